@@ -1,0 +1,1 @@
+"""The audio frontend: clips, log-mel spectrograms, CNNs."""

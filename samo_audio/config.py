@@ -1,0 +1,124 @@
+"""Every setting of an audio run."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import model_validator
+
+from samo_core.config import Config, LossSettings, OptimSettings, Section, TrainSettings, setting
+
+__all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", "ModelSettings"]
+
+
+class DataSettings(Section):
+    """Which clips, which question, which split."""
+
+    panel: ClassVar[str] = "Data and split"
+
+    dataset: str = setting("ravdess", "corpus, as listed by `samo data list`")
+    data_root: str = setting("", "folder (or CSV file) the corpus lies in; empty: $SAMO_DATA_ROOT, download, demo")
+    mode: Literal["emotion", "sentiment"] = setting("emotion", "emotion classes, or negative / neutral / positive")
+    split: Literal["speaker", "folds", "random", "table"] = setting(
+        "speaker", "by speaker, five folds of speakers, random (leaky!), or the table's own split column"
+    )
+    fold: int = setting(0, "test fold with --split folds", ge=0, le=99)
+    train_ratio: float = setting(0.8, "share of the speakers (rows with --split random) to train on", gt=0.0, lt=1.0)
+    val_ratio: float = setting(0.1, "share of the speakers (rows with --split random) to validate on", gt=0.0, lt=1.0)
+    path_column: str = setting("path", "table: column of the clip's path, relative to the table")
+    label_column: str = setting("label", "table: column of the label")
+    speaker_column: str = setting("speaker", "table: column of the speaker")
+    split_column: str = setting("split", "table: optional column with train, val or test")
+    speaker_pattern: str = setting(
+        "", "folder: regular expression on the relative path whose first group is the speaker"
+    )
+
+    @model_validator(mode="after")
+    def _room_for_test(self) -> DataSettings:
+        if self.train_ratio + self.val_ratio >= 1.0:
+            raise ValueError("--train-ratio and --val-ratio leave nothing to test on; their sum must be below 1")
+        return self
+
+
+class FeatureSettings(Section):
+    """Log-mel spectrogram."""
+
+    panel: ClassVar[str] = "Features"
+
+    sr: int = setting(22050, "sampling rate in Hz that clips are resampled to", ge=4000, le=192_000)
+    duration: float = setting(3.0, "seconds the model sees at once", gt=0.05, le=60.0)
+    n_mels: int = setting(128, "mel bands", ge=8, le=512)
+    n_fft: int = setting(1024, "samples in an FFT", ge=64, le=16_384)
+    win_length: int = setting(0, "samples in an analysis window; 0 = n_fft", ge=0, le=16_384)
+    hop_length: int = setting(512, "samples between frames", ge=16, le=16_384)
+    fmin: float = setting(0.0, "lowest mel frequency in Hz", ge=0.0)
+    fmax: float = setting(0.0, "highest mel frequency in Hz; 0 = half the sampling rate", ge=0.0)
+    mel_scale: Literal["htk", "slaney"] = setting("slaney", "mel formula; slaney also normalises filters by area")
+    normalisation: Literal["train", "clip", "fixed"] = setting(
+        "clip", "train: mean and sd per band of the training split; clip: remove the clip's mean; fixed: constants"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FeatureSettings:
+        if self.win_length > self.n_fft:
+            raise ValueError("--win-length must not exceed --n-fft")
+        top = self.fmax or self.sr / 2
+        if not self.fmin < top <= self.sr / 2:
+            raise ValueError("--fmin and --fmax need 0 <= fmin < fmax <= sr / 2")
+        if self.duration * self.sr < self.n_fft:
+            raise ValueError("--duration is shorter than one FFT window of --n-fft samples")
+        return self
+
+
+class AugmentSettings(Section):
+    """Augmentation of the training split; everything is off unless asked for."""
+
+    panel: ClassVar[str] = "Augmentation (training only)"
+
+    use_specaug: bool = setting(False, "mask bands and frames of the spectrogram (SpecAugment, Park et al. 2019)")
+    specaug_freq: int = setting(8, "largest frequency mask in mel bands", ge=0)
+    specaug_time: int = setting(20, "largest time mask in frames", ge=0)
+    specaug_masks: int = setting(2, "masks of each kind", ge=1, le=20)
+    mixup_alpha: float = setting(0.0, "mix pairs of spectrograms, weight from Beta(alpha, alpha); 0 = off", ge=0.0)
+    time_shift: float = setting(0.0, "largest shift of the clip in time, in seconds; 0 = off", ge=0.0, le=10.0)
+    gain: float = setting(0.0, "largest change of level up or down, in dB; 0 = off", ge=0.0, le=40.0)
+    freq_warp: float = setting(
+        0.0, "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013)", ge=0, le=0.5
+    )
+    noise: bool = setting(False, "add background noise at a signal-to-noise ratio drawn per clip")
+    noise_root: str = setting("", "folder of noise recordings; empty = synthesised pink noise")
+    noise_snr_min: float = setting(10.0, "lowest signal-to-noise ratio in dB", ge=-20.0, le=80.0)
+    noise_snr_max: float = setting(30.0, "highest signal-to-noise ratio in dB", ge=-20.0, le=80.0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentSettings:
+        if self.noise_snr_min > self.noise_snr_max:
+            raise ValueError("--noise-snr-min must not exceed --noise-snr-max")
+        return self
+
+
+class ModelSettings(Section):
+    """The network behind the features."""
+
+    panel: ClassVar[str] = "Model"
+
+    model: str = setting("small-cnn", "architecture")
+    use_bn: bool = setting(True, "batch normalisation in small-cnn")
+    dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
+    width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512)
+    pretrained: bool = setting(False, "resnet18: start from ImageNet weights (torchvision downloads them)")
+    weights: str = setting("", "start from the tensors of this safetensors or .pt file")
+
+
+class AudioConfig(Config):
+    """All settings of an audio run."""
+
+    modality: ClassVar[str] = "audio"
+
+    data: DataSettings = DataSettings()
+    features: FeatureSettings = FeatureSettings()
+    augment: AugmentSettings = AugmentSettings()
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    optim: OptimSettings = OptimSettings()
+    train: TrainSettings = TrainSettings()

@@ -1,0 +1,178 @@
+"""Typed settings: frozen, unknown keys refused, every field a command-line flag of the same name."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+from samo_core.errors import SettingsError, nearest
+
+__all__ = [
+    "Config",
+    "LossSettings",
+    "OptimSettings",
+    "Section",
+    "SettingField",
+    "TrainSettings",
+    "read_toml",
+    "setting",
+]
+
+
+def setting(default: Any, help_text: str, **limits: Any) -> Any:
+    """Declare one setting: its default, its help line (with unit) and its limits (``ge``, ``le``, ``gt``, ``lt``)."""
+    return Field(default, description=help_text, **limits)
+
+
+class Section(BaseModel):
+    """A named group of settings; one panel in ``--help``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    panel: ClassVar[str] = ""
+
+
+class LossSettings(Section):
+    """Losses and class balance (Lin et al. 2017 for focal loss; Szegedy et al. 2016 for smoothing)."""
+
+    panel: ClassVar[str] = "Loss and balance"
+
+    class_weight_loss: bool = setting(False, "weight the loss by inverse class frequency of the training split, mean 1")
+    max_class_weight: float = setting(5.0, "largest class weight after normalisation", ge=1.0)
+    class_weight_mult: dict[str, float] = setting(
+        {}, "multiply the weight of single classes, for example neutral=1.8,calm=0.9"
+    )
+    focal_loss: bool = setting(False, "focal loss instead of cross-entropy")
+    focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", ge=0.0, le=10.0)
+    focal_alpha: float = setting(1.0, "constant factor of the focal loss", gt=0.0)
+    adaptive_gamma: bool = setting(False, "larger focal gamma for rarer classes: gamma * (2 - n_class / n_largest)")
+    task_gamma: dict[str, float] = setting({}, "focal gamma of single tasks, for example emotion=1.5")
+    label_smoothing: float = setting(0.0, "share of the target spread evenly over all classes", ge=0.0, lt=1.0)
+    adaptive_smoothing: bool = setting(
+        False, "less smoothing for rarer classes: label_smoothing * n_class / n_largest"
+    )
+    task_weights: dict[str, float] = setting({}, "weight of single tasks in the loss, for example emotion=0.7")
+    balanced_sampler: bool = setting(False, "draw training rows so that every class is equally likely")
+
+
+class OptimSettings(Section):
+    """AdamW (Loshchilov & Hutter 2019) and its learning-rate schedule."""
+
+    panel: ClassVar[str] = "Optimisation"
+
+    lr: float = setting(1e-3, "peak learning rate", gt=0.0, le=10.0)
+    weight_decay: float = setting(0.01, "decoupled weight decay of AdamW, not applied to biases and norms", ge=0.0)
+    schedule: Literal["constant", "cosine", "cosine-restarts", "one-cycle"] = setting(
+        "cosine", "learning rate over the training"
+    )
+    warmup_ratio: float = setting(0.1, "share of the steps in which the learning rate rises", ge=0.0, lt=1.0)
+    num_cycles: int = setting(3, "number of cosine cycles with --schedule cosine-restarts", ge=1, le=100)
+    lr_min: float = setting(0.0, "learning rate the schedule ends at", ge=0.0)
+    grad_accum: int = setting(1, "batches whose gradients are added before a step", ge=1, le=1024)
+    max_grad_norm: float = setting(5.0, "clip the gradient to this L2 norm; 0 = off", ge=0.0)
+    grad_centralisation: bool = setting(False, "subtract the mean of each gradient per output unit (Yong et al. 2020)")
+    ema_decay: float = setting(0.0, "decay per step of the exponential moving average of weights; 0 = off", ge=0.0, lt=1)
+
+
+class TrainSettings(Section):
+    """How long, how much at a time, from which seed."""
+
+    panel: ClassVar[str] = "Training"
+
+    epochs: int = setting(30, "passes over the training split", ge=1, le=100_000)
+    batch_size: int = setting(32, "rows in a batch", ge=1, le=65_536)
+    patience: int = setting(10, "stop after this many epochs without a better validation macro-F1; 0 = never", ge=0)
+    seed: int = setting(0, "seed of weights, order of rows, augmentation and split", ge=0, lt=2**32)
+
+
+@dataclass(frozen=True)
+class SettingField:
+    """One setting seen from outside: where it lives and how it was declared."""
+
+    name: str
+    section: str
+    panel: str
+    info: FieldInfo
+
+
+class Config(BaseModel):
+    """All settings of one modality, in sections; field names are unique across sections."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    modality: ClassVar[str] = ""
+
+    @classmethod
+    def fields(cls) -> Iterator[SettingField]:
+        """Every setting, section by section."""
+        for section, outer in cls.model_fields.items():
+            model = outer.annotation
+            assert isinstance(model, type) and issubclass(model, Section)
+            for name, info in model.model_fields.items():
+                yield SettingField(name, section, model.panel, info)
+
+    @classmethod
+    def build(cls, values: Mapping[str, Any]) -> Self:
+        """Make a configuration from flat values by setting name.
+
+        Raises:
+            SettingsError: an unknown name (the nearest is suggested) or a value out of range.
+        """
+        home = {field.name: field.section for field in cls.fields()}
+        nested: dict[str, dict[str, Any]] = {section: {} for section in cls.model_fields}
+        for name, value in values.items():
+            if name not in home:
+                raise SettingsError(
+                    f"unknown setting '{name}' for modality {cls.modality}",
+                    hint=nearest(name, home) + f"`samo train --modality {cls.modality} --help` lists all settings",
+                )
+            nested[home[name]][name] = value
+        try:
+            return cls.model_validate(nested)
+        except ValidationError as error:
+            raise SettingsError(_first_problem(error)) from error
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its flag's name with underscores, ready for JSON."""
+        dumped = self.model_dump(mode="json")
+        return {name: value for section in dumped.values() for name, value in section.items()}
+
+    def differences(self, other: Self) -> dict[str, tuple[Any, Any]]:
+        """Settings whose values differ, by name: (mine, theirs)."""
+        mine, theirs = self.flat(), other.flat()
+        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+
+def read_toml(path: Path, sections: set[str]) -> dict[str, Any]:
+    """Read a configuration file: flat keys, or tables named like the sections.
+
+    Raises:
+        SettingsError: the file is missing, not TOML, or names a setting twice.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        inner = value if key in sections and isinstance(value, dict) else {key: value}
+        for name, given in inner.items():
+            if name in flat:
+                raise SettingsError(f"{path} sets '{name}' twice")
+            flat[name.replace("-", "_")] = given
+    return flat
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    message = problem["msg"].removeprefix("Value error, ")
+    if len(problem["loc"]) < 2:  # a rule over a whole section names its flags itself
+        return message
+    flag = "--" + str(problem["loc"][1]).replace("_", "-")
+    return f"{flag} {problem['input']!r}: {message[0].lower()}{message[1:]}"

@@ -1,0 +1,1 @@
+"""Manifests, splits, batches and the order in which rows are seen."""

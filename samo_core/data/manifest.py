@@ -1,0 +1,151 @@
+"""What a data set contains, before anything is split or decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samo_core.errors import DataError, RunError, first_ten
+from samo_core.files import write_text
+from samo_core.tasks import LabelSpace
+
+__all__ = ["Item", "Manifest"]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One clip or one text.
+
+    Attributes:
+        id: unique within the manifest; holds the file stem for clips.
+        source: path relative to the manifest's root, or the text itself.
+        labels: label names by task name; a missing task is unlabelled.
+        group: the speaker (audio); empty when unknown. Groups never cross a split.
+        meta: further attributes to report by, for example ``gender`` and ``intensity``.
+        content: hash of the decoded content, empty until it was read.
+        split: the split the corpus itself assigns (train, val, test), empty when it assigns none.
+    """
+
+    id: str
+    source: str
+    labels: Mapping[str, tuple[str, ...]]
+    group: str = ""
+    meta: Mapping[str, str] = field(default_factory=dict)
+    content: str = ""
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An indexed data set.
+
+    Attributes:
+        dataset: the corpus name as listed by ``samo data list``.
+        label_space: the tasks every item answers.
+        items: in a stable order (sorted by id).
+        root: folder the items' sources are relative to.
+        synthetic: whether the data were generated rather than recorded.
+        folds: published test groups by fold, empty when the corpus publishes none.
+    """
+
+    dataset: str
+    label_space: LabelSpace
+    items: tuple[Item, ...]
+    root: Path
+    synthetic: bool = False
+    folds: tuple[frozenset[str], ...] = ()
+
+    def __post_init__(self) -> None:
+        twice = [name for name, count in Counter(item.id for item in self.items).items() if count > 1]
+        if twice:
+            raise DataError(f"{self.dataset}: ids stand twice: {first_ten(sorted(twice))}")
+        if not self.items:
+            raise DataError(f"{self.dataset}: no items found in {self.root}")
+
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Row number by item id."""
+        return {item.id: row for row, item in enumerate(self.items)}
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        """(N, C) float32 targets; NaN where a task has no label."""
+        return np.stack([self.label_space.encode(item.labels) for item in self.items])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over ids, labels and content hashes: what was learned from, whatever the folder is called."""
+        lines = (
+            json.dumps([item.id, {k: list(v) for k, v in sorted(item.labels.items())}, item.content])
+            for item in self.items
+        )
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def path(self, item: Item) -> Path:
+        """Absolute path of an item's file."""
+        return self.root / item.source
+
+    def rows(self, ids: Iterable[str]) -> np.ndarray:
+        """Row numbers (int64) of the given ids.
+
+        Raises:
+            DataError: some ids are not in this manifest.
+        """
+        ids = list(ids)
+        missing = [name for name in ids if name not in self.row_of]
+        if missing:
+            raise DataError(
+                f"{len(missing)} of {len(ids)} clips of the split are not in {self.root}: {first_ten(missing)}",
+                hint="give the --data-root this run was trained on",
+            )
+        return np.array([self.row_of[name] for name in ids], dtype=np.int64)
+
+    def with_content(self, hashes: Mapping[str, str]) -> Manifest:
+        """A copy whose items carry the content hashes given by id."""
+        return replace(self, items=tuple(replace(item, content=hashes[item.id]) for item in self.items))
+
+    def save(self, path: Path) -> None:
+        """Write one header line and one JSON line an item."""
+        header = {
+            "schema": 1,
+            "dataset": self.dataset,
+            "label_space": self.label_space.to_json(),
+            "root": str(self.root),
+            "synthetic": self.synthetic,
+            "folds": [sorted(fold) for fold in self.folds],
+            "digest": self.digest,
+        }
+        lines = [header, *(asdict(item) for item in self.items)]
+        write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            RunError: the file is missing or damaged.
+        """
+        try:
+            header, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            return cls(
+                dataset=header["dataset"],
+                label_space=LabelSpace.from_json(header["label_space"]),
+                items=tuple(_item(row) for row in rows),
+                root=Path(header["root"]),
+                synthetic=header["synthetic"],
+                folds=tuple(frozenset(fold) for fold in header["folds"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"cannot read the manifest {path}: {error}") from error
+
+
+def _item(row: dict[str, Any]) -> Item:
+    return Item(**{**row, "labels": {task: tuple(names) for task, names in row["labels"].items()}})

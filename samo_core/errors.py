@@ -1,0 +1,136 @@
+"""Errors meant for people: one line of what is wrong, the valid choices, a hint, an exit status."""
+
+from __future__ import annotations
+
+import difflib
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = [
+    "DataError",
+    "DiskFull",
+    "EnvironmentProblem",
+    "Interrupted",
+    "LeakError",
+    "ModelFileError",
+    "RunError",
+    "SamoError",
+    "SettingsError",
+    "TrainingDiverged",
+    "first_ten",
+    "nearest",
+    "reporting_full_disk",
+]
+
+
+class SamoError(Exception):
+    """Base of every error a user can cause or meet.
+
+    Attributes:
+        message: one line, what is wrong and where.
+        hint: what to do about it; may be empty.
+        exit_status: the status the command line leaves with.
+    """
+
+    exit_status = 1
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = " ".join(message.split())
+        self.hint = " ".join(hint.split())
+
+
+class SettingsError(SamoError):
+    """A flag, a configuration key or a combination of them is wrong."""
+
+    exit_status = 2
+    code = "settings"
+
+
+class DataError(SamoError):
+    """Input data is missing, unreadable or inconsistent."""
+
+    exit_status = 3
+    code = "data"
+
+
+class LeakError(SamoError):
+    """The same speaker, recording or text stands on both sides of a split."""
+
+    exit_status = 4
+    code = "leak"
+
+
+class RunError(SamoError):
+    """A run folder is missing, taken, busy or unfinished."""
+
+    exit_status = 5
+    code = "run"
+
+
+class ModelFileError(SamoError):
+    """A weights or checkpoint file is damaged, foreign or does not fit."""
+
+    exit_status = 6
+    code = "model-file"
+
+
+class TrainingDiverged(SamoError):
+    """The loss left the finite numbers."""
+
+    exit_status = 7
+    code = "diverged"
+
+
+class DiskFull(SamoError):
+    """No space left where SAMO writes."""
+
+    exit_status = 8
+    code = "disk-full"
+
+
+class EnvironmentProblem(SamoError):
+    """Something outside SAMO is missing: network, optional package, device."""
+
+    exit_status = 9
+    code = "environment"
+
+
+class Interrupted(SamoError):
+    """Training was stopped by a signal; what was learned so far is kept."""
+
+    code = "interrupted"
+
+    def __init__(self, message: str, *, hint: str = "", exit_status: int = 130) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_status = exit_status
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return ``"did you mean 'x'? "`` for the closest choice, or an empty string."""
+    close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f"did you mean '{close[0]}'? " if close else ""
+
+
+def first_ten(names: Iterable[object]) -> str:
+    """Join the first ten names and count the rest."""
+    listed = [str(name) for name in names]
+    rest = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
+    return ", ".join(listed[:10]) + rest
+
+
+@contextmanager
+def reporting_full_disk(target: Path) -> Iterator[None]:
+    """Turn 'no space left' and 'quota exceeded' under ``target`` into :class:`DiskFull`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(
+                f"no space left while writing {target}",
+                hint="free some space or point --artifacts (or SAMO_CACHE) at another disk",
+            ) from error
+        raise

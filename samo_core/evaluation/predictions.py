@@ -1,0 +1,63 @@
+"""What a model said about a set of items, and the truth beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from samo_core.files import replacing
+from samo_core.tasks import LabelSpace
+
+__all__ = ["Predictions"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Logits and targets of N items.
+
+    Attributes:
+        ids: item ids, length N.
+        logits: (N, C) float32, averaged over an item's windows.
+        targets: (N, C) float32 in [0, 1]; NaN where a task has no label.
+        groups: speaker by item, length N; empty strings when unknown.
+        meta: further attributes by name, each of length N (gender, intensity, statement ...).
+    """
+
+    ids: tuple[str, ...]
+    logits: np.ndarray
+    targets: np.ndarray
+    groups: tuple[str, ...]
+    meta: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def probabilities(self, space: LabelSpace) -> np.ndarray:
+        """(N, C) probabilities in [0, 1]."""
+        return space.probabilities(self.logits)
+
+    def save(self, path: Path) -> None:
+        """Write a compressed ``.npz`` without pickled objects."""
+        with replacing(path) as temporary:
+            np.savez_compressed(
+                temporary,
+                ids=np.array(self.ids, dtype=np.str_),
+                logits=self.logits,
+                targets=self.targets,
+                groups=np.array(self.groups, dtype=np.str_),
+                **{f"meta.{name}": np.array(values, dtype=np.str_) for name, values in self.meta.items()},
+            )
+
+    @classmethod
+    def load(cls, path: Path) -> Predictions:
+        """Read what :meth:`save` wrote."""
+        with np.load(path, allow_pickle=False) as stored:
+            return cls(
+                ids=tuple(stored["ids"].tolist()),
+                logits=stored["logits"],
+                targets=stored["targets"],
+                groups=tuple(stored["groups"].tolist()),
+                meta={k.removeprefix("meta."): tuple(stored[k].tolist()) for k in stored if k.startswith("meta.")},
+            )

@@ -1,0 +1,64 @@
+"""Writing files so that a kill, a crash or a full disk never leaves half of one."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from samo_core.errors import reporting_full_disk
+
+__all__ = ["cache_root", "replacing", "write_json", "write_text"]
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``target``; on success sync it and rename it over ``target``.
+
+    Raises:
+        DiskFull: no space is left; ``target`` keeps what it held before.
+    """
+    with reporting_full_disk(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            # mkstemp is private to the owner; a report is for everyone the folder is for.
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write ``text`` to ``target`` in one step."""
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, data: Any) -> None:
+    """Write ``data`` as indented JSON to ``target`` in one step; NaN is refused."""
+    write_text(target, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def cache_root() -> Path:
+    """Where decoded audio and downloads are kept: ``$SAMO_CACHE`` or the user's cache folder."""
+    if given := os.environ.get("SAMO_CACHE"):
+        return Path(given).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("samo", appauthor=False))
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
