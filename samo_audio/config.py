@@ -22,15 +22,15 @@ class DataSettings(Section):
     split: Literal["speaker", "folds", "random", "table"] = setting(
         "speaker", "by speaker, five folds of speakers, random (leaky!), or the table's own split column"
     )
-    fold: int = setting(0, "test fold with --split folds", ge=0, le=99)
+    fold: int = setting(0, "test fold with --split folds", ge=0, le=99, needs="split=folds")
     train_ratio: float = setting(0.8, "share of the speakers (rows with --split random) to train on", gt=0.0, lt=1.0)
     val_ratio: float = setting(0.1, "share of the speakers (rows with --split random) to validate on", gt=0.0, lt=1.0)
-    path_column: str = setting("path", "table: column of the clip's path, relative to the table")
-    label_column: str = setting("label", "table: column of the label")
-    speaker_column: str = setting("speaker", "table: column of the speaker")
-    split_column: str = setting("split", "table: optional column with train, val or test")
+    path_column: str = setting("path", "table: column of the clip's path, relative to the table", needs="dataset=table")
+    label_column: str = setting("label", "table: column of the label", needs="dataset=table")
+    speaker_column: str = setting("speaker", "table: column of the speaker", needs="dataset=table")
+    split_column: str = setting("split", "table: optional column with train, val or test", needs="dataset=table")
     speaker_pattern: str = setting(
-        "", "folder: regular expression on the relative path whose first group is the speaker"
+        "", "folder: regular expression on the relative path whose first group is the speaker", needs="dataset=folder"
     )
 
     @model_validator(mode="after")
@@ -76,9 +76,9 @@ class AugmentSettings(Section):
     panel: ClassVar[str] = "Augmentation (training only)"
 
     use_specaug: bool = setting(False, "mask bands and frames of the spectrogram (SpecAugment, Park et al. 2019)")
-    specaug_freq: int = setting(8, "largest frequency mask in mel bands", ge=0)
-    specaug_time: int = setting(20, "largest time mask in frames", ge=0)
-    specaug_masks: int = setting(2, "masks of each kind", ge=1, le=20)
+    specaug_freq: int = setting(8, "largest frequency mask in mel bands", ge=0, needs="use_specaug")
+    specaug_time: int = setting(20, "largest time mask in frames", ge=0, needs="use_specaug")
+    specaug_masks: int = setting(2, "masks of each kind", ge=1, le=20, needs="use_specaug")
     mixup_alpha: float = setting(0.0, "mix pairs of spectrograms, weight from Beta(alpha, alpha); 0 = off", ge=0.0)
     time_shift: float = setting(0.0, "largest shift of the clip in time, in seconds; 0 = off", ge=0.0, le=10.0)
     gain: float = setting(0.0, "largest change of level up or down, in dB; 0 = off", ge=0.0, le=40.0)
@@ -86,9 +86,9 @@ class AugmentSettings(Section):
         0.0, "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013)", ge=0, le=0.5
     )
     noise: bool = setting(False, "add background noise at a signal-to-noise ratio drawn per clip")
-    noise_root: str = setting("", "folder of noise recordings; empty = synthesised pink noise")
-    noise_snr_min: float = setting(10.0, "lowest signal-to-noise ratio in dB", ge=-20.0, le=80.0)
-    noise_snr_max: float = setting(30.0, "highest signal-to-noise ratio in dB", ge=-20.0, le=80.0)
+    noise_root: str = setting("", "folder of noise recordings; empty = synthesised pink noise", needs="noise")
+    noise_snr_min: float = setting(10.0, "lowest signal-to-noise ratio in dB", ge=-20.0, le=80.0, needs="noise")
+    noise_snr_max: float = setting(30.0, "highest signal-to-noise ratio in dB", ge=-20.0, le=80.0, needs="noise")
 
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSettings:
@@ -103,10 +103,12 @@ class ModelSettings(Section):
     panel: ClassVar[str] = "Model"
 
     model: str = setting("small-cnn", "architecture")
-    use_bn: bool = setting(True, "batch normalisation in small-cnn")
+    use_bn: bool = setting(True, "batch normalisation in small-cnn", needs="model=small-cnn")
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
-    width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512)
-    pretrained: bool = setting(False, "resnet18: start from ImageNet weights (torchvision downloads them)")
+    width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512, needs="model=small-cnn")
+    pretrained: bool = setting(
+        False, "resnet18: start from ImageNet weights (torchvision downloads them)", needs="model=resnet18"
+    )
     weights: str = setting("", "start from the tensors of this safetensors or .pt file")
 
 

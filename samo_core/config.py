@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -25,9 +25,20 @@ __all__ = [
 ]
 
 
-def setting(default: Any, help_text: str, **limits: Any) -> Any:
-    """Declare one setting: its default, its help line (with unit) and its limits (``ge``, ``le``, ``gt``, ``lt``)."""
-    return Field(default, description=help_text, **limits)
+PositiveByName = dict[str, Annotated[float, Field(gt=0.0)]]
+
+
+def setting(default: Any, help_text: str, *, needs: str = "", **limits: Any) -> Any:
+    """Declare one setting.
+
+    Args:
+        default: used when neither flag nor file gives it.
+        help_text: one line with the unit.
+        needs: the setting without which this one does nothing (``"focal_loss"``), or with its value
+            (``"split=folds"``); changing this setting alone is then refused instead of silently ignored.
+        **limits: ``ge``, ``le``, ``gt``, ``lt``.
+    """
+    return Field(default, description=help_text, json_schema_extra={"needs": needs} if needs else None, **limits)
 
 
 class Section(BaseModel):
@@ -43,20 +54,24 @@ class LossSettings(Section):
     panel: ClassVar[str] = "Loss and balance"
 
     class_weight_loss: bool = setting(False, "weight the loss by inverse class frequency of the training split, mean 1")
-    max_class_weight: float = setting(5.0, "largest class weight after normalisation", ge=1.0)
-    class_weight_mult: dict[str, float] = setting(
-        {}, "multiply the weight of single classes, for example neutral=1.8,calm=0.9"
+    max_class_weight: float = setting(
+        5.0, "largest class weight after normalisation", ge=1.0, needs="class_weight_loss"
+    )
+    class_weight_mult: PositiveByName = setting(
+        {}, "multiply the weight of single classes, for example neutral=1.8,calm=0.9", needs="class_weight_loss"
     )
     focal_loss: bool = setting(False, "focal loss instead of cross-entropy")
-    focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", ge=0.0, le=10.0)
-    focal_alpha: float = setting(1.0, "constant factor of the focal loss", gt=0.0)
-    adaptive_gamma: bool = setting(False, "larger focal gamma for rarer classes: gamma * (2 - n_class / n_largest)")
-    task_gamma: dict[str, float] = setting({}, "focal gamma of single tasks, for example emotion=1.5")
+    focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", ge=0.0, le=10.0, needs="focal_loss")
+    focal_alpha: float = setting(1.0, "constant factor of the focal loss", gt=0.0, needs="focal_loss")
+    adaptive_gamma: bool = setting(
+        False, "larger focal gamma for rarer classes: gamma * (2 - n_class / n_largest)", needs="focal_loss"
+    )
+    task_gamma: PositiveByName = setting({}, "focal gamma of single tasks, for example emotion=1.5", needs="focal_loss")
     label_smoothing: float = setting(0.0, "share of the target spread evenly over all classes", ge=0.0, lt=1.0)
     adaptive_smoothing: bool = setting(
-        False, "less smoothing for rarer classes: label_smoothing * n_class / n_largest"
+        False, "less smoothing for rarer classes: label_smoothing * n_class / n_largest", needs="label_smoothing"
     )
-    task_weights: dict[str, float] = setting({}, "weight of single tasks in the loss, for example emotion=0.7")
+    task_weights: PositiveByName = setting({}, "weight of single tasks in the loss, for example emotion=0.7")
     balanced_sampler: bool = setting(False, "draw training rows so that every class is equally likely")
 
 
@@ -67,16 +82,20 @@ class OptimSettings(Section):
 
     lr: float = setting(1e-3, "peak learning rate", gt=0.0, le=10.0)
     weight_decay: float = setting(0.01, "decoupled weight decay of AdamW, not applied to biases and norms", ge=0.0)
-    schedule: Literal["constant", "cosine", "cosine-restarts", "one-cycle"] = setting(
+    schedule: Literal["constant", "cosine", "cosine-restarts"] = setting(
         "cosine", "learning rate over the training"
     )
     warmup_ratio: float = setting(0.1, "share of the steps in which the learning rate rises", ge=0.0, lt=1.0)
-    num_cycles: int = setting(3, "number of cosine cycles with --schedule cosine-restarts", ge=1, le=100)
+    num_cycles: int = setting(
+        3, "number of cosine cycles with --schedule cosine-restarts", ge=1, le=100, needs="schedule=cosine-restarts"
+    )
     lr_min: float = setting(0.0, "learning rate the schedule ends at", ge=0.0)
     grad_accum: int = setting(1, "batches whose gradients are added before a step", ge=1, le=1024)
     max_grad_norm: float = setting(5.0, "clip the gradient to this L2 norm; 0 = off", ge=0.0)
     grad_centralisation: bool = setting(False, "subtract the mean of each gradient per output unit (Yong et al. 2020)")
-    ema_decay: float = setting(0.0, "decay per step of the exponential moving average of weights; 0 = off", ge=0.0, lt=1)
+    ema_decay: float = setting(
+        0.0, "decay per step of the exponential moving average of weights; 0 = off", ge=0.0, lt=1
+    )
 
 
 class TrainSettings(Section):
@@ -132,9 +151,23 @@ class Config(BaseModel):
                 )
             nested[home[name]][name] = value
         try:
-            return cls.model_validate(nested)
+            config = cls.model_validate(nested)
         except ValidationError as error:
             raise SettingsError(_first_problem(error)) from error
+        config._refuse_idle_settings()
+        return config
+
+    def _refuse_idle_settings(self) -> None:
+        """A flag that would change nothing is a mistake of the user's, not a no-op."""
+        flat = self.flat()
+        for field in self.fields():
+            extra = field.info.json_schema_extra
+            if not isinstance(extra, dict) or flat[field.name] == field.info.default:
+                continue
+            needed, _, value = str(extra["needs"]).partition("=")
+            if (str(flat[needed]) != value) if value else not flat[needed]:
+                flag = "--" + needed.replace("_", "-") + (f" {value}" if value else "")
+                raise SettingsError(f"--{field.name.replace('_', '-')} acts only together with {flag}")
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its flag's name with underscores, ready for JSON."""

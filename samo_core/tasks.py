@@ -30,9 +30,7 @@ class Task:
 
     def __post_init__(self) -> None:
         if len(self.labels) < 2:
-            raise DataError(
-                f"task '{self.name}' needs at least two labels, found: {first_ten(self.labels) or 'none'}"
-            )
+            raise DataError(f"task '{self.name}' needs at least two labels, found: {first_ten(self.labels) or 'none'}")
         if len(set(self.labels)) != len(self.labels):
             raise DataError(f"task '{self.name}' names a label twice: {first_ten(self.labels)}")
 

@@ -1,0 +1,69 @@
+"""Which frontend serves which ``--modality``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from samo_core.config import Config, read_toml
+from samo_core.errors import SettingsError, nearest
+
+if TYPE_CHECKING:
+    from samo_core.training.frontend import Frontend
+
+__all__ = ["MODALITIES", "config_type", "frontend_type", "preset_files", "read_preset"]
+
+# modality: (settings, frontend, package of presets), as "module:name" so that naming them imports nothing.
+MODALITIES = {
+    "audio": ("samo_audio.config:AudioConfig", "samo_audio.frontend:AudioFrontend", "samo_audio/presets"),
+}
+
+
+def config_type(modality: str) -> type[Config]:
+    """The settings model of a modality.
+
+    Raises:
+        SettingsError: unknown modality.
+    """
+    found: type[Config] = _load(_entry(modality)[0])
+    return found
+
+
+def frontend_type(modality: str) -> type[Frontend]:
+    """The frontend of a modality; imports torch."""
+    found: type[Frontend] = _load(_entry(modality)[1])
+    return found
+
+
+def preset_files(modality: str) -> dict[str, Path]:
+    """Preset files by name."""
+    package, _, folder = _entry(modality)[2].partition("/")
+    root = Path(str(import_module(package).__file__)).parent / folder
+    return {path.stem: path for path in sorted(root.glob("*.toml"))}
+
+
+def read_preset(modality: str, name: str) -> tuple[str, dict[str, object]]:
+    """A preset's one-line description and its settings.
+
+    Raises:
+        SettingsError: unknown preset.
+    """
+    files = preset_files(modality)
+    if name not in files:
+        raise SettingsError(f"unknown preset '{name}'", hint=nearest(name, files) + f"valid: {', '.join(files)}")
+    settings = read_toml(files[name], set(config_type(modality).model_fields))
+    return str(settings.pop("description", "")), settings
+
+
+def _entry(modality: str) -> tuple[str, str, str]:
+    if modality not in MODALITIES:
+        raise SettingsError(
+            f"unknown modality '{modality}'", hint=nearest(modality, MODALITIES) + f"valid: {', '.join(MODALITIES)}"
+        )
+    return MODALITIES[modality]
+
+
+def _load(target: str):  # type: ignore[no-untyped-def]
+    module, _, name = target.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,117 @@
+"""Augmentation of waveforms and spectrograms: batched, drawn per row from the row's own random numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from samo_audio.config import AugmentSettings
+from samo_core.data.batch import Draws
+
+__all__ = ["SpecAugment", "WaveAugment", "freq_scale", "pink_noise"]
+
+NOISE_SECONDS = 30
+
+
+class SpecAugment(nn.Module):
+    """Mask bands and frames of a normalised spectrogram with 0, its mean (Park et al. 2019, without time warping)."""
+
+    def __init__(self, settings: AugmentSettings) -> None:
+        super().__init__()
+        self.settings = settings
+
+    def forward(self, spectrogram: Tensor, draws: Draws) -> Tensor:
+        """Mask (B, bands, frames); widths are uniform in 0 .. the largest mask, inclusive."""
+        for k in range(self.settings.specaug_masks):
+            for axis, name, largest in (
+                (1, f"mask-freq-{k}", self.settings.specaug_freq),
+                (2, f"mask-time-{k}", self.settings.specaug_time),
+            ):
+                spectrogram = spectrogram * _kept(draws, name, spectrogram.shape[axis], largest, axis).to(
+                    spectrogram.device
+                )
+        return spectrogram
+
+
+class WaveAugment(nn.Module):
+    """Time shift, gain and background noise on zero-padded waveforms; each only when its setting asks for it."""
+
+    noise: Tensor
+
+    def __init__(self, settings: AugmentSettings, sr: int, noise: np.ndarray | None = None) -> None:
+        super().__init__()
+        self.settings = settings
+        self.sr = sr
+        bank = noise if noise is not None else pink_noise(NOISE_SECONDS * sr) if settings.noise else np.zeros(0)
+        # Kept out of the state dict: augmentation is no part of a published model.
+        self.register_buffer("noise", torch.from_numpy(bank.astype(np.float32)), persistent=False)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, draws: Draws) -> Tensor:
+        """Augment (B, T) waveforms of valid ``lengths``; what lies beyond a clip's end stays zero."""
+        settings = self.settings
+        if settings.time_shift > 0.0:
+            waveforms = self._shift(waveforms, draws)
+        if settings.gain > 0.0:
+            gain_db = draws.between("gain", -settings.gain, settings.gain)
+            waveforms = waveforms * _column(10.0 ** (gain_db / 20.0), waveforms)
+        if settings.noise:
+            waveforms = self._add_noise(waveforms, lengths, draws)
+        return waveforms
+
+    def _shift(self, waveforms: Tensor, draws: Draws) -> Tensor:
+        """Move each row by up to ``time_shift`` seconds either way; what leaves is lost, zeros come in."""
+        most = self.settings.time_shift * self.sr
+        shift = torch.from_numpy(np.rint(draws.between("shift", -most, most)).astype(np.int64)).to(waveforms.device)
+        n = waveforms.shape[1]
+        source = torch.arange(n, device=waveforms.device)[None, :] - shift[:, None]
+        inside = (source >= 0) & (source < n)
+        return waveforms.gather(1, source.clamp(0, n - 1)) * inside
+
+    def _add_noise(self, waveforms: Tensor, lengths: Tensor, draws: Draws) -> Tensor:
+        """Add a random stretch of the noise bank at a signal-to-noise ratio in dB drawn per row."""
+        n = waveforms.shape[1]
+        starts = draws.integers("noise-start", np.full(len(draws.rows), len(self.noise)))
+        index = torch.from_numpy(starts)[:, None].to(waveforms.device) + torch.arange(n, device=waveforms.device)
+        noise = self.noise[index % len(self.noise)]
+        valid = (torch.arange(n, device=waveforms.device)[None, :] < lengths[:, None]).to(waveforms.dtype)
+        noise = noise * valid
+        count = lengths.clamp(min=1)[:, None]
+        signal_power = (waveforms**2).sum(dim=1, keepdim=True) / count
+        noise_power = ((noise**2).sum(dim=1, keepdim=True) / count).clamp(min=1e-20)
+        snr_db = draws.between("noise-snr", self.settings.noise_snr_min, self.settings.noise_snr_max)
+        wanted = signal_power / _column(10.0 ** (snr_db / 10.0), waveforms)
+        return waveforms + noise * (wanted / noise_power).sqrt()
+
+
+def freq_scale(settings: AugmentSettings, draws: Draws) -> Tensor | None:
+    """(B,) factors for the frequency axis (vocal tract length perturbation); None when it is off."""
+    if settings.freq_warp <= 0.0:
+        return None
+    drawn = draws.between("freq-warp", 1.0 - settings.freq_warp, 1.0 + settings.freq_warp)
+    return torch.from_numpy(drawn.astype(np.float32))
+
+
+def pink_noise(n_samples: int) -> np.ndarray:
+    """(n_samples,) float32 noise whose power falls by 3 dB an octave, standard deviation 1; always the same."""
+    spectrum = np.fft.rfft(np.random.Generator(np.random.PCG64(20180516)).standard_normal(n_samples))
+    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
+    spectrum[0] = 0.0
+    noise = np.fft.irfft(spectrum, n_samples)
+    scaled: np.ndarray = (noise / noise.std()).astype(np.float32)
+    return scaled
+
+
+def _kept(draws: Draws, name: str, size: int, largest: int, axis: int) -> Tensor:
+    """A 0/1 mask, (B, size, 1) or (B, 1, size)."""
+    uniform = draws.uniform(name, 2)
+    width = np.floor(uniform[:, 0] * (min(largest, size) + 1))
+    start = np.floor(uniform[:, 1] * (size - width + 1))
+    position = np.arange(size)[None, :]
+    kept = ~((position >= start[:, None]) & (position < (start + width)[:, None]))
+    mask = torch.from_numpy(kept.astype(np.float32))
+    return mask[:, :, None] if axis == 1 else mask[:, None, :]
+
+
+def _column(values: np.ndarray, like: Tensor) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))[:, None].to(like.device)

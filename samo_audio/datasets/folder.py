@@ -1,0 +1,121 @@
+"""Any corpus with one folder per class: ``<class>/.../<clip>.wav``, any audio format, any depth.
+
+Speakers are read off the relative path by ``--speaker-pattern``, for example ``spk(\\d+)`` or
+``^[^/]+/(?P<speaker>[^/]+)/``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from samo_audio.datasets.emotions import label_task
+from samo_audio.datasets.listing import clips_below, ids_without_suffix, require_folder
+from samo_core.data.download import RemoteFile
+from samo_core.errors import DataError, SettingsError, first_ten
+
+if TYPE_CHECKING:
+    from samo_audio.config import DataSettings
+    from samo_core.data.manifest import Manifest
+
+__all__ = ["index"]
+
+NAME = "folder"
+TITLE = "your own folder: one folder per class, speakers by --speaker-pattern"
+LICENSE = "that of your clips"
+CITATION = ""
+HOMEPAGE = ""
+SYNTHETIC = False
+DOWNLOADS: tuple[RemoteFile, ...] = ()
+FOLDS: tuple[frozenset[str], ...] = ()
+
+
+def index(root: Path, settings: DataSettings) -> Manifest:
+    """List the clips below the class folders of ``root``.
+
+    Without ``--speaker-pattern`` the speakers stay unknown.
+
+    Raises:
+        DataError: no folder, clips outside the class folders, fewer than two classes, or a path without a speaker.
+        SettingsError: the pattern is no regular expression or has no group.
+    """
+    from samo_core.data.manifest import Item, Manifest
+    from samo_core.tasks import LabelSpace
+
+    speaker_of = _speaker_pattern(settings.speaker_pattern)
+    paths = _clips(root)
+    labels = [path.split("/", 1)[0] for path in paths]
+    _refuse_actors(root, set(labels))
+    groups = _speakers(root, paths, speaker_of)
+    task, class_of = label_task(labels, settings.mode, root)
+    items = [
+        Item(id=id_, source=path, labels={task.name: (class_of[label],)}, group=group)
+        for id_, path, label, group in zip(ids_without_suffix(paths), paths, labels, groups, strict=True)
+    ]
+    return Manifest(
+        dataset=NAME,
+        label_space=LabelSpace((task,)),
+        items=tuple(sorted(items, key=lambda item: item.id)),
+        root=root.absolute(),
+    )
+
+
+def _clips(root: Path) -> list[str]:
+    from samo_audio.audio_io import is_audio
+
+    require_folder(root, NAME)
+    paths = clips_below(root, is_audio)
+    if not paths:
+        raise DataError(f"no audio file lies below {root}", hint="check --data-root")
+    loose = [path for path in paths if "/" not in path]
+    if loose:
+        raise DataError(
+            f"{len(loose)} clips lie directly in {root}, outside any class folder: {first_ten(loose)}",
+            hint="move them into the folder of their class, or list them in a CSV with --dataset table",
+        )
+    classes = sorted({path.split("/", 1)[0] for path in paths})
+    if len(classes) < 2:
+        raise DataError(
+            f"{root} needs a folder for each of at least two classes, found clips only in '{classes[0]}'",
+            hint="--data-root must be the folder that holds the class folders",
+        )
+    return paths
+
+
+def _refuse_actors(root: Path, classes: set[str]) -> None:
+    """Training on RAVDESS's actors as if they were emotions is a mistake that looks like success."""
+    if all(re.fullmatch(r"Actor_\d\d", name, re.IGNORECASE) for name in classes):
+        raise DataError(f"the folders of {root} are actors, not classes", hint="use --dataset ravdess")
+
+
+def _speaker_pattern(pattern: str) -> re.Pattern[str] | None:
+    if not pattern:
+        return None
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise SettingsError(f"--speaker-pattern '{pattern}' is no regular expression: {error}") from error
+    if not compiled.groups:
+        raise SettingsError(
+            f"--speaker-pattern '{pattern}' has no group",
+            hint="put the speaker in parentheses, for example 'spk([0-9]+)'",
+        )
+    return compiled
+
+
+def _speakers(root: Path, paths: list[str], pattern: re.Pattern[str] | None) -> list[str]:
+    """The group named ``speaker``, or the first one, of each path's match."""
+    if pattern is None:
+        return [""] * len(paths)
+    group: str | int = "speaker" if "speaker" in pattern.groupindex else 1
+    matches = [pattern.search(path) for path in paths]
+    speakers = [(match[group] or "") if match else "" for match in matches]
+    unmatched = [path for path, speaker in zip(paths, speakers, strict=True) if not speaker]
+    if unmatched:
+        raise DataError(
+            f"--speaker-pattern '{pattern.pattern}' finds no speaker in {len(unmatched)} of {len(paths)} paths below "
+            f"{root}: {first_ten(unmatched)}",
+            hint="the pattern is searched in the path relative to --data-root, with forward slashes",
+        )
+    return speakers

@@ -1,0 +1,98 @@
+"""Waveform to normalised log-mel spectrogram, inside the model and on its device."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor, nn
+
+from samo_audio.config import FeatureSettings
+
+__all__ = ["LogMel", "n_frames"]
+
+# Added to the power: a soft floor at -60 dB, above the noise of recording rooms and below quiet speech.
+FLOOR_POWER = 1e-6
+# Centre and spread of log-mel power in dB over speech recordings; only their order of magnitude matters.
+FIXED_MEAN_DB, FIXED_SD_DB = -30.0, 20.0
+
+
+def n_frames(lengths: Tensor, hop_length: int) -> Tensor:
+    """Frames of centred analysis that start within the valid samples: ``lengths // hop + 1``."""
+    return lengths // hop_length + 1
+
+
+class LogMel(nn.Module):
+    """Log-mel power in dB (Davis & Mermelstein 1980; mel formulas as in librosa), normalised.
+
+    Normalisation ``train`` uses mean and standard deviation per band found on the training split, ``clip`` removes
+    the mean of the clip's own valid frames, ``fixed`` uses constants. Frames beyond a clip's end become exactly 0,
+    the mean, so that padding says nothing.
+    """
+
+    mean: Tensor
+    sd: Tensor
+
+    def __init__(self, settings: FeatureSettings) -> None:
+        super().__init__()
+        import torchaudio
+
+        self.settings = settings
+        with warnings.catch_warnings():
+            # 128 bands on a 1024-point FFT leave some of the lowest filters empty; such a band is constant and harmless.
+            warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero values")
+            self.mel = torchaudio.transforms.MelSpectrogram(
+                sample_rate=settings.sr,
+                n_fft=settings.n_fft,
+                win_length=settings.win_length or settings.n_fft,
+                hop_length=settings.hop_length,
+                f_min=settings.fmin,
+                f_max=settings.fmax or settings.sr / 2,
+                n_mels=settings.n_mels,
+                mel_scale=settings.mel_scale,
+                norm="slaney" if settings.mel_scale == "slaney" else None,
+                power=2.0,
+            )
+        self.register_buffer("mean", torch.full((settings.n_mels,), FIXED_MEAN_DB))
+        self.register_buffer("sd", torch.full((settings.n_mels,), FIXED_SD_DB))
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, freq_scale: Tensor | None = None) -> Tensor:
+        """Normalised log-mel spectrogram.
+
+        Args:
+            waveforms: (B, T) float32, zero-padded.
+            lengths: (B,) int64 valid samples.
+            freq_scale: (B,) stretch of the frequency axis; None = 1.
+
+        Returns:
+            (B, n_mels, frames) float32, zero beyond each clip's end.
+        """
+        level = self.decibels(waveforms, freq_scale)
+        frames = n_frames(lengths, self.settings.hop_length)
+        valid = torch.arange(level.shape[-1], device=level.device)[None, :] < frames[:, None]
+        valid = valid[:, None, :].to(level.dtype)
+        if self.settings.normalisation == "clip":
+            count = valid.sum(dim=(1, 2), keepdim=True) * level.shape[1]
+            centred = (level - (level * valid).sum(dim=(1, 2), keepdim=True) / count) / FIXED_SD_DB
+        else:
+            centred = (level - self.mean[None, :, None]) / self.sd[None, :, None]
+        return centred * valid
+
+    def decibels(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
+        """(B, T) waveforms to (B, n_mels, frames) mel power in dB above a soft floor of -60 dB."""
+        power = self.mel.spectrogram(waveforms.float())
+        if freq_scale is not None:
+            power = _stretch(power, freq_scale)
+        mel = self.mel.mel_scale(power)
+        return 10.0 * torch.log10(mel + FLOOR_POWER)
+
+
+def _stretch(power: Tensor, scale: Tensor) -> Tensor:
+    """Read (B, F, frames) power at frequencies multiplied by (B,) ``scale``, linearly interpolated."""
+    n_bins, n_times = power.shape[1], power.shape[2]
+    wanted = torch.arange(n_bins, device=power.device)[None, :] * scale[:, None].to(power.dtype)
+    wanted = wanted.clamp(max=n_bins - 1.001)
+    low = wanted.long()
+    share = (wanted - low)[:, :, None]
+    index = low[:, :, None].expand(-1, -1, n_times)
+    return power.gather(1, index) * (1.0 - share) + power.gather(1, index + 1) * share

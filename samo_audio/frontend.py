@@ -1,0 +1,241 @@
+"""Joins corpora, waveforms, features and networks to the shared trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from samo_audio.audio_io import window_starts
+from samo_audio.augment import SpecAugment, WaveAugment, freq_scale
+from samo_audio.config import AudioConfig, FeatureSettings
+from samo_audio.datasets import DATASETS, resolve_root
+from samo_audio.features import LogMel
+from samo_audio.models import build_network
+from samo_audio.waveforms import Waveforms, open_waveforms
+from samo_core.config import Config
+from samo_core.data.batch import Batch, Draws, Mix
+from samo_core.data.manifest import Manifest
+from samo_core.data.splits import SplitRequest
+from samo_core.errors import DataError, ModelFileError
+from samo_core.tasks import LabelSpace
+from samo_core.training.checkpoint import load_tensors
+from samo_core.training.frontend import Notify, Progress
+
+__all__ = ["AudioFrontend", "AudioModel", "collate"]
+
+
+class AudioModel(nn.Module):
+    """From waveform to logits: augmentation, log-mel features and network in one module."""
+
+    def __init__(self, config: AudioConfig, space: LabelSpace, noise: np.ndarray | None = None) -> None:
+        super().__init__()
+        self.settings = config.augment
+        self.wave_augment = WaveAugment(config.augment, config.features.sr, noise)
+        self.features = LogMel(config.features)
+        self.spec_augment = SpecAugment(config.augment)
+        self.network = build_network(config.model, space.n_columns)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None) -> Tensor:
+        """Logits of a batch of waveforms.
+
+        Args:
+            waveforms: (B, T) float32 in about [-1, 1], zero-padded.
+            lengths: (B,) int64 valid samples.
+            draws: random numbers for augmentation, used in training mode only.
+            mix: how to mix the rows' spectrograms.
+
+        Returns:
+            (B, C) logits.
+        """
+        augmenting = self.training and draws is not None
+        # Powers span ten decades, more than reduced precision resolves: features stay in float32.
+        with torch.autocast(waveforms.device.type, enabled=False):
+            scale = None
+            if augmenting:
+                assert draws is not None
+                waveforms = self.wave_augment(waveforms, lengths, draws)
+                scale = freq_scale(self.settings, draws)
+                scale = scale.to(waveforms.device) if scale is not None else None
+            spectrogram = self.features(waveforms, lengths, scale)
+            if augmenting and self.settings.use_specaug:
+                spectrogram = self.spec_augment(spectrogram, draws)
+            if mix is not None:
+                spectrogram = mix.apply(spectrogram)
+        logits: Tensor = self.network(spectrogram[:, None])
+        return logits
+
+
+class AudioFrontend:
+    """Clips of a corpus as batches of waveforms; see :class:`samo_core.training.frontend.Frontend`."""
+
+    modality: ClassVar[str] = "audio"
+    unit: ClassVar[str] = "speaker"
+    config_type: ClassVar[type[Config]] = AudioConfig
+
+    def __init__(self, config: AudioConfig, manifest: Manifest, waveforms: Waveforms) -> None:
+        self._config = config
+        self.manifest = manifest
+        self.waveforms = waveforms
+        self.window = round(config.features.duration * config.features.sr)
+
+    @property
+    def config(self) -> AudioConfig:
+        """The settings with the data's place filled in."""
+        return self._config
+
+    @classmethod
+    def open(cls, config: Config, notify: Notify, progress: Progress | None = None) -> Self:
+        """Index the corpus and decode its clips once.
+
+        Raises:
+            DataError: no usable clips.
+        """
+        config = cast(AudioConfig, config)
+        data, line = resolve_root(config.data, on_progress=progress)
+        if line:
+            notify(line)
+        config = config.model_copy(update={"data": data})
+        manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
+        items = [(item.id, manifest.path(item)) for item in manifest.items]
+        waveforms = open_waveforms(items, config.features.sr, on_progress=progress)
+        return cls(config, manifest.with_content(waveforms.content), waveforms)
+
+    @staticmethod
+    def build_model(config: Config, space: LabelSpace) -> nn.Module:
+        """A model without data, for a run's weights to be loaded into."""
+        config = cast(AudioConfig, config)
+        plain = config.model.model_copy(update={"pretrained": False, "weights": ""})
+        quiet = config.augment.model_copy(update={"noise": False})
+        return AudioModel(config.model_copy(update={"model": plain, "augment": quiet}), space)
+
+    def new_model(self) -> nn.Module:
+        """A model to train: pretrained or given weights in, noise recordings loaded."""
+        noise = None
+        if self._config.augment.noise and self._config.augment.noise_root:
+            noise = read_noise(Path(self._config.augment.noise_root), self._config.features.sr)
+        model = AudioModel(self._config, self.manifest.label_space, noise)
+        if self._config.model.weights:
+            load_weights(Path(self._config.model.weights), model)
+        return model
+
+    def split_request(self) -> SplitRequest:
+        """The split the settings ask for."""
+        data = self._config.data
+        return SplitRequest(data.split, data.train_ratio, data.val_ratio, data.fold, self._config.train.seed)
+
+    @property
+    def mixup_alpha(self) -> float:
+        """Beta parameter of mixup, 0 = off."""
+        return self._config.augment.mixup_alpha
+
+    def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
+        """Mean and standard deviation per mel band over the training split, when they are asked for."""
+        if self._config.features.normalisation != "train":
+            return {}
+        mean, sd = band_statistics(self._config.features, self.eval_batches(train_rows, 64))
+        return {"features.mean": mean, "features.sd": sd}
+
+    def train_batch(self, rows: np.ndarray, draws: Draws) -> Batch:
+        """A random window of each clip; shorter clips are padded behind."""
+        lengths = self.waveforms.lengths[rows]
+        starts = draws.integers("crop", np.maximum(lengths - self.window, 0) + 1)
+        cuts = [self.waveforms.waveform(row)[s : s + self.window] for row, s in zip(rows, starts, strict=True)]
+        return collate(cuts, self.manifest.targets[rows], rows, self.window, draws)
+
+    def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """Evenly spaced windows of every clip, in batches that may cut through a clip's windows."""
+        cuts: list[np.ndarray] = []
+        owners: list[int] = []
+        for row in rows:
+            waveform = self.waveforms.waveform(row)
+            for start in window_starts(len(waveform), self.window):
+                cuts.append(waveform[start : start + self.window])
+                owners.append(int(row))
+                if len(cuts) == batch_size:
+                    yield self._judged(cuts, owners)
+                    cuts, owners = [], []
+        if cuts:
+            yield self._judged(cuts, owners)
+
+    def _judged(self, cuts: list[np.ndarray], owners: list[int]) -> Batch:
+        rows = np.array(owners, dtype=np.int64)
+        return collate(cuts, self.manifest.targets[rows], rows, self.window)
+
+    def data_card(self) -> dict[str, Any]:
+        """Licence, citation and home of the corpus."""
+        corpus = DATASETS[self._config.data.dataset]
+        return {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
+
+
+def collate(
+    cuts: list[np.ndarray], targets: np.ndarray, rows: np.ndarray, window: int, draws: Draws | None = None
+) -> Batch:
+    """Pad (T_i,) waveforms to (B, window)."""
+    inputs = np.zeros((len(cuts), window), dtype=np.float32)
+    for place, cut in zip(inputs, cuts, strict=True):
+        place[: len(cut)] = cut
+    lengths = torch.tensor([len(cut) for cut in cuts])
+    return Batch(torch.from_numpy(inputs), lengths, torch.from_numpy(targets), rows, draws)
+
+
+def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation in dB of each mel band over all valid frames, each (n_mels,)."""
+    features = LogMel(settings)
+    total = torch.zeros(3, settings.n_mels, dtype=torch.float64)
+    for batch in batches:
+        level = features.decibels(batch.inputs).double()
+        frames = batch.lengths // settings.hop_length + 1
+        valid = (torch.arange(level.shape[-1])[None, :] < frames[:, None]).double()[:, None, :]
+        total += torch.stack(
+            [(level * valid).sum((0, 2)), (level**2 * valid).sum((0, 2)), valid.sum().expand(settings.n_mels)]
+        )
+    mean = total[0] / total[2]
+    variance = (total[1] / total[2] - mean**2).clamp(min=0.0)
+    # A band without energy has no spread; dividing by it would blow up rounding errors.
+    return mean.float(), variance.sqrt().clamp(min=1.0).float()
+
+
+def read_noise(root: Path, sr: int) -> np.ndarray:
+    """All recordings below ``root`` one behind the other, each scaled to standard deviation 1.
+
+    Raises:
+        DataError: the folder holds no sound.
+    """
+    from samo_audio.audio_io import is_audio, read
+
+    files = sorted(path for path in root.rglob("*") if is_audio(path)) if root.is_dir() else []
+    clips = [read(path, sr).waveform for path in files]
+    loud = [clip / clip.std() for clip in clips if len(clip) and clip.std() > 0]
+    if not loud:
+        raise DataError(f"--noise-root {root}: no audible recordings in there")
+    return np.concatenate(loud)
+
+
+def load_weights(path: Path, model: AudioModel) -> None:
+    """Start a network from a file: tensors that fit by name and shape are taken, the classifier may differ.
+
+    Colour stems of ImageNet networks are summed to one channel.
+
+    Raises:
+        ModelFileError: nothing in the file fits.
+    """
+    given = {name.removeprefix("network."): tensor for name, tensor in load_tensors(path).items()}
+    own = model.network.state_dict()
+    for name, tensor in given.items():
+        if name in own and tensor.ndim == 4 and tensor.shape[1] == 3 and own[name].shape[1] == 1:
+            given[name] = tensor.sum(dim=1, keepdim=True)
+    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
+    trunk = [name for name in own if not name.startswith(("fc.", "head."))]
+    missing = [name for name in trunk if name not in fitting]
+    if missing:
+        raise ModelFileError(
+            f"{path}: {len(missing)} of {len(trunk)} tensors of the network are missing or of another shape,"
+            f" for example {missing[0]}",
+            hint="the file must come from the same --model and --width",
+        )
+    model.network.load_state_dict(fitting, strict=False)

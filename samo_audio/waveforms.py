@@ -1,0 +1,275 @@
+"""Memory-mapped cache of decoded clips: every file is decoded once, later runs map the result."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from samo_audio.audio_io import DECODER, Clip, read
+from samo_core.errors import DataError, EnvironmentProblem, first_ten, reporting_full_disk
+from samo_core.files import cache_root
+
+__all__ = ["CACHE_VERSION", "Facts", "Waveforms", "open_waveforms"]
+
+CACHE_VERSION = 1
+
+_SAMPLES, _INDEX = "waveforms.f32", "index.json"
+_STALE_S = 24 * 3600.0
+_ATTEMPTS, _PAUSE_S = 5, 0.1
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What :class:`samo_audio.audio_io.Clip` knows of a clip besides its samples."""
+
+    content: str
+    native_rate: int
+    channels: int
+    peak: float
+    rms_db: float
+    warnings: tuple[str, ...]
+
+
+class Waveforms:
+    """Decoded clips on disk, by row.
+
+    Attributes:
+        ids: ids by row.
+        sr: sampling rate in Hz.
+        lengths: (N,) int64 samples by row.
+        facts: N facts by row.
+        content: content hash by id.
+    """
+
+    def __init__(self, folder: Path, ids: Sequence[str]) -> None:
+        """Map the cache in ``folder``; rows follow ``ids``.
+
+        Raises:
+            ValueError, LookupError, TypeError, OSError: the cache is missing or damaged.
+        """
+        index = json.loads((folder / _INDEX).read_bytes())
+        order = {name: position for position, name in enumerate(index["ids"])}
+        rows = [order[name] for name in ids]
+        stored = np.array(index["lengths"], dtype=np.int64)
+        ends = np.cumsum(stored)
+        path = folder / _SAMPLES
+        if len(stored) != len(order) or stored.min() < 1 or path.stat().st_size != 4 * int(ends[-1]):
+            raise ValueError(f"{path} does not hold what its index says")
+        facts = [Facts(**{**fact, "warnings": tuple(fact["warnings"])}) for fact in index["facts"]]
+        # A plain array: slicing the memmap subclass costs ten times as much.
+        self._samples = np.memmap(path, dtype="<f4", mode="r").view(np.ndarray)
+        self._starts = (ends - stored)[rows]
+        self._folder = folder
+        self.ids = tuple(ids)
+        self.sr = int(index["sr"])
+        self.lengths = stored[rows]
+        self.facts = tuple(facts[row] for row in rows)
+        self.content = {name: fact.content for name, fact in zip(self.ids, self.facts, strict=True)}
+
+    def __len__(self) -> int:
+        """Number of clips."""
+        return len(self.ids)
+
+    def __reduce__(self) -> tuple[type[Waveforms], tuple[Path, tuple[str, ...]]]:
+        """Pickle by place: worker processes map the file again instead of receiving a copy of it."""
+        return Waveforms, (self._folder, self.ids)
+
+    def waveform(self, row: int) -> np.ndarray:
+        """(T,) float32 samples of a row: a read-only view of the file, copy before writing to it."""
+        start = self._starts[row]
+        return self._samples[start : start + self.lengths[row]]
+
+
+def open_waveforms(
+    items: Sequence[tuple[str, Path]],
+    sr: int,
+    *,
+    on_progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> Waveforms:
+    """Map the decoded clips, decoding them first if they (or a file's size or time) are new.
+
+    Any number of processes may do this at once; the first to finish is kept.
+
+    Args:
+        items: id and file of every clip; ids are unique.
+        sr: rate in Hz to resample to.
+        on_progress: called with clips decoded and clips in all, not at all when nothing is decoded.
+        workers: decoding threads; None takes every core.
+
+    Raises:
+        DataError: some files are missing or unreadable; up to ten are named with the reason.
+        DiskFull: the cache does not fit on its disk.
+        EnvironmentProblem: the cache folder cannot be written.
+    """
+    ids = [name for name, _ in items]
+    if not items or len(set(ids)) < len(ids):
+        raise DataError("no clips to decode" if not items else "clips to decode share an id")
+    folder = cache_root().absolute() / "waveforms" / _key(items, sr)
+    found = _existing(folder, ids)
+    if found is not None:
+        return found
+    with reporting_full_disk(folder):
+        temporary = _folder_beside(folder)
+        try:
+            _build(temporary, sorted(items), sr, on_progress, workers or _cores())
+            return _publish(temporary, folder, ids)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _key(items: Sequence[tuple[str, Path]], sr: int) -> str:
+    """Sixteen hex digits that change with whatever decides the decoded samples."""
+    lines, missing = [], []
+    for name, path in sorted(items):
+        place = os.path.abspath(path)
+        try:
+            status = os.stat(place)
+        except OSError as error:
+            missing.append(f"{path} ({error.strerror})")
+        else:
+            lines.append(f"{name}\0{place}\0{status.st_size}\0{status.st_mtime_ns}")
+    if missing:
+        raise DataError(f"{len(missing)} of {len(items)} clips cannot be opened: {first_ten(missing)}")
+    text = "\n".join([f"{CACHE_VERSION}\0{sr}\0{DECODER}", *lines])
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def _existing(folder: Path, ids: Sequence[str]) -> Waveforms | None:
+    try:
+        return Waveforms(folder, ids)
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _build(
+    folder: Path,
+    items: Sequence[tuple[str, Path]],
+    sr: int,
+    on_progress: Callable[[int, int], None] | None,
+    workers: int,
+) -> None:
+    """Decode ``items`` into ``folder``; every file is tried before the bad ones are reported."""
+    lengths: list[int] = []
+    facts: list[dict[str, Any]] = []
+    bad: list[DataError] = []
+    with (folder / _SAMPLES).open("wb") as file:
+        for done, clip in enumerate(_decoded([path for _, path in items], sr, workers), start=1):
+            if isinstance(clip, DataError):
+                bad.append(clip)
+            elif not bad:
+                file.write(np.ascontiguousarray(clip.waveform, dtype="<f4").data)
+                lengths.append(len(clip.waveform))
+                facts.append(asdict(_facts(clip)))
+            if on_progress is not None:
+                on_progress(done, len(items))
+        if bad:
+            raise _all_bad(bad, len(items))
+        _to_disk(file)
+    index = {"sr": sr, "ids": [name for name, _ in items], "lengths": lengths, "facts": facts}
+    with (folder / _INDEX).open("w", encoding="utf-8") as text:
+        json.dump(index, text, allow_nan=False)
+        _to_disk(text)
+    # mkdtemp is private to the owner; a cache may be shared.
+    folder.chmod(0o755)
+
+
+def _decoded(paths: Sequence[Path], sr: int, workers: int) -> Iterator[Clip | DataError]:
+    """Decode on ``workers`` threads, in order, with at most two clips a thread in memory."""
+    waiting: deque[Future[Clip | DataError]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        for path in paths:
+            if len(waiting) >= 2 * workers:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(_read_or_error, path, sr))
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _read_or_error(path: Path, sr: int) -> Clip | DataError:
+    try:
+        return read(path, sr)
+    except DataError as error:
+        return error
+
+
+def _all_bad(bad: Sequence[DataError], n_items: int) -> DataError:
+    if len(bad) == 1:
+        return bad[0]
+    return DataError(
+        f"{len(bad)} of {n_items} clips cannot be read: {first_ten(error.message for error in bad)}",
+        hint="repair these files or move them out of the data folder",
+    )
+
+
+def _facts(clip: Clip) -> Facts:
+    return Facts(clip.content, clip.native_rate, clip.channels, clip.peak, clip.rms_db, clip.warnings)
+
+
+def _to_disk(file: IO[Any]) -> None:
+    # Renaming a folder whose pages are not written yet would survive a power cut as a cache full of zeros.
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _folder_beside(folder: Path) -> Path:
+    """A new folder on the disk of ``folder``; what killed processes left there over a day ago is deleted."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{'?' * len(folder.name)}.*"):
+            with suppress(FileNotFoundError):
+                if time.time() - left.stat().st_mtime > _STALE_S:
+                    shutil.rmtree(left, ignore_errors=True)
+        return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise EnvironmentProblem(
+            f"cannot write the cache of decoded audio in {folder.parent}: {error.strerror or error}",
+            hint="set SAMO_CACHE to a folder you may write to",
+        ) from error
+
+
+def _publish(temporary: Path, folder: Path, ids: Sequence[str]) -> Waveforms:
+    """Rename a finished cache into place, unless another process was faster; a damaged one gives way."""
+    for _ in range(_ATTEMPTS):
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if temporary.exists() and not folder.exists():
+                raise
+        found = _existing(folder, ids)
+        if found is not None:
+            return found
+        if temporary.exists():
+            _discard(folder)
+        else:
+            # Another process took ours for the damaged one it met before, and is putting its own there.
+            time.sleep(_PAUSE_S)
+    raise EnvironmentProblem(f"the cache of decoded audio {folder} is damaged as soon as it is written")
+
+
+def _discard(folder: Path) -> None:
+    """Move a damaged cache away before deleting it, so that nobody meets it half deleted."""
+    trash = _folder_beside(folder)
+    with suppress(FileNotFoundError):
+        folder.rename(trash / folder.name)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,128 @@
+"""A batch, and the private random numbers that belong to its rows."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Batch", "Draws", "Mix", "draw_mix"]
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers that are a function of (seed, epoch, row, name) and of nothing else.
+
+    Neither the batch a row falls into nor the number of workers changes them, which is what makes exact resume
+    possible. The generator is SplitMix64 (Steele, Lea & Flood 2014) used as a counter-based hash.
+
+    Attributes:
+        seed: the run's seed.
+        epoch: counted from 0.
+        rows: (B,) int64 row numbers in the manifest.
+    """
+
+    seed: int
+    epoch: int
+    rows: np.ndarray
+
+    def uniform(self, name: str, n: int = 1) -> np.ndarray:
+        """(B, n) float64 in [0, 1), a separate stream for each ``name``."""
+        stream = int.from_bytes(hashlib.sha256(f"{self.seed}:{self.epoch}:{name}".encode()).digest()[:8], "little")
+        with np.errstate(over="ignore"):
+            base = _splitmix(self.rows.astype(np.uint64) * _GOLDEN + np.uint64(stream))
+            counters = base[:, None] + _GOLDEN * np.arange(1, n + 1, dtype=np.uint64)[None, :]
+            bits = _splitmix(counters)
+        return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+    def between(self, name: str, low: float, high: float) -> np.ndarray:
+        """(B,) float64 uniform in [low, high)."""
+        return low + (high - low) * self.uniform(name)[:, 0]
+
+    def integers(self, name: str, high: np.ndarray) -> np.ndarray:
+        """(B,) int64 uniform in 0 .. high-1; ``high`` is (B,) and positive."""
+        drawn: np.ndarray = np.floor(self.uniform(name)[:, 0] * high).astype(np.int64)
+        return drawn
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How rows of a batch are mixed (mixup, Zhang et al. 2018): ``weight * row + (1 - weight) * partner``.
+
+    Attributes:
+        partner: (B,) int64 positions in the batch.
+        weight: (B,) float32 in [0.5, 1].
+    """
+
+    partner: Tensor
+    weight: Tensor
+
+    def apply(self, values: Tensor) -> Tensor:
+        """Mix any tensor whose first dimension is the batch."""
+        weight = self.weight.view(-1, *([1] * (values.ndim - 1))).to(values.dtype)
+        return weight * values + (1.0 - weight) * values[self.partner]
+
+    def to(self, device: torch.device) -> Mix:
+        """The same mix on another device."""
+        return Mix(self.partner.to(device), self.weight.to(device))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass needs.
+
+    Attributes:
+        inputs: (B, T) padded inputs.
+        lengths: (B,) int64 valid lengths along T.
+        targets: (B, C) float32; NaN where a task has no label.
+        rows: (B,) int64 row numbers in the manifest; a row may stand several times (windows of one clip).
+        draws: random numbers for augmentation; None outside training.
+    """
+
+    inputs: Tensor
+    lengths: Tensor
+    targets: Tensor
+    rows: np.ndarray
+    draws: Draws | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        if device.type == "cpu":
+            return self
+        return Batch(
+            self.inputs.to(device, non_blocking=True),
+            self.lengths.to(device, non_blocking=True),
+            self.targets.to(device, non_blocking=True),
+            self.rows,
+            self.draws,
+        )
+
+
+def draw_mix(draws: Draws, alpha: float) -> Mix | None:
+    """Draw partners and weights for mixup; None when ``alpha`` is 0.
+
+    The weight is max(w, 1 - w) with w from Beta(alpha, alpha), so that a row stays mostly itself.
+    """
+    if alpha <= 0.0 or len(draws.rows) < 2:
+        return None
+    from scipy.stats import beta
+
+    weight = beta.ppf(draws.uniform("mix-weight")[:, 0], alpha, alpha)
+    weight = np.maximum(weight, 1.0 - weight)
+    partner = np.argsort(draws.uniform("mix-partner")[:, 0], kind="stable")
+    return Mix(torch.from_numpy(partner), torch.from_numpy(weight.astype(np.float32)))
+
+
+def _splitmix(value: np.ndarray) -> np.ndarray:
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray = value ^ (value >> np.uint64(31))
+    return mixed

@@ -1,0 +1,161 @@
+"""The model card of a run: what the model is for, what it was judged on, and what it must not be used for.
+
+Sections follow Mitchell et al. (2019), "Model Cards for Model Reporting".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from samo_core.evaluation.html import METRIC_NAMES
+from samo_core.evaluation.report import flat_items, reproduce_commands, stamps
+
+__all__ = ["model_card"]
+
+_INTENDED = """\
+- Research and teaching on emotion recognition, and as a baseline to compare with.
+- Sorting or searching material like the data named below, where a person looks at the result."""
+_OUT_OF_SCOPE = """\
+- **No decisions about people**: not for hiring, schooling, credit, insurance, policing, border control, medical or
+  psychological diagnosis, nor for watching people at work or at school. Several of these are forbidden by law in places.
+- **Expressed emotion is not felt emotion**, and acted emotion still less: the model names what an expression resembles
+  in the data it learned from, and cannot know what a person feels.
+- People, languages, cultures, settings and devices that the data below does not hold."""
+
+
+def model_card(
+    report: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    *,
+    data_card: Mapping[str, str],
+) -> str:
+    """Write the card of one judged run as Markdown.
+
+    Args:
+        report: from :func:`samo_core.evaluation.report.build_report`.
+        settings: every setting of the run by name.
+        environment: versions and hardware; ``command`` or ``commands`` hold what was typed to train.
+        data_card: about the data, any of ``title``, ``description``, ``licence``, ``citation``, ``url`` and
+            ``limitations`` (one a line); further keys are listed by name.
+    """
+    sections = [
+        ("", _head(report)),
+        ("Intended use", _INTENDED),
+        ("Out of scope", _OUT_OF_SCOPE),
+        ("Data", _data(report, data_card)),
+        ("Results", _results(report)),
+        ("Results by group", _by_group(report)),
+        ("Limitations", _limitations(report, data_card)),
+        ("Training settings", _pairs(settings)),
+        ("Environment", _pairs({k: v for k, v in environment.items() if k not in ("command", "commands")})),
+        ("How to reproduce", _commands(reproduce_commands(report, environment))),
+    ]
+    return "\n\n".join(f"## {title}\n\n{body}" if title else body for title, body in sections if body) + "\n"
+
+
+def _head(report: Mapping[str, Any]) -> str:
+    lines = [f"# Model card: {_text(report['run'])}"]
+    if marks := _stamped(report):
+        lines.append(f"> {marks}")
+    labels = ", ".join(map(_text, report["labels"]))
+    lines.append(f"Answers one question, **{_text(report['task'])}**, with {len(report['labels'])} labels: {labels}.")
+    lines.append(_headline(report))
+    return "\n\n".join(lines)
+
+
+def _headline(report: Mapping[str, Any]) -> str:
+    ci = report["ci"]
+    ends = _interval(ci["macro_f1"])
+    spread = f"{100 * ci['level']:g} % interval {ends} over {ci['n_units']} {_text(ci['unit'])}s" if ends else "no interval"
+    return (
+        f"Macro-F1 **{report['metrics']['macro_f1']:.3f}** ({spread}) on {_text(report['dataset'])}, "
+        f"{report['split']} split by {_text(report['split_rule'])}, {report['n']} items."
+    )
+
+
+def _data(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
+    # A missing licence is said aloud: leaving the line out would read as if there were none to heed.
+    known = {"title": report["dataset"], "licence": "not stated", "citation": "not stated", **data_card}
+    lines = [f"- {name.capitalize()}: {_text(text)}" for name, text in known.items() if text and name != "limitations"]
+    if report["synthetic"]:
+        lines.insert(0, "- **synthetic demo data**: generated, not recorded from people.")
+    return "\n".join(lines)
+
+
+def _results(report: Mapping[str, Any]) -> str:
+    ci, level = report["ci"], f"{100 * report['ci']['level']:g} % interval"
+    overall = [
+        (METRIC_NAMES.get(name, name), _number(value), _interval(ci.get(name)) or "–")
+        for name, value in report["metrics"].items()
+    ]
+    gap = [("macro-F1 on training data", "train_macro_f1"), ("macro-F1 on validation data", "val_macro_f1")]
+    overall += [(title, _number(report[key]), "–") for title, key in gap]
+    names = ("f1", "precision", "recall", "roc_auc", "average_precision")
+    classes = [
+        (_text(label), *(_number(row[name]) for name in names), str(row["support"]))
+        for label, row in report["per_class"].items()
+    ]
+    header = ("class", "F1", "precision", "recall", "ROC-AUC", "average precision", "rows")
+    return "\n\n".join([_stamped(report), _table(("metric", "value", level), overall), _table(header, classes)]).lstrip()
+
+
+def _by_group(report: Mapping[str, Any]) -> str:
+    parts = []
+    for attribute, table in report["by_group"].items():
+        rows = [
+            (_text(value), _number(row["macro_f1"]), _number(row["accuracy"]), _number(row["uar"]), str(row["n"]))
+            for value, row in table.items()
+        ]
+        parts.append(_table((_text(attribute), "macro-F1", "accuracy", "UAR", "rows"), rows))
+    if parts:
+        parts.insert(0, "Macro-F1 and UAR of a group are over the labels that occur in it.")
+    return "\n\n".join(parts)
+
+
+def _limitations(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
+    known = [line.strip() for line in data_card.get("limitations", "").splitlines() if line.strip()]
+    found = [*report["warnings"], *known]
+    for pair in report["most_confused"][:3]:
+        share = f"{pair['count']} rows, {100 * pair['share']:.0f} % of that class"
+        found.append(f"often takes {pair['true']} for {pair['predicted']} ({share})")
+    for attribute, table in report["by_group"].items():
+        scored = {value: row["macro_f1"] for value, row in table.items() if row["macro_f1"] is not None}
+        if len(scored) > 1:
+            worst, best = min(scored, key=lambda v: scored[v]), max(scored, key=lambda v: scored[v])
+            found.append(f"by {attribute}, macro-F1 runs from {scored[worst]:.3f} ({worst}) to {scored[best]:.3f} ({best})")
+    found.append("its probabilities were not checked for calibration here: read them as a ranking")
+    return "\n".join(f"- {_text(line)}" for line in found)
+
+
+def _stamped(report: Mapping[str, Any]) -> str:
+    return " · ".join(f"**{stamp}**" for stamp in stamps(report))
+
+
+def _commands(commands: Sequence[str]) -> str:
+    return "```sh\n" + "\n".join(command.replace("```", "") for command in commands) + "\n```" if commands else ""
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    rows = [(_text(name), _text(text)) for name, text in flat_items(values)]
+    return _table(("name", "value"), rows, align=":--") if rows else ""
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "--:") -> str:
+    lines = [header, [":--", *(align for _ in header[1:])], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _interval(ends: Sequence[float] | None) -> str:
+    return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+
+
+def _text(value: object) -> str:
+    """A name from data or settings as one line that Markdown takes for plain words."""
+    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", " ".join(str(value).split()))

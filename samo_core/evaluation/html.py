@@ -1,0 +1,86 @@
+"""A report as one HTML file that needs nothing else: no server, no network, no script."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from samo_core.evaluation.report import flat_items, reproduce_commands, stamps
+
+__all__ = ["METRIC_NAMES", "render_html"]
+
+METRIC_NAMES = {
+    "macro_f1": "macro-F1",
+    "micro_f1": "micro-F1",
+    "weighted_f1": "weighted F1",
+    "accuracy": "accuracy",
+    "uar": "unweighted average recall (UAR)",
+}
+
+
+def render_html(
+    report: Mapping[str, Any],
+    figures: Mapping[str, Path],
+    settings: Mapping[str, Any],
+    environment: Mapping[str, Any],
+) -> str:
+    """Render a report with its pictures embedded; every name from data or settings is escaped.
+
+    Args:
+        report: from :func:`samo_core.evaluation.report.build_report`.
+        figures: PNG files by name (``{path.stem: path}`` of what ``save_figures`` returned).
+        settings: every setting of the run by name.
+        environment: versions and hardware; ``command`` or ``commands`` hold what was typed to train.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    source = files("samo_core.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    seen = {name: value for name, value in environment.items() if name not in ("command", "commands")}
+    placed = ["confusion", "per_class", "roc", "training", *(f"by_{name}" for name in report["by_group"])]
+    return template.render(
+        report=report,
+        stamps=stamps(report),
+        figures={name: {"source": _embedded(path), "alt": _alt(name, report)} for name, path in figures.items()},
+        placed=placed,
+        metric_names=METRIC_NAMES,
+        commands=reproduce_commands(report, environment),
+        settings=flat_items(settings),
+        environment=flat_items(seen),
+    )
+
+
+def _embedded(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _alt(name: str, report: Mapping[str, Any]) -> str:
+    """What a reader who cannot see the picture should take from it."""
+    table = report["per_class"]
+    if name == "confusion" and report["most_confused"]:
+        pair = report["most_confused"][0]
+        return (
+            f"Confusion matrix of {len(report['labels'])} classes. Most often {pair['true']} is taken for "
+            f"{pair['predicted']}: {pair['count']} rows, {100 * pair['share']:.0f} % of that class."
+        )
+    if name == "per_class":
+        order = sorted(table, key=lambda label: table[label]["f1"])
+        worst, best = order[0], order[-1]
+        return (
+            f"F1, precision and recall by class. Lowest F1: {worst}, {table[worst]['f1']:.3f}; "
+            f"highest: {best}, {table[best]['f1']:.3f}."
+        )
+    if name == "roc":
+        areas = {label: row["roc_auc"] for label, row in table.items() if row["roc_auc"] is not None}
+        listed = ", ".join(f"{label} {area:.3f}" for label, area in areas.items())
+        return f"ROC curves, one class against the rest. Areas under the curve: {listed}."
+    attribute = name.removeprefix("by_")
+    groups = [row["macro_f1"] for row in report["by_group"].get(attribute, {}).values() if row["macro_f1"] is not None]
+    if groups:
+        return f"Macro-F1 by {attribute}: {len(groups)} values from {min(groups):.3f} to {max(groups):.3f}."
+    if name == "training":
+        return "Training and validation loss, validation macro-F1 and learning rate by epoch."
+    return f"Picture: {name.replace('_', ' ')}."

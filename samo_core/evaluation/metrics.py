@@ -1,0 +1,287 @@
+"""Scores of one task, single-label or multi-label, from the same outcome counts.
+
+Macro-F1 is always the mean over the task's full, fixed label set with 0 for 0/0, as
+``sklearn.metrics.f1_score(average="macro", labels=all, zero_division=0)`` has it: a class that is absent from
+the truth and never predicted scores 0. Leaving such classes out would let two runs be compared over different sets.
+
+Everything but ROC-AUC and average precision is numpy only: the trainer calls :func:`selection_score` each
+epoch and ``samo predict`` must start quickly, so scikit-learn is imported inside the function that needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from samo_core.tasks import LabelSpace, Task
+
+__all__ = [
+    "METRICS",
+    "Judged",
+    "Metric",
+    "Tally",
+    "accuracy",
+    "confusion",
+    "judge",
+    "label_confusion",
+    "macro_f1",
+    "macro_f1_present",
+    "micro_f1",
+    "most_confused",
+    "per_class",
+    "scores",
+    "selection_score",
+    "tally",
+    "uar",
+    "weighted_f1",
+]
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+
+# Early in training the rare labels' probabilities lie far below 0.5, so the grid reaches down.
+_SELECTION_THRESHOLDS = np.concatenate([[0.01, 0.025], np.linspace(0.05, 0.95, 19)])
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The labelled rows of one task, decided.
+
+    Attributes:
+        rows: (M,) int64, which of the N rows given are labelled for the task.
+        truth: (M, L) bool.
+        predicted: (M, L) bool; exactly one True a row when the task is single-label.
+        probabilities: (M, L) in [0, 1].
+    """
+
+    rows: npt.NDArray[np.int64]
+    truth: BoolArray
+    predicted: BoolArray
+    probabilities: FloatArray
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Outcome counts of L labels, summed over rows. Leading dimensions (groups, resamples) are free.
+
+    Attributes:
+        tp: (..., L) label true and predicted.
+        fp: (..., L) predicted only.
+        fn: (..., L) true only.
+        exact: (...) rows whose labels are all right.
+        rows: (...) rows counted.
+    """
+
+    tp: FloatArray
+    fp: FloatArray
+    fn: FloatArray
+    exact: FloatArray
+    rows: FloatArray
+
+    def flat(self) -> FloatArray:
+        """(..., 3L + 2), so that sums over groups are one matrix product."""
+        return np.concatenate([self.tp, self.fp, self.fn, self.exact[..., None], self.rows[..., None]], axis=-1)
+
+    @classmethod
+    def from_flat(cls, flat: FloatArray) -> Tally:
+        """Undo :meth:`flat`."""
+        n = (flat.shape[-1] - 2) // 3
+        return cls(flat[..., :n], flat[..., n : 2 * n], flat[..., 2 * n : 3 * n], flat[..., -2], flat[..., -1])
+
+
+Metric = Callable[[Tally], FloatArray]
+
+
+def judge(
+    task: Task, probabilities: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
+) -> Judged:
+    """Decide each row: the largest probability (single-label) or all at or above ``threshold`` (multi-label).
+
+    Args:
+        task: the task whose columns these are.
+        probabilities: (N, L) in [0, 1].
+        targets: (N, L) in [0, 1]; rows that hold NaN carry no label and are left out.
+        threshold: one number or (L,); ignored for a single-label task.
+    """
+    rows = np.flatnonzero(~np.isnan(targets).any(axis=1))
+    given, asked = np.asarray(probabilities, dtype=np.float64)[rows], targets[rows]
+    if task.multi_label:
+        return Judged(rows, asked >= 0.5, given >= threshold, given)
+    labels = np.arange(len(task.labels))
+    return Judged(
+        rows, asked.argmax(axis=1)[:, None] == labels, given.argmax(axis=1)[:, None] == labels, given
+    )
+
+
+def tally(truth: BoolArray, predicted: BoolArray) -> Tally:
+    """Count outcomes over the rows of two (N, L) indicator matrices."""
+    return Tally.from_flat(row_outcomes(truth, predicted).sum(axis=0, dtype=np.float64))
+
+
+def row_outcomes(truth: BoolArray, predicted: BoolArray) -> npt.NDArray[np.bool_]:
+    """(N, 3L + 2) bool: each row's own :meth:`Tally.flat`."""
+    exact = (truth == predicted).all(axis=1, keepdims=True)
+    return np.concatenate(
+        [truth & predicted, ~truth & predicted, truth & ~predicted, exact, np.ones_like(exact)], axis=1
+    )
+
+
+def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    return np.divide(
+        numerator, denominator, out=np.zeros(np.broadcast(numerator, denominator).shape), where=denominator > 0
+    )
+
+
+def _f1(counts: Tally) -> FloatArray:
+    return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
+
+
+def macro_f1(counts: Tally) -> FloatArray:
+    """Mean F1 over all L labels, whether they occur or not."""
+    return _f1(counts).mean(axis=-1)
+
+
+def macro_f1_present(counts: Tally) -> FloatArray:
+    """Mean F1 over the labels that occur in the truth: for parts of the data that cannot hold every label."""
+    present = counts.tp + counts.fn > 0
+    return _ratio((_f1(counts) * present).sum(axis=-1), present.sum(axis=-1, dtype=np.float64))
+
+
+def micro_f1(counts: Tally) -> FloatArray:
+    """F1 of all decisions pooled; equals accuracy for a single-label task."""
+    tp, fp, fn = counts.tp.sum(axis=-1), counts.fp.sum(axis=-1), counts.fn.sum(axis=-1)
+    return _ratio(2 * tp, 2 * tp + fp + fn)
+
+
+def weighted_f1(counts: Tally) -> FloatArray:
+    """Mean F1 weighted by how often each label occurs."""
+    support = counts.tp + counts.fn
+    return _ratio((_f1(counts) * support).sum(axis=-1), support.sum(axis=-1))
+
+
+def accuracy(counts: Tally) -> FloatArray:
+    """Share of rows with every label right (for a multi-label task: subset accuracy)."""
+    return _ratio(counts.exact, counts.rows)
+
+
+def uar(counts: Tally) -> FloatArray:
+    """Unweighted average recall: mean recall over the labels that occur in the truth.
+
+    A label without support has no recall, so it is left out rather than counted as 0; with all labels present
+    this is the balanced accuracy (Schuller et al. 2009, the INTERSPEECH emotion challenge).
+    """
+    support = counts.tp + counts.fn
+    present = (support > 0).sum(axis=-1, dtype=np.float64)
+    return _ratio(_ratio(counts.tp, support).sum(axis=-1), present)
+
+
+METRICS: dict[str, Metric] = {
+    "macro_f1": macro_f1,
+    "micro_f1": micro_f1,
+    "weighted_f1": weighted_f1,
+    "accuracy": accuracy,
+    "uar": uar,
+}
+
+
+def scores(counts: Tally) -> dict[str, float]:
+    """Every metric of :data:`METRICS`, in [0, 1]; ``counts`` without leading dimensions."""
+    return {name: float(metric(counts)) for name, metric in METRICS.items()}
+
+
+def confusion(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, n: int) -> npt.NDArray[np.int64]:
+    """(n, n) counts; row = true class, column = predicted class. Arguments are (N,) class numbers in [0, n)."""
+    cells = np.asarray(y_true, dtype=np.int64) * n + np.asarray(y_pred, dtype=np.int64)
+    return np.bincount(cells, minlength=n * n).reshape(n, n).astype(np.int64)
+
+
+def label_confusion(truth: BoolArray, predicted: BoolArray) -> npt.NDArray[np.int64]:
+    """(L, L) confusion of two (N, L) indicator matrices, single-label or multi-label.
+
+    The diagonal counts hits. Off it, [i, j] counts the rows where i was missed while j was wrongly predicted.
+    With one label a row this is the ordinary confusion matrix; with several, rows need not sum to the support.
+    """
+    # Floating point products use BLAS; counts are exact in float64 up to 2**53.
+    matrix = (truth & ~predicted).T.astype(np.float64) @ (predicted & ~truth).astype(np.float64)
+    matrix[np.diag_indices_from(matrix)] = (truth & predicted).sum(axis=0)
+    return matrix.astype(np.int64)
+
+
+def most_confused(matrix: np.ndarray, labels: Sequence[str], k: int = 5) -> list[dict[str, Any]]:
+    """The ``k`` most frequent mistakes as ``{"true", "predicted", "count", "share"}``, commonest first.
+
+    ``share`` is the count over all rows of ``matrix`` in that true class, in [0, 1].
+    """
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
+    rows, columns = np.nonzero(wrong)
+    totals = matrix.sum(axis=1)
+    # Equal counts: the larger share of its class first, then label order, so the list never depends on chance.
+    order = sorted(zip(rows, columns, strict=True), key=lambda p: (-wrong[p], -wrong[p] / totals[p[0]], p))
+    return [
+        {
+            "true": labels[i],
+            "predicted": labels[j],
+            "count": int(wrong[i, j]),
+            "share": float(wrong[i, j] / totals[i]),
+        }
+        for i, j in order[:k]
+    ]
+
+
+def per_class(judged: Judged, labels: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+    """Precision, recall, F1, ROC-AUC and average precision (one label against the rest) and support by label.
+
+    ROC-AUC is None when a label has no positive or no negative row, average precision when it has no positive.
+    """
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    counts = tally(judged.truth, judged.predicted)
+    precision, recall = _ratio(counts.tp, counts.tp + counts.fp), _ratio(counts.tp, counts.tp + counts.fn)
+    f1, support = _f1(counts), (counts.tp + counts.fn).astype(int)
+    table: dict[str, dict[str, float | int | None]] = {}
+    for column, label in enumerate(labels):
+        truth, given = judged.truth[:, column], judged.probabilities[:, column]
+        positive, n_rows = int(support[column]), len(truth)
+        table[label] = {
+            "precision": float(precision[column]),
+            "recall": float(recall[column]),
+            "f1": float(f1[column]),
+            "roc_auc": float(roc_auc_score(truth, given)) if 0 < positive < n_rows else None,
+            "average_precision": float(average_precision_score(truth, given)) if positive else None,
+            "support": positive,
+        }
+    return table
+
+
+def selection_score(space: LabelSpace, logits: np.ndarray, targets: np.ndarray) -> float:
+    """The number that early stopping and the best checkpoint go by: macro-F1, averaged over tasks, in [0, 1].
+
+    A single-label task takes the largest logit. A multi-label task takes the best single threshold of a grid,
+    because at a fixed 0.5 its F1 stands at 0 through the early epochs and nothing could be selected.
+    A task without a labelled row is left out; without any, the score is 0.
+
+    Args:
+        space: the tasks and their columns.
+        logits: (N, C).
+        targets: (N, C) in [0, 1]; NaN where a task has no label.
+    """
+    found = []
+    for task in space.tasks:
+        columns = space.slices[task.name]
+        asked, given = targets[:, columns], logits[:, columns]
+        if np.isnan(asked).any(axis=1).all():
+            continue
+        if not task.multi_label:
+            judged = judge(task, given, asked)
+            found.append(float(macro_f1(tally(judged.truth, judged.predicted))))
+        else:
+            # Thresholds are moved to the logits, so no sigmoid is taken.
+            cuts = np.log(_SELECTION_THRESHOLDS / (1 - _SELECTION_THRESHOLDS))
+            tries = (judge(task, given, asked, threshold=float(cut)) for cut in cuts)
+            found.append(max(float(macro_f1(tally(t.truth, t.predicted))) for t in tries))
+    return float(np.mean(found)) if found else 0.0

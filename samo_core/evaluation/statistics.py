@@ -1,0 +1,137 @@
+"""How far a score could move if other groups had been drawn: the cluster bootstrap.
+
+Rows of one group (one person, say) resemble each other, so they are not independent draws and an interval over rows is
+too narrow. The cluster bootstrap draws whole groups with replacement (Field & Welsh 2007, "Bootstrapping clustered
+data"). A group enters only by its outcome counts, so a resample is a row of a matrix product.
+
+Why the percentile interval: it stays inside [0, 1], follows a skewed distribution and needs no estimate of variance,
+which macro-F1 has in no closed form. BCa would need an acceleration constant from a jackknife over groups, which is
+noise with the handful of groups a test split holds. A plain percentile interval over G groups is itself too narrow, by
+about sqrt((G-1)/G) * z/t, so its tail areas are widened: alpha/2 becomes Phi(-sqrt(G/(G-1)) * t_{1-alpha/2, G-1}), the
+"expanded percentile interval" of Hesterberg (2014, arXiv:1411.5279; `ExpandProbs` in his R package resample). With many
+groups nothing changes; `benchmarks/interval_coverage.py` shows what it does with few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from samo_core.evaluation.metrics import METRICS, Metric, Tally, macro_f1, row_outcomes
+
+__all__ = ["Interval", "bootstrap", "bootstrap_macro_f1", "resampled", "tail_area", "tally_by_unit"]
+
+Interval = tuple[float, float]
+
+# Entries of one block of draws; bounds memory at some tens of MB whatever the number of units.
+_BLOCK = 2_000_000
+
+
+def tally_by_unit(truth: npt.NDArray[np.bool_], predicted: npt.NDArray[np.bool_], groups: Sequence[str]) -> Tally:
+    """Outcome counts of each unit of resampling, leading dimension U.
+
+    Args:
+        truth: (N, L) bool.
+        predicted: (N, L) bool.
+        groups: N group names; a row with an empty name is a unit of its own.
+    """
+    outcomes = row_outcomes(truth, predicted)
+    numbers: dict[object, int] = {}
+    keys = (group or row for row, group in enumerate(groups))
+    unit = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+    if len(unit) != len(outcomes):
+        raise ValueError(f"{len(unit)} group names for {len(outcomes)} rows")
+    flat = np.zeros((len(numbers), outcomes.shape[1]))
+    np.add.at(flat, unit, outcomes)
+    return Tally.from_flat(flat)
+
+
+def tail_area(level: float, n_units: int) -> float:
+    """Area below the lower end (and above the upper) of the widened percentile interval, in (0, 0.5)."""
+    from scipy.special import ndtr, stdtrit
+
+    t = stdtrit(n_units - 1, 1.0 - (1.0 - level) / 2.0)
+    return float(ndtr(-np.sqrt(n_units / (n_units - 1)) * t))
+
+
+def resampled(
+    by_unit: Tally, statistics: Mapping[str, Metric], *, n_resamples: int = 2000, seed: int = 0
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Each statistic over ``n_resamples`` draws of U units with replacement: name -> (n_resamples,).
+
+    Units with equal counts are drawn together, which leaves the distribution as it is, makes the result
+    independent of the order of the rows, and turns a bootstrap over N single-label rows into one over at most
+    L * L kinds of rows.
+    """
+    kinds, repeats = np.unique(by_unit.flat(), axis=0, return_counts=True)
+    n_units = int(repeats.sum())
+    rng = np.random.default_rng(seed)
+    step = max(1, _BLOCK // len(kinds))
+    parts: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in statistics}
+    for start in range(0, n_resamples, step):
+        draws = rng.multinomial(n_units, repeats / n_units, size=min(step, n_resamples - start))
+        totals = Tally.from_flat(draws.astype(np.float64) @ kinds)
+        for name, statistic in statistics.items():
+            parts[name].append(statistic(totals))
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def bootstrap(
+    by_unit: Tally,
+    statistics: Mapping[str, Metric] = METRICS,
+    *,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+    widen: bool = True,
+) -> dict[str, Interval | None]:
+    """Percentile interval of each statistic over draws of the units; None with fewer than two units.
+
+    Args:
+        by_unit: counts by unit from :func:`tally_by_unit`, leading dimension U.
+        statistics: functions of outcome counts by name.
+        n_resamples: number of draws.
+        level: coverage asked for, in (0, 1).
+        seed: equal seeds give equal intervals.
+        widen: correct the tail areas for a small number of units; False gives the textbook percentile interval.
+    """
+    n_units = len(by_unit.rows)
+    if n_units < 2:
+        return dict.fromkeys(statistics)
+    tail = tail_area(level, n_units) if widen else (1.0 - level) / 2.0
+    drawn = resampled(by_unit, statistics, n_resamples=n_resamples, seed=seed)
+    ends = {name: np.quantile(values, [tail, 1.0 - tail]) for name, values in drawn.items()}
+    return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
+
+
+def bootstrap_macro_f1(
+    y_true: npt.ArrayLike,
+    y_pred: npt.ArrayLike,
+    n_classes: int,
+    groups: Sequence[str],
+    *,
+    n_resamples: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval | None:
+    """Interval of macro-F1 over groups, or over rows where ``groups`` holds empty strings.
+
+    Args:
+        y_true: (N,) class numbers in [0, n_classes).
+        y_pred: (N,) class numbers in [0, n_classes).
+        n_classes: size of the fixed label set.
+        groups: N group names.
+        n_resamples: number of draws.
+        level: coverage asked for, in (0, 1).
+        seed: equal seeds give equal intervals.
+
+    Returns:
+        Lower and upper end, or None with fewer than two groups.
+    """
+    classes = np.arange(n_classes)
+    truth, predicted = np.asarray(y_true)[:, None] == classes, np.asarray(y_pred)[:, None] == classes
+    by_unit = tally_by_unit(truth, predicted, groups)
+    found = bootstrap(by_unit, {"macro_f1": macro_f1}, n_resamples=n_resamples, level=level, seed=seed)
+    return found["macro_f1"]

@@ -1,0 +1,173 @@
+"""Train a run, judge a run: what every command and grid is made of."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from samo_core.data.splits import Split, audit, make_split
+from samo_core.errors import Interrupted, ModelFileError, RunError
+from samo_core.experiments.run import Run, mark_trained, point_latest, write_history
+from samo_core.files import replacing, write_json
+from samo_core.tasks import LabelSpace
+from samo_core.training.checkpoint import load_checkpoint, load_model, read_about, save_checkpoint, save_model
+from samo_core.training.frontend import Frontend
+from samo_core.training.runtime import Runtime, environment, step_seed
+from samo_core.training.trainer import Observer, Plan, TrainState, fit, new_state
+
+__all__ = ["load_run_model", "resume_training", "train_run"]
+
+
+def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer) -> TrainState:
+    """Train a new run into its folder.
+
+    Raises:
+        LeakError: the split shares speakers or recordings.
+        Interrupted: stopped by a signal; the best model so far is kept.
+        TrainingDiverged, DiskFull: stopped; the best model so far is kept.
+    """
+    with run.locked():
+        if run.path("config.json").exists():
+            raise RunError(f"run '{run.name}' was begun by another process", hint="choose another --name")
+        manifest = frontend.manifest
+        split = make_split(manifest, frontend.split_request())
+        audit(manifest, split)
+        plan = make_plan(frontend, split)
+        torch.manual_seed(step_seed(plan.train.seed, -1))
+        model = frontend.new_model()
+        fitted = frontend.fit(plan.train_rows)
+        model.load_state_dict(fitted, strict=False)
+        write_beginning(run, frontend, split, fitted, runtime)
+        point_latest(run.folder.parent.parent, run)
+        return _train(run, frontend, runtime, observer, plan, new_state(model, plan, runtime))
+
+
+def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer) -> TrainState:
+    """Go on with a run that was stopped, from the end of its last whole epoch.
+
+    Raises:
+        RunError: the run is finished, or its data changed.
+    """
+    with run.locked():
+        if run.path("trained.json").exists():
+            raise RunError(f"run '{run.name}' is finished", hint="train a new one for more epochs")
+        manifest = frontend.manifest
+        if manifest.digest != run.manifest.digest:
+            raise RunError(f"the data of run '{run.name}' changed since it was begun", hint="train a new run")
+        split = run.split
+        audit(manifest, split)
+        # A report of the unfinished model would speak of another model once training goes on.
+        run.path("report.json").unlink(missing_ok=True)
+        plan = make_plan(frontend, split)
+        torch.manual_seed(step_seed(plan.train.seed, -1))
+        model = frontend.new_model()
+        model.load_state_dict(load_file(run.path("fitted.safetensors")), strict=False)
+        state = new_state(model, plan, runtime)
+        if run.path("last.ckpt").exists():
+            state.load_state_dict(load_checkpoint(run.path("last.ckpt")))
+        return _train(run, frontend, runtime, observer, plan, state)
+
+
+def make_plan(frontend: Frontend, split: Split) -> Plan:
+    """Rows and settings the trainer needs."""
+    config: Any = frontend.config
+    rows = frontend.manifest.rows
+    return Plan(
+        rows(split.train), rows(split.val), config.loss, config.optim, config.train, frontend.mixup_alpha
+    )
+
+
+def write_beginning(run: Run, frontend: Frontend, split: Split, fitted: dict[str, Any], runtime: Runtime) -> None:
+    """Everything that is known before step 1; ``config.json`` comes last, its presence makes the folder a run."""
+    frontend.manifest.save(run.path("manifest.jsonl"))
+    split.save(run.path("split.json"))
+    with replacing(run.path("fitted.safetensors")) as temporary:
+        save_file(fitted, temporary)
+    write_json(run.path("environment.json"), environment(runtime))
+    write_json(run.path("config.json"), {"modality": frontend.modality, **frontend.config.flat()})
+
+
+def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> tuple[nn.Module, LabelSpace]:
+    """The model of a run's best epoch, ready to judge with, and what its columns mean.
+
+    Raises:
+        ModelFileError: missing, damaged, foreign, or not of these settings.
+    """
+    settings = {name: value for name, value in run.settings.items() if name != "modality"}
+    about = read_about(run.model_file)
+    space = LabelSpace.from_json(about["label_space"])
+    model = frontend_type.build_model(frontend_type.config_type.build(settings), space)
+    load_model(run.model_file, model)
+    return runtime.place(model).eval(), space
+
+
+def _train(
+    run: Run, frontend: Frontend, runtime: Runtime, observer: Observer, plan: Plan, state: TrainState
+) -> TrainState:
+    def keep(state: TrainState, improved: bool) -> None:
+        if improved:
+            save_model(
+                run.model_file,
+                state.judged(),
+                label_space=frontend.manifest.label_space.to_json(),
+                synthetic=frontend.manifest.synthetic,
+                dataset=frontend.manifest.dataset,
+                epoch=state.best_epoch + 1,
+                val_macro_f1=state.best_score,
+                digest=frontend.manifest.digest,
+            )
+        save_checkpoint(run.path("last.ckpt"), state.state_dict())
+        write_history(run, state.history)
+
+    try:
+        with _sigterm_raises():
+            fit(state, frontend, plan, runtime, observer, keep)
+    except (KeyboardInterrupt, _Terminated) as stop:
+        raise Interrupted(
+            f"training stopped after {state.epoch} of {plan.train.epochs} epochs; " + _what_is_kept(state),
+            hint=f"go on with: samo train --resume {run.name}",
+            exit_status=143 if isinstance(stop, _Terminated) else 130,
+        ) from None
+    mark_trained(
+        run,
+        {
+            "epochs": state.epoch,
+            "best_epoch": state.best_epoch + 1,
+            "val_macro_f1": state.best_score,
+            "val_loss": state.best_loss,
+        },
+    )
+    return state
+
+
+class _Terminated(BaseException):
+    """SIGTERM as an exception, so that files are closed and the message is printed."""
+
+
+@contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    def stop(signum: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _what_is_kept(state: TrainState) -> str:
+    if state.best_epoch < 0:
+        return "no epoch was finished, so there is no model yet"
+    return f"the best model (epoch {state.best_epoch + 1}, validation macro-F1 {state.best_score:.3f}) is kept"

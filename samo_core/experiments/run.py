@@ -1,0 +1,227 @@
+"""A run's folder: made once, locked while in use, never overwritten silently."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from samo_core.data.manifest import Manifest
+from samo_core.data.splits import Split
+from samo_core.errors import RunError, SettingsError, first_ten, nearest, reporting_full_disk
+from samo_core.files import write_json
+
+__all__ = ["Run", "artifacts_root", "create_run", "find_run", "list_runs"]
+
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and everything judged of it, by the folder it lives in."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """Every setting by flag name, ``modality`` included.
+
+        Raises:
+            RunError: not a run, or damaged.
+        """
+        try:
+            settings: dict[str, Any] = json.loads(self.path("config.json").read_text(encoding="utf-8"))
+            _ = settings["modality"]
+            return settings
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{self.folder} is not a run: cannot read config.json ({error})") from error
+
+    @property
+    def manifest(self) -> Manifest:
+        """The items the run was trained on."""
+        return Manifest.load(self.path("manifest.jsonl"))
+
+    @property
+    def split(self) -> Split:
+        """Which item was in which part."""
+        return Split.load(self.path("split.json"))
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """One row an epoch."""
+        path = self.path("history.jsonl")
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Versions and hardware the run was trained with."""
+        path = self.path("environment.json")
+        return json.loads(path.read_text()) if path.is_file() else {}
+
+    @property
+    def model_file(self) -> Path:
+        """The weights of the best epoch."""
+        return self.path("best_model.safetensors")
+
+    @property
+    def status(self) -> str:
+        """``evaluated``, ``trained``, ``stopped``, ``running`` or ``empty``."""
+        if self.is_busy():
+            return "running"
+        if self.path("report.json").is_file():
+            return "evaluated"
+        if self.path("trained.json").is_file():
+            return "trained"
+        return "stopped" if self.path("config.json").is_file() else "empty"
+
+    def path(self, name: str) -> Path:
+        """A file of this run."""
+        return self.folder / name
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing; the lock falls with the process, however it ends.
+
+        Raises:
+            RunError: another process holds it.
+        """
+        with reporting_full_disk(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = self.path(".lock").open("a+")
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                lock.seek(0)
+                raise RunError(
+                    f"run '{self.name}' is being written by process {lock.read().strip() or 'unknown'}",
+                    hint="wait for it, or choose another --name",
+                ) from error
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+    def is_busy(self) -> bool:
+        """Whether a process holds the run."""
+        try:
+            with self.path(".lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return False
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+
+def artifacts_root(given: str = "") -> Path:
+    """``--artifacts``, else ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory."""
+    return Path(given or os.environ.get("SAMO_ARTIFACTS") or "artifacts").expanduser()
+
+
+def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False) -> Run:
+    """Choose the folder of a new run; nothing is written yet except with ``overwrite``, which empties it.
+
+    Args:
+        artifacts: root of all outputs.
+        name: the name asked for; empty makes one from ``stem`` and a number.
+        stem: for example ``ravdess-emotion-small-cnn``.
+        overwrite: remove a run of this name first.
+
+    Raises:
+        SettingsError: the name is no file name.
+        RunError: the name is taken, or in use.
+    """
+    runs = artifacts / "runs"
+    if not name:
+        number = 1
+        while (runs / f"{stem}-{number:03d}").exists():
+            number += 1
+        return Run(runs / f"{stem}-{number:03d}")
+    if not NAME_PATTERN.fullmatch(name):
+        raise SettingsError(f"--name '{name}': use letters, digits and . _ + = - only")
+    run = Run(runs / name)
+    if run.folder.exists() and any(entry.name != ".lock" for entry in run.folder.iterdir()):
+        if run.is_busy():
+            with run.locked():
+                pass
+        if not overwrite:
+            raise RunError(
+                f"a run named '{name}' exists in {runs}",
+                hint=f"choose another --name, go on with --resume {name}, or replace it with --overwrite",
+            )
+        with run.locked():
+            _empty(run.folder)
+    return run
+
+
+def find_run(artifacts: Path, given: str = "") -> Run:
+    """A run by name or folder; without one the newest.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = artifacts / "runs"
+    if not given:
+        latest = artifacts / "latest"
+        if not latest.exists():
+            raise RunError(f"there is no run in {artifacts} yet", hint="train one: samo train --modality audio")
+        return Run(latest.resolve())
+    for folder in (runs / given, Path(given)):
+        if (folder / "config.json").is_file():
+            return Run(folder.resolve())
+    names = [run.name for run in list_runs(artifacts)]
+    raise RunError(
+        f"there is no run '{given}' in {runs}",
+        hint=nearest(given, names) + (f"runs: {first_ten(names)}" if names else "no run was trained yet"),
+    )
+
+
+def list_runs(artifacts: Path) -> list[Run]:
+    """All runs, oldest first."""
+    folder = artifacts / "runs"
+    found = [entry for entry in folder.iterdir() if (entry / "config.json").is_file()] if folder.is_dir() else []
+    return [Run(entry) for entry in sorted(found, key=lambda entry: (entry / "config.json").stat().st_mtime)]
+
+
+def point_latest(artifacts: Path, run: Run) -> None:
+    """Let ``artifacts/latest`` name this run."""
+    temporary = artifacts / f".latest.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(Path("runs") / run.name)
+    temporary.replace(artifacts / "latest")
+
+
+def write_history(run: Run, history: list[dict[str, Any]]) -> None:
+    """Write ``history.jsonl`` whole, so that it never disagrees with the checkpoint beside it."""
+    from samo_core.files import write_text
+
+    write_text(run.path("history.jsonl"), "".join(json.dumps(row) + "\n" for row in history))
+
+
+def mark_trained(run: Run, facts: dict[str, Any]) -> None:
+    """Leave the sign that training came to its end."""
+    write_json(run.path("trained.json"), facts)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.name == ".lock":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

@@ -1,0 +1,72 @@
+"""The seam between the shared trainer and a modality."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from torch import Tensor, nn
+
+from samo_core.config import Config
+from samo_core.data.batch import Batch, Draws
+from samo_core.data.manifest import Manifest
+from samo_core.data.splits import SplitRequest
+from samo_core.tasks import LabelSpace
+
+__all__ = ["Frontend", "Notify", "Progress"]
+
+Notify = Callable[[str], None]
+"""Receives one line for people."""
+Progress = Callable[[int, int], None]
+"""Receives how many of how many are done."""
+
+
+class Frontend(Protocol):
+    """What a modality gives the trainer: items, what is fitted on them, batches, a model.
+
+    Attributes:
+        modality: ``audio`` or ``text``.
+        unit: what a confidence interval is resampled over, ``speaker`` or ``row``.
+        config: the settings with the data's place filled in.
+        manifest: the indexed items, content hashes included.
+    """
+
+    modality: ClassVar[str]
+    unit: ClassVar[str]
+    config_type: ClassVar[type[Config]]
+    manifest: Manifest
+
+    @property
+    def config(self) -> Config:
+        """The settings with the data's place filled in."""
+
+    @classmethod
+    def open(cls, config: Config, notify: Notify, progress: Progress | None = None) -> Self:
+        """Find and index the data the settings name."""
+
+    @staticmethod
+    def build_model(config: Config, space: LabelSpace) -> nn.Module:
+        """A model for a run's weights: ``model(inputs, lengths, draws=None, mix=None)`` gives (B, C) logits."""
+
+    def new_model(self) -> nn.Module:
+        """A model to train, with whatever start weights the settings name."""
+
+    @property
+    def mixup_alpha(self) -> float:
+        """Beta parameter of mixup, 0 = off."""
+
+    def split_request(self) -> SplitRequest:
+        """The split the settings ask for."""
+
+    def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
+        """Learn from the training rows what must be known before step 1, by name in the model's state."""
+
+    def train_batch(self, rows: np.ndarray, draws: Draws) -> Batch:
+        """Rows as the model sees them in training."""
+
+    def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """Rows as they are judged; a row that needs several windows stands in the batches several times."""
+
+    def data_card(self) -> dict[str, Any]:
+        """Licence, citation and home of the data, for the model card."""

@@ -1,0 +1,151 @@
+"""Where a run happens: device, precision, memory format, threads. Never part of what the run is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from samo_core import __version__
+from samo_core.errors import SettingsError
+
+__all__ = ["PRECISIONS", "Runtime", "environment", "make_runtime", "step_seed"]
+
+PRECISIONS = ("auto", "float32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Resolved choices; the only place that knows devices and ranks.
+
+    Attributes:
+        device: where tensors live.
+        precision: ``float32``, ``bf16`` or ``fp16`` (autocast; weights stay float32).
+        channels_last: memory format of convolutions.
+        threads: CPU threads torch uses.
+    """
+
+    device: torch.device
+    precision: str
+    channels_last: bool
+    threads: int
+
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Run the enclosed forward pass in this runtime's precision."""
+        if self.precision == "float32":
+            yield
+            return
+        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float16
+        with torch.autocast(self.device.type, dtype=dtype):
+            yield
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device, in the memory format."""
+        model = model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling, active only for fp16, whose small gradients would vanish."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+
+    def describe(self) -> str:
+        """One line for people."""
+        layout = "channels-last" if self.channels_last else "channels-first"
+        return f"{self.device.type}, {self.precision}, {layout}, {self.threads} threads"
+
+
+def cpu_has_fast_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AMX, AVX512-BF16 or Arm BF16)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
+
+
+def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0) -> Runtime:
+    """Resolve ``auto`` by known rules, so that the same machine always chooses alike.
+
+    bf16 with channels-last wherever the hardware multiplies bf16 (measured in ``benchmarks/precision.py``), fp16 on
+    older GPUs, float32 with torch's own layout everywhere else.
+
+    Raises:
+        SettingsError: unknown device or precision, or one this machine lacks.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise SettingsError(f"--device {device}: not a device torch knows", hint="valid: auto, cpu, cuda") from error
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise SettingsError(f"--device {device}: no CUDA device is visible", hint="use --device cpu")
+    if precision not in PRECISIONS:
+        raise SettingsError(f"--precision {precision}: unknown", hint=f"valid: {', '.join(PRECISIONS)}")
+    if precision == "fp16" and place.type == "cpu":
+        raise SettingsError("--precision fp16 needs a GPU", hint="use bf16 or float32 on a CPU")
+    if precision == "auto":
+        precision = _best_precision(place)
+    if threads > 0:
+        torch.set_num_threads(threads)
+    return Runtime(place, precision, channels_last=precision != "float32", threads=torch.get_num_threads())
+
+
+def step_seed(seed: int, epoch: int, step: int = 0) -> int:
+    """Seed of torch's global generator (dropout) at one step: a function of what is trained, not of how it got there."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}:{step}".encode()).digest()[:7], "little")
+
+
+def environment(runtime: Runtime | None = None) -> dict[str, Any]:
+    """Versions and hardware, for ``environment.json`` and ``samo doctor``."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    def installed(name: str) -> str:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return "not installed"
+
+    packages = ("torch", "torchaudio", "torchvision", "numpy", "scikit-learn", "soundfile", "soxr", "pydantic")
+    seen: dict[str, Any] = {
+        "samo": __version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "packages": {name: installed(name) for name in packages},
+        "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
+        "fast_bf16_cpu": cpu_has_fast_bf16(),
+    }
+    if runtime:
+        seen["runtime"] = {
+            "device": str(runtime.device),
+            "precision": runtime.precision,
+            "channels_last": runtime.channels_last,
+            "threads": runtime.threads,
+        }
+    return seen
+
+
+def _best_precision(device: torch.device) -> str:
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    if device.type == "cpu" and cpu_has_fast_bf16():
+        return "bf16"
+    return "float32"
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or "unknown"

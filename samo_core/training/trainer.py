@@ -1,0 +1,276 @@
+"""The one trainer: fit -> epoch -> step, over one typed state."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from samo_core.config import LossSettings, OptimSettings, TrainSettings
+from samo_core.data.batch import Draws, draw_mix
+from samo_core.data.sampling import balanced_weights, batches_of, epoch_order
+from samo_core.errors import TrainingDiverged, first_ten
+from samo_core.evaluation.metrics import selection_score
+from samo_core.training.frontend import Frontend
+from samo_core.training.losses import EmotionLoss
+from samo_core.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer
+from samo_core.training.runtime import Runtime, step_seed
+
+__all__ = ["Observer", "Plan", "TrainState", "fit", "new_state", "predict_logits"]
+
+
+class Observer(Protocol):
+    """Watches a training; the command line draws it, tests and grids ignore it."""
+
+    def on_step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
+        """After each optimiser step of an epoch; ``step`` counts from 1."""
+
+    def on_epoch(self, row: dict[str, Any], improved: bool) -> None:
+        """After each validated epoch, with the row written to the history."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained and how, apart from where.
+
+    Attributes:
+        train_rows: (N,) manifest rows to learn from.
+        val_rows: (M,) manifest rows that choose the best epoch.
+        mixup_alpha: Beta parameter of mixup, 0 = off.
+    """
+
+    train_rows: np.ndarray
+    val_rows: np.ndarray
+    loss: LossSettings
+    optim: OptimSettings
+    train: TrainSettings
+    mixup_alpha: float = 0.0
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one epoch."""
+        n_batches = max(1, len(self.train_rows) // self.train.batch_size)
+        return math.ceil(n_batches / self.optim.grad_accum)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training, early stopping aside."""
+        return self.steps_per_epoch * self.train.epochs
+
+
+@dataclass
+class TrainState:
+    """Everything that changes while training, and therefore everything a checkpoint holds.
+
+    Attributes:
+        epoch: the next epoch to train, from 0.
+        step: optimiser steps done.
+        best_score: highest validation macro-F1 so far; ties go to the lower loss.
+        best_epoch: the epoch it was reached in, -1 before the first.
+    """
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    ema: Ema | None
+    epoch: int = 0
+    step: int = 0
+    best_score: float = -1.0
+    best_loss: float = math.inf
+    best_epoch: int = -1
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def judged(self) -> dict[str, Tensor]:
+        """The weights that are validated and published: the moving average where there is one."""
+        return self.ema.average if self.ema else self.model.state_dict()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else None,
+            "epoch": self.epoch,
+            "step": self.step,
+            "best": [self.best_score, self.best_loss, self.best_epoch],
+            "history": self.history,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.ema:
+            self.ema.load_state_dict(state["ema"])
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.best_score, self.best_loss, self.best_epoch = state["best"]
+        self.history = state["history"]
+
+    def finished(self, settings: TrainSettings) -> bool:
+        """Whether all epochs are done or patience ran out."""
+        waited = self.epoch - 1 - self.best_epoch
+        out_of_patience = settings.patience > 0 and self.best_epoch >= 0 and waited >= settings.patience
+        return self.epoch >= settings.epochs or out_of_patience
+
+
+def new_state(model: nn.Module, plan: Plan, runtime: Runtime) -> TrainState:
+    """A state before step 1."""
+    model = runtime.place(model)
+    ema = Ema(model, plan.optim.ema_decay) if plan.optim.ema_decay > 0.0 else None
+    return TrainState(model, make_optimizer(model, plan.optim), runtime.scaler(), ema)
+
+
+def fit(
+    state: TrainState,
+    frontend: Frontend,
+    plan: Plan,
+    runtime: Runtime,
+    observer: Observer,
+    keep: Callable[[TrainState, bool], None],
+) -> None:
+    """Train until the epochs are over or patience runs out.
+
+    Args:
+        state: where to begin; changed in place.
+        frontend: gives the batches.
+        plan: what to train on and how.
+        runtime: device and precision.
+        observer: told after every step and epoch.
+        keep: called after each epoch with the state and whether it is the best so far; writes the files.
+
+    Raises:
+        TrainingDiverged: the loss became NaN or infinite; names the files of the batch.
+    """
+    space, targets = frontend.manifest.label_space, frontend.manifest.targets
+    criterion = EmotionLoss(space, plan.loss, targets[plan.train_rows]).to(runtime.device)
+    weights = balanced_weights(targets[plan.train_rows], space) if plan.loss.balanced_sampler else None
+    # The averaged weights are judged in a model of their own, so that the trained one is never disturbed.
+    judge = copy.deepcopy(state.model) if state.ema else state.model
+    while not state.finished(plan.train):
+        started = time.perf_counter()
+        train_loss, rate = train_epoch(state, frontend, plan, runtime, criterion, weights, observer)
+        if state.ema:
+            judge.load_state_dict(state.ema.average)
+        logits = predict_logits(judge, frontend, plan.val_rows, runtime)
+        score = selection_score(space, logits, targets[plan.val_rows])
+        with torch.no_grad():
+            truth = torch.from_numpy(targets[plan.val_rows]).to(runtime.device)
+            val_loss = criterion(torch.from_numpy(logits).to(runtime.device), truth).item() / len(plan.val_rows)
+        improved = (score, -val_loss) > (state.best_score, -state.best_loss)
+        if improved:
+            state.best_score, state.best_loss, state.best_epoch = score, val_loss, state.epoch
+        row = {
+            "epoch": state.epoch + 1,
+            "train_loss": train_loss,
+            "val_loss": val_loss,
+            "val_macro_f1": score,
+            "lr": rate,
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        state.history.append(row)
+        state.epoch += 1
+        keep(state, improved)
+        observer.on_epoch(row, improved)
+
+
+def train_epoch(
+    state: TrainState,
+    frontend: Frontend,
+    plan: Plan,
+    runtime: Runtime,
+    criterion: EmotionLoss,
+    weights: np.ndarray | None,
+    observer: Observer,
+) -> tuple[float, float]:
+    """One pass; returns the mean loss per row and the last learning rate."""
+    seed, epoch = plan.train.seed, state.epoch
+    # Dropout draws from torch's global generator: set by epoch, so that an epoch can be repeated on its own.
+    torch.manual_seed(step_seed(seed, epoch))
+    state.model.train()
+    batches = batches_of(epoch_order(plan.train_rows, seed, epoch, weights), plan.train.batch_size)
+    groups = [batches[k : k + plan.optim.grad_accum] for k in range(0, len(batches), plan.optim.grad_accum)]
+    total, rate = 0.0, 0.0
+    for number, group in enumerate(groups, start=1):
+        rate = learning_rate(state.step, plan.total_steps, plan.optim)
+        loss = train_step(state, frontend, plan, runtime, criterion, group, rate)
+        total += loss
+        observer.on_step(epoch, number, len(groups), loss)
+    return total / len(groups), rate
+
+
+def train_step(
+    state: TrainState,
+    frontend: Frontend,
+    plan: Plan,
+    runtime: Runtime,
+    criterion: EmotionLoss,
+    group: list[np.ndarray],
+    rate: float,
+) -> float:
+    """One optimiser step over one or more batches of rows; returns the mean loss per row."""
+    for parameters in state.optimizer.param_groups:
+        parameters["lr"] = rate
+    state.optimizer.zero_grad(set_to_none=True)
+    n_rows = sum(len(rows) for rows in group)
+    total = 0.0
+    for rows in group:
+        draws = Draws(plan.train.seed, state.epoch, rows)
+        batch = frontend.train_batch(rows, draws).to(runtime.device)
+        mix = draw_mix(draws, plan.mixup_alpha)
+        mix = mix.to(runtime.device) if mix else None
+        with runtime.autocast():
+            logits = state.model(batch.inputs, batch.lengths, draws, mix)
+        loss = criterion(logits.float(), mix.apply(batch.targets) if mix else batch.targets) / n_rows
+        value = loss.item()
+        if not math.isfinite(value):
+            names = [frontend.manifest.items[row].source for row in rows]
+            raise TrainingDiverged(
+                f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}; files: {first_ten(names)}",
+                hint="a lower --lr, a --max-grad-norm above 0 or --precision float32 may help; the best model is kept",
+            )
+        state.scaler.scale(loss).backward()
+        total += value
+    _update(state, plan.optim)
+    state.step += 1
+    return total
+
+
+def _update(state: TrainState, settings: OptimSettings) -> None:
+    state.scaler.unscale_(state.optimizer)
+    if settings.grad_centralisation:
+        centralise_gradients(state.model.parameters())
+    if settings.max_grad_norm > 0.0:
+        nn.utils.clip_grad_norm_(state.model.parameters(), settings.max_grad_norm)
+    state.scaler.step(state.optimizer)
+    state.scaler.update()
+    if state.ema:
+        state.ema.update(state.model)
+
+
+@torch.inference_mode()
+def predict_logits(
+    model: nn.Module, frontend: Frontend, rows: np.ndarray, runtime: Runtime, batch_size: int = 64
+) -> np.ndarray:
+    """(N, C) float32 logits of manifest rows, averaged over the windows of each row."""
+    model.eval()
+    position = {int(row): k for k, row in enumerate(rows)}
+    total = np.zeros((len(rows), frontend.manifest.label_space.n_columns), dtype=np.float64)
+    count = np.zeros(len(rows), dtype=np.int64)
+    for batch in frontend.eval_batches(rows, batch_size):
+        moved = batch.to(runtime.device)
+        with runtime.autocast():
+            logits = model(moved.inputs, moved.lengths).float().cpu().numpy()
+        places = np.array([position[int(row)] for row in batch.rows])
+        np.add.at(total, places, logits)
+        np.add.at(count, places, 1)
+    averaged: np.ndarray = (total / count[:, None]).astype(np.float32)
+    return averaged

@@ -1,0 +1,82 @@
+"""The model card says what it must and takes no name for markup."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from samo_core.deploy.model_card import model_card
+from samo_core.evaluation.predictions import Predictions
+from samo_core.evaluation.report import build_report
+from samo_core.tasks import LabelSpace, Task
+
+DATA = {"title": "A corpus", "licence": "CC BY 4.0", "citation": "Somebody (2020)", "limitations": "one country\ntwo years"}
+SECTIONS = [
+    "Intended use", "Out of scope", "Data", "Results", "Results by group", "Limitations", "Training settings",
+    "Environment", "How to reproduce",
+]  # fmt: skip
+
+
+def report(labels: tuple[str, ...] = ("calm", "sad"), **changed: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    space = LabelSpace((Task("emotion", labels),))
+    targets = np.eye(2, dtype=np.float32)[rng.integers(0, 2, 60)]
+    given = Predictions(
+        ids=tuple(map(str, range(60))),
+        logits=(targets + rng.normal(size=(60, 2))).astype(np.float32),
+        targets=targets,
+        groups=tuple(f"g{k // 6}" for k in range(60)),
+        meta={"gender": tuple("fm"[k // 6 % 2] for k in range(60))},
+    )
+    arguments: dict[str, Any] = {
+        "run": "run-1", "dataset": "corpus", "synthetic": False, "split": "test", "split_rule": "speaker",
+        "leaky": False, "task": space.primary, "predictions": given, "label_space": space, "unit": "speaker",
+        "train_macro_f1": 0.9, "val_macro_f1": None,
+    }  # fmt: skip
+    return build_report(**{**arguments, **changed})
+
+
+def card(found: dict[str, Any], data: dict[str, str] | None = None) -> str:
+    settings, environment = {"lr": 0.001, "weights": ""}, {"packages": {"numpy": "2"}, "command": "samo train --lr 0.001"}
+    return model_card(found, settings, environment, data_card=DATA if data is None else data)
+
+
+def test_sections_in_order() -> None:
+    assert [line[3:] for line in card(report()).splitlines() if line.startswith("## ")] == SECTIONS
+
+
+def test_says_what_it_must() -> None:
+    found = report()
+    text, ends = card(found), found["ci"]["macro_f1"]
+    for words in (
+        f"Macro-F1 **{found['metrics']['macro_f1']:.3f}** (95 % interval {ends[0]:.3f} to {ends[1]:.3f} over 10 speakers)",
+        "No decisions about people", "acted emotion", "Licence: CC BY 4.0", "Citation: Somebody (2020)",
+        "- one country\n- two years", "| lr | 0.001 |", "| packages.numpy | 2 |", "| g9 |", "| f |",
+        "samo train --lr 0.001\nsamo evaluate run-1",
+    ):  # fmt: skip
+        assert words in text
+    assert "demo data" not in text and "LEAKY" not in text and "nan" not in text.lower().split()
+
+
+@pytest.mark.parametrize(("changed", "stamp"), [({"synthetic": True}, "synthetic demo data"), ({"leaky": True}, "LEAKY SPLIT")])
+def test_stamps_at_the_top_and_beside_the_numbers(changed: dict[str, Any], stamp: str) -> None:
+    text = card(report(**changed))
+    assert stamp in text.partition("## Intended use")[0]
+    assert stamp in text.partition("## Results\n")[2].partition("## Results by group")[0]
+
+
+def test_missing_licence_is_said() -> None:
+    assert "Licence: not stated" in card(report(), {})
+
+
+def test_names_cannot_break_tables_or_be_markup() -> None:
+    text = card(report(labels=("a|b\nc", "<img src=x>")))
+    assert "| a\\|b c |" in text and "<img" not in text.replace("\\<img", "")
+
+
+def test_no_interval_for_one_group() -> None:
+    found = report()
+    found["ci"].update(macro_f1=None, accuracy=None, uar=None, n_units=1)
+    assert "(no interval)" in card(found)

@@ -1,0 +1,303 @@
+"""Report, figures and page: the stable schema, the stamps, and names that try to be markup."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from samo_core.errors import DataError
+from samo_core.evaluation import figures
+from samo_core.evaluation.html import render_html
+from samo_core.evaluation.predictions import Predictions
+from samo_core.evaluation.report import build_report, flat_items, natural_key, reproduce_commands
+from samo_core.tasks import LabelSpace, Task
+
+LABELS = ("calm", "happy", "sad")
+SPACE = LabelSpace((Task("emotion", LABELS),))
+SCHEMA_KEYS = {
+    "schema", "run", "dataset", "synthetic", "split", "split_rule", "leaky", "n", "labels", "metrics", "ci",
+    "per_class", "confusion", "by_group", "train_macro_f1", "val_macro_f1",
+}  # fmt: skip
+EXTRA_KEYS = {"task", "most_confused", "gap", "warnings"}
+HISTORY = [
+    {"epoch": k, "train_loss": 2.0 / k, "val_loss": 2.1 / k, "val_macro_f1": 0.1 * min(k, 4), "lr": 1e-3 / k}
+    for k in range(1, 7)
+]
+
+
+def predictions(n_groups: int = 10, space: LabelSpace = SPACE, seed: int = 0, rows: int = 12) -> Predictions:
+    rng = np.random.default_rng(seed)
+    n, n_columns = n_groups * rows, space.n_columns
+    targets = np.eye(n_columns, dtype=np.float32)[rng.integers(0, n_columns, n)]
+    group = np.repeat(np.arange(n_groups), rows)
+    return Predictions(
+        ids=tuple(f"item{k}" for k in range(n)),
+        logits=(rng.normal(size=targets.shape) + 1.5 * targets).astype(np.float32),
+        targets=targets,
+        groups=tuple(f"s{k}" for k in group),
+        meta={"gender": tuple("fm"[k % 2] for k in group), "empty": ("",) * n},
+    )
+
+
+def report(given: Predictions | None = None, **changed: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "run": "run-1", "dataset": "corpus", "synthetic": False, "split": "test", "split_rule": "speaker",
+        "leaky": False, "task": SPACE.primary, "predictions": given or predictions(), "label_space": SPACE,
+        "unit": "speaker", "train_macro_f1": 0.9, "val_macro_f1": 0.6,
+    }  # fmt: skip
+    return build_report(**{**arguments, **changed})
+
+
+def leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        assert all(type(key) is str for key in value)
+        return [leaf for inner in value.values() for leaf in leaves(inner)]
+    return [leaf for inner in value for leaf in leaves(inner)] if isinstance(value, list) else [value]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("figures") / "made"
+    made = figures.save_figures(report(), predictions(), HISTORY, SPACE, folder)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in made}
+    return {path.stem: path for path in made}
+
+
+def test_schema_is_the_documented_one() -> None:
+    found = report()
+    assert set(found) == SCHEMA_KEYS | EXTRA_KEYS
+    assert found["schema"] == 1 and found["n"] == 120 and found["labels"] == list(LABELS)
+    assert set(found["metrics"]) == {"macro_f1", "micro_f1", "weighted_f1", "accuracy", "uar"}
+    assert set(found["ci"]) == {"macro_f1", "accuracy", "uar", "level", "unit", "n_units"}
+    assert (found["ci"]["level"], found["ci"]["unit"], found["ci"]["n_units"]) == (0.95, "speaker", 10)
+    columns = {"precision", "recall", "f1", "roc_auc", "average_precision", "support"}
+    assert all(set(row) == columns for row in found["per_class"].values())
+    assert list(found["by_group"]) == ["speaker", "gender"]
+    assert all(set(row) == {"n", "macro_f1", "accuracy", "uar"} for row in found["by_group"]["speaker"].values())
+    assert np.array(found["confusion"]).sum() == 120
+    assert found["gap"] == pytest.approx(0.3)
+
+
+def test_only_plain_values_and_no_nan() -> None:
+    found = report(train_macro_f1=float("nan"), val_macro_f1=np.float32(0.5))
+    assert {type(leaf) for leaf in leaves(found)} <= {str, int, float, bool, type(None)}
+    assert not [leaf for leaf in leaves(found) if isinstance(leaf, float) and not math.isfinite(leaf)]
+    assert found["train_macro_f1"] is None and found["gap"] is None
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_scores_and_groups_agree_with_sklearn() -> None:
+    given = predictions()
+    found, truth, chosen = report(given), given.targets.argmax(1), given.logits.argmax(1)
+    assert found["metrics"]["macro_f1"] == pytest.approx(f1_score(truth, chosen, average="macro"))
+    assert found["ci"]["macro_f1"][0] < found["metrics"]["macro_f1"] < found["ci"]["macro_f1"][1]
+    rows = np.array(given.groups) == "s3"
+    group = found["by_group"]["speaker"]["s3"]
+    assert group["n"] == 12 and group["accuracy"] == pytest.approx((truth == chosen)[rows].mean())
+    present = sorted(set(truth[rows]))
+    expected = f1_score(truth[rows], chosen[rows], average="macro", labels=present, zero_division=0)
+    assert group["macro_f1"] == pytest.approx(expected)
+
+
+def test_groups_stand_in_natural_order() -> None:
+    assert list(report(predictions(12))["by_group"]["speaker"])[-3:] == ["s9", "s10", "s11"]
+    assert sorted(["10", "2", "b", "a1", "a", "²"], key=natural_key) == ["2", "10", "a", "a1", "b", "²"]
+
+
+def test_without_groups_rows_are_the_unit() -> None:
+    given = predictions()
+    bare = Predictions(given.ids, given.logits, given.targets, ("",) * len(given))
+    found = report(bare)
+    assert found["by_group"] == {} and found["ci"]["unit"] == "row" and found["ci"]["n_units"] == 120
+
+
+def test_unlabelled_rows_are_left_out() -> None:
+    given = predictions()
+    targets = given.targets.copy()
+    targets[:12] = np.nan
+    found = report(Predictions(given.ids, given.logits, targets, given.groups, given.meta))
+    assert found["n"] == 108 and "s0" not in found["by_group"]["speaker"] and found["ci"]["n_units"] == 9
+
+
+def test_second_task_of_several() -> None:
+    space = LabelSpace((Task("first", ("x", "y")), SPACE.primary))
+    given, rest = predictions(), np.full((120, 2), np.nan, dtype=np.float32)
+    both = Predictions(
+        given.ids, np.hstack([rest * 0 + 1, given.logits]) * 1.0, np.hstack([rest, given.targets]), given.groups, given.meta
+    )
+    both.logits[:, :2] = 0.0
+    assert report(both, label_space=space) == report(given)
+    with pytest.raises(DataError, match="none of the 120 items has a label for the task 'first'"):
+        report(both, label_space=space, task=space.primary)
+
+
+def test_multi_label_task() -> None:
+    space = LabelSpace((Task("tags", LABELS, multi_label=True),))
+    given = predictions(space=space)
+    given.targets[0] = 0.0
+    found = report(given, label_space=space, task=space.primary)
+    predicted = given.logits >= 0
+    assert found["metrics"]["macro_f1"] == pytest.approx(f1_score(given.targets > 0, predicted, average="macro"))
+    assert found["metrics"]["accuracy"] == pytest.approx(((given.targets > 0) == predicted).all(1).mean())
+
+
+def test_outputs_that_are_not_finite_are_refused() -> None:
+    given = predictions()
+    given.logits[3, 1] = np.nan
+    with pytest.raises(DataError, match="1 of 120 items are not finite: item3"):
+        report(given)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"synthetic": True}, "synthetic demo data"),
+        ({"leaky": True}, "LEAKY SPLIT: a speaker may be in training and here"),
+        ({"split": "train"}, "trained on these rows"),
+        ({"split": "val"}, "best epoch was chosen on this split"),
+        ({"predictions": predictions(5)}, "5 speakers only"),
+        ({"predictions": predictions(1)}, "one speaker only: no confidence interval"),
+        ({"notes": ("mind the gap",)}, "mind the gap"),
+    ],
+)
+def test_warnings(changed: dict[str, Any], words: str) -> None:
+    assert report()["warnings"] == []
+    assert [line for line in report(**changed)["warnings"] if words in line]
+
+
+def test_one_group_has_no_interval_and_still_renders() -> None:
+    found = report(predictions(1))
+    assert found["ci"]["macro_f1"] is None
+    assert "no interval: 1 speaker only" in render_html(found, {}, {}, {})
+
+
+def test_absent_and_never_predicted_classes_are_named() -> None:
+    given = predictions()
+    given.targets[:] = np.eye(3)[[0, 1] * 60]
+    given.logits[:, 1] = -9
+    warnings = report(given)["warnings"]
+    assert "absent from this split, so F1 = 0 in macro-F1: sad" in warnings
+    assert "never predicted: happy" in warnings
+
+
+def test_attributes_with_too_many_values_are_left_out_aloud() -> None:
+    given = predictions()
+    given.meta["file"] = given.ids
+    found = report(given)
+    assert "file" not in found["by_group"] and "no scores by file: it has 120 values, more than 50" in found["warnings"]
+
+
+def test_reproduce_commands() -> None:
+    assert reproduce_commands(report(), {}) == ["samo evaluate run-1"]
+    typed = {"command": "samo train --seed 1"}
+    assert reproduce_commands(report(split="val"), typed) == ["samo train --seed 1", "samo evaluate run-1 --on val"]
+    assert reproduce_commands(report(split="all"), {"commands": ["a", "b"]}) == ["a", "b"]
+
+
+def test_flat_items() -> None:
+    values = {"a": {"b": 1, "c": {}}, "d": [], "e": (1, 2), "f": None, "g": False, "h": ""}
+    assert flat_items(values) == [
+        ("a.b", "1"), ("d", "none"), ("e", "1, 2"), ("f", "none"), ("g", "False"), ("h", "none")
+    ]  # fmt: skip
+
+
+def test_figures_are_png_and_repeatable(pictures: dict[str, Path], tmp_path: Path) -> None:
+    assert list(pictures) == ["confusion", "per_class", "by_speaker", "roc", "training"]
+    again = figures.save_figures(report(), predictions(), HISTORY, SPACE, tmp_path)
+    for path in again:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.read_bytes() == pictures[path.stem].read_bytes()
+
+
+@pytest.mark.parametrize("stamps", [set(), {"synthetic demo data"}, {"LEAKY SPLIT"}, {"synthetic demo data", "LEAKY SPLIT"}])
+def test_every_figure_carries_the_stamps(stamps: set[str]) -> None:
+    found = report(synthetic="synthetic demo data" in stamps, leaky="LEAKY SPLIT" in stamps)
+    drawn = [
+        figures.confusion_figure(found),
+        figures.per_class_figure(found),
+        figures.by_group_figure(found, "speaker"),
+        figures.roc_figure(found, predictions(), SPACE),
+        figures.training_figure(found, HISTORY),
+    ]
+    for figure in drawn:
+        words = " ".join(text.get_text() for text in figure.texts)
+        assert {stamp for stamp in ("synthetic demo data", "LEAKY SPLIT") if stamp in words} == stamps
+
+
+def test_training_figure_marks_the_epoch_that_was_kept() -> None:
+    # Epochs 4 to 6 share the best score; the lowest loss of them, the last, was kept.
+    drawn = figures.training_figure(report(), HISTORY)
+    assert drawn.axes[1].get_title(loc="left") == "best: 0.400 in epoch 6"
+
+
+def test_figures_of_little_data(tmp_path: Path) -> None:
+    given = predictions(1, rows=3)
+    given.targets[:] = np.eye(3)[0]
+    history = [{"epoch": 1, "train_loss": None, "val_loss": 1.0}]
+    made = figures.save_figures(report(given, run="$x_{1$"), given, history, SPACE, tmp_path)
+    assert [path.stem for path in made] == ["confusion", "per_class", "training"]
+
+
+def test_figures_of_names_that_look_like_mathematics(tmp_path: Path) -> None:
+    space = LabelSpace((Task("emotion", ("$\\bad{$", "b$", "_c")),))
+    given = predictions(space=space)
+    figures.save_figures(report(given, label_space=space, task=space.primary), given, [], space, tmp_path)
+
+
+class _Page(HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_page_is_whole_and_self_contained(pictures: dict[str, Path]) -> None:
+    found = report(predictions(5), synthetic=True, leaky=True, notes=("a note",))
+    text = render_html(found, pictures, {"lr": 0.001}, {"python": "3.11", "command": "samo train --lr 0.001"})
+    ends = found["ci"]["macro_f1"]
+    for words in (
+        f"{found['metrics']['macro_f1']:.3f}", f"{ends[0]:.3f} to {ends[1]:.3f}, over 5 speakers",
+        "synthetic demo data", "LEAKY SPLIT", "a note", "samo train --lr 0.001", "samo evaluate run-1", "gender",
+    ):  # fmt: skip
+        assert words in text
+    page = _Page(text)
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert len(images) == 5
+    assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
+    assert all(len(image["alt"] or "") > 30 for image in images)
+    assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}
+    assert not re.search(r"(src|href)=\"(?!data:)|@import|url\(", text)
+    assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+
+
+def test_page_escapes_names_from_data() -> None:
+    evil = "<script>alert('x')</script>"
+    space = LabelSpace((Task("emotion", (evil, '"><img src=x onerror=y>', "sad")),))
+    given = predictions(space=space)
+    found = report(given, label_space=space, task=space.primary, run=evil, notes=(evil,))
+    text = render_html(found, {}, {evil: evil}, {"command": evil, "cpu": {evil: [evil]}})
+    assert not {tag for tag, _ in _Page(text).tags} & {"script", "img"}
+    assert "&lt;script&gt;" in text
+
+
+def test_alt_text_escapes_names(pictures: dict[str, Path]) -> None:
+    space = LabelSpace((Task("emotion", ('a" onload="x', "happy", "sad")),))
+    found = report(predictions(space=space), label_space=space, task=space.primary)
+    images = [attributes for tag, attributes in _Page(render_html(found, pictures, {}, {})).tags if tag == "img"]
+    assert all(set(image) == {"src", "alt"} for image in images)
+
+
+def test_unknown_figures_are_shown_too(pictures: dict[str, Path]) -> None:
+    text = render_html(report(), {"reliability_diagram": pictures["roc"]}, {}, {})
+    assert "<h2>reliability diagram</h2>" in text and "Picture: reliability diagram." in text

@@ -1,0 +1,161 @@
+"""The cluster bootstrap: degenerate cases exactly, slow references and scipy approximately."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+from sklearn.metrics import f1_score
+
+from samo_core.evaluation import statistics
+from samo_core.evaluation.metrics import METRICS, Tally, accuracy, macro_f1
+from samo_core.evaluation.statistics import bootstrap, bootstrap_macro_f1, tail_area, tally_by_unit
+
+
+def by_unit(truth: np.ndarray, given: np.ndarray, n: int, groups: list[str]) -> Tally:
+    classes = np.arange(n)
+    return tally_by_unit(truth[:, None] == classes, given[:, None] == classes, groups)
+
+
+def random_case(n_groups: int, rows: int = 20, seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(n_groups), rows)
+    truth = rng.integers(0, 3, len(groups))
+    right = rng.random(len(groups)) < rng.uniform(0.3, 0.95, n_groups)[groups]
+    return truth, np.where(right, truth, (truth + 1) % 3), [str(group) for group in groups]
+
+
+def slow_macro_f1(truth: np.ndarray, given: np.ndarray, n: int) -> float:
+    found = []
+    for k in range(n):
+        hits, wrong = ((truth == k) & (given == k)).sum(), ((truth == k) != (given == k)).sum()
+        found.append(2 * hits / (2 * hits + wrong) if hits else 0.0)
+    return float(np.mean(found))
+
+
+def test_tally_by_unit_by_hand() -> None:
+    found = by_unit(np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1]), 2, ["a", "b", "a", "b"])
+    assert found.tp.tolist() == [[1, 1], [0, 0]]
+    assert found.fp.tolist() == [[0, 0], [1, 1]]
+    assert found.fn.tolist() == [[0, 0], [1, 1]]
+    assert found.exact.tolist() == [2, 0]
+    assert found.rows.tolist() == [2, 2]
+
+
+def test_rows_without_group_are_units_of_their_own() -> None:
+    found = by_unit(np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1]), 2, ["", "b", "", "b"])
+    assert found.rows.tolist() == [1, 2, 1]
+
+
+def test_group_names_must_match_the_rows() -> None:
+    with pytest.raises(ValueError, match="3 group names for 4 rows"):
+        by_unit(np.zeros(4, int), np.zeros(4, int), 2, ["a", "b", "c"])
+
+
+def test_identical_groups_give_zero_width() -> None:
+    truth, given = np.tile([0, 0, 1, 1], 6), np.tile([0, 1, 1, 1], 6)
+    groups = [str(row // 4) for row in range(24)]
+    point = f1_score(truth, given, average="macro")
+    assert bootstrap_macro_f1(truth, given, 2, groups) == (pytest.approx(point), pytest.approx(point))
+
+
+def test_perfect_predictions_give_one_to_one() -> None:
+    truth = np.tile([0, 1, 2], 10)
+    assert bootstrap_macro_f1(truth, truth, 3, [str(k // 3) for k in range(30)]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("groups", [["a"] * 4, []])
+def test_fewer_than_two_groups_have_no_interval(groups: list[str]) -> None:
+    labels = np.zeros(len(groups), int)
+    assert bootstrap_macro_f1(labels, labels, 2, groups) is None
+
+
+def test_deterministic_and_indifferent_to_the_order_of_rows() -> None:
+    truth, given, groups = random_case(7)
+    first = bootstrap_macro_f1(truth, given, 3, groups, seed=3)
+    assert first == bootstrap_macro_f1(truth, given, 3, groups, seed=3)
+    assert first != bootstrap_macro_f1(truth, given, 3, groups, seed=4)
+    order = np.random.default_rng(0).permutation(len(truth))
+    renamed = [f"s{groups[row]}" for row in order]
+    assert first == bootstrap_macro_f1(truth[order], given[order], 3, renamed, seed=3)
+
+
+def test_every_possible_resample_of_four_groups() -> None:
+    """All 4 ** 4 equally likely draws, scored one by one, have the quantiles of the bootstrap."""
+    truth, given, groups = random_case(4, rows=12, seed=2)
+    rows = [np.flatnonzero(np.array(groups) == str(group)) for group in range(4)]
+    values = []
+    for draw in itertools.product(range(4), repeat=4):
+        drawn = np.concatenate([rows[group] for group in draw])
+        values.append(slow_macro_f1(truth[drawn], given[drawn], 3))
+    found = statistics.resampled(by_unit(truth, given, 3, groups), {"f": macro_f1}, n_resamples=60_000)["f"]
+    assert set(np.round(found, 9)) == set(np.round(values, 9))
+    shares = np.linspace(0.05, 0.95, 19)
+    np.testing.assert_allclose(np.quantile(found, shares), np.quantile(values, shares), atol=0.012)
+    assert found.mean() == pytest.approx(np.mean(values), abs=1e-3)
+
+
+def test_agrees_with_a_loop_over_groups() -> None:
+    truth, given, groups = random_case(12, seed=5)
+    rng = np.random.default_rng(9)
+    rows = [np.flatnonzero(np.array(groups) == str(group)) for group in range(12)]
+    values = []
+    for _ in range(4000):
+        drawn = np.concatenate([rows[group] for group in rng.integers(0, 12, 12)])
+        values.append(slow_macro_f1(truth[drawn], given[drawn], 3))
+    found = bootstrap(by_unit(truth, given, 3, groups), {"f": macro_f1}, n_resamples=20_000, widen=False)["f"]
+    assert found == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])), abs=0.012)
+
+
+def test_agrees_with_scipy_on_independent_rows() -> None:
+    truth, given, _ = random_case(1, rows=400, seed=1)
+    right = truth == given
+    expected = scipy.stats.bootstrap((right,), np.mean, method="percentile", n_resamples=20_000, rng=0)
+    found = bootstrap(by_unit(truth, given, 3, [""] * 400), {"f": accuracy}, n_resamples=20_000)["f"]
+    assert found == pytest.approx(tuple(expected.confidence_interval), abs=0.004)
+
+
+def test_groups_widen_the_interval_of_correlated_rows() -> None:
+    truth, given, groups = random_case(20, rows=40)
+    by_group, by_row = (bootstrap_macro_f1(truth, given, 3, names) for names in (groups, [""] * len(truth)))
+    assert by_group and by_row
+    assert by_group[1] - by_group[0] > 1.5 * (by_row[1] - by_row[0])
+
+
+def test_every_metric_gets_an_interval_round_its_value() -> None:
+    truth, given, groups = random_case(15)
+    units = by_unit(truth, given, 3, groups)
+    total = Tally.from_flat(units.flat().sum(axis=0))
+    found = bootstrap(units)
+    assert list(found) == list(METRICS)
+    for name, ends in found.items():
+        assert ends and 0.0 <= ends[0] < METRICS[name](total) < ends[1] <= 1.0
+
+
+def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, given, groups = random_case(9)
+    whole = bootstrap_macro_f1(truth, given, 3, groups)
+    monkeypatch.setattr(statistics, "_BLOCK", 50)
+    assert bootstrap_macro_f1(truth, given, 3, groups) == whole
+
+
+def test_tail_area() -> None:
+    # t(0.975, 4) = 2.7764; Phi(-sqrt(5 / 4) * 2.7764) = Phi(-3.1042)
+    assert tail_area(0.95, 5) == pytest.approx(scipy.stats.norm.cdf(-np.sqrt(1.25) * 2.7764451), rel=1e-5)
+    assert tail_area(0.95, 100_000) == pytest.approx(0.025, abs=1e-5)
+    assert 0.0 <= tail_area(0.95, 2) < 1e-6
+
+
+def test_widening_never_narrows() -> None:
+    units = by_unit(*random_case(6)[:2], 3, random_case(6)[2])
+    wide, plain = bootstrap(units)["macro_f1"], bootstrap(units, widen=False)["macro_f1"]
+    assert wide and plain and wide[0] <= plain[0] and plain[1] <= wide[1] and wide != plain
+
+
+def test_level_orders_the_widths() -> None:
+    truth, given, groups = random_case(30)
+    ends = [bootstrap_macro_f1(truth, given, 3, groups, level=level) for level in (0.5, 0.9, 0.99)]
+    widths = [end[1] - end[0] for end in ends if end]
+    assert widths == sorted(widths) and len(set(widths)) == 3
