@@ -167,9 +167,9 @@ def _clips(count: int) -> str:
 def _about_copies(items: list[Item], manifest: Manifest) -> str:
     line = "identical samples: " + " = ".join(item.id for item in items)
     if len({_label(manifest, item) for item in items}) > 1:
-        line += ", but different labels"
+        line += ", with different labels"
     if len({item.group for item in items}) > 1:
-        line += ", but different speakers: a split by speaker may not hold them together"
+        line += ", by different speakers: a split by speaker may put them on two sides"
     return line
 
 

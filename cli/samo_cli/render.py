@@ -14,16 +14,19 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 
-__all__ = ["TrainingView", "counting", "err", "note", "out", "print_json", "show_report", "stamp"]
+__all__ = ["TrainingView", "counting", "downloading", "err", "note", "out", "panel", "print_json", "show_inspection", "show_report", "stamp"]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -176,3 +179,53 @@ def _confusion(report: Mapping[str, Any]) -> Table:
         cells = [f"[bold]{n}[/bold]" if report["labels"][k] == label else str(n or "·") for k, n in enumerate(row)]
         table.add_row(escape(label), *cells)
     return table
+
+
+@contextmanager
+def downloading() -> Iterator[Any]:
+    """A progress bar for a callback ``(stage, bytes done, bytes in total)``; total 0 while unknown."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=err, disable=not err.is_terminal) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=None)
+                if not err.is_terminal:
+                    note(stage)
+            progress.update(tasks[stage], completed=done, total=total or None)
+
+        yield report
+
+
+def show_inspection(found: Mapping[str, Any], folder: Any, console: Console = out) -> None:
+    """What ``samo data inspect`` found, as tables."""
+    mark = "  [bold yellow]synthetic demo data[/bold yellow]" if found["synthetic"] else ""
+    console.print(f"[bold]{escape(found['dataset'])}[/bold] in {escape(found['root'])}: {found['n']} clips{mark}")
+    classes = list(found["by_class"])
+    table = Table(title="clips by speaker and class", title_justify="left")
+    table.add_column("speaker")
+    for name in (*classes, "all"):
+        table.add_column(escape(name[:9]), justify="right")
+    for speaker, row in found["class_by_speaker"].items():
+        table.add_row(escape(speaker), *(str(row.get(name, 0)) for name in classes), str(found["by_speaker"][speaker]))
+    table.add_section()
+    table.add_row("all", *(str(found["by_class"][name]) for name in classes), str(found["n"]), style="bold")
+    console.print(table)
+    duration, level = found["duration_s"], found["level"]
+    console.print(
+        f"duration {duration['min']:.2f} / {duration['median']:.2f} / {duration['max']:.2f} s (min / median / max), "
+        f"{duration['total'] / 60:.1f} minutes in all"
+    )
+    rms, peak = level["rms_db"], level["peak"]
+    console.print(
+        f"level {rms['min']:.1f} / {rms['median']:.1f} / {rms['max']:.1f} dB, "
+        f"peak {peak['min']:.3f} / {peak['median']:.3f} / {peak['max']:.3f} of full scale"
+    )
+    native = found["native"]
+    rates = ", ".join(f"{rate} Hz: {n}" for rate, n in native["sample_rates"].items())
+    channels = ", ".join(f"{count}: {n}" for count, n in native["channels"].items())
+    console.print(f"native sampling rates {rates}; channels {channels}")
+    for warning in found["warnings"]:
+        console.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+    console.print(f"[dim]pictures in {folder}[/dim]", soft_wrap=True)

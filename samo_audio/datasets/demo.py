@@ -2,8 +2,9 @@
 
 Nobody was recorded: :mod:`samo_audio.datasets.voice` makes every clip, so results on it say nothing about people.
 Emotions act through the cues that reviews of vocal expression report, as departures from the speaker's own neutral
-voice. Main sources: J = Juslin & Laukka (2003, tables 7 and 11), S = Scherer (2003, table 2), M = Murray & Arnott
-(1993, table I), O = Scherer & Oshinsky (1977). Arrows: higher, faster, louder, brighter, more irregular (+) or less (-).
+voice: higher, wider, faster, louder, brighter, more irregular (+) or less so (-). Main sources: J = Juslin & Laukka
+(2003), S = Scherer (2003), M = Murray & Arnott (1993), O = Scherer & Oshinsky (1977). Where they disagree (level in
+fear, contour in anger) the cue stays near neutral.
 
     emotion    pitch  range  contour  rate  level  tilt  jitter  further                        source
     neutral    0      0      0        0     0      0     0
@@ -153,6 +154,8 @@ _SPREAD = Expression(
 _CLIP_SPREAD = 0.8
 _SPEAKER_SPREAD = 0.6
 _STRENGTH = {"01": 0.8, "02": 1.3}
+# Share of takes that hardly express what they should, which no listener can put right.
+_FLAT_SHARE = 0.12
 
 STATEMENTS: Mapping[str, Statement] = {
     "01": Statement(
@@ -218,6 +221,8 @@ def expression(name: str) -> Expression:
     _, expressiveness = speaker(number)
     rng = _generator(f"expression/{name}")
     strength = expressiveness * _STRENGTH[intensity] * rng.lognormal(0.0, 0.15)
+    if rng.random() < _FLAT_SHARE:
+        strength *= 0.2
     habit = _drawn(_SPEAKER_SPREAD, _generator(f"habit/{number}/{emotion}"))
     return EMOTIONS[emotion][1].scaled(strength) + habit + _drawn(_CLIP_SPREAD, rng)
 

@@ -72,8 +72,6 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     labels = _filled(root, rows, settings.label_column)
     paths = _paths(root, rows, settings.path_column)
     groups = _optional(rows, columns, settings.speaker_column)
-    if _needs_speaker(settings):
-        _filled(root, rows, settings.speaker_column)
     splits = _splits(root, rows, columns, settings.split_column)
     meta = _meta(rows, columns, settings)
     task, class_of = label_task(labels, settings.mode, root)
@@ -150,21 +148,26 @@ def _rows(path: Path, columns: list[str], lines: Iterator[list[str]]) -> Iterato
         yield _Row(line, {name: cell.strip() for name, cell in zip(columns, padded, strict=True)})
 
 
-def _needs_speaker(settings: DataSettings) -> bool:
-    return settings.split in ("speaker", "folds")
-
-
 def _require_columns(path: Path, columns: list[str], settings: DataSettings) -> None:
-    """Refuse a missing column that is needed, or that was named on purpose."""
-    needed = {"path_column": True, "label_column": True, "speaker_column": _needs_speaker(settings)}
-    needed["split_column"] = settings.split == "table"
+    """Refuse a missing column that is needed, or that was named on purpose.
+
+    A table may do without speakers (a corpus to judge on needs none, and a split by speaker says so itself), but
+    a split by speaker that overlooks a column like ``speaker_id`` deserves the better message.
+    """
+    by_speaker = settings.split in ("speaker", "folds") and bool(settings.speaker_column)
+    needed = {
+        "path_column": True,
+        "label_column": True,
+        "speaker_column": by_speaker and bool(nearest(settings.speaker_column, columns)),
+        "split_column": settings.split == "table",
+    }
     for setting, always in needed.items():
         name = getattr(settings, setting)
         by_default = name == type(settings).model_fields[setting].default
         if name in columns or (not always and (by_default or not name)):
             continue
         flag = "--" + setting.replace("_", "-")
-        also = f"; without speakers only --split random works (needed here by --split {settings.split})"
+        also = f"; {flag} '' if the speakers are unknown"
         raise DataError(
             f"{path} has no column '{name}'; it has: {first_ten(filter(None, columns))}",
             hint=f"{nearest(name, columns)}name it with {flag}" + (also if setting == "speaker_column" else ""),

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
 __all__ = ["PHONES", "SAMPLE_RATE_HZ", "VOICE_RANGES", "Expression", "Speaker", "Statement", "Syllable", "speak"]
@@ -35,7 +37,8 @@ _OPEN_QUOTIENT = 0.62
 _RETURN_QUOTIENT = 0.03
 _TILT_FROM_HZ = 400.0
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
+Spectra = NDArray[np.complexfloating[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Expression:
         return Expression(*(factor * value for value in self.values()))
 
     def __add__(self, other: Expression) -> Expression:
+        """Both departures at once."""
         return Expression(*(a + b for a, b in zip(self.values(), other.values(), strict=True)))
 
     def values(self) -> tuple[float, ...]:
@@ -204,7 +208,7 @@ class _Score:
         return np.clip(found, 0, len(self.phones) - 1)
 
 
-def speak(speaker: Speaker, expression: Expression, statement: Statement, rng: np.random.Generator) -> Array:
+def speak(speaker: Speaker, expression: Expression, statement: Statement, rng: Generator) -> Array:
     """One utterance, (samples,) in -1 to 1 at :data:`SAMPLE_RATE_HZ`; its length follows from the rate of speech."""
     score = _lay_out(speaker, expression, statement, rng)
     frames = int(np.ceil(score.edges_s[-1] * SAMPLE_RATE_HZ / _HOP))
@@ -216,7 +220,7 @@ def speak(speaker: Speaker, expression: Expression, statement: Statement, rng: n
     return _recorded(speaker, expression, score, wave, rng)
 
 
-def _lay_out(speaker: Speaker, expression: Expression, statement: Statement, rng: np.random.Generator) -> _Score:
+def _lay_out(speaker: Speaker, expression: Expression, statement: Statement, rng: Generator) -> _Score:
     rate = np.clip(speaker.rate_syllables_per_s * (1.0 + expression.rate_percent / 100.0), 3.2, 8.5)
     silence = PHONES["_"]
     phones, owners, durations = [silence], [-1], [rng.uniform(0.05, 0.14)]
@@ -231,27 +235,24 @@ def _lay_out(speaker: Speaker, expression: Expression, statement: Statement, rng
         phones += spoken
         owners += [number] * len(spoken)
         durations += [given if given > 0 else vowel_s for given in given_s]
-        if number == statement.pause_after:
+        if last or number == statement.pause_after:
             phones.append(silence)
             owners.append(-1)
-            durations.append(max(expression.pause_ms, 0.0) / 1000.0)
-    phones.append(silence)
-    owners.append(-1)
-    durations.append(rng.uniform(0.06, 0.16))
+            durations.append(rng.uniform(0.06, 0.16) if last else max(expression.pause_ms, 0.0) / 1000.0)
     return _Score(tuple(phones), np.array(owners), np.concatenate([[0.0], np.cumsum(durations)]))
 
 
-def _pitch(speaker: Speaker, expression: Expression, score: _Score, control_s: Array, rng: np.random.Generator) -> Array:
+def _pitch(speaker: Speaker, expression: Expression, score: _Score, control_s: Array, rng: Generator) -> Array:
     """Fundamental frequency in Hz at the control rate: declination, accents, phrase contour, final movement, tremor."""
     count = int(score.syllable.max()) + 1
     starts, ends = score.edges_s[:-1], score.edges_s[1:]
-    centres = np.array([(starts[rows].min() + ends[rows].max()) / 2 for rows in _each_syllable(score, count)])
+    owned = [score.syllable == number for number in range(count)]
+    centres = np.array([(starts[rows].min() + ends[rows].max()) / 2 for rows in owned])
     place = np.linspace(-0.5, 0.5, count)
     accents = np.where(np.arange(count) % 2 == 0, 0.5, -0.4) + 0.15 * rng.standard_normal(count)
     wide = speaker.pitch_range_semitones * max(1.0 + expression.range_percent / 100.0, 0.15)
     semitones = expression.pitch_semitones + wide * accents + (expression.contour_semitones - 1.5) * place
-    last_end = ends[score.syllable == count - 1].max()
-    knots_s = np.append(centres, last_end)
+    knots_s = np.append(centres, ends[owned[-1]].max())
     contour = np.interp(control_s, knots_s, np.append(semitones, semitones[-1] + expression.final_semitones))
     smooth = _smoothed(contour, 0.06)
     phase = rng.uniform(0.0, 2.0 * np.pi)
@@ -259,17 +260,8 @@ def _pitch(speaker: Speaker, expression: Expression, score: _Score, control_s: A
     return np.clip(speaker.pitch_hz * 2.0 ** ((smooth + tremor) / 12.0), 55.0, 650.0)
 
 
-def _each_syllable(score: _Score, count: int) -> list[NDArray[np.bool_]]:
-    return [score.syllable == number for number in range(count)]
-
-
 def _sources(
-    speaker: Speaker,
-    expression: Expression,
-    score: _Score,
-    control_s: Array,
-    pitch_hz: Array,
-    rng: np.random.Generator,
+    speaker: Speaker, expression: Expression, score: _Score, control_s: Array, pitch_hz: Array, rng: Generator
 ) -> tuple[Array, Array, Array]:
     """Glottal pulses (samples * 2,) at the source rate; aspiration and frication (samples,) at the output rate."""
     row = score.rows(control_s)
@@ -290,7 +282,7 @@ def _sources(
     return loud * pulses, breathing * noise, np.interp(samples_s, control_s, frication) * noise
 
 
-def _syllable_levels(score: _Score, rng: np.random.Generator) -> Array:
+def _syllable_levels(score: _Score, rng: Generator) -> Array:
     """Amplitude by phone: every syllable has its own level, falling by 4 dB over the phrase."""
     count = int(score.syllable.max()) + 1
     by_syllable_db = np.linspace(1.0, -3.0, count) + np.where(np.arange(count) % 2 == 0, 1.0, -1.5)
@@ -298,26 +290,26 @@ def _syllable_levels(score: _Score, rng: np.random.Generator) -> Array:
     return np.where(score.syllable >= 0, 10.0 ** (by_syllable_db[score.syllable] / 20.0), 0.0)
 
 
-def _glottis(
-    speaker: Speaker, expression: Expression, pitch_hz: Array, rng: np.random.Generator
-) -> tuple[Array, Array]:
+def _glottis(speaker: Speaker, expression: Expression, pitch_hz: Array, rng: Generator) -> tuple[Array, Array]:
     """Derivative of the glottal flow and the glottis' opening (0 or 1), at the source rate.
 
-    Onsets moved by independent amounts of standard deviation s periods make a mean difference of neighbouring
-    periods of sqrt(6) * sqrt(2 / pi) * s = 1.95 s; for the amplitudes it is 1.13 s.
+    A cycle begins with the glottis' closure. Closures moved by independent amounts of standard deviation s periods make
+    a mean difference of neighbouring periods of sqrt(6) * sqrt(2 / pi) * s = 1.95 s; for the amplitudes it is 1.13 s.
     """
     phase = np.cumsum(pitch_hz) / _SOURCE_RATE_HZ
     cycles = int(phase[-1]) + 3
     jitter = np.clip(speaker.jitter_percent + expression.jitter_percent, 0.1, 6.0) / 100.0
     shimmer_db = np.clip(speaker.shimmer_db + expression.shimmer_db, 0.05, 2.5)
     phase += np.interp(phase, np.arange(cycles), rng.normal(0.0, jitter / 1.95, cycles))
-    cycle = np.floor(phase)
-    within = (phase - cycle) / _OPEN_QUOTIENT
-    amplitude = 10.0 ** (rng.normal(0.0, shimmer_db / 1.13, cycles) / 20.0)
-    is_open = within < 1.0
-    returning = -np.exp((1.0 - within) * (_OPEN_QUOTIENT / _RETURN_QUOTIENT))
-    flow = np.where(is_open, within * (2.0 - 3.0 * within), returning)
-    return amplitude[cycle.astype(np.int64)] * flow, is_open.astype(np.float64)
+    phase -= np.floor(phase[0])
+    cycle = phase.astype(np.int64)
+    since_closure = phase - cycle
+    opened = (since_closure - (1.0 - _OPEN_QUOTIENT)) / _OPEN_QUOTIENT
+    is_open = opened > 0.0
+    flow = np.where(is_open, opened * (2.0 - 3.0 * opened), -np.exp(since_closure / -_RETURN_QUOTIENT))
+    # A pulse keeps its amplitude from its opening to the end of its return, in the next cycle.
+    amplitude = 10.0 ** (rng.normal(0.0, shimmer_db / 1.13, cycles + 2) / 20.0)
+    return amplitude[cycle + is_open] * flow, is_open.astype(np.float64)
 
 
 def _vocal_tract(
@@ -345,7 +337,7 @@ def _vocal_tract(
     return total[1 : frames + 1].reshape(-1)
 
 
-def _spectra(source: Array, frames: int) -> NDArray[np.complex128]:
+def _spectra(source: Array, frames: int) -> Spectra:
     """Spectra of 20 ms Hann frames every 10 ms, up to the output's Nyquist frequency; (frames + 1, bins)."""
     hop = source.size // frames
     blocks = source.reshape(frames, hop)
@@ -373,11 +365,11 @@ def _formant_tracks(speaker: Speaker, expression: Expression, score: _Score, fra
     return np.clip(tracks * (speaker.formant_scale * (1.0 + expression.formant_percent / 100.0)), 150.0, 7000.0)
 
 
-def _resonances(formants_hz: Array, bins_hz: Array) -> NDArray[np.complex128]:
+def _resonances(formants_hz: Array, bins_hz: Array) -> Spectra:
     """Response of the cascade, 1 at 0 Hz, (frames, bins), from formants (frames, 5)."""
     angle = np.pi * bins_hz / _NYQUIST_HZ
     gain = np.ones((len(formants_hz), 1))
-    response: NDArray[np.complex128] = np.ones((len(formants_hz), bins_hz.size), dtype=np.complex128)
+    response: Spectra = np.ones((len(formants_hz), bins_hz.size), dtype=np.complex128)
     for column, bandwidth_hz in enumerate(_BANDWIDTHS_HZ):
         radius = np.exp(-np.pi * bandwidth_hz / SAMPLE_RATE_HZ)
         b = 2.0 * radius * np.cos(np.pi * formants_hz[:, column, None] / _NYQUIST_HZ)
@@ -387,9 +379,7 @@ def _resonances(formants_hz: Array, bins_hz: Array) -> NDArray[np.complex128]:
     return gain / response
 
 
-def _recorded(
-    speaker: Speaker, expression: Expression, score: _Score, wave: Array, rng: np.random.Generator
-) -> Array:
+def _recorded(speaker: Speaker, expression: Expression, score: _Score, wave: Array, rng: Generator) -> Array:
     """Bring the speech to its level and put it into a quiet room."""
     begin, end = (int(second * SAMPLE_RATE_HZ) for second in (score.edges_s[1], score.edges_s[-2]))
     level = 10.0 ** ((speaker.level_db + expression.level_db) / 20.0)

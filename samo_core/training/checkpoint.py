@@ -22,7 +22,8 @@ FORMAT = "samo-model-1"
 
 def save_model(path: Path, tensors: dict[str, Tensor], **about: Any) -> None:
     """Write a model as safetensors with a few facts in its header."""
-    metadata = {"format": FORMAT, **{name: json.dumps(value) for name, value in about.items()}}
+    # One key: safetensors writes several in random order, and equal models should be equal files.
+    metadata = {"samo": json.dumps({"format": FORMAT, **about})}
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         save_file(plain, temporary, metadata=metadata)
@@ -41,9 +42,10 @@ def read_about(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"there is no model at {path}", hint="was training stopped in its first epoch?") from error
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
-    if metadata.get("format") != FORMAT:
+    about: dict[str, Any] = json.loads(metadata.get("samo", "{}"))
+    if about.get("format") != FORMAT:
         raise ModelFileError(f"{path} was not written by SAMO", hint="train a run, or start from it with --weights")
-    return {name: json.loads(value) for name, value in metadata.items() if name != "format"}
+    return about
 
 
 def load_model(path: Path, model: nn.Module) -> None:

@@ -69,7 +69,7 @@ def test_copies_and_warnings(corpus: tuple[Manifest, Waveforms]) -> None:
     assert found["duplicates"] == [["a1", "b1"]]
     assert found["clip_warnings"] == {"b3": ["silent"]}
     lines = found["warnings"]
-    assert lines[0].startswith("identical samples: a1 = b1, but different labels, but different speakers")
+    assert lines[0].startswith("identical samples: a1 = b1, with different labels, by different speakers")
     text = "\n".join(lines)
     assert "1 clip: silent (b3)" in text
     assert "1 clip with several channels, which are averaged (b2)" in text
@@ -124,6 +124,7 @@ def test_titles_say_what_is_synthetic(
         return figure
 
     monkeypatch.setattr(inspection, "_new_figure", watched)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **options: None)
     draw(manifest, waveforms, tmp_path / "figures")
     assert len(titles) == 4
     assert all(title.startswith(words) for title in titles)

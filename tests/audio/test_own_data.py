@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from corpora import labels, listed, put, table
 
+from samo_core.data.splits import SplitRequest, make_split
 from samo_core.errors import DataError, SettingsError
 
 
@@ -113,15 +114,14 @@ TABLE_ERRORS = [
     ("path,label,speaker\n,,\n", {}, "a header but no rows"),
     ("file,label,speaker\na/1.wav,sad,s\n", {}, "no column 'path'; it has: file, label, speaker"),
     ("path,lable,speaker\na/1.wav,sad,s\n", {}, "no column 'label'; it has: path, lable, speaker"),
-    ("path,label\na/1.wav,sad\n", {}, "no column 'speaker'; it has: path, label"),
-    ("path,label\na/1.wav,sad\n", {"split": "folds"}, "no column 'speaker'"),
+    ("path,label,speaker_id\na/1.wav,sad,s\n", {}, "no column 'speaker'; it has: path, label, speaker_id"),
+    ("path,label,speakers\na/1.wav,sad,s\n", {"split": "folds"}, "no column 'speaker'"),
     ("path,label\na/1.wav,sad\n", {"split": "random", "speaker_column": "who"}, "no column 'who'"),
     ("path,label\na/1.wav,sad\n", {"split": "table"}, "no column 'split'"),
     ("path,label\na/1.wav,sad\n", {"split": "random", "split_column": "part"}, "no column 'part'"),
     ("path,label,label\na/1.wav,sad,s\n", {}, "two columns named 'label'"),
     ("path,label,speaker\na/1.wav,sad,s\n,sad,s\n", {}, "column 'path' of .* is empty in row 3"),
     ("path,label,speaker\na/1.wav,sad,s\na/2.wav, ,s\n", {}, "column 'label' of .* is empty in row 3"),
-    ("path,label,speaker\na/1.wav,sad,s\na/2.wav,happy,\n", {}, "column 'speaker' of .* is empty in row 3"),
     ("path,label,speaker\na/1.wav,sad,s\na/2.wav\n", {}, "column 'label' of .* is empty in row 3"),
     ("path,label,speaker\na/1.wav,sad,s,x\n", {}, "row 2 of .* has 4 cells, the header 3"),
     ("path,label,speaker\na/1.wav,sad,s\na/../a/1.wav,sad,s\n", {}, r"twice: a/1.wav \(rows 2 and 3\)"),
@@ -148,6 +148,23 @@ def test_table_hints(clips: Path) -> None:
         listed("table", table(clips, "path,label,speaker,split\na/1.wav,sad,s,holdout\n"))
     assert "valid: train" in caught.value.hint
     listed("table", table(clips, "path,label,speaker,split\na/1.wav,sad,s,x\na/2.wav,joy,s,y\n"), split_column="")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("path,label\na/1.wav,sad\na/2.wav,happy\n", {}),
+        ("path,label,speaker\na/1.wav,sad,\na/2.wav,happy,\n", {}),
+        ("path,label,speaker_age\na/1.wav,sad,20\na/2.wav,happy,20\n", {"speaker_column": ""}),
+        ("path,label,speaker_age\na/1.wav,sad,20\na/2.wav,happy,20\n", {"split": "random"}),
+    ],
+)
+def test_table_speakers_may_be_unknown_until_a_split_needs_them(clips: Path, text: str, values: dict[str, Any]) -> None:
+    manifest = listed("table", table(clips, text), **values)
+    assert [item.group for item in manifest.items] == ["", ""]
+    with pytest.raises(DataError, match="no speaker is known") as caught:
+        make_split(manifest, SplitRequest("speaker"))
+    assert "--speaker-column" in caught.value.hint
 
 
 def test_table_lists_the_first_ten_missing_files(clips: Path) -> None:
