@@ -45,7 +45,9 @@ def score(by_unit: Tally) -> float:
 def main() -> None:
     """Print the coverage and mean width of the three intervals for each number of groups."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--groups", type=int, nargs="+", default=[3, 5, 8, 12, 24, 100], help="groups in the test split")
+    parser.add_argument(
+        "--groups", type=int, nargs="+", default=[3, 5, 8, 12, 24, 100], help="groups in the test split"
+    )
     parser.add_argument("--classes", type=int, default=8)
     parser.add_argument("--rows-per-class", type=int, default=8, help="rows of a class by one group")
     parser.add_argument("--spread", type=float, default=0.6, help="sd between groups, in logits")

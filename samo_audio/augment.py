@@ -51,7 +51,7 @@ class WaveAugment(nn.Module):
         """Augment (B, T) waveforms of valid ``lengths``; what lies beyond a clip's end stays zero."""
         settings = self.settings
         if settings.time_shift > 0.0:
-            waveforms = self._shift(waveforms, draws)
+            waveforms = self._shift(waveforms, lengths, draws)
         if settings.gain > 0.0:
             gain_db = draws.between("gain", -settings.gain, settings.gain)
             waveforms = waveforms * _column(10.0 ** (gain_db / 20.0), waveforms)
@@ -59,13 +59,14 @@ class WaveAugment(nn.Module):
             waveforms = self._add_noise(waveforms, lengths, draws)
         return waveforms
 
-    def _shift(self, waveforms: Tensor, draws: Draws) -> Tensor:
-        """Move each row by up to ``time_shift`` seconds either way; what leaves is lost, zeros come in."""
+    def _shift(self, waveforms: Tensor, lengths: Tensor, draws: Draws) -> Tensor:
+        """Move each row by up to ``time_shift`` seconds either way; what leaves the clip is lost, zeros come in."""
         most = self.settings.time_shift * self.sr
         shift = torch.from_numpy(np.rint(draws.between("shift", -most, most)).astype(np.int64)).to(waveforms.device)
         n = waveforms.shape[1]
-        source = torch.arange(n, device=waveforms.device)[None, :] - shift[:, None]
-        inside = (source >= 0) & (source < n)
+        place = torch.arange(n, device=waveforms.device)[None, :]
+        source = place - shift[:, None]
+        inside = (source >= 0) & (source < n) & (place < lengths[:, None])
         return waveforms.gather(1, source.clamp(0, n - 1)) * inside
 
     def _add_noise(self, waveforms: Tensor, lengths: Tensor, draws: Draws) -> Tensor:

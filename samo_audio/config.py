@@ -69,6 +69,16 @@ class FeatureSettings(Section):
             raise ValueError("--duration is shorter than one FFT window of --n-fft samples")
         return self
 
+    @property
+    def window(self) -> int:
+        """Samples the model sees at once."""
+        return round(self.duration * self.sr)
+
+    @property
+    def frames(self) -> int:
+        """Frames of the spectrogram of one window."""
+        return self.window // self.hop_length + 1
+
 
 class AugmentSettings(Section):
     """Augmentation of the training split; everything is off unless asked for."""
@@ -79,7 +89,9 @@ class AugmentSettings(Section):
     specaug_freq: int = setting(8, "largest frequency mask in mel bands", ge=0, needs="use_specaug")
     specaug_time: int = setting(20, "largest time mask in frames", ge=0, needs="use_specaug")
     specaug_masks: int = setting(2, "masks of each kind", ge=1, le=20, needs="use_specaug")
-    mixup_alpha: float = setting(0.0, "mix pairs of spectrograms, weight from Beta(alpha, alpha); 0 = off", ge=0.0)
+    mixup_alpha: float = setting(
+        0.0, "mix pairs of spectrograms, weight from Beta(alpha, alpha); 0 = off", ge=0.0, le=100.0
+    )
     time_shift: float = setting(0.0, "largest shift of the clip in time, in seconds; 0 = off", ge=0.0, le=10.0)
     gain: float = setting(0.0, "largest change of level up or down, in dB; 0 = off", ge=0.0, le=40.0)
     freq_warp: float = setting(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from samo_audio.config import FeatureSettings
+from samo_core.errors import SettingsError
 
 __all__ = ["LogMel", "n_frames"]
 
@@ -34,12 +35,17 @@ class LogMel(nn.Module):
     sd: Tensor
 
     def __init__(self, settings: FeatureSettings) -> None:
+        """Make the filters.
+
+        Raises:
+            SettingsError: no filter reaches a bin of the FFT.
+        """
         super().__init__()
         import torchaudio
 
         self.settings = settings
         with warnings.catch_warnings():
-            # 128 bands on a 1024-point FFT leave some of the lowest filters empty; such a band is constant and harmless.
+            # 128 bands on a 1024-point FFT leave some of the lowest filters empty: constant bands, harmless.
             warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero values")
             self.mel = torchaudio.transforms.MelSpectrogram(
                 sample_rate=settings.sr,
@@ -53,6 +59,11 @@ class LogMel(nn.Module):
                 norm="slaney" if settings.mel_scale == "slaney" else None,
                 power=2.0,
             )
+        if not self.mel.mel_scale.fb.any():
+            raise SettingsError(
+                f"no mel filter between --fmin and --fmax reaches one of the {settings.n_fft // 2 + 1} FFT bins",
+                hint="widen the range, or raise --n-fft",
+            )
         self.register_buffer("mean", torch.full((settings.n_mels,), FIXED_MEAN_DB))
         self.register_buffer("sd", torch.full((settings.n_mels,), FIXED_SD_DB))
 
@@ -62,7 +73,7 @@ class LogMel(nn.Module):
         Args:
             waveforms: (B, T) float32, zero-padded.
             lengths: (B,) int64 valid samples.
-            freq_scale: (B,) stretch of the frequency axis; None = 1.
+            freq_scale: (B,) factors; what lay at f Hz comes to lie at f / factor Hz. None = 1.
 
         Returns:
             (B, n_mels, frames) float32, zero beyond each clip's end.

@@ -14,8 +14,8 @@ from samo_audio.audio_io import window_starts
 from samo_audio.augment import SpecAugment, WaveAugment, freq_scale
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets import DATASETS, resolve_root
-from samo_audio.features import LogMel
-from samo_audio.models import build_network
+from samo_audio.features import LogMel, n_frames
+from samo_audio.models import build_network, require_usable
 from samo_audio.waveforms import Waveforms, open_waveforms
 from samo_core.config import Config
 from samo_core.data.batch import Batch, Draws, Mix
@@ -33,7 +33,13 @@ class AudioModel(nn.Module):
     """From waveform to logits: augmentation, log-mel features and network in one module."""
 
     def __init__(self, config: AudioConfig, space: LabelSpace, noise: np.ndarray | None = None) -> None:
+        """Join the parts.
+
+        Raises:
+            SettingsError: an unknown model, or features too small for it.
+        """
         super().__init__()
+        require_usable(config.model, config.features)
         self.settings = config.augment
         self.wave_augment = WaveAugment(config.augment, config.features.sr, noise)
         self.features = LogMel(config.features)
@@ -47,7 +53,7 @@ class AudioModel(nn.Module):
             waveforms: (B, T) float32 in about [-1, 1], zero-padded.
             lengths: (B,) int64 valid samples.
             draws: random numbers for augmentation, used in training mode only.
-            mix: how to mix the rows' spectrograms.
+            mix: how to mix the rows' spectrograms, used in training mode only.
 
         Returns:
             (B, C) logits.
@@ -64,7 +70,7 @@ class AudioModel(nn.Module):
             spectrogram = self.features(waveforms, lengths, scale)
             if augmenting and self.settings.use_specaug:
                 spectrogram = self.spec_augment(spectrogram, draws)
-            if mix is not None:
+            if self.training and mix is not None:
                 spectrogram = mix.apply(spectrogram)
         logits: Tensor = self.network(spectrogram[:, None])
         return logits
@@ -81,7 +87,7 @@ class AudioFrontend:
         self._config = config
         self.manifest = manifest
         self.waveforms = waveforms
-        self.window = round(config.features.duration * config.features.sr)
+        self.window = config.features.window
 
     @property
     def config(self) -> AudioConfig:
@@ -93,9 +99,11 @@ class AudioFrontend:
         """Index the corpus and decode its clips once.
 
         Raises:
+            SettingsError: an unknown model, or features too small for it.
             DataError: no usable clips.
         """
         config = cast(AudioConfig, config)
+        require_usable(config.model, config.features)
         data, line = resolve_root(config.data, on_progress=progress)
         if line:
             notify(line)
@@ -189,7 +197,7 @@ def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tupl
     total = torch.zeros(3, settings.n_mels, dtype=torch.float64)
     for batch in batches:
         level = features.decibels(batch.inputs).double()
-        frames = batch.lengths // settings.hop_length + 1
+        frames = n_frames(batch.lengths, settings.hop_length)
         valid = (torch.arange(level.shape[-1])[None, :] < frames[:, None]).double()[:, None, :]
         total += torch.stack(
             [(level * valid).sum((0, 2)), (level**2 * valid).sum((0, 2)), valid.sum().expand(settings.n_mels)]
@@ -208,7 +216,7 @@ def read_noise(root: Path, sr: int) -> np.ndarray:
     """
     from samo_audio.audio_io import is_audio, read
 
-    files = sorted(path for path in root.rglob("*") if is_audio(path)) if root.is_dir() else []
+    files = sorted(path for path in root.rglob("*") if is_audio(path) and path.is_file()) if root.is_dir() else []
     clips = [read(path, sr).waveform for path in files]
     loud = [clip / clip.std() for clip in clips if len(clip) and clip.std() > 0]
     if not loud:
@@ -230,7 +238,8 @@ def load_weights(path: Path, model: AudioModel) -> None:
         if name in own and tensor.ndim == 4 and tensor.shape[1] == 3 and own[name].shape[1] == 1:
             given[name] = tensor.sum(dim=1, keepdim=True)
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    trunk = [name for name in own if not name.startswith(("fc.", "head."))]
+    # Counters of batch norm act on nothing here, and torchvision's files of weights were saved without them.
+    trunk = [name for name in own if not name.startswith(("fc.", "head.")) and not name.endswith("num_batches_tracked")]
     missing = [name for name in trunk if name not in fitting]
     if missing:
         raise ModelFileError(

@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
@@ -29,6 +28,8 @@ __all__ = ["AudioPredictor", "Prediction", "Stretch", "find_clips"]
 STREAMED_S = 60.0
 # A clip of a few windows is one utterance; a time line says something only about more.
 TIMELINE_S = 10.0
+# As samo_audio.audio_io judges a whole clip.
+SILENT_PEAK = 1e-4
 BATCH = 64
 
 
@@ -87,10 +88,10 @@ class AudioPredictor:
     """Predicts files in batches of windows; decoding runs ahead in threads."""
 
     def __init__(self, model: nn.Module, space: LabelSpace, features: FeatureSettings, runtime: Runtime) -> None:
-        self.model = model
+        self.model = model.eval()
         self.space = space
         self.sr = features.sr
-        self.window = round(features.duration * features.sr)
+        self.window = features.window
         self.window_s = features.duration
         self.runtime = runtime
 
@@ -103,7 +104,7 @@ class AudioPredictor:
         """
         model, space = load_run_model(run, AudioFrontend, runtime)
         stored = {name: value for name, value in run.settings.items() if name != "modality"}
-        return cls(model, space, cast(AudioConfig, AudioConfig.build(stored)).features, runtime)
+        return cls(model, space, AudioConfig.build(stored).features, runtime)
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """Predict files in the order given; a file that cannot be read yields a prediction with an ``error``."""
@@ -140,7 +141,7 @@ class AudioPredictor:
             clip = read(path, self.sr)
         except DataError as error:
             return _Pending(path, iter(()), 0.0, (), error=error.message)
-        starts = window_starts(len(clip.waveform), self.window)
+        starts = window_starts(len(clip.waveform), self.window).tolist()
         cuts = [(start / self.sr, clip.waveform[start : start + self.window]) for start in starts]
         return _Pending(path, iter(cuts), len(clip.waveform) / self.sr, clip.warnings)
 
@@ -172,7 +173,7 @@ class AudioPredictor:
         logits = np.stack(pending.logits)
         label, probabilities = self._named(logits.astype(np.float64).mean(axis=0))
         warnings = pending.warnings
-        if pending.peak == 0.0 and "silent" not in warnings:
+        if pending.peak < SILENT_PEAK and "silent" not in warnings:
             warnings = (*warnings, "silent")
         timeline = self._timeline(pending, logits) if pending.duration_s > TIMELINE_S else ()
         return Prediction(pending.path, label, probabilities, warnings, timeline)
@@ -193,17 +194,23 @@ def find_clips(given: Iterable[Path]) -> list[Path]:
     """Files as given, folders searched for audio at any depth.
 
     Raises:
-        DataError: a path does not exist, or a folder holds no audio.
+        DataError: a path does not exist or cannot be looked at, or a folder holds no audio.
     """
     found: list[Path] = []
     for path in given:
-        if path.is_dir():
-            inside = sorted(entry for entry in path.rglob("*") if entry.is_file() and is_audio(entry))
-            if not inside:
-                raise DataError(f"no audio files in {path}")
-            found += inside
-        elif path.exists():
-            found.append(path)
-        else:
-            raise DataError(f"no such file or folder: {path}")
+        try:
+            found += _clips_at(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be looked at: {error.strerror}") from error
     return found
+
+
+def _clips_at(path: Path) -> list[Path]:
+    if not path.is_dir():
+        if not path.exists():
+            raise DataError(f"no such file or folder: {path}")
+        return [path]
+    inside = sorted(entry for entry in path.rglob("*") if is_audio(entry) and entry.is_file())
+    if not inside:
+        raise DataError(f"no audio files in {path}")
+    return inside

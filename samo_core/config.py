@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from samo_core.errors import SettingsError, nearest
@@ -44,7 +44,7 @@ def setting(default: Any, help_text: str, *, needs: str = "", **limits: Any) -> 
 class Section(BaseModel):
     """A named group of settings; one panel in ``--help``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     panel: ClassVar[str] = ""
 
 
@@ -82,9 +82,7 @@ class OptimSettings(Section):
 
     lr: float = setting(1e-3, "peak learning rate", gt=0.0, le=10.0)
     weight_decay: float = setting(0.01, "decoupled weight decay of AdamW, not applied to biases and norms", ge=0.0)
-    schedule: Literal["constant", "cosine", "cosine-restarts"] = setting(
-        "cosine", "learning rate over the training"
-    )
+    schedule: Literal["constant", "cosine", "cosine-restarts"] = setting("cosine", "learning rate over the training")
     warmup_ratio: float = setting(0.1, "share of the steps in which the learning rate rises", ge=0.0, lt=1.0)
     num_cycles: int = setting(
         3, "number of cosine cycles with --schedule cosine-restarts", ge=1, le=100, needs="schedule=cosine-restarts"
@@ -96,6 +94,14 @@ class OptimSettings(Section):
     ema_decay: float = setting(
         0.0, "decay per step of the exponential moving average of weights; 0 = off", ge=0.0, lt=1
     )
+
+    @model_validator(mode="after")
+    def _floor_below_peak(self) -> OptimSettings:
+        if self.lr_min > self.lr:
+            raise ValueError("--lr-min must not exceed --lr")
+        if self.lr_min > 0.0 and self.schedule == "constant":
+            raise ValueError("--lr-min acts only together with a --schedule that falls: cosine or cosine-restarts")
+        return self
 
 
 class TrainSettings(Section):
@@ -130,7 +136,8 @@ class Config(BaseModel):
         """Every setting, section by section."""
         for section, outer in cls.model_fields.items():
             model = outer.annotation
-            assert isinstance(model, type) and issubclass(model, Section)
+            assert isinstance(model, type)
+            assert issubclass(model, Section)
             for name, info in model.model_fields.items():
                 yield SettingField(name, section, model.panel, info)
 
@@ -195,10 +202,11 @@ def read_toml(path: Path, sections: set[str]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in data.items():
         inner = value if key in sections and isinstance(value, dict) else {key: value}
-        for name, given in inner.items():
+        for spelled, given in inner.items():
+            name = spelled.replace("-", "_")
             if name in flat:
                 raise SettingsError(f"{path} sets '{name}' twice")
-            flat[name.replace("-", "_")] = given
+            flat[name] = given
     return flat
 
 

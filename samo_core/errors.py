@@ -78,28 +78,28 @@ class ModelFileError(SamoError):
     code = "model-file"
 
 
-class TrainingDiverged(SamoError):
+class TrainingDiverged(SamoError):  # noqa: N818
     """The loss left the finite numbers."""
 
     exit_status = 7
     code = "diverged"
 
 
-class DiskFull(SamoError):
+class DiskFull(SamoError):  # noqa: N818
     """No space left where SAMO writes."""
 
     exit_status = 8
     code = "disk-full"
 
 
-class EnvironmentProblem(SamoError):
+class EnvironmentProblem(SamoError):  # noqa: N818
     """Something outside SAMO is missing: network, optional package, device."""
 
     exit_status = 9
     code = "environment"
 
 
-class Interrupted(SamoError):
+class Interrupted(SamoError):  # noqa: N818
     """Training was stopped by a signal; what was learned so far is kept."""
 
     code = "interrupted"
@@ -124,11 +124,17 @@ def first_ten(names: Iterable[object]) -> str:
 
 @contextmanager
 def reporting_full_disk(target: Path) -> Iterator[None]:
-    """Turn 'no space left' and 'quota exceeded' under ``target`` into :class:`DiskFull`."""
+    """Turn 'no space left' and 'quota exceeded' under ``target`` into :class:`DiskFull`.
+
+    A writer that meets them may complain of something else after (torch.save does), so what came before is looked at.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        met: BaseException | None = error
+        while met is not None and not (isinstance(met, OSError) and met.errno in (errno.ENOSPC, errno.EDQUOT)):
+            met = met.__context__
+        if met is not None:
             raise DiskFull(
                 f"no space left while writing {target}",
                 hint="free some space or point --artifacts (or SAMO_CACHE) at another disk",

@@ -39,9 +39,13 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write ``text`` to ``target`` in one step."""
+    """Write ``text`` to ``target`` in one step.
+
+    Bytes of a file name that are not UTF-8 come from the system as lone surrogates; they are written as ``\\udcXX``,
+    which JSON reads back as they were.
+    """
     with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(target: Path, data: Any) -> None:

@@ -41,6 +41,11 @@ class LabelSpace:
 
     tasks: tuple[Task, ...]
 
+    def __post_init__(self) -> None:
+        names = [task.name for task in self.tasks]
+        if not names or len(set(names)) != len(names):
+            raise DataError(f"tasks need names of their own, found: {first_ten(names) or 'none'}")
+
     @cached_property
     def n_columns(self) -> int:
         """C, the number of logit columns over all tasks."""

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+from samo_cli.options import Json
 
 __all__ = ["doctor"]
 
 
-def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-) -> None:
+def doctor(json: Json = False) -> None:
     """Say what machine, precision, threads, versions and data SAMO sees."""
+    from samo_audio.datasets import downloaded_root
     from samo_cli.render import out, print_json
+    from samo_core.experiments.run import artifacts_root
     from samo_core.files import cache_root
     from samo_core.training.runtime import environment, make_runtime
 
-    seen: dict[str, Any] = environment(make_runtime())
-    cache = cache_root()
+    seen: dict[str, Any] = {"schema": 1, **environment(make_runtime())}
+    cache, ravdess = cache_root(), downloaded_root("ravdess")
     seen["cache"] = {"folder": str(cache), "gigabytes": round(_size(cache) / 1e9, 2)}
+    seen["artifacts"] = str(artifacts_root().absolute())
+    seen["ravdess"] = str(ravdess) if ravdess.is_dir() else ""
     seen["SAMO_DATA_ROOT"] = os.environ.get("SAMO_DATA_ROOT", "")
     if json:
         print_json(seen)
         return
-    for name, value in seen.items():
+    for name, value in list(seen.items())[1:]:
         if isinstance(value, dict):
-            value = ", ".join(f"{key} {inner}" for key, inner in value.items())
-        out.print(f"[bold]{name:15}[/bold] {value if value not in ('', []) else 'none'}", soft_wrap=True)
+            value = ", ".join(f"{key} {_word(inner)}" for key, inner in value.items())
+        out.print(f"[bold]{name:15}[/bold]", end="")
+        out.print(_word(value), markup=False, soft_wrap=True)
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        value = ", ".join(map(str, value))
+    return str(value) if value not in ("", None) else "none"
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else 0
+    total = 0
+    for path in folder.rglob("*") if folder.is_dir() else ():
+        with suppress(OSError):  # another process may be cleaning up
+            total += path.stat().st_size if path.is_file() else 0
+    return total

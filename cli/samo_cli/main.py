@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import shlex
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
 import typer
 from typer.exceptions import TyperException
 
+from samo_cli.help import Verb
 from samo_core import __version__
-from samo_core.errors import SamoError
+from samo_core.errors import DiskFull, EnvironmentProblem, SamoError
 
 __all__ = ["VERBS", "build_app", "main"]
 
@@ -33,11 +40,11 @@ def build_app(verb: str | None) -> typer.Typer:
     app = typer.Typer(
         name="samo",
         no_args_is_help=True,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
         help="Emotion recognition from speech and text whose numbers you can believe.",
-        epilog="Start with: samo train --modality audio, then samo evaluate. Errors show a traceback with --debug.",
+        epilog="Start with `samo train`, then `samo evaluate`. With --debug any error shows its traceback.",
     )
     app.callback()(_top)
     for name, (target, summary) in VERBS.items():
@@ -45,50 +52,54 @@ def build_app(verb: str | None) -> typer.Typer:
         if isinstance(implementation, typer.Typer):
             app.add_typer(implementation, name=name, help=summary)
         else:
-            app.command(name, short_help=summary, no_args_is_help=False)(implementation)
+            app.command(name, cls=Verb, short_help=summary)(implementation)
     return app
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and leave with the status of :mod:`samo_core.errors`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is None and not sys.warnoptions:
+        # Libraries warn developers; what a user should know comes as an error or a note.
+        warnings.simplefilter("ignore")
     debug = "--debug" in arguments or bool(os.environ.get("SAMO_DEBUG"))
     arguments = [argument for argument in arguments if argument != "--debug"]
     words = [argument for argument in arguments if not argument.startswith("-")]
     completing = any(name.startswith("_SAMO_COMPLETE") for name in os.environ)
     verb = None if completing else (words[0] if words else "")
+    if hasattr(sys.stdout, "reconfigure"):
+        # A file name that is not UTF-8 is printed escaped rather than not at all.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = build_app(verb)(args=arguments, prog_name="samo", standalone_mode=False)
-    except SamoError as error:
-        if debug:
-            raise
-        status = _complain(error.message, error.hint, error.exit_status)
-    except TyperException as error:
-        if debug:
-            raise
-        status = _usage(error)
-    except typer.Abort:
-        status = 130
-    except KeyboardInterrupt:
-        status = _complain("stopped", "", 130)
-    except BrokenPipeError:
-        # The reader (head, less) went away; nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
-    except Exception as error:
-        if debug:
-            raise
-        kind = type(error).__name__
-        status = _complain(f"unexpected {kind}: {error}", "run the same command with --debug and report it", 70)
+        with _notes_from_libraries():
+            app = build_app(verb)
+            status = app(
+                args=arguments,
+                prog_name="samo",
+                standalone_mode=False,
+                obj={"command": shlex.join(["samo", *arguments])},
+            )
+            # A full disk or a reader that left shows here, not as a complaint of the interpreter after the end.
+            sys.stdout.flush()
+    except (Exception, KeyboardInterrupt) as error:
+        if debug and not isinstance(error, BrokenPipeError):
+            traceback.print_exc()
+        status = _explain(error, verb)
     sys.exit(status if isinstance(status, int) else 0)
 
 
-def _top(
-    version: bool = typer.Option(False, "--version", help="Print the version and leave.", is_eager=True),
-) -> None:
-    if version:
+def _show_version(asked: bool) -> None:
+    if asked:
         typer.echo(f"samo {__version__}")
         raise typer.Exit
+
+
+def _top(
+    version: bool = typer.Option(
+        False, "--version", help="Print the version and leave.", is_eager=True, callback=_show_version
+    ),
+) -> None:
+    """Options of ``samo`` itself."""
 
 
 def _named_only() -> None:
@@ -101,15 +112,66 @@ def _load(target: str) -> Callable[..., Any] | typer.Typer:
     return found
 
 
-def _usage(error: TyperException) -> int:
+def _explain(error: BaseException, verb: str | None) -> int:
+    """One line on stderr for any error; returns the exit status."""
+    if isinstance(error, SamoError):
+        return _complain(error.message, error.hint, error.exit_status)
+    if isinstance(error, TyperException):
+        return _usage(error, verb)
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        return _complain("stopped", "", 130)
+    if isinstance(error, BrokenPipeError):
+        # The reader (head, less) went away; nothing is wrong.
+        _abandon_stdout()
+        return 0
+    kind = type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        status = DiskFull.exit_status if full else EnvironmentProblem.exit_status
+        place = f"{error.filename}: " if error.filename else ""
+        if not place:
+            _abandon_stdout()
+        return _complain(f"{place}{error.strerror}", "--debug shows where it happened", status)
+    if isinstance(error, MemoryError) or kind == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        return _complain(f"out of memory: {error}", "train with a smaller --batch-size", EnvironmentProblem.exit_status)
+    return _complain(f"unexpected {kind}: {error}", "run the same command with --debug and report it", 70)
+
+
+def _usage(error: TyperException, verb: str | None) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
-        error.show()  # type: ignore[attr-defined]
+        typer.echo(error.ctx.get_help())  # type: ignore[attr-defined]
         return 0
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    return _complain(message.rstrip("."), "--help lists what is valid", getattr(error, "exit_code", 2))
+    asked = f"samo {verb} --help" if verb in VERBS else "samo --help"
+    message = message[:1].lower() + message[1:].rstrip(".")
+    return _complain(message, f"`{asked}` lists what is valid", getattr(error, "exit_code", 2))
 
 
 def _complain(message: str, hint: str, status: int) -> int:
     line = f"error: {' '.join(message.split())}" + (f" (hint: {hint})" if hint else "")
-    print(line, file=sys.stderr)
+    with suppress(OSError):
+        print(line, file=sys.stderr)
     return status
+
+
+def _abandon_stdout() -> None:
+    """What could not be written is dropped, so that the interpreter does not stumble over it again at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Notes(logging.Handler):
+    """Logged warnings as notes in the style of the others."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(f"· {' '.join(record.getMessage().split())}", file=sys.stderr)
+
+
+@contextmanager
+def _notes_from_libraries() -> Iterator[None]:
+    handler = _Notes(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)

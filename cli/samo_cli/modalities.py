@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from samo_core.config import Config, read_toml
 from samo_core.errors import SettingsError, nearest
@@ -12,7 +12,7 @@ from samo_core.errors import SettingsError, nearest
 if TYPE_CHECKING:
     from samo_core.training.frontend import Frontend
 
-__all__ = ["MODALITIES", "config_type", "frontend_type", "preset_files", "read_preset"]
+__all__ = ["MODALITIES", "config_type", "config_types", "frontend_type", "preset_files", "read_preset"]
 
 # modality: (settings, frontend, package of presets), as "module:name" so that naming them imports nothing.
 MODALITIES = {
@@ -28,6 +28,11 @@ def config_type(modality: str) -> type[Config]:
     """
     found: type[Config] = _load(_entry(modality)[0])
     return found
+
+
+def config_types() -> dict[str, type[Config]]:
+    """The settings model of every modality, by name."""
+    return {modality: config_type(modality) for modality in MODALITIES}
 
 
 def frontend_type(modality: str) -> type[Frontend]:
@@ -64,6 +69,6 @@ def _entry(modality: str) -> tuple[str, str, str]:
     return MODALITIES[modality]
 
 
-def _load(target: str):  # type: ignore[no-untyped-def]
+def _load(target: str) -> Any:
     module, _, name = target.partition(":")
     return getattr(import_module(module), name)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import typer
@@ -13,36 +13,129 @@ import typer
 from samo_core.config import Config, SettingField
 from samo_core.errors import SettingsError
 
-__all__ = ["given_settings", "settings_of_all", "with_settings"]
+__all__ = [
+    "SPLIT_SETTINGS",
+    "Artifacts",
+    "Device",
+    "Flag",
+    "Json",
+    "Precision",
+    "Threads",
+    "flags_of",
+    "given_settings",
+    "switch",
+    "with_settings",
+]
 
 Verb = Callable[..., None]
 
+# How a corpus is split is decided when a run is trained; other verbs have no use for these.
+SPLIT_SETTINGS = frozenset({"split", "fold", "train_ratio", "val_ratio"})
 
-def settings_of_all(configs: Iterable[type[Config]], panels: set[str] | None = None) -> list[SettingField]:
-    """Every setting of the given modalities once, in order; optionally only those of some panels."""
-    found: dict[str, SettingField] = {}
-    for config in configs:
+MACHINE = "Machine and output"
+Artifacts = Annotated[
+    str,
+    typer.Option(
+        metavar="FOLDER", rich_help_panel=MACHINE, help="Folder of all outputs; empty: $SAMO_ARTIFACTS or ./artifacts."
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", rich_help_panel=MACHINE, help="Where the model runs.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|float32|bf16|fp16",
+        rich_help_panel=MACHINE,
+        help="Arithmetic of the model. auto takes the fastest; float32 judges and predicts alike on every machine.",
+    ),
+]
+Threads = Annotated[
+    int, typer.Option(min=0, metavar="INTEGER", rich_help_panel=MACHINE, help="CPU threads; 0 = as torch chooses.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", rich_help_panel=MACHINE, help="Print one JSON object on stdout and nothing else.")
+]
+
+_METAVARS: Mapping[type, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT", dict: "NAME=NUMBER,..."}
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def switch(name: str) -> str:
+    """The flag of a setting: ``class_weight_loss`` is ``--class-weight-loss``."""
+    return "--" + name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A flag and the setting behind it in each modality that has one.
+
+    Attributes:
+        name: the setting's name.
+        fields: its declaration by modality; all are of one kind.
+        everywhere: whether every modality has it.
+    """
+
+    name: str
+    fields: Mapping[str, SettingField]
+    everywhere: bool = True
+
+    @property
+    def panel(self) -> str:
+        """The heading in ``--help``."""
+        return next(iter(self.fields.values())).panel
+
+    @property
+    def kind(self) -> type:
+        """``bool``, ``int``, ``float``, ``str`` or ``dict`` (a table of numbers by name).
+
+        Raises:
+            TypeError: modalities disagree, or no flag can be made of the annotation.
+        """
+        kinds = {_kind(field) for field in self.fields.values()}
+        if len(kinds) != 1 or not kinds <= {bool, *_METAVARS}:
+            raise TypeError(f"no flag can be made for setting '{self.name}' of kind {kinds}")
+        return kinds.pop()
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words it takes, in the order declared; empty when any value may be given."""
+        return tuple(dict.fromkeys(word for field in self.fields.values() for word in _choices(field)))
+
+    @property
+    def help(self) -> str:
+        """Description, default, limits and what it needs, for each modality that differs."""
+        lines = {modality: _describe(field) for modality, field in self.fields.items()}
+        if self.everywhere and len(set(lines.values())) == 1:
+            return next(iter(lines.values()))
+        return " ".join(f"{modality}: {line}" for modality, line in lines.items())
+
+
+def flags_of(
+    configs: Mapping[str, type[Config]], panels: Collection[str] = (), without: Collection[str] = ()
+) -> list[Flag]:
+    """The flags for every setting of the given modalities, in order; optionally of some panels, less some names."""
+    found: dict[str, dict[str, SettingField]] = {}
+    for modality, config in configs.items():
         for field in config.fields():
-            if panels is None or field.panel in panels:
-                found.setdefault(field.name, field)
-    return list(found.values())
+            if field.name not in without and (not panels or field.panel in panels):
+                found.setdefault(field.name, {})[modality] = field
+    return [Flag(name, fields, len(fields) == len(configs)) for name, fields in found.items()]
 
 
-def with_settings(fields: Iterable[SettingField]) -> Callable[[Verb], Verb]:
+def with_settings(flags: Iterable[Flag]) -> Callable[[Verb], Verb]:
     """Give a verb one flag for each setting.
 
     The verb receives those the user typed in its ``settings`` argument, by name; the rest keeps its default from
     preset, file or model.
     """
-    fields = list(fields)
+    flags = list(flags)
 
     def decorate(verb: Verb) -> Verb:
         own = [p for p in inspect.signature(verb, eval_str=True).parameters.values() if p.name != "settings"]
-        generated = [_parameter(field) for field in fields]
+        generated = [_parameter(flag) for flag in flags]
 
         def command(**values: Any) -> None:
-            settings = {field.name: values.pop(field.name) for field in fields}
-            verb(**values, settings=given_settings(settings, fields))
+            settings = {flag.name: values.pop(flag.name) for flag in flags}
+            verb(**values, settings=given_settings(settings, flags))
 
         command.__name__ = verb.__name__
         command.__doc__ = verb.__doc__
@@ -53,59 +146,70 @@ def with_settings(fields: Iterable[SettingField]) -> Callable[[Verb], Verb]:
     return decorate
 
 
-def given_settings(values: Mapping[str, Any], fields: Iterable[SettingField]) -> dict[str, Any]:
+def given_settings(values: Mapping[str, Any], flags: Iterable[Flag]) -> dict[str, Any]:
     """Only what was typed; tables such as ``neutral=1.8,calm=2`` are taken apart.
 
     Raises:
         SettingsError: a table that is not NAME=NUMBER,...
     """
-    tables = {field.name for field in fields if _kind(field) is dict}
+    tables = {flag.name for flag in flags if flag.kind is dict}
     typed = {name: value for name, value in values.items() if value is not None}
     return {name: _table(name, value) if name in tables else value for name, value in typed.items()}
 
 
-def _parameter(field: SettingField) -> inspect.Parameter:
-    kind = _kind(field)
-    flag = "--" + field.name.replace("_", "-")
-    flags = f"{flag}/--no-{field.name.replace('_', '-')}" if kind is bool else flag
-    shown: dict[type, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT", dict: "NAME=NUMBER,..."}
-    choices = _choices(field)
+def _parameter(flag: Flag) -> inspect.Parameter:
+    kind, name, choices = flag.kind, switch(flag.name), flag.choices
     option = typer.Option(
-        flags,
-        help=f"{field.info.description} [dim]\\[{_default(field)}][/dim]",
-        rich_help_panel=field.panel,
+        f"{name}/--no-{name[2:]}" if kind is bool else name,
+        help=flag.help,
+        rich_help_panel=flag.panel,
         show_default=False,
-        metavar=None if kind is bool else ("|".join(choices) if choices else shown[kind]),
+        metavar=None if kind is bool else "|".join(choices) or _METAVARS[kind],
+        autocompletion=(lambda: list(choices)) if choices else None,
     )
-    python_type = str if kind is dict else kind
     return inspect.Parameter(
-        field.name,
+        flag.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[python_type | None, option],
+        annotation=Annotated[(str if kind is dict else kind) | None, option],
     )
 
 
 def _kind(field: SettingField) -> type:
-    annotation = field.info.annotation
+    annotation: Any = field.info.annotation
     origin = typing.get_origin(annotation)
-    if origin is Literal:
-        return str
-    if origin in (dict, types.GenericAlias):
-        return dict
-    assert isinstance(annotation, type)
-    return annotation
+    kind: type = str if origin is Literal else origin or annotation
+    return kind
 
 
 def _choices(field: SettingField) -> tuple[str, ...]:
     return typing.get_args(field.info.annotation) if typing.get_origin(field.info.annotation) is Literal else ()
 
 
-def _default(field: SettingField) -> str:
-    default = field.info.default
+def _describe(field: SettingField) -> str:
+    extra = field.info.json_schema_extra
+    needs = str(extra["needs"]) if isinstance(extra, dict) and "needs" in extra else ""
+    facts = [_default(field.info.default), *_limits(field)]
+    if needs:
+        name, _, value = needs.partition("=")
+        facts.append(f"with {switch(name)}" + (f" {value}" if value else ""))
+    return f"{field.info.description} [{'; '.join(facts)}]"
+
+
+def _default(default: Any) -> str:
     if isinstance(default, bool):
         return "on" if default else "off"
-    return str(default) if default not in ("", {}) else "none"
+    if default in ("", {}):
+        return "none"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _limits(field: SettingField) -> list[str]:
+    """``4000 to 192000`` or ``>0, <=10`` as one entry, or nothing."""
+    found = {word: getattr(rule, word) for rule in field.info.metadata for word in _SIGNS if hasattr(rule, word)}
+    if found.keys() == {"ge", "le"}:
+        return [f"{_default(found['ge'])} to {_default(found['le'])}"]
+    return [", ".join(f"{_SIGNS[word]}{_default(limit)}" for word, limit in found.items())] if found else []
 
 
 def _table(name: str, text: str) -> dict[str, float]:
@@ -115,8 +219,10 @@ def _table(name: str, text: str) -> dict[str, float]:
         try:
             if not equals:
                 raise ValueError
-            table[key.strip()] = float(number)
+            value = float(number)
         except ValueError as error:
-            flag = "--" + name.replace("_", "-")
-            raise SettingsError(f"{flag} '{part}': write NAME=NUMBER, several joined by commas") from error
+            raise SettingsError(f"{switch(name)} '{part}': write NAME=NUMBER, several joined by commas") from error
+        if key.strip() in table:
+            raise SettingsError(f"{switch(name)} names '{key.strip()}' twice")
+        table[key.strip()] = value
     return table

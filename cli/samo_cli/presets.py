@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
-from samo_cli.modalities import preset_files, read_preset
+from samo_cli.modalities import MODALITIES, preset_files, read_preset
+from samo_cli.options import Json, switch
 
 __all__ = ["presets"]
 
 
 def presets(
-    modality: Annotated[str, typer.Option(help="Whose recipes.")] = "audio",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
+    modality: Annotated[str, typer.Option(metavar="|".join(MODALITIES), help="Whose recipes.")] = "audio",
+    json: Json = False,
 ) -> None:
     """List the recipes for `samo train --preset` and what each of them sets."""
-    from rich.table import Table
-
-    from samo_cli.render import out, print_json
+    from samo_cli.render import print_json, show_table
 
     found = {name: read_preset(modality, name) for name in preset_files(modality)}
     if json:
-        print_json({name: {"description": text, "settings": settings} for name, (text, settings) in found.items()})
+        rows = {name: {"description": text, "settings": settings} for name, (text, settings) in found.items()}
+        print_json({"schema": 1, "modality": modality, "presets": rows})
         return
-    table = Table(title=f"presets of --modality {modality}", title_justify="left")
-    for head in ("name", "what", "sets"):
-        table.add_column(head, overflow="fold")
-    for name, (text, settings) in found.items():
-        table.add_row(name, text, ", ".join(f"{key}={value}" for key, value in settings.items()))
-    out.print(table)
+    cells = [(name, text, _as_flags(values)) for name, (text, values) in found.items()]
+    show_table(("name", "what", "sets"), cells, whole=("name",))
+
+
+def _as_flags(settings: Mapping[str, object]) -> str:
+    """What a preset sets, as it would be typed."""
+    return " ".join(_as_flag(name, value) for name, value in settings.items())
+
+
+def _as_flag(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return switch(name) if value else f"--no-{switch(name)[2:]}"
+    if isinstance(value, Mapping):
+        value = ",".join(f"{key}={number}" for key, number in value.items())
+    return f"{switch(name)} {shlex.quote(str(value))}"

@@ -3,43 +3,51 @@
 from __future__ import annotations
 
 import json as jsonlib
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+from samo_cli.options import Artifacts, Json
+from samo_core.errors import RunError
+
+if TYPE_CHECKING:
+    from samo_core.experiments.run import Run
 
 __all__ = ["runs"]
 
 
-def runs(
-    artifacts: Annotated[str, typer.Option(help="Folder of all outputs; default $SAMO_ARTIFACTS or artifacts.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-) -> None:
+def runs(artifacts: Artifacts = "", json: Json = False) -> None:
     """List the runs trained so far, oldest first."""
-    from rich.table import Table
-
-    from samo_cli.render import out, print_json
+    from samo_cli.render import note, print_json, show_table
     from samo_core.experiments.run import artifacts_root, list_runs
 
-    rows: list[dict[str, Any]] = []
-    for run in list_runs(artifacts_root(artifacts)):
-        scores = [row["val_macro_f1"] for row in run.history]
-        report = jsonlib.loads(run.path("report.json").read_text()) if run.path("report.json").is_file() else None
-        rows.append(
-            {
-                "run": run.name,
-                "dataset": run.settings["dataset"],
-                "status": run.status,
-                "epochs": len(scores),
-                "val_macro_f1": max(scores, default=None),
-                "test_macro_f1": report["metrics"]["macro_f1"] if report else None,
-            }
-        )
+    root = artifacts_root(artifacts)
+    rows = [_row(run) for run in list_runs(root)]
     if json:
         print_json({"schema": 1, "runs": rows})
         return
-    table = Table()
-    for head in ("run", "dataset", "status", "epochs", "val macro-F1", "test macro-F1"):
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*("-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-    out.print(table if rows else "no run yet; train one: samo train --modality audio")
+    if not rows:
+        note(f"no run in {root} yet; train one: samo train --modality audio")
+        return
+    heads = ("run", "dataset", "status", "epochs", "val macro-F1", "test macro-F1")
+    cells = [
+        ["-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows
+    ]
+    show_table(heads, cells, numbers=heads[3:])
+
+
+def _row(run: Run) -> dict[str, Any]:
+    """A damaged run is listed as such: it must not hide the others."""
+    try:
+        scores = [row["val_macro_f1"] for row in run.history]
+        stored = run.path("report.json")
+        report = jsonlib.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else None
+        return {
+            "run": run.name,
+            "dataset": run.settings["dataset"],
+            "status": run.status,
+            "epochs": len(scores),
+            "val_macro_f1": max(scores, default=None),
+            "test_macro_f1": report["metrics"]["macro_f1"] if report else None,
+        }
+    except (RunError, OSError, ValueError, KeyError, TypeError):
+        unknown = dict.fromkeys(("dataset", "status", "epochs", "val_macro_f1", "test_macro_f1"))
+        return {"run": run.name, **unknown, "status": "damaged"}

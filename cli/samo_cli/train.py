@@ -3,86 +3,89 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo_cli.modalities import MODALITIES, config_type, frontend_type, read_preset
-from samo_cli.options import settings_of_all, with_settings
+from samo_cli.modalities import MODALITIES, config_type, config_types, frontend_type, preset_files, read_preset
+from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, switch, with_settings
 from samo_core.config import Config, read_toml
-from samo_core.errors import RunError, SettingsError
+from samo_core.errors import Interrupted, RunError, SettingsError, nearest
+
+if TYPE_CHECKING:
+    from samo_core.experiments.run import Run
+    from samo_core.training.frontend import Frontend
+    from samo_core.training.runtime import Runtime
+    from samo_core.training.trainer import TrainState
 
 __all__ = ["resolve", "train"]
 
+# Where the data lies may change between a run's beginning and its end; that they are the same data is checked.
+MOVABLE = {"data_root"}
 
-@with_settings(settings_of_all(config_type(modality) for modality in MODALITIES))
+
+def _preset_names() -> list[str]:
+    return [name for modality in MODALITIES for name in preset_files(modality)]
+
+
+@with_settings(flags_of(config_types()))
 def train(
-    modality: Annotated[str, typer.Option(help=f"What is learned from: {', '.join(MODALITIES)}.")] = "audio",
-    preset: Annotated[str, typer.Option(help="Start from a recipe of `samo presets`.")] = "",
-    config: Annotated[Path | None, typer.Option(help="Start from settings in a TOML file; flags win.")] = None,
-    name: Annotated[str, typer.Option(help="Name of the run; made up when empty.")] = "",
+    context: typer.Context,
+    modality: Annotated[
+        str,
+        typer.Option(
+            metavar="|".join(MODALITIES), help="What is learned from.", autocompletion=lambda: list(MODALITIES)
+        ),
+    ] = "audio",
+    preset: Annotated[
+        str, typer.Option(metavar="NAME", help="Start from a recipe of `samo presets`.", autocompletion=_preset_names)
+    ] = "",
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Start from settings in a TOML file; flags win over it.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the run; made up when left out.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of this name.")] = False,
     resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = "",
-    artifacts: Annotated[str, typer.Option(help="Folder of all outputs; default $SAMO_ARTIFACTS or artifacts.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, float32, bf16 or fp16.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 = as torch chooses.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")] = False,
+    artifacts: Artifacts = "",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    json: Json = False,
     *,
     settings: dict[str, Any],
 ) -> None:
     """Train a model; the best epoch by validation macro-F1 is kept. The test part is never looked at."""
+    if resume and (name or preset or config or overwrite):
+        raise SettingsError("--resume takes neither --name, --preset, --config nor --overwrite")
     chosen = None if resume else resolve(modality, preset, config, settings)
     # torch is imported only once the settings are known to be good: a typing error costs no waiting.
-    from samo_cli.render import TrainingView, counting, err, note, out, panel, print_json
-    from samo_core.experiments.experiment import resume_training, train_run
+    from samo_cli.render import counting, note
     from samo_core.experiments.run import artifacts_root, create_run, find_run
     from samo_core.training.runtime import make_runtime
 
     root = artifacts_root(artifacts)
     runtime = make_runtime(device, precision, threads)
-    if resume:
-        if name or preset or config or overwrite:
-            raise SettingsError("--resume takes neither --name, --preset, --config nor --overwrite")
+    if chosen is None:
         run = find_run(root, resume)
-        chosen = _unchanged(run.settings, settings)
-        modality = run.settings["modality"]
-    assert chosen is not None
+        chosen, modality = _unchanged(run.settings, settings), run.settings["modality"]
+    elif name and not overwrite:
+        create_run(root, name, "")  # a name that is taken costs no decoding
     with counting("decoding") as progress:
-        frontend = frontend_type(modality).open(chosen, note, progress)
+        frontend: Any = frontend_type(modality).open(chosen, note, progress)
     values = frontend.config.flat()
     if not resume:
+        if overwrite:
+            _refuse_early(frontend)
         run = create_run(root, name, f"{values['dataset']}-{values['mode']}-{values['model']}", overwrite=overwrite)
     if values["split"] == "random":
         note("LEAKY SPLIT: with --split random the same speaker stands in train and test; every output is stamped")
     note(f"run {run.name}: {len(frontend.manifest.items)} clips of {values['dataset']}; {runtime.describe()}")
-    with TrainingView(values["epochs"]) as view:
-        work = resume_training if resume else train_run
-        state = work(run, frontend, runtime, view)
-    facts = {
-        "schema": 1,
-        "run": run.name,
-        "folder": str(run.folder),
-        "dataset": frontend.manifest.dataset,
-        "synthetic": frontend.manifest.synthetic,
-        "leaky": run.split.leaky,
-        "epochs": state.epoch,
-        "best_epoch": state.best_epoch + 1,
-        "val_macro_f1": state.best_score,
-    }
-    if json:
-        print_json(facts)
-        return
-    mark = "  [bold yellow]synthetic demo data[/bold yellow]" if facts["synthetic"] else ""
-    mark += "  [bold yellow]LEAKY SPLIT[/bold yellow]" if facts["leaky"] else ""
-    lines = [
-        f"best epoch {facts['best_epoch']} of {facts['epochs']}: validation macro-F1 [bold]{state.best_score:.3f}[/bold]{mark}",
-        f"kept in {run.folder}",
-        f"next:  [bold]samo evaluate {run.name}[/bold]" + (f" --artifacts {artifacts}" if artifacts else ""),
-    ]
-    (out if out.is_terminal else err).print(panel(lines, run.name), soft_wrap=True)
-    if not out.is_terminal:
-        out.print(run.name)
+    try:
+        state = _train(run, frontend, runtime, values["epochs"], context.obj["command"], resume=bool(resume))
+    except Interrupted as stop:
+        stop.hint += f" --artifacts {artifacts}" if artifacts else ""
+        raise
+    _show(_facts(run, frontend, state), values["epochs"], artifacts, json=json)
 
 
 def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]) -> Config:
@@ -95,23 +98,89 @@ def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]
     known = {field.name for field in kind.fields()}
     for name in flags:
         if name not in known:
-            raise SettingsError(f"--{name.replace('_', '-')} is no setting of --modality {modality}")
+            owners = [other for other, config in config_types().items() if name in {f.name for f in config.fields()}]
+            raise SettingsError(
+                f"{switch(name)} is no setting of --modality {modality}",
+                hint=f"it belongs to --modality {' and '.join(owners)}",
+            )
     values: dict[str, Any] = {}
     if preset:
         values.update(read_preset(modality, preset)[1])
     if file:
-        values.update({k: v for k, v in read_toml(file, set(kind.model_fields)).items() if k != "description"})
+        values.update(_read_config(file, modality, known))
     return kind.build({**values, **flags})
+
+
+def _read_config(file: Path, modality: str, known: set[str]) -> dict[str, Any]:
+    """The settings of a file; a ``description`` as in the presets is allowed."""
+    values = read_toml(file, set(config_type(modality).model_fields))
+    values.pop("description", None)
+    for name in values:
+        if name not in known:
+            raise SettingsError(
+                f"{file}: unknown setting '{name}' for modality {modality}",
+                hint=nearest(name, known) + "`samo train --help` lists all settings",
+            )
+    return values
 
 
 def _unchanged(stored: dict[str, Any], flags: dict[str, Any]) -> Config:
     """The settings of a run that goes on; flags that say otherwise are refused."""
-    kind = config_type(stored["modality"])
-    config = kind.build({name: value for name, value in stored.items() if name != "modality"})
-    changed = [f"{name}: {stored.get(name)!r} -> {value!r}" for name, value in flags.items() if stored.get(name) != value]
+    values = {name: value for name, value in stored.items() if name != "modality"}
+    changed = [
+        f"{switch(name)} {stored.get(name)} is now {value}"
+        for name, value in flags.items()
+        if name not in MOVABLE and stored.get(name) != value
+    ]
     if changed:
         raise RunError(
             f"--resume goes on with the settings the run was begun with; changed: {', '.join(changed)}",
             hint="leave these flags away, or train a new run",
         )
-    return config
+    return config_type(stored["modality"]).build(
+        {**values, **{name: value for name, value in flags.items() if name in MOVABLE}}
+    )
+
+
+def _refuse_early(frontend: Frontend) -> None:
+    """Meet what is wrong with the split before the run that is to be replaced is gone."""
+    from samo_core.data.splits import audit, make_split
+
+    audit(frontend.manifest, make_split(frontend.manifest, frontend.split_request()))
+
+
+def _train(run: Run, frontend: Frontend, runtime: Runtime, epochs: int, command: str, *, resume: bool) -> TrainState:
+    from samo_cli.render import TrainingView
+    from samo_core.experiments.experiment import resume_training, train_run
+
+    with TrainingView(epochs, run.history) as view:
+        if resume:
+            return resume_training(run, frontend, runtime, view)
+        return train_run(run, frontend, runtime, view, command)
+
+
+def _facts(run: Run, frontend: Frontend, state: TrainState) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "run": run.name,
+        "folder": str(run.folder),
+        "dataset": frontend.manifest.dataset,
+        "synthetic": frontend.manifest.synthetic,
+        "leaky": run.split.leaky,
+        "epochs": state.epoch,
+        "best_epoch": state.best_epoch + 1,
+        "val_macro_f1": state.best_score,
+    }
+
+
+def _show(facts: dict[str, Any], epochs: int, artifacts: str, *, json: bool) -> None:
+    """One JSON object, or a panel with the next command; a pipe gets the run's name."""
+    from samo_cli.render import err, out, print_json, training_panel
+
+    if json:
+        print_json(facts)
+        return
+    also = f" --artifacts {artifacts}" if artifacts else ""
+    (out if out.is_terminal else err).print(training_panel(facts, epochs, f"samo evaluate {facts['run']}{also}"))
+    if not out.is_terminal:
+        out.print(facts["run"], markup=False)

@@ -96,7 +96,8 @@ def resolve_root(
         DataError: the root does not exist.
     """
     _require_known(settings.dataset)
-    if settings.data_root:
+    # Runs remember where the demo corpus lay; where a cache was cleared or moved since, it is made again.
+    if settings.data_root and (settings.dataset != "demo" or Path(settings.data_root).is_dir()):
         return _at(settings, settings.dataset, _existing(settings.data_root, "--data-root")), ""
     if settings.dataset == "demo":
         return _demo(settings, on_progress), "Data: the built-in demo corpus (synthetic voices)."

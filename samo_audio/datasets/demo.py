@@ -88,7 +88,7 @@ SPEAKERS = tuple(f"{number:02d}" for number in range(1, 25))
 # Odd numbers are men and even ones women, as in RAVDESS; these two sound like children.
 _CHILDLIKE = frozenset({"08", "20"})
 
-# Code in the file name -> (label, departure from neutral at full strength).
+# Code in the file name -> (label, departure from neutral at strength 1).
 EMOTIONS: Mapping[str, tuple[str, Expression]] = {
     "01": ("neutral", Expression()),
     "02": (
@@ -151,9 +151,9 @@ _SPREAD = Expression(
     tilt_db_per_octave=1.3, jitter_percent=0.5, shimmer_db=0.2, breathiness_db=3, tremor_semitones=0.25, pause_ms=40,
     attack_ms=8, formant_percent=2.5, articulation_percent=10,
 )  # fmt: skip
-_CLIP_SPREAD = 0.8
-_SPEAKER_SPREAD = 0.6
-_STRENGTH = {"01": 0.8, "02": 1.3}
+_CLIP_SPREAD = 0.5
+_SPEAKER_SPREAD = 0.4
+_STRENGTH = {"01": 0.9, "02": 1.5}
 # Share of takes that hardly express what they should, which no listener can put right.
 _FLAT_SHARE = 0.12
 
@@ -183,6 +183,7 @@ STATEMENTS: Mapping[str, Statement] = {
 }
 
 
+@lru_cache(maxsize=1)
 def clip_names() -> tuple[str, ...]:
     """Stems of all clips: modality-channel-emotion-intensity-statement-repetition-speaker; neutral is never strong."""
     return tuple(
@@ -206,10 +207,10 @@ def speaker(number: str) -> tuple[Speaker, float]:
         pitch_range_semitones=rng.uniform(2.8, 5.5),
         rate_syllables_per_s=rng.uniform(4.7, 5.8),
         level_db=rng.uniform(-36.0, -28.0),
-        tilt_db_per_octave=rng.uniform(-4.2, -1.8),
+        tilt_db_per_octave=rng.uniform(-1.0, 1.0),
         jitter_percent=rng.uniform(0.4, 1.1),
         shimmer_db=rng.uniform(0.2, 0.5),
-        breathiness_db=rng.uniform(-30.0, -22.0),
+        breathiness_db=rng.uniform(-34.0, -26.0),
         room_noise_db=rng.uniform(-74.0, -62.0),
     )
     return voice, float(rng.uniform(0.45, 1.25))
@@ -296,16 +297,11 @@ def ensure(cache_dir: Path | None = None, *, on_progress: Callable[[int, int], N
 
 
 def _codes(name: str) -> list[str]:
-    if name not in _all_names():
+    if name not in clip_names():
         raise DataError(
             f"the demo corpus has no clip '{name}'", hint=f"names look like {clip_names()[0]} (emotion 01 to 08)"
         )
     return name.split("-")
-
-
-@lru_cache(maxsize=1)
-def _all_names() -> frozenset[str]:
-    return frozenset(clip_names())
 
 
 def _generator(key: str) -> np.random.Generator:

@@ -6,8 +6,8 @@ Filter: five resonators in cascade (Klatt 1980) that move from phone to phone; f
 beside the cascade. Vowel formants after Peterson & Barney (1952), consonant loci and bandwidths after Klatt (1980),
 ranges of men, women and children after Hillenbrand et al. (1995).
 
-The source runs at twice the output rate and the filter keeps the lower half of its spectrum, so hardly any aliasing
-remains. Filtering is overlap-add over 20 ms frames, all frames at once: a clip takes about ten milliseconds.
+Pulses run at twice the output rate and the filter keeps the lower half of their spectrum, so little aliasing remains.
+Filtering is overlap-add over 20 ms frames, all frames at once: a clip takes 10 to 20 milliseconds.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = ["PHONES", "SAMPLE_RATE_HZ", "VOICE_RANGES", "Expression", "Speaker", 
 SAMPLE_RATE_HZ = 16_000
 _SOURCE_RATE_HZ = 2 * SAMPLE_RATE_HZ
 _CONTROL_RATE_HZ = 1000
-_HOP = 160  # samples at the output rate, 10 ms; a frame is two hops, its filtered tail five
-_FFT = 5 * _HOP
-_NYQUIST_HZ = SAMPLE_RATE_HZ / 2
+_HOP = 160  # samples at the output rate, 10 ms; a frame is two hops, with its ringing four
+_PIECES = 4
+_FFT = _PIECES * _HOP
 
 # F1 to F3 come from the phone; these two hardly move in speech.
 _HIGH_FORMANTS_HZ = (3400.0, 4400.0)
 _BANDWIDTHS_HZ = (70.0, 90.0, 130.0, 200.0, 280.0)
 _SCHWA_HZ = np.array([500.0, 1500.0, 2500.0])
 _OPEN_QUOTIENT = 0.62
-_RETURN_QUOTIENT = 0.03
+_RETURN_QUOTIENT = 0.012
 _TILT_FROM_HZ = 400.0
 
 Array = NDArray[np.floating[Any]]
@@ -63,10 +63,10 @@ class Speaker:
     pitch_range_semitones: float = 4.0
     rate_syllables_per_s: float = 5.2
     level_db: float = -31.0
-    tilt_db_per_octave: float = -3.0
+    tilt_db_per_octave: float = 0.0
     jitter_percent: float = 0.7
     shimmer_db: float = 0.35
-    breathiness_db: float = -26.0
+    breathiness_db: float = -30.0
     room_noise_db: float = -68.0
 
 
@@ -212,8 +212,7 @@ def speak(speaker: Speaker, expression: Expression, statement: Statement, rng: G
     """One utterance, (samples,) in -1 to 1 at :data:`SAMPLE_RATE_HZ`; its length follows from the rate of speech."""
     score = _lay_out(speaker, expression, statement, rng)
     frames = int(np.ceil(score.edges_s[-1] * SAMPLE_RATE_HZ / _HOP))
-    seconds = frames * _HOP / SAMPLE_RATE_HZ
-    control_s = np.arange(round(seconds * _CONTROL_RATE_HZ) + 1) / _CONTROL_RATE_HZ
+    control_s = np.arange(frames * _HOP * _CONTROL_RATE_HZ // SAMPLE_RATE_HZ + 1) / _CONTROL_RATE_HZ
     pitch_hz = _pitch(speaker, expression, score, control_s, rng)
     sources = _sources(speaker, expression, score, control_s, pitch_hz, rng)
     wave = _vocal_tract(speaker, expression, score, sources, frames)
@@ -277,7 +276,7 @@ def _sources(
     pulses, opening = _glottis(speaker, expression, np.interp(fine_s, control_s, pitch_hz), rng)
     loud = np.interp(fine_s, control_s, voicing)
     noise = rng.standard_normal(samples_s.size)
-    breath = 10.0 ** (np.clip(speaker.breathiness_db + expression.breathiness_db, -50.0, -6.0) / 20.0)
+    breath = 10.0 ** (np.clip(speaker.breathiness_db + expression.breathiness_db, -50.0, -12.0) / 20.0)
     breathing = np.interp(samples_s, control_s, aspiration) + breath * loud[::2] * (0.3 + 0.7 * opening[::2])
     return loud * pulses, breathing * noise, np.interp(samples_s, control_s, frication) * noise
 
@@ -322,16 +321,17 @@ def _vocal_tract(
     slope = np.clip(speaker.tilt_db_per_octave + expression.tilt_db_per_octave, -14.0, 6.0)
     octaves = np.log2(np.maximum(bins_hz, _TILT_FROM_HZ) / _TILT_FROM_HZ)
     # The mouth radiates no steady flow: take out what the pulses hold below the voice.
-    pulses *= 10.0 ** (slope * octaves / 20.0) * bins_hz**2 / (bins_hz**2 + 40.0**2)
-    spectra = (pulses + aspiration) * _resonances(_formant_tracks(speaker, expression, score, frames_s), bins_hz)
+    glottis = 10.0 ** (slope * octaves / 20.0) * bins_hz**2 / (bins_hz**2 + 40.0**2)
+    formants_hz = _formant_tracks(speaker, expression, score, frames_s)
+    spectra = (pulses + aspiration) * glottis * _resonances(formants_hz, bins_hz)
     row = score.rows(frames_s)
     # Fricatives are made in front of the tongue, in a cavity that varies less between people than the whole tract.
     centre = np.array([p.noise_hz for p in score.phones])[row, None] * speaker.formant_scale**0.5
     width = np.array([p.noise_width_hz for p in score.phones])[row, None]
-    spectra += 2.0 * frication * np.exp(-0.5 * ((bins_hz - centre) / width) ** 2)
-    pieces = np.fft.irfft(spectra, n=_FFT, axis=1).reshape(frames + 1, 5, _HOP)
-    total = np.zeros((frames + 5, _HOP))
-    for part in range(5):
+    spectra += frication * np.exp(-0.5 * ((bins_hz - centre) / width) ** 2)
+    pieces = np.fft.irfft(spectra, n=_FFT, axis=1).reshape(frames + 1, _PIECES, _HOP)
+    total = np.zeros((frames + _PIECES, _HOP))
+    for part in range(_PIECES):
         total[part : part + frames + 1] += pieces[:, part]
     # The first frame begins one hop before the clip.
     return total[1 : frames + 1].reshape(-1)
@@ -367,12 +367,12 @@ def _formant_tracks(speaker: Speaker, expression: Expression, score: _Score, fra
 
 def _resonances(formants_hz: Array, bins_hz: Array) -> Spectra:
     """Response of the cascade, 1 at 0 Hz, (frames, bins), from formants (frames, 5)."""
-    angle = np.pi * bins_hz / _NYQUIST_HZ
+    angle = 2.0 * np.pi * bins_hz / SAMPLE_RATE_HZ
     gain = np.ones((len(formants_hz), 1))
     response: Spectra = np.ones((len(formants_hz), bins_hz.size), dtype=np.complex128)
     for column, bandwidth_hz in enumerate(_BANDWIDTHS_HZ):
         radius = np.exp(-np.pi * bandwidth_hz / SAMPLE_RATE_HZ)
-        b = 2.0 * radius * np.cos(np.pi * formants_hz[:, column, None] / _NYQUIST_HZ)
+        b = 2.0 * radius * np.cos(2.0 * np.pi * formants_hz[:, column, None] / SAMPLE_RATE_HZ)
         gain *= 1.0 - b + radius**2
         # 1 - b / z + r^2 / z^2 without its delay of one sample, which nobody hears.
         response *= (1.0 + radius**2) * np.cos(angle) + 1j * (1.0 - radius**2) * np.sin(angle) - b

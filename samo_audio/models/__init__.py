@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,47 @@ from samo_core.errors import SettingsError, nearest
 if TYPE_CHECKING:
     from torch import nn
 
-    from samo_audio.config import ModelSettings
+    from samo_audio.config import FeatureSettings, ModelSettings
 
-__all__ = ["MODELS", "build_network"]
+__all__ = ["MODELS", "Architecture", "build_network", "require_usable"]
 
-# Names map to "module:function" so that listing the models imports none of them.
+
+@dataclass(frozen=True)
+class Architecture:
+    """Where a network is made, and the least it can look at.
+
+    Attributes:
+        make: ``"module:function"``, so that listing the models imports none of them.
+        smallest: fewest mel bands, and fewest frames, of which its pooling leaves something.
+    """
+
+    make: str
+    smallest: int = 1
+
+
 MODELS = {
-    "small-cnn": "samo_audio.models.small_cnn:small_cnn",
-    "resnet18": "samo_audio.models.resnet18:resnet18",
+    "small-cnn": Architecture("samo_audio.models.small_cnn:small_cnn", smallest=16),
+    "resnet18": Architecture("samo_audio.models.resnet18:resnet18"),
 }
+
+
+def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:
+    """Refuse a model that does not exist, or features too small for it.
+
+    Raises:
+        SettingsError: with the valid choices, or the flags to change.
+    """
+    smallest = _architecture(settings.model).smallest
+    if features.n_mels < smallest:
+        raise SettingsError(
+            f"--model {settings.model} needs at least {smallest} mel bands, --n-mels is {features.n_mels}"
+        )
+    if features.frames < smallest:
+        raise SettingsError(
+            f"--model {settings.model} needs at least {smallest} frames, --duration and --hop-length give"
+            f" {features.frames}",
+            hint="a longer --duration or a shorter --hop-length gives more",
+        )
 
 
 def build_network(settings: ModelSettings, n_columns: int) -> nn.Module:
@@ -28,10 +61,12 @@ def build_network(settings: ModelSettings, n_columns: int) -> nn.Module:
     Raises:
         SettingsError: the model is not in :data:`MODELS`.
     """
-    if settings.model not in MODELS:
-        raise SettingsError(
-            f"unknown model '{settings.model}'", hint=nearest(settings.model, MODELS) + f"valid: {', '.join(MODELS)}"
-        )
-    module, _, name = MODELS[settings.model].partition(":")
+    module, _, name = _architecture(settings.model).make.partition(":")
     make: Callable[[ModelSettings, int], nn.Module] = getattr(import_module(module), name)
     return make(settings, n_columns)
+
+
+def _architecture(name: str) -> Architecture:
+    if name not in MODELS:
+        raise SettingsError(f"unknown model '{name}'", hint=nearest(name, MODELS) + f"valid: {', '.join(MODELS)}")
+    return MODELS[name]

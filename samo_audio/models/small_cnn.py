@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from samo_audio.config import ModelSettings
@@ -19,9 +21,7 @@ class SmallCnn(nn.Module):
     def __init__(self, n_columns: int, width: int = 32, use_bn: bool = True, dropout: float = 0.3) -> None:
         super().__init__()
         channels = [1, width, 2 * width, 4 * width, 8 * width]
-        self.blocks = nn.Sequential(
-            *(_block(before, after, use_bn) for before, after in zip(channels, channels[1:], strict=False))
-        )
+        self.blocks = nn.Sequential(*(_block(before, after, use_bn) for before, after in pairwise(channels)))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels[-1], n_columns)
 

@@ -113,9 +113,10 @@ def draw_mix(draws: Draws, alpha: float) -> Mix | None:
     """
     if alpha <= 0.0 or len(draws.rows) < 2:
         return None
-    from scipy.stats import beta
+    # The quantile function of the beta distribution; scipy.stats has it too but takes a second to import.
+    from scipy.special import betaincinv
 
-    weight = beta.ppf(draws.uniform("mix-weight")[:, 0], alpha, alpha)
+    weight = betaincinv(alpha, alpha, draws.uniform("mix-weight")[:, 0])
     weight = np.maximum(weight, 1.0 - weight)
     partner = np.argsort(draws.uniform("mix-partner")[:, 0], kind="stable")
     return Mix(torch.from_numpy(partner), torch.from_numpy(weight.astype(np.float32)))

@@ -134,7 +134,9 @@ class Manifest:
             RunError: the file is missing or damaged.
         """
         try:
-            header, *rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            # str.splitlines would also cut at U+2028 and its like, which JSON strings may hold.
+            with path.open(encoding="utf-8") as lines:
+                header, *rows = [json.loads(line) for line in lines]
             return cls(
                 dataset=header["dataset"],
                 label_space=LabelSpace.from_json(header["label_space"]),
@@ -143,7 +145,7 @@ class Manifest:
                 synthetic=header["synthetic"],
                 folds=tuple(frozenset(fold) for fold in header["folds"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"cannot read the manifest {path}: {error}") from error
 
 

@@ -98,10 +98,10 @@ def split_by_group(manifest: Manifest, request: SplitRequest) -> dict[str, list[
             f"{manifest.dataset} has {len(groups)} speakers; a split by speaker needs at least three",
             hint="record more speakers, or use --split random, whose scores are stamped as leaky",
         )
-    n_val = max(1, round(request.val_ratio * len(groups)))
-    n_test = max(1, round((1.0 - request.train_ratio - request.val_ratio) * len(groups)))
-    n_train = max(1, len(groups) - n_val - n_test)
-    return _draw(groups, {"test": n_test, "val": len(groups) - n_test - n_train, "train": n_train}, request.seed)
+    n = len(groups)
+    n_val = min(max(1, round(request.val_ratio * n)), n - 2)
+    n_test = min(max(1, round((1.0 - request.train_ratio - request.val_ratio) * n)), n - 1 - n_val)
+    return _draw(groups, {"test": n_test, "val": n_val, "train": n - n_test - n_val}, request.seed)
 
 
 def split_by_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
@@ -125,27 +125,34 @@ def split_by_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[I
 
 
 def split_at_random(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
-    """Rows at random within each class; speakers stand on all sides, hence leaky."""
+    """Rows at random within each class; speakers stand on all sides, hence leaky.
+
+    What rounding takes from one class is given by the next, so that the ratios hold also over many small classes;
+    each class keeps at least one row to train on.
+    """
+    test_ratio = 1.0 - request.train_ratio - request.val_ratio
     parts: dict[str, list[Item]] = {part: [] for part in PARTS}
     by_class: dict[str, list[Item]] = defaultdict(list)
     for item in manifest.items:
         by_class[_stratum(item)].append(item)
+    seen = 0
     for items in by_class.values():
         ordered = sorted(items, key=lambda item: _rank(request.seed, item.id))
-        n_train = max(1, round(request.train_ratio * len(ordered)))
-        n_val = round(request.val_ratio * len(ordered))
-        parts["train"] += ordered[:n_train]
-        parts["val"] += ordered[n_train : n_train + n_val]
-        parts["test"] += ordered[n_train + n_val :]
+        seen += len(ordered)
+        n_val = min(round(request.val_ratio * seen) - len(parts["val"]), len(ordered) - 1)
+        n_test = min(round(test_ratio * seen) - len(parts["test"]), len(ordered) - 1 - n_val)
+        parts["val"] += ordered[:n_val]
+        parts["test"] += ordered[n_val : n_val + n_test]
+        parts["train"] += ordered[n_val + n_test :]
     return parts
 
 
 def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
     """The split the corpus itself assigns; refused when a group stands in two parts."""
-    unassigned = [item.id for item in manifest.items if not item.split]
+    unassigned = [item.id for item in manifest.items if item.split not in PARTS]
     if unassigned:
         raise DataError(
-            f"{manifest.dataset} assigns no split to: {first_ten(unassigned)}",
+            f"{manifest.dataset} assigns none of {', '.join(PARTS)} to: {first_ten(unassigned)}",
             hint="fill the split column, name it with --split-column, or use --split speaker",
         )
     parts: dict[str, list[Item]] = {part: [] for part in PARTS}
@@ -171,12 +178,15 @@ SPLIT_RULES: dict[str, Callable[[Manifest, SplitRequest], dict[str, list[Item]]]
 def find_leaks(manifest: Manifest, split: Split) -> list[str]:
     """One line for each group or content that stands in two parts of the split, with the files."""
     parts = {name: [manifest.items[row] for row in manifest.rows(split.part(name))] for name in PARTS}
-    leaks = [f"speaker {group} is in more than one part" for group in _shared_groups(parts)]
+    leaks = []
+    for group in _shared_groups(parts):
+        firsts = {name: next((i.source for i in items if i.group == group), "") for name, items in parts.items()}
+        examples = ", ".join(f"{source} ({name})" for name, source in firsts.items() if source)
+        leaks.append(f"speaker {group} is in more than one part: {examples}")
     homes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, items in parts.items():
         for item in items:
-            if item.content:
-                homes[item.content].append((name, item.source))
+            homes[item.content or f"id {item.id}"].append((name, item.source))
     for places in homes.values():
         if len({name for name, _ in places}) > 1:
             leaks.append("identical content: " + " = ".join(f"{source} ({name})" for name, source in places))

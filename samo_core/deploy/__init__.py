@@ -1,1 +1,1 @@
-
+"""What a trained run becomes outside SAMO: cards, exports, packages."""

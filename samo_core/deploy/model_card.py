@@ -19,7 +19,7 @@ _INTENDED = """\
 - Sorting or searching material like the data named below, where a person looks at the result."""
 _OUT_OF_SCOPE = """\
 - **No decisions about people**: not for hiring, schooling, credit, insurance, policing, border control, medical or
-  psychological diagnosis, nor for watching people at work or at school. Several of these are forbidden by law in places.
+  psychological diagnosis, nor for watching people at work or at school. The law forbids several of these in places.
 - **Expressed emotion is not felt emotion**, and acted emotion still less: the model names what an expression resembles
   in the data it learned from, and cannot know what a person feels.
 - People, languages, cultures, settings and devices that the data below does not hold."""
@@ -69,7 +69,9 @@ def _head(report: Mapping[str, Any]) -> str:
 def _headline(report: Mapping[str, Any]) -> str:
     ci = report["ci"]
     ends = _interval(ci["macro_f1"])
-    spread = f"{100 * ci['level']:g} % interval {ends} over {ci['n_units']} {_text(ci['unit'])}s" if ends else "no interval"
+    spread = (
+        f"{100 * ci['level']:g} % interval {ends} over {ci['n_units']} {_text(ci['unit'])}s" if ends else "no interval"
+    )
     return (
         f"Macro-F1 **{report['metrics']['macro_f1']:.3f}** ({spread}) on {_text(report['dataset'])}, "
         f"{report['split']} split by {_text(report['split_rule'])}, {report['n']} items."
@@ -88,18 +90,20 @@ def _data(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
 def _results(report: Mapping[str, Any]) -> str:
     ci, level = report["ci"], f"{100 * report['ci']['level']:g} % interval"
     overall = [
-        (METRIC_NAMES.get(name, name), _number(value), _interval(ci.get(name)) or "–")
+        (METRIC_NAMES.get(name, name), _number(value), _interval(ci.get(name)) or "-")
         for name, value in report["metrics"].items()
     ]
     gap = [("macro-F1 on training data", "train_macro_f1"), ("macro-F1 on validation data", "val_macro_f1")]
-    overall += [(title, _number(report[key]), "–") for title, key in gap]
+    overall += [(title, _number(report[key]), "-") for title, key in gap]
     names = ("f1", "precision", "recall", "roc_auc", "average_precision")
     classes = [
         (_text(label), *(_number(row[name]) for name in names), str(row["support"]))
         for label, row in report["per_class"].items()
     ]
     header = ("class", "F1", "precision", "recall", "ROC-AUC", "average precision", "rows")
-    return "\n\n".join([_stamped(report), _table(("metric", "value", level), overall), _table(header, classes)]).lstrip()
+    return "\n\n".join(
+        [_stamped(report), _table(("metric", "value", level), overall), _table(header, classes)]
+    ).lstrip()
 
 
 def _by_group(report: Mapping[str, Any]) -> str:
@@ -125,7 +129,9 @@ def _limitations(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str
         scored = {value: row["macro_f1"] for value, row in table.items() if row["macro_f1"] is not None}
         if len(scored) > 1:
             worst, best = min(scored, key=lambda v: scored[v]), max(scored, key=lambda v: scored[v])
-            found.append(f"by {attribute}, macro-F1 runs from {scored[worst]:.3f} ({worst}) to {scored[best]:.3f} ({best})")
+            found.append(
+                f"by {attribute}, macro-F1 runs from {scored[worst]:.3f} ({worst}) to {scored[best]:.3f} ({best})"
+            )
     found.append("its probabilities were not checked for calibration here: read them as a ranking")
     return "\n".join(f"- {_text(line)}" for line in found)
 
@@ -149,7 +155,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str = "-
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _interval(ends: Sequence[float] | None) -> str:

@@ -1,1 +1,1 @@
-
+"""From logits to scores, intervals and reports."""

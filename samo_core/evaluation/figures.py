@@ -98,7 +98,7 @@ def confusion_figure(report: Mapping[str, Any]) -> Figure:
             axes.text(column, row, f"{count}", ha="center", va="center", color=ink, fontsize=10 if n <= 12 else 6.5)
     bar = figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
     bar.set_label("share of the true class")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -167,7 +167,9 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
     for label, (colour, dash) in zip(coloured, _LINES, strict=False):
         column = task.labels.index(label)
         false, true, _ = roc_curve(judged.truth[:, column], judged.probabilities[:, column])
-        axes.plot(false, true, color=colour, linestyle=dash, linewidth=1.7, label=f"{_verbatim(label)}  {areas[label]:.3f}")
+        axes.plot(
+            false, true, color=colour, linestyle=dash, linewidth=1.7, label=f"{_verbatim(label)}  {areas[label]:.3f}"
+        )
     if len(worst_first) > _COLOURED_CURVES:
         axes.plot([], [], color="#d0d0d0", label=f"{len(worst_first) - _COLOURED_CURVES} better ones")
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="chance  0.500")

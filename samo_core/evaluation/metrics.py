@@ -96,9 +96,7 @@ class Tally:
 Metric = Callable[[Tally], FloatArray]
 
 
-def judge(
-    task: Task, probabilities: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
-) -> Judged:
+def judge(task: Task, probabilities: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5) -> Judged:
     """Decide each row: the largest probability (single-label) or all at or above ``threshold`` (multi-label).
 
     Args:
@@ -112,9 +110,7 @@ def judge(
     if task.multi_label:
         return Judged(rows, asked >= 0.5, given >= threshold, given)
     labels = np.arange(len(task.labels))
-    return Judged(
-        rows, asked.argmax(axis=1)[:, None] == labels, given.argmax(axis=1)[:, None] == labels, given
-    )
+    return Judged(rows, asked.argmax(axis=1)[:, None] == labels, given.argmax(axis=1)[:, None] == labels, given)
 
 
 def tally(truth: BoolArray, predicted: BoolArray) -> Tally:
@@ -142,7 +138,8 @@ def _f1(counts: Tally) -> FloatArray:
 
 def macro_f1(counts: Tally) -> FloatArray:
     """Mean F1 over all L labels, whether they occur or not."""
-    return _f1(counts).mean(axis=-1)
+    f1 = _f1(counts)
+    return f1.sum(axis=-1) / f1.shape[-1]
 
 
 def macro_f1_present(counts: Tally) -> FloatArray:
@@ -218,10 +215,10 @@ def most_confused(matrix: np.ndarray, labels: Sequence[str], k: int = 5) -> list
     """
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
-    rows, columns = np.nonzero(wrong)
+    places = [(int(i), int(j)) for i, j in zip(*np.nonzero(wrong), strict=True)]
     totals = matrix.sum(axis=1)
     # Equal counts: the larger share of its class first, then label order, so the list never depends on chance.
-    order = sorted(zip(rows, columns, strict=True), key=lambda p: (-wrong[p], -wrong[p] / totals[p[0]], p))
+    order = sorted(places, key=lambda p: (-wrong[p], -wrong[p] / totals[p[0]], p))
     return [
         {
             "true": labels[i],

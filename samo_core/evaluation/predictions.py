@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -41,14 +42,14 @@ class Predictions:
     def save(self, path: Path) -> None:
         """Write a compressed ``.npz`` without pickled objects."""
         with replacing(path) as temporary:
-            np.savez_compressed(
-                temporary,
-                ids=np.array(self.ids, dtype=np.str_),
-                logits=self.logits,
-                targets=self.targets,
-                groups=np.array(self.groups, dtype=np.str_),
+            columns: dict[str, Any] = {
+                "ids": np.array(self.ids, dtype=np.str_),
+                "logits": self.logits,
+                "targets": self.targets,
+                "groups": np.array(self.groups, dtype=np.str_),
                 **{f"meta.{name}": np.array(values, dtype=np.str_) for name, values in self.meta.items()},
-            )
+            }
+            np.savez_compressed(temporary, **columns)
 
     @classmethod
     def load(cls, path: Path) -> Predictions:

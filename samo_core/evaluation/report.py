@@ -79,9 +79,6 @@ def build_report(
     """
     judged = _judged(task, predictions, label_space)
     groups = tuple(predictions.groups[row] for row in judged.rows)
-    matrix = label_confusion(judged.truth, judged.predicted)
-    # Without groups every row is a unit, and a reader must not believe that people were drawn.
-    ci = _intervals(judged, groups, unit if any(groups) else "row")
     by_group, skipped = _by_group(judged, groups, predictions, unit)
     report: dict[str, Any] = {
         "schema": SCHEMA,
@@ -91,14 +88,9 @@ def build_report(
         "split": split,
         "split_rule": split_rule,
         "leaky": leaky,
-        "task": task.name,
-        "n": len(judged.rows),
-        "labels": list(task.labels),
-        "metrics": scores(tally(judged.truth, judged.predicted)),
-        "ci": ci,
-        "per_class": per_class(judged, task.labels),
-        "confusion": matrix.tolist(),
-        "most_confused": most_confused(matrix, task.labels),
+        **_scored(task, judged),
+        # Without groups every row is a unit, and a reader must not believe that people were drawn.
+        "ci": _intervals(judged, groups, unit if any(groups) else "row"),
         "by_group": by_group,
         "train_macro_f1": _plain(train_macro_f1),
         "val_macro_f1": _plain(val_macro_f1),
@@ -159,6 +151,19 @@ def _judged(task: Task, predictions: Predictions, label_space: LabelSpace) -> Ju
     if not len(judged.rows):
         raise DataError(f"none of the {len(predictions)} items has a label for the task '{task.name}'")
     return judged
+
+
+def _scored(task: Task, judged: Judged) -> dict[str, Any]:
+    matrix = label_confusion(judged.truth, judged.predicted)
+    return {
+        "task": task.name,
+        "n": len(judged.rows),
+        "labels": list(task.labels),
+        "metrics": scores(tally(judged.truth, judged.predicted)),
+        "per_class": per_class(judged, task.labels),
+        "confusion": matrix.tolist(),
+        "most_confused": most_confused(matrix, task.labels),
+    }
 
 
 def _intervals(judged: Judged, groups: Sequence[str], unit: str) -> dict[str, Any]:
@@ -225,7 +230,7 @@ def _warnings(report: Mapping[str, Any], judged: Judged, unit: str) -> list[str]
             f"{n_units} {drawn}s only: the intervals rest on little and hold the truth less often "
             f"than {100 * report['ci']['level']:.0f} % of the time"
         )
-    occurs, predicted = judged.truth.any(axis=0), judged.predicted.any(axis=0)
+    occurs, predicted = judged.truth.sum(axis=0) > 0, judged.predicted.sum(axis=0) > 0
     absent = [label for label, seen in zip(report["labels"], occurs, strict=True) if not seen]
     if absent:
         found.append(f"absent from this split, so F1 = 0 in macro-F1: {', '.join(absent)}")

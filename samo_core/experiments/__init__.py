@@ -1,1 +1,1 @@
-
+"""Runs: their folders, how they are trained and how they are judged."""

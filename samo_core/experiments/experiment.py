@@ -6,19 +6,27 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from samo_core.data.splits import Split, audit, make_split
 from samo_core.errors import Interrupted, ModelFileError, RunError
 from samo_core.experiments.run import Run, mark_trained, point_latest, write_history
-from samo_core.files import replacing, write_json
+from samo_core.files import write_json
 from samo_core.tasks import LabelSpace
-from samo_core.training.checkpoint import load_checkpoint, load_model, read_about, save_checkpoint, save_model
+from samo_core.training.checkpoint import (
+    load_checkpoint,
+    load_model,
+    load_tensors,
+    read_about,
+    save_checkpoint,
+    save_model,
+    save_tensors,
+)
 from samo_core.training.frontend import Frontend
 from samo_core.training.runtime import Runtime, environment, step_seed
 from samo_core.training.trainer import Observer, Plan, TrainState, fit, new_state
@@ -26,8 +34,8 @@ from samo_core.training.trainer import Observer, Plan, TrainState, fit, new_stat
 __all__ = ["load_run_model", "resume_training", "train_run"]
 
 
-def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer) -> TrainState:
-    """Train a new run into its folder.
+def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer, command: str = "") -> TrainState:
+    """Train a new run into its folder; ``command`` is what was typed, kept for whoever wants to repeat it.
 
     Raises:
         LeakError: the split shares speakers or recordings.
@@ -45,7 +53,7 @@ def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer
         model = frontend.new_model()
         fitted = frontend.fit(plan.train_rows)
         model.load_state_dict(fitted, strict=False)
-        write_beginning(run, frontend, split, fitted, runtime)
+        write_beginning(run, frontend, split, fitted, runtime, command)
         point_latest(run.folder.parent.parent, run)
         return _train(run, frontend, runtime, observer, plan, new_state(model, plan, runtime))
 
@@ -55,6 +63,7 @@ def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Ob
 
     Raises:
         RunError: the run is finished, or its data changed.
+        ModelFileError: its checkpoint is damaged or of another model.
     """
     with run.locked():
         if run.path("trained.json").exists():
@@ -69,10 +78,10 @@ def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Ob
         plan = make_plan(frontend, split)
         torch.manual_seed(step_seed(plan.train.seed, -1))
         model = frontend.new_model()
-        model.load_state_dict(load_file(run.path("fitted.safetensors")), strict=False)
+        model.load_state_dict(load_tensors(run.path("fitted.safetensors")), strict=False)
         state = new_state(model, plan, runtime)
         if run.path("last.ckpt").exists():
-            state.load_state_dict(load_checkpoint(run.path("last.ckpt")))
+            _load_state(state, run.path("last.ckpt"))
         return _train(run, frontend, runtime, observer, plan, state)
 
 
@@ -80,18 +89,18 @@ def make_plan(frontend: Frontend, split: Split) -> Plan:
     """Rows and settings the trainer needs."""
     config: Any = frontend.config
     rows = frontend.manifest.rows
-    return Plan(
-        rows(split.train), rows(split.val), config.loss, config.optim, config.train, frontend.mixup_alpha
-    )
+    return Plan(rows(split.train), rows(split.val), config.loss, config.optim, config.train, frontend.mixup_alpha)
 
 
-def write_beginning(run: Run, frontend: Frontend, split: Split, fitted: dict[str, Any], runtime: Runtime) -> None:
+def write_beginning(
+    run: Run, frontend: Frontend, split: Split, fitted: dict[str, Any], runtime: Runtime, command: str = ""
+) -> None:
     """Everything that is known before step 1; ``config.json`` comes last, its presence makes the folder a run."""
     frontend.manifest.save(run.path("manifest.jsonl"))
     split.save(run.path("split.json"))
-    with replacing(run.path("fitted.safetensors")) as temporary:
-        save_file(fitted, temporary)
-    write_json(run.path("environment.json"), environment(runtime))
+    save_tensors(run.path("fitted.safetensors"), fitted)
+    typed = {"command": command} if command else {}
+    write_json(run.path("environment.json"), {**environment(runtime), **typed})
     write_json(run.path("config.json"), {"modality": frontend.modality, **frontend.config.flat()})
 
 
@@ -146,6 +155,14 @@ def _train(
         },
     )
     return state
+
+
+def _load_state(state: TrainState, path: Path) -> None:
+    stored = load_checkpoint(path)
+    try:
+        state.load_state_dict(stored)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ModelFileError(f"{path} is not a checkpoint of this run: {str(error).partition(':')[0]}") from error
 
 
 class _Terminated(BaseException):

@@ -51,9 +51,7 @@ def judge_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict
     return report
 
 
-def judge_elsewhere(
-    run: Run, frontend: Frontend, mapping: Mapping[str, str], runtime: Runtime
-) -> dict[str, Any]:
+def judge_elsewhere(run: Run, frontend: Frontend, mapping: Mapping[str, str], runtime: Runtime) -> dict[str, Any]:
     """Judge a run on all labelled items of another corpus.
 
     Args:
@@ -64,14 +62,17 @@ def judge_elsewhere(
 
     Raises:
         LeakError: a recording of the other corpus was trained on.
+        DataError: the mapping leaves no item.
     """
+    ids = tuple(item.id for item in frontend.manifest.items if item.labels)
+    if not ids:
+        raise DataError("no item of the corpus is left to judge on", hint="--label-map leaves every class out")
     trained = run.manifest
     known = {trained.items[row].content for row in trained.rows(run.split.train + run.split.val)}
-    seen = [item.source for item in frontend.manifest.items if item.content in known]
+    seen = [item.source for item in frontend.manifest.items if item.content and item.content in known]
     if seen:
         raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
     model, space = load_run_model(run, type(frontend), runtime)
-    ids = tuple(item.id for item in frontend.manifest.items if item.labels)
     predictions = _predict(model, frontend, ids, runtime)
     everything = Split("other corpus", 0, (), (), ids)
     report = _report(run, frontend, space, everything, predictions, "all", [], None, None)
@@ -108,15 +109,13 @@ def relabel(manifest: Manifest, space: LabelSpace, mapping: Mapping[str, str]) -
 
     def translated(item: Item) -> Item:
         names = (mapping.get(label, label) for label in item.labels.get(foreign.name, ()))
-        kept = tuple(name for name in names if name != "-")
+        kept = tuple(dict.fromkeys(name for name in names if name != "-"))
         return replace(item, labels={space.primary.name: kept} if kept else {})
 
     return replace(manifest, label_space=space, items=tuple(translated(item) for item in manifest.items))
 
 
-def write_report(
-    run: Run, frontend: Frontend, report: dict[str, Any], predictions: Predictions, suffix: str
-) -> None:
+def write_report(run: Run, frontend: Frontend, report: dict[str, Any], predictions: Predictions, suffix: str) -> None:
     """Pictures, page and card first, ``report.json`` last: its presence means that all is there."""
     figures = save_figures(
         report, predictions, run.history, frontend.manifest.label_space, run.path(f"figures{suffix}")

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from samo_core.errors import ModelFileError, first_ten
 from samo_core.files import replacing
 
-__all__ = ["load_checkpoint", "load_model", "load_tensors", "read_about", "save_checkpoint", "save_model"]
+__all__ = [
+    "load_checkpoint",
+    "load_model",
+    "load_tensors",
+    "read_about",
+    "save_checkpoint",
+    "save_model",
+    "save_tensors",
+]
 
 FORMAT = "samo-model-1"
 
@@ -23,10 +32,19 @@ FORMAT = "samo-model-1"
 def save_model(path: Path, tensors: dict[str, Tensor], **about: Any) -> None:
     """Write a model as safetensors with a few facts in its header."""
     # One key: safetensors writes several in random order, and equal models should be equal files.
-    metadata = {"samo": json.dumps({"format": FORMAT, **about})}
+    save_tensors(path, tensors, {"samo": json.dumps({"format": FORMAT, **about})})
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors as safetensors, whole or not at all.
+
+    Raises:
+        DiskFull: no space is left; ``path`` keeps what it held before.
+    """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata=metadata)
+        # safetensors' own file writer does not say what kind of I/O error it met; Python's does.
+        temporary.write_bytes(save(plain, metadata))
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -42,8 +60,11 @@ def read_about(path: Path) -> dict[str, Any]:
         raise ModelFileError(f"there is no model at {path}", hint="was training stopped in its first epoch?") from error
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
-    about: dict[str, Any] = json.loads(metadata.get("samo", "{}"))
-    if about.get("format") != FORMAT:
+    try:
+        about: Any = json.loads(metadata.get("samo", "{}"))
+    except ValueError:
+        about = None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ModelFileError(f"{path} was not written by SAMO", hint="train a run, or start from it with --weights")
     return about
 
@@ -65,8 +86,8 @@ def load_model(path: Path, model: nn.Module) -> None:
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write everything a training needs to go on."""
-    with replacing(path) as temporary:
-        torch.save(state, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as written:
+        torch.save(state, written)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -76,12 +97,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         ModelFileError: missing or damaged.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch wonders about odd pickles before it refuses them
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return state
     except FileNotFoundError as error:
         raise ModelFileError(f"there is no checkpoint at {path}") from error
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise ModelFileError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    except pickle.UnpicklingError as error:
+        raise ModelFileError(f"{path} is damaged, or holds more than tensors and plain values: not read") from error
+    except Exception as error:  # bytes that are no pickle can make the reader stumble anywhere
+        raise ModelFileError(f"{path} is damaged: {str(error).partition(chr(10))[0]}") from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -107,8 +107,9 @@ class EmotionLoss(nn.Module):
         truth = (1.0 - smoothing) * truth + 0.5 * smoothing
         log_p, log_q = F.logsigmoid(logits), F.logsigmoid(-logits)
         gamma = self.gamma[columns]
-        positive = self.weights[columns] * truth * (log_q.exp() ** gamma) * log_p
-        negative = (1.0 - truth) * (log_p.exp() ** gamma) * log_q
+        # (1 - p)^gamma as exp(gamma log(1 - p)): a power of an underflowed 0 has no finite gradient for gamma < 1.
+        positive = self.weights[columns] * truth * (gamma * log_q).exp() * log_p
+        negative = (1.0 - truth) * (gamma * log_p).exp() * log_q
         return -self.alpha * (positive + negative).mean(dim=1)
 
 

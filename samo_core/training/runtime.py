@@ -50,7 +50,9 @@ class Runtime:
     def place(self, model: nn.Module) -> nn.Module:
         """Move a model to the device, in the memory format."""
         model = model.to(self.device)
-        return model.to(memory_format=torch.channels_last) if self.channels_last else model
+        if self.channels_last:
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return model
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, active only for fp16, whose small gradients would vanish."""
@@ -83,8 +85,12 @@ def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0
         place = torch.device(device)
     except RuntimeError as error:
         raise SettingsError(f"--device {device}: not a device torch knows", hint="valid: auto, cpu, cuda") from error
+    if place.type not in ("cpu", "cuda"):
+        raise SettingsError(f"--device {device}: not supported", hint="valid: auto, cpu, cuda")
     if place.type == "cuda" and not torch.cuda.is_available():
         raise SettingsError(f"--device {device}: no CUDA device is visible", hint="use --device cpu")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise SettingsError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     if precision not in PRECISIONS:
         raise SettingsError(f"--precision {precision}: unknown", hint=f"valid: {', '.join(PRECISIONS)}")
     if precision == "fp16" and place.type == "cpu":
@@ -97,7 +103,7 @@ def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0
 
 
 def step_seed(seed: int, epoch: int, step: int = 0) -> int:
-    """Seed of torch's global generator (dropout) at one step: a function of what is trained, not of how it got there."""
+    """Seed of torch's global generator (dropout) at a step: a function of what is trained, not of how it got there."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}:{step}".encode()).digest()[:7], "little")
 
 

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import numpy as np
 import torch
@@ -108,7 +108,8 @@ class TrainState:
         """Go on where :meth:`state_dict` was taken."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty where no loss was scaled, and then a scaler begins anew
+            self.scaler.load_state_dict(state["scaler"])
         if self.ema:
             self.ema.load_state_dict(state["ema"])
         self.epoch, self.step = state["epoch"], state["step"]
@@ -148,7 +149,7 @@ def fit(
         keep: called after each epoch with the state and whether it is the best so far; writes the files.
 
     Raises:
-        TrainingDiverged: the loss became NaN or infinite; names the files of the batch.
+        TrainingDiverged: the loss became NaN or infinite; names the files of the batch (or of the validation split).
     """
     space, targets = frontend.manifest.label_space, frontend.manifest.targets
     criterion = EmotionLoss(space, plan.loss, targets[plan.train_rows]).to(runtime.device)
@@ -160,11 +161,7 @@ def fit(
         train_loss, rate = train_epoch(state, frontend, plan, runtime, criterion, weights, observer)
         if state.ema:
             judge.load_state_dict(state.ema.average)
-        logits = predict_logits(judge, frontend, plan.val_rows, runtime)
-        score = selection_score(space, logits, targets[plan.val_rows])
-        with torch.no_grad():
-            truth = torch.from_numpy(targets[plan.val_rows]).to(runtime.device)
-            val_loss = criterion(torch.from_numpy(logits).to(runtime.device), truth).item() / len(plan.val_rows)
+        score, val_loss = validate(judge, frontend, plan, runtime, criterion, state.epoch)
         improved = (score, -val_loss) > (state.best_score, -state.best_loss)
         if improved:
             state.best_score, state.best_loss, state.best_epoch = score, val_loss, state.epoch
@@ -180,6 +177,22 @@ def fit(
         state.epoch += 1
         keep(state, improved)
         observer.on_epoch(row, improved)
+
+
+def validate(
+    model: nn.Module, frontend: Frontend, plan: Plan, runtime: Runtime, criterion: EmotionLoss, epoch: int
+) -> tuple[float, float]:
+    """Macro-F1 and mean loss per row on the validation split."""
+    truth = frontend.manifest.targets[plan.val_rows]
+    logits = predict_logits(model, frontend, plan.val_rows, runtime)
+    with torch.no_grad():
+        there = runtime.device
+        losses = criterion.per_row(torch.from_numpy(logits).to(there), torch.from_numpy(truth).to(there))
+    loss = losses.sum().item() / len(plan.val_rows)
+    if not math.isfinite(loss):
+        rows = plan.val_rows[~losses.isfinite().cpu().numpy()]
+        _diverged(frontend, rows, f"the validation loss became {loss} after epoch {epoch + 1}")
+    return selection_score(frontend.manifest.label_space, logits, truth), loss
 
 
 def train_epoch(
@@ -232,16 +245,20 @@ def train_step(
         loss = criterion(logits.float(), mix.apply(batch.targets) if mix else batch.targets) / n_rows
         value = loss.item()
         if not math.isfinite(value):
-            names = [frontend.manifest.items[row].source for row in rows]
-            raise TrainingDiverged(
-                f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}; files: {first_ten(names)}",
-                hint="a lower --lr, a --max-grad-norm above 0 or --precision float32 may help; the best model is kept",
-            )
+            _diverged(frontend, rows, f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}")
         state.scaler.scale(loss).backward()
         total += value
     _update(state, plan.optim)
     state.step += 1
     return total
+
+
+def _diverged(frontend: Frontend, rows: np.ndarray, what: str) -> NoReturn:
+    names = [frontend.manifest.items[row].source for row in rows]
+    raise TrainingDiverged(
+        f"{what}; files: {first_ten(names)}",
+        hint="a lower --lr, a --max-grad-norm above 0 or --precision float32 may help; the best model is kept",
+    )
 
 
 def _update(state: TrainState, settings: OptimSettings) -> None:

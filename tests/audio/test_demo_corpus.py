@@ -6,6 +6,7 @@ import hashlib
 import threading
 import wave
 from collections.abc import Iterable
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ def contents(root: Path) -> dict[str, str]:
     }
 
 
+@lru_cache
 def sounding(name: str) -> np.ndarray:
     """The clip between its first and last 20 ms that reach 5 % of its loudest."""
     clip = demo.synthesise(name) / 32768.0
@@ -40,27 +42,24 @@ def sounding(name: str) -> np.ndarray:
 
 
 def pitch_hz(names: Iterable[str]) -> float:
-    """Median over voiced frames of the strongest autocorrelation between 55 and 620 Hz."""
+    """Median over voiced 50 ms frames of the shortest period (1.6 to 18 ms) that correlates nearly best."""
+    window = np.hanning(800)
+    lags = np.arange(26, 290)
+    # Dividing by the window's own correlation keeps long periods from looking weak (Boersma 1993).
+    fading = np.fft.irfft(np.abs(np.fft.rfft(window, 2048)) ** 2)[lags]
     found = []
     for name in names:
         clip = sounding(name)
         frames = np.lib.stride_tricks.sliding_window_view(clip, 800)[::160]
-        frames = (frames - frames.mean(axis=1, keepdims=True)) * np.hanning(800)
-        window = np.fft.irfft(np.abs(np.fft.rfft(np.hanning(800), 2048)) ** 2)
-        correlation = np.fft.irfft(np.abs(np.fft.rfft(frames, 2048, axis=1)) ** 2, axis=1) / window
-        lags = np.arange(16000 // 620, 16000 // 55)
-        strength = correlation[:, lags] / correlation[:, :1]
-        # Multiples of the period correlate as well as the period: take the shortest that comes close.
-        first = np.argmax(strength > 0.9 * strength.max(axis=1, keepdims=True), axis=1)
-        rows = np.arange(len(first))
-        while True:
-            right = np.minimum(first + 1, lags.size - 1)
-            climbing = strength[rows, right] > strength[rows, first]
-            if not climbing.any():
-                break
-            first = np.where(climbing, right, first)
-        voiced = (strength.max(axis=1) > 0.6) & (np.abs(frames).max(axis=1) > 0.1 * np.abs(clip).max())
-        found.append(16000 / lags[first[voiced]])
+        frames = (frames - frames.mean(axis=1, keepdims=True)) * window
+        correlation = np.fft.irfft(np.abs(np.fft.rfft(frames, 2048, axis=1)) ** 2, axis=1)
+        strength = correlation[:, lags] / correlation[:, :1] * (window**2).sum() / fading
+        peak = np.zeros(strength.shape, dtype=bool)
+        peak[:, 1:-1] = (strength[:, 1:-1] >= strength[:, :-2]) & (strength[:, 1:-1] >= strength[:, 2:])
+        best = np.where(peak, strength, 0.0).max(axis=1)
+        shortest = np.argmax(peak & (strength > 0.9 * best[:, None]), axis=1)
+        voiced = (best > 0.6) & (np.abs(frames).max(axis=1) > 0.1 * np.abs(clip).max())
+        found.append(16000 / lags[shortest[voiced]])
     return float(np.median(np.concatenate(found)))
 
 
@@ -72,7 +71,7 @@ def clips(emotion: str, speaker: str) -> list[str]:
 
 def expressive() -> list[str]:
     ranked = sorted(demo.SPEAKERS, key=lambda number: -demo.speaker(number)[1])
-    return ranked[:6]
+    return ranked[:4]
 
 
 def test_names_follow_ravdess() -> None:
@@ -80,7 +79,7 @@ def test_names_follow_ravdess() -> None:
     assert len(names) == len(set(names)) == 24 * 30
     by_emotion = [sum(name.split("-")[2] == code for name in names) for code in demo.EMOTIONS]
     assert by_emotion == [48] + [96] * 7
-    assert not any("-01-02-" in name[3:11] and name[6:8] == "01" for name in names)
+    assert not any(name.startswith("03-01-01-02") for name in names)
     assert {name[-2:] for name in names} == set(demo.SPEAKERS)
 
 
@@ -114,7 +113,7 @@ def test_files_are_16_khz_16_bit_mono(tmp_path: Path, three_clips: tuple[str, ..
 
 
 def test_clips_neither_clip_nor_vanish() -> None:
-    for name in demo.clip_names()[::37]:
+    for name in demo.clip_names()[::60]:
         peak = np.abs(demo.synthesise(name).astype(int)).max()
         assert 300 < peak < 32767
 
@@ -239,9 +238,9 @@ def test_speakers_differ_in_expressiveness() -> None:
 def test_jitter_is_the_mean_difference_of_neighbouring_periods(percent: float) -> None:
     who = voice.Speaker(pitch_hz=100.0, jitter_percent=percent, shimmer_db=0.05)
     flow, _ = voice._glottis(who, voice.Expression(), np.full(32000 * 10, 100.0), np.random.default_rng(0))
-    # The steepest moment is the glottis' closure; a parabola through it is finer than the samples.
-    steep = np.flatnonzero((flow[1:-1] < flow[:-2]) & (flow[1:-1] <= flow[2:]) & (flow[1:-1] < -0.5)) + 1
-    periods = np.diff(steep) / 32000
+    # The glottis closes where the flow falls fastest.
+    closures = np.flatnonzero((flow[1:-1] < flow[:-2]) & (flow[1:-1] <= flow[2:]) & (flow[1:-1] < -0.5)) + 1
+    periods = np.diff(closures) / 32000
     assert 100 * np.mean(np.abs(np.diff(periods))) / np.mean(periods) == pytest.approx(percent, rel=0.15)
 
 

@@ -120,7 +120,8 @@ def test_per_class_agrees_with_sklearn(seed: int) -> None:
     expected = reference.precision_recall_fscore_support(truth, probabilities.argmax(1), zero_division=0)
     for column, label in enumerate(ABC.labels):
         row = table[label]
-        assert [row[k] for k in ("precision", "recall", "f1", "support")] == pytest.approx([e[column] for e in expected])
+        found = [row[k] for k in ("precision", "recall", "f1", "support")]
+        assert found == pytest.approx([values[column] for values in expected])
         assert row["roc_auc"] == pytest.approx(reference.roc_auc_score(truth == column, probabilities[:, column]))
         area = reference.average_precision_score(truth == column, probabilities[:, column])
         assert row["average_precision"] == pytest.approx(area)
@@ -129,7 +130,8 @@ def test_per_class_agrees_with_sklearn(seed: int) -> None:
 def test_per_class_undefined_is_none() -> None:
     judged = metrics.judge(ABC, np.tile([0.7, 0.1, 0.1, 0.1], (3, 1)), np.eye(4)[[0, 0, 0]])
     table = metrics.per_class(judged, ABC.labels)
-    assert table["a"]["roc_auc"] is None and table["a"]["average_precision"] == 1.0
+    assert table["a"]["roc_auc"] is None
+    assert table["a"]["average_precision"] == 1.0
     assert table["b"] == {
         "precision": 0.0, "recall": 0.0, "f1": 0.0, "roc_auc": None, "average_precision": None, "support": 0
     }  # fmt: skip

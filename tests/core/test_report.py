@@ -74,7 +74,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_schema_is_the_documented_one() -> None:
     found = report()
     assert set(found) == SCHEMA_KEYS | EXTRA_KEYS
-    assert found["schema"] == 1 and found["n"] == 120 and found["labels"] == list(LABELS)
+    assert found["schema"] == 1
+    assert found["n"] == 120
+    assert found["labels"] == list(LABELS)
     assert set(found["metrics"]) == {"macro_f1", "micro_f1", "weighted_f1", "accuracy", "uar"}
     assert set(found["ci"]) == {"macro_f1", "accuracy", "uar", "level", "unit", "n_units"}
     assert (found["ci"]["level"], found["ci"]["unit"], found["ci"]["n_units"]) == (0.95, "speaker", 10)
@@ -90,7 +92,8 @@ def test_only_plain_values_and_no_nan() -> None:
     found = report(train_macro_f1=float("nan"), val_macro_f1=np.float32(0.5))
     assert {type(leaf) for leaf in leaves(found)} <= {str, int, float, bool, type(None)}
     assert not [leaf for leaf in leaves(found) if isinstance(leaf, float) and not math.isfinite(leaf)]
-    assert found["train_macro_f1"] is None and found["gap"] is None
+    assert found["train_macro_f1"] is None
+    assert found["gap"] is None
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
@@ -101,7 +104,8 @@ def test_scores_and_groups_agree_with_sklearn() -> None:
     assert found["ci"]["macro_f1"][0] < found["metrics"]["macro_f1"] < found["ci"]["macro_f1"][1]
     rows = np.array(given.groups) == "s3"
     group = found["by_group"]["speaker"]["s3"]
-    assert group["n"] == 12 and group["accuracy"] == pytest.approx((truth == chosen)[rows].mean())
+    assert group["n"] == 12
+    assert group["accuracy"] == pytest.approx((truth == chosen)[rows].mean())
     present = sorted(set(truth[rows]))
     expected = f1_score(truth[rows], chosen[rows], average="macro", labels=present, zero_division=0)
     assert group["macro_f1"] == pytest.approx(expected)
@@ -116,7 +120,9 @@ def test_without_groups_rows_are_the_unit() -> None:
     given = predictions()
     bare = Predictions(given.ids, given.logits, given.targets, ("",) * len(given))
     found = report(bare)
-    assert found["by_group"] == {} and found["ci"]["unit"] == "row" and found["ci"]["n_units"] == 120
+    assert found["by_group"] == {}
+    assert found["ci"]["unit"] == "row"
+    assert found["ci"]["n_units"] == 120
 
 
 def test_unlabelled_rows_are_left_out() -> None:
@@ -124,16 +130,16 @@ def test_unlabelled_rows_are_left_out() -> None:
     targets = given.targets.copy()
     targets[:12] = np.nan
     found = report(Predictions(given.ids, given.logits, targets, given.groups, given.meta))
-    assert found["n"] == 108 and "s0" not in found["by_group"]["speaker"] and found["ci"]["n_units"] == 9
+    assert found["n"] == 108
+    assert "s0" not in found["by_group"]["speaker"]
+    assert found["ci"]["n_units"] == 9
 
 
 def test_second_task_of_several() -> None:
     space = LabelSpace((Task("first", ("x", "y")), SPACE.primary))
     given, rest = predictions(), np.full((120, 2), np.nan, dtype=np.float32)
-    both = Predictions(
-        given.ids, np.hstack([rest * 0 + 1, given.logits]) * 1.0, np.hstack([rest, given.targets]), given.groups, given.meta
-    )
-    both.logits[:, :2] = 0.0
+    logits, targets = np.hstack([np.zeros_like(rest), given.logits]), np.hstack([rest, given.targets])
+    both = Predictions(given.ids, logits, targets, given.groups, given.meta)
     assert report(both, label_space=space) == report(given)
     with pytest.raises(DataError, match="none of the 120 items has a label for the task 'first'"):
         report(both, label_space=space, task=space.primary)
@@ -192,7 +198,8 @@ def test_attributes_with_too_many_values_are_left_out_aloud() -> None:
     given = predictions()
     given.meta["file"] = given.ids
     found = report(given)
-    assert "file" not in found["by_group"] and "no scores by file: it has 120 values, more than 50" in found["warnings"]
+    assert "file" not in found["by_group"]
+    assert "no scores by file: it has 120 values, more than 50" in found["warnings"]
 
 
 def test_reproduce_commands() -> None:
@@ -203,7 +210,7 @@ def test_reproduce_commands() -> None:
 
 
 def test_flat_items() -> None:
-    values = {"a": {"b": 1, "c": {}}, "d": [], "e": (1, 2), "f": None, "g": False, "h": ""}
+    values: dict[str, Any] = {"a": {"b": 1, "c": {}}, "d": [], "e": (1, 2), "f": None, "g": False, "h": ""}
     assert flat_items(values) == [
         ("a.b", "1"), ("d", "none"), ("e", "1, 2"), ("f", "none"), ("g", "False"), ("h", "none")
     ]  # fmt: skip
@@ -217,7 +224,9 @@ def test_figures_are_png_and_repeatable(pictures: dict[str, Path], tmp_path: Pat
         assert path.read_bytes() == pictures[path.stem].read_bytes()
 
 
-@pytest.mark.parametrize("stamps", [set(), {"synthetic demo data"}, {"LEAKY SPLIT"}, {"synthetic demo data", "LEAKY SPLIT"}])
+@pytest.mark.parametrize(
+    "stamps", [set(), {"synthetic demo data"}, {"LEAKY SPLIT"}, {"synthetic demo data", "LEAKY SPLIT"}]
+)
 def test_every_figure_carries_the_stamps(stamps: set[str]) -> None:
     found = report(synthetic="synthetic demo data" in stamps, leaky="LEAKY SPLIT" in stamps)
     drawn = [
@@ -278,7 +287,8 @@ def test_page_is_whole_and_self_contained(pictures: dict[str, Path]) -> None:
     assert all(len(image["alt"] or "") > 30 for image in images)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}
     assert not re.search(r"(src|href)=\"(?!data:)|@import|url\(", text)
-    assert "prefers-color-scheme: dark" in text and 'name="viewport"' in text
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
 
 
 def test_page_escapes_names_from_data() -> None:
@@ -300,4 +310,5 @@ def test_alt_text_escapes_names(pictures: dict[str, Path]) -> None:
 
 def test_unknown_figures_are_shown_too(pictures: dict[str, Path]) -> None:
     text = render_html(report(), {"reliability_diagram": pictures["roc"]}, {}, {})
-    assert "<h2>reliability diagram</h2>" in text and "Picture: reliability diagram." in text
+    assert "<h2>reliability diagram</h2>" in text
+    assert "Picture: reliability diagram." in text

@@ -58,7 +58,7 @@ def test_identical_groups_give_zero_width() -> None:
     truth, given = np.tile([0, 0, 1, 1], 6), np.tile([0, 1, 1, 1], 6)
     groups = [str(row // 4) for row in range(24)]
     point = f1_score(truth, given, average="macro")
-    assert bootstrap_macro_f1(truth, given, 2, groups) == (pytest.approx(point), pytest.approx(point))
+    assert bootstrap_macro_f1(truth, given, 2, groups) == pytest.approx((point, point))
 
 
 def test_perfect_predictions_give_one_to_one() -> None:
@@ -120,7 +120,8 @@ def test_agrees_with_scipy_on_independent_rows() -> None:
 def test_groups_widen_the_interval_of_correlated_rows() -> None:
     truth, given, groups = random_case(20, rows=40)
     by_group, by_row = (bootstrap_macro_f1(truth, given, 3, names) for names in (groups, [""] * len(truth)))
-    assert by_group and by_row
+    assert by_group
+    assert by_row
     assert by_group[1] - by_group[0] > 1.5 * (by_row[1] - by_row[0])
 
 
@@ -131,7 +132,8 @@ def test_every_metric_gets_an_interval_round_its_value() -> None:
     found = bootstrap(units)
     assert list(found) == list(METRICS)
     for name, ends in found.items():
-        assert ends and 0.0 <= ends[0] < METRICS[name](total) < ends[1] <= 1.0
+        assert ends
+        assert 0.0 <= ends[0] < METRICS[name](total) < ends[1] <= 1.0
 
 
 def test_blocks_do_not_change_the_draws(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,11 +153,16 @@ def test_tail_area() -> None:
 def test_widening_never_narrows() -> None:
     units = by_unit(*random_case(6)[:2], 3, random_case(6)[2])
     wide, plain = bootstrap(units)["macro_f1"], bootstrap(units, widen=False)["macro_f1"]
-    assert wide and plain and wide[0] <= plain[0] and plain[1] <= wide[1] and wide != plain
+    assert wide
+    assert plain
+    assert wide[0] <= plain[0]
+    assert plain[1] <= wide[1]
+    assert wide != plain
 
 
 def test_level_orders_the_widths() -> None:
     truth, given, groups = random_case(30)
     ends = [bootstrap_macro_f1(truth, given, 3, groups, level=level) for level in (0.5, 0.9, 0.99)]
     widths = [end[1] - end[0] for end in ends if end]
-    assert widths == sorted(widths) and len(set(widths)) == 3
+    assert widths == sorted(widths)
+    assert len(set(widths)) == 3

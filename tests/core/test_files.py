@@ -1,0 +1,106 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from samo_core.errors import DiskFull
+from samo_core.files import cache_root, replacing, write_json, write_text
+
+
+def test_write_and_replace(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder" / "a.txt"
+    write_text(target, "first ü")
+    write_text(target, "second")
+    assert target.read_text(encoding="utf-8") == "second"
+    assert [entry.name for entry in target.parent.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize("problem", [RuntimeError, KeyboardInterrupt])
+def test_an_exception_in_the_middle_keeps_the_old_file(tmp_path: Path, problem: type[BaseException]) -> None:
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+
+    def half_written() -> None:
+        with replacing(target) as temporary:
+            temporary.write_text("half of it")
+            raise problem
+
+    with pytest.raises(problem):
+        half_written()
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_the_temporary_file_lies_beside_the_target_with_its_suffix(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.npz") as temporary:
+        assert temporary.parent == tmp_path
+        assert temporary.suffix == ".npz"  # numpy appends .npz to other names
+        assert temporary.name.startswith(".")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+
+    def full(handle: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFull, match=r"no space left while writing .*a\.txt"):
+        write_text(target, "new")
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_full_disk_already_at_the_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> tuple[int, str]:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.mkstemp", full)
+    with pytest.raises(DiskFull):
+        write_text(tmp_path / "a.txt", "new")
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"Not a directory|File exists"):
+        write_text(tmp_path / "file" / "a.txt", "new")
+
+
+def test_readable_by_those_the_umask_allows(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a.txt", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_json_without_nan(tmp_path: Path) -> None:
+    target = tmp_path / "a.json"
+    write_json(target, {"ü": [1, 0.5, None]})
+    assert json.loads(target.read_text(encoding="utf-8")) == {"ü": [1, 0.5, None]}
+    assert "ü" in target.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(target, {"x": float("nan")})
+    assert json.loads(target.read_text(encoding="utf-8")) == {"ü": [1, 0.5, None]}
+
+
+def test_file_names_that_are_not_utf8(tmp_path: Path) -> None:
+    name = os.fsdecode(b"f\xfcnf.wav")
+    write_json(tmp_path / "a.json", [name])
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == [name]
+
+
+def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SAMO_CACHE", str(tmp_path))
+    assert cache_root() == tmp_path
+    monkeypatch.delenv("SAMO_CACHE")
+    assert cache_root().name == "samo"

@@ -1,0 +1,216 @@
+"""Judging a run: on its own corpus only if the data are the same, elsewhere only with labels it knows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+from samo_core.data.manifest import Manifest
+from samo_core.errors import DataError, LeakError, RunError, SettingsError
+from samo_core.evaluation.metrics import selection_score
+from samo_core.evaluation.predictions import Predictions
+from samo_core.experiments import judge
+from samo_core.experiments.experiment import train_run
+from samo_core.experiments.judge import judge_elsewhere, judge_run, relabel
+from samo_core.experiments.run import Run, create_run
+from samo_core.tasks import LabelSpace, Task
+
+SETTINGS: dict[str, Any] = {"epochs": 12, "batch_size": 8, "lr": 0.05, "patience": 0}
+FOREIGN = LabelSpace((Task("feeling", ("anger", "joy", "sad", "boredom")),))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    run = create_run(tmp_path_factory.mktemp("artifacts"), "mine", "tiny")
+    train_run(run, tiny.frontend(**SETTINGS), tiny.RUNTIME, tiny.Silent())
+    return run
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds, and test_report sees to it."""
+    monkeypatch.setattr(judge, "save_figures", lambda *_: [])
+
+
+@pytest.fixture
+def run(trained: Run, tmp_path: Path) -> Run:
+    """A copy that may be written into."""
+    shutil.copytree(trained.folder, tmp_path / "runs" / "mine")
+    return Run(tmp_path / "runs" / "mine")
+
+
+def foreign(labels: Mapping[str, str], n: int = 24) -> tiny.TinyFrontend:
+    """The same voices in another corpus, whose classes have other names; ``labels`` maps ours to theirs."""
+    front = tiny.frontend(**SETTINGS)
+    items = tuple(
+        replace(item, labels={"feeling": (labels[item.labels["emotion"][0]],)}, content=f"other{item.id}")
+        for item in front.manifest.items[:n]
+    )
+    front.manifest = Manifest("other", FOREIGN, items, Path("/other"), synthetic=True)
+    return front
+
+
+THEIRS = {"angry": "anger", "happy": "joy", "sad": "sad"}
+MAPPING = {"anger": "angry", "joy": "happy", "boredom": "-"}
+
+
+def test_judging_the_test_part(run: Run) -> None:
+    front = tiny.frontend(**SETTINGS)
+    report = judge_run(run, front, "test", tiny.RUNTIME)
+    split = run.split
+    assert report == json.loads(run.path("report.json").read_text())
+    assert (report["run"], report["dataset"], report["split"], report["split_rule"]) == (
+        "mine",
+        "tiny",
+        "test",
+        "speaker",
+    )
+    assert (report["n"], report["leaky"], report["synthetic"]) == (len(split.test), False, False)
+    assert report["labels"] == ["angry", "happy", "sad"]
+    assert report["val_macro_f1"] == pytest.approx(max(row["val_macro_f1"] for row in run.history))
+    said = Predictions.load(run.path("predictions.test.npz"))
+    assert said.ids == split.test
+    space = front.manifest.label_space
+    assert report["metrics"]["macro_f1"] == pytest.approx(selection_score(space, said.logits, said.targets))
+    np.testing.assert_array_equal(said.targets, front.manifest.targets[front.manifest.rows(split.test)])
+    assert set(said.groups) == {name for name in said.groups if name.startswith("s")}
+    assert set(said.meta) == {"gender"}
+    assert list(run.path("figures").glob("*.png"))
+    for name in ("report.html", "MODEL_CARD.md", "predictions.train.npz", "predictions.val.npz"):
+        assert run.path(name).stat().st_size > 0
+    assert run.status == "evaluated"
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_judging_another_part_leaves_the_report_alone(run: Run) -> None:
+    report = judge_run(run, tiny.frontend(**SETTINGS), "val", tiny.RUNTIME)
+    assert report["split"] == "val"
+    assert report["n"] == len(run.split.val)
+    assert run.path("report.val.json").exists()
+    assert not run.path("report.json").exists()
+    assert not run.path("predictions.test.npz").exists()
+    assert run.status == "trained"
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_leaky_run_is_stamped(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "leaky", "tiny")
+    front = tiny.frontend(**{**SETTINGS, "epochs": 1}, split="random")
+    train_run(run, front, tiny.RUNTIME, tiny.Silent())
+    report = judge_run(run, front, "test", tiny.RUNTIME)
+    assert report["leaky"] is True
+    assert any("leak: speaker s0 is in more than one part: clip" in line for line in report["warnings"])
+
+
+def test_other_data_are_refused(run: Run) -> None:
+    front = tiny.frontend(**SETTINGS)
+    front.manifest = replace(front.manifest, items=front.manifest.items[:-1])
+    with pytest.raises(RunError, match="the data differ from those run 'mine' was trained on"):
+        judge_run(run, front, "test", tiny.RUNTIME)
+    assert not run.path("predictions.test.npz").exists()
+
+
+def test_a_split_that_was_tampered_with_is_refused(run: Run) -> None:
+    split = run.split
+    replace(split, train=(*split.train, split.test[0])).save(run.path("split.json"))
+    with pytest.raises(LeakError, match="the speaker split leaks"):
+        judge_run(run, tiny.frontend(**SETTINGS), "test", tiny.RUNTIME)
+
+
+def test_relabel() -> None:
+    own = tiny.frontend().manifest.label_space
+    front = foreign({"angry": "anger", "happy": "boredom", "sad": "sad"})
+    mapped = relabel(front.manifest, own, {"anger": "happy", "joy": "-", "boredom": "-"})
+    assert mapped.label_space == own
+    assert (mapped.dataset, mapped.synthetic) == ("other", True)
+    before = [item.labels["feeling"][0] for item in front.manifest.items]
+    after = [item.labels.get("emotion", ("-",))[0] for item in mapped.items]
+    assert after == [{"anger": "happy", "boredom": "-", "sad": "sad"}[label] for label in before]
+    assert all(item.labels == {} for item, label in zip(mapped.items, after, strict=True) if label == "-")
+    assert mapped.targets.shape == (24, 3)
+
+
+def test_relabel_merges_labels_of_one_item() -> None:
+    space = LabelSpace((Task("tags", ("a", "b"), multi_label=True),))
+    manifest = Manifest("m", space, (replace(tiny.corpus()[0].items[0], labels={"tags": ("a", "b")}),), Path("/x"))
+    assert relabel(manifest, tiny.corpus()[0].label_space, {"a": "sad", "b": "sad"}).items[0].labels == {
+        "emotion": ("sad",)
+    }
+
+
+@pytest.mark.parametrize(
+    ("mapping", "kind", "message", "hint"),
+    [
+        (
+            {**MAPPING, "angre": "angry"},
+            SettingsError,
+            "--label-map: the corpus has no class 'angre'",
+            "did you mean 'anger'? valid: anger, joy, sad, boredom",
+        ),
+        (
+            {**MAPPING, "joy": "hapy"},
+            SettingsError,
+            "--label-map: the run has no class 'hapy'",
+            "did you mean 'happy'? valid: angry, happy, sad, -",
+        ),
+        (
+            {"joy": "happy"},
+            DataError,
+            "the run does not know these classes of the corpus: anger, boredom",
+            "map them, for example --label-map anger=angry, or leave them out with anger=-",
+        ),
+    ],
+)
+def test_relabel_errors(mapping: dict[str, str], kind: type[Exception], message: str, hint: str) -> None:
+    with pytest.raises(kind) as caught:
+        relabel(foreign(THEIRS).manifest, tiny.corpus()[0].label_space, mapping)
+    assert (caught.value.message, caught.value.hint) == (message, hint)  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_judging_elsewhere(run: Run) -> None:
+    front = foreign(THEIRS)
+    front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
+    report = judge_elsewhere(run, front, MAPPING, tiny.RUNTIME)
+    assert report == json.loads(run.path("report.other.json").read_text())
+    assert (report["dataset"], report["split"], report["n"]) == ("other", "all", 24)
+    assert report["label_map"] == MAPPING
+    assert report["synthetic"] is True
+    assert report["metrics"]["macro_f1"] > 0.6
+    assert not run.path("report.json").exists()
+
+
+def test_judging_elsewhere_on_what_was_trained_on(run: Run) -> None:
+    front = foreign(THEIRS)
+    front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
+    seen = run.manifest.items[run.manifest.row_of[run.split.val[0]]]
+    items = (*front.manifest.items[:-1], replace(front.manifest.items[-1], content=seen.content))
+    front.manifest = replace(front.manifest, items=items)
+    with pytest.raises(LeakError, match=r"recordings the run was trained on are in this corpus: clip023\.wav"):
+        judge_elsewhere(run, front, MAPPING, tiny.RUNTIME)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_items_that_were_never_hashed_are_no_copies_of_each_other(run: Run) -> None:
+    trained = run.manifest
+    replace(trained, items=tuple(replace(item, content="") for item in trained.items)).save(run.path("manifest.jsonl"))
+    front = foreign(THEIRS)
+    bare = tuple(replace(item, content="") for item in front.manifest.items)
+    front.manifest = relabel(replace(front.manifest, items=bare), trained.label_space, MAPPING)
+    assert judge_elsewhere(run, front, MAPPING, tiny.RUNTIME)["n"] == 24
+
+
+def test_a_mapping_that_leaves_nothing(run: Run) -> None:
+    front = foreign(THEIRS)
+    nothing = dict.fromkeys(FOREIGN.primary.labels, "-")
+    front.manifest = relabel(front.manifest, run.manifest.label_space, nothing)
+    with pytest.raises(DataError, match="no item of the corpus is left to judge on"):
+        judge_elsewhere(run, front, nothing, tiny.RUNTIME)

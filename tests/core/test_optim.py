@@ -1,0 +1,172 @@
+"""Groups of AdamW, schedules, gradient centralisation and the moving average, worked out by hand."""
+
+from __future__ import annotations
+
+import math
+import typing
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from samo_core.config import OptimSettings
+from samo_core.training.optim import SCHEDULES, Ema, centralise_gradients, learning_rate, make_optimizer
+
+
+def rates(total: int, **settings: Any) -> list[float]:
+    given = OptimSettings(lr=1.0, **settings)
+    return [learning_rate(step, total, given) for step in range(total)]
+
+
+QUARTERS = [0.5 * (1 + math.cos(math.pi * share)) for share in (0, 0.25, 0.5, 0.75)]
+
+
+def test_the_table_holds_what_the_setting_allows() -> None:
+    annotation = OptimSettings.model_fields["schedule"].annotation
+    assert set(SCHEDULES) == set(typing.get_args(annotation))
+
+
+def test_constant() -> None:
+    assert rates(4, schedule="constant", warmup_ratio=0.0) == [1.0] * 4
+
+
+def test_cosine_by_hand() -> None:
+    assert rates(4, warmup_ratio=0.0) == pytest.approx(QUARTERS)
+    assert rates(4, warmup_ratio=0.0) == pytest.approx([1.0, 0.8535534, 0.5, 0.1464466])
+    assert rates(4, warmup_ratio=0.0, lr_min=0.2) == pytest.approx([0.2 + 0.8 * share for share in QUARTERS])
+
+
+def test_warm_up() -> None:
+    assert rates(8, warmup_ratio=0.5) == pytest.approx([0.25, 0.5, 0.75, 1.0, *QUARTERS])
+    assert rates(6, warmup_ratio=1 / 3, schedule="constant") == pytest.approx([0.5, 1, 1, 1, 1, 1])
+    assert rates(1, warmup_ratio=0.1) == [1.0]
+    assert rates(1, warmup_ratio=0.9) == [1.0]
+
+
+def test_restarts() -> None:
+    again = {"schedule": "cosine-restarts", "warmup_ratio": 0.0}
+    assert rates(8, **again, num_cycles=2) == pytest.approx(QUARTERS * 2)
+    assert rates(8, **again, num_cycles=1) == pytest.approx(rates(8, warmup_ratio=0.0))
+    assert rates(10, schedule="cosine-restarts", warmup_ratio=0.2, num_cycles=2) == pytest.approx(
+        [0.5, 1.0, *QUARTERS * 2]
+    )
+
+
+@pytest.mark.parametrize("cycles", range(1, 101))
+def test_every_restart_falls_on_its_step(cycles: int) -> None:
+    """Quotients are not exact: 1 / 49 * 49 lies below 1, where the rate is that of a cycle's end."""
+    again = rates(2 * cycles, schedule="cosine-restarts", warmup_ratio=0.0, num_cycles=cycles)
+    assert again == pytest.approx([1.0, 0.5] * cycles)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("total", [1, 2, 3, 10, 97])
+def test_every_schedule(name: str, total: int) -> None:
+    floor = 0.0 if name == "constant" else 0.1
+    found = rates(total, schedule=name, lr_min=floor)
+    assert all(0.0 < rate <= 1.0 for rate in found)
+    n_warm = round(0.1 * total)
+    after = found[n_warm:]
+    assert after[0] == 1.0
+    assert all(rate >= floor for rate in after)
+    if name != "cosine-restarts":
+        assert sorted(after, reverse=True) == after
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3)
+        self.norm = nn.BatchNorm2d(2)
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+        self.head = nn.Linear(2, 3)
+
+
+def test_weight_decay_of_matrices_and_filters_only() -> None:
+    net = Net()
+    optimizer = make_optimizer(net, OptimSettings(lr=0.1, weight_decay=0.5))
+    decayed, free = optimizer.param_groups
+    assert decayed["weight_decay"] == 0.5
+    assert free["weight_decay"] == 0.0
+    assert [id(p) for p in decayed["params"]] == [id(net.conv.weight), id(net.head.weight)]
+    assert [id(p) for p in free["params"]] == [
+        id(net.conv.bias),
+        id(net.norm.weight),
+        id(net.norm.bias),
+        id(net.head.bias),
+    ]
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    # Without a gradient only the decay acts: weight * (1 - lr * decay).
+    torch.testing.assert_close(net.head.weight, before["head.weight"] * 0.95)
+    torch.testing.assert_close(net.conv.weight, before["conv.weight"] * 0.95)
+    for name in ("conv.bias", "norm.weight", "norm.bias", "head.bias", "frozen.weight"):
+        assert torch.equal(dict(net.named_parameters())[name], before[name])
+
+
+def test_a_model_of_matrices_alone() -> None:
+    optimizer = make_optimizer(nn.Linear(2, 2, bias=False), OptimSettings())
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01]
+
+
+def test_gradient_centralisation_by_hand() -> None:
+    net = Net()
+    net.head.weight.grad = torch.tensor([[1.0, 3.0], [4.0, 4.0], [-2.0, 0.0]])
+    net.head.bias.grad = torch.tensor([1.0, 2.0, 3.0])
+    net.conv.weight.grad = torch.arange(18.0).view(2, 1, 3, 3)
+    centralise_gradients(net.parameters())
+    assert net.head.weight.grad.tolist() == [[-1, 1], [0, 0], [-1, 1]]
+    assert net.head.bias.grad.tolist() == [1, 2, 3]
+    assert net.conv.weight.grad[0].flatten().tolist() == list(range(-4, 5))
+    assert net.conv.weight.grad[1].flatten().tolist() == list(range(-4, 5))
+    assert net.norm.weight.grad is None
+
+
+def one_weight(value: float) -> nn.Module:
+    net = nn.Linear(1, 1, bias=False)
+    net.register_buffer("count", torch.tensor(0))
+    with torch.no_grad():
+        net.weight.fill_(value)
+    return net
+
+
+def test_moving_average_by_hand() -> None:
+    net = one_weight(11.0)
+    ema = Ema(net, 0.25)
+    # (1 + n) / (10 + n): 2/11, 3/12 = decay, and no more from there.
+    for value, expected in ((0.0, 2.0), (8.0, 6.5), (6.5, 6.5), (10.5, 9.5)):
+        with torch.no_grad():
+            net.get_parameter("weight").fill_(value)
+        net.get_buffer("count").add_(1)
+        ema.update(net)
+        assert ema.average["weight"].item() == pytest.approx(expected)
+    assert ema.average["count"].item() == 4
+    assert ema.average["count"].dtype == torch.int64
+    assert net.get_parameter("weight").item() == 10.5
+
+
+def test_moving_average_goes_on_from_its_state() -> None:
+    net = one_weight(11.0)
+    ema = Ema(net, 0.9)
+    ema.update(one_weight(0.0))
+    again = Ema(one_weight(5.0), 0.9)
+    again.load_state_dict(ema.state_dict())
+    for one in (ema, again):
+        one.update(one_weight(3.0))
+    assert torch.equal(ema.average["weight"], again.average["weight"])
+    assert again.n_updates == 2
+    # And is a copy, not a second name of the same numbers.
+    again.update(one_weight(100.0))
+    assert not torch.equal(ema.average["weight"], again.average["weight"])
+
+
+def test_moving_average_holds_batch_norm_statistics() -> None:
+    net = Net().train()
+    ema = Ema(net, 0.5)
+    net.norm(torch.full((4, 2, 1, 1), 10.0))
+    ema.update(net)
+    assert ema.average["norm.running_mean"].tolist() == pytest.approx([9 / 11, 9 / 11])
+    assert ema.average["norm.num_batches_tracked"].item() == 1

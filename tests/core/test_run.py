@@ -1,0 +1,215 @@
+"""Run folders: named once, locked while in use, found again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from samo_core.errors import RunError, SettingsError
+from samo_core.experiments.run import (
+    Run,
+    artifacts_root,
+    create_run,
+    find_run,
+    list_runs,
+    mark_trained,
+    point_latest,
+    write_history,
+)
+
+HOLD = """
+import fcntl, os, sys
+lock = open(sys.argv[1], "a+")
+fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+lock.truncate(0)
+lock.write(str(os.getpid()))
+lock.flush()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held_elsewhere(run: Run) -> Iterator[int]:
+    """Another process holds the run; gives its number."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.path(".lock"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout is not None
+    try:
+        assert other.stdout.readline() == "held\n"
+        yield other.pid
+    finally:
+        other.kill()
+        other.communicate()
+
+
+def begun(artifacts: Path, name: str, time: int = 0) -> Run:
+    run = Run(artifacts / "runs" / name)
+    run.folder.mkdir(parents=True)
+    run.path("config.json").write_text('{"modality": "tiny", "lr": 0.1}')
+    os.utime(run.path("config.json"), (time, time))
+    return run
+
+
+def test_artifacts_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SAMO_ARTIFACTS", raising=False)
+    assert artifacts_root() == Path("artifacts")
+    monkeypatch.setenv("SAMO_ARTIFACTS", "/from/env")
+    assert artifacts_root() == Path("/from/env")
+    assert artifacts_root("/given") == Path("/given")
+    assert artifacts_root("~/x") == Path.home() / "x"
+
+
+def test_names_are_counted_up(tmp_path: Path) -> None:
+    assert create_run(tmp_path, "", "demo-cnn").name == "demo-cnn-001"
+    assert not (tmp_path / "runs").exists()
+    begun(tmp_path, "demo-cnn-001")
+    begun(tmp_path, "demo-cnn-003")
+    assert create_run(tmp_path, "", "demo-cnn").name == "demo-cnn-002"
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "-flag", "with space", "a" * 129, "ü"])
+def test_names_that_are_none(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingsError, match="use letters, digits and"):
+        create_run(tmp_path, name, "x")
+
+
+def test_a_name_taken_is_refused(tmp_path: Path) -> None:
+    run = begun(tmp_path, "mine")
+    with pytest.raises(RunError, match="a run named 'mine' exists in") as caught:
+        create_run(tmp_path, "mine", "x")
+    assert caught.value.hint == "choose another --name, go on with --resume mine, or replace it with --overwrite"
+    assert run.path("config.json").exists()
+
+
+def test_a_folder_that_was_only_locked_is_free(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "mine", "x")
+    with run.locked():
+        pass
+    assert run.status == "empty"
+    assert create_run(tmp_path, "mine", "x") == run
+
+
+def test_overwrite_empties_the_folder(tmp_path: Path) -> None:
+    run = begun(tmp_path, "mine")
+    (run.path("figures") / "deep").mkdir(parents=True)
+    (run.path("figures") / "deep" / "a.png").write_text("")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("")
+    run.path("link").symlink_to(outside)
+    assert create_run(tmp_path, "mine", "x", overwrite=True) == run
+    assert [entry.name for entry in run.folder.iterdir()] == [".lock"]
+    assert (outside / "precious").exists()
+    assert create_run(tmp_path, "new", "x", overwrite=True).name == "new"
+
+
+def test_a_run_held_by_another_process(tmp_path: Path) -> None:
+    run = begun(tmp_path, "mine")
+    assert run.status == "stopped"
+    with held_elsewhere(run) as number:
+        assert run.is_busy()
+        assert run.status == "running"
+        message = f"run 'mine' is being written by process {number}"
+        with pytest.raises(RunError, match=message), run.locked():
+            pass
+        for overwrite in (False, True):
+            with pytest.raises(RunError, match=message):
+                create_run(tmp_path, "mine", "x", overwrite=overwrite)
+        assert run.path("config.json").exists()
+    # The lock fell with the process, though it was killed.
+    assert not run.is_busy()
+    assert run.status == "stopped"
+    with run.locked():
+        assert run.path(".lock").read_text() == str(os.getpid())
+        assert run.status == "running"
+    assert not run.is_busy()
+
+
+def test_the_lock_falls_with_an_exception(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "mine", "x")
+
+    def fail() -> None:
+        with run.locked():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert not run.is_busy()
+
+
+def test_status(tmp_path: Path) -> None:
+    run = Run(tmp_path / "runs" / "mine")
+    assert run.status == "empty"
+    begun(tmp_path, "mine")
+    assert run.status == "stopped"
+    mark_trained(run, {"epochs": 3})
+    assert run.status == "trained"
+    run.path("report.json").write_text("{}")
+    assert run.status == "evaluated"
+
+
+def test_find_by_name_by_folder_and_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = begun(tmp_path, "first", 1), begun(tmp_path, "second", 2)
+    assert find_run(tmp_path, "first") == first
+    assert find_run(tmp_path / "elsewhere", str(second.folder)) == second
+    monkeypatch.chdir(tmp_path / "runs")
+    assert find_run(tmp_path / "elsewhere", "second") == second
+    point_latest(tmp_path, first)
+    point_latest(tmp_path, second)
+    assert find_run(tmp_path) == second
+    assert os.readlink(tmp_path / "latest") == "runs/second"
+    assert [run.name for run in list_runs(tmp_path)] == ["first", "second"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["latest", "runs"]
+
+
+def test_artifacts_may_be_moved(tmp_path: Path) -> None:
+    run = begun(tmp_path / "here", "mine")
+    point_latest(tmp_path / "here", run)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert find_run(tmp_path / "there").folder == (tmp_path / "there" / "runs" / "mine").resolve()
+
+
+def test_a_run_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"there is no run in .* yet"):
+        find_run(tmp_path)
+    with pytest.raises(RunError, match="there is no run 'x'") as caught:
+        find_run(tmp_path, "x")
+    assert caught.value.hint == "no run was trained yet"
+    begun(tmp_path, "demo-emotion-001", 1)
+    run = begun(tmp_path, "ravdess-emotion-001", 2)
+    with pytest.raises(RunError, match="there is no run 'ravdess-emotion-01'") as caught:
+        find_run(tmp_path, "ravdess-emotion-01")
+    assert caught.value.hint == "did you mean 'ravdess-emotion-001'? runs: demo-emotion-001, ravdess-emotion-001"
+    point_latest(tmp_path, run)
+    create_run(tmp_path, run.name, "x", overwrite=True)
+    run.path(".lock").unlink()
+    run.folder.rmdir()
+    with pytest.raises(RunError, match=r"there is no run in .* yet"):
+        find_run(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])
+def test_a_damaged_config(tmp_path: Path, text: str) -> None:
+    run = begun(tmp_path, "mine")
+    assert run.settings == {"modality": "tiny", "lr": 0.1}
+    run.path("config.json").write_text(text)
+    with pytest.raises(RunError, match=r"mine is not a run: cannot read config\.json"):
+        _ = Run(run.folder).settings
+
+
+def test_history_is_written_whole(tmp_path: Path) -> None:
+    run = begun(tmp_path, "mine")
+    assert run.history == []
+    assert run.environment == {}
+    write_history(run, [{"epoch": 1}, {"epoch": 2, "val_loss": 0.5}])
+    write_history(run, [{"epoch": 1}])
+    assert run.history == [{"epoch": 1}]

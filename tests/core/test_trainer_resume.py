@@ -1,0 +1,100 @@
+"""A training that is repeated or stopped and resumed gives the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from tiny import BOTH, QUICK, RICH, Recorder, begin, same, train
+
+from samo_core.training.runtime import Runtime
+from samo_core.training.trainer import TrainState, fit, new_state
+
+
+@pytest.mark.parametrize("settings", [QUICK, RICH])
+def test_training_twice_gives_the_same_bits(settings: dict[str, Any]) -> None:
+    one = train(BOTH, **settings)
+    torch.rand(5)
+    np.random.seed(3)
+    other = train(BOTH, **settings)
+    assert same(one.model.state_dict(), other.model.state_dict())
+    assert same(one.judged(), other.judged())
+    strip = [[{k: v for k, v in row.items() if k != "seconds"} for row in state.history] for state in (one, other)]
+    assert strip[0] == strip[1]
+
+
+def saved(state: TrainState) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(state.state_dict(), buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        QUICK,
+        {**QUICK, "ema_decay": 0.9},
+        {**QUICK, "grad_accum": 3},
+        {**QUICK, "balanced_sampler": True},
+        {**QUICK, "hidden": 8, "dropout": 0.5},
+        {**QUICK, "schedule": "cosine-restarts", "mixup_alpha": 0.3},
+        RICH,
+    ],
+    ids=["plain", "ema", "accumulation", "balanced", "dropout", "restarts+mixup", "rich"],
+)
+@pytest.mark.parametrize("step", [0, 1])
+def test_a_stopped_training_goes_on_bit_for_bit(settings: dict[str, Any], step: int) -> None:
+    """Stopped in the middle of the third epoch: what the second epoch's end left is enough."""
+    whole = train(**settings)
+    front = tiny.frontend(**settings)
+    state, plan = begin(front)
+    kept: list[bytes] = []
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            state,
+            front,
+            plan,
+            tiny.RUNTIME,
+            Recorder(lambda epoch, number: (epoch, number) == (2, 1 + step * (plan.steps_per_epoch - 1))),
+            lambda state, improved: kept.append(saved(state)),
+        )
+    assert len(kept) == 2
+    torch.manual_seed(99)
+    again = new_state(front.new_model(), plan, tiny.RUNTIME)
+    again.load_state_dict(torch.load(io.BytesIO(kept[-1]), weights_only=True))
+    assert again.epoch == 2
+    fit(again, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
+    assert same(whole.model.state_dict(), again.model.state_dict())
+    assert same(whole.judged(), again.judged())
+    assert (whole.best_epoch, whole.best_score, whole.best_loss) == (
+        again.best_epoch,
+        again.best_score,
+        again.best_loss,
+    )
+    assert [row["train_loss"] for row in whole.history] == [row["train_loss"] for row in again.history]
+
+
+def test_loading_a_finished_state_trains_no_more() -> None:
+    state = train(**QUICK)
+    front = tiny.frontend(**QUICK)
+    again, plan = begin(front)
+    again.load_state_dict(torch.load(io.BytesIO(saved(state)), weights_only=True))
+    assert again.finished(plan.train)
+    fit(again, front, plan, tiny.RUNTIME, Recorder(lambda epoch, step: True), lambda state, improved: None)
+    assert same(state.model.state_dict(), again.model.state_dict())
+
+
+def test_a_state_goes_on_in_another_precision() -> None:
+    """From a machine without loss scaling to one with it, and back."""
+    front = tiny.frontend(**QUICK)
+    scaled = Runtime(torch.device("cpu"), "fp16", channels_last=False, threads=1)
+    for before, after in ((tiny.RUNTIME, scaled), (scaled, tiny.RUNTIME)):
+        state, _ = begin(front, before)
+        state.epoch = 2
+        again, _ = begin(front, after)
+        again.load_state_dict(state.state_dict())
+        assert again.epoch == 2
