@@ -1,6 +1,6 @@
 """Whether ``--precision auto`` is never slower than float32 in torch's own layout: interleaved training steps.
 
-    python benchmarks/precision.py --steps 12
+python benchmarks/precision.py --steps 12
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def main() -> None:
     inputs = torch.randn(args.batch_size, 1, args.n_mels, args.frames)
     targets = torch.randint(0, 8, (args.batch_size,))
     for model in MODELS:
-        steps = {name: make_step(model, runtime, inputs, targets) for name, runtime in (("float32", plain), ("auto", auto))}
+        steps = {
+            name: make_step(model, runtime, inputs, targets) for name, runtime in (("float32", plain), ("auto", auto))
+        }
         times: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(args.steps + 2):
             for name, step in steps.items():

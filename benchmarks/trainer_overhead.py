@@ -1,6 +1,6 @@
 """What the trainer costs over a bare PyTorch loop: same model, batches and precision, steps interleaved in one process.
 
-    python benchmarks/trainer_overhead.py --model small-cnn --steps 30
+python benchmarks/trainer_overhead.py --model small-cnn --steps 30
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def _open(path: Path) -> tuple[soundfile.SoundFile, AudioInfo]:
     """Open a file whose header is in order; ``frames`` is -1 if the header does not state them."""
     warnings = _check_container(path)
     try:
-        sound = soundfile.SoundFile(path)
+        sound = soundfile.SoundFile(os.fsencode(path))
     except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
         raise _not_audio(path) from error
     # soundfile seeks after every block of a seekable file: inexact in MP3, an error at the end of some FLAC.

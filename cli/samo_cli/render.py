@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import (
@@ -186,13 +186,13 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
     """The report as tables."""
     from samo_core.evaluation.report import stamps
 
-    part = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
-    title = f"{report['run']} on {report['dataset']}, {part}: {report['n']} items"
+    judged = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
+    title = f"{report['run']} on {report['dataset']}, {judged}: {report['n']} items"
     out.print(f"\n[bold]{escape(title)}[/bold] [dim](split: {escape(report['split_rule'])})[/dim]", soft_wrap=True)
     for mark in stamps(report):
         out.print(f"[bold yellow]{mark}[/bold yellow]")
-    for table in (_metrics(report), _per_class(report), _confusion(report)):
-        out.print(table)
+    for part in (_metrics(report), _per_class(report), _confusion(report)):
+        out.print(part)
         out.print()
     for group, rows in report["by_group"].items():
         values = ", ".join(f"{name} {_number(row['macro_f1'], 2)}" for name, row in rows.items())
@@ -264,17 +264,14 @@ def _progress(*columns: Any, transient: bool = False) -> Progress:
     return Progress(*columns, console=err, transient=transient, disable=not err.is_terminal)
 
 
-def _table(title: str = "") -> Table:
+def _table() -> Table:
     """Few lines, so that eight classes fit on 80 columns."""
-    return Table(
-        title=escape(title) or None,
-        title_justify="left",
-        title_style="bold",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _titled(title: str, table: Table) -> Group:
+    """A title that may be wider than its table."""
+    return Group(Text(title, style="bold"), table)
 
 
 def _metrics(report: Mapping[str, Any]) -> Table:
@@ -299,18 +296,18 @@ def _metrics(report: Mapping[str, Any]) -> Table:
     return table
 
 
-def _per_class(report: Mapping[str, Any]) -> Table:
-    table = _table("per class")
+def _per_class(report: Mapping[str, Any]) -> Group:
+    table = _table()
     table.add_column("class")
     for head in ("precision", "recall", "F1", "ROC-AUC", "AP", "support"):
         table.add_column(head, justify="right")
     for label, row in report["per_class"].items():
         cells = [row[key] for key in ("precision", "recall", "f1", "roc_auc", "average_precision")]
         table.add_row(escape(label), *map(_number, cells), str(row["support"]))
-    return table
+    return _titled("per class", table)
 
 
-def _confusion(report: Mapping[str, Any]) -> Table:
+def _confusion(report: Mapping[str, Any]) -> Group:
     """The matrix where it fits, else the pairs that are most often confused."""
     rows = [
         (label, *(str(count or ("0" if place == row else "·")) for place, count in enumerate(counts)))
@@ -319,12 +316,12 @@ def _confusion(report: Mapping[str, Any]) -> Table:
     heads = _fitting(("", *report["labels"]), rows, out.width)
     if heads:
         return _counts("confusion (rows: truth, columns: said)", heads, rows, diagonal=True)
-    table = _table("most often confused (the whole matrix is among the pictures)")
+    table = _table()
     for head in ("truth", "said", "times", "of that class"):
         table.add_column(head)
     for pair in report["most_confused"][:10]:
         table.add_row(escape(pair["true"]), escape(pair["predicted"]), str(pair["count"]), f"{pair['share']:.0%}")
-    return table
+    return _titled("most often confused (the whole matrix is among the pictures)", table)
 
 
 def _counts(
@@ -334,8 +331,8 @@ def _counts(
     total: Sequence[str] = (),
     *,
     diagonal: bool = False,
-) -> Table:
-    table = _table(title)
+) -> Group:
+    table = _table()
     for place, head in enumerate(heads):
         table.add_column(escape(head), justify="right" if place else "left", no_wrap=True)
     for number, row in enumerate(rows, start=1):
@@ -344,7 +341,7 @@ def _counts(
     if total:
         table.add_section()
         table.add_row(*map(escape, total), style="bold")
-    return table
+    return _titled(title, table)
 
 
 def _fitting(heads: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[str] | None:

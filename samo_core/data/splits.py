@@ -260,7 +260,7 @@ def _stratum(item: Item) -> str:
 
 
 def _rank(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    return hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest()
 
 
 def _shared_groups(parts: dict[str, list[Item]]) -> list[str]:

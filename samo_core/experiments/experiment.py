@@ -145,6 +145,8 @@ def _train(
             hint=f"go on with: samo train --resume {run.name}",
             exit_status=143 if isinstance(stop, _Terminated) else 130,
         ) from None
+    # Judged while it was still training: such a report may speak of an earlier best epoch.
+    run.path("report.json").unlink(missing_ok=True)
     mark_trained(
         run,
         {

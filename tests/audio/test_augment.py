@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_audio as tiny
 import torch
 from pydantic import ValidationError
 from torch import Tensor

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_audio as tiny
 import torch
 from torch import Tensor
 
@@ -144,6 +144,14 @@ def test_crops_begin_anywhere_in_the_clip(clips: AudioFrontend) -> None:
     assert 0 <= min(starts) < 0.03 * last
     assert 0.97 * last < max(starts) <= last
     assert abs(np.mean(starts) - last / 2) < 0.1 * last
+
+
+def test_the_first_and_the_last_sample_are_reached(table: Path) -> None:
+    clips = tiny.frontend(table, duration=3997 / tiny.SR)
+    row = with_length(clips, 0.5)[:1]
+    waveform = clips.waveforms.waveform(int(row[0]))
+    starts = {start_of(crops(clips, row, epoch=epoch).inputs[0].numpy(), waveform) for epoch in range(60)}
+    assert starts == {0, 1, 2, 3}
 
 
 def test_the_duration_is_what_the_model_sees(table: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import tiny
+import tiny_audio as tiny
 import torch
 
 from samo_audio import audio_io, predictor
@@ -370,18 +369,6 @@ def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:
         with pytest.raises(DataError) as caught:
             find_clips([path])
         assert caught.value.message == message
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may look everywhere")
-def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path) -> None:
-    closed = tmp_path / "closed"
-    closed.mkdir()
-    closed.chmod(0)
-    try:
-        with pytest.raises(DataError, match="Permission denied"):
-            find_clips([closed / "a.wav"])
-    finally:
-        closed.chmod(0o700)
 
 
 @pytest.mark.real

@@ -12,7 +12,6 @@ from tiny import (
     TINY,
     done,
     folder,
-    ravdess,
     read_json,
     refused,
     samo,
@@ -27,10 +26,14 @@ SCHEMA_1 = {
 }  # fmt: skip
 
 
+@pytest.fixture
+def pictures() -> None:
+    """Ask for the pictures; drawing is the larger part of an evaluation."""
+
+
 @pytest.fixture(autouse=True)
 def _few_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
-    """Drawing is the larger part of an evaluation; only tests that look at pictures draw them."""
-    if "pictures" not in request.keywords:
+    if "pictures" not in request.fixturenames:
         monkeypatch.setattr("samo_core.experiments.judge.save_figures", lambda *_: [])
 
 
@@ -81,7 +84,7 @@ def test_page_and_card_repeat_the_command(trained: Path) -> None:
         assert "synthetic" not in text
 
 
-@pytest.mark.pictures
+@pytest.mark.usefixtures("pictures")
 def test_table_for_people(copied: Path) -> None:
     shown = done("evaluate", "--threads", "1")
     assert shown.err == ""

@@ -269,6 +269,12 @@ def test_killed_and_resumed(tmp_path: Path, whole: Run) -> None:
     assert_same_run(run, whole)
 
 
+def test_a_report_written_meanwhile_does_not_stay(tmp_path: Path) -> None:
+    report = tmp_path / "runs" / "mine" / "report.json"
+    run = train(tmp_path, observer=Stopping(lambda: report.write_text("{}")))
+    assert run.status == "trained"
+
+
 def test_killed_before_the_end_was_marked(tmp_path: Path, whole: Run) -> None:
     run = train(tmp_path)
     run.path("trained.json").unlink()

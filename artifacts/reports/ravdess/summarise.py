@@ -3,7 +3,8 @@
     python artifacts/reports/ravdess/summarise.py ARTIFACTS STEM [STEM...]
 
 Reads ``ARTIFACTS/runs/STEM-fold0`` to ``fold4``, each judged by ``samo evaluate``, and writes ``STEM.json`` and
-``results.md`` beside this file.
+``results.md`` beside this file. A recipe of eight emotions is also read as a model of three sentiments, by adding
+the probabilities of the emotions of each.
 """
 
 from __future__ import annotations
@@ -16,78 +17,123 @@ from typing import Any
 
 import numpy as np
 
+from samo_audio.datasets.emotions import EMOTION_TO_SENTIMENT, SENTIMENTS
 from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.report import build_report
 from samo_core.experiments.run import Run
+from samo_core.tasks import LabelSpace, Task
 
 HERE = Path(__file__).parent
 FOLDS = range(5)
+COLUMNS = (
+    "recipe",
+    "classes",
+    "macro-F1, mean ± sd over 5 folds",
+    "fold 0, 1, 2, 3, 4",
+    "joined: macro-F1 [95 % over 24 speakers]",
+    "joined: UAR",
+    "joined: accuracy",
+    "validation macro-F1, mean",
+)
 
 
 def main() -> None:
     """Write one JSON a recipe and the table over all recipes."""
     artifacts, *stems = sys.argv[1:]
-    rows = [summarise(Path(artifacts), stem) for stem in stems]
-    head = "| recipe | classes | macro-F1, mean ± sd over 5 folds | macro-F1, joined [95 % over 24 speakers] | UAR, joined | accuracy, joined | val macro-F1, mean |"
-    lines = [head, "|---|--:|--:|--:|--:|--:|--:|"]
-    for row in rows:
-        ci, uar_ci, acc_ci = (row["joined"]["ci"][key] for key in ("macro_f1", "uar", "accuracy"))
-        metrics = row["joined"]["metrics"]
-        lines.append(
-            f"| {row['recipe']} | {row['classes']} | **{row['mean']:.3f}** ± {row['sd']:.3f} ({', '.join(f'{s:.3f}' for s in row['folds'])}) "
-            f"| {metrics['macro_f1']:.3f} [{ci[0]:.3f}, {ci[1]:.3f}] | {metrics['uar']:.3f} [{uar_ci[0]:.3f}, {uar_ci[1]:.3f}] "
-            f"| {metrics['accuracy']:.3f} [{acc_ci[0]:.3f}, {acc_ci[1]:.3f}] | {row['val_mean']:.3f} |"
-        )
+    summaries: list[dict[str, Any]] = []
+    for stem in stems:
+        runs = [Run(Path(artifacts) / "runs" / f"{stem}-fold{k}") for k in FOLDS]
+        said = [Predictions.load(run.path("predictions.test.npz")) for run in runs]
+        space = runs[0].manifest.label_space
+        summaries.append(summarise(stem, runs, said, space))
+        if space.primary.name == "emotion":
+            three = [as_sentiment(part, space) for part in said]
+            summaries.append(summarise(f"{stem}, added up", runs, three, SENTIMENT_SPACE))
+    lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *map(row, summaries))]
     (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 
-def summarise(artifacts: Path, stem: str) -> dict[str, Any]:
+SENTIMENT_SPACE = LabelSpace((Task("sentiment", tuple(SENTIMENTS)),))
+
+
+def as_sentiment(said: Predictions, space: LabelSpace) -> Predictions:
+    """Predictions of eight emotions as predictions of three sentiments; logits are log-probabilities."""
+    home = np.zeros((len(space.primary.labels), len(SENTIMENTS)))
+    for k, label in enumerate(space.primary.labels):
+        home[k, SENTIMENTS.index(EMOTION_TO_SENTIMENT[label])] = 1.0
+    logits = np.log(np.maximum(said.probabilities(space) @ home, 1e-12)).astype(np.float32)
+    return Predictions(said.ids, logits, (said.targets @ home).astype(np.float32), said.groups, said.meta)
+
+
+def summarise(name: str, runs: list[Run], said: list[Predictions], space: LabelSpace) -> dict[str, Any]:
     """Scores of the five folds and the report over all out-of-fold predictions of one recipe."""
-    runs = [Run(artifacts / "runs" / f"{stem}-fold{k}") for k in FOLDS]
-    reports = [json.loads(run.path("report.json").read_text()) for run in runs]
-    said = [Predictions.load(run.path("predictions.test.npz")) for run in runs]
-    space = runs[0].manifest.label_space
-    ids = [name for part in said for name in part.ids]
+    ids = tuple(one for part in said for one in part.ids)
     assert len(set(ids)) == len(ids) == len(runs[0].manifest.items), "the folds must cover every clip once"
     joined = Predictions(
-        ids=tuple(ids),
+        ids=ids,
         logits=np.concatenate([part.logits for part in said]),
         targets=np.concatenate([part.targets for part in said]),
-        groups=tuple(name for part in said for name in part.groups),
-        meta={key: tuple(v for part in said for v in part.meta[key]) for key in said[0].meta},
+        groups=tuple(group for part in said for group in part.groups),
+        meta={key: tuple(value for part in said for value in part.meta[key]) for key in said[0].meta},
     )
-    report = build_report(
-        run=stem,
+    scores = [report(name, part, space)["metrics"]["macro_f1"] for part in said]
+    of_run = [json.loads(run.path("report.json").read_text()) for run in runs]
+    own = space.primary.name == runs[0].manifest.label_space.primary.name
+    settings = {key: value for key, value in runs[0].settings.items() if key not in ("data_root", "fold")}
+    environment = {key: value for key, value in runs[0].environment.items() if key != "command"}
+    summary = {
+        "recipe": name,
+        "folds": scores,
+        "mean": statistics.mean(scores),
+        "sd": statistics.stdev(scores),
+        "val_mean": statistics.mean(one["val_macro_f1"] for one in of_run) if own else None,
+        "minutes_per_fold": [round(sum(epoch["seconds"] for epoch in run.history) / 60, 1) for run in runs],
+        "environment": environment,
+        "settings": settings,
+        "joined": report(name, joined, space),
+    }
+    file = name.replace(", ", "-").replace(" ", "-")
+    (HERE / f"{file}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def report(name: str, said: Predictions, space: LabelSpace) -> dict[str, Any]:
+    """The report over some predictions."""
+    return build_report(
+        run=name,
         dataset="ravdess",
         synthetic=False,
         split="test",
         split_rule="folds",
         leaky=False,
         task=space.primary,
-        predictions=joined,
+        predictions=said,
         label_space=space,
         unit="speaker",
         train_macro_f1=None,
         val_macro_f1=None,
     )
-    scores = [r["metrics"]["macro_f1"] for r in reports]
-    summary = {
-        "recipe": stem,
-        "classes": len(space.primary.labels),
-        "folds": scores,
-        "mean": statistics.mean(scores),
-        "sd": statistics.stdev(scores),
-        "val_mean": statistics.mean(r["val_macro_f1"] for r in reports),
-        "minutes_per_fold": [round(sum(row["seconds"] for row in run.history) / 60, 1) for run in runs],
-        "environment": runs[0].environment,
-        "settings": runs[0].settings,
-        "joined": report,
-    }
-    summary["settings"].pop("data_root")
-    summary["environment"].pop("command", None)
-    (HERE / f"{stem}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    return summary
+
+
+def row(summary: dict[str, Any]) -> list[str]:
+    """One line of the table."""
+    joined = summary["joined"]
+
+    def with_interval(key: str) -> str:
+        low, high = joined["ci"][key]
+        return f"{joined['metrics'][key]:.3f} [{low:.3f}, {high:.3f}]"
+
+    return [
+        summary["recipe"],
+        str(len(joined["labels"])),
+        f"**{summary['mean']:.3f}** ± {summary['sd']:.3f}",
+        ", ".join(f"{score:.3f}" for score in summary["folds"]),
+        with_interval("macro_f1"),
+        with_interval("uar"),
+        with_interval("accuracy"),
+        "-" if summary["val_mean"] is None else f"{summary['val_mean']:.3f}",
+    ]
 
 
 if __name__ == "__main__":

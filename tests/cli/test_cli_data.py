@@ -1,0 +1,155 @@
+"""``samo data``, ``presets``, ``runs`` and ``doctor``; which corpus is taken when none is named."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import EMOTIONS, TINY, done, folder, ravdess, refused
+
+from samo_audio.datasets import DATASETS
+from samo_cli.modalities import preset_files
+from samo_core.errors import EnvironmentProblem
+
+
+def test_list() -> None:
+    said = done("data", "list", "--json").json
+    assert said["schema"] == 1
+    assert list(said["datasets"]) == list(DATASETS)
+    assert said["datasets"]["ravdess"]["place"] == "samo data download ravdess"
+    assert "CC BY-NC-SA" in said["datasets"]["ravdess"]["licence"]
+    shown = done("data", "list").out
+    assert all(name in shown for name in DATASETS)
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_inspect_json_and_pictures(clips: Path, artifacts: Path, tmp_path: Path) -> None:
+    said = done("data", "inspect", "--data-root", clips, "--json").json
+    assert (said["schema"], said["dataset"], said["n"], said["synthetic"]) == (1, "ravdess", 48, False)
+    assert said["by_class"] == dict.fromkeys(EMOTIONS, 6)
+    assert said["duplicates"] == []
+    assert {Path(path).name for path in said["pictures"]} == {
+        "class_balance.png", "clips.png", "durations.png", "levels.png",
+    }  # fmt: skip
+    assert all(Path(path).is_file() for path in said["pictures"])
+    assert Path(said["pictures"][0]).parent == artifacts.relative_to(Path.cwd()) / "inspect" / "ravdess"
+
+
+def test_inspect_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("samo_audio.inspection.draw", lambda *_: [])
+    root = ravdess(tmp_path / "x", range(1, 4))
+    shutil.copy(root / "Actor_01/03-01-01-01-02-01-01.wav", root / "Actor_02/03-01-05-01-01-01-02.wav")
+    shown = done("data", "inspect", "--data-root", root, "--pictures", tmp_path / "p").out
+    assert f"ravdess in {root}: 24 clips" in shown.splitlines()[0]
+    header = next(line for line in shown.splitlines() if line.startswith("speaker"))
+    assert header.split() == ["speaker", *EMOTIONS, "all"]
+    assert "duration 0.50 / 0.50 / 0.50 s" in shown
+    assert "! identical samples: 03-01-01-01-02-01-01 = 03-01-05-01-01-01-02, with different labels" in shown
+    assert max(len(line) for line in shown.splitlines() if not line.startswith("!")) <= 80
+
+
+def test_inspect_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("samo_audio.inspection.draw", lambda *_: [])
+    root = folder(tmp_path / "f", speakers=3)
+    there = ["data", "inspect", "--dataset", "folder", "--data-root", root]
+    assert done(*there, "--json").json["by_speaker"] == {"unknown": 18}
+    said = done(*there, "--speaker-pattern", "(spk[0-9])", "--json").json
+    assert said["by_speaker"] == {"spk0": 6, "spk1": 6, "spk2": 6}
+
+
+def test_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fetched(name: str, *, on_progress: Any) -> Path:
+        on_progress("downloading", 1, 2)
+        return tmp_path / "[x]" / name
+
+    monkeypatch.setattr("samo_audio.datasets.download", fetched)
+    said = done("data", "download", "ravdess")
+    assert said.out == f"{tmp_path}/[x]/ravdess\n"
+    assert said.err.splitlines()[0] == "· downloading"
+    assert "CC BY-NC-SA" in said.err
+    assert done("data", "download", "ravdess", "--json").json["folder"] == f"{tmp_path}/[x]/ravdess"
+
+
+def test_downloads_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "corpus 'demo' has nothing to download" in refused(2, "data", "download", "demo")
+    assert "did you mean 'ravdess'?" in refused(2, "data", "download", "ravdes")
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise EnvironmentProblem("no connection to zenodo.org", hint="point --data-root at a copy you have")
+
+    monkeypatch.setattr("samo_core.data.download.download", offline)
+    assert "no connection to zenodo.org (hint: point --data-root" in refused(9, "data", "download", "ravdess")
+
+
+def test_the_corpus_in_the_environment_is_named(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMO_DATA_ROOT", str(clips))
+    said = done("train", *TINY, "--epochs", "1", "--name", "a")
+    assert said.err.splitlines()[0] == f"· Data: RAVDESS in {clips} (from $SAMO_DATA_ROOT)."
+    monkeypatch.setenv("SAMO_DATA_ROOT", "/nowhere")
+    line = refused(3, "train", *TINY, "--name", "b")
+    assert "$SAMO_DATA_ROOT points at /nowhere, which does not exist" in line
+
+
+def test_a_download_is_named(clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SAMO_CACHE", str(tmp_path))
+    shutil.copytree(clips, tmp_path / "datasets" / "ravdess")
+    said = done("train", *TINY, "--epochs", "1", "--json")
+    assert said.err.splitlines()[0] == f"· Data: the downloaded RAVDESS in {tmp_path}/datasets/ravdess."
+    assert done("doctor", "--json").json["ravdess"] == f"{tmp_path}/datasets/ravdess"
+    assert done("data", "list", "--json").json["datasets"]["ravdess"]["place"] == f"{tmp_path}/datasets/ravdess"
+
+
+def test_the_demo_corpus_is_the_last_resort_and_says_so(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("samo_audio.datasets.demo.ensure", lambda on_progress=None: clips)
+    said = done("train", *TINY, "--epochs", "1", "--json")
+    first = said.err.splitlines()[0]
+    assert "the built-in demo corpus (synthetic voices), as no RAVDESS was found" in first
+    assert "samo data download ravdess" in first
+    assert "--data-root FOLDER" in first
+    assert said.json["synthetic"] is True
+
+
+def test_presets() -> None:
+    said = done("presets", "--json").json
+    assert (said["schema"], said["modality"]) == (1, "audio")
+    assert list(said["presets"]) == list(preset_files("audio"))
+    assert said["presets"]["small-cnn-focal"]["settings"]["focal_gamma"] == 2.0
+    shown = done("presets").out
+    assert all(name in shown for name in preset_files("audio"))
+    assert "--label-smoothing 0.1" in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_runs(copied: Path, clips: Path, artifacts: Path) -> None:
+    done("train", "--data-root", clips, *TINY, "--epochs", "1", "--name", "second")
+    first, second = done("runs", "--json").json["runs"]
+    assert list(first) == ["run", "dataset", "status", "epochs", "val_macro_f1", "test_macro_f1"]
+    assert (first["run"], first["status"], first["epochs"]) == ("first", "evaluated", 4)
+    assert (second["run"], second["status"], second["test_macro_f1"]) == ("second", "trained", None)
+    (copied / "config.json").write_text("{")
+    listed = {row["run"]: row["status"] for row in done("runs", "--json").json["runs"]}
+    assert listed == {"first": "damaged", "second": "trained"}
+    assert "damaged" in done("runs").out
+
+
+def test_no_runs() -> None:
+    assert done("runs", "--json").json == {"schema": 1, "runs": []}
+    said = done("runs")
+    assert (said.out, said.err) == ("", "· no run in artifacts yet; train one: samo train --modality audio\n")
+
+
+def test_doctor(monkeypatch: pytest.MonkeyPatch, artifacts: Path, cache: Path) -> None:
+    monkeypatch.setenv("SAMO_DATA_ROOT", "/data/[ravdess]")
+    seen = done("doctor", "--json").json
+    assert seen["schema"] == 1
+    assert {"samo", "python", "system", "cpu", "cores", "packages", "gpus", "runtime"} <= set(seen)
+    assert set(seen["runtime"]) == {"device", "precision", "channels_last", "threads"}
+    assert (seen["cache"]["folder"], seen["artifacts"]) == (str(cache), str(artifacts))
+    shown = done("doctor").out
+    for word in ("torch 2.", "precision", "threads", "/data/[ravdess]"):
+        assert word in shown

@@ -1,0 +1,177 @@
+"""``samo predict``: table, JSON and CSV, long recordings, odd files, unreadable files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from tiny import EMOTIONS, SR, done, refused, samo, tone
+
+from samo_core.evaluation.predictions import Predictions
+
+
+@pytest.fixture
+def run(trained: Path) -> list[str]:
+    return ["--run", "first", "--artifacts", str(trained), "--threads", "1"]
+
+
+def predicted(run: list[str], *paths: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = done("predict", *paths, *run, "--json").json["predictions"]
+    return found
+
+
+def test_json_is_stable(run: list[str], clips: Path) -> None:
+    said = done("predict", clips / "Actor_01", clips / "Actor_02" / "03-01-01-01-01-01-02.wav", *run, "--json")
+    assert said.err == ""
+    assert list(said.json) == ["schema", "run", "synthetic", "predictions", "errors"]
+    assert (said.json["schema"], said.json["run"], said.json["synthetic"]) == (1, "first", False)
+    assert said.json["errors"] == []
+    assert len(said.json["predictions"]) == 9
+    for row in said.json["predictions"]:
+        assert list(row) == ["path", "label", "probabilities", "warnings"]
+        assert list(row["probabilities"]) == list(EMOTIONS)
+        assert math.isclose(sum(row["probabilities"].values()), 1.0, abs_tol=1e-6)
+        assert row["label"] == max(row["probabilities"], key=row["probabilities"].__getitem__)
+        assert row["warnings"] == []
+    assert said.json["predictions"][0]["path"] == str(clips / "Actor_01" / "03-01-01-01-02-01-01.wav")
+
+
+def test_predict_says_what_evaluate_judged(run: list[str], clips: Path, trained: Path) -> None:
+    judged = Predictions.load(trained / "runs" / "first" / "predictions.test.npz")
+    paths = [clips / f"Actor_{name[-2:]}" / f"{name}.wav" for name in judged.ids]
+    said = [list(row["probabilities"].values()) for row in predicted(run, *paths)]
+    odds = np.exp(judged.logits - judged.logits.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(said, odds / odds.sum(axis=1, keepdims=True), atol=1e-5)
+
+
+def test_csv(run: list[str], clips: Path) -> None:
+    said = done("predict", clips / "Actor_01", *run, "--csv")
+    head, *rows = csv.reader(io.StringIO(said.out))
+    assert head == ["path", "label", *EMOTIONS, "warnings"]
+    assert len(rows) == 8
+    for row in rows:
+        assert row[1] == EMOTIONS[int(np.argmax([float(share) for share in row[2:-1]]))]
+
+
+def test_table(run: list[str], clips: Path) -> None:
+    shown = done("predict", clips / "Actor_01", *run)
+    lines = shown.out.splitlines()
+    assert lines[0].split() == ["file", "label", "sure", "next"]
+    assert max(map(len, lines)) <= 80
+    assert shown.err == ""
+    assert "%" in shown.out
+
+
+def test_json_and_csv_exclude_each_other(clips: Path) -> None:
+    assert "exclude each other" in refused(2, "predict", clips, "--json", "--csv")
+
+
+def test_paths_that_are_not_there(run: list[str], tmp_path: Path) -> None:
+    assert f"no such file or folder: {tmp_path / 'no.wav'}" in refused(3, "predict", tmp_path / "no.wav", *run)
+    (tmp_path / "void").mkdir()
+    assert f"no audio files in {tmp_path / 'void'}" in refused(3, "predict", tmp_path / "void", *run)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("8bit.wav", {"subtype": "PCM_U8"}),
+        ("24bit.wav", {"subtype": "PCM_24"}),
+        ("32bit.wav", {"subtype": "PCM_32"}),
+        ("float.wav", {"subtype": "FLOAT"}),
+        ("double.wav", {"subtype": "DOUBLE"}),
+        ("clip.flac", {}),
+        ("clip.ogg", {}),
+        ("mp3.wav", {"format": "MP3"}),
+    ],
+)
+def test_any_format_gets_the_same_label(run: list[str], tmp_path: Path, name: str, how: dict[str, Any]) -> None:
+    same = tone(tmp_path / "x" / "16bit.wav", 450.0)
+    samples, _ = soundfile.read(same)
+    soundfile.write(tmp_path / "x" / name, samples, SR, **how)
+    plain, other = predicted(run, same, tmp_path / "x" / name)
+    assert plain["label"] == other["label"]
+    if name == "mp3.wav":
+        assert any("is MP3 despite its name" in warning for warning in other["warnings"])
+
+
+def test_stereo_and_other_rates(run: list[str], tmp_path: Path) -> None:
+    mono = tone(tmp_path / "mono.wav", 450.0)
+    samples, _ = soundfile.read(mono)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([samples, samples], axis=1), SR)
+    one, two = predicted(run, mono, tmp_path / "stereo.wav")
+    assert one["probabilities"] == pytest.approx(two["probabilities"], abs=1e-4)
+    tone(tmp_path / "fast.wav", 450.0, sr=44_100)
+    assert predicted(run, tmp_path / "fast.wav")[0]["label"]
+
+
+def test_silence_and_short_clips_get_a_warning(run: list[str], tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silent.wav", np.zeros(SR), SR)
+    tone(tmp_path / "short.wav", 450.0, seconds=0.05)
+    result = done("predict", tmp_path, *run, "--json").json
+    short, silent = result["predictions"]
+    assert silent["warnings"] == ["silent"]
+    assert short["warnings"] == ["shorter than 0.1 s"]
+    for row in (short, silent):
+        assert all(math.isfinite(share) for share in row["probabilities"].values())
+    assert "silent" in done("predict", tmp_path, *run).out
+
+
+@pytest.mark.parametrize("seconds", [12.0, 70.0])
+def test_long_recordings_get_a_time_line(run: list[str], tmp_path: Path, seconds: float) -> None:
+    long = tone(tmp_path / "long.wav", 450.0, seconds=seconds)
+    (row,) = predicted(run, long)
+    timeline = row["timeline"]
+    assert len(timeline) == 2 * seconds
+    assert (timeline[0]["start_s"], timeline[-1]["end_s"]) == (0.0, seconds)
+    assert set(timeline[0]) == {"start_s", "end_s", "label", "probabilities"}
+    shown = done("predict", long, *run).out
+    assert f"time line of {long}" in shown
+    assert "  0:00:00.0 - 0:00:00.5  " in shown
+
+
+def test_unreadable_files_are_named_and_the_rest_predicted(run: list[str], tmp_path: Path) -> None:
+    tone(tmp_path / "a_good.wav", 450.0)
+    (tmp_path / "b_empty.wav").touch()
+    whole = tone(tmp_path / "c_cut.wav", 450.0).read_bytes()
+    (tmp_path / "c_cut.wav").write_bytes(whole[: len(whole) // 2])
+    tone(tmp_path / "d_good.wav", 300.0)
+    result = samo("predict", tmp_path, *run, "--json")
+    assert result.status == 3
+    assert [Path(row["path"]).name for row in result.json["predictions"]] == ["a_good.wav", "d_good.wav"]
+    assert [Path(row["path"]).name for row in result.json["errors"]] == ["b_empty.wav", "c_cut.wav"]
+    lines = result.err.splitlines()
+    assert len(lines) == 2
+    assert lines[0] == f"error: {tmp_path}/b_empty.wav: is empty (0 bytes)"
+    assert "c_cut.wav: truncated" in lines[1]
+    assert samo("predict", tmp_path, *run, "--csv").status == 3
+    alone = samo("predict", tmp_path / "b_empty.wav", *run)
+    assert (alone.status, alone.out) == (3, "")
+
+
+def test_names_that_look_like_markup_or_bytes(run: list[str], tmp_path: Path) -> None:
+    tone(tmp_path / "[red]x[/red].wav", 450.0)
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")
+    shutil.copy(tmp_path / "[red]x[/red].wav", odd)
+    assert "[red]x[/red].wav" in done("predict", tmp_path / "[red]x[/red].wav", *run).out
+    assert [row["path"] for row in predicted(run, tmp_path)] == [f"{tmp_path}/[red]x[/red].wav", odd]
+    shell = [sys.executable, "-m", "samo_cli", "predict", odd, *run]
+    told = subprocess.run([*shell, "--json"], capture_output=True, check=True).stdout
+    assert json.loads(told)["predictions"][0]["path"] == odd
+
+
+def test_a_run_without_a_model(artifacts: Path, clips: Path) -> None:
+    assert "there is no run in artifacts yet (hint: train one: samo train" in refused(5, "predict", clips)
+    (artifacts / "runs" / "empty").mkdir(parents=True)
+    assert "there is no run 'empty'" in refused(5, "predict", clips, "--run", "empty")

@@ -1,0 +1,161 @@
+"""What is drawn: tables on narrow terminals, names that look like markup, the bar of a training."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+from tiny import TINY
+
+from samo_cli import render
+from samo_cli.render import TrainingView, show_inspection, show_report, training_panel
+
+
+@pytest.fixture
+def paper(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    sheet = io.StringIO()
+    monkeypatch.setattr(render, "out", Console(file=sheet, width=80, highlight=False))
+    return sheet
+
+
+def report(labels: list[str], **more: Any) -> dict[str, Any]:
+    n = len(labels)
+    row = {"precision": 0.5, "recall": None, "f1": 0.5, "roc_auc": None, "average_precision": 0.1, "support": 2}
+    return {
+        "run": "r", "dataset": "d", "synthetic": False, "split": "test", "split_rule": "speaker", "leaky": False,
+        "n": 2 * n, "labels": labels,
+        "metrics": dict.fromkeys(("macro_f1", "uar", "accuracy", "micro_f1", "weighted_f1"), 0.5),
+        "ci": {"macro_f1": [0.25, 0.75], "accuracy": None, "level": 0.95, "unit": "speaker"},
+        "per_class": dict.fromkeys(labels, row),
+        "confusion": [[int(i == k) for k in range(n)] for i in range(n)],
+        "most_confused": [{"true": labels[0], "predicted": labels[1], "count": 3, "share": 0.5}],
+        "by_group": {"speaker": {"01": {"macro_f1": 0.5}, "02": {"macro_f1": None}}},
+        "train_macro_f1": None, "val_macro_f1": 0.25, "warnings": [],
+        **more,
+    }  # fmt: skip
+
+
+def drawn(paper: io.StringIO, facts: dict[str, Any]) -> list[str]:
+    show_report(facts, Path("/runs/r/report.html"), Path("/runs/r/figures"))
+    return paper.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("n", [2, 8, 11])
+def test_confusion_fits_with_heads_that_can_be_told_apart(paper: io.StringIO, n: int) -> None:
+    labels = [f"{letter * 3}{'emotion' * 2}" for letter in "abcdefghijklmnop"[:n]]
+    lines = drawn(paper, report(labels))
+    place = next(k for k, line in enumerate(lines) if line.startswith("confusion"))
+    heads = lines[place + 1].split()
+    assert len(set(heads)) == n
+    assert all(label.startswith(head) for label, head in zip(labels, heads, strict=True))
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
+
+
+def test_many_classes_are_summed_up(paper: io.StringIO) -> None:
+    lines = drawn(paper, report([f"emotion-{k:02d}" for k in range(28)]))
+    place = next(k for k, line in enumerate(lines) if line.startswith("most often confused"))
+    assert lines[place + 3].split() == ["emotion-00", "emotion-01", "3", "50%"]
+
+
+def test_what_is_undefined_is_a_dash_and_names_are_not_markup(paper: io.StringIO) -> None:
+    lines = drawn(paper, report(["[red]", "b"], by_group={"[x]": {"[/y]": {"macro_f1": None}}}, warnings=["[bold]w"]))
+    text = "\n".join(lines)
+    for piece in ("[red]", "macro-F1 by [x]: [/y] -", "! [bold]w", "0.250 to 0.750"):
+        assert piece in text
+
+
+def test_stamps_are_drawn(paper: io.StringIO) -> None:
+    lines = drawn(paper, report(["a", "b"], synthetic=True, leaky=True, split="all"))
+    assert lines[1] == "r on d, whole corpus: 4 items (split: speaker)"
+    assert lines[2:4] == ["synthetic demo data", "LEAKY SPLIT"]
+
+
+def test_inspection_of_many_speakers_and_classes(paper: io.StringIO) -> None:
+    def found(speakers: int, classes: int) -> dict[str, Any]:
+        by_class = {f"class-{k:02d}": speakers for k in range(classes)}
+        spread = {"min": 0.0, "median": 0.0, "max": 0.0, "total": 0.0}
+        return {
+            "dataset": "d", "root": "/[r]", "synthetic": True, "n": speakers * classes, "by_class": by_class,
+            "by_speaker": {f"s{k}": classes for k in range(speakers)},
+            "class_by_speaker": {f"s{k}": dict.fromkeys(by_class, 1) for k in range(speakers)},
+            "duration_s": spread, "level": {"rms_db": spread, "peak": spread},
+            "native": {"sample_rates": {"8000": 1}, "channels": {"1": 1}}, "warnings": [],
+        }  # fmt: skip
+
+    show_inspection(found(60, 3), Path("/p"))
+    text = paper.getvalue()
+    assert "d in /[r]: 180 clips  synthetic demo data" in text
+    assert "... and 10 more speakers" in text
+    show_inspection(found(3, 40), Path("/p"))
+    assert re.search(r"class-39 +3$", paper.getvalue(), re.MULTILINE)
+
+
+def test_panel_names_the_next_command() -> None:
+    facts = {
+        "run": "r", "folder": "/[a]/r", "synthetic": True, "leaky": True, "epochs": 3, "best_epoch": 1,
+        "val_macro_f1": 0.5,
+    }  # fmt: skip
+    sheet = io.StringIO()
+    Console(file=sheet, width=80).print(training_panel(facts, 5, "samo evaluate r --artifacts '[a]'"))
+    text = sheet.getvalue()
+    for piece in (
+        "best epoch 1 of 3 (stopped early, 5 were allowed): validation macro-F1 0.500",
+        "synthetic demo data",
+        "LEAKY SPLIT",
+        "kept in /[a]/r",
+        "next:   samo evaluate r --artifacts '[a]'",
+    ):
+        assert piece in text
+
+
+def test_training_view_goes_on_where_a_history_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"epoch": 1, "train_loss": 1.0, "val_loss": 2.0, "val_macro_f1": 0.5, "seconds": 0.1}
+    with TrainingView(10, [row]) as view:
+        view.on_step(1, 1, 4, 1.5)
+        view.on_epoch({**row, "epoch": 2, "val_macro_f1": 0.25}, False)
+        view.on_epoch({**row, "epoch": 3, "val_macro_f1": 0.75}, True)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "epoch  2/10  loss 1.0000  val loss 2.0000  val macro-F1 0.2500  0.1 s"
+    assert second.endswith("val macro-F1 0.7500  0.1 s * best")
+    assert view.best == 0.75
+
+
+def on_terminal(argv: list[str], **env: str) -> str:
+    """Everything a command writes to a terminal of 80 columns."""
+    main, side = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "samo_cli", *argv],
+        stdin=side, stdout=side, stderr=side, env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", **env},
+    )  # fmt: skip
+    os.close(side)
+    seen = b""
+    while True:
+        try:
+            part = os.read(main, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        seen += part
+    os.close(main)
+    assert process.wait(timeout=60) == 0, seen
+    return seen.decode()
+
+
+def test_on_a_terminal(clips: Path) -> None:
+    shown = on_terminal(["train", "--data-root", str(clips), *TINY, "--epochs", "30", "--name", "t"], NO_COLOR="1")
+    assert "━" in shown
+    assert re.search(r"epoch \d+/30 .*loss \d\.\d{3}  val F1 0\.\d{3} \(best 0\.\d{3}\)", shown)
+    assert re.search(r"\d:\d\d:\d\d left", shown)
+    assert "samo evaluate t" in shown
+    # NO_COLOR leaves bold and cursor movements, and nothing that sets a colour.
+    assert not re.search(r"\x1b\[(?:\d+;)*(?:3[0-7]|38;|9[0-7])", shown)
