@@ -25,7 +25,7 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ class TrainingView:
             TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[scores]}"),
-            _TimeLeft(),
+            _TimeLeft(table_column=Column(no_wrap=True)),
             transient=True,
         )
         self._loss = ""

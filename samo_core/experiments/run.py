@@ -61,15 +61,23 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """One row an epoch."""
-        path = self.path("history.jsonl")
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+        """One row an epoch.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        rows: list[dict[str, Any]] = self._lines("history.jsonl")
+        return rows
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Versions and hardware the run was trained with."""
-        path = self.path("environment.json")
-        return json.loads(path.read_text()) if path.is_file() else {}
+        """Versions and hardware the run was trained with.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        seen: dict[str, Any] = next(iter(self._lines("environment.json", whole=True)), {})
+        return seen
 
     @property
     def model_file(self) -> Path:
@@ -90,6 +98,15 @@ class Run:
     def path(self, name: str) -> Path:
         """A file of this run."""
         return self.folder / name
+
+    def _lines(self, name: str, *, whole: bool = False) -> list[Any]:
+        """The JSON values of a file, one a line or one in all; none when there is no such file."""
+        path = self.path(name)
+        try:
+            text = path.read_text(encoding="utf-8") if path.is_file() else ""
+            return [json.loads(part) for part in ([text] if whole and text else text.splitlines())]
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {path}: {error}") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:

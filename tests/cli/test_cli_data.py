@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import EMOTIONS, TINY, done, folder, ravdess, refused
+from tones import EMOTIONS, TINY, done, folder, ravdess, refused
 
 from samo_audio.datasets import DATASETS
 from samo_cli.modalities import preset_files

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
-from tiny import (
+from tones import (
     EMOTIONS,
     TINY,
     done,
@@ -238,7 +238,7 @@ def test_damaged_and_foreign_models(copied: Path, clips: Path) -> None:
     assert "there is no model at" in refused(6, "predict", clips, "--run", "first")
 
 
-@pytest.mark.parametrize("name", ["config.json", "split.json", "manifest.jsonl"])
+@pytest.mark.parametrize("name", ["config.json", "split.json", "manifest.jsonl", "history.jsonl", "environment.json"])
 def test_damaged_run_folders(copied: Path, name: str) -> None:
     (copied / name).write_text("{")
     assert name.partition(".")[0] in refused(5, "evaluate", "first")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from tiny import TINY, done, read_json, refused
+from tones import TINY, done, read_json, refused
 
 import samo_cli.train
 from samo_audio.config import AudioConfig

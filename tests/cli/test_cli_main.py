@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import done, refused, samo
+from tones import done, refused, samo
 
 import samo_cli.main
 from samo_cli.main import VERBS

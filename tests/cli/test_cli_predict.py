@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from tiny import EMOTIONS, SR, done, refused, samo, tone
+from tones import EMOTIONS, SR, done, refused, samo, tone
 
 from samo_core.evaluation.predictions import Predictions
 

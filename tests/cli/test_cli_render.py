@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tiny import TINY
+from tones import TINY
 
 from samo_cli import render
 from samo_cli.render import TrainingView, show_inspection, show_report, training_panel

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import EMOTIONS, SMALL, TINY, done, ravdess, read_json, refused, samo
+from tones import EMOTIONS, SMALL, TINY, done, ravdess, read_json, refused, samo
 from torch import Tensor
 
 from samo_cli.modalities import preset_files
