@@ -47,9 +47,8 @@ def main() -> None:
         took = time.perf_counter() - started
         n = len(json.loads(said)["predictions"])
         seconds = audio_seconds(root)
-        print(
-            f"predict {n} clips        {took:6.2f} s for {seconds / 60:.1f} minutes of sound: {seconds / took:.0f} x real time"
-        )
+        speed = f"{seconds / 60:.1f} minutes of sound: {seconds / took:.0f} x real time"
+        print(f"predict {n} clips        {took:6.2f} s for {speed}")
 
 
 def timed(command: list[str]) -> float:
