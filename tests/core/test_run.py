@@ -213,3 +213,11 @@ def test_history_is_written_whole(tmp_path: Path) -> None:
     write_history(run, [{"epoch": 1}, {"epoch": 2, "val_loss": 0.5}])
     write_history(run, [{"epoch": 1}])
     assert run.history == [{"epoch": 1}]
+
+
+def test_a_damaged_history_and_environment(tmp_path: Path) -> None:
+    run = begun(tmp_path, "mine")
+    for name, field in (("history.jsonl", "history"), ("environment.json", "environment")):
+        run.path(name).write_text('{"epoch": 1}\n{"epo')
+        with pytest.raises(RunError, match=f"cannot read .*{name}"):
+            getattr(run, field)
