@@ -47,7 +47,8 @@ def test_inspect_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert header.split() == ["speaker", *EMOTIONS, "all"]
     assert "duration 0.50 / 0.50 / 0.50 s" in shown
     assert "! identical samples: 03-01-01-01-02-01-01 = 03-01-05-01-01-01-02, with different labels" in shown
-    assert max(len(line) for line in shown.splitlines() if not line.startswith("!")) <= 80
+    own = [line for line in shown.splitlines() if not line.startswith("!") and str(tmp_path) not in line]
+    assert max(map(len, own)) <= 80
 
 
 def test_inspect_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

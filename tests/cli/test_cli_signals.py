@@ -23,7 +23,15 @@ def digest(folder: Path) -> str:
 
 def begin(clips: Path, name: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "samo_cli", "train", "--data-root", str(clips), *LONG, "--name", name]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
+        # A test run started in the background of a shell hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_for_epochs(process: subprocess.Popen[str], history: Path, epochs: int) -> None:
