@@ -30,7 +30,7 @@ STREAMED_S = 60.0
 TIMELINE_S = 10.0
 # As samo_audio.audio_io judges a whole clip.
 SILENT_PEAK = 1e-4
-BATCH = 64
+BATCH = 32
 
 
 @dataclass(frozen=True)

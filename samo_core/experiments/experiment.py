@@ -115,7 +115,8 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
     space = LabelSpace.from_json(about["label_space"])
     model = frontend_type.build_model(frontend_type.config_type.build(settings), space)
     load_model(run.model_file, model)
-    return runtime.place(model).eval(), space
+    # Without gradients channels-last is faster in every precision; in float32 training it is not always.
+    return runtime.place(model).to(memory_format=torch.channels_last).eval(), space  # type: ignore[call-overload]
 
 
 def _train(

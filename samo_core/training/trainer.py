@@ -275,7 +275,7 @@ def _update(state: TrainState, settings: OptimSettings) -> None:
 
 @torch.inference_mode()
 def predict_logits(
-    model: nn.Module, frontend: Frontend, rows: np.ndarray, runtime: Runtime, batch_size: int = 64
+    model: nn.Module, frontend: Frontend, rows: np.ndarray, runtime: Runtime, batch_size: int = 32
 ) -> np.ndarray:
     """(N, C) float32 logits of manifest rows, averaged over the windows of each row."""
     model.eval()

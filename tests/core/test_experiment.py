@@ -24,7 +24,7 @@ from samo_core.experiments import experiment
 from samo_core.experiments.experiment import load_run_model, resume_training, train_run
 from samo_core.experiments.run import Run, create_run, find_run
 from samo_core.training.checkpoint import load_checkpoint, load_tensors, read_about, save_checkpoint
-from samo_core.training.trainer import TrainState
+from samo_core.training.trainer import TrainState, predict_logits
 
 SETTINGS: dict[str, Any] = {
     "epochs": 5,
@@ -88,6 +88,10 @@ def weights(run: Run) -> dict[str, torch.Tensor]:
     return {**state["model"], **averages}
 
 
+def about_epoch(run: Run) -> int:
+    return int(read_about(run.model_file)["epoch"])
+
+
 def assert_same_run(one: Run, other: Run) -> None:
     assert one.path("best_model.safetensors").read_bytes() == other.path("best_model.safetensors").read_bytes()
     mine, theirs = weights(one), weights(other)
@@ -141,6 +145,13 @@ def test_the_best_model_can_be_judged_with(whole: Run) -> None:
     stored = load_tensors(whole.model_file)
     assert all(torch.equal(tensor, stored[name]) for name, tensor in model.state_dict().items())
     assert (stored["mean"] != 0.0).all()
+    # It is the moving average that was validated.
+    front = tiny.frontend(**SETTINGS)
+    rows = front.manifest.rows(whole.split.val)
+    logits = torch.from_numpy(predict_logits(model, front, rows, tiny.RUNTIME))
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(front.manifest.targets[rows])).item()
+    best = whole.history[about_epoch(whole) - 1]
+    assert loss == pytest.approx(best["val_loss"], rel=1e-5)
 
 
 def test_a_model_of_other_settings_is_refused(whole: Run, tmp_path: Path) -> None:
@@ -235,8 +246,10 @@ def test_stopped_in_the_first_epoch(tmp_path: Path, whole: Run) -> None:
 
 def test_stopped_twice(tmp_path: Path, whole: Run) -> None:
     run = stopped(tmp_path)
+    run.path("report.json").write_text("{}")
     with pytest.raises(Interrupted, match="training stopped after 4 of 5 epochs"):
         resume(run, Stopping(interrupt, epoch=4))
+    assert run.status == "stopped"  # the report was of a model that is no longer the best one
     resume(run)
     assert_same_run(run, whole)
 

@@ -16,7 +16,10 @@ from samo_core.files import cache_root, replacing, write_json, write_text
 def test_write_and_replace(tmp_path: Path) -> None:
     target = tmp_path / "new" / "folder" / "a.txt"
     write_text(target, "first ü")
-    write_text(target, "second")
+    with target.open(encoding="utf-8") as reader:
+        write_text(target, "second")
+        # Renamed over, not written into: who has the old file open reads it to its end.
+        assert reader.read() == "first ü"
     assert target.read_text(encoding="utf-8") == "second"
     assert [entry.name for entry in target.parent.iterdir()] == ["a.txt"]
 
