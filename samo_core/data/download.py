@@ -303,7 +303,7 @@ def unpack_zip(archive: Path, folder: Path, *, on_progress: Progress | None = No
                 raise DataError(f"{archive} holds a name twice: {error.filename}") from error
             except NotADirectoryError as error:
                 raise DataError(f"{archive} uses a file as a folder: {error.filename}") from error
-            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
                 raise DataError(f"{archive} is not a readable zip file: {error}") from error
             fresh.replace(folder)
     return folder
