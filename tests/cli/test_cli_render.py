@@ -15,14 +15,14 @@ import pytest
 from rich.console import Console
 from tones import TINY
 
-from samo_cli import render
-from samo_cli.render import TrainingView, show_inspection, show_report, training_panel
+from samo_cli.render import TrainingView, out, show_inspection, show_report, training_panel
 
 
 @pytest.fixture
 def paper(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     sheet = io.StringIO()
-    monkeypatch.setattr(render, "out", Console(file=sheet, width=80, highlight=False))
+    monkeypatch.setattr(out, "_file", sheet)
+    monkeypatch.setattr(out, "_width", 80)
     return sheet
 
 

@@ -1,0 +1,73 @@
+"""The two consoles, notes, JSON and progress bars. Results go to stdout, progress and notes to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+__all__ = ["counting", "downloading", "err", "note", "out", "print_json", "progress_bar"]
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(data: Mapping[str, Any]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def note(line: str) -> None:
+    """One line for people, on stderr."""
+    err.print(f"[cyan]·[/cyan] {escape(line)}", soft_wrap=True)
+
+
+@contextmanager
+def counting(title: str) -> Iterator[Any]:
+    """A progress bar for a callback ``(done, total)``; it stays away while there is nothing to count."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with progress_bar(*columns, TimeRemainingColumn(), transient=True) as progress:
+        task = progress.add_task(title, total=None, visible=False)
+
+        def count(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, visible=True)
+
+        yield count
+
+
+@contextmanager
+def downloading() -> Iterator[Any]:
+    """A progress bar for a callback ``(stage, bytes done, bytes in total)``; total 0 while unknown."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with progress_bar(*columns, TimeRemainingColumn()) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=None)
+                if not err.is_terminal:
+                    note(stage)
+            progress.update(tasks[stage], completed=done, total=total or None)
+
+        yield report
+
+
+def progress_bar(*columns: Any, transient: bool = False) -> Progress:
+    """A bar on stderr; nothing where stderr is no terminal."""
+    return Progress(*columns, console=err, transient=transient, disable=not err.is_terminal)

@@ -1,0 +1,54 @@
+"""What ``samo data inspect`` found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from samo_cli.render.console import out
+from samo_cli.render.tables import counts_table, fitting_heads, show_table
+
+__all__ = ["show_inspection"]
+
+# More rows tell a reader less than their sum.
+MOST_ROWS = 50
+
+
+def show_inspection(found: Mapping[str, Any], folder: Path) -> None:
+    """What ``samo data inspect`` found, as tables."""
+    mark = "  [bold yellow]synthetic demo data[/bold yellow]" if found["synthetic"] else ""
+    title = f"[bold]{escape(found['dataset'])}[/bold] in {escape(found['root'])}: {found['n']} clips{mark}"
+    out.print(title, soft_wrap=True)
+    classes = list(found["by_class"])
+    rows = [
+        (speaker, *(str(row.get(name, 0)) for name in classes), str(found["by_speaker"][speaker]))
+        for speaker, row in list(found["class_by_speaker"].items())[:MOST_ROWS]
+    ]
+    left = len(found["by_speaker"]) - len(rows)
+    total = ("all", *(str(found["by_class"][name]) for name in classes), str(found["n"]))
+    heads = fitting_heads(("speaker", *classes, "all"), [*rows, total], out.width)
+    if heads:
+        out.print(counts_table("clips by speaker and class", heads, rows, total))
+        if left > 0:
+            out.print(f"... and {left} more speakers")
+    else:
+        show_table(("class", "clips"), found["by_class"].items(), numbers=("clips",))
+    duration, level, native = found["duration_s"], found["level"], found["native"]
+    out.print(
+        f"duration {duration['min']:.2f} / {duration['median']:.2f} / {duration['max']:.2f} s (min / median / max), "
+        f"{duration['total'] / 60:.1f} minutes in all"
+    )
+    rms, peak = level["rms_db"], level["peak"]
+    out.print(
+        f"level {rms['min']:.1f} / {rms['median']:.1f} / {rms['max']:.1f} dB, "
+        f"peak {peak['min']:.3f} / {peak['median']:.3f} / {peak['max']:.3f} of full scale"
+    )
+    rates = ", ".join(f"{rate} Hz: {n}" for rate, n in native["sample_rates"].items())
+    channels = ", ".join(f"{count}: {n}" for count, n in native["channels"].items())
+    out.print(f"native sampling rates {rates}; channels {channels}")
+    for warning in found["warnings"]:
+        out.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+    out.print(f"[dim]pictures: {escape(str(folder))}[/dim]", soft_wrap=True)

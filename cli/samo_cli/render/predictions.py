@@ -1,0 +1,41 @@
+"""Predictions by file, and the time lines of long recordings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+
+from samo_cli.render.console import out
+from samo_cli.render.tables import show_table
+
+if TYPE_CHECKING:
+    from samo_audio.predictor import Prediction
+
+__all__ = ["show_predictions"]
+
+
+def show_predictions(predictions: Sequence[Prediction]) -> None:
+    """A row for each file, then the time lines of long recordings."""
+    warned = any(said.warnings for said in predictions)
+    rows = []
+    for said in predictions:
+        ranked = sorted(said.probabilities.items(), key=lambda pair: -pair[1])
+        others = ", ".join(f"{label} {share:.0%}" for label, share in ranked[1:3])
+        row = (str(said.path), said.label, f"{ranked[0][1]:.0%}", others)
+        rows.append((*row, "; ".join(said.warnings)) if warned else row)
+    show_table(("file", "label", "sure", "next", "warnings")[: 5 if warned else 4], rows, numbers=("sure",))
+    for said in predictions:
+        if not said.timeline:
+            continue
+        out.print(f"\ntime line of {escape(str(said.path))}", soft_wrap=True)
+        longest = max(len(stretch.label) for stretch in said.timeline)
+        for stretch in said.timeline:
+            share = stretch.probabilities[stretch.label]
+            line = f"  {_clock(stretch.start_s)} - {_clock(stretch.end_s)}  {stretch.label:{longest}} {share:4.0%} "
+            out.print(line + "█" * round(20 * share), markup=False, soft_wrap=True)
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds // 3600):d}:{int(seconds // 60 % 60):02d}:{seconds % 60:04.1f}"

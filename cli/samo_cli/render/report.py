@@ -1,0 +1,86 @@
+"""A report as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+
+from samo_cli.render.console import out
+from samo_cli.render.tables import counts_table, fitting_heads, number, plain_table, titled
+
+__all__ = ["show_report"]
+
+
+def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
+    """The report as tables."""
+    from samo_core.evaluation.report import stamps
+
+    judged = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
+    title = f"{report['run']} on {report['dataset']}, {judged}: {report['n']} items"
+    out.print(f"\n[bold]{escape(title)}[/bold] [dim](split: {escape(report['split_rule'])})[/dim]", soft_wrap=True)
+    for mark in stamps(report):
+        out.print(f"[bold yellow]{mark}[/bold yellow]")
+    for part in (_metrics(report), _per_class(report), _confusion(report)):
+        out.print(part)
+        out.print()
+    for group, rows in report["by_group"].items():
+        values = ", ".join(f"{name} {number(row['macro_f1'], 2)}" for name, row in rows.items())
+        out.print(f"macro-F1 by {group}: {values}", markup=False)
+    for warning in report["warnings"]:
+        out.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+    out.print(f"[dim]report: {escape(str(page))}; pictures: {escape(str(pictures))}[/dim]", soft_wrap=True)
+
+
+def _metrics(report: Mapping[str, Any]) -> Table:
+    table = plain_table()
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    table.add_column(f"{report['ci']['level']:.0%} interval over {report['ci']['unit']}s")
+    names = {
+        "macro_f1": "macro-F1",
+        "uar": "UAR",
+        "accuracy": "accuracy",
+        "micro_f1": "micro-F1",
+        "weighted_f1": "weighted F1",
+    }
+    for key, name in names.items():
+        interval = report["ci"].get(key)
+        bounds = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
+        table.add_row(name, number(report["metrics"][key]), bounds, style="bold" if key == "macro_f1" else "")
+    for key, name in (("train_macro_f1", "macro-F1 on train"), ("val_macro_f1", "macro-F1 on validation")):
+        if report[key] is not None:
+            table.add_row(name, number(report[key]), "", style="dim")
+    return table
+
+
+def _per_class(report: Mapping[str, Any]) -> Group:
+    table = plain_table()
+    table.add_column("class")
+    for head in ("precision", "recall", "F1", "ROC-AUC", "AP", "support"):
+        table.add_column(head, justify="right")
+    for label, row in report["per_class"].items():
+        cells = [row[key] for key in ("precision", "recall", "f1", "roc_auc", "average_precision")]
+        table.add_row(escape(label), *map(number, cells), str(row["support"]))
+    return titled("per class", table)
+
+
+def _confusion(report: Mapping[str, Any]) -> Group:
+    """The matrix where it fits, else the pairs that are most often confused."""
+    rows = [
+        (label, *(str(count or ("0" if place == row else "·")) for place, count in enumerate(counts)))
+        for row, (label, counts) in enumerate(zip(report["labels"], report["confusion"], strict=True))
+    ]
+    heads = fitting_heads(("", *report["labels"]), rows, out.width)
+    if heads:
+        return counts_table("confusion (rows: truth, columns: said)", heads, rows, diagonal=True)
+    table = plain_table()
+    for head in ("truth", "said", "times", "of that class"):
+        table.add_column(head)
+    for pair in report["most_confused"][:10]:
+        table.add_row(escape(pair["true"]), escape(pair["predicted"]), str(pair["count"]), f"{pair['share']:.0%}")
+    return titled("most often confused (the whole matrix is among the pictures)", table)

@@ -1,0 +1,92 @@
+"""A training as it goes, and what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
+from rich.text import Text
+
+from samo_cli.render.console import progress_bar
+
+__all__ = ["TrainingView", "training_panel"]
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """The time that remains, named, once it is known."""
+
+    def render(self, task: Task) -> Text:
+        """``0:12:34 left``, or nothing."""
+        remaining = super().render(task)
+        return Text("") if task.time_remaining is None else Text.assemble(remaining, " left")
+
+
+class TrainingView:
+    """Draws a training: a bar with loss, validation macro-F1 and time left, and one line an epoch."""
+
+    def __init__(self, epochs: int, history: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Begin after the epochs of ``history``, of ``epochs`` in all."""
+        self.epochs = epochs
+        self.best = max((row["val_macro_f1"] for row in history), default=None)
+        self._progress = progress_bar(
+            TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[scores]}"),
+            _TimeLeft(table_column=Column(no_wrap=True)),
+            transient=True,
+        )
+        self._loss = ""
+        self._f1 = self._judged(history[-1]) if history else ""
+        self._task = self._progress.add_task("", total=None, epoch=len(history) + 1, scores=self._f1 or "starting")
+
+    def __enter__(self) -> TrainingView:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def on_step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
+        """Move the bar."""
+        self._loss = f"loss {loss:.3f}"
+        self._progress.update(
+            self._task,
+            total=n_steps * self.epochs,
+            completed=epoch * n_steps + step,
+            epoch=epoch + 1,
+            scores=f"{self._loss}  {self._f1}".rstrip(),
+        )
+
+    def on_epoch(self, row: dict[str, Any], improved: bool) -> None:
+        """Print the epoch."""
+        if improved:
+            self.best = row["val_macro_f1"]
+        self._f1 = self._judged(row)
+        self._progress.update(self._task, scores=f"{self._loss}  {self._f1}")
+        width = len(str(self.epochs))
+        self._progress.console.print(
+            f"epoch {row['epoch']:>{width}}/{self.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
+            f"  val macro-F1 {row['val_macro_f1']:.4f}  {row['seconds']:.1f} s" + (" [green]* best[/green]" * improved),
+            soft_wrap=True,
+        )
+
+    def _judged(self, row: Mapping[str, Any]) -> str:
+        return f"val F1 {row['val_macro_f1']:.3f} (best {self.best:.3f})"
+
+
+def training_panel(facts: Mapping[str, Any], epochs: int, then: str) -> Panel:
+    """What came of a training, and the command to type next."""
+    marks = [word for key, word in (("synthetic", "synthetic demo data"), ("leaky", "LEAKY SPLIT")) if facts[key]]
+    early = f" (stopped early, {epochs} were allowed)" if facts["epochs"] < epochs else ""
+    lines = [
+        f"best epoch {facts['best_epoch']} of {facts['epochs']}{early}: "
+        f"validation macro-F1 [bold]{facts['val_macro_f1']:.3f}[/bold]",
+        *(f"[bold yellow]{mark}[/bold yellow]" for mark in marks),
+        f"kept in {escape(facts['folder'])}",
+        f"next:   [bold]{escape(then)}[/bold]",
+    ]
+    return Panel("\n".join(lines), title=escape(facts["run"]), title_align="left", expand=False, border_style="green")
