@@ -1,0 +1,188 @@
+"""Compare judged runs: what may stand side by side, and where the comparison is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+from samo_core.errors import RunError, SettingsError, first_ten
+from samo_core.evaluation.comparison import build_comparison
+from samo_core.evaluation.predictions import Predictions
+from samo_core.experiments.run import Run
+from samo_core.files import write_json
+
+__all__ = ["COMPARED_PARTS", "compare_runs", "write_comparison"]
+
+COMPARED_PARTS = ("test", "val")
+# A folder's name may hold 255 bytes, and a number may have to follow.
+_LONGEST_NAME = 200
+
+
+def compare_runs(runs: Sequence[Run], part: str = "test") -> dict[str, Any]:
+    """Judge two or more runs against the first, from what `samo evaluate` wrote of each.
+
+    Args:
+        runs: judged runs on one corpus; the first is the baseline.
+        part: ``test`` or ``val``.
+
+    Returns:
+        :func:`~samo_core.evaluation.comparison.build_comparison`'s structure with ``inputs``, a digest of what each
+        run said, so that a comparison can be told from a later one of the same names.
+
+    Raises:
+        SettingsError: unknown part, fewer than two runs, or one run twice.
+        RunError: a run is not judged, damaged, or of other data, classes or items than the first.
+    """
+    if part not in COMPARED_PARTS:
+        raise SettingsError(f"--on {part}: runs are not compared there", hint=f"valid: {', '.join(COMPARED_PARTS)}")
+    _check_names(runs)
+    predictions = {run.name: _predictions(run, part) for run in runs}
+    baseline, *others = runs
+    for other in others:
+        _check_same_question(baseline, other, part)
+    manifest, splits = baseline.manifest, [run.split for run in runs]
+    notes = []
+    differing = [run.name for run, split in zip(runs, splits, strict=True) if set(split.train) != set(splits[0].train)]
+    if differing:
+        notes.append(f"trained on other items than '{baseline.name}': {first_ten(differing)}")
+    comparison = build_comparison(
+        predictions,
+        task=manifest.label_space.primary,
+        label_space=manifest.label_space,
+        unit=_unit(baseline, part),
+        dataset=manifest.dataset,
+        synthetic=manifest.synthetic,
+        split=part,
+        split_rule=splits[0].rule,
+        leaky=any(split.leaky for split in splits),
+        notes=notes,
+    )
+    return {**comparison, "inputs": {name: _digest(said) for name, said in predictions.items()}}
+
+
+def write_comparison(comparison: Mapping[str, Any], artifacts: Path) -> Path:
+    """Pictures, then ``comparison.json``, into a folder named after the runs; returns the folder.
+
+    A comparison of the same runs that said the same replaces its former self; any other keeps its folder, and this one
+    is numbered.
+    """
+    from samo_core.evaluation.comparison_figures import save_comparison_figures
+
+    folder = _folder(comparison, artifacts / "comparisons")
+    save_comparison_figures(comparison, folder)
+    write_json(folder / "comparison.json", comparison)
+    return folder
+
+
+def _check_names(runs: Sequence[Run]) -> None:
+    if len(runs) < 2:
+        raise SettingsError(
+            "a comparison takes a baseline and at least one other run", hint="samo compare BASELINE RUN [RUN ...]"
+        )
+    names, folders = [run.name for run in runs], [run.folder for run in runs]
+    for place, run in enumerate(runs):
+        if run.folder in folders[:place]:
+            raise SettingsError(f"run '{run.name}' is named twice")
+        if run.name in names[:place]:
+            raise SettingsError(f"two runs are called '{run.name}'", hint="rename the folder of one of them")
+
+
+def _predictions(run: Run, part: str) -> Predictions:
+    path = run.path(f"predictions.{part}.npz")
+    if not path.is_file() or not _reports(run, part):
+        raise RunError(
+            f"run '{run.name}' is not judged on its {part} part yet (status: {run.status})",
+            hint=f"samo evaluate {run.name}" + (" --on val" if part == "val" else ""),
+        )
+    try:
+        return Predictions.load(path)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise RunError(f"cannot read {path}: {error}", hint=f"samo evaluate {run.name} writes it anew") from error
+
+
+def _reports(run: Run, part: str) -> list[Path]:
+    """The reports that say a judgement came to its end; judging the test part writes the others' predictions too."""
+    return [path for path in (run.path(f"report.{part}.json"), run.path("report.json")) if path.is_file()]
+
+
+def _unit(run: Run, part: str) -> str:
+    """What a group is called: the frontend knows, but the report says so without importing torch."""
+    path = _reports(run, part)[0]
+    try:
+        return str(json.loads(path.read_text(encoding="utf-8"))["ci"]["unit"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"cannot read {path}: {error}", hint=f"samo evaluate {run.name} writes it anew") from error
+
+
+def _check_same_question(baseline: Run, other: Run, part: str) -> None:
+    first, second = baseline.manifest, other.manifest
+    named = f"runs '{baseline.name}' and '{other.name}'"
+    if first.label_space != second.label_space:
+        labels = [first_ten(manifest.label_space.primary.labels) for manifest in (first, second)]
+        raise RunError(
+            f"{named} answer different questions: {labels[0]}; and: {labels[1]}",
+            hint="compare runs with the same classes",
+        )
+    if first.digest != second.digest:
+        raise RunError(
+            f"{named} are of different data ({first.dataset}, {len(first.items)} items; "
+            f"{second.dataset}, {len(second.items)} items)",
+            hint="train both on the same --data-root, unchanged in between",
+        )
+    _check_same_items(baseline, other, part, named)
+
+
+def _check_same_items(baseline: Run, other: Run, part: str, named: str) -> None:
+    """Two splits of one corpus: scores of different people, and what one is judged on the other may have learned."""
+    splits = {run.name: run.split for run in (baseline, other)}
+    asked = {name: set(split.part(part)) for name, split in splits.items()}
+    if asked[baseline.name] == asked[other.name]:
+        return
+    common = len(asked[baseline.name] & asked[other.name])
+    message = f"{named} have different {part} parts: {common} of {len(asked[baseline.name])} items are in both"
+    for judged, learner in ((baseline.name, other.name), (other.name, baseline.name)):
+        known = sorted(asked[judged] & set(splits[learner].train))
+        if known:
+            message += (
+                f"; '{learner}' was trained on {len(known)} of the {len(asked[judged])} items '{judged}' is judged on, "
+                f"for example {', '.join(known[:3])}"
+            )
+            break
+    raise RunError(
+        message,
+        hint="compare runs of one split (equal --split, --fold, ratios and, unless folds are published, --seed); "
+        "over folds and seeds use `samo ablate`",
+    )
+
+
+def _digest(said: Predictions) -> str:
+    digest = hashlib.sha256("\n".join(said.ids).encode(errors="surrogatepass"))
+    digest.update(said.logits.tobytes())
+    return digest.hexdigest()
+
+
+def _folder(comparison: Mapping[str, Any], root: Path) -> Path:
+    """The folder this comparison already has, else the first free one."""
+    names = [comparison["baseline"], *(row["run"] for row in comparison["comparisons"])]
+    stem = "-vs-".join(names) + ("" if comparison["split"] == "test" else f".{comparison['split']}")
+    if len(stem) > _LONGEST_NAME:
+        mark = hashlib.sha256(stem.encode()).hexdigest()[:8]
+        stem = f"{names[0][:100]}-vs-{len(names) - 1}-others-{mark}"
+    number = 1
+    while True:
+        folder = root / (stem if number == 1 else f"{stem}-{number:03d}")
+        if not folder.exists() or _is_same(folder, comparison):
+            return folder
+        number += 1
+
+
+def _is_same(folder: Path, comparison: Mapping[str, Any]) -> bool:
+    try:
+        former = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+        return all(former[key] == comparison[key] for key in ("baseline", "split", "inputs"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
