@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -17,6 +17,8 @@ from samo_audio.audio_io import info, is_audio, read, window_starts, windows
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.frontend import AudioFrontend, collate
 from samo_core.errors import DataError
+from samo_core.evaluation.calibration import apply_temperature
+from samo_core.experiments.calibrate import calibration_of
 from samo_core.experiments.experiment import load_run_model
 from samo_core.experiments.run import Run
 from samo_core.tasks import LabelSpace
@@ -50,7 +52,7 @@ class Prediction:
     Attributes:
         path: as given.
         label: the most probable class; empty when the file could not be read.
-        probabilities: by label, sum 1; from the logits averaged over all windows.
+        probabilities: by label, sum 1; from the logits averaged over all windows, under the run's temperature.
         warnings: what a listener should know.
         timeline: the windows of a recording longer than ten seconds, in order.
         error: why the file could not be read, or empty.
@@ -87,9 +89,18 @@ class _Pending:
 class AudioPredictor:
     """Predicts files in batches of windows; decoding runs ahead in threads."""
 
-    def __init__(self, model: nn.Module, space: LabelSpace, features: FeatureSettings, runtime: Runtime) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        space: LabelSpace,
+        features: FeatureSettings,
+        runtime: Runtime,
+        temperatures: Mapping[str, float] | None = None,
+    ) -> None:
+        """``temperatures`` divide the logits of each task; 1 where none is given."""
         self.model = model.eval()
         self.space = space
+        self.temperatures = temperatures or {}
         self.sr = features.sr
         self.window = features.window
         self.window_s = features.duration
@@ -97,14 +108,17 @@ class AudioPredictor:
 
     @classmethod
     def from_run(cls, run: Run, runtime: Runtime) -> AudioPredictor:
-        """The best epoch of a run.
+        """The best epoch of a run, with the temperature it is judged with; 1 when none was fitted for it.
 
         Raises:
             ModelFileError: the run holds no usable model.
+            RunError: its ``calibration.json`` is damaged.
         """
         model, space = load_run_model(run, AudioFrontend, runtime)
         stored = {name: value for name, value in run.settings.items() if name != "modality"}
-        return cls(model, space, AudioConfig.build(stored).features, runtime)
+        calibration = calibration_of(run)
+        temperatures = calibration.temperature if calibration else None
+        return cls(model, space, AudioConfig.build(stored).features, runtime, temperatures)
 
     def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
         """Predict files in the order given; a file that cannot be read yields a prediction with an ``error``."""
@@ -186,7 +200,8 @@ class AudioPredictor:
 
     def _named(self, logits: np.ndarray) -> tuple[str, dict[str, float]]:
         task = self.space.primary
-        row = self.space.probabilities(logits[None])[0, self.space.slices[task.name]]
+        scaled = apply_temperature(logits[None], self.temperatures, self.space)
+        row = self.space.probabilities(scaled)[0, self.space.slices[task.name]]
         return task.labels[int(row.argmax())], dict(zip(task.labels, map(float, row), strict=True))
 
 

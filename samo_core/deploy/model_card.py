@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from samo_core.evaluation.calibration import summary
 from samo_core.evaluation.html import METRIC_NAMES
 from samo_core.evaluation.report import flat_items, reproduce_commands, stamps
 
@@ -102,8 +103,13 @@ def _results(report: Mapping[str, Any]) -> str:
     ]
     header = ("class", "F1", "precision", "recall", "ROC-AUC", "average precision", "rows")
     return "\n\n".join(
-        [_stamped(report), _table(("metric", "value", level), overall), _table(header, classes)]
+        [_stamped(report), _table(("metric", "value", level), overall), _table(header, classes), _calibration(report)]
     ).lstrip()
+
+
+def _calibration(report: Mapping[str, Any]) -> str:
+    scores = report["calibration"]
+    return f"Calibration: {summary(scores)} ({scores['n_bins']} {scores['binning']})."
 
 
 def _by_group(report: Mapping[str, Any]) -> str:
@@ -132,7 +138,8 @@ def _limitations(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str
             found.append(
                 f"by {attribute}, macro-F1 runs from {scored[worst]:.3f} ({worst}) to {scored[best]:.3f} ({best})"
             )
-    found.append("its probabilities were not checked for calibration here: read them as a ranking")
+    if not report["calibration"]["fitted_on"]:
+        found.append("its probabilities were not calibrated: read them as a ranking")
     return "\n".join(f"- {_text(line)}" for line in found)
 
 

@@ -18,13 +18,22 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from samo_core.evaluation.calibration import apply_temperature
 from samo_core.evaluation.metrics import judge
 from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.report import stamps
 from samo_core.files import replacing
 from samo_core.tasks import LabelSpace
 
-__all__ = ["by_group_figure", "confusion_figure", "per_class_figure", "roc_figure", "save_figures", "training_figure"]
+__all__ = [
+    "by_group_figure",
+    "confusion_figure",
+    "per_class_figure",
+    "reliability_figure",
+    "roc_figure",
+    "save_figures",
+    "training_figure",
+]
 
 BLUE, ORANGE, GREEN, VERMILION, INK, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#222222", "#9a9a9a"
 # Okabe & Ito without yellow, which is too faint for a line on white; twice, told apart by the dash.
@@ -36,6 +45,7 @@ _LINES = [
 # With more curves than this only the worst are coloured: they are what the reader looks for.
 _COLOURED_CURVES = 10
 _DPI = 130
+_CELL: dict[str, Any] = {"color": GREY, "edgecolor": "white"}
 
 
 def save_figures(
@@ -60,6 +70,7 @@ def save_figures(
         figures[f"by_{unit}"] = by_group_figure(report, unit)
     if any(row["roc_auc"] is not None for row in report["per_class"].values()):
         figures["roc"] = roc_figure(report, predictions, label_space)
+    figures["reliability"] = reliability_figure(report)
     if history:
         figures["training"] = training_figure(report, history)
     paths = []
@@ -156,7 +167,9 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
 
     task = next(task for task in label_space.tasks if task.name == report["task"])
     columns = label_space.slices[task.name]
-    judged = judge(task, predictions.probabilities(label_space)[:, columns], predictions.targets[:, columns])
+    # A temperature moves rows past each other in a column of a softmax: without it the area is not the report's.
+    scaled = apply_temperature(predictions.logits, {task.name: report["calibration"]["temperature"]}, label_space)
+    judged = judge(task, label_space.probabilities(scaled)[:, columns], predictions.targets[:, columns])
     areas = {label: row["roc_auc"] for label, row in report["per_class"].items() if row["roc_auc"] is not None}
     worst_first = sorted(areas, key=lambda label: areas[label])
     coloured = worst_first[:_COLOURED_CURVES][::-1]
@@ -179,6 +192,31 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
     axes.set_ylim(-0.01, 1.01)
     axes.set_aspect("equal")
     axes.legend(title="area under the curve", loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False)
+    return figure
+
+
+def reliability_figure(report: Mapping[str, Any]) -> Figure:
+    """Accuracy over confidence by bin with the rows in each, before and after the temperature (Guo et al. 2017)."""
+    scores = report["calibration"]
+    shown = [("", f"temperature {scores['temperature']:.2f}, fitted on {scores['fitted_on']}")]
+    if scores["fitted_on"]:
+        shown.insert(0, ("_uncalibrated", "before: temperature 1"))
+    else:
+        shown = [("", "no temperature was fitted")]
+    figure = _blank(report, "Reliability diagram", 1.6 + 4.0 * len(shown), 5.6)
+    grid = figure.subplots(2, len(shown), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
+    handles: list[Any] = []
+    for (top, bottom), (suffix, words) in zip(grid.T, shown, strict=True):
+        handles = _reliability(top, scores[f"bins{suffix}"])
+        bins = scores[f"bins{suffix}"]
+        bottom.bar([row["low"] for row in bins], [row["count"] for row in bins], _widths(bins), align="edge", **_CELL)
+        bottom.set_xlabel("confidence")
+        _plain(top)
+        _plain(bottom)
+        top.set_title(f"{words}\nexpected calibration error {scores[f'ece{suffix}']:.3f}", fontsize=10)
+    grid[0, 0].set_ylabel("accuracy")
+    grid[1, 0].set_ylabel("count")
+    _legend_below(figure, handles)
     return figure
 
 
@@ -212,6 +250,27 @@ def training_figure(report: Mapping[str, Any], history: Sequence[Mapping[str, An
         middle.plot(epochs[best], f1[best], marker="o", markersize=9, color=VERMILION, markeredgecolor=INK)
         middle.set_title(f"best: {f1[best]:.3f} in epoch {epochs[best]:.0f}", fontsize=10, loc="left", pad=3)
     return figure
+
+
+def _reliability(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Bars of accuracy, and on them the distance of each from its bin's mean confidence."""
+    filled = [row for row in bins if row["count"]]
+    lows, widths = [row["low"] for row in filled], _widths(filled)
+    accuracy = [row["accuracy"] for row in filled]
+    gap = [row["confidence"] - row["accuracy"] for row in filled]
+    bars = axes.bar(lows, accuracy, widths, align="edge", color=BLUE, edgecolor="white", alpha=0.85, label="accuracy")
+    gaps = axes.bar(
+        lows, gap, widths, bottom=accuracy, align="edge", fill=False, edgecolor=VERMILION, hatch="////", linewidth=1,
+        label="gap to the mean confidence",
+    )  # fmt: skip
+    (line,) = axes.plot([0, 1], [0, 1], color=INK, linewidth=1.2, linestyle="--", label="perfectly calibrated")
+    axes.set_xlim(0, 1)
+    axes.set_ylim(0, 1)
+    return [bars, gaps, line]
+
+
+def _widths(bins: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [row["high"] - row["low"] for row in bins]
 
 
 def _best(history: Sequence[Mapping[str, Any]]) -> int | None:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from samo_core.evaluation.calibration import summary
 from samo_core.evaluation.report import flat_items, reproduce_commands, stamps
 
 __all__ = ["METRIC_NAMES", "render_html"]
@@ -40,13 +41,21 @@ def render_html(
     source = files("samo_core.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
     seen = {name: value for name, value in environment.items() if name not in ("command", "commands")}
-    placed = ["confusion", "per_class", "roc", "training", *(f"by_{name}" for name in report["by_group"])]
+    placed = [
+        "confusion",
+        "per_class",
+        "roc",
+        "reliability",
+        "training",
+        *(f"by_{name}" for name in report["by_group"]),
+    ]
     return template.render(
         report=report,
         stamps=stamps(report),
         figures={name: {"source": _embedded(path), "alt": _alt(name, report)} for name, path in figures.items()},
         placed=placed,
         metric_names=METRIC_NAMES,
+        calibration=summary(report["calibration"]),
         commands=reproduce_commands(report, environment),
         settings=flat_items(settings),
         environment=flat_items(seen),
@@ -77,6 +86,8 @@ def _alt(name: str, report: Mapping[str, Any]) -> str:
         areas = {label: row["roc_auc"] for label, row in table.items() if row["roc_auc"] is not None}
         listed = ", ".join(f"{label} {area:.3f}" for label, area in areas.items())
         return f"ROC curves, one class against the rest. Areas under the curve: {listed}."
+    if name == "reliability":
+        return f"Reliability diagram, accuracy over confidence: {summary(report['calibration'])}."
     attribute = name.removeprefix("by_")
     groups = [row["macro_f1"] for row in report["by_group"].get(attribute, {}).values() if row["macro_f1"] is not None]
     if groups:

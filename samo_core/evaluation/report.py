@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from samo_core.errors import DataError, first_ten
+from samo_core.evaluation.calibration import TEMPERATURE_RANGE, Calibration, apply_temperature, calibration_scores
 from samo_core.evaluation.metrics import (
     Judged,
     accuracy,
@@ -52,6 +53,7 @@ def build_report(
     unit: str,
     train_macro_f1: float | None,
     val_macro_f1: float | None,
+    calibration: Calibration | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Judge the predictions of one task.
@@ -64,11 +66,12 @@ def build_report(
         split_rule: how the split was drawn.
         leaky: whether groups may stand on two sides of the split.
         task: the task of ``label_space`` to judge; rows without a label for it are left out.
-        predictions: logits and targets of N rows.
+        predictions: logits, as the model gave them, and targets of N rows.
         label_space: the tasks and their columns.
         unit: what a group is called, for example ``speaker``; without groups the interval's unit is ``row``.
         train_macro_f1: the same score on the training split, None when unknown.
         val_macro_f1: the same score on the validation split, None when unknown.
+        calibration: the temperatures its answers are judged and given with; None is temperature 1.
         notes: further warnings.
 
     Returns:
@@ -77,7 +80,8 @@ def build_report(
     Raises:
         DataError: no row is labelled, or the model's outputs are not finite.
     """
-    judged = _judged(task, predictions, label_space)
+    calibration = calibration or Calibration()
+    judged = _judged(task, predictions, label_space, calibration)
     groups = tuple(predictions.groups[row] for row in judged.rows)
     by_group, skipped = _by_group(judged, groups, predictions, unit)
     report: dict[str, Any] = {
@@ -89,6 +93,13 @@ def build_report(
         "split_rule": split_rule,
         "leaky": leaky,
         **_scored(task, judged),
+        "calibration": calibration_scores(
+            task,
+            predictions.logits[judged.rows, label_space.slices[task.name]],
+            judged.truth,
+            calibration.temperature.get(task.name, 1.0),
+            calibration.fitted_on,
+        ),
         # Without groups every row is a unit, and a reader must not believe that people were drawn.
         "ci": _intervals(judged, groups, unit if any(groups) else "row"),
         "by_group": by_group,
@@ -138,7 +149,7 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def _judged(task: Task, predictions: Predictions, label_space: LabelSpace) -> Judged:
+def _judged(task: Task, predictions: Predictions, label_space: LabelSpace, calibration: Calibration) -> Judged:
     columns = label_space.slices[task.name]
     finite = np.isfinite(predictions.logits[:, columns]).all(axis=1)
     if not finite.all():
@@ -147,7 +158,8 @@ def _judged(task: Task, predictions: Predictions, label_space: LabelSpace) -> Ju
             f"the model's outputs for {len(bad)} of {len(predictions)} items are not finite: {first_ten(bad)}",
             hint="the weights may be damaged; evaluate another run or train again",
         )
-    judged = judge(task, predictions.probabilities(label_space)[:, columns], predictions.targets[:, columns])
+    scaled = apply_temperature(predictions.logits, calibration.temperature, label_space)
+    judged = judge(task, label_space.probabilities(scaled)[:, columns], predictions.targets[:, columns])
     if not len(judged.rows):
         raise DataError(f"none of the {len(predictions)} items has a label for the task '{task.name}'")
     return judged
@@ -222,6 +234,7 @@ def _warnings(report: Mapping[str, Any], judged: Judged, unit: str) -> list[str]
         found.append("the model was trained on these rows: the scores show memory, not skill")
     if report["split"] == "val":
         found.append("the best epoch was chosen on this split, so its scores are a little too good")
+    found += _calibration_warnings(report)
     drawn, n_units = report["ci"]["unit"], report["ci"]["n_units"]
     if n_units < 2:
         found.append(f"one {drawn} only: no confidence interval")
@@ -237,6 +250,18 @@ def _warnings(report: Mapping[str, Any], judged: Judged, unit: str) -> list[str]
     never = [label for label, seen in zip(report["labels"], ~occurs | predicted, strict=True) if not seen]
     if never:
         found.append(f"never predicted: {', '.join(never)}")
+    return found
+
+
+def _calibration_warnings(report: Mapping[str, Any]) -> list[str]:
+    scores, found = report["calibration"], []
+    if scores["fitted_on"] and scores["temperature"] in TEMPERATURE_RANGE:
+        found.append(
+            f"the temperature stands at its bound of {scores['temperature']:g}: the rows it was fitted on "
+            "(all right, or too few) cannot tell it, so take probabilities for a ranking only"
+        )
+    if scores["fitted_on"] == report["split"]:
+        found.append("the temperature was fitted on this split, so its calibration is a little too good")
     return found
 
 

@@ -13,10 +13,12 @@ from samo_core.data.manifest import Item, Manifest
 from samo_core.data.splits import Split, audit
 from samo_core.deploy.model_card import model_card
 from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
+from samo_core.evaluation.calibration import Calibration
 from samo_core.evaluation.figures import save_figures
 from samo_core.evaluation.html import render_html
 from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.report import build_report
+from samo_core.experiments.calibrate import calibrate, calibration_of
 from samo_core.experiments.experiment import load_run_model
 from samo_core.experiments.run import Run
 from samo_core.files import write_json, write_text
@@ -29,10 +31,12 @@ __all__ = ["judge_elsewhere", "judge_run", "relabel"]
 
 
 def judge_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict[str, Any]:
-    """Judge a run on a part of its own corpus; writes predictions, report, pictures and model card.
+    """Judge a run on a part of its own corpus; writes predictions (raw logits), report, pictures and model card.
+
+    Probabilities are those of the run's temperature, which is fitted and kept here when training did not come to that.
 
     Raises:
-        RunError: the data changed since training.
+        RunError: the data changed since training, or the run's ``calibration.json`` is damaged.
         LeakError: the split shares speakers or recordings.
     """
     if frontend.manifest.digest != run.manifest.digest:
@@ -42,17 +46,20 @@ def judge_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict
         )
     split = run.split
     leaks = audit(frontend.manifest, split)
+    known = calibration_of(run)
     model, space = load_run_model(run, type(frontend), runtime)
     said = {name: _predict(model, frontend, split.part(name), runtime) for name in {"train", "val", part}}
     for name, predictions in said.items():
         predictions.save(run.path(f"predictions.{name}.npz"))
-    report = _report(run, frontend, space, split, said[part], part, leaks, said["train"], said["val"])
+    calibration = known or calibrate(run, space, said["val"].logits, said["val"].targets)
+    notes = [f"leak: {line}" for line in leaks[:10]]
+    report = _report(run, frontend, space, split, said[part], part, calibration, notes, said["train"], said["val"])
     write_report(run, frontend, report, said[part], "" if part == "test" else f".{part}")
     return report
 
 
 def judge_elsewhere(run: Run, frontend: Frontend, mapping: Mapping[str, str], runtime: Runtime) -> dict[str, Any]:
-    """Judge a run on all labelled items of another corpus.
+    """Judge a run on all labelled items of another corpus, with the temperature of its own.
 
     Args:
         run: the trained run.
@@ -72,10 +79,12 @@ def judge_elsewhere(run: Run, frontend: Frontend, mapping: Mapping[str, str], ru
     seen = [item.source for item in frontend.manifest.items if item.content and item.content in known]
     if seen:
         raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
+    calibration = calibration_of(run)
+    notes = [] if calibration else ["no temperature: judge the run on its own corpus first, which fits it"]
     model, space = load_run_model(run, type(frontend), runtime)
     predictions = _predict(model, frontend, ids, runtime)
     everything = Split("other corpus", 0, (), (), ids)
-    report = _report(run, frontend, space, everything, predictions, "all", [], None, None)
+    report = _report(run, frontend, space, everything, predictions, "all", calibration, notes)
     report["label_map"] = dict(mapping)
     predictions.save(run.path(f"predictions.{frontend.manifest.dataset}.npz"))
     write_report(run, frontend, report, predictions, f".{frontend.manifest.dataset}")
@@ -150,9 +159,10 @@ def _report(
     split: Split,
     predictions: Predictions,
     part: str,
-    leaks: list[str],
-    train: Predictions | None,
-    val: Predictions | None,
+    calibration: Calibration | None,
+    notes: list[str],
+    train: Predictions | None = None,
+    val: Predictions | None = None,
 ) -> dict[str, Any]:
     def score(said: Predictions | None) -> float | None:
         return macro_f1(said, space) if said else None
@@ -170,7 +180,8 @@ def _report(
         unit=frontend.unit,
         train_macro_f1=score(train),
         val_macro_f1=score(val),
-        notes=[f"leak: {line}" for line in leaks[:10]],
+        calibration=calibration,
+        notes=notes,
     )
 
 

@@ -93,6 +93,7 @@ def test_table_for_people(copied: Path) -> None:
         "first on ravdess, test part: 16 items (split: speaker)",
         "95% interval over speakers",
         "macro-F1 by speaker: ",
+        "\nexpected calibration error 0.",
         f"report: {copied}/report.html; pictures: {copied}/figures",
     ):
         assert text in shown.out
@@ -238,7 +239,9 @@ def test_damaged_and_foreign_models(copied: Path, clips: Path) -> None:
     assert "there is no model at" in refused(6, "predict", clips, "--run", "first")
 
 
-@pytest.mark.parametrize("name", ["config.json", "split.json", "manifest.jsonl", "history.jsonl", "environment.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "split.json", "manifest.jsonl", "history.jsonl", "environment.json", "calibration.json"]
+)
 def test_damaged_run_folders(copied: Path, name: str) -> None:
     (copied / name).write_text("{")
     assert name.partition(".")[0] in refused(5, "evaluate", "first")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from tones import EMOTIONS, SR, done, refused, samo, tone
+from tones import EMOTIONS, SR, done, read_json, refused, samo, tone
 
 from samo_core.evaluation.predictions import Predictions
 
@@ -51,7 +51,9 @@ def test_predict_says_what_evaluate_judged(run: list[str], clips: Path, trained:
     judged = Predictions.load(trained / "runs" / "first" / "predictions.test.npz")
     paths = [clips / f"Actor_{name[-2:]}" / f"{name}.wav" for name in judged.ids]
     said = [list(row["probabilities"].values()) for row in predicted(run, *paths)]
-    odds = np.exp(judged.logits - judged.logits.max(axis=1, keepdims=True))
+    temperature = read_json(trained / "runs" / "first" / "calibration.json")["temperature"]["emotion"]
+    assert abs(temperature - 1) > 1e-3
+    odds = np.exp((judged.logits - judged.logits.max(axis=1, keepdims=True)) / temperature)
     np.testing.assert_allclose(said, odds / odds.sum(axis=1, keepdims=True), atol=1e-5)
 
 

@@ -15,6 +15,7 @@ import tiny
 
 from samo_core.data.manifest import Manifest
 from samo_core.errors import DataError, LeakError, RunError, SettingsError
+from samo_core.evaluation.calibration import fit_temperature
 from samo_core.evaluation.metrics import selection_score
 from samo_core.evaluation.predictions import Predictions
 from samo_core.experiments import judge
@@ -87,6 +88,54 @@ def test_judging_the_test_part(run: Run) -> None:
     for name in ("report.html", "MODEL_CARD.md", "predictions.train.npz", "predictions.val.npz"):
         assert run.path(name).stat().st_size > 0
     assert run.status == "evaluated"
+
+
+def answered_with(run: Run) -> float:
+    """The temperature in ``calibration.json``."""
+    value: float = json.loads(run.path("calibration.json").read_text())["temperature"]["emotion"]
+    return value
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_temperature_of_the_run_is_the_one_it_is_judged_with(run: Run) -> None:
+    front = tiny.frontend(**SETTINGS)
+    kept = run.path("calibration.json").read_text()
+    report = judge_run(run, front, "test", tiny.RUNTIME)
+    said = Predictions.load(run.path("predictions.val.npz"))
+    fitted = fit_temperature(said.logits, said.targets, front.manifest.label_space)
+    assert report["calibration"]["temperature"] == answered_with(run) == pytest.approx(fitted["emotion"], rel=1e-6)
+    assert report["calibration"]["temperature"] != 1.0
+    assert report["calibration"]["fitted_on"] == "val"
+    assert judge_run(run, front, "test", tiny.RUNTIME) == report
+    assert run.path("calibration.json").read_text() == kept
+    # The file is what counts, and it changes no label.
+    run.path("calibration.json").write_text(kept.replace(str(answered_with(run)), "5.0"))
+    other = judge_run(run, front, "test", tiny.RUNTIME)
+    assert other["calibration"]["temperature"] == 5.0
+    assert other["calibration"]["nll_uncalibrated"] == report["calibration"]["nll_uncalibrated"]
+    assert other["calibration"]["nll"] != report["calibration"]["nll"]
+    assert (other["metrics"], other["confusion"]) == (report["metrics"], report["confusion"])
+    np.testing.assert_array_equal(Predictions.load(run.path("predictions.val.npz")).logits, said.logits)
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("stale", [False, True], ids=["none", "of other weights"])
+def test_judging_fits_the_temperature_that_is_missing(run: Run, stale: bool) -> None:
+    kept = json.loads(run.path("calibration.json").read_text())
+    run.path("calibration.json").unlink()
+    if stale:
+        other = {**kept, "temperature": {"emotion": 7.0}, "epoch": kept["epoch"] + 1}
+        run.path("calibration.json").write_text(json.dumps(other))
+    report = judge_run(run, tiny.frontend(**SETTINGS), "test", tiny.RUNTIME)
+    assert json.loads(run.path("calibration.json").read_text()) == kept
+    assert report["calibration"]["temperature"] == kept["temperature"]["emotion"]
+
+
+def test_a_damaged_calibration_is_named(run: Run) -> None:
+    run.path("calibration.json").write_text("{")
+    with pytest.raises(RunError, match=r"calibration\.json") as caught:
+        judge_run(run, tiny.frontend(**SETTINGS), "test", tiny.RUNTIME)
+    assert caught.value.hint == "remove it; `samo evaluate` fits the temperature again"
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -186,6 +235,22 @@ def test_judging_elsewhere(run: Run) -> None:
     assert report["synthetic"] is True
     assert report["metrics"]["macro_f1"] > 0.6
     assert not run.path("report.json").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_judging_elsewhere_has_the_temperature_of_home(run: Run) -> None:
+    front = foreign(THEIRS)
+    front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
+    words = "no temperature: judge the run on its own corpus first, which fits it"
+    report = judge_elsewhere(run, front, MAPPING, tiny.RUNTIME)
+    assert report["calibration"]["temperature"] == answered_with(run)
+    assert words not in report["warnings"]
+    run.path("calibration.json").unlink()
+    bare = judge_elsewhere(run, front, MAPPING, tiny.RUNTIME)
+    assert (bare["calibration"]["temperature"], bare["calibration"]["fitted_on"]) == (1.0, None)
+    assert words in bare["warnings"]
+    assert bare["metrics"] == report["metrics"]
+    assert not run.path("calibration.json").exists()
 
 
 def test_judging_elsewhere_on_what_was_trained_on(run: Run) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from samo_core.deploy.model_card import model_card
+from samo_core.evaluation.calibration import Calibration, summary
 from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.report import build_report
 from samo_core.tasks import LabelSpace, Task
@@ -68,6 +69,15 @@ def test_says_what_it_must() -> None:
     assert "demo data" not in text
     assert "LEAKY" not in text
     assert "nan" not in text.lower().split()
+
+
+def test_calibration_in_one_line() -> None:
+    found = report(calibration=Calibration({"emotion": 2.0}, "val"))
+    bins = "15 equal-width bins of the top-label confidence, Guo et al. 2017"
+    assert f"\n\nCalibration: {summary(found['calibration'])} ({bins}).\n" in card(found)
+    assert "temperature of 2.00" in card(found)
+    assert "were not calibrated" not in card(found)
+    assert "- its probabilities were not calibrated: read them as a ranking" in card(report())
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from samo_core.errors import DataError
 from samo_core.evaluation import figures
+from samo_core.evaluation.calibration import Calibration, calibration_scores
 from samo_core.evaluation.html import render_html
 from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.report import build_report, flat_items, natural_key, reproduce_commands
@@ -26,7 +27,7 @@ SCHEMA_KEYS = {
     "schema", "run", "dataset", "synthetic", "split", "split_rule", "leaky", "n", "labels", "metrics", "ci",
     "per_class", "confusion", "by_group", "train_macro_f1", "val_macro_f1",
 }  # fmt: skip
-EXTRA_KEYS = {"task", "most_confused", "gap", "warnings"}
+EXTRA_KEYS = {"task", "most_confused", "gap", "warnings", "calibration"}
 HISTORY = [
     {"epoch": k, "train_loss": 2.0 / k, "val_loss": 2.1 / k, "val_macro_f1": 0.1 * min(k, 4), "lr": 1e-3 / k}
     for k in range(1, 7)
@@ -155,6 +156,36 @@ def test_multi_label_task() -> None:
     assert found["metrics"]["accuracy"] == pytest.approx(((given.targets > 0) == predicted).all(1).mean())
 
 
+def test_calibration_of_the_rows_that_are_judged() -> None:
+    given = predictions()
+    given.targets[:12] = np.nan
+    found = report(given, calibration=Calibration({"emotion": 2.5}, "val"))
+    truth = given.targets[12:] > 0
+    assert found["calibration"] == calibration_scores(SPACE.primary, given.logits[12:], truth, 2.5, "val")
+    bare = report(given)
+    assert bare["calibration"] == calibration_scores(SPACE.primary, given.logits[12:], truth, 1.0, "")
+    shares = SPACE.probabilities(given.logits[12:] / np.float64(2.5))
+    areas = [row["roc_auc"] for row in found["per_class"].values()]
+    assert areas == pytest.approx([roc_auc_score(truth[:, k], shares[:, k]) for k in range(3)])
+    assert areas != [row["roc_auc"] for row in bare["per_class"].values()]
+    for name in ("metrics", "ci", "confusion", "by_group", "n"):
+        assert found[name] == bare[name]
+
+
+def test_calibration_of_the_second_task() -> None:
+    space = LabelSpace((Task("first", ("x", "y")), SPACE.primary))
+    given = predictions()
+    both = Predictions(
+        given.ids,
+        np.hstack([np.zeros((120, 2), np.float32), given.logits]),
+        np.hstack([np.full((120, 2), np.nan, np.float32), given.targets]),
+        given.groups,
+        given.meta,
+    )
+    temperatures = Calibration({"first": 5.0, "emotion": 2.0}, "val")
+    assert report(both, label_space=space, calibration=temperatures) == report(given, calibration=temperatures)
+
+
 def test_outputs_that_are_not_finite_are_refused() -> None:
     given = predictions()
     given.logits[3, 1] = np.nan
@@ -169,6 +200,9 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
         ({"leaky": True}, "LEAKY SPLIT: a speaker may be in training and here"),
         ({"split": "train"}, "trained on these rows"),
         ({"split": "val"}, "best epoch was chosen on this split"),
+        ({"split": "val", "calibration": Calibration({}, "val")}, "temperature was fitted on this split"),
+        ({"calibration": Calibration({"emotion": 0.1}, "val")}, "temperature stands at its bound of 0.1: the rows"),
+        ({"calibration": Calibration({"emotion": 10.0}, "val")}, "temperature stands at its bound of 10: the rows"),
         ({"predictions": predictions(5)}, "5 speakers only"),
         ({"predictions": predictions(1)}, "one speaker only: no confidence interval"),
         ({"notes": ("mind the gap",)}, "mind the gap"),
@@ -217,7 +251,7 @@ def test_flat_items() -> None:
 
 
 def test_figures_are_png_and_repeatable(pictures: dict[str, Path], tmp_path: Path) -> None:
-    assert list(pictures) == ["confusion", "per_class", "by_speaker", "roc", "training"]
+    assert list(pictures) == ["confusion", "per_class", "by_speaker", "roc", "reliability", "training"]
     again = figures.save_figures(report(), predictions(), HISTORY, SPACE, tmp_path)
     for path in again:
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -234,11 +268,39 @@ def test_every_figure_carries_the_stamps(stamps: set[str]) -> None:
         figures.per_class_figure(found),
         figures.by_group_figure(found, "speaker"),
         figures.roc_figure(found, predictions(), SPACE),
+        figures.reliability_figure(found),
         figures.training_figure(found, HISTORY),
     ]
     for figure in drawn:
         words = " ".join(text.get_text() for text in figure.texts)
         assert {stamp for stamp in ("synthetic demo data", "LEAKY SPLIT") if stamp in words} == stamps
+
+
+def test_reliability_figure_shows_both_sides_of_the_temperature() -> None:
+    found = report(calibration=Calibration({"emotion": 2.5}, "val"))
+    scores = found["calibration"]
+    before, after, *counts = figures.reliability_figure(found).axes
+    assert before.get_title() == f"before: temperature 1\nexpected calibration error {scores['ece_uncalibrated']:.3f}"
+    assert after.get_title() == f"temperature 2.50, fitted on val\nexpected calibration error {scores['ece']:.3f}"
+    for top, bottom, bins in ((before, counts[0], scores["bins_uncalibrated"]), (after, counts[1], scores["bins"])):
+        filled = [row for row in bins if row["count"]]
+        bars, gaps = top.containers
+        assert [bar.get_height() for bar in bars] == [row["accuracy"] for row in filled]
+        assert [bar.get_x() for bar in bars] == [row["low"] for row in filled]
+        ends = [bar.get_y() + bar.get_height() for bar in gaps]
+        assert ends == pytest.approx([row["confidence"] for row in filled])
+        assert [bar.get_height() for bar in bottom.containers[0]] == [row["count"] for row in bins]
+    alone = figures.reliability_figure(report()).axes
+    assert len(alone) == 2
+    assert alone[0].get_title().startswith("no temperature was fitted\n")
+
+
+def test_roc_figure_has_the_areas_of_the_report() -> None:
+    found = report(calibration=Calibration({"emotion": 4.0}, "val"))
+    drawn = figures.roc_figure(found, predictions(), SPACE)
+    curves = {line.get_label().split()[0]: line for line in drawn.axes[0].lines}
+    for label in LABELS:
+        assert np.trapezoid(*reversed(curves[label].get_data())) == pytest.approx(found["per_class"][label]["roc_auc"])
 
 
 def test_training_figure_marks_the_epoch_that_was_kept() -> None:
@@ -252,7 +314,7 @@ def test_figures_of_little_data(tmp_path: Path) -> None:
     given.targets[:] = np.eye(3)[0]
     history = [{"epoch": 1, "train_loss": None, "val_loss": 1.0}]
     made = figures.save_figures(report(given, run="$x_{1$"), given, history, SPACE, tmp_path)
-    assert [path.stem for path in made] == ["confusion", "per_class", "training"]
+    assert [path.stem for path in made] == ["confusion", "per_class", "reliability", "training"]
 
 
 def test_figures_of_names_that_look_like_mathematics(tmp_path: Path) -> None:
@@ -282,13 +344,25 @@ def test_page_is_whole_and_self_contained(pictures: dict[str, Path]) -> None:
         assert words in text
     page = _Page(text)
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 5
+    assert len(images) == 6
     assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
     assert all(len(image["alt"] or "") > 30 for image in images)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}
     assert not re.search(r"(src|href)=\"(?!data:)|@import|url\(", text)
     assert "prefers-color-scheme: dark" in text
     assert 'name="viewport"' in text
+
+
+def test_page_tells_calibration_before_and_after(pictures: dict[str, Path]) -> None:
+    found = report(calibration=Calibration({"emotion": 2.5}, "val"))
+    scores, text = found["calibration"], render_html(found, pictures, {}, {})
+    line = f"xpected calibration error {scores['ece']:.3f}; without the temperature of 2.50 it is "
+    assert f"<p>E{line}{scores['ece_uncalibrated']:.3f}.</p>" in text
+    for key in ("ece", "ece_equal_mass", "nll", "brier"):
+        assert f"<td>{scores[key + '_uncalibrated']:.3f}</td><td>{scores[key]:.3f}</td>" in text
+    assert "15 equal-width bins of the top-label confidence, Guo et al. 2017. The temperature was fitted on val" in text
+    assert f'alt="Reliability diagram, accuracy over confidence: e{line}' in text
+    assert "no temperature was fitted." in render_html(report(), {}, {}, {})
 
 
 def test_page_escapes_names_from_data() -> None:

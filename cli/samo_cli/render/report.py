@@ -18,6 +18,7 @@ __all__ = ["show_report"]
 
 def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
     """The report as tables."""
+    from samo_core.evaluation.calibration import summary
     from samo_core.evaluation.report import stamps
 
     judged = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
@@ -28,6 +29,7 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
     for part in (_metrics(report), _per_class(report), _confusion(report)):
         out.print(part)
         out.print()
+    out.print(summary(report["calibration"]), soft_wrap=True)
     for group, rows in report["by_group"].items():
         values = ", ".join(f"{name} {number(row['macro_f1'], 2)}" for name, row in rows.items())
         out.print(f"macro-F1 by {group}: {values}", markup=False)
