@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from samo_core.errors import reporting_full_disk
 
-__all__ = ["cache_root", "replacing", "write_json", "write_text"]
+__all__ = ["cache_root", "leftovers", "replacing", "write_json", "write_text"]
 
 
 @contextmanager
@@ -36,6 +36,14 @@ def replacing(target: Path) -> Iterator[Path]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def leftovers(folder: Path, names: Iterable[str]) -> set[Path]:
+    """The temporary files that a kill left of :func:`replacing` files of these names.
+
+    Those of a writer still at work look the same: ask only where no one else writes.
+    """
+    return {path for name in names for path in folder.glob(f".{name}.{'?' * 8}{Path(name).suffix}")}
 
 
 def write_text(target: Path, text: str) -> None:

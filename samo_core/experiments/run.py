@@ -17,9 +17,13 @@ from typing import Any
 from samo_core.data.manifest import Manifest
 from samo_core.data.splits import Split
 from samo_core.errors import RunError, SettingsError, first_ten, nearest, reporting_full_disk
-from samo_core.files import write_json
+from samo_core.files import leftovers, write_json, write_text
 
 __all__ = ["Run", "artifacts_root", "create_run", "find_run", "list_runs"]
+
+# What is written before step 1, and what a training writes after; judging a run writes other files.
+BEGINNING = ("manifest.jsonl", "split.json", "fitted.safetensors", "environment.json", "config.json")
+TRAINING = ("best_model.safetensors", "last.ckpt", "history.jsonl", "calibration.json", "mlflow.json", "trained.json")
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
 
@@ -132,6 +136,11 @@ class Run:
             lock.flush()
             yield
 
+    def sweep(self) -> None:
+        """Remove the halves of files that kills left; for the training that holds the run."""
+        for path in leftovers(self.folder, (*BEGINNING, *TRAINING)):
+            path.unlink(missing_ok=True)
+
     def is_busy(self) -> bool:
         """Whether a process holds the run."""
         try:
@@ -171,7 +180,7 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
     if not NAME_PATTERN.fullmatch(name):
         raise SettingsError(f"--name '{name}': use letters, digits and . _ + = - only")
     run = Run(runs / name)
-    if run.folder.exists() and any(entry.name != ".lock" for entry in run.folder.iterdir()):
+    if run.folder.exists() and not _is_free(run.folder):
         if run.is_busy():
             with run.locked():
                 pass
@@ -224,14 +233,18 @@ def point_latest(artifacts: Path, run: Run) -> None:
 
 def write_history(run: Run, history: list[dict[str, Any]]) -> None:
     """Write ``history.jsonl`` whole, so that it never disagrees with the checkpoint beside it."""
-    from samo_core.files import write_text
-
     write_text(run.path("history.jsonl"), "".join(json.dumps(row) + "\n" for row in history))
 
 
 def mark_trained(run: Run, facts: dict[str, Any]) -> None:
     """Leave the sign that training came to its end."""
     write_json(run.path("trained.json"), facts)
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether there is nothing in it but what a training killed before ``config.json`` leaves."""
+    begun = {folder / ".lock", *(folder / name for name in BEGINNING if name != "config.json")}
+    return set(folder.iterdir()) <= begun | leftovers(folder, BEGINNING)
 
 
 def _empty(folder: Path) -> None:

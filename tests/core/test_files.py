@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from samo_core.errors import DiskFull
-from samo_core.files import cache_root, replacing, write_json, write_text
+from samo_core.files import cache_root, leftovers, replacing, write_json, write_text
 
 
 def test_write_and_replace(tmp_path: Path) -> None:
@@ -45,6 +45,18 @@ def test_the_temporary_file_lies_beside_the_target_with_its_suffix(tmp_path: Pat
         assert temporary.parent == tmp_path
         assert temporary.suffix == ".npz"  # numpy appends .npz to other names
         assert temporary.name.startswith(".")
+
+
+def test_leftovers_are_those_of_the_names_asked_for(tmp_path: Path) -> None:
+    """What a kill leaves is what stands there while a file is written."""
+    for name in ("last.ckpt", "split.json", "figure.png"):
+        write_text(tmp_path / name, "whole")
+    (tmp_path / ".last.ckpt.notes").write_text("of the user")
+    with replacing(tmp_path / "last.ckpt") as one, replacing(tmp_path / "split.json") as other:
+        with replacing(tmp_path / "figure.png"):
+            assert leftovers(tmp_path, ["last.ckpt", "split.json"]) == {one, other}
+        assert leftovers(tmp_path, ["last.ckpt"]) == {one}
+    assert leftovers(tmp_path, ["last.ckpt", "split.json"]) == set()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

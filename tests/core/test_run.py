@@ -98,6 +98,31 @@ def test_a_folder_that_was_only_locked_is_free(tmp_path: Path) -> None:
     assert create_run(tmp_path, "mine", "x") == run
 
 
+def test_what_a_kill_before_the_config_leaves_is_free(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "mine", "x")
+    run.folder.mkdir(parents=True)
+    for name in (".lock", "manifest.jsonl", "split.json", "environment.json", ".config.json.ab12_xyz.json"):
+        run.path(name).write_text("")
+    assert create_run(tmp_path, "mine", "x") == run
+    run.path("notes.txt").write_text("of the user")
+    with pytest.raises(RunError, match="a run named 'mine' exists in"):
+        create_run(tmp_path, "mine", "x")
+
+
+def test_sweep_takes_the_halves_only(tmp_path: Path) -> None:
+    run = begun(tmp_path, "mine")
+    before = {path.name for path in run.folder.iterdir()}
+    for name in (
+        ".last.ckpt.ab12_xyz.ckpt",
+        ".best_model.safetensors.abcdefgh.safetensors",
+        ".config.json.00000000.json",
+    ):
+        run.path(name).write_text("half")
+    run.path(".report.json.abcdefgh.json").write_text("of a report that is being written")
+    run.sweep()
+    assert {path.name for path in run.folder.iterdir()} == before | {".report.json.abcdefgh.json"}
+
+
 def test_overwrite_empties_the_folder(tmp_path: Path) -> None:
     run = begun(tmp_path, "mine")
     (run.path("figures") / "deep").mkdir(parents=True)
