@@ -17,11 +17,13 @@ from samo_core.data.manifest import Item, Manifest
 from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_ten
 from samo_core.files import write_json
 
-__all__ = ["PARTS", "SPLIT_RULES", "Split", "SplitRequest", "audit", "find_leaks", "make_split"]
+__all__ = ["PARTS", "SPLIT_RULES", "Split", "SplitRequest", "audit", "find_leaks", "fold_count", "make_split"]
 
 PARTS = ("train", "val", "test")
 # More tries hardly improve the balance of the few dozen speakers a corpus has.
 CANDIDATES = 200
+# Folds of a corpus that publishes none.
+DRAWN_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -62,13 +64,17 @@ class Split:
 
 @dataclass(frozen=True)
 class SplitRequest:
-    """What a rule may need to know: ratios in (0, 1) of groups or rows, fold number, seed."""
+    """What a rule may need to know: ratios in (0, 1) of groups or rows, fold number, seed.
+
+    ``limit_fraction`` in (0, 1] is the share of the training groups (rows where none are known) that is kept.
+    """
 
     rule: str
     train_ratio: float = 0.8
     val_ratio: float = 0.1
     fold: int = 0
     seed: int = 0
+    limit_fraction: float = 1.0
 
 
 def make_split(manifest: Manifest, request: SplitRequest) -> Split:
@@ -85,6 +91,7 @@ def make_split(manifest: Manifest, request: SplitRequest) -> Split:
     for name, items in parts.items():
         if not items:
             raise DataError(f"the {name} part of split '{request.rule}' is empty")
+    parts["train"] = _limited(parts["train"], request)
     _refuse_unseen_classes(manifest, parts["train"])
     ids = {name: tuple(sorted(item.id for item in items)) for name, items in parts.items()}
     return Split(request.rule, request.seed, ids["train"], ids["val"], ids["test"])
@@ -122,6 +129,11 @@ def split_by_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[I
     n_val = min(len(rest) - 1, max(1, round(request.val_ratio * len(groups))))
     parts = _draw(rest, {"val": n_val, "train": len(rest) - n_val}, request.seed)
     return {**parts, "test": [item for name in in_test for item in groups[name]]}
+
+
+def fold_count(manifest: Manifest) -> int:
+    """How many folds ``--split folds`` knows: those the corpus publishes, else five."""
+    return len(manifest.folds) or DRAWN_FOLDS
 
 
 def split_at_random(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
@@ -208,6 +220,26 @@ def audit(manifest: Manifest, split: Split) -> list[str]:
     return leaks
 
 
+def _limited(items: list[Item], request: SplitRequest) -> list[Item]:
+    """A share of the training groups, or of the rows of each class where no groups are known; larger shares hold
+    smaller ones, and genders (or classes) are kept in proportion.
+    """
+    if request.limit_fraction >= 1.0:
+        return items
+    by_unit: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        by_unit[item.group if request.rule != "random" and item.group else f"row {item.id}"].append(item)
+    strata: dict[str, list[str]] = defaultdict(list)
+    for unit in sorted(by_unit, key=lambda name: _rank(request.seed, f"limit:{name}")):
+        first = by_unit[unit][0]
+        strata[first.meta.get("gender", "") if first.group == unit else _stratum(first)].append(unit)
+    # The k-th of n in a stratum stands at (k + 1/2) / n, so that every share takes alike from all strata.
+    places = {unit: ((k + 0.5) / len(units), name) for name, units in strata.items() for k, unit in enumerate(units)}
+    n_kept = max(1, round(request.limit_fraction * len(by_unit)))
+    kept = sorted(by_unit, key=lambda unit: places[unit])[:n_kept]
+    return [item for unit in kept for item in by_unit[unit]]
+
+
 def _grouped(manifest: Manifest) -> dict[str, list[Item]]:
     unknown = [item.id for item in manifest.items if not item.group]
     if unknown:
@@ -248,9 +280,9 @@ def _imbalance(names: Sequence[str], strata: dict[str, Counter[str]], total: Cou
 
 def _five_folds(groups: Iterable[str]) -> tuple[frozenset[str], ...]:
     ordered = sorted(groups, key=lambda name: _rank(0, name))
-    if len(ordered) < 5:
+    if len(ordered) < DRAWN_FOLDS:
         raise DataError(f"five folds need at least five speakers, found {len(ordered)}")
-    return tuple(frozenset(ordered[k::5]) for k in range(5))
+    return tuple(frozenset(ordered[k::DRAWN_FOLDS]) for k in range(DRAWN_FOLDS))
 
 
 def _stratum(item: Item) -> str:

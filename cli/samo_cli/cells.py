@@ -1,0 +1,54 @@
+"""One cell of a grid, wherever it runs: train it or go on with it, then judge it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from samo_cli.modalities import config_type, frontend_type
+
+__all__ = ["spec_of", "work"]
+
+
+def spec_of(
+    folder: Path, settings: Mapping[str, Any], device: str, precision: str, threads: int, command: str
+) -> dict[str, Any]:
+    """What :func:`work` needs, as plain JSON."""
+    return {
+        "folder": str(folder.resolve()),
+        "settings": dict(settings),
+        "device": device,
+        "precision": precision,
+        "threads": threads,
+        "command": command,
+    }
+
+
+def work(spec: Mapping[str, Any]) -> None:
+    """Bring a cell to its end from wherever it was left; a finished one is left alone.
+
+    Raises:
+        SamoError: what the same training would raise alone.
+    """
+    from samo_cli.render import TrainingView
+    from samo_core.experiments.experiment import resume_training, train_run
+    from samo_core.experiments.judge import judge_run
+    from samo_core.experiments.run import Run
+    from samo_core.training.runtime import make_runtime
+
+    run = Run(Path(spec["folder"]))
+    if run.path("report.json").exists() and run.path("trained.json").exists():
+        return
+    settings = dict(spec["settings"])
+    modality = settings.pop("modality")
+    frontend: Any = frontend_type(modality).open(config_type(modality).build(settings), print)
+    if not run.path("trained.json").exists():
+        runtime = make_runtime(spec["device"], spec["precision"], spec["threads"])
+        with TrainingView(settings["epochs"], run.history) as view:
+            if run.path("config.json").exists():
+                resume_training(run, frontend, runtime, view)
+            else:
+                train_run(run, frontend, runtime, view, spec["command"])
+    # Judged as `samo evaluate` judges.
+    judge_run(run, frontend, "test", make_runtime(spec["device"], "float32", spec["threads"]))

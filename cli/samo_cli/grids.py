@@ -1,0 +1,244 @@
+"""What `ablate`, `crossval` and `learning-curve` share: running the cells of a grid and keeping account of them."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from samo_cli.cells import spec_of
+from samo_cli.modalities import config_type, frontend_type
+from samo_cli.options import MACHINE
+from samo_core.errors import RunError, SettingsError, first_ten
+
+if TYPE_CHECKING:
+    from samo_core.experiments.cells import Cell
+    from samo_core.training.frontend import Frontend
+
+__all__ = [
+    "GRID_SETTINGS",
+    "DryRun",
+    "GridName",
+    "Plan",
+    "Seeds",
+    "Where",
+    "Workers",
+    "account",
+    "list_cells",
+    "numbers",
+    "open_frontend",
+    "open_plan",
+    "run_cells",
+]
+
+# These a grid sets cell by cell.
+GRID_SETTINGS = frozenset({"seed", "split", "fold"})
+
+Workers = Annotated[
+    int,
+    typer.Option(
+        min=0, metavar="INTEGER", rich_help_panel=MACHINE,
+        help="Cells trained at once; 0 = one for each GPU, else for each core, at most 8.",
+    ),
+]  # fmt: skip
+Seeds = Annotated[str, typer.Option(metavar="N,N,...", help="Repeat with each of these seeds.")]
+GridName = Annotated[str, typer.Option("--name", help="Name of the folder in artifacts/grids; made up when left out.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the cells and the time they will take; train nothing.")]
+
+
+@dataclass(frozen=True)
+class Where:
+    """On what the cells run."""
+
+    workers: int
+    threads: int
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A grid ready to run.
+
+    Attributes:
+        kind: the verb it came from.
+        folder: ``artifacts/grids/NAME``; its runs lie in ``runs`` below.
+        cells: all of them, the place of the data filled in.
+        command: what was typed.
+        data: digest of the items and their contents.
+        unit: what a group is called.
+    """
+
+    kind: str
+    folder: Path
+    cells: tuple[Cell, ...]
+    metric: str
+    command: str
+    data: str = ""
+    unit: str = "row"
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+
+def numbers(given: str, flag: str) -> tuple[int, ...]:
+    """Take ``0,1,2`` apart.
+
+    Raises:
+        SettingsError: not a list of different whole numbers.
+    """
+    try:
+        found = tuple(int(part) for part in given.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 0 or len(set(found)) < len(found):
+        raise SettingsError(f"{flag} '{given}': write different whole numbers joined by commas, for example 0,1,2")
+    return found
+
+
+def open_frontend(cells: Sequence[Cell]) -> Frontend:
+    """The data of the first cell, decoded once before the workers need it."""
+    from samo_cli.render import counting, note
+
+    settings = dict(cells[0].settings)
+    modality = settings.pop("modality")
+    with counting("decoding") as progress:
+        return frontend_type(modality).open(config_type(modality).build(settings), note, progress)
+
+
+def open_plan(plan: Plan, frontend: Frontend) -> Plan:
+    """The plan with the place of its data filled in, checked against what its folder holds already.
+
+    Raises:
+        RunError: cells on disk have other settings, or the data changed.
+    """
+    from samo_core.experiments.cells import refuse_changed
+
+    asked, found = plan.cells[0].settings, frontend.config.flat()
+    filled = {name: value for name, value in found.items() if value != asked[name]}
+    cells = tuple(
+        replace(cell, settings={**cell.settings, **{n: v for n, v in filled.items() if cell.settings[n] == asked[n]}})
+        for cell in plan.cells
+    )
+    refuse_changed(cells, plan.folder)
+    data = frontend.manifest.digest
+    before = account(plan.folder).get("data", data) if (plan.folder / "grid.json").exists() else data
+    if before != data:
+        raise RunError(
+            f"the data of grid '{plan.name}' changed since it was begun", hint="give the grid another --name"
+        )
+    return replace(plan, cells=cells, data=data, unit=frontend.unit)
+
+
+def run_cells(plan: Plan, where: Where) -> None:
+    """Run every cell that is not done yet and keep ``grid.json``.
+
+    Raises:
+        RunError: cells failed; names them and where their logs are.
+        Interrupted: stopped by Ctrl-C.
+    """
+    from samo_cli.render import GridView, note
+    from samo_core.experiments.cells import result_of, state_of
+    from samo_core.experiments.launch import Job, LocalLauncher, share_of_cores
+    from samo_core.experiments.run import Run
+    from samo_core.files import write_json
+
+    with Run(plan.folder).locked():
+        write_json(plan.folder / "grid.json", _facts(plan))
+        todo = [cell for cell in plan.cells if state_of(cell, plan.folder) != "done"]
+        gpus = _gpus(where.device)
+        workers, threads = share_of_cores(len(todo), where.workers, where.threads, gpus)
+        note(f"{plan.name}: {len(plan.cells)} cells, {len(plan.cells) - len(todo)} done before; {workers} at once")
+        if not todo:
+            return
+        jobs = [
+            Job(
+                cell.name,
+                spec_of(
+                    cell.run(plan.folder).folder, cell.settings, where.device, where.precision, threads, plan.command
+                ),
+                plan.folder / "logs" / f"{cell.name}.log",
+            )
+            for cell in todo
+        ]
+        by_name = {cell.name: cell for cell in todo}
+
+        def score(name: str) -> float | None:
+            result = result_of(by_name[name], plan.folder)
+            return result.metrics[plan.metric] if result else None
+
+        launcher = LocalLauncher("samo_cli.cells:work", workers, threads, gpus)
+        with GridView(len(jobs), plan.metric, score) as view:
+            outcomes = launcher.run(jobs, view)
+    failed = [outcome.name for outcome in outcomes if outcome.status != "done"]
+    if failed:
+        raise RunError(
+            f"{len(failed)} of {len(jobs)} cells did not end: {first_ten(failed)}",
+            hint=f"their logs are in {plan.folder / 'logs'}; the same command tries them again",
+        )
+
+
+def list_cells(plan: Plan, workers: int, *, json: bool) -> None:
+    """Print the state of every cell and the estimated time that is left."""
+    from samo_cli.render import print_json, show_cells
+    from samo_core.experiments.cells import seconds_left, state_of
+    from samo_core.experiments.launch import share_of_cores
+
+    rows = [
+        {"cell": cell.name, "row": cell.row, "seed": cell.seed, "fold": cell.fold, "state": state_of(cell, plan.folder)}
+        for cell in plan.cells
+    ]
+    left = seconds_left(plan.cells, plan.folder, share_of_cores(len(plan.cells), workers)[0])
+    if json:
+        print_json({"schema": 1, "grid": plan.name, "cells": rows, "seconds_left": left})
+    else:
+        show_cells(rows, left)
+
+
+def account(folder: Path) -> dict[str, Any]:
+    """The ``grid.json`` of a grid that was begun.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    try:
+        facts: dict[str, Any] = jsonlib.loads((folder / "grid.json").read_text(encoding="utf-8"))
+        return facts
+    except FileNotFoundError as error:
+        known = [path.parent.name for path in sorted(folder.parent.glob("*/grid.json"))]
+        raise RunError(
+            f"there is no grid '{folder.name}' in {folder.parent}",
+            hint=f"grids: {first_ten(known)}" if known else "none was run yet",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {folder / 'grid.json'}: {error}") from error
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "kind": plan.kind,
+        "name": plan.name,
+        "metric": plan.metric,
+        "unit": plan.unit,
+        "data": plan.data,
+        "command": plan.command,
+        "cells": [
+            {"name": c.name, "row": c.row, "seed": c.seed, "fold": c.fold, "settings": dict(c.settings)}
+            for c in plan.cells
+        ],
+    }
+
+
+def _gpus(device: str) -> int:
+    if device == "cpu":
+        return 0
+    import torch
+
+    return torch.cuda.device_count()

@@ -1,0 +1,130 @@
+"""The cells of a grid: one training each, in a folder that says itself whether it is still the same cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from samo_core.errors import RunError, first_ten
+from samo_core.experiments.run import Run
+
+__all__ = ["Cell", "Result", "refuse_changed", "result_of", "seconds_left", "state_of"]
+
+# Where the data lies may differ between machines; that they are the same data is checked by their digest.
+MOVABLE = frozenset({"data_root"})
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a grid.
+
+    Attributes:
+        name: name of its run, for example ``focal.seed0.fold2``.
+        row: the row of the table it counts for, for example ``focal``.
+        seed: its seed.
+        fold: its test fold, None when the grid asks for no folds.
+        settings: every setting, ``modality`` included, as ``config.json`` holds them.
+    """
+
+    name: str
+    row: str
+    seed: int
+    fold: int | None
+    settings: Mapping[str, Any]
+
+    def run(self, grid: Path) -> Run:
+        """Its run below the grid's folder."""
+        return Run(grid / "runs" / self.name)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a judged cell says.
+
+    Attributes:
+        metrics: the report's metrics on the test part.
+        n_train: items trained on.
+        n_test: items judged.
+        test_digest: the same for cells judged on the same items.
+        seconds: spent in training epochs.
+    """
+
+    cell: Cell
+    metrics: Mapping[str, float]
+    n_train: int
+    n_test: int
+    test_digest: int
+    seconds: float
+    synthetic: bool
+    leaky: bool
+
+
+def state_of(cell: Cell, grid: Path) -> str:
+    """``done``, ``running``, ``stopped`` (trained but not judged included) or ``missing``."""
+    status = cell.run(grid).status
+    return {"evaluated": "done", "trained": "stopped", "empty": "missing"}.get(status, status)
+
+
+def refuse_changed(cells: Iterable[Cell], grid: Path) -> None:
+    """Refuse to go on with a grid whose cells on disk have other settings than asked for.
+
+    Raises:
+        RunError: names the cells and the settings that differ.
+    """
+    changed = []
+    for cell in cells:
+        run = cell.run(grid)
+        if not run.path("config.json").is_file():
+            continue
+        stored, wanted = run.settings, cell.settings
+        names = [n for n in {**stored, **wanted} if n not in MOVABLE and stored.get(n) != wanted.get(n)]
+        changed += [f"{cell.name}: {name} was {stored.get(name)!r}, is now {wanted.get(name)!r}" for name in names]
+    if changed:
+        raise RunError(
+            f"cells of {grid} were trained with other settings: {first_ten(changed)}",
+            hint="give the grid another --name, undo the change, or remove these cells",
+        )
+
+
+def result_of(cell: Cell, grid: Path) -> Result | None:
+    """The result of a cell that was judged, else None.
+
+    Raises:
+        RunError: its files are damaged.
+    """
+    run = cell.run(grid)
+    path = run.path("report.json")
+    if not path.is_file():
+        return None
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        split = run.split
+        return Result(
+            cell,
+            report["metrics"],
+            len(split.train),
+            len(split.test),
+            hash(split.test),
+            sum(row["seconds"] for row in run.history),
+            report["synthetic"],
+            report["leaky"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"cannot read {path}: {error}", hint="remove the cell and run the grid again") from error
+
+
+def seconds_left(cells: Sequence[Cell], grid: Path, workers: int) -> float | None:
+    """Estimated seconds until all cells are done, from the finished ones of the same row, else of any; None without."""
+    spent: dict[str, list[float]] = {}
+    for cell in cells:
+        if state_of(cell, grid) == "done":
+            spent.setdefault(cell.row, []).append(sum(row["seconds"] for row in cell.run(grid).history))
+    if not spent:
+        return None
+    anywhere = fmean(seconds for row in spent.values() for seconds in row)
+    left = sum(fmean(spent.get(cell.row, [anywhere])) for cell in cells if state_of(cell, grid) != "done")
+    return left / max(1, workers)

@@ -1,0 +1,130 @@
+"""Out-of-fold predictions joined: every group judged by the models that never saw it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+
+from samo_core.errors import RunError
+from samo_core.evaluation.calibration import apply_temperature
+from samo_core.evaluation.figures import save_figures
+from samo_core.evaluation.html import render_html
+from samo_core.evaluation.metrics import judge, scores, tally
+from samo_core.evaluation.predictions import Predictions
+from samo_core.evaluation.report import build_report
+from samo_core.experiments.calibrate import calibration_of
+from samo_core.experiments.cells import Cell
+from samo_core.files import write_json, write_text
+from samo_core.tasks import LabelSpace
+
+__all__ = ["crossval_report", "joined", "write_crossval"]
+
+
+def joined(cells: Sequence[Cell], grid: Path) -> Predictions:
+    """The test predictions of several cells as one, logits scaled by each cell's own temperature.
+
+    With several seeds an item stands once for each; an item without a group is a group of its own over all seeds.
+    """
+    parts = []
+    for cell in cells:
+        run = cell.run(grid)
+        said = Predictions.load(run.path("predictions.test.npz"))
+        if calibration := calibration_of(run):
+            scaled = apply_temperature(said.logits, calibration.temperature, run.manifest.label_space)
+            said = replace(said, logits=scaled)
+        parts.append(said)
+    names = sorted(set.intersection(*(set(part.meta) for part in parts)))
+    seeds = len({cell.seed for cell in cells})
+    return Predictions(
+        tuple(name for part in parts for name in part.ids),
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        tuple(
+            group or (name if seeds > 1 else "")
+            for part in parts
+            for group, name in zip(part.groups, part.ids, strict=True)
+        ),
+        {name: tuple(value for part in parts for value in part.meta[name]) for name in names},
+    )
+
+
+def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> dict[str, Any]:
+    """The report of a cross-validation: that of the joined predictions, and the spread over folds and seeds.
+
+    The interval resamples speakers (rows where none are known), each with the predictions of every seed. ``folds`` has
+    a row for each cell, ``by_seed`` the joined metrics of each seed, ``spread`` mean and standard deviation of macro-F1
+    over the cells and over the seeds.
+
+    Args:
+        name: of the grid.
+        cells: one for each seed and fold.
+        grid: the grid's folder.
+        unit: what a group is called.
+
+    Raises:
+        RunError: no cell is judged yet.
+    """
+    done = [cell for cell in cells if cell.run(grid).path("report.json").is_file()]
+    if not done:
+        raise RunError(f"no fold of '{name}' is judged yet", hint=f"logs are in {grid / 'logs'}")
+    reports = [json.loads(cell.run(grid).path("report.json").read_text(encoding="utf-8")) for cell in done]
+    first = done[0].run(grid)
+    manifest = first.manifest
+    missing = [cell.name for cell in cells if cell not in done]
+    report = build_report(
+        run=name,
+        dataset=manifest.dataset,
+        synthetic=manifest.synthetic,
+        split="out-of-fold",
+        split_rule="folds",
+        leaky=any(report["leaky"] for report in reports),
+        task=manifest.label_space.primary,
+        predictions=joined(done, grid),
+        label_space=manifest.label_space,
+        unit=unit,
+        train_macro_f1=fmean(report["train_macro_f1"] for report in reports),
+        val_macro_f1=fmean(report["val_macro_f1"] for report in reports),
+        notes=[f"not all folds are in: {', '.join(missing)}"] if missing else [],
+    )
+    report["folds"] = [
+        {"seed": cell.seed, "fold": cell.fold, "n": one["n"], **one["metrics"], "val_macro_f1": one["val_macro_f1"]}
+        for cell, one in zip(done, reports, strict=True)
+    ]
+    by_seed = {seed: [cell for cell in done if cell.seed == seed] for seed in dict.fromkeys(c.seed for c in done)}
+    report["by_seed"] = [
+        {"seed": seed, **_metrics(joined(mine, grid), manifest.label_space)} for seed, mine in by_seed.items()
+    ]
+    report["spread"] = {
+        "cells": _spread([row["macro_f1"] for row in report["folds"]]),
+        "seeds": _spread([row["macro_f1"] for row in report["by_seed"]]),
+    }
+    return report
+
+
+def write_crossval(report: dict[str, Any], cells: Sequence[Cell], grid: Path, command: str) -> None:
+    """Predictions, pictures and page first, ``report.json`` last, all in the grid's folder."""
+    done = [cell for cell in cells if cell.run(grid).path("report.json").is_file()]
+    predictions, run = joined(done, grid), done[0].run(grid)
+    predictions.save(grid / "predictions.npz")
+    pictures = save_figures(report, predictions, [], run.manifest.label_space, grid / "figures")
+    settings = {name: value for name, value in run.settings.items() if name not in ("seed", "fold")}
+    environment = {**run.environment, "command": command}
+    page = render_html(report, {p.stem.replace("_", " "): p for p in pictures}, settings, environment)
+    write_text(grid / "report.html", page)
+    write_json(grid / "report.json", report)
+
+
+def _metrics(predictions: Predictions, space: LabelSpace) -> dict[str, float]:
+    columns = space.slices[space.primary.name]
+    judged = judge(space.primary, predictions.probabilities(space)[:, columns], predictions.targets[:, columns])
+    return scores(tally(judged.truth, judged.predicted))
+
+
+def _spread(values: Sequence[float]) -> dict[str, Any]:
+    return {"n": len(values), "mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None}

@@ -1,0 +1,151 @@
+"""Macro-F1 over growing shares of the training speakers (or rows): would more data help?"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from samo_core.evaluation.figures import BLUE, GREY, INK, ORANGE
+from samo_core.evaluation.significance import PairedDifference, paired_difference, verdict
+from samo_core.experiments.cells import Cell, result_of
+from samo_core.experiments.table import LEVEL, overlap_ratio
+from samo_core.experiments.table_files import save_figure
+from samo_core.files import write_json, write_text
+
+__all__ = ["LearningCurve", "Point", "curve_figure", "curve_of", "write_curve"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One share of the training data over its seeds and folds.
+
+    Attributes:
+        share: of the training units, in (0, 1].
+        n_units: training units (speakers, or rows), averaged over cells.
+        n_items: training items, averaged over cells.
+        test: macro-F1 on the test part of each cell, in the order of seeds and folds.
+        val: the same on validation.
+        gain: paired with the next smaller share; None for the smallest.
+    """
+
+    share: float
+    n_units: float
+    n_items: float
+    test: tuple[float, ...]
+    val: tuple[float, ...]
+    gain: PairedDifference | None = None
+
+
+@dataclass(frozen=True)
+class LearningCurve:
+    """Points from the smallest share to the largest, and what the last step says in words."""
+
+    name: str
+    unit: str
+    points: tuple[Point, ...]
+    finding: str
+    synthetic: bool
+    leaky: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"schema": 1, **asdict(self)}
+
+
+def curve_of(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> LearningCurve:
+    """Read the cells that are judged; a seed and fold counts only when it is there for every share.
+
+    Args:
+        name: of the grid.
+        cells: their ``limit_fraction`` is the share.
+        grid: the grid's folder.
+        unit: what a group is called.
+    """
+    shares = sorted({float(cell.settings["limit_fraction"]) for cell in cells})
+    done = {(float(c.settings["limit_fraction"]), c.seed, c.fold): r for c in cells if (r := result_of(c, grid))}
+    pairs = [key for key in dict.fromkeys((c.seed, c.fold) for c in cells) if all((s, *key) in done for s in shares)]
+    ratio = overlap_ratio([done[shares[-1], *key] for key in pairs])
+    points: list[Point] = []
+    for share in shares if pairs else []:
+        results = [done[share, *key] for key in pairs]
+        sizes = [_units(result.cell, grid) for result in results]
+        test = tuple(result.metrics["macro_f1"] for result in results)
+        val = tuple(max(row["val_macro_f1"] for row in result.cell.run(grid).history) for result in results)
+        gain = paired_difference(points[-1].test, test, train_test_ratio=ratio, level=LEVEL) if points else None
+        points.append(Point(share, fmean(sizes), fmean(result.n_train for result in results), test, val, gain))
+    everything = list(done.values())
+    return LearningCurve(
+        name, unit, tuple(points), _finding(points, unit),
+        any(r.synthetic for r in everything), any(r.leaky for r in everything),
+    )  # fmt: skip
+
+
+def curve_figure(curve: LearningCurve) -> Figure:
+    """Test and validation macro-F1 over the number of training units, every cell a dot, the mean a line."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    sizes = [point.n_units for point in curve.points]
+    for values, colour, name in (
+        ([point.val for point in curve.points], ORANGE, "validation"),
+        ([point.test for point in curve.points], BLUE, "test"),
+    ):
+        for size, scores in zip(sizes, values, strict=True):
+            axes.plot([size] * len(scores), scores, "o", color=colour, alpha=0.35, markersize=4)
+        axes.plot(sizes, [fmean(scores) for scores in values], "-o", color=colour, label=name, markersize=5)
+    axes.set_xlabel(f"training {curve.unit}s")
+    axes.set_ylabel("macro-F1")
+    axes.set_xlim(left=0)
+    axes.grid(color=GREY, alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    marks = ["synthetic demo data"] * curve.synthetic + ["LEAKY SPLIT"] * curve.leaky
+    axes.set_title("  ·  ".join([curve.name, *marks]), fontsize=10, color=INK)
+    return figure
+
+
+def write_curve(curve: LearningCurve, folder: Path) -> list[Path]:
+    """Write ``curve.json``, ``curve.csv`` and ``curve.png``; returns the files."""
+    sheet = io.StringIO()
+    writer = csv.writer(sheet, lineterminator="\n")
+    writer.writerow(["share", f"training_{curve.unit}s", "training_items", "test_mean", "test_sd", "val_mean", "gain"])
+    for point in curve.points:
+        sd = stdev(point.test) if len(point.test) > 1 else None
+        gain = point.gain.mean if point.gain else None
+        row = [point.share, point.n_units, point.n_items, fmean(point.test), sd, fmean(point.val), gain]
+        writer.writerow(row)
+    write_text(folder / "curve.csv", sheet.getvalue())
+    save_figure(curve_figure(curve), folder / "curve.png")
+    write_json(folder / "curve.json", curve.to_json())
+    return [folder / "curve.csv", folder / "curve.png", folder / "curve.json"]
+
+
+def _units(cell: Cell, grid: Path) -> int:
+    run = cell.run(grid)
+    manifest = run.manifest
+    items = [manifest.items[row] for row in manifest.rows(run.split.train)]
+    return len({item.group or item.id for item in items})
+
+
+def _finding(points: Sequence[Point], unit: str) -> str:
+    if len(points) < 2:
+        return "too few finished cells for a curve"
+    gain = points[-1].gain
+    assert gain is not None
+    step = f"the last step, from {points[-2].n_units:.0f} to {points[-1].n_units:.0f} {unit}s, changed macro-F1 by "
+    said = f"{step}{gain.mean:+.3f}"
+    if gain.p is None:
+        return f"{said}; with {gain.n} pair{'s' * (gain.n > 1)} nothing can be told about its spread"
+    ends = f" [{gain.low:+.3f}, {gain.high:+.3f}], p {gain.p:.3f}"
+    words = {
+        "better": f"the curve still rises: more {unit}s would likely help",
+        "worse": "the score falls with more data: look for a change in the data or a training that is too short",
+        "cannot tell": "it cannot be told whether more data would help",
+    }
+    return f"{said}{ends}: {words[verdict(gain.mean, gain.p)]}"

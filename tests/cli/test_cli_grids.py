@@ -1,0 +1,211 @@
+"""``samo ablate``, ``crossval`` and ``learning-curve``: every cell once, the table, what is refused."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from sklearn.metrics import f1_score
+from tones import TINY, done, ravdess, read_json, refused, samo, table, table_rows
+
+from samo_core.evaluation.predictions import Predictions
+
+WHERE = ["--workers", "1", "--threads", "1", "--precision", "float32"]
+SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]
+GRID = """
+seeds = [0, 1]
+[base]
+epochs = 2
+[variants.baseline]
+[variants.smooth]
+label_smoothing = 0.3
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of three classes by six speakers, which publishes no folds."""
+    return table(tmp_path_factory.mktemp("table"), table_rows())
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory, cache: Path, corpus: Path) -> Path:
+    """The artifacts of one finished grid named ``g``; to read only."""
+    root = tmp_path_factory.mktemp("ran")
+    (root / "g.toml").write_text(GRID)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAMO_CACHE", str(cache))
+        result = done("ablate", root / "g.toml", *data(corpus), *WHERE, "--artifacts", root)
+    (root / "said.txt").write_text(result.out)
+    return root
+
+
+def data(corpus: Path) -> list[object]:
+    return ["--dataset", "table", "--data-root", corpus, *SETTINGS]
+
+
+def copy(ran: Path, artifacts: Path) -> Path:
+    shutil.copytree(ran, artifacts, symlinks=True)
+    return artifacts / "grids" / "g"
+
+
+def again(artifacts: Path, corpus: Path, *more: object) -> list[object]:
+    return ["ablate", artifacts / "g.toml", *data(corpus), *WHERE, *more]
+
+
+def test_every_cell_once_and_the_table(ran: Path) -> None:
+    grid = ran / "grids" / "g"
+    names = sorted(path.name for path in (grid / "runs").iterdir())
+    assert names == [f"{row}.seed{seed}" for row in ("baseline", "smooth") for seed in (0, 1)]
+    for name in names:
+        settings = read_json(grid / "runs" / name / "config.json")
+        assert settings["label_smoothing"] == (0.3 if "smooth" in name else 0.0)
+        assert settings["seed"] == int(name[-1])
+        assert (grid / "runs" / name / "report.json").is_file()
+        assert (grid / "logs" / f"{name}.log").read_text().count("val macro-F1") == 2
+    found = read_json(grid / "table.json")
+    baseline = [read_json(grid / "runs" / f"baseline.seed{k}" / "report.json")["metrics"]["macro_f1"] for k in (0, 1)]
+    smooth = [read_json(grid / "runs" / f"smooth.seed{k}" / "report.json")["metrics"]["macro_f1"] for k in (0, 1)]
+    assert found["rows"][0]["mean"] == pytest.approx(np.mean(baseline))
+    assert found["rows"][1]["difference"]["mean"] == pytest.approx(np.mean(np.subtract(smooth, baseline)))
+    assert {"table.md", "table.csv", "table.html", "forest.png", "grid.json"} <= {p.name for p in grid.iterdir()}
+    said = (ran / "said.txt").read_text()
+    assert "4 of 4 cells" in said
+    assert "smooth" in said
+
+
+def test_a_cell_is_the_run_that_train_makes(ran: Path, corpus: Path, artifacts: Path) -> None:
+    done("train", *data(corpus), "--epochs", "2", "--threads", "1", "--precision", "float32", "--name", "alone",
+         "--label-smoothing", "0.3", "--seed", "1")  # fmt: skip
+    alone = load_file(artifacts / "runs" / "alone" / "best_model.safetensors")
+    cell = load_file(ran / "grids" / "g" / "runs" / "smooth.seed1" / "best_model.safetensors")
+    assert alone.keys() == cell.keys()
+    assert all(np.array_equal(alone[name], cell[name]) for name in alone)
+
+
+def test_again_trains_only_what_is_missing(ran: Path, corpus: Path, artifacts: Path) -> None:
+    grid = copy(ran, artifacts)
+    result = done(*again(artifacts, corpus))
+    assert "4 cells, 4 done before" in result.err
+    before = read_json(grid / "table.json")
+    # One cell is lost, one was stopped after its last epoch, one was trained but not judged.
+    shutil.rmtree(grid / "runs" / "baseline.seed0")
+    for name in ("trained.json", "report.json"):
+        (grid / "runs" / "baseline.seed1" / name).unlink()
+    (grid / "runs" / "smooth.seed0" / "report.json").unlink()
+    kept = (grid / "runs" / "smooth.seed1" / "report.json").stat().st_mtime_ns
+    listed = done(*again(artifacts, corpus), "--dry-run", "--json").json
+    states = {row["cell"]: row["state"] for row in listed["cells"]}
+    assert states == {
+        "baseline.seed0": "missing", "baseline.seed1": "stopped", "smooth.seed0": "stopped", "smooth.seed1": "done",
+    }  # fmt: skip
+    assert listed["seconds_left"] > 0
+    assert not (grid / "runs" / "baseline.seed0").exists()
+    result = done(*again(artifacts, corpus), "--json")
+    assert "4 cells, 1 done before" in result.err
+    assert result.json["rows"] == before["rows"]
+    assert (grid / "runs" / "smooth.seed1" / "report.json").stat().st_mtime_ns == kept
+
+
+def test_changed_settings_and_changed_data_are_refused(ran: Path, corpus: Path, artifacts: Path) -> None:
+    grid = copy(ran, artifacts)
+    line = refused(5, *again(artifacts, corpus, "--lr", "0.5"))
+    assert "baseline.seed0: lr was 0.001, is now 0.5" in line
+    assert "--name" in line
+    other = table(artifacts / "other", table_rows(("angry", "happy", "sad"), speakers=5))
+    shutil.rmtree(grid / "runs")
+    assert "the data of grid 'g' changed" in refused(5, *again(artifacts, other))
+
+
+def test_a_failed_cell_is_that_cells_failure_alone(corpus: Path, artifacts: Path, tmp_path: Path) -> None:
+    file = tmp_path / "broken.toml"
+    file.write_text('[variants.baseline]\n[variants.noisy]\nnoise = true\nnoise_root = "nowhere"\n')
+    result = samo("ablate", file, *data(corpus), *WHERE, "--epochs", "1", "--json")
+    assert result.status == 5
+    assert "1 of 2 cells did not end: noisy.seed0" in result.error
+    assert [row["name"] for row in result.json["rows"]] == ["baseline"]
+    log = artifacts / "grids" / "broken" / "logs" / "noisy.seed0.log"
+    assert "--noise-root nowhere" in log.read_text()
+
+
+def test_show(ran: Path, artifacts: Path) -> None:
+    assert "no grid was run" in refused(5, "ablate", "show")
+    grid = copy(ran, artifacts)
+    (grid / "table.md").unlink()
+    for name in ([], ["g"]):
+        assert done("ablate", "show", *name, "--json").json == read_json(ran / "grids" / "g" / "table.json")
+    assert (grid / "table.md").is_file()
+    assert "there is no grid 'h'" in refused(5, "ablate", "show", "h")
+    assert "unexpected argument" in refused(2, "ablate", "recipes", "more")
+
+
+def test_grids_that_ship_are_sound() -> None:
+    listed = done("ablate", "recipes", "--dry-run", "--json").json
+    rows = {cell["row"] for cell in listed["cells"]}
+    assert len(rows) == 7
+    assert len(listed["cells"]) == 21
+    assert "did you mean 'recipes'?" in refused(2, "ablate", "recipe")
+
+
+def test_crossval(corpus: Path, artifacts: Path) -> None:
+    asked = ["crossval", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "3"]
+    report = done(*asked, "--json").json
+    (grid,) = (artifacts / "grids").iterdir()
+    cells = sorted(path.name for path in (grid / "runs").iterdir())
+    assert cells == [f"seed3.fold{fold}" for fold in range(5)]
+    tested: list[str] = []
+    for name in cells:
+        split = read_json(grid / "runs" / name / "split.json")
+        speakers = {part: {row.rsplit("_", 1)[1] for row in split[part]} for part in ("train", "val", "test")}
+        assert not speakers["val"] & speakers["test"]
+        assert not speakers["train"] & (speakers["val"] | speakers["test"])
+        tested += split["test"]
+    # Every clip is tested once.
+    assert len(tested) == len(set(tested)) == 18
+    said = Predictions.load(grid / "predictions.npz")
+    truth, predicted = said.targets.argmax(axis=1), said.logits.argmax(axis=1)
+    assert (report["n"], report["split"], report["ci"]["unit"]) == (18, "out-of-fold", "speaker")
+    assert report["metrics"]["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
+    assert report["ci"]["n_units"] == 6
+    assert [row["macro_f1"] for row in report["by_seed"]] == [pytest.approx(report["metrics"]["macro_f1"])]
+    scores = [row["macro_f1"] for row in report["folds"]]
+    assert report["spread"]["cells"]["n"] == 5
+    assert report["spread"]["cells"]["mean"] == pytest.approx(np.mean(scores))
+    assert report["spread"]["cells"]["sd"] == pytest.approx(np.std(scores, ddof=1))
+    assert read_json(grid / "report.json") == report
+    assert {"report.html", "figures", "predictions.npz"} <= {path.name for path in grid.iterdir()}
+    # The same command finds its own folder again; other settings get another.
+    result = done(*asked)
+    assert "5 done before" in result.err
+    assert "macro-F1 over 5 folds" in result.out
+    listed = done(*asked, "--lr", "0.01", "--dry-run", "--json").json
+    assert {row["state"] for row in listed["cells"]} == {"missing"}
+
+
+def test_crossval_refuses_folds_it_cannot_train(corpus: Path, tmp_path: Path) -> None:
+    assert "has 5 folds" in refused(2, "crossval", *data(corpus), *WHERE, "--folds", "5")
+    assert "--seeds 'a'" in refused(2, "crossval", *data(corpus), *WHERE, "--seeds", "a")
+    actors = ravdess(tmp_path / "actors", range(1, 7))
+    # The published folds 2 and 3 hold none of the actors 1 to 6.
+    line = refused(3, "crossval", "--data-root", actors, *SETTINGS, *WHERE)
+    assert "no speaker of fold 2" in line
+
+
+def test_learning_curve(corpus: Path, artifacts: Path) -> None:
+    asked = ["learning-curve", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "0,1", "--shares", "1,0.34"]
+    curve = done(*asked, "--name", "c", "--json").json
+    grid = artifacts / "grids" / "c"
+    assert [point["share"] for point in curve["points"]] == [0.34, 1.0]
+    # --train-ratio 0.5 and --val-ratio 0.2 of six speakers leave three to train on.
+    assert [point["n_units"] for point in curve["points"]] == [1, 3]
+    small, large = (read_json(grid / "runs" / f"limit_fraction={s}.seed0" / "split.json") for s in (0.34, 1.0))
+    assert set(small["train"]) < set(large["train"])
+    assert (small["val"], small["test"]) == (large["val"], large["test"])
+    gain = curve["points"][1]["gain"]
+    assert gain["mean"] == pytest.approx(np.mean(np.subtract(curve["points"][1]["test"], curve["points"][0]["test"])))
+    assert "the last step, from 1 to 3 speakers" in curve["finding"]
+    assert {"curve.json", "curve.csv", "curve.png"} <= {path.name for path in grid.iterdir()}
+    assert "--shares '0,1'" in refused(2, *asked, "--shares", "0,1")

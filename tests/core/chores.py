@@ -1,0 +1,45 @@
+"""Work for the launcher: light functions that a worker process imports by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from samo_core.errors import DataError, Interrupted
+
+
+def chore(spec: Mapping[str, Any]) -> None:
+    """Do what ``spec`` says, and leave a line that names the process and its environment."""
+    print("printed by", spec["name"])
+    with Path(spec["sheet"]).open("a") as sheet:
+        sheet.write(f"{spec['name']} {os.getpid()} {os.environ['OMP_NUM_THREADS']} ")
+        sheet.write(f"{os.environ.get('CUDA_VISIBLE_DEVICES', '-')}\n")
+    match spec["do"]:
+        case "refuse":
+            raise DataError("no clips", hint="record some")
+        case "stumble":
+            raise ZeroDivisionError("by zero")
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "leave":
+            os._exit(3)
+        case "wait":
+            _until_sigterm(Path(spec["sheet"]))
+
+
+def _until_sigterm(sheet: Path) -> None:
+    """As a training does: go on until SIGTERM, then keep what there is and say so."""
+    told = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    sheet.with_suffix(".waiting").touch()
+    until = time.monotonic() + 60
+    while not told.is_set() and time.monotonic() < until:
+        time.sleep(0.02)
+    signal.signal(signal.SIGTERM, before)
+    sheet.with_suffix(".kept").touch()
+    raise Interrupted("stopped after 1 of 2 epochs")

@@ -1,0 +1,86 @@
+"""Out-of-fold predictions joined: what several seeds and missing folds do to them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from grids import finished
+from sklearn.metrics import f1_score
+
+from samo_core.errors import RunError
+from samo_core.evaluation.predictions import Predictions
+from samo_core.experiments.cells import Cell
+from samo_core.experiments.crossval import crossval_report, joined
+from samo_core.experiments.learning_curve import curve_of
+
+
+def two_seeds(grid: Path, groups: bool = True) -> list[Cell]:
+    return [
+        finished(grid, "all", seed, fold, random.Random(10 * seed + fold).sample(range(8), 2 + seed), groups=groups)
+        for seed in (0, 1)
+        for fold in range(5)
+    ]
+
+
+def test_seeds_are_judged_one_by_one_and_together(tmp_path: Path) -> None:
+    cells = two_seeds(tmp_path)
+    report = crossval_report("c", cells, tmp_path, "speaker")
+    said = [Predictions.load(cell.run(tmp_path).path("predictions.test.npz")) for cell in cells]
+
+    def score(parts: list[Predictions]) -> float:
+        truth = np.concatenate([part.targets.argmax(axis=1) for part in parts])
+        return float(f1_score(truth, np.concatenate([part.logits.argmax(axis=1) for part in parts]), average="macro"))
+
+    assert (report["n"], report["ci"]["n_units"], report["ci"]["unit"]) == (80, 10, "speaker")
+    assert report["metrics"]["macro_f1"] == pytest.approx(score(said))
+    assert [row["macro_f1"] for row in report["by_seed"]] == pytest.approx([score(said[:5]), score(said[5:])])
+    folds = [score([one]) for one in said]
+    assert [row["macro_f1"] for row in report["folds"]] == pytest.approx(folds)
+    assert report["spread"]["cells"] == {
+        "n": 10, "mean": pytest.approx(np.mean(folds)), "sd": pytest.approx(np.std(folds, ddof=1)),
+    }  # fmt: skip
+    assert report["spread"]["seeds"]["n"] == 2
+    assert (report["train_macro_f1"], report["val_macro_f1"]) == (0.9, 0.5)
+
+
+def test_items_without_speakers_are_one_unit_over_seeds(tmp_path: Path) -> None:
+    cells = two_seeds(tmp_path, groups=False)
+    report = crossval_report("c", cells, tmp_path, "speaker")
+    assert (report["n"], report["ci"]["n_units"]) == (80, 40)
+    assert set(joined(cells[:5], tmp_path).groups) == {""}
+
+
+def test_missing_folds_are_named(tmp_path: Path) -> None:
+    cells = two_seeds(tmp_path)
+    cells[7].run(tmp_path).path("report.json").unlink()
+    report = crossval_report("c", cells, tmp_path, "speaker")
+    assert report["n"] == 72
+    assert any("not all folds are in: all.seed1.fold2" in line for line in report["warnings"])
+    with pytest.raises(RunError, match="no fold of 'c' is judged yet"):
+        crossval_report("c", cells, tmp_path / "empty", "speaker")
+
+
+def test_a_learning_curve_pairs_seeds_and_folds(tmp_path: Path) -> None:
+    misses = {0.5: [3, 4, 3], 1.0: [1, 0, 2]}
+    cells = [
+        finished(tmp_path, f"limit_fraction={share}", 0, fold, range(n), limit_fraction=share)
+        for share, counts in misses.items()
+        for fold, n in enumerate(counts)
+    ]
+    curve = curve_of("c", list(reversed(cells)), tmp_path, "speaker")
+    assert [point.share for point in curve.points] == [0.5, 1.0]
+    assert (curve.points[0].gain, curve.points[0].n_units, curve.points[0].n_items) == (None, 6, 24)
+    first, second = (np.array(point.test) for point in curve.points)
+    assert curve.points[1].gain is not None
+    assert curve.points[1].gain.mean == pytest.approx((second - first).mean())
+    assert curve.points[1].gain.n == 3
+    assert curve.points[1].val == (0.5, 0.5, 0.5)
+    # Without one of its cells a fold counts for no share.
+    cells[0].run(tmp_path).path("report.json").unlink()
+    assert [len(point.test) for point in curve_of("c", cells, tmp_path, "speaker").points] == [2, 2]
+    for cell in cells[1:]:
+        cell.run(tmp_path).path("report.json").unlink()
+    assert curve_of("c", cells, tmp_path, "speaker").points == ()
