@@ -25,6 +25,12 @@ class DataSettings(Section):
     fold: int = setting(0, "test fold with --split folds", ge=0, le=99, needs="split=folds")
     train_ratio: float = setting(0.8, "share of the speakers (rows with --split random) to train on", gt=0.0, lt=1.0)
     val_ratio: float = setting(0.1, "share of the speakers (rows with --split random) to validate on", gt=0.0, lt=1.0)
+    split_seed: int = setting(
+        -1, "seed of the split alone, so that several seeds share one split; -1 = --seed", ge=-1, lt=2**32
+    )
+    limit_fraction: float = setting(
+        1.0, "share of the training speakers (rows with --split random) to learn from; the other parts stay", gt=0, le=1
+    )
     path_column: str = setting("path", "table: column of the clip's path, relative to the table", needs="dataset=table")
     label_column: str = setting("label", "table: column of the label", needs="dataset=table")
     speaker_column: str = setting("speaker", "table: column of the speaker", needs="dataset=table")

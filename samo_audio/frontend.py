@@ -17,7 +17,7 @@ from samo_audio.datasets import DATASETS, resolve_root
 from samo_audio.features import LogMel, n_frames
 from samo_audio.models import build_network, require_usable
 from samo_audio.waveforms import Waveforms, open_waveforms
-from samo_core.config import Config
+from samo_core.config import SPLIT_SETTINGS, Config
 from samo_core.data.batch import Batch, Draws, Mix
 from samo_core.data.manifest import Manifest
 from samo_core.data.splits import SplitRequest
@@ -113,6 +113,19 @@ class AudioFrontend:
         waveforms = open_waveforms(items, config.features.sr, on_progress=progress)
         return cls(config, manifest.with_content(waveforms.content), waveforms)
 
+    def with_config(self, config: Config) -> Self:
+        """The same clips under other settings; they are opened again for another sampling rate or other data.
+
+        Raises:
+            SettingsError: an unknown model, or features too small for it.
+        """
+        config = cast(AudioConfig, config)
+        own = self._config
+        if _what_is_read(config) != _what_is_read(own):
+            return self.open(config, lambda line: None)
+        require_usable(config.model, config.features)
+        return type(self)(config, self.manifest, self.waveforms)
+
     @staticmethod
     def build_model(config: Config, space: LabelSpace) -> nn.Module:
         """A model without data, for a run's weights to be loaded into."""
@@ -134,7 +147,8 @@ class AudioFrontend:
     def split_request(self) -> SplitRequest:
         """The split the settings ask for."""
         data = self._config.data
-        return SplitRequest(data.split, data.train_ratio, data.val_ratio, data.fold, self._config.train.seed)
+        seed = data.split_seed if data.split_seed >= 0 else self._config.train.seed
+        return SplitRequest(data.split, data.train_ratio, data.val_ratio, data.fold, seed, data.limit_fraction)
 
     @property
     def mixup_alpha(self) -> float:
@@ -178,6 +192,11 @@ class AudioFrontend:
         """Licence, citation and home of the corpus."""
         corpus = DATASETS[self._config.data.dataset]
         return {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
+
+
+def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int]:
+    """The settings on which manifest and waveforms depend."""
+    return config.data.model_dump(exclude=set(SPLIT_SETTINGS)), config.features.sr
 
 
 def collate(

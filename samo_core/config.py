@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from samo_core.errors import SettingsError, nearest
 
 __all__ = [
+    "SPLIT_SETTINGS",
     "Config",
     "LossSettings",
     "OptimSettings",
@@ -25,10 +26,15 @@ __all__ = [
 ]
 
 
+# What decides how a corpus is split, and nothing of what is read from it; the same names in every modality.
+SPLIT_SETTINGS = frozenset({"split", "split_seed", "fold", "train_ratio", "val_ratio", "limit_fraction"})
+
 PositiveByName = dict[str, Annotated[float, Field(gt=0.0)]]
 
 
-def setting(default: Any, help_text: str, *, needs: str = "", **limits: Any) -> Any:
+def setting(
+    default: Any, help_text: str, *, needs: str = "", choices: str = "", is_path: bool = False, **limits: Any
+) -> Any:
     """Declare one setting.
 
     Args:
@@ -36,9 +42,12 @@ def setting(default: Any, help_text: str, *, needs: str = "", **limits: Any) -> 
         help_text: one line with the unit.
         needs: the setting without which this one does nothing (``"focal_loss"``), or with its value
             (``"split=folds"``); changing this setting alone is then refused instead of silently ignored.
+        choices: the registry whose names are valid, as ``"module:name"``, so that naming it imports nothing.
+        is_path: a file or folder; relative ones in a configuration file count from that file.
         **limits: ``ge``, ``le``, ``gt``, ``lt``.
     """
-    return Field(default, description=help_text, json_schema_extra={"needs": needs} if needs else None, **limits)
+    facts = {"needs": needs, "choices": choices, "is_path": is_path}
+    return Field(default, description=help_text, json_schema_extra={k: v for k, v in facts.items() if v}, **limits)
 
 
 class Section(BaseModel):
@@ -124,6 +133,25 @@ class SettingField:
     panel: str
     info: FieldInfo
 
+    @property
+    def needs(self) -> str:
+        """The setting without which this one does nothing, or with its value; may be empty."""
+        return str(self._fact("needs"))
+
+    @property
+    def choices(self) -> str:
+        """The registry whose names are valid, as ``"module:name"``; may be empty."""
+        return str(self._fact("choices"))
+
+    @property
+    def is_path(self) -> bool:
+        """Whether it names a file or folder."""
+        return bool(self._fact("is_path"))
+
+    def _fact(self, name: str) -> Any:
+        extra = self.info.json_schema_extra
+        return extra.get(name, "") if isinstance(extra, dict) else ""
+
 
 class Config(BaseModel):
     """All settings of one modality, in sections; field names are unique across sections."""
@@ -168,10 +196,9 @@ class Config(BaseModel):
         """A flag that would change nothing is a mistake of the user's, not a no-op."""
         flat = self.flat()
         for field in self.fields():
-            extra = field.info.json_schema_extra
-            if not isinstance(extra, dict) or flat[field.name] == field.info.default:
+            if not field.needs or flat[field.name] == field.info.default:
                 continue
-            needed, _, value = str(extra["needs"]).partition("=")
+            needed, _, value = field.needs.partition("=")
             if (str(flat[needed]) != value) if value else not flat[needed]:
                 flag = "--" + needed.replace("_", "-") + (f" {value}" if value else "")
                 raise SettingsError(f"--{field.name.replace('_', '-')} acts only together with {flag}")

@@ -19,6 +19,7 @@ __all__ = [
     "SamoError",
     "SettingsError",
     "TrainingDiverged",
+    "first_few",
     "first_ten",
     "nearest",
     "reporting_full_disk",
@@ -117,9 +118,14 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 
 def first_ten(names: Iterable[object]) -> str:
     """Join the first ten names and count the rest."""
+    return first_few(names, 10)
+
+
+def first_few(names: Iterable[object], n: int) -> str:
+    """Join the first ``n`` names and count the rest."""
     listed = [str(name) for name in names]
-    rest = f" and {len(listed) - 10} more" if len(listed) > 10 else ""
-    return ", ".join(listed[:10]) + rest
+    rest = f" and {len(listed) - n} more" if len(listed) > n else ""
+    return ", ".join(listed[:n]) + rest
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from samo_cli.modalities import config_type, frontend_type
+from samo_core.config import Config
 
 __all__ = ["spec_of", "work"]
 
@@ -23,6 +24,10 @@ def spec_of(
         "threads": threads,
         "command": command,
     }
+
+
+# What the cell before had open: a worker's cells mostly share their data.
+_last: dict[str, Any] = {}
 
 
 def work(spec: Mapping[str, Any]) -> None:
@@ -42,7 +47,7 @@ def work(spec: Mapping[str, Any]) -> None:
         return
     settings = dict(spec["settings"])
     modality = settings.pop("modality")
-    frontend: Any = frontend_type(modality).open(config_type(modality).build(settings), print)
+    frontend = _open(modality, config_type(modality).build(settings))
     if not run.path("trained.json").exists():
         runtime = make_runtime(spec["device"], spec["precision"], spec["threads"])
         with TrainingView(settings["epochs"], run.history) as view:
@@ -52,3 +57,9 @@ def work(spec: Mapping[str, Any]) -> None:
                 train_run(run, frontend, runtime, view, spec["command"])
     # Judged as `samo evaluate` judges.
     judge_run(run, frontend, "test", make_runtime(spec["device"], "float32", spec["threads"]))
+
+
+def _open(modality: str, config: Config) -> Any:
+    known = _last.get(modality)
+    _last[modality] = known.with_config(config) if known else frontend_type(modality).open(config, print)
+    return _last[modality]

@@ -9,7 +9,8 @@ import typer
 
 from samo_audio.config import AudioConfig
 from samo_cli.help import Verb
-from samo_cli.options import SPLIT_SETTINGS, Artifacts, Json, flags_of, with_settings
+from samo_cli.options import Artifacts, Json, flags_of, with_settings
+from samo_core.config import SPLIT_SETTINGS
 
 __all__ = ["app"]
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samo_cli.modalities import config_type, config_types, frontend_type
-from samo_cli.options import SPLIT_SETTINGS, Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
+from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
+from samo_core.config import SPLIT_SETTINGS
 from samo_core.errors import SettingsError
 
 if TYPE_CHECKING:

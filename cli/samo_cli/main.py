@@ -27,7 +27,12 @@ __all__ = ["VERBS", "build_app", "main"]
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("samo_cli.train:train", "Train a model and keep the best epoch by validation macro-F1."),
     "evaluate": ("samo_cli.evaluate:evaluate", "Judge a run on its held-out split, or on another corpus."),
+    "compare": ("samo_cli.compare:compare", "Say which of several judged runs is better, and whether it is luck."),
     "predict": ("samo_cli.predict:predict", "Name the emotion of clips, folders and long recordings."),
+    "ablate": ("samo_cli.ablate:ablate", "Run a grid of trainings and say which differences are real."),
+    "tune": ("samo_cli.tune:tune", "Search for good settings, judged by validation macro-F1."),
+    "crossval": ("samo_cli.crossval:crossval", "Train on every fold and judge all out-of-fold predictions as one."),
+    "learning-curve": ("samo_cli.learning_curve:learning_curve", "Say whether more training data would help."),
     "data": ("samo_cli.data:app", "List, download and inspect data sets."),
     "presets": ("samo_cli.presets:presets", "List the recipes for `samo train --preset`."),
     "runs": ("samo_cli.runs:runs", "List the runs trained so far."),

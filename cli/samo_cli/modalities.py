@@ -12,11 +12,20 @@ from samo_core.errors import SettingsError, nearest
 if TYPE_CHECKING:
     from samo_core.training.frontend import Frontend
 
-__all__ = ["MODALITIES", "config_type", "config_types", "frontend_type", "preset_files", "read_preset"]
+__all__ = [
+    "MODALITIES",
+    "config_type",
+    "config_types",
+    "frontend_type",
+    "grid_files",
+    "preset_files",
+    "read_preset",
+    "space_files",
+]
 
-# modality: (settings, frontend, package of presets), as "module:name" so that naming them imports nothing.
+# modality: (settings, frontend, package with presets and grids), as "module:name": naming them imports nothing.
 MODALITIES = {
-    "audio": ("samo_audio.config:AudioConfig", "samo_audio.frontend:AudioFrontend", "samo_audio/presets"),
+    "audio": ("samo_audio.config:AudioConfig", "samo_audio.frontend:AudioFrontend", "samo_audio"),
 }
 
 
@@ -43,9 +52,17 @@ def frontend_type(modality: str) -> type[Frontend]:
 
 def preset_files(modality: str) -> dict[str, Path]:
     """Preset files by name."""
-    package, _, folder = _entry(modality)[2].partition("/")
-    root = Path(str(import_module(package).__file__)).parent / folder
-    return {path.stem: path for path in sorted(root.glob("*.toml"))}
+    return _shipped(modality, "presets")
+
+
+def grid_files(modality: str) -> dict[str, Path]:
+    """Files of the grids that ship with SAMO, by name."""
+    return _shipped(modality, "grids")
+
+
+def space_files(modality: str) -> dict[str, Path]:
+    """Files of the search spaces that ship with SAMO, by name; ``default`` is always there."""
+    return _shipped(modality, "spaces")
 
 
 def read_preset(modality: str, name: str) -> tuple[str, dict[str, object]]:
@@ -67,6 +84,11 @@ def _entry(modality: str) -> tuple[str, str, str]:
             f"unknown modality '{modality}'", hint=nearest(modality, MODALITIES) + f"valid: {', '.join(MODALITIES)}"
         )
     return MODALITIES[modality]
+
+
+def _shipped(modality: str, folder: str) -> dict[str, Path]:
+    root = Path(str(import_module(_entry(modality)[2]).__file__)).parent / folder
+    return {path.stem: path for path in sorted(root.glob("*.toml"))}
 
 
 def _load(target: str) -> Any:

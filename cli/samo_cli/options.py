@@ -14,7 +14,7 @@ from samo_core.config import Config, SettingField
 from samo_core.errors import SettingsError
 
 __all__ = [
-    "SPLIT_SETTINGS",
+    "MACHINE",
     "Artifacts",
     "Device",
     "Flag",
@@ -28,9 +28,6 @@ __all__ = [
 ]
 
 Verb = Callable[..., None]
-
-# How a corpus is split is decided when a run is trained; other verbs have no use for these.
-SPLIT_SETTINGS = frozenset({"split", "fold", "train_ratio", "val_ratio"})
 
 MACHINE = "Machine and output"
 Artifacts = Annotated[

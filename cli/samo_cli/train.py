@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from samo_cli.modalities import MODALITIES, config_type, config_types, frontend_type, preset_files, read_preset
-from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, switch, with_settings
+from samo_cli.options import MACHINE, Artifacts, Device, Json, Precision, Threads, flags_of, switch, with_settings
 from samo_core.config import Config, read_toml
 from samo_core.errors import Interrupted, RunError, SettingsError, nearest
+from samo_core.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
 
 if TYPE_CHECKING:
     from samo_core.experiments.run import Run
@@ -46,6 +48,15 @@ def train(
     name: Annotated[str, typer.Option(help="Name of the run; made up when left out.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of this name.")] = False,
     resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = "",
+    tracker: Annotated[
+        str,
+        typer.Option(
+            metavar="tensorboard|mlflow,...",
+            rich_help_panel=MACHINE,
+            help="Draw live curves; several joined by a comma; empty: $SAMO_TRACKER or none.",
+            autocompletion=lambda: list(TRACKERS),
+        ),
+    ] = "",
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -58,34 +69,41 @@ def train(
     if resume and (name or preset or config or overwrite):
         raise SettingsError("--resume takes neither --name, --preset, --config nor --overwrite")
     chosen = None if resume else resolve(modality, preset, config, settings)
+    trackers = require_trackers(tracker)
     # torch is imported only once the settings are known to be good: a typing error costs no waiting.
-    from samo_cli.render import counting, note
-    from samo_core.experiments.run import artifacts_root, create_run, find_run
+    from samo_cli.render import counting, note, silence
+    from samo_core.experiments.run import Run, artifacts_root, create_run, find_run
+    from samo_core.training.peers import joined
     from samo_core.training.runtime import make_runtime
 
     root = artifacts_root(artifacts)
-    runtime = make_runtime(device, precision, threads)
-    if chosen is None:
-        run = find_run(root, resume)
-        chosen, modality = _unchanged(run.settings, settings), run.settings["modality"]
-    elif name and not overwrite:
-        create_run(root, name, "")  # a name that is taken costs no decoding
-    with counting("decoding") as progress:
-        frontend: Any = frontend_type(modality).open(chosen, note, progress)
-    values = frontend.config.flat()
-    if not resume:
-        if overwrite:
-            _refuse_early(frontend)
-        run = create_run(root, name, f"{values['dataset']}-{values['mode']}-{values['model']}", overwrite=overwrite)
-    if values["split"] == "random":
-        note("LEAKY SPLIT: with --split random the same speaker stands in train and test; every output is stamped")
-    note(f"run {run.name}: {len(frontend.manifest.items)} clips of {values['dataset']}; {runtime.describe()}")
-    try:
-        state = _train(run, frontend, runtime, values["epochs"], context.obj["command"], resume=bool(resume))
-    except Interrupted as stop:
-        stop.hint += f" --artifacts {artifacts}" if artifacts else ""
-        raise
-    _show(_facts(run, frontend, state), values["epochs"], artifacts, json=json)
+    with joined() as peers:
+        if not peers.is_first:
+            silence()
+        runtime = make_runtime(device, precision, threads, peers)
+        if chosen is None:
+            run = find_run(root, resume)
+            chosen, modality = _unchanged(run.settings, settings), run.settings["modality"]
+        elif name and not overwrite:
+            create_run(root, name, "")  # a name that is taken costs no decoding
+        with peers.one_prepares(), counting("decoding") as progress:
+            frontend: Any = frontend_type(modality).open(chosen, note, progress)
+        values = frontend.config.flat()
+        if not resume:
+            if overwrite:
+                _refuse_early(frontend)
+            stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
+            run = Run(peers.told(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
+        if values["split"] == "random":
+            note("LEAKY SPLIT: with --split random the same speaker stands in train and test; every output is stamped")
+        note(f"run {run.name}: {len(frontend.manifest.items)} clips of {values['dataset']}; {runtime.describe()}")
+        try:
+            state = _train(run, frontend, runtime, trackers, context.obj["command"], resume=bool(resume))
+        except Interrupted as stop:
+            stop.hint += f" --artifacts {artifacts}" if artifacts else ""
+            raise
+        if peers.is_first:
+            _show(_facts(run, frontend, state), values["epochs"], artifacts, json=json)
 
 
 def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]) -> Config:
@@ -149,14 +167,20 @@ def _refuse_early(frontend: Frontend) -> None:
     audit(frontend.manifest, make_split(frontend.manifest, frontend.split_request()))
 
 
-def _train(run: Run, frontend: Frontend, runtime: Runtime, epochs: int, command: str, *, resume: bool) -> TrainState:
-    from samo_cli.render import TrainingView
+def _train(
+    run: Run, frontend: Frontend, runtime: Runtime, trackers: Sequence[str], command: str, *, resume: bool
+) -> TrainState:
+    from samo_cli.render import TrainingView, note
     from samo_core.experiments.experiment import resume_training, train_run
 
-    with TrainingView(epochs, run.history) as view:
+    values = frontend.config.flat()
+    watched = Watched(run.folder, {"modality": frontend.modality, **values}, lambda: run.history)
+    wanted = trackers if runtime.peers.is_first else ()
+    with TrainingView(values["epochs"], run.history) as view, tracked(wanted, watched, note) as drawn:
+        observer = Observers(view, *drawn)
         if resume:
-            return resume_training(run, frontend, runtime, view)
-        return train_run(run, frontend, runtime, view, command)
+            return resume_training(run, frontend, runtime, observer)
+        return train_run(run, frontend, runtime, observer, command)
 
 
 def _facts(run: Run, frontend: Frontend, state: TrainState) -> dict[str, Any]:

@@ -29,6 +29,7 @@ HOMEPAGE = ""
 SYNTHETIC = False
 DOWNLOADS: tuple[RemoteFile, ...] = ()
 FOLDS: tuple[frozenset[str], ...] = ()
+GROUP_HINT = r"name the speaker, for example --speaker-pattern '^[^/]+/(spk\d+)' for CLASS/spk1_a.wav"
 
 
 def index(root: Path, settings: DataSettings) -> Manifest:
@@ -58,6 +59,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         label_space=LabelSpace((task,)),
         items=tuple(sorted(items, key=lambda item: item.id)),
         root=root.absolute(),
+        group_hint=GROUP_HINT,
     )
 
 

@@ -34,6 +34,7 @@ HOMEPAGE = ""
 SYNTHETIC = False
 DOWNLOADS: tuple[RemoteFile, ...] = ()
 FOLDS: tuple[frozenset[str], ...] = ()
+GROUP_HINT = "fill the column of the speaker, or name it, for example --speaker-column actor"
 
 _DELIMITERS = (",", ";", "\t")
 _SPLIT_WORDS = {
@@ -86,6 +87,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         label_space=LabelSpace((task,)),
         items=tuple(sorted(items, key=lambda item: item.id)),
         root=root.absolute().parent,
+        group_hint=GROUP_HINT,
     )
 
 

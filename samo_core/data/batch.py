@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Batch", "Draws", "Mix", "draw_mix"]
+__all__ = ["Batch", "Draws", "Mix", "draw_mix", "part_of"]
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -54,6 +54,8 @@ class Draws:
 class Mix:
     """How rows of a batch are mixed (mixup, Zhang et al. 2018): ``weight * row + (1 - weight) * partner``.
 
+    A batch may hold more rows than are mixed: those behind the first B are partners only.
+
     Attributes:
         partner: (B,) int64 positions in the batch.
         weight: (B,) float32 in [0.5, 1].
@@ -63,9 +65,9 @@ class Mix:
     weight: Tensor
 
     def apply(self, values: Tensor) -> Tensor:
-        """Mix any tensor whose first dimension is the batch."""
+        """Mix any tensor whose first dimension is the batch; B rows are left."""
         weight = self.weight.view(-1, *([1] * (values.ndim - 1))).to(values.dtype)
-        return weight * values + (1.0 - weight) * values[self.partner]
+        return weight * values[: len(weight)] + (1.0 - weight) * values[self.partner]
 
     def to(self, device: torch.device) -> Mix:
         """The same mix on another device."""
@@ -120,6 +122,32 @@ def draw_mix(draws: Draws, alpha: float) -> Mix | None:
     weight = np.maximum(weight, 1.0 - weight)
     partner = np.argsort(draws.uniform("mix-partner")[:, 0], kind="stable")
     return Mix(torch.from_numpy(partner), torch.from_numpy(weight.astype(np.float32)))
+
+
+def part_of(rows: np.ndarray, mix: Mix | None, part: slice) -> tuple[np.ndarray, Mix | None]:
+    """What one of several processes needs to train on a part of a batch as if it had all of it.
+
+    Args:
+        rows: (B,) rows of the whole batch.
+        mix: how the whole batch is mixed.
+        part: the positions that are this process's own.
+
+    Returns:
+        Its own rows with the partners they are mixed with behind them, and the mix of its own rows. For an empty part
+        any row and a mix of none, since features cannot be made of nothing.
+    """
+    if part == slice(0, len(rows)):
+        return rows, mix
+    own = np.arange(len(rows))[part]
+    if len(own) == 0:
+        return rows[:1], Mix(torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+    if mix is None:
+        return rows[part], None
+    partner = mix.partner.numpy()[part]
+    wanted = np.concatenate([own, np.setdiff1d(partner, own)])
+    place = np.zeros(len(rows), dtype=np.int64)
+    place[wanted] = np.arange(len(wanted))
+    return rows[wanted], Mix(torch.from_numpy(place[partner]), mix.weight[part])
 
 
 def _splitmix(value: np.ndarray) -> np.ndarray:

@@ -54,6 +54,7 @@ class Manifest:
         root: folder the items' sources are relative to.
         synthetic: whether the data were generated rather than recorded.
         folds: published test groups by fold, empty when the corpus publishes none.
+        group_hint: how its user can name the groups, for errors; not saved.
     """
 
     dataset: str
@@ -62,6 +63,7 @@ class Manifest:
     root: Path
     synthetic: bool = False
     folds: tuple[frozenset[str], ...] = ()
+    group_hint: str = ""
 
     def __post_init__(self) -> None:
         twice = [name for name, count in Counter(item.id for item in self.items).items() if count > 1]

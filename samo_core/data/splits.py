@@ -14,10 +14,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from samo_core.data.manifest import Item, Manifest
-from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_ten
+from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_few, first_ten
 from samo_core.files import write_json
 
-__all__ = ["PARTS", "SPLIT_RULES", "Split", "SplitRequest", "audit", "find_leaks", "fold_count", "make_split"]
+__all__ = [
+    "PARTS",
+    "SPLIT_RULES",
+    "Split",
+    "SplitRequest",
+    "audit",
+    "find_leaks",
+    "fold_count",
+    "fold_warnings",
+    "make_split",
+]
 
 PARTS = ("train", "val", "test")
 # More tries hardly improve the balance of the few dozen speakers a corpus has.
@@ -136,6 +146,18 @@ def fold_count(manifest: Manifest) -> int:
     return len(manifest.folds) or DRAWN_FOLDS
 
 
+def fold_warnings(manifest: Manifest, rule: str) -> list[str]:
+    """A line when groups of the published folds are missing, so that nobody compares with what others published."""
+    published = frozenset().union(*manifest.folds)
+    missing = published - {item.group for item in manifest.items}
+    if rule != "folds" or not missing:
+        return []
+    return [
+        f"{len(missing)} of {len(published)} speakers of the published folds are missing: "
+        "scores are not comparable with published ones"
+    ]
+
+
 def split_at_random(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
     """Rows at random within each class; speakers stand on all sides, hence leaky.
 
@@ -244,8 +266,8 @@ def _grouped(manifest: Manifest) -> dict[str, list[Item]]:
     unknown = [item.id for item in manifest.items if not item.group]
     if unknown:
         raise DataError(
-            f"no speaker is known for {len(unknown)} of {len(manifest.items)} items: {first_ten(unknown)}",
-            hint="name the speaker (--speaker-column, --speaker-pattern), or use --split random, stamped as leaky",
+            f"no speaker is known for {len(unknown)} of {len(manifest.items)} items: {first_few(unknown, 2)}",
+            hint=f"{manifest.group_hint or 'name the speakers'}; or use --split random, stamped as leaky",
         )
     groups: dict[str, list[Item]] = defaultdict(list)
     for item in manifest.items:
@@ -304,10 +326,21 @@ def _shared_groups(parts: dict[str, list[Item]]) -> list[str]:
     return sorted(group for group, names in homes.items() if len(names) > 1)
 
 
+def _classes(items: Iterable[Item]) -> set[tuple[str, str]]:
+    """Task and label of every class that occurs."""
+    return {(task, label) for item in items for task, labels in item.labels.items() for label in labels}
+
+
 def _refuse_unseen_classes(manifest: Manifest, train: Iterable[Item]) -> None:
-    seen = {(task, label) for item in train for task, labels in item.labels.items() for label in labels}
+    seen, known = _classes(train), _classes(manifest.items)
     for task in manifest.label_space.tasks:
         unseen = [label for label in task.labels if (task.name, label) not in seen]
+        nowhere = [label for label in unseen if (task.name, label) not in known]
+        if nowhere:
+            raise DataError(
+                f"no item of {manifest.dataset} in {manifest.root} has the class: {first_ten(nowhere)}",
+                hint="complete the corpus; or list it in a table (--dataset table), whose classes are those it names",
+            )
         if unseen:
             raise DataError(
                 f"the training split has no example of: {first_ten(unseen)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from samo_core.data.splits import Split, audit, make_split
-from samo_core.errors import Interrupted, ModelFileError, RunError
+from samo_core.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError
+from samo_core.experiments.calibrate import calibrate
 from samo_core.experiments.run import Run, mark_trained, point_latest, write_history
 from samo_core.files import write_json
 from samo_core.tasks import LabelSpace
@@ -29,7 +30,7 @@ from samo_core.training.checkpoint import (
 )
 from samo_core.training.frontend import Frontend
 from samo_core.training.runtime import Runtime, environment, step_seed
-from samo_core.training.trainer import Observer, Plan, TrainState, fit, new_state
+from samo_core.training.trainer import Observer, Plan, TrainState, fit, new_state, predict_logits
 
 __all__ = ["load_run_model", "resume_training", "train_run"]
 
@@ -42,19 +43,23 @@ def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer
         Interrupted: stopped by a signal; the best model so far is kept.
         TrainingDiverged, DiskFull: stopped; the best model so far is kept.
     """
-    with run.locked():
-        if run.path("config.json").exists():
+    first, peers = runtime.peers.is_first, runtime.peers
+    with run.locked() if first else nullcontext():
+        if first and run.path("config.json").exists():
             raise RunError(f"run '{run.name}' was begun by another process", hint="choose another --name")
         manifest = frontend.manifest
         split = make_split(manifest, frontend.split_request())
         audit(manifest, split)
         plan = make_plan(frontend, split)
+        _same_everywhere(frontend, runtime)
         torch.manual_seed(step_seed(plan.train.seed, -1))
-        model = frontend.new_model()
-        fitted = frontend.fit(plan.train_rows)
+        with peers.one_prepares():
+            model = frontend.new_model()
+        fitted = peers.told(lambda: frontend.fit(plan.train_rows))
         model.load_state_dict(fitted, strict=False)
-        write_beginning(run, frontend, split, fitted, runtime, command)
-        point_latest(run.folder.parent.parent, run)
+        if first:
+            write_beginning(run, frontend, split, fitted, runtime, command)
+            point_latest(run.folder.parent.parent, run)
         return _train(run, frontend, runtime, observer, plan, new_state(model, plan, runtime))
 
 
@@ -65,7 +70,8 @@ def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Ob
         RunError: the run is finished, or its data changed.
         ModelFileError: its checkpoint is damaged or of another model.
     """
-    with run.locked():
+    first = runtime.peers.is_first
+    with run.locked() if first else nullcontext():
         if run.path("trained.json").exists():
             raise RunError(f"run '{run.name}' is finished", hint="train a new one for more epochs")
         manifest = frontend.manifest
@@ -73,15 +79,19 @@ def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Ob
             raise RunError(f"the data of run '{run.name}' changed since it was begun", hint="train a new run")
         split = run.split
         audit(manifest, split)
-        # A report of the unfinished model would speak of another model once training goes on.
-        run.path("report.json").unlink(missing_ok=True)
+        if first:
+            # A report of the unfinished model would speak of another model once training goes on.
+            run.path("report.json").unlink(missing_ok=True)
         plan = make_plan(frontend, split)
+        _same_everywhere(frontend, runtime)
         torch.manual_seed(step_seed(plan.train.seed, -1))
         model = frontend.new_model()
         model.load_state_dict(load_tensors(run.path("fitted.safetensors")), strict=False)
         state = new_state(model, plan, runtime)
         if run.path("last.ckpt").exists():
             _load_state(state, run.path("last.ckpt"))
+            if first:
+                write_history(run, state.history)  # a kill right after a checkpoint leaves it an epoch behind
         return _train(run, frontend, runtime, observer, plan, state)
 
 
@@ -122,6 +132,10 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
 def _train(
     run: Run, frontend: Frontend, runtime: Runtime, observer: Observer, plan: Plan, state: TrainState
 ) -> TrainState:
+    first, peers = runtime.peers.is_first, runtime.peers
+    if first:
+        run.sweep()
+
     def keep(state: TrainState, improved: bool) -> None:
         if improved:
             save_model(
@@ -137,15 +151,29 @@ def _train(
         save_checkpoint(run.path("last.ckpt"), state.state_dict())
         write_history(run, state.history)
 
+    def keep_once(state: TrainState, improved: bool) -> None:
+        if first:
+            keep(state, improved)
+        # A slow disk must not look like a lost process.
+        peers.wait()
+
     try:
         with _sigterm_raises():
-            fit(state, frontend, plan, runtime, observer, keep)
+            fit(state, frontend, plan, runtime, observer, keep_once)
+            if first:
+                _calibrate(run, frontend, runtime.alone(), plan)
     except (KeyboardInterrupt, _Terminated) as stop:
         raise Interrupted(
             f"training stopped after {state.epoch} of {plan.train.epochs} epochs; " + _what_is_kept(state),
             hint=f"go on with: samo train --resume {run.name}",
             exit_status=143 if isinstance(stop, _Terminated) else 130,
         ) from None
+    if first:
+        _finish(run, state)
+    return state
+
+
+def _finish(run: Run, state: TrainState) -> None:
     # Judged while it was still training: such a report may speak of an earlier best epoch.
     run.path("report.json").unlink(missing_ok=True)
     mark_trained(
@@ -157,7 +185,20 @@ def _train(
             "val_loss": state.best_loss,
         },
     )
-    return state
+
+
+def _calibrate(run: Run, frontend: Frontend, runtime: Runtime, plan: Plan) -> None:
+    """Fit the temperature on the validation rows, with the weights that ship."""
+    model, space = load_run_model(run, type(frontend), runtime)
+    logits = predict_logits(model, frontend, plan.val_rows, runtime)
+    calibrate(run, space, logits, frontend.manifest.targets[plan.val_rows])
+
+
+def _same_everywhere(frontend: Frontend, runtime: Runtime) -> None:
+    """Refuse to train in several processes that were started with other settings, or see other data."""
+    settings = {name: value for name, value in frontend.config.flat().items() if name != "data_root"}
+    runtime.peers.agree("the settings", settings, SettingsError)
+    runtime.peers.agree("the data", frontend.manifest.digest, DataError)
 
 
 def _load_state(state: TrainState, path: Path) -> None:

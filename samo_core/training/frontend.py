@@ -45,6 +45,9 @@ class Frontend(Protocol):
     def open(cls, config: Config, notify: Notify, progress: Progress | None = None) -> Self:
         """Find and index the data the settings name."""
 
+    def with_config(self, config: Config) -> Self:
+        """The same data under other settings, opened again only where these change what is read."""
+
     @staticmethod
     def build_model(config: Config, space: LabelSpace) -> nn.Module:
         """A model for a run's weights: ``model(inputs, lengths, draws=None, mix=None)`` gives (B, C) logits."""

@@ -1,4 +1,4 @@
-"""Where a run happens: device, precision, memory format, threads. Never part of what the run is."""
+"""Where a run happens: device, precision, memory format, threads, processes. Never part of what the run is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,8 @@ from torch import nn
 
 from samo_core import __version__
 from samo_core.errors import SettingsError
+from samo_core.training.peers import ALONE, Peers
+from samo_core.training.shared_norm import share_norms
 
 __all__ = ["PRECISIONS", "Runtime", "environment", "make_runtime", "step_seed"]
 
@@ -23,19 +25,21 @@ PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class Runtime:
-    """Resolved choices; the only place that knows devices and ranks.
+    """Resolved choices; the only place that knows devices.
 
     Attributes:
         device: where tensors live.
         precision: ``float32``, ``bf16`` or ``fp16`` (autocast; weights stay float32).
         channels_last: memory format of convolutions.
         threads: CPU threads torch uses.
+        peers: this process among those that train together.
     """
 
     device: torch.device
     precision: str
     channels_last: bool
     threads: int
+    peers: Peers = ALONE
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -54,6 +58,18 @@ class Runtime:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
+    def shared(self, model: nn.Module) -> nn.Module:
+        """Make a placed model one with those of the other processes: same weights, batch norm over all rows."""
+        if self.peers.world_size > 1:
+            model = share_norms(model, self.peers.add_up)
+            # Equal seeds do not draw equal weights on unequal machines.
+            model.load_state_dict(self.peers.told(lambda: {k: v.cpu() for k, v in model.state_dict().items()}))
+        return model
+
+    def alone(self) -> Runtime:
+        """The same place for what one process does by itself."""
+        return replace(self, peers=ALONE)
+
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, active only for fp16, whose small gradients would vanish."""
         return torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
@@ -61,7 +77,8 @@ class Runtime:
     def describe(self) -> str:
         """One line for people."""
         layout = "channels-last" if self.channels_last else "channels-first"
-        return f"{self.device.type}, {self.precision}, {layout}, {self.threads} threads"
+        several = f", {self.peers.world_size} processes ({self.peers.backend})" if self.peers.world_size > 1 else ""
+        return f"{self.device.type}, {self.precision}, {layout}, {self.threads} threads{several}"
 
 
 def cpu_has_fast_bf16() -> bool:
@@ -70,17 +87,22 @@ def cpu_has_fast_bf16() -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
 
 
-def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0) -> Runtime:
+def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0, peers: Peers = ALONE) -> Runtime:
     """Resolve ``auto`` by known rules, so that the same machine always chooses alike.
 
     bf16 with channels-last wherever the hardware multiplies bf16 (measured in ``benchmarks/precision.py``), fp16 on
-    older GPUs, float32 with torch's own layout everywhere else.
+    older GPUs, float32 with torch's own layout everywhere else. Of several processes each takes the GPU of its local
+    rank; on CPUs they divide the cores.
 
     Raises:
-        SettingsError: unknown device or precision, or one this machine lacks.
+        SettingsError: unknown device or precision, or one this machine lacks, or one the processes do not share.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if peers.local_size > 1 and device.startswith("cuda:"):
+        raise SettingsError(f"--device {device}: one GPU for several processes", hint="--device cuda gives each one")
+    if peers.world_size > 1 and device == "cuda":
+        device = f"cuda:{peers.local_rank}"
     try:
         place = torch.device(device)
     except RuntimeError as error:
@@ -97,14 +119,21 @@ def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0
         raise SettingsError("--precision fp16 needs a GPU", hint="use bf16 or float32 on a CPU")
     if precision == "auto":
         precision = _best_precision(place)
+    if peers.world_size > 1 and threads == 0 and place.type == "cpu":
+        threads = max(1, _cores() // peers.local_size)
     if threads > 0:
         torch.set_num_threads(threads)
-    return Runtime(place, precision, channels_last=precision != "float32", threads=torch.get_num_threads())
+    peers.agree("--precision", precision, SettingsError)
+    peers.connect(place)
+    return Runtime(place, precision, precision != "float32", torch.get_num_threads(), peers)
 
 
-def step_seed(seed: int, epoch: int, step: int = 0) -> int:
-    """Seed of torch's global generator (dropout) at a step: a function of what is trained, not of how it got there."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}:{step}".encode()).digest()[:7], "little")
+def step_seed(seed: int, epoch: int, rank: int = 0) -> int:
+    """Seed of torch's global generator (dropout) in an epoch: a function of what is trained, not of how it got there.
+
+    Each rank draws masks of its own, so with dropout several processes train differently (not worse) than one does.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}:{epoch}:{rank}".encode()).digest()[:7], "little")
 
 
 def environment(runtime: Runtime | None = None) -> dict[str, Any]:
@@ -135,6 +164,8 @@ def environment(runtime: Runtime | None = None) -> dict[str, Any]:
             "channels_last": runtime.channels_last,
             "threads": runtime.threads,
         }
+        if runtime.peers.world_size > 1:
+            seen["runtime"] |= {"processes": runtime.peers.world_size, "backend": runtime.peers.backend}
     return seen
 
 
@@ -144,6 +175,10 @@ def _best_precision(device: torch.device) -> str:
     if device.type == "cpu" and cpu_has_fast_bf16():
         return "bf16"
     return "float32"
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

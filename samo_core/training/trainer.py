@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from samo_core.config import LossSettings, OptimSettings, TrainSettings
-from samo_core.data.batch import Draws, draw_mix
+from samo_core.data.batch import Draws, draw_mix, part_of
 from samo_core.data.sampling import balanced_weights, batches_of, epoch_order
 from samo_core.errors import TrainingDiverged, first_ten
 from samo_core.evaluation.metrics import selection_score
 from samo_core.training.frontend import Frontend
 from samo_core.training.losses import EmotionLoss
 from samo_core.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer
+from samo_core.training.peers import Peers
 from samo_core.training.runtime import Runtime, step_seed
 
 __all__ = ["Observer", "Plan", "TrainState", "fit", "new_state", "predict_logits"]
@@ -125,7 +126,7 @@ class TrainState:
 
 def new_state(model: nn.Module, plan: Plan, runtime: Runtime) -> TrainState:
     """A state before step 1."""
-    model = runtime.place(model)
+    model = runtime.shared(runtime.place(model))
     ema = Ema(model, plan.optim.ema_decay) if plan.optim.ema_decay > 0.0 else None
     return TrainState(model, make_optimizer(model, plan.optim), runtime.scaler(), ema)
 
@@ -207,7 +208,7 @@ def train_epoch(
     """One pass; returns the mean loss per row and the last learning rate."""
     seed, epoch = plan.train.seed, state.epoch
     # Dropout draws from torch's global generator: set by epoch, so that an epoch can be repeated on its own.
-    torch.manual_seed(step_seed(seed, epoch))
+    torch.manual_seed(step_seed(seed, epoch, runtime.peers.rank))
     state.model.train()
     batches = batches_of(epoch_order(plan.train_rows, seed, epoch, weights), plan.train.batch_size)
     groups = [batches[k : k + plan.optim.grad_accum] for k in range(0, len(batches), plan.optim.grad_accum)]
@@ -236,9 +237,10 @@ def train_step(
     n_rows = sum(len(rows) for rows in group)
     total = 0.0
     for rows in group:
+        mix = draw_mix(Draws(plan.train.seed, state.epoch, rows), plan.mixup_alpha)
+        rows, mix = part_of(rows, mix, runtime.peers.part(len(rows)))
         draws = Draws(plan.train.seed, state.epoch, rows)
         batch = frontend.train_batch(rows, draws).to(runtime.device)
-        mix = draw_mix(draws, plan.mixup_alpha)
         mix = mix.to(runtime.device) if mix else None
         with runtime.autocast():
             logits = state.model(batch.inputs, batch.lengths, draws, mix)
@@ -248,6 +250,7 @@ def train_step(
             _diverged(frontend, rows, f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}")
         state.scaler.scale(loss).backward()
         total += value
+    total = _add_up(state.model, runtime.peers, total)
     _update(state, plan.optim)
     state.step += 1
     return total
@@ -259,6 +262,26 @@ def _diverged(frontend: Frontend, rows: np.ndarray, what: str) -> NoReturn:
         f"{what}; files: {first_ten(names)}",
         hint="a lower --lr, a --max-grad-norm above 0 or --precision float32 may help; the best model is kept",
     )
+
+
+def _add_up(model: nn.Module, peers: Peers, loss: float) -> float:
+    """Sum gradients and loss over the processes; returns the loss of the global batch.
+
+    Each share's loss is a sum over rows divided by all rows, so gradients are added, once for all accumulated batches.
+    torch's DistributedDataParallel averages instead (wrong for uneven shares), and wraps the model and its state.
+    """
+    if peers.world_size == 1:
+        return loss
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    used = [float(parameter.grad is not None) for parameter in parameters]
+    facts = torch.tensor([*used, loss], device=parameters[0].device)
+    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    peers.add_up([*gradients, facts])
+    *used, loss = facts.tolist()
+    for parameter, gradient, count in zip(parameters, gradients, used, strict=True):
+        # What no process used gets no gradient, as in one process: a zero would let weight decay at it.
+        parameter.grad = gradient if count else None
+    return loss
 
 
 def _update(state: TrainState, settings: OptimSettings) -> None:
@@ -277,17 +300,24 @@ def _update(state: TrainState, settings: OptimSettings) -> None:
 def predict_logits(
     model: nn.Module, frontend: Frontend, rows: np.ndarray, runtime: Runtime, batch_size: int = 32
 ) -> np.ndarray:
-    """(N, C) float32 logits of manifest rows, averaged over the windows of each row."""
+    """(N, C) float32 logits of manifest rows, averaged over the windows of each row.
+
+    Several processes share the rows; each ends with the logits of all.
+    """
     model.eval()
-    position = {int(row): k for k, row in enumerate(rows)}
-    total = np.zeros((len(rows), frontend.manifest.label_space.n_columns), dtype=np.float64)
-    count = np.zeros(len(rows), dtype=np.int64)
-    for batch in frontend.eval_batches(rows, batch_size):
+    averaged = np.zeros((len(rows), frontend.manifest.label_space.n_columns), dtype=np.float32)
+    part = runtime.peers.part(len(rows))
+    own = rows[part]
+    position = {int(row): k for k, row in enumerate(own)}
+    total = np.zeros((len(own), averaged.shape[1]), dtype=np.float64)
+    count = np.zeros(len(own), dtype=np.int64)
+    for batch in frontend.eval_batches(own, batch_size):
         moved = batch.to(runtime.device)
         with runtime.autocast():
             logits = model(moved.inputs, moved.lengths).float().cpu().numpy()
         places = np.array([position[int(row)] for row in batch.rows])
         np.add.at(total, places, logits)
         np.add.at(count, places, 1)
-    averaged: np.ndarray = (total / count[:, None]).astype(np.float32)
+    averaged[part] = total / count[:, None]
+    runtime.peers.complete(averaged)
     return averaged

@@ -39,6 +39,7 @@ def report(labels: list[str], **more: Any) -> dict[str, Any]:
         "most_confused": [{"true": labels[0], "predicted": labels[1], "count": 3, "share": 0.5}],
         "by_group": {"speaker": {"01": {"macro_f1": 0.5}, "02": {"macro_f1": None}}},
         "train_macro_f1": None, "val_macro_f1": 0.25, "warnings": [],
+        "calibration": {"ece": 0.125, "ece_uncalibrated": 0.25, "temperature": 2.0, "fitted_on": "val"},
         **more,
     }  # fmt: skip
 
@@ -77,6 +78,11 @@ def test_stamps_are_drawn(paper: io.StringIO) -> None:
     lines = drawn(paper, report(["a", "b"], synthetic=True, leaky=True, split="all"))
     assert lines[1] == "r on d, whole corpus: 4 items (split: speaker)"
     assert lines[2:4] == ["synthetic demo data", "LEAKY SPLIT"]
+
+
+def test_calibration_is_one_line(paper: io.StringIO) -> None:
+    line = "expected calibration error 0.125; without the temperature of 2.00 it is 0.250"
+    assert drawn(paper, report(["a", "b"])).count(line) == 1
 
 
 def test_inspection_of_many_speakers_and_classes(paper: io.StringIO) -> None:

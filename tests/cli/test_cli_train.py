@@ -58,6 +58,7 @@ def test_a_run_folder_holds_what_the_design_promises(trained: Path) -> None:
         "history.jsonl",
         "last.ckpt",
         "best_model.safetensors",
+        "calibration.json",
         "predictions.test.npz",
         "report.json",
         "report.html",

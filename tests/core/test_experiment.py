@@ -99,13 +99,15 @@ def assert_same_run(one: Run, other: Run) -> None:
     assert all(torch.equal(tensor, theirs[name]) for name, tensor in mine.items())
     strip = [[{k: v for k, v in row.items() if k != "seconds"} for row in run.history] for run in (one, other)]
     assert strip[0] == strip[1]
-    assert one.path("trained.json").read_text() == other.path("trained.json").read_text()
+    for name in ("calibration.json", "trained.json"):
+        assert one.path(name).read_text() == other.path(name).read_text()
 
 
 def test_what_a_run_holds(whole: Run) -> None:
     assert sorted(entry.name for entry in whole.folder.iterdir()) == [
         ".lock",
         "best_model.safetensors",
+        "calibration.json",
         "config.json",
         "environment.json",
         "fitted.safetensors",
@@ -199,6 +201,18 @@ def test_a_leaking_split_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "latest").is_symlink()
     # The name is free again.
     train(tmp_path, epochs=1)
+
+
+def test_stopped_before_the_temperature_is_fitted(tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(experiment, "calibrate", lambda *_: interrupt())
+        with pytest.raises(Interrupted, match="training stopped after 5 of 5 epochs"):
+            train(tmp_path)
+    run = find_run(tmp_path)
+    assert not run.path("calibration.json").exists()
+    assert not run.path("trained.json").exists()
+    resume_training(run, tiny.frontend(**SETTINGS), tiny.RUNTIME, tiny.Silent())
+    assert_same_run(run, whole)
 
 
 def test_two_trainings_into_one_folder(tmp_path: Path) -> None:

@@ -109,6 +109,9 @@ class TinyFrontend:
         manifest, features = corpus()
         return cls(cast(TinyConfig, config), manifest, features)
 
+    def with_config(self, config: Config) -> Self:
+        return type(self)(cast(TinyConfig, config), self.manifest, self.features, self.windows)
+
     @staticmethod
     def build_model(config: Config, space: LabelSpace) -> nn.Module:
         return TinyModel(cast(TinyConfig, config).model, space)

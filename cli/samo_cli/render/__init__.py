@@ -1,14 +1,19 @@
 """Everything that is drawn on a terminal."""
 
-from samo_cli.render.console import counting, downloading, err, note, out, print_json, progress_bar
+from samo_cli.render.comparison import show_comparison
+from samo_cli.render.console import counting, downloading, err, note, out, print_json, progress_bar, silence
+from samo_cli.render.grid import GridView, show_cells, show_crossval, show_curve, show_grid
 from samo_cli.render.inspection import show_inspection
 from samo_cli.render.predictions import show_predictions
 from samo_cli.render.report import show_report
 from samo_cli.render.tables import show_table
 from samo_cli.render.training import TrainingView, training_panel
+from samo_cli.render.tuning import TuningView, tuning_panel
 
 __all__ = [
+    "GridView",
     "TrainingView",
+    "TuningView",
     "counting",
     "downloading",
     "err",
@@ -16,9 +21,16 @@ __all__ = [
     "out",
     "print_json",
     "progress_bar",
+    "show_cells",
+    "show_comparison",
+    "show_crossval",
+    "show_curve",
+    "show_grid",
     "show_inspection",
     "show_predictions",
     "show_report",
     "show_table",
+    "silence",
     "training_panel",
+    "tuning_panel",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-__all__ = ["counting", "downloading", "err", "note", "out", "print_json", "progress_bar"]
+__all__ = ["counting", "downloading", "err", "note", "out", "print_json", "progress_bar", "silence"]
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -71,3 +72,9 @@ def downloading() -> Iterator[Any]:
 def progress_bar(*columns: Any, transient: bool = False) -> Progress:
     """A bar on stderr; nothing where stderr is no terminal."""
     return Progress(*columns, console=err, transient=transient, disable=not err.is_terminal)
+
+
+def silence() -> None:
+    """Draw nothing and note nothing from now on: of several processes one speaks. Errors are still printed."""
+    out.quiet = err.quiet = True
+    logging.disable(logging.WARNING)

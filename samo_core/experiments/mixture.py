@@ -1,0 +1,148 @@
+"""The model of an ensemble: a weighted mixture of what its members say, window by window.
+
+Every member's logits are divided by that member's own temperature first (:mod:`samo_core.experiments.calibrate`), so
+that a member that is too sure of itself is not heard more than the others. With weights w that sum to 1 and members'
+probabilities p_k the mixture says
+
+    mean:  p(label) = sum_k w_k p_k(label)
+    vote:  p(label) = sum_k w_k ((1 - e) [member k names the label] + e p_k(label)),  e = 0.01
+
+(linear opinion pool, Stone 1961; weighted majority vote, smoothed). The e keeps logits finite and decides ties: where
+two labels have as many votes, the members' mean probability decides, and after that the order of the labels. The
+mixture is handed on as logits (log p; log p / (1 - p) for tasks with several labels), so that averaging over windows,
+softmax, temperature and decisions are those of any other model.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from samo_core.errors import RunError
+from samo_core.experiments.run import Run
+from samo_core.tasks import LabelSpace, Task
+
+__all__ = ["ACCOUNT", "COMBINE", "Ensemble", "account_of", "log_outcomes", "merged_settings", "mixed"]
+
+COMBINE = ("mean", "vote")
+# What an ensemble's folder says of its members; its presence makes a run an ensemble.
+ACCOUNT = "ensemble.json"
+# Below 1 / (number of members + 1), so that it never outweighs a vote of equal members.
+VOTE_SMOOTHING = 0.01
+
+
+class Ensemble(nn.Module):
+    """Several models of one label space that answer as one; to judge and predict with, not to train."""
+
+    temperatures: Tensor
+    log_weights: Tensor
+
+    def __init__(
+        self,
+        members: Iterable[nn.Module],
+        weights: Sequence[float],
+        temperatures: Iterable[Mapping[str, float]],
+        space: LabelSpace,
+        combine: str,
+    ) -> None:
+        """Join K members.
+
+        Args:
+            members: models called as ``model(inputs, lengths)``, (B, C) logits each.
+            weights: (K,) above 0, sum 1.
+            temperatures: of each member by task; 1 where none is given.
+            space: the tasks and their columns.
+            combine: one of :data:`COMBINE`.
+        """
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.space = space
+        self.combine = combine
+        rows = [_by_column(given, space) for given in temperatures]
+        # They are facts of the ensemble and stand in its file's header, not among the tensors.
+        self.register_buffer("temperatures", torch.tensor(rows), persistent=False)
+        self.register_buffer("log_weights", torch.tensor(weights).log(), persistent=False)
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """(B, C) float32 logits of the mixture."""
+        said = torch.stack([member(inputs, lengths).float() for member in self.members])
+        return mixed(said / self.temperatures[:, None], self.log_weights, self.space, self.combine)
+
+
+def mixed(logits: Tensor, log_weights: Tensor, space: LabelSpace, combine: str) -> Tensor:
+    """(N, C) logits of the mixture of K members.
+
+    Args:
+        logits: (K, N, C), each member's under its own temperature.
+        log_weights: (K,) natural logarithms of weights that sum to 1.
+        space: the tasks and their columns.
+        combine: one of :data:`COMBINE`.
+    """
+    parts = []
+    for task in space.tasks:
+        outcomes = log_outcomes(logits[..., space.slices[task.name]], task, combine)
+        mixture = torch.logsumexp(log_weights[:, None, None] + outcomes, dim=0)
+        if task.multi_label:
+            holds, not_holds = mixture.chunk(2, dim=-1)
+            mixture = holds - not_holds
+        parts.append(mixture)
+    return torch.cat(parts, dim=-1)
+
+
+def log_outcomes(logits: Tensor, task: Task, combine: str) -> Tensor:
+    """Log-probabilities a member gives to each outcome, its vote already in them.
+
+    Args:
+        logits: (..., L) of one task, under the member's temperature.
+        task: whose L labels they are.
+        combine: one of :data:`COMBINE`.
+
+    Returns:
+        (..., L), summing to 1 in probability; of a multi-label task (..., 2L), the labels holding, then not holding.
+    """
+    if task.multi_label:
+        outcomes = torch.cat([functional.logsigmoid(logits), functional.logsigmoid(-logits)], dim=-1)
+        chosen = torch.cat([logits >= 0, logits < 0], dim=-1)
+    else:
+        outcomes = functional.log_softmax(logits, dim=-1)
+        chosen = functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).bool()
+    if combine == "mean":
+        return outcomes
+    ballot = torch.where(chosen, math.log(1.0 - VOTE_SMOOTHING), -math.inf)
+    return torch.logaddexp(ballot, outcomes + math.log(VOTE_SMOOTHING))
+
+
+def account_of(run: Run) -> dict[str, Any] | None:
+    """What an ensemble says of its members and its gain; None for any other run.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = run.path(ACCOUNT)
+    if not path.is_file():
+        return None
+    try:
+        account: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = account["members"], account["combine"], account["weights"]
+        return account
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"cannot read {path}: {error}", hint="build the ensemble again") from error
+
+
+def merged_settings(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The members' settings as one table: one value where they agree, else theirs in order."""
+    merged = {}
+    for name in members[0]:
+        values = [settings.get(name) for settings in members]
+        merged[name] = values[0] if all(value == values[0] for value in values) else values
+    return merged
+
+
+def _by_column(temperature: Mapping[str, float], space: LabelSpace) -> list[float]:
+    return [temperature.get(task.name, 1.0) for task in space.tasks for _ in task.labels]
