@@ -115,9 +115,13 @@ class LocalLauncher:
         # Events, because Python 3.11 forgets a running thread whose join a signal interrupts (cpython issue 89437).
         ended = [threading.Event() for _ in range(min(self.workers, len(jobs)))]
 
+        problems: list[Exception] = []
+
         def keep(number: int) -> None:
             try:
                 self._keep_busy(number, waiting, watcher, outcomes)
+            except Exception as error:  # of the watcher, or no process could be started
+                problems.append(error)
             finally:
                 ended[number].set()
 
@@ -133,6 +137,8 @@ class LocalLauncher:
                 "running cells kept their last whole epoch",
                 hint="run the same command again to go on",
             ) from None
+        if problems:
+            raise problems[0]
         return outcomes
 
     def _keep_busy(

@@ -142,6 +142,13 @@ def test_show(ran: Path, artifacts: Path) -> None:
     assert "unexpected argument" in refused(2, "ablate", "recipes", "more")
 
 
+def test_a_cell_is_found_by_the_name_of_its_grid(ran: Path) -> None:
+    report = done("evaluate", "g/smooth.seed1", "--on", "val", "--threads", "1", "--artifacts", ran, "--json").json
+    assert (report["run"], report["split"]) == ("smooth.seed1", "val")
+    assert (ran / "grids" / "g" / "runs" / "smooth.seed1" / "report.val.json").is_file()
+    refused(5, "evaluate", "g/rough.seed1", "--artifacts", ran)
+
+
 def test_grids_that_ship_are_sound() -> None:
     listed = done("ablate", "recipes", "--dry-run", "--json").json
     rows = {cell["row"] for cell in listed["cells"]}

@@ -67,6 +67,15 @@ def test_every_way_to_end(tmp_path: Path) -> None:
     assert "printed by a" not in (tmp_path / "logs" / "f.log").read_text()
 
 
+def test_what_the_watcher_meets_is_not_swallowed(tmp_path: Path) -> None:
+    class Torn(Notebook):
+        def on_end(self, outcome: Outcome) -> None:
+            raise OSError("the notebook is torn")
+
+    with pytest.raises(OSError, match="torn"):
+        LocalLauncher("chores:chore").run(jobs(tmp_path, a="work", b="work"), Torn())
+
+
 def test_two_workers_share_the_jobs_and_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     outcomes = LocalLauncher("chores:chore", workers=2, gpus=2).run(

@@ -116,6 +116,10 @@ class TinyFrontend:
     def build_model(config: Config, space: LabelSpace) -> nn.Module:
         return TinyModel(cast(TinyConfig, config).model, space)
 
+    @staticmethod
+    def batch_settings(config: Config) -> dict[str, Any]:
+        return {"dataset": cast(TinyConfig, config).data.dataset}
+
     def new_model(self) -> nn.Module:
         return self.build_model(self._config, self.manifest.label_space)
 
