@@ -341,3 +341,23 @@ def test_a_damaged_noise_recording_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     with pytest.raises(DataError, match=r"bad\.wav"):
         read_noise(tmp_path, 8000)
+
+
+def test_split_seed_fixes_the_split_and_nothing_else(clips: AudioFrontend) -> None:
+    """Several seeds share one split; without it the split follows the seed."""
+
+    def seed_of_the_split(**values: int) -> int:
+        config = AudioConfig.build({**clips.config.flat(), **values})
+        return clips.with_config(config).split_request().seed
+
+    assert seed_of_the_split(seed=5) == 5
+    assert seed_of_the_split(seed=5, split_seed=2) == 2
+    assert seed_of_the_split(seed=5, split_seed=0) == 0
+
+
+def test_with_config_opens_again_only_what_reads_other_data(clips: AudioFrontend) -> None:
+    flat = clips.config.flat()
+    split = clips.with_config(AudioConfig.build({**flat, "seed": 9, "limit_fraction": 0.5, "n_mels": 16}))
+    assert split.manifest is clips.manifest
+    assert split.config.features.n_mels == 16
+    assert clips.with_config(AudioConfig.build({**flat, "sr": 4000})).manifest is not clips.manifest

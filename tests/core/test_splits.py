@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import PARTS, SPLIT_RULES, Split, SplitRequest, audit, find_leaks, make_split
+from samo_core.data.splits import PARTS, SPLIT_RULES, Split, SplitRequest, audit, find_leaks, fold_warnings, make_split
 from samo_core.errors import DataError, LeakError, RunError, SettingsError
 from samo_core.tasks import LabelSpace, Task
 
@@ -141,6 +141,15 @@ def test_published_folds() -> None:
     assert len(validated) > 1
 
 
+def test_missing_speakers_of_published_folds_are_said() -> None:
+    known = len({name for fold in FOLDS for name in fold})
+    assert fold_warnings(corpus(known, folds=FOLDS), "folds") == []
+    few = corpus(4, folds=FOLDS)
+    (line,) = fold_warnings(few, "folds")
+    assert line.startswith(f"{known - 4} of {known} speakers of the published folds are missing: scores are not")
+    assert fold_warnings(few, "speaker") == fold_warnings(corpus(4), "folds") == []
+
+
 def test_folds_of_a_corpus_without_published_ones() -> None:
     manifest = corpus(13)
     tests = [speakers(split_of(manifest, "folds", fold=fold, seed=fold))["test"] for fold in range(5)]
@@ -168,8 +177,14 @@ def test_too_few_and_unknown_speakers() -> None:
         split_of(corpus(2))
     unknown = with_items(corpus(), group="")
     for rule in ("speaker", "folds"):
-        with pytest.raises(DataError, match=r"no speaker is known for 60 of 60 items: s00-0, s00-1, .* and 50 more"):
+        with pytest.raises(
+            DataError, match=r"no speaker is known for 60 of 60 items: s00-0, s00-1 and 58 more"
+        ) as caught:
             split_of(unknown, rule)
+        assert caught.value.hint == "name the speakers; or use --split random, stamped as leaky"
+    with pytest.raises(DataError) as caught:
+        split_of(replace(unknown, group_hint="say --who"), "speaker")
+    assert caught.value.hint.startswith("say --who; or")
     assert split_of(unknown, "random").leaky
     assert not split_of(unknown, "table").leaky
 
@@ -212,6 +227,10 @@ def test_empty_parts_and_unseen_classes() -> None:
     items = tuple(item for item in manifest.items if item.split != "train" or item.labels["emotion"] != ("sad",))
     with pytest.raises(DataError, match="the training split has no example of: sad"):
         split_of(replace(manifest, items=items), "table")
+    items = tuple(item for item in manifest.items if item.labels["emotion"] != ("sad",))
+    with pytest.raises(DataError, match="no item of corpus in /data has the class: sad") as caught:
+        split_of(replace(manifest, items=items), "speaker")
+    assert "--seed" not in caught.value.hint
 
 
 def test_unknown_rule_and_part() -> None:
@@ -269,3 +288,36 @@ def test_damaged_split(tmp_path: Path, text: str) -> None:
         Split.load(tmp_path / "split.json")
     with pytest.raises(RunError, match="cannot read the split"):
         Split.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("rule", ["speaker", "folds", "random"])
+def test_a_limited_training_part_is_nested_and_leaves_the_others_alone(rule: str) -> None:
+    whole = corpus(20, 6)
+    full = split_of(whole, rule, seed=3)
+    before: set[str] = set()
+    for share in (0.2, 0.5, 0.8):
+        split = split_of(whole, rule, seed=3, limit_fraction=share)
+        assert (split.val, split.test) == (full.val, full.test)
+        assert before < set(split.train) < set(full.train)
+        before = set(split.train)
+        unit = len(full.train) if rule == "random" else len(speakers(full)["train"])
+        kept = len(split.train) if rule == "random" else len(speakers(split)["train"])
+        assert kept == round(share * unit)
+        # Speakers are kept whole.
+        assert rule == "random" or len(split.train) == 6 * kept
+    assert split_of(whole, rule, seed=4, limit_fraction=0.5).train != split_of(whole, rule, seed=3).train
+
+
+def test_a_limited_training_part_keeps_genders_and_classes_in_proportion() -> None:
+    whole = corpus(20, 6)
+    for share in (0.25, 0.5, 0.75):
+        split = split_of(whole, seed=1, limit_fraction=share)
+        women = [name for name in speakers(split)["train"] if int(name[1:]) % 2 == 0]
+        assert abs(2 * len(women) - len(speakers(split)["train"])) <= 1
+        rows = split_of(whole, "random", seed=1, limit_fraction=share).train
+        classes = Counter(int(name.partition("-")[2]) % 3 for name in rows)
+        assert max(classes.values()) - min(classes.values()) <= 2
+
+
+def test_at_least_one_speaker_is_kept() -> None:
+    assert len(speakers(split_of(corpus(10), limit_fraction=0.01))["train"]) == 1
