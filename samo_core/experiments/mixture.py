@@ -25,14 +25,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from samo_core.errors import RunError
-from samo_core.experiments.run import Run
+from samo_core.experiments.run import ACCOUNT, Run
 from samo_core.tasks import LabelSpace, Task
 
-__all__ = ["ACCOUNT", "COMBINE", "Ensemble", "account_of", "log_outcomes", "merged_settings", "mixed"]
+__all__ = ["COMBINE", "Ensemble", "account_of", "log_outcomes", "merged_settings", "mixed"]
 
 COMBINE = ("mean", "vote")
-# What an ensemble's folder says of its members; its presence makes a run an ensemble.
-ACCOUNT = "ensemble.json"
 # Below 1 / (number of members + 1), so that it never outweighs a vote of equal members.
 VOTE_SMOOTHING = 0.01
 

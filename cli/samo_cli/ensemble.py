@@ -1,0 +1,157 @@
+"""``samo ensemble``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from samo_cli.crossval import made_up_name
+from samo_cli.grids import Plan, Where, Workers, numbers, open_frontend, open_plan, run_cells
+from samo_cli.modalities import MODALITIES, config_types, frontend_type
+from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, switch, with_settings
+from samo_cli.train import resolve
+from samo_core.errors import RunError, SettingsError
+
+if TYPE_CHECKING:
+    from samo_core.config import Config
+    from samo_core.experiments.run import Run
+    from samo_core.training.frontend import Frontend
+
+__all__ = ["ensemble"]
+
+# The data of finished runs may have moved; all else about them is settled.
+_OF_RUNS = {"data_root"}
+# --seeds is in the place of the one, --weights means something else here; start weights can stand in --config.
+_OWN = {"seed", "weights"}
+
+
+@with_settings(flags_of(config_types(), without=_OWN))
+def ensemble(
+    context: typer.Context,
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="[RUN ...]", help="Names or folders of two or more trained runs.")
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="N,N,...", help="Instead of RUNs: train one member with each of these seeds.")
+    ] = "",
+    combine: Annotated[
+        str, typer.Option(metavar="mean|vote", help="The mean of the members' probabilities, or their votes.")
+    ] = "mean",
+    weights: Annotated[
+        str, typer.Option(metavar="equal|fitted", help="How much members count; fitted on the validation part alone.")
+    ] = "equal",
+    name: Annotated[str, typer.Option(help="Name of the ensemble's run; made up when left out.")] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of this name.")] = False,
+    modality: Annotated[
+        str, typer.Option(metavar="|".join(MODALITIES), help="With --seeds: what is learned from [audio].")
+    ] = "",
+    preset: Annotated[str, typer.Option(metavar="NAME", help="With --seeds: start from a recipe.")] = "",
+    config: ConfigFile = None,
+    workers: Workers = 0,
+    artifacts: Artifacts = "",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    json: Json = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Let several runs of one split answer as one, and say whether that gains more than chance.
+
+    The result is a run for evaluate, predict and compare. With --seeds the members are trained first, as a grid of this
+    name; the other settings are theirs, and so is --precision: members are combined and judged in float32.
+    """
+    named = list(runs or ())
+    if bool(named) == bool(seeds):
+        raise SettingsError("name two or more RUNs, or let --seeds 0,1,2 train the members")
+    if named:
+        _refuse_training_flags(settings, modality, preset, config, workers, precision)
+    from samo_cli.render import note, print_json, show_ensemble
+    from samo_core.experiments.ensemble import assemble, check_choices, write_ensemble
+    from samo_core.experiments.judge import judge_run
+    from samo_core.experiments.members import gather
+    from samo_core.experiments.run import artifacts_root, create_run, find_run
+    from samo_core.training.runtime import make_runtime
+
+    check_choices(combine, weights)
+    root = artifacts_root(artifacts)
+    if name and not overwrite:
+        create_run(root, name, "")  # a name that is taken costs no training
+    frontend: Frontend | None = None
+    if named:
+        members = [find_run(root, given) for given in named]
+    else:
+        plan = _plan(resolve(modality or "audio", preset, config, settings), seeds, root, name, context.obj["command"])
+        frontend = open_frontend(plan.cells)
+        members = _trained(plan, frontend, Where(workers, threads, device, precision))
+    if name in [member.name for member in members]:
+        raise SettingsError(f"--name {name}: a member is called that")
+    runtime = make_runtime(device, "float32", threads)
+    kind = frontend_type(_modality(members))
+    sound, left_out = gather(members, kind, runtime)
+    for left in left_out:
+        note(f"left out: '{left.name}': {left.reason}")
+    frontend = frontend or _open(kind, sound[0].config, settings)
+    assembly = assemble(sound, frontend, runtime, combine=combine, rule=weights, notify=note)
+    values = frontend.config.flat()
+    run = create_run(root, name, f"ensemble-{values['dataset']}-{values['mode']}", overwrite=overwrite)
+    account = write_ensemble(run, assembly, left_out, frontend, runtime, context.obj["command"])
+    judge_run(run, frontend, "test", runtime)
+    if json:
+        print_json(account)
+    else:
+        show_ensemble(account, run.path("report.html"))
+
+
+def _refuse_training_flags(
+    settings: dict[str, Any], modality: str, preset: str, config: Path | None, workers: int, precision: str
+) -> None:
+    typed = [switch(name) for name in settings if name not in _OF_RUNS]
+    others = {"--modality": modality, "--preset": preset, "--config": config, "--workers": workers}
+    typed += [flag for flag, value in others.items() if value]
+    typed += ["--precision"] if precision != "auto" else []
+    if typed:
+        raise SettingsError(f"{typed[0]} acts only together with --seeds: the RUNs named are trained already")
+
+
+def _modality(runs: Sequence[Run]) -> str:
+    """That of the first run that can be read; the others are held against it."""
+    problems = []
+    for run in runs:
+        try:
+            return str(run.settings["modality"])
+        except RunError as error:
+            problems.append(error.message)
+    raise RunError(f"no run can be read: {problems[0]}")
+
+
+def _open(kind: type[Frontend], config: Config, settings: dict[str, Any]) -> Frontend:
+    from samo_cli.render import counting, note
+
+    with counting("decoding") as progress:
+        return kind.open(type(config).build({**config.flat(), **settings}), note, progress)
+
+
+def _plan(chosen: Config, seeds: str, root: Path, name: str, command: str) -> Plan:
+    """One cell for each seed, all on one split."""
+    from samo_core.experiments.cells import Cell
+
+    repeats = numbers(seeds, "--seeds")
+    if len(repeats) < 2:
+        raise SettingsError(f"--seeds {seeds}: an ensemble takes at least two members")
+    values = {"modality": chosen.modality, **chosen.flat()}
+    if values["split_seed"] < 0:
+        values["split_seed"] = repeats[0]
+    cells = tuple(Cell(f"seed{seed}", "all", seed, None, {**values, "seed": seed}) for seed in repeats)
+    name = name or made_up_name("ensemble", chosen, repeats, values["split"], values["fold"])
+    return Plan("ensemble", root / "grids" / name, cells, "macro_f1", command)
+
+
+def _trained(plan: Plan, frontend: Frontend, where: Where) -> list[Run]:
+    """The cells' runs; those that are trained already are kept."""
+    plan = open_plan(plan, frontend)
+    run_cells(plan, where)
+    return [cell.run(plan.folder) for cell in plan.cells]

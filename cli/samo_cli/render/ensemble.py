@@ -1,0 +1,55 @@
+"""An ensemble and its members as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from samo_cli.render.console import out
+from samo_cli.render.tables import number, plain_table
+
+__all__ = ["show_ensemble"]
+
+_STYLES = {"better": "bold green", "worse": "bold red", "cannot tell": "bold"}
+
+
+def show_ensemble(account: Mapping[str, Any], page: Path) -> None:
+    """Members, their mean and the ensemble, and the finding in words."""
+    from samo_core.evaluation.ensembles import gain_line, members_line
+    from samo_core.evaluation.report import stamps
+
+    units = "" if account["unit"] == "row" else f" of {account['n_units']} {account['unit']}s"
+    title = f"{account['run']}: {members_line(account)}"
+    out.print(f"\n[bold]{escape(title)}[/bold]", soft_wrap=True)
+    where = f"{account['dataset']}, test part: {account['n']} items{units} (split: {account['split_rule']})"
+    out.print(f"[dim]{escape(where)}[/dim]", soft_wrap=True)
+    for mark in stamps(account):
+        out.print(f"[bold yellow]{mark}[/bold yellow]")
+    table = plain_table()
+    table.add_column("macro-F1", overflow="fold")
+    for head in ("weight", "validation", "test"):
+        table.add_column(head, justify="right")
+    table.add_column(f"{account['level']:.0%} interval", no_wrap=True)
+    for member in account["members"]:
+        mark = " *" if member["name"] == account["best_member"] else ""
+        table.add_row(escape(member["name"]) + mark, number(member["weight"]), *_scores(member))
+    table.add_row("mean of members", "", "", number(account["mean_of_members"]), "", style="dim")
+    table.add_section()
+    table.add_row("ensemble", "", *_scores(account["ensemble"]), style="bold")
+    out.print(table)
+    for left in account["left_out"]:
+        out.print(f"[yellow]![/yellow] left out: {escape(left['name'])} ({escape(left['reason'])})", soft_wrap=True)
+    finding, _, verdict = gain_line(account).rpartition(": ")
+    style = _STYLES[verdict]
+    out.print(f"\n{escape(finding)}: [{style}]{verdict}[/{style}]", soft_wrap=True)
+    for warning in account["warnings"]:
+        out.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+    out.print(f"[dim]* best on the validation part; report: {escape(str(page))}[/dim]", soft_wrap=True)
+
+
+def _scores(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    ends = row["interval"]
+    return number(row["val_macro_f1"]), number(row["macro_f1"]), f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else "-"

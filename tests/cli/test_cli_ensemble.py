@@ -1,0 +1,159 @@
+"""``samo ensemble``: members by name or by seeds, the table, a run that evaluate and predict take, refusals."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tones import TINY, done, read_json, refused, table, table_rows
+
+from samo_cli.cells import work
+from samo_core.evaluation.predictions import Predictions
+from samo_core.experiments import judge
+from samo_core.experiments.launch import Job, LocalLauncher, Outcome, Watcher
+
+SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]
+WHERE = ["--workers", "1", "--threads", "1", "--precision", "float32"]
+GRID = ("g/seed3", "g/seed1")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table of three classes by six speakers."""
+    return table(tmp_path_factory.mktemp("table"), table_rows())
+
+
+def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list[Outcome]:
+    """Cells in this process: test_cli_grids sees to workers."""
+    for job in jobs:
+        work(job.spec)
+    return [Outcome(job.name, "done") for job in jobs]
+
+
+@pytest.fixture(scope="module")
+def joined(tmp_path_factory: pytest.TempPathFactory, cache: Path, corpus: Path) -> Path:
+    """The artifacts of one ensemble of two seeds named ``g``; to read only."""
+    root = tmp_path_factory.mktemp("joined")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAMO_CACHE", str(cache))
+        patch.setattr(judge, "save_figures", lambda *_: [])
+        patch.setattr(LocalLauncher, "run", here)
+        result = done("ensemble", *seeds(corpus), *WHERE, "--artifacts", root)
+    (root / "said.txt").write_text(result.out)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes seconds, and test_report sees to it."""
+    monkeypatch.setattr(judge, "save_figures", lambda *_: [])
+
+
+@pytest.fixture
+def copy(joined: Path, artifacts: Path) -> Path:
+    shutil.copytree(joined, artifacts, symlinks=True)
+    return artifacts
+
+
+def seeds(corpus: Path) -> list[object]:
+    return ["--seeds", "3,1", "--dataset", "table", "--data-root", corpus, *SETTINGS, "--epochs", "1", "--name", "g"]
+
+
+def test_seeds_make_the_members_on_one_split(joined: Path) -> None:
+    grid, run = joined / "grids" / "g" / "runs", joined / "runs" / "g"
+    first, second = (read_json(grid / name / "config.json") for name in ("seed3", "seed1"))
+    assert [settings["seed"] for settings in (first, second)] == [3, 1]
+    assert [settings["split_seed"] for settings in (first, second)] == [3, 3]
+    splits = [read_json(folder / "split.json") for folder in (grid / "seed3", grid / "seed1", run)]
+    assert splits[0] == splits[1] == splits[2]
+    account, report = read_json(run / "ensemble.json"), read_json(run / "report.json")
+    assert [member["name"] for member in account["members"]] == ["seed3", "seed1"]
+    for member in account["members"]:
+        own = read_json(grid / member["name"] / "report.json")
+        assert member["macro_f1"] == pytest.approx(own["metrics"]["macro_f1"])
+        assert member["val_macro_f1"] == pytest.approx(own["val_macro_f1"])
+    assert report["metrics"]["macro_f1"] == account["ensemble"]["macro_f1"]
+    assert (joined / "latest").resolve() == run.resolve()
+    said = (joined / "said.txt").read_text()
+    for text in ("g: the mean of its members' probabilities, equal weights", "mean of members", "ensemble", "seed3"):
+        assert text in said
+    assert f"{account['gain']['difference']:+.3f} macro-F1" in said
+    assert account["gain"]["verdict"] in said
+    assert max(map(len, said[: said.index("mean of members")].splitlines()[2:])) <= 80
+
+
+def test_evaluate_predict_and_runs_take_it(copy: Path, corpus: Path) -> None:
+    before = read_json(copy / "runs" / "g" / "report.json")
+    report = done("evaluate", "g", "--json").json
+    assert report == before
+    said = Predictions.load(copy / "runs" / "g" / "predictions.test.npz")
+    temperature = report["calibration"]["temperature"]
+    assert temperature == pytest.approx(read_json(copy / "runs" / "g" / "calibration.json")["temperature"]["emotion"])
+    shares = np.exp(said.logits / temperature)
+    shares /= shares.sum(axis=1, keepdims=True)
+    shutil.rmtree(copy / "grids")
+    found = done("predict", corpus.parent / f"{said.ids[0]}.wav", "--run", "g", "--json").json["predictions"][0]
+    assert list(found["probabilities"]) == report["labels"]
+    np.testing.assert_allclose(list(found["probabilities"].values()), shares[0], atol=1e-5)
+    listed = done("runs", "--json").json["runs"]
+    assert listed == [
+        {
+            "run": "g", "dataset": "table", "status": "evaluated", "epochs": None,
+            "val_macro_f1": report["val_macro_f1"], "test_macro_f1": report["metrics"]["macro_f1"],
+        }
+    ]  # fmt: skip
+
+
+def test_again_trains_nothing(copy: Path, corpus: Path) -> None:
+    assert "a run named 'g' exists" in refused(5, "ensemble", *seeds(corpus), *WHERE)
+    before = read_json(copy / "runs" / "g" / "ensemble.json")
+    again = done("ensemble", *seeds(corpus), *WHERE, "--overwrite", "--combine", "vote", "--json")
+    assert "2 cells, 2 done before" in again.err
+    assert again.json == read_json(copy / "runs" / "g" / "ensemble.json")
+    assert (before["combine"], again.json["combine"]) == ("mean", "vote")
+
+
+def test_named_runs(copy: Path, tmp_path: Path) -> None:
+    shutil.copytree(copy / "grids" / "g" / "runs" / "seed1", copy / "runs" / "bad")
+    (copy / "runs" / "bad" / "best_model.safetensors").unlink()
+    result = done("ensemble", *GRID, "bad", "--weights", "fitted", "--threads", "1")
+    assert "left out: 'bad': there is no model at" in result.err
+    account = read_json(copy / "runs" / "ensemble-table-emotion-001" / "ensemble.json")
+    assert (account["weights"], account["fitted_on"]) == ("fitted", "val")
+    assert [left["name"] for left in account["left_out"]] == ["bad"]
+    assert sum(member["weight"] for member in account["members"]) == pytest.approx(1.0)
+    assert "left out: bad" in result.out
+    home = Path(read_json(copy / "runs" / "g" / "config.json")["data_root"])
+    moved = shutil.copytree(home.parent, tmp_path / "moved")
+    shutil.rmtree(copy / "runs")
+    done("ensemble", *GRID, "--data-root", moved / "clips.csv", "--name", "there", "--threads", "1")
+    assert read_json(copy / "runs" / "there" / "config.json")["data_root"] == str(moved / "clips.csv")
+    assert "1 of 2 runs can be members" in refused(5, "ensemble", "g/seed1", "there")
+
+
+@pytest.mark.parametrize(
+    ("argv", "status", "message"),
+    [
+        ([], 2, "name two or more RUNs, or let --seeds 0,1,2 train the members"),
+        ([*GRID, "--seeds", "0,1"], 2, "name two or more RUNs, or let --seeds 0,1,2 train the members"),
+        (["g/seed1"], 2, "an ensemble takes at least two runs"),
+        (["--seeds", "4"], 2, "--seeds 4: an ensemble takes at least two members"),
+        (["--seeds", "4,x"], 2, "--seeds '4,x': write different whole numbers"),
+        ([*GRID, "--lr", "0.1"], 2, "--lr acts only together with --seeds"),
+        ([*GRID, "--modality", "audio"], 2, "--modality acts only together with --seeds"),
+        ([*GRID, "--preset", "x"], 2, "--preset acts only together with --seeds"),
+        ([*GRID, "--config", "x.toml"], 2, "--config acts only together with --seeds"),
+        ([*GRID, "--workers", "2"], 2, "--workers acts only together with --seeds"),
+        ([*GRID, "--precision", "bf16"], 2, "--precision acts only together with --seeds"),
+        ([*GRID, "--combine", "sum"], 2, "--combine sum: unknown (hint: valid: mean, vote)"),
+        ([*GRID, "--weights", "best"], 2, "--weights best: unknown (hint: valid: equal, fitted)"),
+        ([*GRID, "--name", "seed1"], 2, "--name seed1: a member is called that"),
+        ([*GRID, "--name", "g"], 5, "a run named 'g' exists"),
+        (["g/seed1", "nobody"], 5, "there is no run 'nobody'"),
+    ],
+)
+def test_refusals(copy: Path, argv: list[str], status: int, message: str) -> None:
+    assert message in refused(status, "ensemble", *argv)
