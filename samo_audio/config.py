@@ -16,8 +16,10 @@ class DataSettings(Section):
 
     panel: ClassVar[str] = "Data and split"
 
-    dataset: str = setting("ravdess", "corpus, as listed by `samo data list`")
-    data_root: str = setting("", "folder (or CSV file) the corpus lies in; empty: $SAMO_DATA_ROOT, download, demo")
+    dataset: str = setting("ravdess", "corpus, as listed by `samo data list`", choices="samo_audio.datasets:DATASETS")
+    data_root: str = setting(
+        "", "folder (or CSV file) the corpus lies in; empty: $SAMO_DATA_ROOT, download, demo", is_path=True
+    )
     mode: Literal["emotion", "sentiment"] = setting("emotion", "emotion classes, or negative / neutral / positive")
     split: Literal["speaker", "folds", "random", "table"] = setting(
         "speaker", "by speaker, five folds of speakers, random (leaky!), or the table's own split column"
@@ -52,7 +54,13 @@ class FeatureSettings(Section):
     panel: ClassVar[str] = "Features"
 
     sr: int = setting(22050, "sampling rate in Hz that clips are resampled to", ge=4000, le=192_000)
-    duration: float = setting(3.0, "seconds the model sees at once", gt=0.05, le=60.0)
+    duration: float = setting(
+        3.0,
+        "seconds the model sees at once; longer clips are cropped at random in training and judged by the mean of "
+        "their windows",
+        gt=0.05,
+        le=60.0,
+    )
     n_mels: int = setting(128, "mel bands", ge=8, le=512)
     n_fft: int = setting(1024, "samples in an FFT", ge=64, le=16_384)
     win_length: int = setting(0, "samples in an analysis window; 0 = n_fft", ge=0, le=16_384)
@@ -104,7 +112,9 @@ class AugmentSettings(Section):
         0.0, "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013)", ge=0, le=0.5
     )
     noise: bool = setting(False, "add background noise at a signal-to-noise ratio drawn per clip")
-    noise_root: str = setting("", "folder of noise recordings; empty = synthesised pink noise", needs="noise")
+    noise_root: str = setting(
+        "", "folder of noise recordings; empty = synthesised pink noise", needs="noise", is_path=True
+    )
     noise_snr_min: float = setting(10.0, "lowest signal-to-noise ratio in dB", ge=-20.0, le=80.0, needs="noise")
     noise_snr_max: float = setting(30.0, "highest signal-to-noise ratio in dB", ge=-20.0, le=80.0, needs="noise")
 
@@ -120,14 +130,14 @@ class ModelSettings(Section):
 
     panel: ClassVar[str] = "Model"
 
-    model: str = setting("small-cnn", "architecture")
+    model: str = setting("small-cnn", "architecture", choices="samo_audio.models:MODELS")
     use_bn: bool = setting(True, "batch normalisation in small-cnn", needs="model=small-cnn")
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
     width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512, needs="model=small-cnn")
     pretrained: bool = setting(
         False, "resnet18: start from ImageNet weights (torchvision downloads them)", needs="model=resnet18"
     )
-    weights: str = setting("", "start from the tensors of this safetensors or .pt file")
+    weights: str = setting("", "start from the tensors of this safetensors or .pt file", is_path=True)
 
 
 class AudioConfig(Config):

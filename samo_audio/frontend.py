@@ -134,6 +134,12 @@ class AudioFrontend:
         quiet = config.augment.model_copy(update={"noise": False})
         return AudioModel(config.model_copy(update={"model": plain, "augment": quiet}), space)
 
+    @staticmethod
+    def batch_settings(config: Config) -> dict[str, Any]:
+        """Sampling rate and window: log-mel features are made inside the model."""
+        features = cast(AudioConfig, config).features
+        return {"sr": features.sr, "duration": features.duration}
+
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
         noise = None

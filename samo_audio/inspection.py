@@ -65,7 +65,7 @@ def inspect(manifest: Manifest, waveforms: Waveforms) -> dict[str, Any]:
     }
     return {
         "dataset": manifest.dataset,
-        "root": str(manifest.root),
+        "root": str(manifest.root.resolve() if ".." in manifest.root.parts else manifest.root),
         "synthetic": manifest.synthetic,
         "n": len(manifest.items),
         "task": manifest.label_space.primary.name,
@@ -155,7 +155,8 @@ def _warnings(
         lines.append("sampling rates differ: " + ", ".join(f"{count} at {rate} Hz" for rate, count in rates.items()))
     unknown = sum(not item.group for item in manifest.items)
     if unknown:
-        lines.append(f"{_clips(unknown)} without a known speaker: a split by speaker is impossible")
+        how = f"; {manifest.group_hint}" if manifest.group_hint else ""
+        lines.append(f"{_clips(unknown)} without a known speaker: a split by speaker is impossible{how}")
     lines += _about_classes(manifest, by_class)
     return lines
 

@@ -24,7 +24,7 @@ from samo_core.experiments.run import Run
 from samo_core.tasks import LabelSpace
 from samo_core.training.runtime import Runtime
 
-__all__ = ["AudioPredictor", "Prediction", "Stretch", "find_clips"]
+__all__ = ["TIMELINE_S", "AudioPredictor", "Prediction", "Stretch", "find_clips"]
 
 # Longer recordings are streamed, so that hours of sound need no more memory than a minute.
 STREAMED_S = 60.0
@@ -54,7 +54,7 @@ class Prediction:
         label: the most probable class; empty when the file could not be read.
         probabilities: by label, sum 1; from the logits averaged over all windows, under the run's temperature.
         warnings: what a listener should know.
-        timeline: the windows of a recording longer than ten seconds, in order.
+        timeline: the windows of a recording longer than ten seconds (or than was asked for), in order.
         error: why the file could not be read, or empty.
     """
 
@@ -120,8 +120,11 @@ class AudioPredictor:
         temperatures = calibration.temperature if calibration else None
         return cls(model, space, AudioConfig.build(stored).features, runtime, temperatures)
 
-    def predict(self, paths: Iterable[Path]) -> Iterator[Prediction]:
-        """Predict files in the order given; a file that cannot be read yields a prediction with an ``error``."""
+    def predict(self, paths: Iterable[Path], *, timeline_s: float = TIMELINE_S) -> Iterator[Prediction]:
+        """Predict files in the order given; a file that cannot be read yields a prediction with an ``error``.
+
+        Recordings longer than ``timeline_s`` seconds get a time line.
+        """
         waiting: deque[_Pending] = deque()
         cuts: list[np.ndarray] = []
         owners: list[_Pending] = []
@@ -134,9 +137,9 @@ class AudioPredictor:
                     self._run(cuts, owners)
                     cuts, owners = [], []
             while waiting and waiting[0].complete:
-                yield self._finish(waiting.popleft())
+                yield self._finish(waiting.popleft(), timeline_s)
         self._run(cuts, owners)
-        yield from (self._finish(pending) for pending in waiting)
+        yield from (self._finish(pending, timeline_s) for pending in waiting)
 
     def _decoded_ahead(self, paths: Iterable[Path]) -> Iterator[_Pending]:
         remaining = iter(paths)
@@ -181,7 +184,7 @@ class AudioPredictor:
         for owner, row in zip(owners, logits, strict=True):
             owner.logits.append(row)
 
-    def _finish(self, pending: _Pending) -> Prediction:
+    def _finish(self, pending: _Pending, timeline_s: float) -> Prediction:
         if pending.error:
             return Prediction(pending.path, error=pending.error)
         logits = np.stack(pending.logits)
@@ -189,7 +192,7 @@ class AudioPredictor:
         warnings = pending.warnings
         if pending.peak < SILENT_PEAK and "silent" not in warnings:
             warnings = (*warnings, "silent")
-        timeline = self._timeline(pending, logits) if pending.duration_s > TIMELINE_S else ()
+        timeline = self._timeline(pending, logits) if pending.duration_s > timeline_s else ()
         return Prediction(pending.path, label, probabilities, warnings, timeline)
 
     def _timeline(self, pending: _Pending, logits: np.ndarray) -> tuple[Stretch, ...]:

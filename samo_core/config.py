@@ -46,7 +46,7 @@ def setting(
         is_path: a file or folder; relative ones in a configuration file count from that file.
         **limits: ``ge``, ``le``, ``gt``, ``lt``.
     """
-    facts = {"needs": needs, "choices": choices, "is_path": is_path}
+    facts: dict[str, Any] = {"needs": needs, "choices": choices, "is_path": is_path}
     return Field(default, description=help_text, json_schema_extra={k: v for k, v in facts.items() if v}, **limits)
 
 

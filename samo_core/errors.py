@@ -15,6 +15,7 @@ __all__ = [
     "Interrupted",
     "LeakError",
     "ModelFileError",
+    "PeerLost",
     "RunError",
     "SamoError",
     "SettingsError",
@@ -98,6 +99,13 @@ class EnvironmentProblem(SamoError):  # noqa: N818
 
     exit_status = 9
     code = "environment"
+
+
+class PeerLost(SamoError):  # noqa: N818
+    """Another process of a training under torchrun ended or does not answer."""
+
+    exit_status = 10
+    code = "peer-lost"
 
 
 class Interrupted(SamoError):  # noqa: N818

@@ -12,6 +12,7 @@ from samo_cli.grids import (
     DryRun,
     GridName,
     Plan,
+    Ray,
     Where,
     Workers,
     account,
@@ -50,6 +51,7 @@ def ablate(
     name: GridName = "",
     dry_run: DryRun = False,
     workers: Workers = 0,
+    ray: Ray = "",
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -82,7 +84,7 @@ def ablate(
         return
     plan = open_plan(plan, open_frontend(cells))
     try:
-        run_cells(plan, Where(workers, threads, device, precision))
+        run_cells(plan, Where(workers, threads, device, precision, ray))
     finally:
         if any(cell.run(plan.folder).path("report.json").exists() for cell in plan.cells):
             _show(plan.folder, json=json)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from hashlib import sha256
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +14,7 @@ from samo_cli.grids import (
     DryRun,
     GridName,
     Plan,
+    Ray,
     Seeds,
     Where,
     Workers,
@@ -25,7 +25,7 @@ from samo_cli.grids import (
     run_cells,
 )  # fmt: skip
 from samo_cli.modalities import MODALITIES, config_types
-from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
+from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, with_settings
 from samo_cli.train import resolve
 from samo_core.errors import SettingsError
 
@@ -41,14 +41,13 @@ def crossval(
     context: typer.Context,
     modality: Annotated[str, typer.Option(metavar="|".join(MODALITIES), help="What is learned from.")] = "audio",
     preset: Annotated[str, typer.Option(metavar="NAME", help="Start from a recipe of `samo presets`.")] = "",
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Start from settings in a TOML file; flags win over it.")
-    ] = None,
+    config: ConfigFile = None,
     seeds: Seeds = "0",
     folds: Annotated[str, typer.Option(metavar="N,N,...", help="Only these folds; empty: all.")] = "",
     name: GridName = "",
     dry_run: DryRun = False,
     workers: Workers = 0,
+    ray: Ray = "",
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -81,7 +80,7 @@ def crossval(
         list_cells(plan, workers, json=json)
         return
     try:
-        run_cells(plan, Where(workers, threads, device, precision))
+        run_cells(plan, Where(workers, threads, device, precision, ray))
     finally:
         if any(cell.run(plan.folder).path("report.json").exists() for cell in cells):
             report = crossval_report(plan.name, plan.cells, plan.folder, plan.unit)

@@ -29,6 +29,7 @@ def doctor(json: Json = False) -> None:
     if json:
         print_json(seen)
         return
+    seen["ravdess"] = seen["ravdess"] or "not downloaded: samo data download ravdess"
     for name, value in list(seen.items())[1:]:
         if isinstance(value, dict):
             value = ", ".join(f"{key} {_word(inner)}" for key, inner in value.items())

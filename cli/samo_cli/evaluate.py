@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 
-@with_settings(flags_of(config_types(), panels={"Data and split"}, without=SPLIT_SETTINGS))
+@with_settings(flags_of(config_types(), panels={"Data and split"}, without=SPLIT_SETTINGS, default="the run's own"))
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run; the newest when left out.")] = "",
     on: Annotated[
@@ -48,10 +48,10 @@ def evaluate(
         raise SettingsError("--label-map acts only together with --dataset of another corpus")
     from samo_cli.render import err, note, print_json, show_report
     from samo_core.experiments.judge import judge_elsewhere, judge_run, relabel
-    from samo_core.experiments.run import artifacts_root, find_run
+    from samo_core.experiments.run import artifacts_root, find_model
     from samo_core.training.runtime import make_runtime
 
-    found = find_run(artifacts_root(artifacts), run)
+    found = find_model(artifacts_root(artifacts), run)
     runtime = make_runtime(device, precision, threads)
     frontend = _open(found, settings)
     elsewhere = "dataset" in settings and frontend.manifest.digest != found.manifest.digest

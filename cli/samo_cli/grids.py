@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ from samo_core.errors import RunError, SettingsError, first_ten
 
 if TYPE_CHECKING:
     from samo_core.experiments.cells import Cell
+    from samo_core.experiments.launch import Job, Launcher
     from samo_core.training.frontend import Frontend
 
 __all__ = [
@@ -24,11 +26,13 @@ __all__ = [
     "DryRun",
     "GridName",
     "Plan",
+    "Ray",
     "Seeds",
     "Where",
     "Workers",
     "account",
     "list_cells",
+    "make_launcher",
     "numbers",
     "open_frontend",
     "open_plan",
@@ -45,6 +49,14 @@ Workers = Annotated[
         help="Cells trained at once; 0 = one for each GPU, else for each core, at most 8.",
     ),
 ]  # fmt: skip
+Ray = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|HOST:PORT", rich_help_panel=MACHINE,
+        help="Run the cells on a Ray cluster, the one this machine belongs to or that with this head. All its machines "
+        "must share the working folder and --artifacts. --workers limits the cells at once; 0 = as many as fit.",
+    ),
+]  # fmt: skip
 Seeds = Annotated[str, typer.Option(metavar="N,N,...", help="Repeat with each of these seeds.")]
 GridName = Annotated[str, typer.Option("--name", help="Name of the folder in artifacts/grids; made up when left out.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the cells and the time they will take; train nothing.")]
@@ -58,6 +70,7 @@ class Where:
     threads: int
     device: str
     precision: str
+    ray: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,47 +154,58 @@ def run_cells(plan: Plan, where: Where) -> None:
 
     Raises:
         RunError: cells failed; names them and where their logs are.
+        EnvironmentProblem, SettingsError: there is no such Ray cluster, or it cannot take a cell.
         Interrupted: stopped by Ctrl-C.
     """
     from samo_cli.render import GridView, note
     from samo_core.experiments.cells import result_of, state_of
-    from samo_core.experiments.launch import Job, LocalLauncher, share_of_cores
     from samo_core.experiments.run import Run
     from samo_core.files import write_json
 
     with Run(plan.folder).locked():
         write_json(plan.folder / "grid.json", _facts(plan))
         todo = [cell for cell in plan.cells if state_of(cell, plan.folder) != "done"]
-        gpus = _gpus(where.device)
-        workers, threads = share_of_cores(len(todo), where.workers, where.threads, gpus)
-        note(f"{plan.name}: {len(plan.cells)} cells, {len(plan.cells) - len(todo)} done before; {workers} at once")
+        said = f"{plan.name}: {len(plan.cells)} cells, {len(plan.cells) - len(todo)} done before"
         if not todo:
+            note(said)
             return
-        jobs = [
-            Job(
-                cell.name,
-                spec_of(
-                    cell.run(plan.folder).folder, cell.settings, where.device, where.precision, threads, plan.command
-                ),
-                plan.folder / "logs" / f"{cell.name}.log",
-            )
-            for cell in todo
-        ]
         by_name = {cell.name: cell for cell in todo}
 
         def score(name: str) -> float | None:
             result = result_of(by_name[name], plan.folder)
             return result.metrics[plan.metric] if result else None
 
-        launcher = LocalLauncher("samo_cli.cells:work", workers, threads, gpus)
-        with GridView(len(jobs), plan.metric, score) as view:
-            outcomes = launcher.run(jobs, view)
+        with make_launcher(where, len(todo)) as launcher:
+            note(f"{said}; {launcher.workers} at once{', on Ray' if where.ray else ''}")
+            jobs = [_job(cell, plan, where, launcher.threads) for cell in todo]
+            with GridView(len(jobs), plan.metric, score) as view:
+                outcomes = launcher.run(jobs, view)
     failed = [outcome.name for outcome in outcomes if outcome.status != "done"]
     if failed:
         raise RunError(
             f"{len(failed)} of {len(jobs)} cells did not end: {first_ten(failed)}",
             hint=f"their logs are in {plan.folder / 'logs'}; the same command tries them again",
         )
+
+
+@contextmanager
+def make_launcher(where: Where, n_cells: int) -> Iterator[Launcher]:
+    """Worker processes on this machine, or tasks on a Ray cluster for as long as the block lasts.
+
+    Raises:
+        EnvironmentProblem, SettingsError: there is no such Ray cluster, or it cannot take a cell.
+    """
+    work = "samo_cli.cells:work"
+    if where.ray:
+        from samo_core.experiments.launch_ray import ray_launcher
+
+        with ray_launcher(work, where.ray, n_cells, where.workers, where.threads, where.device) as launcher:
+            yield launcher
+        return
+    from samo_core.experiments.launch import LocalLauncher, share_of_cores
+
+    gpus = _gpus(where.device)
+    yield LocalLauncher(work, *share_of_cores(n_cells, where.workers, where.threads, gpus), gpus)
 
 
 def list_cells(plan: Plan, workers: int, *, json: bool) -> None:
@@ -234,6 +258,14 @@ def _facts(plan: Plan) -> dict[str, Any]:
             for c in plan.cells
         ],
     }
+
+
+def _job(cell: Cell, plan: Plan, where: Where, threads: int) -> Job:
+    from samo_core.experiments.launch import Job
+
+    folder = cell.run(plan.folder).folder
+    spec = spec_of(folder, cell.settings, where.device, where.precision, threads, plan.command)
+    return Job(cell.name, spec, plan.folder / "logs" / f"{cell.name}.log")
 
 
 def _gpus(device: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,6 +12,7 @@ from samo_cli.grids import (
     DryRun,
     GridName,
     Plan,
+    Ray,
     Seeds,
     Where,
     Workers,
@@ -23,7 +23,7 @@ from samo_cli.grids import (
     run_cells,
 )
 from samo_cli.modalities import MODALITIES, config_types
-from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
+from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, with_settings
 from samo_cli.train import resolve
 from samo_core.errors import SettingsError
 
@@ -35,9 +35,7 @@ def learning_curve(
     context: typer.Context,
     modality: Annotated[str, typer.Option(metavar="|".join(MODALITIES), help="What is learned from.")] = "audio",
     preset: Annotated[str, typer.Option(metavar="NAME", help="Start from a recipe of `samo presets`.")] = "",
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Start from settings in a TOML file; flags win over it.")
-    ] = None,
+    config: ConfigFile = None,
     shares: Annotated[
         str, typer.Option(metavar="S,S,...", help="Shares of the training speakers (rows where none are known).")
     ] = "0.25,0.5,0.75,1",
@@ -46,6 +44,7 @@ def learning_curve(
     name: GridName = "",
     dry_run: DryRun = False,
     workers: Workers = 0,
+    ray: Ray = "",
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -78,7 +77,7 @@ def learning_curve(
         list_cells(plan, workers, json=json)
         return
     try:
-        run_cells(plan, Where(workers, threads, device, precision))
+        run_cells(plan, Where(workers, threads, device, precision, ray))
     finally:
         curve = curve_of(plan.name, plan.cells, plan.folder, plan.unit)
         if curve.points:

@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 
 from samo_cli.help import Verb
 from samo_core import __version__
-from samo_core.errors import DiskFull, EnvironmentProblem, SamoError
+from samo_core.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError
 
 __all__ = ["VERBS", "build_app", "main"]
 
@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "tune": ("samo_cli.tune:tune", "Search for good settings, judged by validation macro-F1."),
     "crossval": ("samo_cli.crossval:crossval", "Train on every fold and judge all out-of-fold predictions as one."),
     "learning-curve": ("samo_cli.learning_curve:learning_curve", "Say whether more training data would help."),
+    "ensemble": ("samo_cli.ensemble:ensemble", "Let several runs answer as one, and say whether that gains anything."),
     "data": ("samo_cli.data:app", "List, download and inspect data sets."),
     "presets": ("samo_cli.presets:presets", "List the recipes for `samo train --preset`."),
     "runs": ("samo_cli.runs:runs", "List the runs trained so far."),
@@ -48,8 +49,8 @@ def build_app(verb: str | None) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-        help="Emotion recognition from speech and text whose numbers you can believe.",
-        epilog="Start with `samo train`, then `samo evaluate`. With --debug any error shows its traceback.",
+        help="Emotion recognition from speech (text is to come) whose numbers you can believe.",
+        epilog="Start with `samo train`, then `samo evaluate`.",
     )
     app.callback()(_top)
     for name, (target, summary) in VERBS.items():
@@ -103,8 +104,9 @@ def _top(
     version: bool = typer.Option(
         False, "--version", help="Print the version and leave.", is_eager=True, callback=_show_version
     ),
+    debug: bool = typer.Option(False, "--debug", help="Show the traceback of any error; works behind every verb."),
 ) -> None:
-    """Options of ``samo`` itself."""
+    """Options of ``samo`` itself; :func:`main` takes ``--debug`` out before."""
 
 
 def _named_only() -> None:
@@ -119,12 +121,14 @@ def _load(target: str) -> Callable[..., Any] | typer.Typer:
 
 def _explain(error: BaseException, verb: str | None) -> int:
     """One line on stderr for any error; returns the exit status."""
+    if isinstance(error, Interrupted):
+        return _remark(f"stopped: {error.message.removeprefix('training stopped ')}", error.hint, error.exit_status)
     if isinstance(error, SamoError):
         return _complain(error.message, error.hint, error.exit_status)
     if isinstance(error, TyperException):
         return _usage(error, verb)
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        return _complain("stopped", "", 130)
+        return _remark("stopped", "", 130)
     if isinstance(error, BrokenPipeError):
         # The reader (head, less) went away; nothing is wrong.
         _abandon_stdout()
@@ -153,7 +157,11 @@ def _usage(error: TyperException, verb: str | None) -> int:
 
 
 def _complain(message: str, hint: str, status: int) -> int:
-    line = f"error: {' '.join(message.split())}" + (f" (hint: {hint})" if hint else "")
+    return _remark(f"error: {' '.join(message.split())}", hint, status)
+
+
+def _remark(line: str, hint: str, status: int) -> int:
+    line += f" (hint: {hint})" if hint else ""
     with suppress(OSError):
         print(line, file=sys.stderr)
     return status

@@ -6,6 +6,8 @@ import inspect
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -16,6 +18,7 @@ from samo_core.errors import SettingsError
 __all__ = [
     "MACHINE",
     "Artifacts",
+    "ConfigFile",
     "Device",
     "Flag",
     "Json",
@@ -34,6 +37,14 @@ Artifacts = Annotated[
     str,
     typer.Option(
         metavar="FOLDER", rich_help_panel=MACHINE, help="Folder of all outputs; empty: $SAMO_ARTIFACTS or ./artifacts."
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Start from settings in a TOML file; it wins over --preset, flags over both. Relative paths in it count "
+        "from its folder.",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", rich_help_panel=MACHINE, help="Where the model runs.")]
@@ -69,11 +80,13 @@ class Flag:
         name: the setting's name.
         fields: its declaration by modality; all are of one kind.
         everywhere: whether every modality has it.
+        default: shown in place of the declared default where a verb has another; may be empty.
     """
 
     name: str
     fields: Mapping[str, SettingField]
     everywhere: bool = True
+    default: str = ""
 
     @property
     def panel(self) -> str:
@@ -100,22 +113,28 @@ class Flag:
     @property
     def help(self) -> str:
         """Description, default, limits and what it needs, for each modality that differs."""
-        lines = {modality: _describe(field) for modality, field in self.fields.items()}
+        lines = {modality: _describe(field, self.default) for modality, field in self.fields.items()}
         if self.everywhere and len(set(lines.values())) == 1:
             return next(iter(lines.values()))
         return " ".join(f"{modality}: {line}" for modality, line in lines.items())
 
 
 def flags_of(
-    configs: Mapping[str, type[Config]], panels: Collection[str] = (), without: Collection[str] = ()
+    configs: Mapping[str, type[Config]],
+    panels: Collection[str] = (),
+    without: Collection[str] = (),
+    default: str = "",
 ) -> list[Flag]:
-    """The flags for every setting of the given modalities, in order; optionally of some panels, less some names."""
+    """The flags for every setting of the given modalities, in order; optionally of some panels, less some names.
+
+    ``default`` says in ``--help`` what holds when a flag is left out, where that is not what the setting declares.
+    """
     found: dict[str, dict[str, SettingField]] = {}
     for modality, config in configs.items():
         for field in config.fields():
             if field.name not in without and (not panels or field.panel in panels):
                 found.setdefault(field.name, {})[modality] = field
-    return [Flag(name, fields, len(fields) == len(configs)) for name, fields in found.items()]
+    return [Flag(name, fields, len(fields) == len(configs), default) for name, fields in found.items()]
 
 
 def with_settings(flags: Iterable[Flag]) -> Callable[[Verb], Verb]:
@@ -180,15 +199,16 @@ def _kind(field: SettingField) -> type:
 
 
 def _choices(field: SettingField) -> tuple[str, ...]:
-    return typing.get_args(field.info.annotation) if typing.get_origin(field.info.annotation) is Literal else ()
+    if typing.get_origin(field.info.annotation) is Literal:
+        return typing.get_args(field.info.annotation)
+    module, _, name = field.choices.partition(":")
+    return tuple(getattr(import_module(module), name)) if module else ()
 
 
-def _describe(field: SettingField) -> str:
-    extra = field.info.json_schema_extra
-    needs = str(extra["needs"]) if isinstance(extra, dict) and "needs" in extra else ""
-    facts = [_default(field.info.default), *_limits(field)]
-    if needs:
-        name, _, value = needs.partition("=")
+def _describe(field: SettingField, default: str) -> str:
+    facts = [default or _default(field.info.default), *_limits(field)]
+    if field.needs:
+        name, _, value = field.needs.partition("=")
         facts.append(f"with {switch(name)}" + (f" {value}" if value else ""))
     return f"{field.info.description} [{'; '.join(facts)}]"
 

@@ -31,11 +31,13 @@ def runs(artifacts: Artifacts = "", json: Json = False) -> None:
     cells = [
         ["-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows
     ]
-    show_table(heads, cells, numbers=heads[3:])
+    show_table(heads, cells, numbers=heads[3:], whole=heads[:1])
 
 
 def _row(run: Run) -> dict[str, Any]:
     """A damaged run is listed as such: it must not hide the others."""
+    from samo_core.experiments.run import ACCOUNT
+
     try:
         scores = [row["val_macro_f1"] for row in run.history]
         stored = run.path("report.json")
@@ -44,8 +46,9 @@ def _row(run: Run) -> dict[str, Any]:
             "run": run.name,
             "dataset": run.settings["dataset"],
             "status": run.status,
-            "epochs": len(scores),
-            "val_macro_f1": max(scores, default=None),
+            # An ensemble was not trained itself, so its score is its report's.
+            "epochs": None if run.path(ACCOUNT).is_file() else len(scores),
+            "val_macro_f1": max(scores, default=report["val_macro_f1"] if report else None),
             "test_macro_f1": report["metrics"]["macro_f1"] if report else None,
         }
     except (RunError, OSError, ValueError, KeyError, TypeError):

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samo_cli.modalities import MODALITIES, config_type, config_types, frontend_type, preset_files, read_preset
-from samo_cli.options import MACHINE, Artifacts, Device, Json, Precision, Threads, flags_of, switch, with_settings
+from samo_cli.options import (
+    MACHINE,
+    Artifacts,
+    ConfigFile,
+    Device,
+    Json,
+    Precision,
+    Threads,
+    flags_of,
+    switch,
+    with_settings,
+)
 from samo_core.config import Config, read_toml
 from samo_core.errors import Interrupted, RunError, SettingsError, nearest
 from samo_core.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
 
 if TYPE_CHECKING:
+    from samo_core.data.splits import Split
     from samo_core.experiments.run import Run
     from samo_core.training.frontend import Frontend
     from samo_core.training.runtime import Runtime
@@ -24,6 +36,8 @@ __all__ = ["resolve", "train"]
 
 # Where the data lies may change between a run's beginning and its end; that they are the same data is checked.
 MOVABLE = {"data_root"}
+# With fewer groups in validation or test, chance decides what is called better.
+FEWEST_GROUPS = 3
 
 
 def _preset_names() -> list[str]:
@@ -42,9 +56,7 @@ def train(
     preset: Annotated[
         str, typer.Option(metavar="NAME", help="Start from a recipe of `samo presets`.", autocompletion=_preset_names)
     ] = "",
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Start from settings in a TOML file; flags win over it.")
-    ] = None,
+    config: ConfigFile = None,
     name: Annotated[str, typer.Option(help="Name of the run; made up when left out.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of this name.")] = False,
     resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = "",
@@ -90,18 +102,23 @@ def train(
             frontend: Any = frontend_type(modality).open(chosen, note, progress)
         values = frontend.config.flat()
         if not resume:
-            if overwrite:
-                _refuse_early(frontend)
+            split = _checked_split(frontend)
             stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
             run = Run(peers.told(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
         if values["split"] == "random":
             note("LEAKY SPLIT: with --split random the same speaker stands in train and test; every output is stamped")
         note(f"run {run.name}: {len(frontend.manifest.items)} clips of {values['dataset']}; {runtime.describe()}")
+        for line in [] if resume else _about_split(frontend, split):
+            note(line)
+        command = context.obj["command"] + ("" if name else f" --name {run.name}")
         try:
-            state = _train(run, frontend, runtime, trackers, context.obj["command"], resume=bool(resume))
+            state = _train(run, frontend, runtime, trackers, command, resume=bool(resume))
         except Interrupted as stop:
             stop.hint += f" --artifacts {artifacts}" if artifacts else ""
             raise
+        finally:
+            if peers.is_first:
+                run.forget()
         if peers.is_first:
             _show(_facts(run, frontend, state), values["epochs"], artifacts, json=json)
 
@@ -122,15 +139,24 @@ def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]
                 hint=f"it belongs to --modality {' and '.join(owners)}",
             )
     values: dict[str, Any] = {}
+    read: dict[str, Any] = {}
     if preset:
         values.update(read_preset(modality, preset)[1])
     if file:
-        values.update(_read_config(file, modality, known))
-    return kind.build({**values, **flags})
+        read = _read_config(file, modality, known)
+        values.update(read)
+    try:
+        return kind.build({**values, **flags})
+    except SettingsError as error:
+        flag, _, rest = error.message.partition(" ")
+        name = flag.removeprefix("--").replace("-", "_")
+        if not file or name in flags or name not in read:
+            raise
+        raise SettingsError(f"{file}: {name} {rest}", hint=error.hint) from error
 
 
 def _read_config(file: Path, modality: str, known: set[str]) -> dict[str, Any]:
-    """The settings of a file; a ``description`` as in the presets is allowed."""
+    """The settings of a file, its paths counted from its folder; a ``description`` as in the presets is allowed."""
     values = read_toml(file, set(config_type(modality).model_fields))
     values.pop("description", None)
     for name in values:
@@ -139,6 +165,10 @@ def _read_config(file: Path, modality: str, known: set[str]) -> dict[str, Any]:
                 f"{file}: unknown setting '{name}' for modality {modality}",
                 hint=nearest(name, known) + "`samo train --help` lists all settings",
             )
+    for field in config_type(modality).fields():
+        given = values.get(field.name)
+        if field.is_path and given and isinstance(given, str):
+            values[field.name] = str(file.absolute().parent / Path(given).expanduser())
     return values
 
 
@@ -160,11 +190,29 @@ def _unchanged(stored: dict[str, Any], flags: dict[str, Any]) -> Config:
     )
 
 
-def _refuse_early(frontend: Frontend) -> None:
-    """Meet what is wrong with the split before the run that is to be replaced is gone."""
+def _checked_split(frontend: Frontend) -> Split:
+    """Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone."""
     from samo_core.data.splits import audit, make_split
 
-    audit(frontend.manifest, make_split(frontend.manifest, frontend.split_request()))
+    split = make_split(frontend.manifest, frontend.split_request())
+    audit(frontend.manifest, split)
+    return split
+
+
+def _about_split(frontend: Frontend, split: Split) -> list[str]:
+    """The size of its parts, and what will make its scores doubtful."""
+    from samo_core.data.splits import PARTS, fold_warnings
+
+    manifest, sizes, few = frontend.manifest, [], []
+    for part in PARTS:
+        ids = split.part(part)
+        groups = {manifest.items[row].group for row in manifest.rows(ids)} - {""}
+        unit, item = (f" {frontend.unit}s", " clips") if part == "train" else ("", "")
+        sizes.append(f"{part} {len(groups)}{unit} / {len(ids)}{item}" if groups else f"{part} {len(ids)}{item}")
+        if part != "train" and 0 < len(groups) < FEWEST_GROUPS:
+            few.append(f"{part} has {len(groups)} {frontend.unit}{'s' * (len(groups) > 1)}")
+    thin = [f"{' and '.join(few)} only: scores will rest on little"] if few else []
+    return [", ".join(sizes), *thin, *fold_warnings(manifest, split.rule)]
 
 
 def _train(

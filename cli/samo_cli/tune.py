@@ -16,6 +16,7 @@ from samo_cli.modalities import MODALITIES, config_type, config_types, frontend_
 from samo_cli.options import (
     MACHINE,
     Artifacts,
+    ConfigFile,
     Device,
     Json,
     Precision,
@@ -73,9 +74,7 @@ def tune(
     ] = "",
     modality: Annotated[str, typer.Option(metavar="|".join(MODALITIES), help="What is learned from.")] = "audio",
     preset: Annotated[str, typer.Option(metavar="NAME", help="Start from a recipe of `samo presets`.")] = "",
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Start from settings in a TOML file; flags win over it.")
-    ] = None,
+    config: ConfigFile = None,
     storage: Annotated[
         str,
         typer.Option(

@@ -148,7 +148,7 @@ def fold_count(manifest: Manifest) -> int:
 
 def fold_warnings(manifest: Manifest, rule: str) -> list[str]:
     """A line when groups of the published folds are missing, so that nobody compares with what others published."""
-    published = frozenset().union(*manifest.folds)
+    published: frozenset[str] = frozenset().union(*manifest.folds)
     missing = published - {item.group for item in manifest.items}
     if rule != "folds" or not missing:
         return []

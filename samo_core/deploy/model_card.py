@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from samo_core.evaluation.calibration import summary
+from samo_core.evaluation.ensembles import gain_line, members_line
 from samo_core.evaluation.html import METRIC_NAMES
-from samo_core.evaluation.report import flat_items, reproduce_commands, stamps
+from samo_core.evaluation.report import flat_items, groupings, headlines, reproduce_commands, stamps
 
 __all__ = ["model_card"]
 
@@ -36,8 +37,8 @@ def model_card(
     """Write the card of one judged run as Markdown.
 
     Args:
-        report: from :func:`samo_core.evaluation.report.build_report`.
-        settings: every setting of the run by name.
+        report: from :func:`samo_core.evaluation.report.build_report`; with ``ensemble``, its account of its members.
+        settings: every setting of the run by name; of an ensemble, a list where its members differ.
         environment: versions and hardware; ``command`` or ``commands`` hold what was typed to train.
         data_card: about the data, any of ``title``, ``description``, ``licence``, ``citation``, ``url`` and
             ``limitations`` (one a line); further keys are listed by name.
@@ -46,11 +47,13 @@ def model_card(
         ("", _head(report)),
         ("Intended use", _INTENDED),
         ("Out of scope", _OUT_OF_SCOPE),
+        ("Members", _members(report)),
         ("Data", _data(report, data_card)),
         ("Results", _results(report)),
         ("Results by group", _by_group(report)),
         ("Limitations", _limitations(report, data_card)),
-        ("Training settings", _pairs(settings)),
+        # A card is published; where the data lay on its author's disk is not.
+        ("Training settings", _pairs({k: v for k, v in settings.items() if k != "data_root"})),
         ("Environment", _pairs({k: v for k, v in environment.items() if k not in ("command", "commands")})),
         ("How to reproduce", _commands(reproduce_commands(report, environment))),
     ]
@@ -68,31 +71,53 @@ def _head(report: Mapping[str, Any]) -> str:
 
 
 def _headline(report: Mapping[str, Any]) -> str:
-    ci = report["ci"]
-    ends = _interval(ci["macro_f1"])
+    ci, (name, value, found) = report["ci"], headlines(report)[0]
+    ends = _interval(found)
     spread = (
         f"{100 * ci['level']:g} % interval {ends} over {ci['n_units']} {_text(ci['unit'])}s" if ends else "no interval"
     )
     return (
-        f"Macro-F1 **{report['metrics']['macro_f1']:.3f}** ({spread}) on {_text(report['dataset'])}, "
+        f"{name[:1].upper()}{name[1:]} **{value:.3f}** ({spread}) on {_text(report['dataset'])}, "
         f"{report['split']} split by {_text(report['split_rule'])}, {report['n']} items."
     )
+
+
+def _members(report: Mapping[str, Any]) -> str:
+    """Of an ensemble: who answers, how much each counts, and whether that gained anything."""
+    if "ensemble" not in report:
+        return ""
+    account = report["ensemble"]
+    rows = [
+        (_text(member["name"]), *(_number(member[name]) for name in ("weight", "val_macro_f1", "macro_f1")))
+        for member in account["members"]
+    ]
+    lines = [
+        f"An ensemble, not one model: {members_line(account)}.",
+        _table(("member", "weight", "validation macro-F1", "test macro-F1"), rows),
+        f"On the test part: {_text(gain_line(account))}.",
+    ]
+    lines += [f"- Left out: {_text(left['name'])} ({_text(left['reason'])})" for left in account["left_out"]]
+    return "\n\n".join(lines)
 
 
 def _data(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
     # A missing licence is said aloud: leaving the line out would read as if there were none to heed.
     known = {"title": report["dataset"], "licence": "not stated", "citation": "not stated", **data_card}
     lines = [f"- {name.capitalize()}: {_text(text)}" for name, text in known.items() if text and name != "limitations"]
-    if report["synthetic"]:
+    if report["synthetic_model_only"]:
+        lines.insert(0, "- **model trained on synthetic demo data**, judged on what was recorded from people.")
+    elif report["synthetic"]:
         lines.insert(0, "- **synthetic demo data**: generated, not recorded from people.")
     return "\n".join(lines)
 
 
 def _results(report: Mapping[str, Any]) -> str:
     ci, level = report["ci"], f"{100 * report['ci']['level']:g} % interval"
-    overall = [
+    overall = [(name, _number(value), _interval(ends) or "-") for name, value, ends in headlines(report)]
+    overall += [
         (METRIC_NAMES.get(name, name), _number(value), _interval(ci.get(name)) or "-")
         for name, value in report["metrics"].items()
+        if name != "macro_f1"
     ]
     gap = [("macro-F1 on training data", "train_macro_f1"), ("macro-F1 on validation data", "val_macro_f1")]
     overall += [(title, _number(report[key]), "-") for title, key in gap]
@@ -114,7 +139,7 @@ def _calibration(report: Mapping[str, Any]) -> str:
 
 def _by_group(report: Mapping[str, Any]) -> str:
     parts = []
-    for attribute, table in report["by_group"].items():
+    for attribute, table in groupings(report).items():
         rows = [
             (_text(value), _number(row["macro_f1"]), _number(row["accuracy"]), _number(row["uar"]), str(row["n"]))
             for value, row in table.items()

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from samo_core.evaluation.calibration import summary
-from samo_core.evaluation.report import flat_items, reproduce_commands, stamps
+from samo_core.evaluation.ensembles import gain_line, members_line
+from samo_core.evaluation.report import flat_items, groupings, headlines, reproduce_commands, stamps
 
 __all__ = ["METRIC_NAMES", "render_html"]
 
@@ -52,10 +53,14 @@ def render_html(
     return template.render(
         report=report,
         stamps=stamps(report),
+        headlines=headlines(report),
+        groupings=groupings(report),
         figures={name: {"source": _embedded(path), "alt": _alt(name, report)} for name, path in figures.items()},
         placed=placed,
         metric_names=METRIC_NAMES,
         calibration=summary(report["calibration"]),
+        members=members_line(report["ensemble"]) if "ensemble" in report else "",
+        gain=gain_line(report["ensemble"]) if "ensemble" in report else "",
         commands=reproduce_commands(report, environment),
         settings=flat_items(settings),
         environment=flat_items(seen),

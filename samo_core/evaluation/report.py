@@ -12,7 +12,9 @@ import numpy as np
 from samo_core.errors import DataError, first_ten
 from samo_core.evaluation.calibration import TEMPERATURE_RANGE, Calibration, apply_temperature, calibration_scores
 from samo_core.evaluation.metrics import (
+    FloatArray,
     Judged,
+    Tally,
     accuracy,
     judge,
     label_confusion,
@@ -28,7 +30,16 @@ from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.statistics import bootstrap, tally_by_unit
 from samo_core.tasks import LabelSpace, Task
 
-__all__ = ["SCHEMA", "build_report", "flat_items", "natural_key", "reproduce_commands", "stamps"]
+__all__ = [
+    "SCHEMA",
+    "build_report",
+    "flat_items",
+    "groupings",
+    "headlines",
+    "natural_key",
+    "reproduce_commands",
+    "stamps",
+]
 
 SCHEMA = 1
 CI_LEVEL = 0.95
@@ -44,6 +55,7 @@ def build_report(
     run: str,
     dataset: str,
     synthetic: bool,
+    synthetic_model_only: bool = False,
     split: str,
     split_rule: str,
     leaky: bool,
@@ -61,7 +73,8 @@ def build_report(
     Args:
         run: name of the run.
         dataset: name of the data set judged on.
-        synthetic: whether its data were generated.
+        synthetic: whether its data, or those the model learned from, were generated.
+        synthetic_model_only: whether only those the model learned from were.
         split: ``train``, ``val``, ``test`` or ``all``.
         split_rule: how the split was drawn.
         leaky: whether groups may stand on two sides of the split.
@@ -89,6 +102,7 @@ def build_report(
         "run": run,
         "dataset": dataset,
         "synthetic": synthetic,
+        "synthetic_model_only": synthetic_model_only,
         "split": split,
         "split_rule": split_rule,
         "leaky": leaky,
@@ -102,6 +116,7 @@ def build_report(
         ),
         # Without groups every row is a unit, and a reader must not believe that people were drawn.
         "ci": _intervals(judged, groups, unit if any(groups) else "row"),
+        "macro_f1_present": _present(judged, groups),
         "by_group": by_group,
         "train_macro_f1": _plain(train_macro_f1),
         "val_macro_f1": _plain(val_macro_f1),
@@ -113,8 +128,27 @@ def build_report(
 
 def stamps(report: Mapping[str, Any]) -> list[str]:
     """What every picture, table and card made from this report must say in so many words."""
-    found = ["synthetic demo data"] if report["synthetic"] else []
+    learned = "model trained on " if report.get("synthetic_model_only") else ""
+    found = [f"{learned}synthetic demo data"] if report["synthetic"] else []
     return [*found, "LEAKY SPLIT"] if report["leaky"] else found
+
+
+def headlines(report: Mapping[str, Any]) -> list[tuple[str, float, Sequence[float] | None]]:
+    """Name, value and interval of macro-F1, what is shown first coming first.
+
+    Where classes are absent that is the score over the present ones: no model could have found the others.
+    """
+    value, ends, present = report["metrics"]["macro_f1"], report["ci"]["macro_f1"], report["macro_f1_present"]
+    if not present:
+        return [("macro-F1", value, ends)]
+    n_labels = len(report["labels"])
+    name = f"macro-F1 over the {present['n_classes']} of {n_labels} classes present"
+    return [(name, present["value"], present["interval"]), (f"macro-F1 over all {n_labels} classes", value, ends)]
+
+
+def groupings(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Scores by value of each attribute that has several: one value alone repeats the whole."""
+    return {attribute: table for attribute, table in report["by_group"].items() if len(table) > 1}
 
 
 def reproduce_commands(report: Mapping[str, Any], environment: Mapping[str, Any]) -> list[str]:
@@ -185,6 +219,23 @@ def _intervals(judged: Judged, groups: Sequence[str], unit: str) -> dict[str, An
     return {**ci, "level": CI_LEVEL, "unit": unit, "n_units": len(by_unit.rows)}
 
 
+def _present(judged: Judged, groups: Sequence[str]) -> dict[str, Any] | None:
+    """Macro-F1 over the classes that occur, with its interval; None where all do."""
+    occurs = judged.truth.any(axis=0)
+    if occurs.all():
+        return None
+
+    def over_present(counts: Tally) -> FloatArray:
+        # The same classes in every resample, as macro-F1 has them.
+        kept = Tally(counts.tp[..., occurs], counts.fp[..., occurs], counts.fn[..., occurs], counts.exact, counts.rows)
+        return macro_f1(kept)
+
+    by_unit = tally_by_unit(judged.truth, judged.predicted, groups)
+    ends = bootstrap(by_unit, {"macro_f1": over_present}, level=CI_LEVEL)["macro_f1"]
+    value = float(macro_f1_present(tally(judged.truth, judged.predicted)))
+    return {"n_classes": int(occurs.sum()), "value": value, "interval": list(ends) if ends else None}
+
+
 def _by_group(
     judged: Judged, groups: Sequence[str], predictions: Predictions, unit: str
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
@@ -226,7 +277,9 @@ def _by_value(judged: Judged, values: Sequence[str]) -> dict[str, dict[str, floa
 
 def _warnings(report: Mapping[str, Any], judged: Judged, unit: str) -> list[str]:
     found = []
-    if report["synthetic"]:
+    if report["synthetic_model_only"]:
+        found.append("model trained on synthetic demo data: it never learned from the real data it is judged on here")
+    elif report["synthetic"]:
         found.append("synthetic demo data: these scores say nothing about real people")
     if report["leaky"]:
         found.append(f"LEAKY SPLIT: a {unit} may be in training and here, so these scores are too good")

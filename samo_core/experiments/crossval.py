@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from samo_core.data.splits import fold_warnings
 from samo_core.errors import RunError
 from samo_core.evaluation.calibration import apply_temperature
 from samo_core.evaluation.figures import save_figures
@@ -90,7 +91,10 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
         unit=unit,
         train_macro_f1=fmean(report["train_macro_f1"] for report in reports),
         val_macro_f1=fmean(report["val_macro_f1"] for report in reports),
-        notes=[f"not all folds are in: {', '.join(missing)}"] if missing else [],
+        notes=[
+            *([f"not all folds are in: {', '.join(missing)}"] if missing else []),
+            *fold_warnings(manifest, "folds"),
+        ],
     )
     report["folds"] = [
         {"seed": cell.seed, "fold": cell.fold, "n": one["n"], **one["metrics"], "val_macro_f1": one["val_macro_f1"]}

@@ -16,6 +16,7 @@ from torch import nn
 from samo_core.data.splits import Split, audit, make_split
 from samo_core.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError
 from samo_core.experiments.calibrate import calibrate
+from samo_core.experiments.mixture import Ensemble
 from samo_core.experiments.run import Run, mark_trained, point_latest, write_history
 from samo_core.files import write_json
 from samo_core.tasks import LabelSpace
@@ -115,7 +116,7 @@ def write_beginning(
 
 
 def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> tuple[nn.Module, LabelSpace]:
-    """The model of a run's best epoch, ready to judge with, and what its columns mean.
+    """The model of a run's best epoch, or of an ensemble, ready to judge with, and what its columns mean.
 
     Raises:
         ModelFileError: missing, damaged, foreign, or not of these settings.
@@ -123,7 +124,18 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
     settings = {name: value for name, value in run.settings.items() if name != "modality"}
     about = read_about(run.model_file)
     space = LabelSpace.from_json(about["label_space"])
-    model = frontend_type.build_model(frontend_type.config_type.build(settings), space)
+
+    def built(settings: dict[str, Any]) -> nn.Module:
+        return frontend_type.build_model(frontend_type.config_type.build(settings), space)
+
+    model: nn.Module
+    if joined := about.get("ensemble"):
+        members = joined["members"]
+        weights, temperatures = ([member[name] for member in members] for name in ("weight", "temperature"))
+        parts = [built(member["settings"]) for member in members]
+        model = Ensemble(parts, weights, temperatures, space, joined["combine"])
+    else:
+        model = built(settings)
     load_model(run.model_file, model)
     # Without gradients channels-last is faster in every precision; in float32 training it is not always.
     return runtime.place(model).to(memory_format=torch.channels_last).eval(), space  # type: ignore[call-overload]

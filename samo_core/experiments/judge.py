@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from difflib import SequenceMatcher
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import Split, audit
+from samo_core.data.splits import Split, audit, fold_warnings
 from samo_core.deploy.model_card import model_card
 from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
 from samo_core.evaluation.calibration import Calibration
@@ -20,14 +22,16 @@ from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.report import build_report
 from samo_core.experiments.calibrate import calibrate, calibration_of
 from samo_core.experiments.experiment import load_run_model
+from samo_core.experiments.mixture import account_of, merged_settings
 from samo_core.experiments.run import Run
 from samo_core.files import write_json, write_text
 from samo_core.tasks import LabelSpace
+from samo_core.training.checkpoint import read_about
 from samo_core.training.frontend import Frontend
 from samo_core.training.runtime import Runtime
 from samo_core.training.trainer import predict_logits
 
-__all__ = ["judge_elsewhere", "judge_run", "relabel"]
+__all__ = ["judge_elsewhere", "judge_run", "macro_f1", "predictions_of", "relabel"]
 
 
 def judge_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict[str, Any]:
@@ -52,7 +56,8 @@ def judge_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict
     for name, predictions in said.items():
         predictions.save(run.path(f"predictions.{name}.npz"))
     calibration = known or calibrate(run, space, said["val"].logits, said["val"].targets)
-    notes = [f"leak: {line}" for line in leaks[:10]]
+    notes = [*(f"leak: {line}" for line in leaks[:10]), *fold_warnings(frontend.manifest, split.rule)]
+    notes += _other_precision(run, runtime)
     report = _report(run, frontend, space, split, said[part], part, calibration, notes, said["train"], said["val"])
     write_report(run, frontend, report, said[part], "" if part == "test" else f".{part}")
     return report
@@ -111,9 +116,11 @@ def relabel(manifest: Manifest, space: LabelSpace, mapping: Mapping[str, str]) -
             )
     stray = [label for label in foreign.labels if label not in own and label not in mapping]
     if stray:
+        pairs = [f"{old}={new}" for old, new in mapping.items()] + [f"{old}={_alike(old, own)}" for old in stray]
         raise DataError(
             f"the run does not know these classes of the corpus: {first_ten(stray)}",
-            hint=f"map them, for example --label-map {stray[0]}={own[0]}, or leave them out with {stray[0]}=-",
+            hint=f"--label-map {shlex.quote(','.join(pairs))}, where x=- leaves x out; "
+            f"the run's classes: {', '.join(own)}",
         )
 
     def translated(item: Item) -> Item:
@@ -124,12 +131,23 @@ def relabel(manifest: Manifest, space: LabelSpace, mapping: Mapping[str, str]) -
     return replace(manifest, label_space=space, items=tuple(translated(item) for item in manifest.items))
 
 
+def _alike(word: str, labels: Sequence[str]) -> str:
+    """The label that begins like ``word`` or is spelled most like it; ``-`` when none is."""
+
+    def likeness(label: str) -> tuple[bool, float]:
+        mine, theirs = word.casefold(), label.casefold()
+        return mine[:3] == theirs[:3], SequenceMatcher(None, mine, theirs).ratio()
+
+    best = max(labels, key=likeness)
+    return best if likeness(best) >= (False, 0.6) else "-"
+
+
 def write_report(run: Run, frontend: Frontend, report: dict[str, Any], predictions: Predictions, suffix: str) -> None:
     """Pictures, page and card first, ``report.json`` last: its presence means that all is there."""
     figures = save_figures(
         report, predictions, run.history, frontend.manifest.label_space, run.path(f"figures{suffix}")
     )
-    settings, environment = run.settings, run.environment
+    settings, environment = _settings(run), run.environment
     pictures = {path.stem.replace("_", " "): path for path in figures}
     write_text(run.path(f"report{suffix}.html"), render_html(report, pictures, settings, environment))
     if not suffix:
@@ -138,14 +156,35 @@ def write_report(run: Run, frontend: Frontend, report: dict[str, Any], predictio
     write_json(run.path(f"report{suffix}.json"), report)
 
 
+def _other_precision(run: Run, runtime: Runtime) -> list[str]:
+    """Why validation macro-F1 may not be the one training printed."""
+    trained = run.environment.get("runtime", {}).get("precision", runtime.precision)
+    if trained == runtime.precision:
+        return []
+    return [f"validation macro-F1 of training was measured in {trained}, here in {runtime.precision}"]
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """Every setting; of an ensemble those of all its members."""
+    if not account_of(run):
+        return run.settings
+    members = [member["settings"] for member in read_about(run.model_file)["ensemble"]["members"]]
+    return {"modality": run.settings["modality"], **merged_settings(members)}
+
+
 def _predict(model: nn.Module, frontend: Frontend, ids: tuple[str, ...], runtime: Runtime) -> Predictions:
+    return predictions_of(frontend, ids, predict_logits(model, frontend, frontend.manifest.rows(ids), runtime))
+
+
+def predictions_of(frontend: Frontend, ids: tuple[str, ...], logits: np.ndarray) -> Predictions:
+    """(N, C) logits of N items beside their truth, groups and attributes."""
     manifest = frontend.manifest
     rows = manifest.rows(ids)
     items = [manifest.items[row] for row in rows]
     names = sorted({name for item in items for name in item.meta})
     return Predictions(
         ids=tuple(ids),
-        logits=predict_logits(model, frontend, rows, runtime),
+        logits=logits,
         targets=manifest.targets[rows],
         groups=tuple(item.group for item in items),
         meta={name: tuple(item.meta.get(name, "") for item in items) for name in names},
@@ -167,10 +206,14 @@ def _report(
     def score(said: Predictions | None) -> float | None:
         return macro_f1(said, space) if said else None
 
-    return build_report(
+    account = account_of(run)
+    if account and account["fitted_on"] == part:
+        notes = [*notes, "the weights of the members were fitted on this split, so its scores are a little too good"]
+    report = build_report(
         run=run.name,
         dataset=frontend.manifest.dataset,
         synthetic=frontend.manifest.synthetic or run.manifest.synthetic,
+        synthetic_model_only=run.manifest.synthetic and not frontend.manifest.synthetic,
         split=part,
         split_rule=split.rule,
         leaky=split.leaky or run.split.leaky,
@@ -183,6 +226,7 @@ def _report(
         calibration=calibration,
         notes=notes,
     )
+    return {**report, "ensemble": account} if account else report
 
 
 def macro_f1(predictions: Predictions, space: LabelSpace) -> float:

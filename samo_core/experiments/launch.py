@@ -24,7 +24,7 @@ from typing import Any, Literal, Protocol
 
 from samo_core.errors import Interrupted
 
-__all__ = ["Job", "Launcher", "LocalLauncher", "Outcome", "Watcher", "share_of_cores"]
+__all__ = ["GRACE_S", "Job", "Launcher", "LocalLauncher", "Outcome", "Watcher", "share_of_cores", "stopped_after"]
 
 # What a stopped worker gets to write its checkpoint before it is killed, in seconds.
 GRACE_S = 60.0
@@ -66,7 +66,15 @@ class Watcher(Protocol):
 
 
 class Launcher(Protocol):
-    """Runs jobs somewhere."""
+    """Runs jobs somewhere.
+
+    Attributes:
+        workers: how many jobs at once.
+        threads: CPU threads of each.
+    """
+
+    workers: int
+    threads: int
 
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Outcome]:
         """Run every job once; a job that fails, or takes its worker with it, does not touch the others.
@@ -85,6 +93,15 @@ def share_of_cores(n_jobs: int, workers: int = 0, threads: int = 0, gpus: int = 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(1, min(n_jobs, workers or gpus or min(cores, 8)))
     return workers, threads or max(1, cores // workers)
+
+
+def stopped_after(outcomes: Sequence[Outcome], jobs: Sequence[Job]) -> Interrupted:
+    """What Ctrl-C makes of a grid."""
+    return Interrupted(
+        f"stopped after {sum(outcome.status == 'done' for outcome in outcomes)} of {len(jobs)} cells; "
+        "running cells kept their last whole epoch",
+        hint="run the same command again to go on",
+    )
 
 
 @dataclass
@@ -132,11 +149,7 @@ class LocalLauncher:
                 pass
         except KeyboardInterrupt:
             self._stop(ended)
-            raise Interrupted(
-                f"stopped after {sum(o.status == 'done' for o in outcomes)} of {len(jobs)} cells; "
-                "running cells kept their last whole epoch",
-                hint="run the same command again to go on",
-            ) from None
+            raise stopped_after(outcomes, jobs) from None
         if problems:
             raise problems[0]
         return outcomes

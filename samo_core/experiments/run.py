@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import re
 import shutil
@@ -16,14 +17,17 @@ from typing import Any
 
 from samo_core.data.manifest import Manifest
 from samo_core.data.splits import Split
-from samo_core.errors import RunError, SettingsError, first_ten, nearest, reporting_full_disk
+from samo_core.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo_core.files import leftovers, write_json, write_text
 
-__all__ = ["Run", "artifacts_root", "create_run", "find_run", "list_runs"]
+__all__ = ["ACCOUNT", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
 
 # What is written before step 1, and what a training writes after; judging a run writes other files.
 BEGINNING = ("manifest.jsonl", "split.json", "fitted.safetensors", "environment.json", "config.json")
 TRAINING = ("best_model.safetensors", "last.ckpt", "history.jsonl", "calibration.json", "mlflow.json", "trained.json")
+
+# What an ensemble says of its members; its presence makes a run an ensemble.
+ACCOUNT = "ensemble.json"
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
 
@@ -89,6 +93,11 @@ class Run:
         return self.path("best_model.safetensors")
 
     @property
+    def has_model(self) -> bool:
+        """Whether there is something to judge and predict with."""
+        return self.model_file.is_file()
+
+    @property
     def status(self) -> str:
         """``evaluated``, ``trained``, ``stopped``, ``running`` or ``empty``."""
         if self.is_busy():
@@ -141,6 +150,11 @@ class Run:
         for path in leftovers(self.folder, (*BEGINNING, *TRAINING)):
             path.unlink(missing_ok=True)
 
+    def forget(self) -> None:
+        """Remove the folder of a training that was refused before it wrote anything."""
+        if self.folder.is_dir() and {entry.name for entry in self.folder.iterdir()} <= {".lock"} and not self.is_busy():
+            shutil.rmtree(self.folder)
+
     def is_busy(self) -> bool:
         """Whether a process holds the run."""
         try:
@@ -174,7 +188,7 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
     runs = artifacts / "runs"
     if not name:
         number = 1
-        while (runs / f"{stem}-{number:03d}").exists():
+        while not _is_unused(runs / f"{stem}-{number:03d}"):
             number += 1
         return Run(runs / f"{stem}-{number:03d}")
     if not NAME_PATTERN.fullmatch(name):
@@ -195,18 +209,19 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
 
 
 def find_run(artifacts: Path, given: str = "") -> Run:
-    """A run by name or folder; without one the newest.
+    """A run by name, as ``GRID/CELL``, or by folder; without one the newest.
 
     Raises:
         RunError: there is none.
     """
     runs = artifacts / "runs"
+    grid, _, cell = given.partition("/")
     if not given:
         latest = artifacts / "latest"
         if not latest.exists():
             raise RunError(f"there is no run in {artifacts} yet", hint="train one: samo train --modality audio")
         return Run(latest.resolve())
-    for folder in (runs / given, Path(given)):
+    for folder in (runs / given, artifacts / "grids" / grid / "runs" / cell, Path(given)):
         if (folder / "config.json").is_file():
             return Run(folder.resolve())
     names = [run.name for run in list_runs(artifacts)]
@@ -214,6 +229,27 @@ def find_run(artifacts: Path, given: str = "") -> Run:
         f"there is no run '{given}' in {runs}",
         hint=nearest(given, names) + (f"runs: {first_ten(names)}" if names else "no run was trained yet"),
     )
+
+
+def find_model(artifacts: Path, given: str = "") -> Run:
+    """A run to judge or predict with, by name or folder; without one the newest that has a model.
+
+    Raises:
+        RunError: there is no such run.
+        ModelFileError: it has no model yet.
+    """
+    run = find_run(artifacts, given)
+    usable = [] if given or run.has_model else [other for other in list_runs(artifacts) if other.has_model]
+    if usable:
+        logging.getLogger(__name__).warning(
+            "run %s has no model yet; taking the newest that has one, %s", run.name, usable[-1].name
+        )
+        return usable[-1]
+    if not run.has_model:
+        ended = run.path("trained.json").is_file()
+        hint = "train it again" if ended else f"samo train --resume {run.name}"
+        raise ModelFileError(f"there is no model at {run.model_file}", hint=hint)
+    return run
 
 
 def list_runs(artifacts: Path) -> list[Run]:
@@ -239,6 +275,10 @@ def write_history(run: Run, history: list[dict[str, Any]]) -> None:
 def mark_trained(run: Run, facts: dict[str, Any]) -> None:
     """Leave the sign that training came to its end."""
     write_json(run.path("trained.json"), facts)
+
+
+def _is_unused(folder: Path) -> bool:
+    return not folder.exists() or (_is_free(folder) and not Run(folder).is_busy())
 
 
 def _is_free(folder: Path) -> bool:

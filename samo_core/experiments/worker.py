@@ -17,7 +17,7 @@ from typing import Any
 
 from samo_core.errors import Interrupted, SamoError
 
-__all__ = ["attempt", "find_work", "main"]
+__all__ = ["attempt", "find_work", "main", "printing_to"]
 
 Work = Callable[[Mapping[str, Any]], None]
 
@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     threading.Thread(target=_listen, args=(jobs, busy), daemon=True).start()
     while (job := jobs.get()) is not None:
         busy.set()
-        with _printing_to(Path(job["log"])):
+        with printing_to(Path(job["log"])):
             status, message = attempt(work, job["spec"])
         busy.clear()
         leaving = status == "stopped"
@@ -73,7 +73,7 @@ def _listen(jobs: queue.SimpleQueue[dict[str, Any] | None], busy: threading.Even
 
 
 @contextmanager
-def _printing_to(log: Path) -> Iterator[None]:
+def printing_to(log: Path) -> Iterator[None]:
     """Send standard output and error to a file, also what C libraries print."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()

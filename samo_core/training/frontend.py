@@ -52,6 +52,10 @@ class Frontend(Protocol):
     def build_model(config: Config, space: LabelSpace) -> nn.Module:
         """A model for a run's weights: ``model(inputs, lengths, draws=None, mix=None)`` gives (B, C) logits."""
 
+    @staticmethod
+    def batch_settings(config: Config) -> dict[str, Any]:
+        """What :meth:`eval_batches` depends on, by setting: models that agree in it can be given the same batches."""
+
     def new_model(self) -> nn.Module:
         """A model to train, with whatever start weights the settings name."""
 

@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from samo_core.errors import DataError, EnvironmentProblem, Interrupted, SettingsError
+from samo_core.errors import DataError, Interrupted, PeerLost, SettingsError
 
-__all__ = ["ALONE", "PeerLost", "Peers", "joined"]
+__all__ = ["ALONE", "Peers", "joined"]
 
 T = TypeVar("T")
 
@@ -34,10 +34,6 @@ ROLL_CALL_S = 5.0
 HEAD_START_S = 0.5
 
 _JOB = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-
-
-class PeerLost(EnvironmentProblem):
-    """Another process of this training ended or does not answer."""
 
 
 class Peers:
@@ -159,7 +155,7 @@ def joined() -> Iterator[Peers]:
     then the lowest that notices names it.
 
     Raises:
-        EnvironmentProblem: a process ended without a word.
+        PeerLost: a process ended without a word.
         SystemExit: this process leaves because of an error that another one reports.
     """
     if any(name not in os.environ for name in _JOB) or int(os.environ["WORLD_SIZE"]) == 1:
@@ -211,7 +207,7 @@ def _leave(peers: Peers, store: dist.Store, error: BaseException) -> NoReturn:
         # The store went with the process that kept it.
         raise error from None
     if vanished:
-        raise EnvironmentProblem(
+        raise PeerLost(
             f"rank {', '.join(map(str, vanished))} of the {peers.world_size} processes of this training ended without a"
             " word, or hangs: killed, out of memory, or its machine is lost",
             hint="go on from the last whole epoch with samo train --resume, under torchrun or alone",

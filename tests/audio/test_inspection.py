@@ -88,7 +88,8 @@ def test_unknown_speakers_are_counted_as_such(tmp_path: Path) -> None:
     assert found["by_speaker"] == {"unknown": 2}
     assert found["by_class"] == {"negative": 1, "neutral": 0, "positive": 1}
     assert found["warnings"] == [
-        "2 clips without a known speaker: a split by speaker is impossible",
+        "2 clips without a known speaker: a split by speaker is impossible; fill the column of the speaker, or name "
+        "it, for example --speaker-column actor",
         "no clip of: neutral",
     ]
 

@@ -111,7 +111,9 @@ def test_too_few_speakers(tmp_path: Path) -> None:
     line = refused(3, *training(ravdess(tmp_path / "two", (1, 2))))
     assert "2 speakers; a split by speaker needs at least three" in line
     line = refused(3, *training(folder(tmp_path / "f"), "--dataset", "folder"))
-    assert "no speaker is known for 36 of 36 items" in line
+    assert "no speaker is known for 36 of 36 items: angry/spk0_0, angry/spk0_1 and 34 more (hint: " in line
+    assert r"--speaker-pattern '^[^/]+/(spk\d+)'" in line
+    assert "--speaker-column" not in line
     assert "--split random" in line
 
 

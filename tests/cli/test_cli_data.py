@@ -11,15 +11,18 @@ from tones import EMOTIONS, TINY, done, folder, ravdess, refused
 
 from samo_audio.datasets import DATASETS
 from samo_cli.modalities import preset_files
+from samo_cli.render import out
 from samo_core.errors import EnvironmentProblem
 
 
-def test_list() -> None:
+def test_list(monkeypatch: pytest.MonkeyPatch) -> None:
     said = done("data", "list", "--json").json
     assert said["schema"] == 1
     assert list(said["datasets"]) == list(DATASETS)
     assert said["datasets"]["ravdess"]["place"] == "samo data download ravdess"
     assert "CC BY-NC-SA" in said["datasets"]["ravdess"]["licence"]
+    assert max(map(len, done("data", "list").out.splitlines())) > 80
+    monkeypatch.setattr(out, "_width", 80)
     shown = done("data", "list").out
     assert all(name in shown for name in DATASETS)
     assert max(map(len, shown.splitlines())) <= 80
@@ -55,7 +58,11 @@ def test_inspect_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("samo_audio.inspection.draw", lambda *_: [])
     root = folder(tmp_path / "f", speakers=3)
     there = ["data", "inspect", "--dataset", "folder", "--data-root", root]
-    assert done(*there, "--json").json["by_speaker"] == {"unknown": 18}
+    found = done(*there, "--json").json
+    assert found["by_speaker"] == {"unknown": 18}
+    assert any("without a known speaker" in line and "--speaker-pattern" in line for line in found["warnings"])
+    crooked = tmp_path / "f" / ".." / "f"
+    assert done("data", "inspect", "--dataset", "folder", "--data-root", crooked, "--json").json["root"] == str(root)
     said = done(*there, "--speaker-pattern", "(spk[0-9])", "--json").json
     assert said["by_speaker"] == {"spk0": 6, "spk1": 6, "spk2": 6}
 
@@ -115,11 +122,12 @@ def test_the_demo_corpus_is_the_last_resort_and_says_so(
     assert said.json["synthetic"] is True
 
 
-def test_presets() -> None:
+def test_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     said = done("presets", "--json").json
     assert (said["schema"], said["modality"]) == (1, "audio")
     assert list(said["presets"]) == list(preset_files("audio"))
     assert said["presets"]["small-cnn-focal"]["settings"]["focal_gamma"] == 2.0
+    monkeypatch.setattr(out, "_width", 80)
     shown = done("presets").out
     assert all(name in shown for name in preset_files("audio"))
     assert "--label-smoothing 0.1" in shown
@@ -127,14 +135,17 @@ def test_presets() -> None:
 
 
 def test_runs(copied: Path, clips: Path, artifacts: Path) -> None:
-    done("train", "--data-root", clips, *TINY, "--epochs", "1", "--name", "second")
+    long = "second" + 90 * "x"
+    done("train", "--data-root", clips, *TINY, "--epochs", "1", "--name", long)
+    # A pipe gets the name in one piece.
+    assert [line for line in done("runs").out.splitlines() if line.startswith(f"{long} ")]
     first, second = done("runs", "--json").json["runs"]
     assert list(first) == ["run", "dataset", "status", "epochs", "val_macro_f1", "test_macro_f1"]
     assert (first["run"], first["status"], first["epochs"]) == ("first", "evaluated", 4)
-    assert (second["run"], second["status"], second["test_macro_f1"]) == ("second", "trained", None)
+    assert (second["run"], second["status"], second["test_macro_f1"]) == (long, "trained", None)
     (copied / "config.json").write_text("{")
     listed = {row["run"]: row["status"] for row in done("runs", "--json").json["runs"]}
-    assert listed == {"first": "damaged", "second": "trained"}
+    assert listed == {"first": "damaged", long: "trained"}
     assert "damaged" in done("runs").out
 
 
@@ -152,5 +163,6 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, artifacts: Path, cache: Path) -
     assert set(seen["runtime"]) == {"device", "precision", "channels_last", "threads"}
     assert (seen["cache"]["folder"], seen["artifacts"]) == (str(cache), str(artifacts))
     shown = done("doctor").out
-    for word in ("torch 2.", "precision", "threads", "/data/[ravdess]"):
+    assert seen["ravdess"] == ""
+    for word in ("torch 2.", "precision", "threads", "/data/[ravdess]", "not downloaded: samo data download ravdess"):
         assert word in shown

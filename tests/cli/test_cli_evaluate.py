@@ -272,7 +272,7 @@ def small_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_demo_data_is_stamped_everywhere(small_demo: Path, artifacts: Path) -> None:
+def test_demo_data_is_stamped_everywhere(small_demo: Path, artifacts: Path, clips: Path) -> None:
     trained = done("train", "--dataset", "demo", *TINY, "--epochs", "1", "--name", "demo")
     assert trained.err.splitlines()[0] == "· Data: the built-in demo corpus (synthetic voices)."
     assert "synthetic demo data" in trained.err
@@ -284,8 +284,14 @@ def test_demo_data_is_stamped_everywhere(small_demo: Path, artifacts: Path) -> N
         assert "synthetic demo data" in (run / name).read_text(encoding="utf-8")
     clip = next(small_demo.rglob("*.wav"))
     said = done("predict", clip)
-    assert "run demo was trained on synthetic demo data" in said.err
+    assert said.err == "· run demo (trained on demo, synthetic demo data)\n"
     assert done("predict", clip, "--json").json["synthetic"] is True
+    # Real recordings are no demo data, and only the model is stamped.
+    shown = done("evaluate", "demo", "--dataset", "ravdess", "--data-root", clips, "--threads", "1")
+    assert "model trained on synthetic demo data\n" in shown.out
+    assert "nothing about real people" not in shown.out
+    elsewhere = read_json(run / "report.ravdess.json")
+    assert (elsewhere["synthetic"], elsewhere["synthetic_model_only"]) == (True, True)
     # The corpus can be made again, so a cache that was emptied or moved is no loss.
     shutil.rmtree(small_demo)
     assert judge("demo", "--on", "val")["synthetic"] is True

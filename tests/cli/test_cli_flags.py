@@ -13,6 +13,8 @@ from tones import TINY, done, read_json, refused
 
 import samo_cli.train
 from samo_audio.config import AudioConfig
+from samo_audio.datasets import DATASETS
+from samo_audio.models import MODELS
 from samo_cli.modalities import MODALITIES, preset_files, read_preset
 from samo_cli.options import Flag, flags_of, given_settings, switch
 from samo_cli.train import resolve
@@ -29,6 +31,7 @@ OTHER: dict[str, Any] = {
     "fold": 3,
     "train_ratio": 0.6,
     "val_ratio": 0.15,
+    "limit_fraction": 0.5,
     "path_column": "file",
     "label_column": "emotion",
     "speaker_column": "who",
@@ -81,9 +84,8 @@ def typed(name: str, value: Any) -> list[str]:
 def company(field: SettingField) -> dict[str, Any]:
     """The setting with another value, and those without which it would do nothing."""
     values: dict[str, Any] = {}
-    extra = field.info.json_schema_extra
-    if isinstance(extra, dict):
-        name, _, value = str(extra["needs"]).partition("=")
+    if field.needs:
+        name, _, value = field.needs.partition("=")
         values[name] = value or other(FIELDS[name])
     if field.name == "lr_min":
         values["schedule"] = "cosine"
@@ -156,8 +158,18 @@ def test_limits_and_needs_are_in_the_help(train_help: str) -> None:
         "test fold with --split folds [0; 0 to 99; with --split folds]",
         "--split speaker|folds|random|table",
         "--class-weight-mult NAME=NUMBER,...",
+        f"--dataset {'|'.join(DATASETS)} ",
+        f"--model {'|'.join(MODELS)} ",
     ):
         assert text in train_help
+
+
+def test_evaluate_does_not_show_defaults_that_do_not_apply() -> None:
+    shown = " ".join(done("evaluate", "--help").out.split())
+    for name in ("dataset", "data_root", "mode", "label_column"):
+        assert f"{FIELDS[name].info.description} [the run's own" in shown
+    assert "[ravdess" not in shown
+    assert "[emotion" not in shown
 
 
 def test_preset_gives_way_to_file_and_file_to_flag(tmp_path: Path, settings: Callable[..., dict[str, Any]]) -> None:
@@ -189,9 +201,10 @@ def test_presets_resolve_to_what_they_say(name: str) -> None:
         ("[optimiser]\nlr = 1", "unknown setting 'optimiser'"),
         ("lr = 0.1\n[optim]\nlr = 0.2", "sets 'lr' twice"),
         ("n-mels = 64\nn_mels = 32", "sets 'n_mels' twice"),
-        ("lr = -1", "--lr -1: input should be greater than 0"),
-        ('epochs = "ten"', "--epochs 'ten': input should be a valid integer"),
-        ("epochs = 2.5", "--epochs 2.5"),
+        ("lr = -1", "wrong.toml: lr -1: input should be greater than 0"),
+        ('epochs = "ten"', "wrong.toml: epochs 'ten': input should be a valid integer"),
+        ("epochs = 2.5", "wrong.toml: epochs 2.5"),
+        ("focal_gamma = 3", "wrong.toml: focal_gamma acts only together with --focal-loss"),
         ("lr 0.1", "is not valid TOML"),
     ],
 )
@@ -199,6 +212,24 @@ def test_wrong_configuration_files(tmp_path: Path, text: str, says: str) -> None
     file = tmp_path / "wrong.toml"
     file.write_text(text)
     assert says in refused(2, "train", "--config", file)
+
+
+def test_a_flag_is_blamed_for_its_own_value(tmp_path: Path) -> None:
+    file = tmp_path / "right.toml"
+    file.write_text("lr = 0.1")
+    for argv in (["--lr=-1"], ["--epochs", "0"]):
+        assert refused(2, "train", "--config", file, *argv).startswith(f"error: {argv[0][:4]}")
+
+
+def test_paths_in_a_file_count_from_its_folder(tmp_path: Path, settings: Callable[..., dict[str, Any]]) -> None:
+    file = tmp_path / "deep" / "mine.toml"
+    file.parent.mkdir()
+    file.write_text('data_root = "clips"\nweights = "../w.pt"\nnoise = true\nnoise_root = "/noise"\n')
+    found = settings("--config", file)
+    assert found["data_root"] == str(tmp_path / "deep" / "clips")
+    assert Path(found["weights"]).resolve() == tmp_path / "w.pt"
+    assert found["noise_root"] == "/noise"
+    assert settings("--config", file, "--data-root", "typed")["data_root"] == "typed"
 
 
 def test_unknown_setting_names_its_file(tmp_path: Path) -> None:
@@ -240,14 +271,12 @@ def test_wrong_values(argv: list[str], says: str, artifacts: Path) -> None:
     assert not artifacts.exists()
 
 
-NEEDY = {name: field for name, field in FIELDS.items() if isinstance(field.info.json_schema_extra, dict)}
+NEEDY = {name: field for name, field in FIELDS.items() if field.needs}
 
 
 @pytest.mark.parametrize("name", NEEDY)
 def test_settings_that_would_do_nothing_are_refused(name: str) -> None:
-    extra = NEEDY[name].info.json_schema_extra
-    assert isinstance(extra, dict)
-    needed, _, value = str(extra["needs"]).partition("=")
+    needed, _, value = NEEDY[name].needs.partition("=")
     off: list[str] = []
     if needed == "model":
         off = ["--model", "resnet18" if value == "small-cnn" else "small-cnn"]

@@ -43,6 +43,7 @@ def test_python_dash_m_and_console_script_are_the_same_command() -> None:
 def test_help_lists_every_verb(argv: tuple[str, ...]) -> None:
     shown = done(*argv)
     assert all(re.search(rf"^  {verb} +\S", shown.out, re.MULTILINE) for verb in VERBS)
+    assert re.search(r"^  --debug +Show", shown.out, re.MULTILINE)
     assert shown.err == ""
 
 
@@ -119,7 +120,6 @@ def test_statuses_of_the_errors_are_distinct() -> None:
         (PermissionError(13, "Permission denied", "/x"), 9, "error: /x: Permission denied (hint: --debug"),
         (OSError(28, "No space left on device"), 8, "error: No space left on device"),
         (MemoryError("no"), 9, "error: out of memory: no (hint: train with a smaller --batch-size"),
-        (KeyboardInterrupt(), 130, "error: stopped"),
     ],
 )
 def test_whatever_happens_is_one_line(
@@ -130,6 +130,15 @@ def test_whatever_happens_is_one_line(
 
     monkeypatch.setattr(samo_cli.main, "build_app", build)
     assert refused(status, "runs").startswith(line)
+
+
+def test_a_command_that_is_stopped_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(verb: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(samo_cli.main, "build_app", build)
+    result = samo("runs")
+    assert (result.status, result.out, result.err) == (130, "", "stopped\n")
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:

@@ -33,7 +33,7 @@ def predicted(run: list[str], *paths: Path) -> list[dict[str, Any]]:
 
 def test_json_is_stable(run: list[str], clips: Path) -> None:
     said = done("predict", clips / "Actor_01", clips / "Actor_02" / "03-01-01-01-01-01-02.wav", *run, "--json")
-    assert said.err == ""
+    assert said.err == "· run first (trained on ravdess)\n"
     assert list(said.json) == ["schema", "run", "synthetic", "predictions", "errors"]
     assert (said.json["schema"], said.json["run"], said.json["synthetic"]) == (1, "first", False)
     assert said.json["errors"] == []
@@ -69,14 +69,16 @@ def test_csv(run: list[str], clips: Path) -> None:
 def test_table(run: list[str], clips: Path) -> None:
     shown = done("predict", clips / "Actor_01", *run)
     lines = shown.out.splitlines()
-    assert lines[0].split() == ["file", "label", "sure", "next"]
-    assert max(map(len, lines)) <= 80
-    assert shown.err == ""
-    assert "%" in shown.out
+    assert lines[0].split() == ["file", "label", "probability", "next"]
+    assert shown.err == "· run first (trained on ravdess)\n"
+    # A pipe gets one line a file, however long its name.
+    assert [line.split()[0] for line in lines[2:]] == sorted(str(p) for p in (clips / "Actor_01").iterdir())
+    assert all("%" in line for line in lines[2:])
 
 
 def test_json_and_csv_exclude_each_other(clips: Path) -> None:
-    assert "exclude each other" in refused(2, "predict", clips, "--json", "--csv")
+    for pair in (["--json", "--csv"], ["--json", "--windows"], ["--csv", "--windows"]):
+        assert "exclude each other" in refused(2, "predict", clips, *pair)
 
 
 def test_paths_that_are_not_there(run: list[str], tmp_path: Path) -> None:
@@ -127,7 +129,10 @@ def test_silence_and_short_clips_get_a_warning(run: list[str], tmp_path: Path) -
     assert short["warnings"] == ["shorter than 0.1 s"]
     for row in (short, silent):
         assert all(math.isfinite(share) for share in row["probabilities"].values())
-    assert "silent" in done("predict", tmp_path, *run).out
+    rows = {Path(line.split()[0]).name: line for line in done("predict", tmp_path, *run).out.splitlines()[2:]}
+    assert f" {silent['label']} (silent) " in rows["silent.wav"]
+    assert f" {short['label']} (shorter than 0.1 s) " in rows["short.wav"]
+    assert f",{silent['label']}," in done("predict", tmp_path / "silent.wav", *run, "--csv").out
 
 
 @pytest.mark.parametrize("seconds", [12.0, 70.0])
@@ -143,6 +148,21 @@ def test_long_recordings_get_a_time_line(run: list[str], tmp_path: Path, seconds
     assert "  0:00:00.0 - 0:00:00.5  " in shown
 
 
+def test_windows_are_rows(run: list[str], tmp_path: Path, clips: Path) -> None:
+    long, short = tone(tmp_path / "long.wav", 450.0, seconds=12.0), tone(tmp_path / "short.wav", 450.0, seconds=0.4)
+    said = done("predict", long, short, *run, "--windows")
+    head, *rows = csv.reader(io.StringIO(said.out))
+    assert head == ["path", "start_s", "end_s", "label", *EMOTIONS]
+    assert [row[0] for row in rows] == [str(long)] * 24 + [str(short)]
+    assert [tuple(map(float, row[1:3])) for row in rows] == [(k / 2, k / 2 + 0.5) for k in range(24)] + [(0.0, 0.4)]
+    (told,) = predicted(run, long)
+    for row, window in zip(rows[:24], told["timeline"], strict=True):
+        assert row[3] == window["label"]
+        assert [float(share) for share in row[4:]] == pytest.approx(list(window["probabilities"].values()), abs=1e-6)
+    assert "--windows prints them" in done("predict", long, *run, "--csv").err
+    assert "--windows" not in done("predict", short, *run, "--csv").err
+
+
 def test_unreadable_files_are_named_and_the_rest_predicted(run: list[str], tmp_path: Path) -> None:
     tone(tmp_path / "a_good.wav", 450.0)
     (tmp_path / "b_empty.wav").touch()
@@ -154,9 +174,9 @@ def test_unreadable_files_are_named_and_the_rest_predicted(run: list[str], tmp_p
     assert [Path(row["path"]).name for row in result.json["predictions"]] == ["a_good.wav", "d_good.wav"]
     assert [Path(row["path"]).name for row in result.json["errors"]] == ["b_empty.wav", "c_cut.wav"]
     lines = result.err.splitlines()
-    assert len(lines) == 2
-    assert lines[0] == f"error: {tmp_path}/b_empty.wav: is empty (0 bytes)"
-    assert "c_cut.wav: truncated" in lines[1]
+    assert len(lines) == 3
+    assert lines[1] == f"error: {tmp_path}/b_empty.wav: is empty (0 bytes)"
+    assert "c_cut.wav: truncated" in lines[2]
     assert samo("predict", tmp_path, *run, "--csv").status == 3
     alone = samo("predict", tmp_path / "b_empty.wav", *run)
     assert (alone.status, alone.out) == (3, "")

@@ -39,6 +39,7 @@ def report(labels: list[str], **more: Any) -> dict[str, Any]:
         "most_confused": [{"true": labels[0], "predicted": labels[1], "count": 3, "share": 0.5}],
         "by_group": {"speaker": {"01": {"macro_f1": 0.5}, "02": {"macro_f1": None}}},
         "train_macro_f1": None, "val_macro_f1": 0.25, "warnings": [],
+        "macro_f1_present": None,
         "calibration": {"ece": 0.125, "ece_uncalibrated": 0.25, "temperature": 2.0, "fitted_on": "val"},
         **more,
     }  # fmt: skip
@@ -68,9 +69,14 @@ def test_many_classes_are_summed_up(paper: io.StringIO) -> None:
 
 
 def test_what_is_undefined_is_a_dash_and_names_are_not_markup(paper: io.StringIO) -> None:
-    lines = drawn(paper, report(["[red]", "b"], by_group={"[x]": {"[/y]": {"macro_f1": None}}}, warnings=["[bold]w"]))
+    lines = drawn(
+        paper,
+        report(
+            ["[red]", "b"], by_group={"[x]": {"[/y]": {"macro_f1": None}, "z": {"macro_f1": 0.5}}}, warnings=["[bold]w"]
+        ),
+    )
     text = "\n".join(lines)
-    for piece in ("[red]", "macro-F1 by [x]: [/y] -", "! [bold]w", "0.250 to 0.750"):
+    for piece in ("[red]", "macro-F1 by [x]: [/y] -, z 0.50", "! [bold]w", "0.250 to 0.750"):
         assert piece in text
 
 
@@ -78,6 +84,34 @@ def test_stamps_are_drawn(paper: io.StringIO) -> None:
     lines = drawn(paper, report(["a", "b"], synthetic=True, leaky=True, split="all"))
     assert lines[1] == "r on d, whole corpus: 4 items (split: speaker)"
     assert lines[2:4] == ["synthetic demo data", "LEAKY SPLIT"]
+
+
+def test_absent_classes(paper: io.StringIO) -> None:
+    facts = report(["calm", "happy", "sad"])
+    facts["per_class"] = {**facts["per_class"], "sad": {**facts["per_class"]["sad"], "support": 0}}
+    facts["macro_f1_present"] = {"n_classes": 2, "value": 0.75, "interval": [0.625, 0.875]}
+    lines = drawn(paper, facts)
+    first = next(place for place, line in enumerate(lines) if line.startswith("metric")) + 2
+    assert " ".join(lines[first].split()) == "macro-F1 over the 2 of 3 classes present 0.750 0.625 to 0.875"
+    assert " ".join(lines[first + 1].split()) == "macro-F1 over all 3 classes 0.500 0.250 to 0.750"
+    place = lines.index("per class")
+    assert [line.split()[0] for line in lines[place + 3 : place + 6] if line] == ["calm", "happy"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_zero_is_one_symbol_in_the_confusion(paper: io.StringIO) -> None:
+    lines = drawn(paper, report(["calm", "happy", "sad"], confusion=[[0, 2, 0], [1, 0, 0], [0, 0, 3]]))
+    place = next(k for k, line in enumerate(lines) if line.startswith("confusion"))
+    assert [line.split() for line in lines[place + 3 : place + 6]] == [
+        ["calm", "·", "2", "·"], ["happy", "1", "·", "·"], ["sad", "·", "·", "3"],
+    ]  # fmt: skip
+
+
+def test_groups_of_one_value_are_not_broken_down(paper: io.StringIO) -> None:
+    one, two = {"1": {"macro_f1": 0.5}}, {"f": {"macro_f1": 0.5}, "m": {"macro_f1": 0.25}}
+    text = "\n".join(drawn(paper, report(["a", "b"], by_group={"repetition": one, "gender": two})))
+    assert "macro-F1 by gender: f 0.50, m 0.25" in text
+    assert "repetition" not in text
 
 
 def test_calibration_is_one_line(paper: io.StringIO) -> None:
@@ -129,10 +163,26 @@ def test_training_view_goes_on_where_a_history_ends(capsys: pytest.CaptureFixtur
         view.on_step(1, 1, 4, 1.5)
         view.on_epoch({**row, "epoch": 2, "val_macro_f1": 0.25}, False)
         view.on_epoch({**row, "epoch": 3, "val_macro_f1": 0.75}, True)
-    first, second = capsys.readouterr().err.splitlines()
+    begins, first, second = capsys.readouterr().err.splitlines()
+    assert begins == "epoch 2: step 1/4, loss 1.50"
     assert first == "epoch  2/10  loss 1.0000  val loss 2.0000  val macro-F1 0.2500  0.1 s"
     assert second.endswith("val macro-F1 0.7500  0.1 s * best")
     assert view.best == 0.75
+
+
+def test_without_a_terminal_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 29.9, 30.0, 31.0, 60.0])
+    monkeypatch.setattr("samo_cli.render.training.time.monotonic", lambda: next(clock))
+    with TrainingView(2) as view:
+        for step in range(1, 6):
+            view.on_step(step > 3, step, 5, 1.934)
+    assert capsys.readouterr().err.splitlines() == [
+        "epoch 1: step 1/5, loss 1.93",
+        "epoch 1: step 3/5, loss 1.93",
+        "epoch 2: step 5/5, loss 1.93",
+    ]
 
 
 def on_terminal(argv: list[str], **env: str) -> str:

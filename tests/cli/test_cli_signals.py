@@ -64,7 +64,8 @@ def test_stopped_and_resumed(sent: signal.Signals, status: int, clips: Path, art
     assert out == ""
     assert "Traceback" not in err
     line = err.splitlines()[-1]
-    assert line.startswith("error: training stopped after ")
+    assert line.startswith("stopped: after ")
+    assert "error: " not in err
     assert line.endswith("is kept (hint: go on with: samo train --resume cut)")
     assert [(run["run"], run["status"]) for run in listed] == [("cut", "running")]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tones import EMOTIONS, SMALL, TINY, done, ravdess, read_json, refused, samo
+from tones import EMOTIONS, SMALL, TINY, done, folder, ravdess, read_json, refused, samo
 from torch import Tensor
 
 from samo_cli.modalities import preset_files
@@ -98,10 +98,46 @@ def test_without_a_terminal_the_name_goes_to_stdout_and_the_rest_to_stderr(clips
     assert "\x1b" not in said.err
     lines = said.err.splitlines()
     assert lines[0].startswith("· run ravdess-emotion-small-cnn-001: 48 clips of ravdess; cpu, float32")
-    assert lines[1].startswith("epoch 1/1  loss ")
+    assert lines[1] == "· train 3 speakers / 24 clips, val 1 / 8, test 2 / 16"
+    assert lines[2] == "· val has 1 speaker and test has 2 speakers only: scores will rest on little"
+    assert lines[3].startswith("epoch 1: step 1/3, loss ")
+    assert lines[4].startswith("epoch 1/1  loss ")
     assert "next:   samo evaluate ravdess-emotion-small-cnn-001" in said.err
     assert done("train", "--data-root", clips, *TINY, "--epochs", "1").out == "ravdess-emotion-small-cnn-002\n"
     assert (artifacts / "latest").resolve().name == "ravdess-emotion-small-cnn-002"
+    # What was typed named no run; what is printed to repeat it does.
+    kept = read_json(artifacts / "runs" / "ravdess-emotion-small-cnn-002" / "environment.json")
+    assert kept["command"].endswith(" --epochs 1 --name ravdess-emotion-small-cnn-002")
+
+
+def test_a_refused_training_takes_no_name(clips: Path, tmp_path: Path, artifacts: Path) -> None:
+    own = folder(tmp_path / "f", speakers=3)
+    for argv in (
+        ["--dataset", "folder", "--data-root", own],
+        ["--data-root", clips, "--split", "folds", "--fold", "7"],
+        ["--data-root", clips, "--weights", tmp_path / "none.pt"],
+    ):
+        result = samo("train", *argv, *TINY)
+        assert result.status in (2, 3, 6), result.err
+        assert not list(artifacts.glob("runs/*"))
+        assert ("· run " in result.err) == ("--weights" in argv)
+
+
+def test_missing_actors_of_published_folds_are_said(clips: Path, artifacts: Path) -> None:
+    words = "18 of 24 speakers of the published folds are missing: scores are not comparable with published ones"
+    there = ["train", "--data-root", clips, *TINY, "--epochs", "1", "--name", "f"]
+    assert f"· {words}\n" in done(*there, "--split", "folds").err
+    assert words in done("evaluate", "--threads", "1", "--json").json["warnings"]
+    assert words not in done(*there, "--overwrite").err
+
+
+def test_the_newest_run_without_a_model_is_passed_over(copied: Path, clips: Path) -> None:
+    shutil.copytree(copied, copied.parent / "later", ignore=shutil.ignore_patterns("best_model.*"))
+    (copied.parent.parent / "latest").unlink()
+    (copied.parent.parent / "latest").symlink_to("runs/later")
+    said = done("predict", clips / "Actor_01", "--threads", "1", "--json")
+    assert said.json["run"] == "first"
+    assert "· run later has no model yet; taking the newest that has one, first\n" in said.err
 
 
 def test_a_name_that_is_taken(copied: Path, clips: Path) -> None:
@@ -203,8 +239,8 @@ def test_interrupted_training_goes_on_to_the_same_model(
     root = tmp_path / "elsewhere"
     stopped = samo("train", "--data-root", clips, *flags, "--name", "cut", "--artifacts", root)
     assert stopped.status == 130
-    assert "training stopped after 2 of 5 epochs; the best model (epoch" in stopped.error
-    assert f"go on with: samo train --resume cut --artifacts {root}" in stopped.error
+    assert stopped.stop.startswith("stopped: after 2 of 5 epochs; the best model (epoch")
+    assert f"go on with: samo train --resume cut --artifacts {root}" in stopped.stop
     assert done("runs", "--artifacts", root, "--json").json["runs"][0]["status"] == "stopped"
 
     line = refused(5, "train", "--resume", "cut", "--lr", "0.5", "--epochs", "9", "--artifacts", root)
@@ -248,8 +284,11 @@ def test_interrupted_before_the_first_epoch(clips: Path, monkeypatch: pytest.Mon
         patch.setattr(TrainingView, "on_step", on_step)
         stopped = samo("train", "--data-root", clips, *TINY, "--name", "early")
     assert stopped.status == 130
-    assert "no epoch was finished" in stopped.error
-    assert "there is no model at" in refused(6, "evaluate", "early")
+    assert "no epoch was finished" in stopped.stop
+    for verb in (["evaluate", "early"], ["evaluate"], ["predict", clips]):
+        line = refused(6, *verb)
+        assert "there is no model at" in line
+        assert "(hint: samo train --resume early)" in line
     done("train", "--resume", "early", "--threads", "1")
 
 

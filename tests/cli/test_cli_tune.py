@@ -103,7 +103,7 @@ def test_a_stopped_search_says_how_to_go_on(
     flags = ["--data-root", clips, *FAST, "--space", space, "--split", "random", "--name", "broken"]
     result = samo("tune", *flags)
     assert result.status == 143
-    assert result.error.endswith("(hint: go on with the same command and --name broken)")
+    assert result.stop.endswith("(hint: go on with the same command and --name broken)")
     assert "LEAKY SPLIT" in result.err
     assert [row["state"] for row in rows_of(artifacts / "tuning" / "broken")] == ["stopped"]
 

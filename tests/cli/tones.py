@@ -49,6 +49,15 @@ class Result:
         assert "Traceback" not in self.err
         return errors[0]
 
+    @property
+    def stop(self) -> str:
+        """The line of a training that was stopped, the last on stderr; that is no error."""
+        assert "error: " not in self.err
+        assert "Traceback" not in self.err
+        line = self.err.splitlines()[-1]
+        assert line.startswith("stopped: ")
+        return line
+
 
 def samo(*argv: object) -> Result:
     """Run a command in this process."""

@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,8 @@ def chore(spec: Mapping[str, Any]) -> None:
             os._exit(3)
         case "wait":
             _until_sigterm(Path(spec["sheet"]))
+        case "linger":
+            _until_told(Path(spec["sheet"]), spec["name"])
 
 
 def _until_sigterm(sheet: Path) -> None:
@@ -38,8 +41,21 @@ def _until_sigterm(sheet: Path) -> None:
     before = signal.signal(signal.SIGTERM, lambda *_: told.set())
     sheet.with_suffix(".waiting").touch()
     until = time.monotonic() + 60
-    while not told.is_set() and time.monotonic() < until:
-        time.sleep(0.02)
+    # A cluster stops a training as Ctrl-C does.
+    with suppress(KeyboardInterrupt):
+        while not told.is_set() and time.monotonic() < until:
+            time.sleep(0.02)
     signal.signal(signal.SIGTERM, before)
     sheet.with_suffix(".kept").touch()
     raise Interrupted("stopped after 1 of 2 epochs")
+
+
+def _until_told(sheet: Path, name: str) -> None:
+    """Work that can be begun again, as a training can: what is finished is left alone."""
+    finished = sheet.with_suffix(".finished")
+    until = time.monotonic() + 60
+    while not sheet.with_suffix(".go").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    if not finished.exists() or name not in finished.read_text().split():
+        with finished.open("a") as book:
+            book.write(f"{name}\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -214,7 +215,7 @@ def test_relabel_merges_labels_of_one_item() -> None:
             {"joy": "happy"},
             DataError,
             "the run does not know these classes of the corpus: anger, boredom",
-            "map them, for example --label-map anger=angry, or leave them out with anger=-",
+            "--label-map joy=happy,anger=angry,boredom=-, where x=- leaves x out; the run's classes: angry, happy, sad",
         ),
     ],
 )
@@ -222,6 +223,39 @@ def test_relabel_errors(mapping: dict[str, str], kind: type[Exception], message:
     with pytest.raises(kind) as caught:
         relabel(foreign(THEIRS).manifest, tiny.corpus()[0].label_space, mapping)
     assert (caught.value.message, caught.value.hint) == (message, hint)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("word", "label"),
+    [("anger", "angry"), ("SADNESS", "sad"), ("Happiness", "happy"), ("sadly angry", "sad"), ("joy", "-")],
+)
+def test_the_label_most_alike_is_suggested(word: str, label: str) -> None:
+    manifest = replace(tiny.corpus()[0], label_space=LabelSpace((Task("feeling", (word, "angry")),)))
+    with pytest.raises(DataError) as caught:
+        relabel(manifest, tiny.corpus()[0].label_space, {})
+    pair = f"{word}={label}"
+    assert caught.value.hint.startswith(f"--label-map {shlex.quote(pair)}, where")
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_another_precision_than_in_training_is_said(run: Run) -> None:
+    front, words = tiny.frontend(**SETTINGS), "validation macro-F1 of training was measured in bf16, here in float32"
+    assert words not in judge_run(run, front, "test", tiny.RUNTIME)["warnings"]
+    seen = run.environment
+    seen["runtime"]["precision"] = "bf16"
+    run.path("environment.json").write_text(json.dumps(seen))
+    assert words in judge_run(run, front, "test", tiny.RUNTIME)["warnings"]
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("real", [False, True])
+def test_a_model_of_synthetic_data_judged_on_real_ones(run: Run, real: bool) -> None:
+    own = run.path("manifest.jsonl")
+    own.write_text(own.read_text().replace('"synthetic": false', '"synthetic": true', 1))
+    front = foreign(THEIRS)
+    front.manifest = replace(relabel(front.manifest, run.manifest.label_space, MAPPING), synthetic=not real)
+    report = judge_elsewhere(run, front, MAPPING, tiny.RUNTIME)
+    assert (report["synthetic"], report["synthetic_model_only"]) == (True, real)
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -81,12 +81,28 @@ def test_calibration_in_one_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "stamp"), [({"synthetic": True}, "synthetic demo data"), ({"leaky": True}, "LEAKY SPLIT")]
+    ("changed", "stamp"),
+    [
+        ({"synthetic": True}, "**synthetic demo data**"),
+        ({"synthetic": True, "synthetic_model_only": True}, "**model trained on synthetic demo data**"),
+        ({"leaky": True}, "LEAKY SPLIT"),
+    ],
 )
 def test_stamps_at_the_top_and_beside_the_numbers(changed: dict[str, Any], stamp: str) -> None:
     text = card(report(**changed))
     assert stamp in text.partition("## Intended use")[0]
     assert stamp in text.partition("## Results\n")[2].partition("## Results by group")[0]
+
+
+def test_absent_classes_and_paths_of_the_author() -> None:
+    groups, logits = tuple(f"g{k // 6}" for k in range(60)), np.eye(2, dtype=np.float32)[[0, 0, 1] * 20]
+    calm = np.eye(2, dtype=np.float32)[[0] * 60]
+    found = report(predictions=Predictions(tuple(map(str, range(60))), logits, calm, groups, {}))
+    # Two thirds found, nothing else taken for it: recall 2/3, precision 1.
+    text = card(found)
+    assert "\nMacro-F1 over the 1 of 2 classes present **0.800** (95 % interval 0.800 to 0.800" in text
+    assert "| macro-F1 over all 2 classes | 0.400 |" in text
+    assert "/home/me" not in model_card(report(), {"data_root": "/home/me/x", "lr": 1}, {}, data_card=DATA)
 
 
 def test_missing_licence_is_said() -> None:

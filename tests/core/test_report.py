@@ -18,7 +18,15 @@ from samo_core.evaluation import figures
 from samo_core.evaluation.calibration import Calibration, calibration_scores
 from samo_core.evaluation.html import render_html
 from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import build_report, flat_items, natural_key, reproduce_commands
+from samo_core.evaluation.report import (
+    build_report,
+    flat_items,
+    groupings,
+    headlines,
+    natural_key,
+    reproduce_commands,
+    stamps,
+)
 from samo_core.tasks import LabelSpace, Task
 
 LABELS = ("calm", "happy", "sad")
@@ -27,7 +35,9 @@ SCHEMA_KEYS = {
     "schema", "run", "dataset", "synthetic", "split", "split_rule", "leaky", "n", "labels", "metrics", "ci",
     "per_class", "confusion", "by_group", "train_macro_f1", "val_macro_f1",
 }  # fmt: skip
-EXTRA_KEYS = {"task", "most_confused", "gap", "warnings", "calibration"}
+EXTRA_KEYS = {
+    "task", "most_confused", "gap", "warnings", "calibration", "macro_f1_present", "synthetic_model_only",
+}  # fmt: skip
 HISTORY = [
     {"epoch": k, "train_loss": 2.0 / k, "val_loss": 2.1 / k, "val_macro_f1": 0.1 * min(k, 4), "lr": 1e-3 / k}
     for k in range(1, 7)
@@ -196,7 +206,8 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"synthetic": True}, "synthetic demo data"),
+        ({"synthetic": True}, "synthetic demo data: these scores say nothing about real people"),
+        ({"synthetic": True, "synthetic_model_only": True}, "model trained on synthetic demo data: it never learned"),
         ({"leaky": True}, "LEAKY SPLIT: a speaker may be in training and here"),
         ({"split": "train"}, "trained on these rows"),
         ({"split": "val"}, "best epoch was chosen on this split"),
@@ -223,9 +234,49 @@ def test_absent_and_never_predicted_classes_are_named() -> None:
     given = predictions()
     given.targets[:] = np.eye(3)[[0, 1] * 60]
     given.logits[:, 1] = -9
-    warnings = report(given)["warnings"]
-    assert "absent from this split, so F1 = 0 in macro-F1: sad" in warnings
-    assert "never predicted: happy" in warnings
+    found = report(given)
+    assert "absent from this split, so F1 = 0 in macro-F1: sad" in found["warnings"]
+    assert "never predicted: happy" in found["warnings"]
+    assert report()["macro_f1_present"] is None
+
+
+def test_absent_classes_do_not_lower_what_is_shown_first() -> None:
+    given = predictions()
+    given.targets[:] = np.eye(3)[[0, 1] * 60]
+    found = report(given)
+    truth, said = [0, 1] * 60, given.logits.argmax(axis=1)
+    assert found["metrics"]["macro_f1"] == pytest.approx(f1_score(truth, said, labels=[0, 1, 2], average="macro"))
+    present = found["macro_f1_present"]
+    assert present["n_classes"] == 2
+    assert present["value"] == pytest.approx(f1_score(truth, said, labels=[0, 1], average="macro"))
+    # Two of three classes: value and interval are those over all, times 3 / 2.
+    assert present["interval"] == pytest.approx([1.5 * end for end in found["ci"]["macro_f1"]])
+    (first, value, ends), (second, *_) = headlines(found)
+    assert (first, second) == ("macro-F1 over the 2 of 3 classes present", "macro-F1 over all 3 classes")
+    assert (value, ends) == (present["value"], present["interval"])
+    page = render_html(found, {}, {}, {})
+    assert page.index(first) < page.index(second)
+    assert f"<strong>{value:.3f}</strong>" in page
+
+
+def test_stamps_tell_the_data_from_the_model() -> None:
+    assert stamps(report(synthetic=True)) == ["synthetic demo data"]
+    both = report(synthetic=True, synthetic_model_only=True)
+    assert both["synthetic"] is True
+    assert stamps(both) == ["model trained on synthetic demo data"]
+    assert not [line for line in both["warnings"] if "nothing about real people" in line]
+
+
+def test_groups_of_one_value_are_not_shown() -> None:
+    given = predictions()
+    given.meta["repetition"] = ("1",) * len(given)
+    found = report(given)
+    assert list(found["by_group"]["repetition"]) == ["1"]
+    assert list(groupings(found)) == [name for name in found["by_group"] if name != "repetition"]
+    page = render_html(found, {}, {}, {})
+    assert "<h3>Repetition</h3>" not in page
+    assert "<h3>Speaker</h3>" in page
+    assert "<h3>Gender</h3>" in page
 
 
 def test_attributes_with_too_many_values_are_left_out_aloud() -> None:
@@ -384,5 +435,5 @@ def test_alt_text_escapes_names(pictures: dict[str, Path]) -> None:
 
 def test_unknown_figures_are_shown_too(pictures: dict[str, Path]) -> None:
     text = render_html(report(), {"reliability_diagram": pictures["roc"]}, {}, {})
-    assert "<h2>reliability diagram</h2>" in text
+    assert "<h2>Reliability diagram</h2>" in text
     assert "Picture: reliability diagram." in text

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from samo_core.errors import RunError, SettingsError
+from samo_core.errors import ModelFileError, RunError, SettingsError
 from samo_core.experiments.run import (
     Run,
     artifacts_root,
     create_run,
+    find_model,
     find_run,
     list_runs,
     mark_trained,
@@ -74,6 +75,37 @@ def test_names_are_counted_up(tmp_path: Path) -> None:
     begun(tmp_path, "demo-cnn-001")
     begun(tmp_path, "demo-cnn-003")
     assert create_run(tmp_path, "", "demo-cnn").name == "demo-cnn-002"
+    # A training that was refused or killed before it began leaves its name to the next one, unless it goes on.
+    with Run(tmp_path / "runs" / "demo-cnn-002").locked():
+        assert create_run(tmp_path, "", "demo-cnn").name == "demo-cnn-004"
+    assert create_run(tmp_path, "", "demo-cnn").name == "demo-cnn-002"
+
+
+def test_only_a_folder_without_a_run_is_forgotten(tmp_path: Path) -> None:
+    run, kept = Run(tmp_path / "runs" / "a"), begun(tmp_path, "b")
+    run.forget()
+    with run.locked():
+        run.forget()
+        assert run.folder.exists()
+    run.forget()
+    kept.forget()
+    assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["b"]
+
+
+def test_without_a_name_the_newest_run_with_a_model_is_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    old, new, bare = begun(tmp_path, "old", 1), begun(tmp_path, "new", 2), begun(tmp_path, "bare", 3)
+    point_latest(tmp_path, bare)
+    with pytest.raises(ModelFileError, match="there is no model at") as caught:
+        find_model(tmp_path)
+    assert caught.value.hint == "samo train --resume bare"
+    for run in (old, new):
+        run.model_file.write_text("")
+    assert find_model(tmp_path) == new
+    assert "run bare has no model yet; taking the newest that has one, new" in caplog.text
+    with pytest.raises(ModelFileError):
+        find_model(tmp_path, "bare")
+    bare.model_file.write_text("")
+    assert find_model(tmp_path) == bare
 
 
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "-flag", "with space", "a" * 129, "ü"])

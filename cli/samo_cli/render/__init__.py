@@ -2,6 +2,7 @@
 
 from samo_cli.render.comparison import show_comparison
 from samo_cli.render.console import counting, downloading, err, note, out, print_json, progress_bar, silence
+from samo_cli.render.ensemble import show_ensemble
 from samo_cli.render.grid import GridView, show_cells, show_crossval, show_curve, show_grid
 from samo_cli.render.inspection import show_inspection
 from samo_cli.render.predictions import show_predictions
@@ -25,6 +26,7 @@ __all__ = [
     "show_comparison",
     "show_crossval",
     "show_curve",
+    "show_ensemble",
     "show_grid",
     "show_inspection",
     "show_predictions",

@@ -25,8 +25,11 @@ from rich.progress import (
 
 __all__ = ["counting", "downloading", "err", "note", "out", "print_json", "progress_bar", "silence"]
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+# What reads a pipe wants names in one piece, however wide.
+PIPED_WIDTH = 10_000
+
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
+err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
 
 def print_json(data: Mapping[str, Any]) -> None:

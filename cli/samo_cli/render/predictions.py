@@ -15,17 +15,24 @@ if TYPE_CHECKING:
 
 __all__ = ["show_predictions"]
 
+# Warnings after which a label means little, as samo_audio.audio_io words them.
+DOUBTFUL = frozenset({"silent", "shorter than 0.1 s"})
+
 
 def show_predictions(predictions: Sequence[Prediction]) -> None:
     """A row for each file, then the time lines of long recordings."""
-    warned = any(said.warnings for said in predictions)
+    warned = any(set(said.warnings) - DOUBTFUL for said in predictions)
     rows = []
     for said in predictions:
+        doubts = [warning for warning in said.warnings if warning in DOUBTFUL]
+        label = said.label + (f" ({', '.join(doubts)})" if doubts else "")
         ranked = sorted(said.probabilities.items(), key=lambda pair: -pair[1])
         others = ", ".join(f"{label} {share:.0%}" for label, share in ranked[1:3])
-        row = (str(said.path), said.label, f"{ranked[0][1]:.0%}", others)
-        rows.append((*row, "; ".join(said.warnings)) if warned else row)
-    show_table(("file", "label", "sure", "next", "warnings")[: 5 if warned else 4], rows, numbers=("sure",))
+        row = (str(said.path), label, f"{ranked[0][1]:.0%}", others)
+        rest = (warning for warning in said.warnings if warning not in DOUBTFUL)
+        rows.append((*row, "; ".join(rest)) if warned else row)
+    heads = ("file", "label", "probability", "next", "warnings")[: 5 if warned else 4]
+    show_table(heads, rows, numbers=("probability",))
     for said in predictions:
         if not said.timeline:
             continue

@@ -19,7 +19,7 @@ __all__ = ["show_report"]
 def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
     """The report as tables."""
     from samo_core.evaluation.calibration import summary
-    from samo_core.evaluation.report import stamps
+    from samo_core.evaluation.report import groupings, stamps
 
     judged = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
     title = f"{report['run']} on {report['dataset']}, {judged}: {report['n']} items"
@@ -30,7 +30,7 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
         out.print(part)
         out.print()
     out.print(summary(report["calibration"]), soft_wrap=True)
-    for group, rows in report["by_group"].items():
+    for group, rows in groupings(report).items():
         values = ", ".join(f"{name} {number(row['macro_f1'], 2)}" for name, row in rows.items())
         out.print(f"macro-F1 by {group}: {values}", markup=False)
     for warning in report["warnings"]:
@@ -39,21 +39,17 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
 
 
 def _metrics(report: Mapping[str, Any]) -> Table:
+    from samo_core.evaluation.report import headlines
+
     table = plain_table()
     table.add_column("metric")
     table.add_column("value", justify="right")
     table.add_column(f"{report['ci']['level']:.0%} interval over {report['ci']['unit']}s")
-    names = {
-        "macro_f1": "macro-F1",
-        "uar": "UAR",
-        "accuracy": "accuracy",
-        "micro_f1": "micro-F1",
-        "weighted_f1": "weighted F1",
-    }
-    for key, name in names.items():
-        interval = report["ci"].get(key)
-        bounds = f"{interval[0]:.3f} to {interval[1]:.3f}" if interval else ""
-        table.add_row(name, number(report["metrics"][key]), bounds, style="bold" if key == "macro_f1" else "")
+    names = {"uar": "UAR", "accuracy": "accuracy", "micro_f1": "micro-F1", "weighted_f1": "weighted F1"}
+    rows = [(name, report["metrics"][key], report["ci"].get(key)) for key, name in names.items()]
+    for place, (name, value, ends) in enumerate([*headlines(report), *rows]):
+        bounds = f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+        table.add_row(name, number(value), bounds, style="" if place else "bold")
     for key, name in (("train_macro_f1", "macro-F1 on train"), ("val_macro_f1", "macro-F1 on validation")):
         if report[key] is not None:
             table.add_row(name, number(report[key]), "", style="dim")
@@ -66,6 +62,8 @@ def _per_class(report: Mapping[str, Any]) -> Group:
     for head in ("precision", "recall", "F1", "ROC-AUC", "AP", "support"):
         table.add_column(head, justify="right")
     for label, row in report["per_class"].items():
+        if not row["support"]:
+            continue
         cells = [row[key] for key in ("precision", "recall", "f1", "roc_auc", "average_precision")]
         table.add_row(escape(label), *map(number, cells), str(row["support"]))
     return titled("per class", table)
@@ -74,8 +72,8 @@ def _per_class(report: Mapping[str, Any]) -> Group:
 def _confusion(report: Mapping[str, Any]) -> Group:
     """The matrix where it fits, else the pairs that are most often confused."""
     rows = [
-        (label, *(str(count or ("0" if place == row else "·")) for place, count in enumerate(counts)))
-        for row, (label, counts) in enumerate(zip(report["labels"], report["confusion"], strict=True))
+        (label, *(str(count or "·") for count in counts))
+        for label, counts in zip(report["labels"], report["confusion"], strict=True)
     ]
     heads = fitting_heads(("", *report["labels"]), rows, out.width)
     if heads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,9 @@ from rich.text import Text
 from samo_cli.render.console import progress_bar
 
 __all__ = ["TrainingView", "training_panel"]
+
+# Without a terminal there is no bar; a line now and then says that it goes on.
+EVERY_S = 30.0
 
 
 class _TimeLeft(TimeRemainingColumn):
@@ -40,6 +44,7 @@ class TrainingView:
             transient=True,
         )
         self._loss = ""
+        self._said_s = float("-inf")
         self._f1 = self._judged(history[-1]) if history else ""
         self._task = self._progress.add_task("", total=None, epoch=len(history) + 1, scores=self._f1 or "starting")
 
@@ -51,8 +56,12 @@ class TrainingView:
         self._progress.stop()
 
     def on_step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
-        """Move the bar."""
+        """Move the bar; without one, print a line at the first step and then twice a minute."""
         self._loss = f"loss {loss:.3f}"
+        console, now_s = self._progress.console, time.monotonic()
+        if not console.is_terminal and now_s - self._said_s >= EVERY_S:
+            self._said_s = now_s
+            console.print(f"epoch {epoch + 1}: step {step}/{n_steps}, loss {loss:.2f}", soft_wrap=True)
         self._progress.update(
             self._task,
             total=n_steps * self.epochs,
