@@ -1,0 +1,93 @@
+"""A grid on a real Ray cluster, one node of which dies: every cell once, the table of the serial grid."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ray_cluster import Nodes, needs_ray, nodes, wait_for
+from safetensors.numpy import load_file
+from tones import TINY, done, read_json, refused, table, table_rows
+
+GRID = """
+seeds = [0, 1]
+[base]
+epochs = 12
+patience = 0
+[variants.baseline]
+[variants.smooth]
+label_smoothing = 0.3
+"""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, artifacts: Path) -> list[object]:
+    (tmp_path / "g.toml").write_text(GRID)
+    corpus = table(tmp_path / "table", table_rows())
+    # A place relative to the working directory, which workers of a cluster do not start in.
+    Path("clips").symlink_to(corpus.parent)
+    settings = [word for word in TINY if word not in ("--epochs", "2")]
+    return ["ablate", tmp_path / "g.toml", "--dataset", "table", "--data-root", "clips/clips.csv", *settings, "--json"]
+
+
+@needs_ray
+def test_a_grid_outlives_a_node_and_its_table_is_the_serial_one(asked: list[object], artifacts: Path) -> None:
+    serial = done(*asked, "--workers", "1", "--name", "serial").json
+    grid = artifacts / "grids" / "cluster"
+    killed: list[str] = []
+    with nodes() as cluster:
+        cluster.grow_to(2)
+        killer = threading.Thread(target=_kill_a_node_in_mid_training, args=(cluster, grid, killed), daemon=True)
+        killer.start()
+        result = done(*asked, "--ray", cluster.address, "--name", "cluster")
+        killer.join()
+        again = done(*asked, "--ray", cluster.address, "--name", "cluster")
+    assert result.json["rows"] == serial["rows"]
+    assert "0 done before; 2 at once, on Ray" in result.err
+    assert result.err.count("  done  ") == 4
+    assert "raylet" not in result.err
+    (victim,) = killed
+    rows = read_json(artifacts / "grids" / "serial" / "grid.json")["cells"]
+    assert victim in {row["name"] for row in rows}
+    for row in rows:
+        run, alone = (artifacts / "grids" / name / "runs" / row["name"] for name in ("cluster", "serial"))
+        weights, expected = (load_file(folder / "best_model.safetensors") for folder in (run, alone))
+        assert all(np.array_equal(weights[name], expected[name]) for name in expected)
+        # One epoch at most was trained again, that in which the power went.
+        told = (grid / "logs" / f"{row['name']}.log").read_text().count("val macro-F1")
+        assert told in ((12, 13) if row["name"] == victim else (12,))
+    assert "4 done before" in again.err
+    assert again.json["rows"] == serial["rows"]
+
+
+def _kill_a_node_in_mid_training(cluster: Nodes, grid: Path, killed: list[str]) -> None:
+    found: list[Path] = []
+
+    def training() -> bool:
+        found[:] = [
+            run for run in grid.glob("runs/*") if (run / "last.ckpt").exists() and not (run / "trained.json").exists()
+        ]
+        return bool(found)
+
+    wait_for(training)
+    cluster.kill_under(int((found[0] / ".lock").read_text()))
+    assert not (found[0] / "trained.json").exists()
+    killed.append(found[0].name)
+
+
+@needs_ray
+def test_clusters_that_are_not_there(asked: list[Any], artifacts: Path) -> None:
+    line = refused(9, *asked, "--ray", "127.0.0.1:1")
+    assert "--ray 127.0.0.1:1: no Ray cluster answers" in line
+    assert "ray start --head" in line
+    assert "write auto or HOST:PORT" in refused(2, *asked, "--ray", "nonsense")
+    assert not (artifacts / "grids" / "g" / "runs").exists()
+
+
+@pytest.mark.parametrize("verb", ["crossval", "learning-curve"])
+def test_other_grids_take_the_flag_too(verb: str, asked: list[Any]) -> None:
+    line = refused(2, verb, *asked[2:], "--epochs", "1", "--ray", "ray://head:10001")
+    assert "no Ray Client addresses" in line
