@@ -11,17 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from samo_core.evaluation.figures import (
-    _DPI,
-    BLUE,
-    GREY,
-    INK,
-    VERMILION,
-    _figure,
-    _legend_below,
-    _verbatim,
-)
-from samo_core.files import replacing
+from samo_core.evaluation.drawing import BLUE, GREY, INK, VERMILION, legend_below, new_figure, save_named, verbatim
 
 __all__ = ["difference_figure", "per_class_difference_figure", "save_comparison_figures"]
 
@@ -40,13 +30,7 @@ def save_comparison_figures(comparison: Mapping[str, Any], folder: Path) -> list
     figures = {"differences": difference_figure(comparison)}
     for row in comparison["comparisons"]:
         figures[f"per_class.{row['run']}"] = per_class_difference_figure(comparison, row)
-    paths = []
-    for name, figure in figures.items():
-        path = folder / f"{name}.png"
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
-        paths.append(path)
-    return paths
+    return save_named(figures, folder)
 
 
 def difference_figure(comparison: Mapping[str, Any]) -> Figure:
@@ -61,7 +45,7 @@ def difference_figure(comparison: Mapping[str, Any]) -> Figure:
     axes.set_yticks(places, [_SCORES[key] for _, key in rows])
     for number, row in enumerate(comparison["comparisons"]):
         axes.text(
-            0.01, places[number * len(_SCORES)] + 0.95, _verbatim(row["run"]), transform=axes.get_yaxis_transform(),
+            0.01, places[number * len(_SCORES)] + 0.95, verbatim(row["run"]), transform=axes.get_yaxis_transform(),
             fontweight="bold", fontsize=9.5, va="center", color=INK,
         )  # fmt: skip
     axes.set_ylim(places.min() - 0.7, 1.6)
@@ -77,7 +61,7 @@ def per_class_difference_figure(comparison: Mapping[str, Any], row: Mapping[str,
     about = f"{row['run']} minus baseline {comparison['baseline']}"
     figure, axes = _about(comparison, "Difference in F1 by class", about, 8.4, 1.9 + 0.36 * len(labels))
     _draw(axes, cells, places)
-    axes.set_yticks(places, [_verbatim(label) for label in labels])
+    axes.set_yticks(places, [verbatim(label) for label in labels])
     axes.set_ylim(-0.7, len(labels) - 0.3)
     _finish(figure, axes, cells, comparison, "classes")
     return figure
@@ -85,7 +69,7 @@ def per_class_difference_figure(comparison: Mapping[str, Any], row: Mapping[str,
 
 def _about(comparison: Mapping[str, Any], title: str, about: str, width: float, height: float) -> tuple[Figure, Axes]:
     """An empty figure under the report's heading and stamps."""
-    return _figure({**comparison, "run": about}, title, width, height)
+    return new_figure({**comparison, "run": about}, title, width, height)
 
 
 def _draw(axes: Axes, cells: Sequence[Mapping[str, Any]], places: np.ndarray) -> None:
@@ -125,4 +109,4 @@ def _finish(
             label=f"by p after {correction['method']}, {number} test{'s' if number > 1 else ''}; intervals uncorrected",
         )
     )
-    _legend_below(figure, handles)
+    legend_below(figure, handles)

@@ -1,28 +1,34 @@
-"""The pictures of a report, as PNG files.
-
-Figures are built without pyplot: no global state, no display, safe in a server's threads. Colours are Okabe & Ito's
-(2008), which people with any colour vision can tell apart, and single-hue blue for the confusion matrix.
-"""
+"""The pictures of a report, as PNG files."""
 
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from samo_core.evaluation.calibration import apply_temperature
+from samo_core.evaluation.drawing import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    VERMILION,
+    blank_figure,
+    legend_below,
+    new_figure,
+    plain_axes,
+    save_named,
+    verbatim,
+)
 from samo_core.evaluation.metrics import judge
 from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import stamps
-from samo_core.files import replacing
 from samo_core.tasks import LabelSpace
 
 __all__ = [
@@ -35,7 +41,6 @@ __all__ = [
     "training_figure",
 ]
 
-BLUE, ORANGE, GREEN, VERMILION, INK, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#222222", "#9a9a9a"
 # Okabe & Ito without yellow, which is too faint for a line on white; twice, told apart by the dash.
 _LINES = [
     (colour, dash)
@@ -44,7 +49,6 @@ _LINES = [
 ]
 # With more curves than this only the worst are coloured: they are what the reader looks for.
 _COLOURED_CURVES = 10
-_DPI = 130
 _CELL: dict[str, Any] = {"color": GREY, "edgecolor": "white"}
 
 
@@ -73,23 +77,16 @@ def save_figures(
     figures["reliability"] = reliability_figure(report)
     if history:
         figures["training"] = training_figure(report, history)
-    paths = []
-    for name, figure in figures.items():
-        path = folder / f"{name}.png"
-        with replacing(path) as temporary:
-            # No software version in the file: the same numbers give the same bytes.
-            figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
-        paths.append(path)
-    return paths
+    return save_named(figures, folder)
 
 
 def confusion_figure(report: Mapping[str, Any]) -> Figure:
     """Counts in cells, coloured by the share of the true class."""
-    labels, matrix = [_verbatim(label) for label in report["labels"]], np.array(report["confusion"])
+    labels, matrix = [verbatim(label) for label in report["labels"]], np.array(report["confusion"])
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     n = len(labels)
     side = max(4.6, 0.58 * n) if n <= 12 else 0.36 * n
-    figure, axes = _figure(report, "Confusion matrix", side + 1.9, side + 1.3)
+    figure, axes = new_figure(report, "Confusion matrix", side + 1.9, side + 1.3)
     image = axes.imshow(share, cmap="Blues", vmin=0.0, vmax=1.0)
     axes.set_xticks(range(n), labels, rotation=40 if n <= 12 else 90, ha="right" if n <= 12 else "center")
     axes.set_yticks(range(n), labels)
@@ -117,7 +114,7 @@ def per_class_figure(report: Mapping[str, Any]) -> Figure:
     """F1 by label, best first, with the number of rows; dots mark precision and recall."""
     table = report["per_class"]
     labels = sorted(table, key=lambda label: (table[label]["f1"], label))
-    figure, axes = _figure(report, "F1 by class", 7.2, 1.9 + 0.4 * len(labels))
+    figure, axes = new_figure(report, "F1 by class", 7.2, 1.9 + 0.4 * len(labels))
     places = np.arange(len(labels))
     bars = axes.barh(places, [table[label]["f1"] for label in labels], color=BLUE, height=0.62, alpha=0.85, label="F1")
     # The circle is the larger, so that it still shows where both have one value.
@@ -130,11 +127,11 @@ def per_class_figure(report: Mapping[str, Any]) -> Figure:
     ]  # fmt: skip
     mean = report["metrics"]["macro_f1"]
     line = axes.axvline(mean, color=INK, linewidth=1.2, linestyle="--", label=f"macro-F1 {mean:.3f}")
-    axes.set_yticks(places, [f"{_verbatim(label)}  (n = {table[label]['support']})" for label in labels])
+    axes.set_yticks(places, [f"{verbatim(label)}  (n = {table[label]['support']})" for label in labels])
     axes.set_xlim(0, 1.02)
     axes.set_ylim(-0.6, len(labels) - 0.4)
     axes.grid(axis="y", visible=False)
-    _legend_below(figure, [bars, *dots, line])
+    legend_below(figure, [bars, *dots, line])
     return figure
 
 
@@ -145,8 +142,8 @@ def by_group_figure(report: Mapping[str, Any], attribute: str) -> Figure:
     values = [table[name]["macro_f1"] for name in names]
     many = len(names) > 30
     width = max(6.0, 2.0 + (0.2 if many else 0.34) * len(names))
-    attribute, names = _verbatim(attribute), [_verbatim(name) for name in names]
-    figure, axes = _figure(report, f"Macro-F1 by {attribute}", width, 4.2)
+    attribute, names = verbatim(attribute), [verbatim(name) for name in names]
+    figure, axes = new_figure(report, f"Macro-F1 by {attribute}", width, 4.2)
     axes.bar(range(len(names)), values, color=BLUE, alpha=0.85, width=0.7)
     mean, worst = float(np.mean(values)), values[0]
     line = axes.axhline(mean, color=INK, linewidth=1.2, linestyle="--", label=f"mean over {attribute}s {mean:.3f}")
@@ -157,7 +154,7 @@ def by_group_figure(report: Mapping[str, Any], attribute: str) -> Figure:
     axes.set_xlim(-0.7, len(names) - 0.3)
     axes.set_ylim(0, 1)
     axes.grid(axis="x", visible=False)
-    _legend_below(figure, [line])
+    legend_below(figure, [line])
     return figure
 
 
@@ -173,7 +170,7 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
     areas = {label: row["roc_auc"] for label, row in report["per_class"].items() if row["roc_auc"] is not None}
     worst_first = sorted(areas, key=lambda label: areas[label])
     coloured = worst_first[:_COLOURED_CURVES][::-1]
-    figure, axes = _figure(report, "ROC curves, one class against the rest", 7.6, 5.2)
+    figure, axes = new_figure(report, "ROC curves, one class against the rest", 7.6, 5.2)
     for label in worst_first[_COLOURED_CURVES:]:
         column = task.labels.index(label)
         axes.plot(*roc_curve(judged.truth[:, column], judged.probabilities[:, column])[:2], color="#d0d0d0", lw=1)
@@ -181,7 +178,7 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
         column = task.labels.index(label)
         false, true, _ = roc_curve(judged.truth[:, column], judged.probabilities[:, column])
         axes.plot(
-            false, true, color=colour, linestyle=dash, linewidth=1.7, label=f"{_verbatim(label)}  {areas[label]:.3f}"
+            false, true, color=colour, linestyle=dash, linewidth=1.7, label=f"{verbatim(label)}  {areas[label]:.3f}"
         )
     if len(worst_first) > _COLOURED_CURVES:
         axes.plot([], [], color="#d0d0d0", label=f"{len(worst_first) - _COLOURED_CURVES} better ones")
@@ -203,7 +200,7 @@ def reliability_figure(report: Mapping[str, Any]) -> Figure:
         shown.insert(0, ("_uncalibrated", "before: temperature 1"))
     else:
         shown = [("", "no temperature was fitted")]
-    figure = _blank(report, "Reliability diagram", 1.6 + 4.0 * len(shown), 5.6)
+    figure = blank_figure(report, "Reliability diagram", 1.6 + 4.0 * len(shown), 5.6)
     grid = figure.subplots(2, len(shown), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
     handles: list[Any] = []
     for (top, bottom), (suffix, words) in zip(grid.T, shown, strict=True):
@@ -211,18 +208,18 @@ def reliability_figure(report: Mapping[str, Any]) -> Figure:
         bins = scores[f"bins{suffix}"]
         bottom.bar([row["low"] for row in bins], [row["count"] for row in bins], _widths(bins), align="edge", **_CELL)
         bottom.set_xlabel("confidence")
-        _plain(top)
-        _plain(bottom)
+        plain_axes(top)
+        plain_axes(bottom)
         top.set_title(f"{words}\nexpected calibration error {scores[f'ece{suffix}']:.3f}", fontsize=10)
     grid[0, 0].set_ylabel("accuracy")
     grid[1, 0].set_ylabel("count")
-    _legend_below(figure, handles)
+    legend_below(figure, handles)
     return figure
 
 
 def training_figure(report: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Figure:
     """Losses, validation macro-F1 and learning rate by epoch; a line marks the epoch that was kept."""
-    figure = _blank(report, "Training", 7.6, 6.6, about=report["run"])
+    figure = blank_figure(report, "Training", 7.6, 6.6, about=report["run"])
     top, middle, bottom = figure.subplots(3, 1, sharex=True, height_ratios=[2, 2, 1])
     epochs = _column(history, "epoch")
     top.plot(epochs, _column(history, "train_loss"), color=BLUE, marker=".", label="training")
@@ -242,7 +239,7 @@ def training_figure(report: Mapping[str, Any], history: Sequence[Mapping[str, An
     bottom.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     bottom.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
     for axes in (top, middle, bottom):
-        _plain(axes)
+        plain_axes(axes)
     best = _best(history)
     if best is not None:
         for axes in (top, middle, bottom):
@@ -283,46 +280,3 @@ def _best(history: Sequence[Mapping[str, Any]]) -> int | None:
 def _column(history: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     """(E,) float64, NaN where an epoch has no such value."""
     return np.array([np.nan if row.get(name) is None else row[name] for row in history], dtype=np.float64)
-
-
-def _blank(report: Mapping[str, Any], title: str, width: float, height: float, about: str = "") -> Figure:
-    """An empty figure whose heading says what it is about (run, data, split) and carries the stamps."""
-    split = f"{report['dataset']}, {report['split']} split by {report['split_rule']}"
-    lines = textwrap.wrap(_verbatim(about or f"{report['run']}: {split}, n = {report['n']}"), int(width * 12.5))
-    marks = " · ".join(stamps(report))
-    heading = 0.36 + 0.17 * len(lines) + (0.28 if marks else 0.0)
-    total = height + heading - 0.36
-    figure = Figure(figsize=(width, total))
-    FigureCanvasAgg(figure)
-    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - heading / total), h_pad=0.06, w_pad=0.06)
-    centred: dict[str, Any] = {"x": 0.5, "ha": "center"}
-    figure.text(y=1 - 0.2 / total, s=title, va="center", fontsize=13, fontweight="bold", color=INK, **centred)
-    figure.text(y=1 - 0.35 / total, s="\n".join(lines), va="top", fontsize=8.5, color="#555555", **centred)
-    if marks:
-        place = 1 - (heading - 0.14) / total
-        figure.text(y=place, s=marks, va="center", fontsize=10.5, fontweight="bold", color="#B03A00", **centred)
-    return figure
-
-
-def _figure(report: Mapping[str, Any], title: str, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = _blank(report, title, width, height)
-    axes = figure.subplots()
-    _plain(axes)
-    return figure, axes
-
-
-def _plain(axes: Axes) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e6e6e6", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _legend_below(figure: Figure, handles: Sequence[Any]) -> None:
-    """Below the axes, where it can cover no bar."""
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-
-
-def _verbatim(text: str) -> str:
-    """Keep a dollar sign in a name from starting mathematics, and an underscore from hiding it in a legend."""
-    text = text.replace("$", r"\$")
-    return f" {text}" if text.startswith("_") else text

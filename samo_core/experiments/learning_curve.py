@@ -12,11 +12,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from samo_core.evaluation.figures import BLUE, GREY, INK, ORANGE
+from samo_core.evaluation.drawing import BLUE, GREY, INK, ORANGE, save_figure
 from samo_core.evaluation.significance import PairedDifference, paired_difference, verdict
 from samo_core.experiments.cells import Cell, result_of
 from samo_core.experiments.table import LEVEL, overlap_ratio
-from samo_core.experiments.table_files import save_figure
 from samo_core.files import write_json, write_text
 
 __all__ = ["LearningCurve", "Point", "curve_figure", "curve_of", "write_curve"]

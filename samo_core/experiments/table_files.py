@@ -11,15 +11,14 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from samo_core.evaluation.figures import BLUE, GREEN, GREY, INK, VERMILION
+from samo_core.evaluation.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure
 from samo_core.evaluation.html import METRIC_NAMES
 from samo_core.experiments.table import CORRECTION, GridTable, Row
-from samo_core.files import replacing, write_json, write_text
+from samo_core.files import write_json, write_text
 
-__all__ = ["COLOURS", "forest_figure", "heads_of", "marks", "save_figure", "text_rows", "write_table"]
+__all__ = ["COLOURS", "forest_figure", "heads_of", "marks", "text_rows", "write_table"]
 
 COLOURS = {"better": GREEN, "worse": VERMILION, "cannot tell": GREY, "": INK}
-_DPI = 130
 
 
 def write_table(table: GridTable, scores: Mapping[str, Sequence[float]], folder: Path, command: str) -> list[Path]:
@@ -104,12 +103,6 @@ def forest_figure(table: GridTable, scores: Mapping[str, Sequence[float]]) -> Fi
     stamp = "".join(f"  ·  {mark}" for mark in marks(table))
     figure.suptitle(f"{table.name}: {table.n_done} of {table.n_cells} cells{stamp}", fontsize=10)
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a picture whole or not at all; equal numbers give equal bytes."""
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
 
 
 def _ends(low: float | None, high: float | None) -> str:

@@ -17,21 +17,21 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from samo_core.config import Config
-from samo_core.evaluation.figures import (
-    _DPI,
+from samo_core.evaluation.drawing import (
     BLUE,
     GREY,
     INK,
     VERMILION,
-    _blank,
-    _legend_below,
-    _plain,
-    _verbatim,
+    blank_figure,
+    legend_below,
+    plain_axes,
+    save_named,
+    verbatim,
 )
 from samo_core.experiments.run import Run
 from samo_core.experiments.space import plain_step
 from samo_core.experiments.study import StudySpec
-from samo_core.files import replacing, write_json, write_text
+from samo_core.files import write_json, write_text
 
 __all__ = ["best_toml", "history_figure", "importance_figure", "study_facts", "trial_row", "write_results"]
 
@@ -108,12 +108,9 @@ def write_results(
     figures = {"history": history_figure(facts, marks)} if facts["best"] else {}
     if importance:
         figures["importance"] = importance_figure(facts, importance, marks)
-    for name, figure in figures.items():
-        with replacing(folder / "figures" / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+    files = [str(path) for path in save_named(figures, folder / "figures")]
     if facts["best"]:
         write_text(folder / "best.toml", best_toml(facts, spec, kind, folder))
-    files = [str(folder / "figures" / f"{name}.png") for name in figures]
     return {**facts, "best_toml": str(folder / "best.toml") if facts["best"] else None, "figures": files}
 
 
@@ -154,9 +151,9 @@ def importances(study: optuna.Study) -> dict[str, float]:
 def history_figure(facts: Mapping[str, Any], marks: Mapping[str, bool]) -> Figure:
     """The validation macro-F1 of each trial and the best so far."""
     rows, best = facts["trials"], facts["best"]
-    figure = _blank(_heading(facts, marks), "Search history", 7.6, 4.2, about=_about(facts))
+    figure = blank_figure(_heading(facts, marks), "Search history", 7.6, 4.2, about=_about(facts))
     axes = figure.subplots()
-    _plain(axes)
+    plain_axes(axes)
     handles: list[Any] = []
     for state, colour, marker, size in (("finished", BLUE, "o", 34), ("pruned", GREY, "X", 34)):
         shown = [row for row in rows if row["state"] == state and row["value"] is not None]
@@ -194,7 +191,7 @@ def history_figure(facts: Mapping[str, Any], marks: Mapping[str, bool]) -> Figur
     axes.set_ylabel("validation macro-F1")
     axes.set_xlim(-0.6, last + 0.6)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _legend_below(figure, handles)
+    legend_below(figure, handles)
     return figure
 
 
@@ -204,12 +201,14 @@ def importance_figure(facts: Mapping[str, Any], importance: Mapping[str, float],
     finished = facts["counts"]["finished"]
     caution = f"; fewer than {_FEW}, so read it with caution" if finished < _FEW else ""
     about = f"{_about(facts)}. PED-ANOVA over {finished} finished trials{caution}"
-    figure = _blank(_heading(facts, marks), "Importance of the settings", 7.2, 1.5 + 0.34 * len(names), about=about)
+    figure = blank_figure(
+        _heading(facts, marks), "Importance of the settings", 7.2, 1.5 + 0.34 * len(names), about=about
+    )
     axes = figure.subplots()
-    _plain(axes)
+    plain_axes(axes)
     bars = axes.barh(range(len(names)), [importance[name] for name in names], color=BLUE, alpha=0.85, height=0.62)
     axes.bar_label(bars, [f"{importance[name]:.0%}" for name in names], padding=4, fontsize=9, color=INK)
-    axes.set_yticks(range(len(names)), [_verbatim(name) for name in names])
+    axes.set_yticks(range(len(names)), [verbatim(name) for name in names])
     axes.set_xlim(0, 1.12 * max(importance.values()))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.set_ylim(-0.6, len(names) - 0.4)

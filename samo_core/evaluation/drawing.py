@@ -1,0 +1,98 @@
+"""How all pictures look: colours, headings, axes, and how they are saved.
+
+Figures are built without pyplot: no global state, no display, safe in a server's threads. Colours are Okabe & Ito's
+(2008), which people with any colour vision can tell apart, and single-hue blue for the confusion matrix.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from samo_core.evaluation.report import stamps
+from samo_core.files import replacing
+
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "INK",
+    "ORANGE",
+    "VERMILION",
+    "blank_figure",
+    "legend_below",
+    "new_figure",
+    "plain_axes",
+    "save_figure",
+    "save_named",
+    "verbatim",
+]
+
+BLUE, ORANGE, GREEN, VERMILION, INK, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#222222", "#9a9a9a"
+_DPI = 130
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a picture whole or not at all."""
+    with replacing(path) as temporary:
+        # No software version in the file: the same numbers give the same bytes.
+        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+
+
+def save_named(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
+    """Write each picture as ``NAME.png``; returns the files."""
+    paths = [folder / f"{name}.png" for name in figures]
+    for figure, path in zip(figures.values(), paths, strict=True):
+        save_figure(figure, path)
+    return paths
+
+
+def blank_figure(report: Mapping[str, Any], title: str, width: float, height: float, about: str = "") -> Figure:
+    """An empty figure whose heading says what it is about (run, data, split) and carries the stamps."""
+    split = f"{report['dataset']}, {report['split']} split by {report['split_rule']}"
+    lines = textwrap.wrap(verbatim(about or f"{report['run']}: {split}, n = {report['n']}"), int(width * 12.5))
+    marks = " · ".join(stamps(report))
+    heading = 0.36 + 0.17 * len(lines) + (0.28 if marks else 0.0)
+    total = height + heading - 0.36
+    figure = Figure(figsize=(width, total))
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained", rect=(0, 0, 1, 1 - heading / total), h_pad=0.06, w_pad=0.06)
+    centred: dict[str, Any] = {"x": 0.5, "ha": "center"}
+    figure.text(y=1 - 0.2 / total, s=title, va="center", fontsize=13, fontweight="bold", color=INK, **centred)
+    figure.text(y=1 - 0.35 / total, s="\n".join(lines), va="top", fontsize=8.5, color="#555555", **centred)
+    if marks:
+        place = 1 - (heading - 0.14) / total
+        figure.text(y=place, s=marks, va="center", fontsize=10.5, fontweight="bold", color="#B03A00", **centred)
+    return figure
+
+
+def new_figure(report: Mapping[str, Any], title: str, width: float, height: float) -> tuple[Figure, Axes]:
+    """The same with one pair of plain axes."""
+    figure = blank_figure(report, title, width, height)
+    axes = figure.subplots()
+    plain_axes(axes)
+    return figure, axes
+
+
+def plain_axes(axes: Axes) -> None:
+    """Two spines and a pale grid behind what is drawn."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e6e6e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def legend_below(figure: Figure, handles: Sequence[Any]) -> None:
+    """Below the axes, where it can cover no bar."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+
+
+def verbatim(text: str) -> str:
+    """Keep a dollar sign in a name from starting mathematics, and an underscore from hiding it in a legend."""
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
