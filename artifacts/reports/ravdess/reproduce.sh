@@ -5,7 +5,7 @@ set -euo pipefail
 data=${1:?give the folder of RAVDESS}
 export SAMO_ARTIFACTS=${SAMO_ARTIFACTS:-artifacts}
 for fold in 0 1 2 3 4; do
-  for job in "small-cnn emotion" "resnet18 emotion" "small-cnn sentiment" "resnet18 sentiment"; do
+  for job in "small-cnn emotion" "resnet18 emotion" "small-cnn sentiment"; do
     read -r model mode <<<"$job"
     name=ravdess-$model-$mode-fold$fold
     [ -f "$SAMO_ARTIFACTS/runs/$name/report.json" ] && continue
@@ -14,4 +14,4 @@ for fold in 0 1 2 3 4; do
     samo evaluate "$name" >/dev/null
   done
 done
-python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion ravdess-resnet18-sentiment ravdess-small-cnn-sentiment
+python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion ravdess-small-cnn-sentiment
