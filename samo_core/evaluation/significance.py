@@ -11,7 +11,7 @@ Frank (2004) recommend for repeated cross-validation. ``benchmarks/difference_co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +23,6 @@ __all__ = [
     "McNemar",
     "PairedDifference",
     "Verdict",
-    "benjamini_hochberg",
     "holm",
     "mcnemar",
     "paired_difference",
@@ -143,24 +142,15 @@ def holm(pvalues: Sequence[float | None]) -> list[float | None]:
     made) stays None and does not count among the m.
     """
 
-    def adjusted(p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        order = np.argsort(p, kind="stable")
-        steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-        found = np.empty_like(p)
-        found[order] = np.minimum(steps, 1.0)
-        return found
-
-    return _where_given(pvalues, adjusted)
-
-
-def benjamini_hochberg(pvalues: Sequence[float | None]) -> list[float | None]:
-    """p-values adjusted after Benjamini & Hochberg (1995): of the findings below alpha at most that share is false.
-
-    Weaker than :func:`holm`, for screening many variants. None stays None and does not count.
-    """
-    from scipy.stats import false_discovery_control
-
-    return _where_given(pvalues, lambda p: np.asarray(false_discovery_control(p, method="bh"), dtype=np.float64))
+    given = np.array([p for p in pvalues if p is not None], dtype=np.float64)
+    if not ((given >= 0) & (given <= 1)).all():
+        raise ValueError("p-values lie in [0, 1]")
+    order = np.argsort(given, kind="stable")
+    steps = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))
+    found = np.empty_like(given)
+    found[order] = np.minimum(steps, 1.0)
+    adjusted = iter(found.tolist())
+    return [None if p is None else next(adjusted) for p in pvalues]
 
 
 def verdict(difference: float, p_corrected: float | None, alpha: float = ALPHA) -> Verdict:
@@ -174,13 +164,3 @@ def verdict(difference: float, p_corrected: float | None, alpha: float = ALPHA) 
     if p_corrected is None or difference == 0 or not p_corrected < alpha:
         return "cannot tell"
     return "better" if difference > 0 else "worse"
-
-
-def _where_given(
-    pvalues: Sequence[float | None], adjust: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
-) -> list[float | None]:
-    given = np.array([p for p in pvalues if p is not None], dtype=np.float64)
-    if not ((given >= 0) & (given <= 1)).all():
-        raise ValueError("p-values lie in [0, 1]")
-    adjusted = iter(adjust(given).tolist() if len(given) else [])
-    return [None if p is None else next(adjusted) for p in pvalues]

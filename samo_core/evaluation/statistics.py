@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from samo_core.evaluation.metrics import METRICS, Metric, Tally, macro_f1, row_outcomes
+from samo_core.evaluation.metrics import METRICS, Metric, Tally, row_outcomes
 
-__all__ = ["Interval", "bootstrap", "bootstrap_macro_f1", "resampled", "tail_area", "tally_by_unit"]
+__all__ = ["Interval", "bootstrap", "resampled", "tail_area", "tally_by_unit"]
 
 Interval = tuple[float, float]
 
@@ -104,34 +104,3 @@ def bootstrap(
     drawn = resampled(by_unit, statistics, n_resamples=n_resamples, seed=seed)
     ends = {name: np.quantile(values, [tail, 1.0 - tail]) for name, values in drawn.items()}
     return {name: (float(low), float(high)) for name, (low, high) in ends.items()}
-
-
-def bootstrap_macro_f1(
-    y_true: npt.ArrayLike,
-    y_pred: npt.ArrayLike,
-    n_classes: int,
-    groups: Sequence[str],
-    *,
-    n_resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval | None:
-    """Interval of macro-F1 over groups, or over rows where ``groups`` holds empty strings.
-
-    Args:
-        y_true: (N,) class numbers in [0, n_classes).
-        y_pred: (N,) class numbers in [0, n_classes).
-        n_classes: size of the fixed label set.
-        groups: N group names.
-        n_resamples: number of draws.
-        level: coverage asked for, in (0, 1).
-        seed: equal seeds give equal intervals.
-
-    Returns:
-        Lower and upper end, or None with fewer than two groups.
-    """
-    classes = np.arange(n_classes)
-    truth, predicted = np.asarray(y_true)[:, None] == classes, np.asarray(y_pred)[:, None] == classes
-    by_unit = tally_by_unit(truth, predicted, groups)
-    found = bootstrap(by_unit, {"macro_f1": macro_f1}, n_resamples=n_resamples, level=level, seed=seed)
-    return found["macro_f1"]

@@ -201,7 +201,7 @@ def _entry(field: SettingField, table: Any, fields: Mapping[str, SettingField]) 
     asked = table.get("when", "")
     if not isinstance(asked, str):
         raise SettingsError(f'{where}: when must be a text such as "use_specaug" or "model=small-cnn"')
-    when = tuple(condition for condition in (_needs(field), asked) if condition)
+    when = tuple(condition for condition in (field.needs, asked) if condition)
     for condition in when:
         other = condition.partition("=")[0]
         if other not in fields or other == name:
@@ -312,17 +312,12 @@ def _settled(kind: type[Config], values: dict[str, Any]) -> dict[str, Any]:
     """Put back to their default what does nothing any more, so that a trial says only what acts."""
     settled = dict(values)
     for _ in range(len(settled)):  # a setting put back may switch off another
-        idle = [f for f in kind.fields() if (needs := _needs(f)) and not _met(needs, settled)]
+        idle = [f for f in kind.fields() if (needs := f.needs) and not _met(needs, settled)]
         reset = {field.name: field.info.default for field in idle if settled[field.name] != field.info.default}
         if not reset:
             break
         settled.update(reset)
     return settled
-
-
-def _needs(field: SettingField) -> str:
-    extra = field.info.json_schema_extra
-    return str(extra["needs"]) if isinstance(extra, dict) and "needs" in extra else ""
 
 
 def _on_grid(distance: float, step: float) -> bool:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import scipy.stats
 from sklearn.metrics import f1_score
 
 from samo_core.evaluation import statistics
 from samo_core.evaluation.metrics import METRICS, Tally, accuracy, macro_f1
-from samo_core.evaluation.statistics import bootstrap, bootstrap_macro_f1, tail_area, tally_by_unit
+from samo_core.evaluation.statistics import Interval, bootstrap, tail_area, tally_by_unit
+
+
+def bootstrap_macro_f1(
+    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, n_classes: int, groups: Sequence[str], **how: Any
+) -> Interval | None:
+    """Interval of macro-F1 from (N,) class numbers."""
+    classes = np.arange(n_classes)
+    truth, predicted = np.asarray(y_true)[:, None] == classes, np.asarray(y_pred)[:, None] == classes
+    return bootstrap(tally_by_unit(truth, predicted, groups), {"macro_f1": macro_f1}, **how)["macro_f1"]
 
 
 def by_unit(truth: np.ndarray, given: np.ndarray, n: int, groups: list[str]) -> Tally:
