@@ -25,11 +25,12 @@ from samo_core.errors import DataError, ModelFileError
 from samo_core.tasks import LabelSpace
 from samo_core.training.checkpoint import load_tensors
 from samo_core.training.frontend import Notify, Progress
+from samo_core.training.model import EmotionModel
 
 __all__ = ["AudioFrontend", "AudioModel", "collate"]
 
 
-class AudioModel(nn.Module):
+class AudioModel(EmotionModel):
     """From waveform to logits: augmentation, log-mel features and network in one module."""
 
     def __init__(self, config: AudioConfig, space: LabelSpace, noise: np.ndarray | None = None) -> None:

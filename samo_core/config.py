@@ -20,6 +20,7 @@ __all__ = [
     "OptimSettings",
     "Section",
     "SettingField",
+    "ThresholdSettings",
     "TrainSettings",
     "read_toml",
     "setting",
@@ -122,6 +123,25 @@ class TrainSettings(Section):
     batch_size: int = setting(32, "rows in a batch", ge=1, le=65_536)
     patience: int = setting(10, "stop after this many epochs without a better validation macro-F1; 0 = never", ge=0)
     seed: int = setting(0, "seed of weights, order of rows, augmentation and split", ge=0, lt=2**32)
+
+
+class ThresholdSettings(Section):
+    """From which probability on a label of a multi-label task holds; chosen on the validation split."""
+
+    panel: ClassVar[str] = "Thresholds (multi-label)"
+
+    threshold: Literal["per-class", "global", "half"] = setting(
+        "per-class", "one threshold a class, one for all classes, or 0.5; the report shows all three"
+    )
+    threshold_range: tuple[float, float] = setting((0.1, 0.9), "lowest and highest threshold tried, in (0, 1)")
+    num_thresholds: int = setting(20, "thresholds tried, evenly spaced", ge=2, le=1000)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ThresholdSettings:
+        low, high = self.threshold_range
+        if not 0.0 < low < high < 1.0:
+            raise ValueError("--threshold-range needs 0 < lowest < highest < 1")
+        return self
 
 
 @dataclass(frozen=True)

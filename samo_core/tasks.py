@@ -68,15 +68,16 @@ class LabelSpace:
     def encode(self, labels: Mapping[str, Sequence[str]]) -> np.ndarray:
         """Turn labels by task into one float32 target row of shape (C,).
 
-        A task without a label keeps NaN in its columns, which masks it out of loss and metrics.
+        A task without a label keeps NaN in its columns, which masks it out of loss and metrics. A multi-label task
+        that is named with no label is answered: none of them holds.
 
         Raises:
             DataError: a label is not in its task, or a single-label task has several.
         """
         row = np.full(self.n_columns, np.nan, dtype=np.float32)
         for task in self.tasks:
-            given = labels.get(task.name, ())
-            if not given:
+            given = labels.get(task.name)
+            if given is None or (not given and not task.multi_label):
                 continue
             if len(given) > 1 and not task.multi_label:
                 raise DataError(f"task '{task.name}' takes one label, got: {first_ten(given)}")

@@ -27,7 +27,7 @@ class Item:
     Attributes:
         id: unique within the manifest; holds the file stem for clips.
         source: path relative to the manifest's root, or the text itself.
-        labels: label names by task name; a missing task is unlabelled.
+        labels: label names by task name; a missing task is unlabelled, an empty multi-label one has none of its labels.
         group: the speaker (audio); empty when unknown. Groups never cross a split.
         meta: further attributes to report by, for example ``gender`` and ``intensity``.
         content: hash of the decoded content, empty until it was read.

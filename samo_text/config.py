@@ -1,0 +1,170 @@
+"""Every setting of a text run."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import model_validator
+
+from samo_core.config import Config, LossSettings, OptimSettings, Section, ThresholdSettings, TrainSettings, setting
+
+__all__ = ["AugmentSettings", "DataSettings", "ModelSettings", "TextConfig", "TokenSettings"]
+
+
+class DataSettings(Section):
+    """Which texts, which question, which split."""
+
+    panel: ClassVar[str] = "Data and split"
+
+    dataset: str = setting("goemotions", "corpus, as listed by `samo data list`", choices="samo_text.datasets:DATASETS")
+    data_root: str = setting(
+        "", "folder (or table) the corpus lies in; empty: $SAMO_TEXT_DATA_ROOT, download, demo", is_path=True
+    )
+    mode: Literal["emotion", "ekman", "sentiment"] = setting(
+        "emotion", "goemotions: 28 emotions, 7 Ekman groups or 4 sentiments, neutral a class of its own"
+    )
+    split: Literal["auto", "table", "stratified", "folds", "group"] = setting(
+        "auto",
+        "the corpus' own split where it has one, else stratified by label set; five stratified folds; or by group",
+    )
+    fold: int = setting(0, "test fold with --split folds", ge=0, le=99, needs="split=folds")
+    train_ratio: float = setting(0.8, "share of the rows (groups with --split group) to train on", gt=0.0, lt=1.0)
+    val_ratio: float = setting(0.1, "share of the rows (groups with --split group) to validate on", gt=0.0, lt=1.0)
+    split_seed: int = setting(
+        -1, "seed of the split alone, so that several seeds share one split; -1 = --seed", ge=-1, lt=2**32
+    )
+    limit_fraction: float = setting(
+        1.0, "share of the training rows to learn from (0.05 for a quick look); the other parts stay", gt=0, le=1
+    )
+    drop_leaked: bool = setting(
+        False, "leave out training texts that stand, word for word or nearly so, in validation or test"
+    )
+    text_column: str = setting("text", "table: column of the text", needs="dataset=table")
+    label_columns: str = setting(
+        "label", "table: column of the label; several joined by commas are several tasks", needs="dataset=table"
+    )
+    label_separator: str = setting(
+        "",
+        "table: what separates several labels in a cell, for example ','; makes the task multi-label",
+        needs="dataset=table",
+    )
+    empty_labels: Literal["unlabelled", "none"] = setting(
+        "unlabelled",
+        "table: what an empty cell of a multi-label column means: not labelled, or none of the labels",
+        needs="dataset=table",
+    )
+    split_column: str = setting("split", "table: optional column with train, val or test", needs="dataset=table")
+    group_column: str = setting("", "table: column of the author, for --split group", needs="dataset=table")
+
+    @model_validator(mode="after")
+    def _room_for_test(self) -> DataSettings:
+        if self.train_ratio + self.val_ratio >= 1.0:
+            raise ValueError("--train-ratio and --val-ratio leave nothing to test on; their sum must be below 1")
+        return self
+
+
+class TokenSettings(Section):
+    """From text to tokens."""
+
+    panel: ClassVar[str] = "Tokens"
+
+    max_tokens: int = setting(128, "longest text in tokens; the rest is cut off", ge=4, le=8192)
+    length_sorted: bool = setting(
+        True, "make batches of texts of similar length and pad each only to its longest (off: to --max-tokens)"
+    )
+
+
+class AugmentSettings(Section):
+    """Augmentation of the training split; everything is off unless asked for."""
+
+    panel: ClassVar[str] = "Augmentation (training only)"
+
+    mixup_alpha: float = setting(
+        0.0, "mix pairs of pooled text embeddings, weight from Beta(alpha, alpha); 0 = off", ge=0.0, le=100.0
+    )
+
+
+class ModelSettings(Section):
+    """Encoder, pooling and head."""
+
+    panel: ClassVar[str] = "Model"
+
+    model: str = setting(
+        "textcnn", "architecture; with --encoder the default is encoder", choices="samo_text.models:MODELS"
+    )
+    encoder: str = setting("", "pretrained encoder: a folder, or a name on the Hugging Face hub", needs="model=encoder")
+    pooling: str = setting(
+        "mean",
+        "from token states to one vector: cls, mean, max, mean-max, attention, last4-mean; several joined with +",
+    )
+    head_layers: int = setting(1, "linear layers of the head, the output layer included", ge=1, le=12)
+    head_hidden: int = setting(0, "units of the head's hidden layers; 0 = as many as go in", ge=0, le=16_384)
+    head_intermediate: int = setting(
+        0, "units inside each hidden layer (expand, GELU, contract); 0 = none", ge=0, le=65_536
+    )
+    head_residual: bool = setting(False, "residual connections around the head's hidden layers")
+    head_norm: bool = setting(False, "layer norm before each of the head's layers")
+    dropout: float = setting(0.1, "dropout before each of the head's layers", ge=0.0, lt=1.0)
+    dropout_samples: int = setting(1, "dropout masks per row whose losses are averaged (Inoue 2019)", ge=1, le=64)
+    dropout_inference: Literal["off", "mean", "vote"] = setting(
+        "off", "in judging: no dropout, or the mean or the vote over --dropout-samples fixed masks"
+    )
+    freeze_encoder: bool = setting(False, "leave the encoder as it is and train the head alone", needs="model=encoder")
+    unfreeze_epochs: int = setting(
+        0,
+        "begin with the head alone and unfreeze one more encoder layer every so many epochs; 0 = all at once",
+        ge=0,
+        le=1000,
+        needs="model=encoder",
+    )
+    encoder_lr_scale: float = setting(
+        0.05, "learning rate of the encoder as a share of --lr", gt=0.0, le=1.0, needs="model=encoder"
+    )
+    layer_lr_decay: float = setting(
+        1.0,
+        "factor on the learning rate from each encoder layer to the one below; 1 = off",
+        gt=0.0,
+        le=1.0,
+        needs="model=encoder",
+    )
+    embedding_width: int = setting(200, "textcnn, bigru: width of a word's vector", ge=8, le=2048)
+    hash_buckets: int = setting(
+        32_768, "textcnn, bigru: rows of the table words are hashed into twice (Svenstrup et al. 2017)", ge=256
+    )
+    filters: int = setting(128, "textcnn: filters of each kernel width 1 to 5", ge=4, le=4096, needs="model=textcnn")
+    gru_units: int = setting(128, "bigru: units of each direction", ge=4, le=4096, needs="model=bigru")
+    ngrams: int = setting(2, "tfidf: longest n-gram of words", ge=1, le=4, needs="model=tfidf")
+    min_count: int = setting(2, "tfidf: fewest training texts an n-gram stands in", ge=1, needs="model=tfidf")
+    inverse_l2: float = setting(1.0, "tfidf: C of the logistic regression", gt=0.0, needs="model=tfidf")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _encoder_given(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("encoder") and "model" not in values:
+            return {**values, "model": "encoder"}
+        return values
+
+    @model_validator(mode="after")
+    def _whole(self) -> ModelSettings:
+        if self.model == "encoder" and not self.encoder:
+            raise ValueError("--model encoder needs --encoder with a folder or a name on the Hugging Face hub")
+        if self.freeze_encoder and self.unfreeze_epochs:
+            raise ValueError("--freeze-encoder and --unfreeze-epochs exclude each other")
+        if self.dropout_inference != "off" and self.dropout_samples < 2:
+            raise ValueError("--dropout-inference mean and vote act only together with --dropout-samples above 1")
+        return self
+
+
+class TextConfig(Config):
+    """All settings of a text run."""
+
+    modality: ClassVar[str] = "text"
+
+    data: DataSettings = DataSettings()
+    tokens: TokenSettings = TokenSettings()
+    augment: AugmentSettings = AugmentSettings()
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    optim: OptimSettings = OptimSettings()
+    thresholds: ThresholdSettings = ThresholdSettings()
+    train: TrainSettings = TrainSettings()
