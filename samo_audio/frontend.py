@@ -82,6 +82,8 @@ class AudioFrontend:
 
     modality: ClassVar[str] = "audio"
     unit: ClassVar[str] = "speaker"
+    item: ClassVar[str] = "clip"
+    preparing: ClassVar[str] = "decoding"
     config_type: ClassVar[type[Config]] = AudioConfig
 
     def __init__(self, config: AudioConfig, manifest: Manifest, waveforms: Waveforms) -> None:
@@ -96,8 +98,10 @@ class AudioFrontend:
         return self._config
 
     @classmethod
-    def open(cls, config: Config, notify: Notify, progress: Progress | None = None) -> Self:
-        """Index the corpus and decode its clips once.
+    def open(
+        cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None
+    ) -> Self:
+        """Index the corpus and decode its clips once; audio runs keep no assets.
 
         Raises:
             SettingsError: an unknown model, or features too small for it.
@@ -128,7 +132,7 @@ class AudioFrontend:
         return type(self)(config, self.manifest, self.waveforms)
 
     @staticmethod
-    def build_model(config: Config, space: LabelSpace) -> nn.Module:
+    def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
         """A model without data, for a run's weights to be loaded into."""
         config = cast(AudioConfig, config)
         plain = config.model.model_copy(update={"pretrained": False, "weights": ""})
@@ -169,6 +173,13 @@ class AudioFrontend:
         mean, sd = band_statistics(self._config.features, self.eval_batches(train_rows, 64))
         return {"features.mean": mean, "features.sd": sd}
 
+    def save_assets(self, folder: Path) -> None:
+        """Nothing: settings and weights are all an audio model needs."""
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray | None:
+        """None: every clip is seen through windows of one length."""
+        return None
+
     def train_batch(self, rows: np.ndarray, draws: Draws) -> Batch:
         """A random window of each clip; shorter clips are padded behind."""
         lengths = self.waveforms.lengths[rows]
@@ -194,6 +205,10 @@ class AudioFrontend:
     def _judged(self, cuts: list[np.ndarray], owners: list[int]) -> Batch:
         rows = np.array(owners, dtype=np.int64)
         return collate(cuts, self.manifest.targets[rows], rows, self.window)
+
+    def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """None: the field has no agreed simple model of speech."""
+        return None
 
     def data_card(self) -> dict[str, Any]:
         """Licence, citation and home of the corpus."""

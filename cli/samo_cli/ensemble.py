@@ -94,7 +94,7 @@ def ensemble(
     sound, left_out = gather(members, kind, runtime)
     for left in left_out:
         note(f"left out: '{left.name}': {left.reason}")
-    frontend = frontend or _open(kind, sound[0].config, settings)
+    frontend = frontend or _open(kind, sound[0].config, settings, sound[0].run)
     assembly = assemble(sound, frontend, runtime, combine=combine, rule=weights, notify=note)
     values = frontend.config.flat()
     run = create_run(root, name, f"ensemble-{values['dataset']}-{values['mode']}", overwrite=overwrite)
@@ -128,11 +128,12 @@ def _modality(runs: Sequence[Run]) -> str:
     raise RunError(f"no run can be read: {problems[0]}")
 
 
-def _open(kind: type[Frontend], config: Config, settings: dict[str, Any]) -> Frontend:
+def _open(kind: type[Frontend], config: Config, settings: dict[str, Any], run: Run) -> Frontend:
     from samo_cli.render import counting, note
+    from samo_core.experiments.run import ASSETS
 
-    with counting("decoding") as progress:
-        return kind.open(type(config).build({**config.flat(), **settings}), note, progress)
+    with counting(kind.preparing) as progress:
+        return kind.open(type(config).build({**config.flat(), **settings}), note, progress, run.path(ASSETS))
 
 
 def _plan(chosen: Config, seeds: str, root: Path, name: str, command: str) -> Plan:

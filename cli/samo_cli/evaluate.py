@@ -77,6 +77,7 @@ def evaluate(
 def _open(run: Run, settings: dict[str, Any]) -> Any:
     """The frontend over the run's own corpus, or over the one that ``settings`` name."""
     from samo_cli.render import counting, note
+    from samo_core.experiments.run import ASSETS
 
     modality = run.settings["modality"]
     kind = config_type(modality)
@@ -86,8 +87,9 @@ def _open(run: Run, settings: dict[str, Any]) -> Any:
         same_kind = settings["dataset"] == values["dataset"]
         stale = SPLIT_SETTINGS if same_kind else {field.name for field in kind.fields() if field.section == "data"}
         values |= {field.name: field.info.default for field in kind.fields() if field.name in stale - {"mode"}}
-    with counting("decoding") as progress:
-        return frontend_type(modality).open(kind.build({**values, **settings}), note, progress)
+    frontend = frontend_type(modality)
+    with counting(frontend.preparing) as progress:
+        return frontend.open(kind.build({**values, **settings}), note, progress, run.path(ASSETS))
 
 
 def _pairs(text: str) -> dict[str, str]:

@@ -116,13 +116,14 @@ def numbers(given: str, flag: str) -> tuple[int, ...]:
 
 
 def open_frontend(cells: Sequence[Cell]) -> Frontend:
-    """The data of the first cell, decoded once before the workers need it."""
+    """The data of the first cell, decoded or tokenised once before the workers need them."""
     from samo_cli.render import counting, note
 
     settings = dict(cells[0].settings)
     modality = settings.pop("modality")
-    with counting("decoding") as progress:
-        return frontend_type(modality).open(config_type(modality).build(settings), note, progress)
+    kind = frontend_type(modality)
+    with counting(kind.preparing) as progress:
+        return kind.open(config_type(modality).build(settings), note, progress)
 
 
 def open_plan(plan: Plan, frontend: Frontend) -> Plan:

@@ -28,7 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("samo_cli.train:train", "Train a model and keep the best epoch by validation macro-F1."),
     "evaluate": ("samo_cli.evaluate:evaluate", "Judge a run on its held-out split, or on another corpus."),
     "compare": ("samo_cli.compare:compare", "Say which of several judged runs is better, and whether it is luck."),
-    "predict": ("samo_cli.predict:predict", "Name the emotion of clips, folders and long recordings."),
+    "predict": ("samo_cli.predict:predict", "Name the emotion of clips, long recordings and texts."),
     "ablate": ("samo_cli.ablate:ablate", "Run a grid of trainings and say which differences are real."),
     "tune": ("samo_cli.tune:tune", "Search for good settings, judged by validation macro-F1."),
     "crossval": ("samo_cli.crossval:crossval", "Train on every fold and judge all out-of-fold predictions as one."),
@@ -49,7 +49,7 @@ def build_app(verb: str | None) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-        help="Emotion recognition from speech (text is to come) whose numbers you can believe.",
+        help="Emotion recognition from speech and text whose numbers you can believe.",
         epilog="Start with `samo train`, then `samo evaluate`.",
     )
     app.callback()(_top)

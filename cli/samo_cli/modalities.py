@@ -26,6 +26,7 @@ __all__ = [
 # modality: (settings, frontend, package with presets and grids), as "module:name": naming them imports nothing.
 MODALITIES = {
     "audio": ("samo_audio.config:AudioConfig", "samo_audio.frontend:AudioFrontend", "samo_audio"),
+    "text": ("samo_text.config:TextConfig", "samo_text.frontend:TextFrontend", "samo_text"),
 }
 
 

@@ -98,8 +98,9 @@ def train(
             chosen, modality = _unchanged(run.settings, settings), run.settings["modality"]
         elif name and not overwrite:
             create_run(root, name, "")  # a name that is taken costs no decoding
-        with peers.one_prepares(), counting("decoding") as progress:
-            frontend: Any = frontend_type(modality).open(chosen, note, progress)
+        kind = frontend_type(modality)
+        with peers.one_prepares(), counting(kind.preparing) as progress:
+            frontend: Any = kind.open(chosen, note, progress)
         values = frontend.config.flat()
         if not resume:
             split = _checked_split(frontend)
@@ -107,7 +108,9 @@ def train(
             run = Run(peers.told(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
         if values["split"] == "random":
             note("LEAKY SPLIT: with --split random the same speaker stands in train and test; every output is stamped")
-        note(f"run {run.name}: {len(frontend.manifest.items)} clips of {values['dataset']}; {runtime.describe()}")
+        note(
+            f"run {run.name}: {len(frontend.manifest.items)} {kind.item}s of {values['dataset']}; {runtime.describe()}"
+        )
         for line in [] if resume else _about_split(frontend, split):
             note(line)
         command = context.obj["command"] + ("" if name else f" --name {run.name}")
@@ -207,7 +210,7 @@ def _about_split(frontend: Frontend, split: Split) -> list[str]:
     for part in PARTS:
         ids = split.part(part)
         groups = {manifest.items[row].group for row in manifest.rows(ids)} - {""}
-        unit, item = (f" {frontend.unit}s", " clips") if part == "train" else ("", "")
+        unit, item = (f" {frontend.unit}s", f" {frontend.item}s") if part == "train" else ("", "")
         sizes.append(f"{part} {len(groups)}{unit} / {len(ids)}{item}" if groups else f"{part} {len(ids)}{item}")
         if part != "train" and 0 < len(groups) < FEWEST_GROUPS:
             few.append(f"{part} has {len(groups)} {frontend.unit}{'s' * (len(groups) > 1)}")

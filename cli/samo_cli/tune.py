@@ -190,8 +190,9 @@ def _search(
     from samo_core.experiments.tune import end_stale_trials
     from samo_core.experiments.tune_results import write_results
 
-    with counting("decoding") as progress:
-        frontend: Any = frontend_type(modality).open(chosen, note, progress)
+    kind = frontend_type(modality)
+    with counting(kind.preparing) as progress:
+        frontend: Any = kind.open(chosen, note, progress)
     spec = StudySpec(asked.folder.name, modality, frontend.config.flat(), dict(raw), pruner)
     searched = parse_space(raw, frontend.config)
     marks = {

@@ -105,7 +105,7 @@ class Manifest:
         missing = [name for name in ids if name not in self.row_of]
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(ids)} clips of the split are not in {self.root}: {first_ten(missing)}",
+                f"{len(missing)} of {len(ids)} items of the split are not in {self.root}: {first_ten(missing)}",
                 hint="give the --data-root this run was trained on",
             )
         return np.array([self.row_of[name] for name in ids], dtype=np.int64)

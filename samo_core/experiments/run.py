@@ -20,12 +20,14 @@ from samo_core.data.splits import Split
 from samo_core.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo_core.files import leftovers, write_json, write_text
 
-__all__ = ["ACCOUNT", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
+__all__ = ["ACCOUNT", "ASSETS", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
 
 # What is written before step 1, and what a training writes after; judging a run writes other files.
 BEGINNING = ("manifest.jsonl", "split.json", "fitted.safetensors", "environment.json", "config.json")
-TRAINING = ("best_model.safetensors", "last.ckpt", "history.jsonl", "calibration.json", "mlflow.json", "trained.json")
+TRAINING = ("best_model.safetensors", "last.ckpt", "history.jsonl", "calibration.json", "thresholds.json", "mlflow.json", "trained.json")
 
+# What a model needs besides weights and settings, by the frontend of its modality; of an ensemble one folder a member.
+ASSETS = "assets"
 # What an ensemble says of its members; its presence makes a run an ensemble.
 ACCOUNT = "ensemble.json"
 
@@ -283,7 +285,7 @@ def _is_unused(folder: Path) -> bool:
 
 def _is_free(folder: Path) -> bool:
     """Whether there is nothing in it but what a training killed before ``config.json`` leaves."""
-    begun = {folder / ".lock", *(folder / name for name in BEGINNING if name != "config.json")}
+    begun = {folder / ".lock", folder / ASSETS, *(folder / name for name in BEGINNING if name != "config.json")}
     return set(folder.iterdir()) <= begun | leftovers(folder, BEGINNING)
 
 

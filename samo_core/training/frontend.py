@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -28,12 +29,16 @@ class Frontend(Protocol):
     Attributes:
         modality: ``audio`` or ``text``.
         unit: what a confidence interval is resampled over, ``speaker`` or ``row``.
+        item: what one item is called, ``clip`` or ``text``.
+        preparing: what takes time when data are opened, ``decoding`` or ``tokenising``.
         config: the settings with the data's place filled in.
         manifest: the indexed items, content hashes included.
     """
 
     modality: ClassVar[str]
     unit: ClassVar[str]
+    item: ClassVar[str]
+    preparing: ClassVar[str]
     config_type: ClassVar[type[Config]]
     manifest: Manifest
 
@@ -42,15 +47,20 @@ class Frontend(Protocol):
         """The settings with the data's place filled in."""
 
     @classmethod
-    def open(cls, config: Config, notify: Notify, progress: Progress | None = None) -> Self:
-        """Find and index the data the settings name."""
+    def open(
+        cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None
+    ) -> Self:
+        """Find and index the data the settings name; ``assets`` are those of the run they are opened for again."""
 
     def with_config(self, config: Config) -> Self:
         """The same data under other settings, opened again only where these change what is read."""
 
     @staticmethod
-    def build_model(config: Config, space: LabelSpace) -> nn.Module:
-        """A model for a run's weights: ``model(inputs, lengths, draws=None, mix=None)`` gives (B, C) logits."""
+    def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
+        """A model for a run's weights: ``model(inputs, lengths, draws=None, mix=None)`` gives (B, C) logits.
+
+        ``assets`` is where :meth:`save_assets` wrote when the run began.
+        """
 
     @staticmethod
     def batch_settings(config: Config) -> dict[str, Any]:
@@ -58,6 +68,9 @@ class Frontend(Protocol):
 
     def new_model(self) -> nn.Module:
         """A model to train, with whatever start weights the settings name."""
+
+    def save_assets(self, folder: Path) -> None:
+        """Write what a trained model needs besides its weights and settings; the folder is made only if it is."""
 
     @property
     def mixup_alpha(self) -> float:
@@ -69,11 +82,20 @@ class Frontend(Protocol):
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
         """Learn from the training rows what must be known before step 1, by name in the model's state."""
 
+    def sizes(self, rows: np.ndarray) -> np.ndarray | None:
+        """(N,) how long each row is, so that batches are made of rows alike; None where all cost the same."""
+
     def train_batch(self, rows: np.ndarray, draws: Draws) -> Batch:
         """Rows as the model sees them in training."""
 
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Rows as they are judged; a row that needs several windows stands in the batches several times."""
+
+    def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """Name and (N, C) logits on ``rows`` of a simple model that learned from ``train_rows``; None without one.
+
+        What a trained model must beat to be worth its cost; reports show it beside the run.
+        """
 
     def data_card(self) -> dict[str, Any]:
         """Licence, citation and home of the data, for the model card."""

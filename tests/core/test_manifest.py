@@ -42,7 +42,7 @@ def test_rows_targets_and_paths() -> None:
 
 
 def test_unknown_ids_are_named() -> None:
-    with pytest.raises(DataError, match=r"2 of 3 clips of the split are not in /data: x, y"):
+    with pytest.raises(DataError, match=r"2 of 3 items of the split are not in /data: x, y"):
         GIVEN.rows(["x", "a", "y"])
 
 

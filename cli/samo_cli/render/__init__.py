@@ -5,7 +5,7 @@ from samo_cli.render.console import counting, downloading, err, note, out, print
 from samo_cli.render.ensemble import show_ensemble
 from samo_cli.render.grid import GridView, show_cells, show_crossval, show_curve, show_grid
 from samo_cli.render.inspection import show_inspection
-from samo_cli.render.predictions import show_predictions
+from samo_cli.render.predictions import show_predictions, show_text_predictions
 from samo_cli.render.report import show_report
 from samo_cli.render.tables import show_table
 from samo_cli.render.training import TrainingView, training_panel
@@ -32,6 +32,7 @@ __all__ = [
     "show_predictions",
     "show_report",
     "show_table",
+    "show_text_predictions",
     "silence",
     "training_panel",
     "tuning_panel",

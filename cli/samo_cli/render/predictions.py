@@ -1,4 +1,4 @@
-"""Predictions by file, and the time lines of long recordings."""
+"""Predictions by file or text, and the time lines of long recordings."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from samo_cli.render.tables import show_table
 
 if TYPE_CHECKING:
     from samo_audio.predictor import Prediction
+    from samo_text.predictor import TextPrediction
 
-__all__ = ["show_predictions"]
+__all__ = ["show_predictions", "show_text_predictions"]
 
 # Warnings after which a label means little, as samo_audio.audio_io words them.
 DOUBTFUL = frozenset({"silent", "shorter than 0.1 s"})
@@ -42,6 +43,31 @@ def show_predictions(predictions: Sequence[Prediction]) -> None:
             share = stretch.probabilities[stretch.label]
             line = f"  {_clock(stretch.start_s)} - {_clock(stretch.end_s)}  {stretch.label:{longest}} {share:4.0%} "
             out.print(line + "█" * round(20 * share), markup=False, soft_wrap=True)
+
+
+def show_text_predictions(predictions: Sequence[TextPrediction]) -> None:
+    """A row for each text, its labels a task; where no label reaches its threshold the likeliest is named as such."""
+    tasks = list(predictions[0].answers)
+    warned = any(said.warnings for said in predictions)
+    rows = []
+    for said in predictions:
+        row = [_shortened(said.text)]
+        for task in tasks:
+            answer = said.answers[task]
+            share = answer.probabilities
+            named = ", ".join(f"{label} {share[label]:.0%}" for label in answer.labels)
+            rest = sorted((label for label in share if label not in answer.labels), key=lambda label: -share[label])
+            row += [named or "none", ", ".join(f"{label} {share[label]:.0%}" for label in rest[:2])]
+        rows.append([*row, "; ".join(said.warnings)] if warned else row)
+    heads = ["text"]
+    for task in tasks:
+        heads += [task, "next"]
+    show_table([*heads, "warnings"] if warned else heads, rows)
+
+
+def _shortened(text: str, width: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= width else line[: width - 1] + "…"
 
 
 def _clock(seconds: float) -> str:

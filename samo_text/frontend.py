@@ -1,0 +1,209 @@
+"""Joins corpora, tokens and text models to the shared trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from samo_core.config import SPLIT_SETTINGS, Config
+from samo_core.data.batch import Batch, Draws
+from samo_core.data.manifest import Manifest
+from samo_core.data.splits import PARTS, SplitRequest
+from samo_core.tasks import LabelSpace
+from samo_core.training.frontend import Notify, Progress
+from samo_text.config import TextConfig
+from samo_text.datasets import DATASETS, resolve_root
+from samo_text.models import build_model, require_usable
+from samo_text.models.tfidf import TfidfModel, fit_tfidf
+from samo_text.states import States, encoder_states
+from samo_text.tokens import EncoderTokens, HashTokens, TokenLists, Tokens, open_tokens, token_lists
+
+__all__ = ["TextFrontend", "collate"]
+
+# The simple model every report shows; its settings are the defaults, whatever the run's own are.
+BASELINE = "tfidf"
+_BASELINE_BATCH = 256
+
+
+class TextFrontend:
+    """Texts of a corpus as batches of token ids; see :class:`samo_core.training.frontend.Frontend`."""
+
+    modality: ClassVar[str] = "text"
+    unit: ClassVar[str] = "row"
+    item: ClassVar[str] = "text"
+    preparing: ClassVar[str] = "tokenising"
+    config_type: ClassVar[type[Config]] = TextConfig
+
+    def __init__(self, config: TextConfig, manifest: Manifest, tokens: Tokens, lists: TokenLists) -> None:
+        self._config = config
+        self.manifest = manifest
+        self.tokens = tokens
+        self.lists = lists
+        self._states: States | None = None
+
+    @property
+    def config(self) -> TextConfig:
+        """The settings with the data's place filled in."""
+        return self._config
+
+    @classmethod
+    def open(cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None) -> Self:
+        """Index the corpus and tokenise its texts once.
+
+        Raises:
+            SettingsError: an unknown model or pooling, or texts longer than the encoder can take.
+            DataError: no usable texts.
+            ModelFileError, EnvironmentProblem: the encoder's tokenizer cannot be read.
+        """
+        config = cast(TextConfig, config)
+        require_usable(config.model)
+        data, line = resolve_root(config.data)
+        if line:
+            notify(line)
+        config = config.model_copy(update={"data": data, "model": _absolute(config.model)})
+        manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
+        tokens = open_tokens(config, assets)
+        return cls(config, manifest, tokens, token_lists(tokens, [item.source for item in manifest.items], progress))
+
+    def with_config(self, config: Config) -> Self:
+        """The same texts under other settings; they are opened again for other data or other tokens."""
+        config = cast(TextConfig, config)
+        if _what_is_read(config) != _what_is_read(self._config):
+            return self.open(config, lambda line: None)
+        require_usable(config.model)
+        return type(self)(config, self.manifest, self.tokens, self.lists)
+
+    @staticmethod
+    def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
+        """A model without weights; an encoder's sizes are read from ``assets``."""
+        return build_model(cast(TextConfig, config), space, assets)
+
+    @staticmethod
+    def batch_settings(config: Config) -> dict[str, Any]:
+        """Which tokens a model reads: hashed words, or those of its encoder."""
+        config = cast(TextConfig, config)
+        tokenizer = config.model.encoder if config.model.model == "encoder" else "words"
+        return {"tokens": tokenizer, "max_tokens": config.tokens.max_tokens}
+
+    def new_model(self) -> nn.Module:
+        """A model to train, its encoder with the weights it was published with."""
+        vocabulary = len(self.tokens) if isinstance(self.tokens, EncoderTokens) else None
+        model = build_model(self._config, self.manifest.label_space, None, vocabulary)
+        if self._config.model.freeze_encoder:
+            self._states = encoder_states(model, self)
+        return model
+
+    def save_assets(self, folder: Path) -> None:
+        """The tokenizer and the encoder's sizes, so that a run needs nothing else to predict."""
+        self.tokens.save(folder)
+        if self._config.model.model == "encoder":
+            from samo_text.models.encoder import save_sizes
+
+            save_sizes(self._config.model.encoder, self.tokens, folder)
+
+    @property
+    def mixup_alpha(self) -> float:
+        """Beta parameter of mixup, 0 = off."""
+        return self._config.augment.mixup_alpha
+
+    def split_request(self) -> SplitRequest:
+        """The split the settings ask for; ``auto`` is the corpus' own where every item has one, else stratified."""
+        data = self._config.data
+        own = all(item.split in PARTS for item in self.manifest.items)
+        rule = {"auto": "table" if own else "stratified"}.get(data.split, data.split)
+        seed = data.split_seed if data.split_seed >= 0 else self._config.train.seed
+        return SplitRequest(
+            rule, data.train_ratio, data.val_ratio, data.fold, seed, data.limit_fraction, drop_leaked=data.drop_leaked
+        )
+
+    def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
+        """Everything a ``tfidf`` model is; other models learn nothing before step 1."""
+        if self._config.model.model != "tfidf":
+            return {}
+        return self._fit_tfidf(self._config, self.lists, train_rows)
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray | None:
+        """(N,) tokens of each row, unless every batch is to be padded to the longest length."""
+        return self.lists.lengths[rows] if self._config.tokens.length_sorted else None
+
+    def train_batch(self, rows: np.ndarray, draws: Draws) -> Batch:
+        """Token ids, or a frozen encoder's states of them."""
+        return self._batch(rows, draws)
+
+    def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """Every text once, whole (cut at the longest length)."""
+        for start in range(0, len(rows), batch_size):
+            yield self._batch(rows[start : start + batch_size])
+
+    def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """tf-idf with logistic regression under its default settings; None for such a run itself."""
+        if self._config.model.model == BASELINE:
+            return None
+        config = TextConfig.build({"model": BASELINE})
+        tokens = HashTokens(config.tokens.max_tokens)
+        lists = token_lists(tokens, [item.source for item in self.manifest.items])
+        space = self.manifest.label_space
+        model = TfidfModel(config.model, space)
+        model.load_state_dict(self._fit_tfidf(config, lists, train_rows), strict=False)
+        model.eval()
+        other = type(self)(config, self.manifest, tokens, lists)
+        logits = np.zeros((len(rows), space.n_columns), dtype=np.float32)
+        order = np.argsort(lists.lengths[rows], kind="stable")
+        with torch.inference_mode():
+            for start in range(0, len(rows), _BASELINE_BATCH):
+                places = order[start : start + _BASELINE_BATCH]
+                batch = other._batch(rows[places])
+                logits[places] = model(batch.inputs, batch.lengths).float().numpy()
+        return BASELINE, logits
+
+    def data_card(self) -> dict[str, Any]:
+        """Licence, citation and home of the corpus."""
+        corpus = DATASETS[self._config.data.dataset]
+        return {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
+
+    def _fit_tfidf(self, config: TextConfig, lists: TokenLists, train_rows: np.ndarray) -> dict[str, Tensor]:
+        texts = [lists.row(row) for row in train_rows]
+        return fit_tfidf(texts, self.manifest.targets[train_rows], self.manifest.label_space, config.model)
+
+    def _batch(self, rows: np.ndarray, draws: Draws | None = None) -> Batch:
+        targets = self.manifest.targets[rows]
+        if self._states is not None:
+            inputs = [self._states.row(row) for row in rows]
+        else:
+            inputs = [self.lists.row(row) for row in rows]
+        width = 0 if self._config.tokens.length_sorted else self._config.tokens.max_tokens
+        return collate(inputs, targets, rows, self.tokens.pad_id, width, draws)
+
+
+def collate(
+    inputs: list[np.ndarray],
+    targets: np.ndarray,
+    rows: np.ndarray,
+    pad_id: int,
+    width: int = 0,
+    draws: Draws | None = None,
+) -> Batch:
+    """Pad (T_i,) token ids, or (T_i, H) states of tokens, to the longest of them, or to ``width`` when that is more."""
+    lengths = [len(row) for row in inputs]
+    shape = (len(inputs), max(width, *lengths), *inputs[0].shape[1:])
+    padded = np.full(shape, pad_id if inputs[0].ndim == 1 else 0, dtype=inputs[0].dtype)
+    for place, row in zip(padded, inputs, strict=True):
+        place[: len(row)] = row
+    return Batch(torch.from_numpy(padded), torch.tensor(lengths), torch.from_numpy(targets), rows, draws)
+
+
+def _absolute(model: Any) -> Any:
+    """A folder as encoder is remembered by its full path: a run may be judged from elsewhere."""
+    folder = Path(model.encoder).expanduser()
+    return model.model_copy(update={"encoder": str(folder.absolute())}) if model.encoder and folder.is_dir() else model
+
+
+def _what_is_read(config: TextConfig) -> tuple[Any, ...]:
+    """The settings on which manifest and tokens depend."""
+    data = config.data.model_dump(exclude=set(SPLIT_SETTINGS) | {"drop_leaked"})
+    return data, TextFrontend.batch_settings(config)

@@ -1,0 +1,75 @@
+"""Reading pretrained encoders through ``transformers``: its cache, its downloads, errors in one line."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from samo_core.errors import EnvironmentProblem, ModelFileError
+
+__all__ = ["offline", "reading"]
+
+_OFFLINE_HINT = (
+    "download it where there is a net (`hf download NAME`) and copy the folder, then --encoder FOLDER; "
+    "or train without one: --model textcnn"
+)
+
+
+def offline(place: str) -> bool:
+    """Whether ``transformers`` should look on this machine only: for a folder, or when the hub does not answer.
+
+    Asked first, since the library itself tries for a minute before it gives up.
+    """
+    return Path(place).expanduser().is_dir() or not _hub_answers()
+
+
+@cache
+def _hub_answers() -> bool:
+    from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE:
+        return False
+    address = urlsplit(ENDPOINT)
+    port = address.port or (443 if address.scheme == "https" else 80)
+    try:
+        socket.create_connection((str(address.hostname), port), timeout=5.0).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def reading(place: str, what: str) -> Iterator[None]:
+    """Turn what ``transformers`` raises while it reads ``what`` of an encoder into one clear line.
+
+    Args:
+        place: a folder, or a name on the Hugging Face hub.
+        what: ``tokenizer``, ``configuration`` or ``weights``.
+
+    Raises:
+        ModelFileError: a folder that does not exist or holds no usable encoder.
+        EnvironmentProblem: a name that is neither cached on this machine nor reachable.
+    """
+    folder = Path(place).expanduser()
+    looks_like_path = folder.is_absolute() or place.startswith((".", "~")) or place.count("/") > 1
+    if not folder.is_dir() and looks_like_path:
+        raise ModelFileError(f"--encoder {place}: there is no such folder", hint="check the spelling of the path")
+    if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "tokenizer_config.json")):
+        raise ModelFileError(
+            f"--encoder {place} holds neither config.json nor tokenizer_config.json, so it is no encoder",
+            hint="give the folder with config.json, tokenizer files and weights",
+        )
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if folder.is_dir():
+            raise ModelFileError(f"--encoder {place}: cannot read its {what}: {reason}") from error
+        why = reason if _hub_answers() else "the hub cannot be reached and this machine has no copy"
+        raise EnvironmentProblem(
+            f"--encoder {place}: no such folder, and no {what} of that name: {why}", hint=_OFFLINE_HINT
+        ) from error

@@ -1,0 +1,234 @@
+"""From text to token ids, tokenised once and cached: subwords of a pretrained encoder, or hashed words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from samo_core.errors import SettingsError
+from samo_core.files import cache_root, replacing
+
+if TYPE_CHECKING:
+    from samo_text.config import TextConfig
+
+__all__ = ["PLACEHOLDERS", "EncoderTokens", "HashTokens", "TokenLists", "Tokens", "open_tokens", "token_lists"]
+
+# GoEmotions masks names and religions so (Demszky et al. 2020, section 3.2); each becomes one token.
+PLACEHOLDERS = ("[NAME]", "[RELIGION]")
+
+# No token is longer on average; what lies behind can never be among the first max_tokens.
+_CHARACTERS_PER_TOKEN = 64
+_CHUNK = 2048
+_CACHE_VERSION = 1
+_WORDS = re.compile(r"\[[A-Z]+\]|\w+(?:['\u2019]\w+)*|[^\w\s]")
+_HASH_BITS = (1 << 62) - 1
+
+
+class Tokens(Protocol):
+    """How a text becomes ids.
+
+    Attributes:
+        pad_id: what short rows of a batch are filled with; masked everywhere.
+        digest: SHA-256 of everything the ids depend on.
+    """
+
+    @property
+    def pad_id(self) -> int:
+        """What short rows of a batch are filled with; masked everywhere."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything the ids depend on."""
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """(T_i,) int64 ids of each text, special tokens included, cut at the longest length; never empty."""
+
+    def save(self, folder: Path) -> None:
+        """Write what :func:`open_tokens` needs to make the same ids again; nothing when settings are enough."""
+
+
+class HashTokens:
+    """Lower-cased words and punctuation marks, each its own 62-bit hash: no vocabulary is learned, so none can leak.
+
+    A model folds the hashes into a table of its own size (feature hashing, Weinberger et al. 2009).
+    """
+
+    pad_id = 0
+
+    def __init__(self, max_tokens: int) -> None:
+        self.max_tokens = max_tokens
+
+    @property
+    def digest(self) -> str:
+        """The pattern and the longest length decide everything."""
+        return hashlib.sha256(f"hash-1:{_WORDS.pattern}:{self.max_tokens}".encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """(T_i,) int64 in [1, 2**62); a text without a word or mark is one token of its own."""
+        return [np.array([word_hash(word) for word in self._words(text)], dtype=np.int64) for text in texts]
+
+    def save(self, folder: Path) -> None:
+        """Nothing: the settings are enough."""
+
+    def _words(self, text: str) -> list[str]:
+        found = _WORDS.findall(readable(text, self.max_tokens))[: self.max_tokens]
+        return [word if word in PLACEHOLDERS else word.lower() for word in found] or [""]
+
+
+@lru_cache(maxsize=1 << 18)
+def word_hash(word: str) -> int:
+    """62-bit hash of a word, the same on every machine, never 0 (which pads)."""
+    return (int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little") & _HASH_BITS) or 1
+
+
+class EncoderTokens:
+    """Subwords of a pretrained encoder, with ``[NAME]`` and ``[RELIGION]`` as tokens of their own."""
+
+    def __init__(self, tokenizer: Any, max_tokens: int) -> None:
+        """``tokenizer`` is a ``transformers`` tokenizer; the placeholders are added where they are missing."""
+        self.tokenizer = tokenizer
+        self.max_tokens = max_tokens
+        tokenizer.add_tokens([word for word in PLACEHOLDERS if word not in tokenizer.get_vocab()], special_tokens=True)
+
+    @classmethod
+    def load(cls, place: str, max_tokens: int) -> EncoderTokens:
+        """Read the tokenizer of an encoder.
+
+        Args:
+            place: a folder, or a name on the Hugging Face hub.
+            max_tokens: longest text in tokens.
+
+        Raises:
+            ModelFileError: a folder without a usable tokenizer.
+            EnvironmentProblem: a name that is neither on this machine nor reachable.
+        """
+        from transformers import AutoTokenizer
+
+        from samo_text.hub import offline, reading
+
+        with reading(place, "tokenizer"):
+            return cls(AutoTokenizer.from_pretrained(place, local_files_only=offline(place)), max_tokens)
+
+    @property
+    def pad_id(self) -> int:
+        """The tokenizer's own padding, or 0 for one that has none: masked either way."""
+        return int(self.tokenizer.pad_token_id or 0)
+
+    def __len__(self) -> int:
+        """Size of the vocabulary, added tokens included."""
+        return len(self.tokenizer)
+
+    @cached_property
+    def digest(self) -> str:
+        """Vocabulary, rules and the longest length."""
+        if self.tokenizer.is_fast:
+            facts = json.loads(self.tokenizer.backend_tokenizer.to_str())
+            # How the last call cut and padded stays behind in the tokenizer.
+            rules = json.dumps({name: fact for name, fact in facts.items() if name not in ("truncation", "padding")})
+        else:
+            rules = json.dumps([type(self.tokenizer).__name__, sorted(self.tokenizer.get_vocab().items())])
+        return hashlib.sha256(f"{rules}:{self.max_tokens}".encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """(T_i,) int64 ids with the encoder's special tokens."""
+        found: list[np.ndarray] = []
+        for start in range(0, len(texts), _CHUNK):
+            part = [readable(text, self.max_tokens) for text in texts[start : start + _CHUNK]]
+            ids = self.tokenizer(part, truncation=True, max_length=self.max_tokens)["input_ids"]
+            # A tokenizer without special tokens makes nothing of an empty text.
+            found += [np.array(row or [self.pad_id], dtype=np.int64) for row in ids]
+        return found
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.save_pretrained(folder)
+
+
+def readable(text: str, max_tokens: int) -> str:
+    """The text as a tokenizer can take it: NFC, no lone surrogate or control character, cut where no token can matter.
+
+    Half of a surrogate pair (from JSON escapes) becomes U+FFFD, a control character (NUL among them) a space.
+    """
+    text = text[: max_tokens * _CHARACTERS_PER_TOKEN]
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.encode("utf-8", errors="replace").decode("utf-8"))
+    return "".join(" " if unicodedata.category(c) == "Cc" else c for c in text) if not text.isprintable() else text
+
+
+def open_tokens(config: TextConfig, assets: Path | None = None) -> Tokens:
+    """The tokens of the configured model; an encoder's from ``assets`` where a run kept them there.
+
+    Raises:
+        SettingsError: tokens longer than the encoder can take.
+        ModelFileError, EnvironmentProblem: see :meth:`EncoderTokens.load`.
+    """
+    longest = config.tokens.max_tokens
+    if config.model.model != "encoder":
+        return HashTokens(longest)
+    kept = assets is not None and (assets / "tokenizer_config.json").is_file()
+    tokens = EncoderTokens.load(str(assets) if kept else config.model.encoder, longest)
+    special = tokens.tokenizer.num_special_tokens_to_add()
+    if longest <= special:
+        raise SettingsError(f"--max-tokens {longest} leaves no room beside {special} special tokens")
+    return tokens
+
+
+class TokenLists:
+    """The ids of N texts, one behind the other.
+
+    Attributes:
+        lengths: (N,) int64 tokens by row.
+    """
+
+    def __init__(self, flat: np.ndarray, lengths: np.ndarray) -> None:
+        self.lengths = lengths
+        self._flat = flat
+        self._starts = np.cumsum(lengths) - lengths
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self.lengths)
+
+    def row(self, row: int) -> np.ndarray:
+        """(T,) int64 ids of a row; a view."""
+        start = self._starts[row]
+        return self._flat[start : start + self.lengths[row]]
+
+    @classmethod
+    def of(cls, lists: Sequence[np.ndarray]) -> TokenLists:
+        """Join lists of ids."""
+        return cls(np.concatenate(lists), np.array([len(ids) for ids in lists], dtype=np.int64))
+
+
+def token_lists(
+    tokens: Tokens, texts: Sequence[str], on_progress: Callable[[int, int], None] | None = None
+) -> TokenLists:
+    """The ids of all texts, from the cache where these texts were tokenised so before."""
+    known = hashlib.sha256(f"{_CACHE_VERSION}:{tokens.digest}:{len(texts)}".encode())
+    for text in texts:
+        known.update(hashlib.sha256(text.encode(errors="surrogatepass")).digest())
+    path = cache_root() / "tokens" / f"{known.hexdigest()}.npz"
+    if path.is_file():
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                return TokenLists(stored["ids"], stored["lengths"])
+        except (OSError, ValueError, KeyError, EOFError):
+            path.unlink(missing_ok=True)  # damaged: made again below
+    lists: list[np.ndarray] = []
+    for start in range(0, len(texts), _CHUNK):
+        lists += tokens.encode(texts[start : start + _CHUNK])
+        if on_progress:
+            on_progress(len(lists), len(texts))
+    joined = TokenLists.of(lists)
+    with replacing(path) as temporary:
+        np.savez(temporary, ids=joined._flat, lengths=joined.lengths)
+    return joined
