@@ -59,13 +59,16 @@ class Section(BaseModel):
 
 
 class LossSettings(Section):
-    """Losses and class balance (Lin et al. 2017 for focal loss; Szegedy et al. 2016 for smoothing)."""
+    """Losses and class balance; formulas and sources in :mod:`samo_core.training.losses`."""
 
     panel: ClassVar[str] = "Loss and balance"
 
     class_weight_loss: bool = setting(False, "weight the loss by inverse class frequency of the training split, mean 1")
     max_class_weight: float = setting(
-        5.0, "largest class weight after normalisation", ge=1.0, needs="class_weight_loss"
+        5.0,
+        "largest class weight after normalisation; with several labels an item also the inverse of the smallest",
+        ge=1.0,
+        needs="class_weight_loss",
     )
     class_weight_mult: PositiveByName = setting(
         {}, "multiply the weight of single classes, for example neutral=1.8,calm=0.9", needs="class_weight_loss"
@@ -77,12 +80,56 @@ class LossSettings(Section):
         False, "larger focal gamma for rarer classes: gamma * (2 - n_class / n_largest)", needs="focal_loss"
     )
     task_gamma: PositiveByName = setting({}, "focal gamma of single tasks, for example emotion=1.5", needs="focal_loss")
+    asymmetric_loss: bool = setting(
+        False, "asymmetric loss (Ridnik et al. 2021) instead of binary cross-entropy; for tasks with several labels"
+    )
+    asl_gamma_pos: float = setting(
+        0.0, "focusing exponent for labels that hold", ge=0.0, le=10.0, needs="asymmetric_loss"
+    )
+    asl_gamma_neg: float = setting(
+        4.0, "focusing exponent for labels that do not hold", ge=0.0, le=10.0, needs="asymmetric_loss"
+    )
+    asl_clip: float = setting(
+        0.05,
+        "probability below which a label that does not hold costs nothing; 0 = off",
+        ge=0.0,
+        lt=1.0,
+        needs="asymmetric_loss",
+    )
     label_smoothing: float = setting(0.0, "share of the target spread evenly over all classes", ge=0.0, lt=1.0)
     adaptive_smoothing: bool = setting(
         False, "less smoothing for rarer classes: label_smoothing * n_class / n_largest", needs="label_smoothing"
     )
     task_weights: PositiveByName = setting({}, "weight of single tasks in the loss, for example emotion=0.7")
+    rdrop_alpha: float = setting(
+        0.0,
+        "weight of the divergence between two passes of unlike dropout (R-Drop, Liang et al. 2021); 0 = off",
+        ge=0.0,
+    )
+    rdrop_warmup_epochs: int = setting(
+        0, "epochs over which --rdrop-alpha rises from 0, linearly", ge=0, needs="rdrop_alpha"
+    )
     balanced_sampler: bool = setting(False, "draw training rows so that every class is equally likely")
+    joint_alpha: float = setting(
+        0.0,
+        "draw rows by the mean over their tasks of (n_largest / n_class) ** joint_alpha; 0 = off, 1 = balanced",
+        ge=0.0,
+        le=4.0,
+    )
+    joint_max_mult: float = setting(
+        5.0, "most often a rare class is drawn, as a multiple of the most frequent one", ge=1.0, needs="joint_alpha"
+    )
+    joint_boost: PositiveByName = setting(
+        {}, "draw the rows of single classes so many times as often, for example remorse=2", needs="joint_alpha"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_a_kind(self) -> LossSettings:
+        if self.asymmetric_loss and self.focal_loss:
+            raise ValueError("--asymmetric-loss and --focal-loss exclude each other")
+        if self.joint_alpha > 0.0 and self.balanced_sampler:
+            raise ValueError("--joint-alpha and --balanced-sampler exclude each other")
+        return self
 
 
 class OptimSettings(Section):

@@ -6,9 +6,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from samo_core.config import Config, LossSettings, OptimSettings, Section, ThresholdSettings, TrainSettings, setting
+from samo_core.config import Config, LossSettings, OptimSettings, Section, ThresholdSettings, setting
+from samo_core.config import TrainSettings as CommonTrainSettings
 
-__all__ = ["AugmentSettings", "DataSettings", "ModelSettings", "TextConfig", "TokenSettings"]
+__all__ = ["AugmentSettings", "DataSettings", "ModelSettings", "TextConfig", "TokenSettings", "TrainSettings"]
 
 
 class DataSettings(Section):
@@ -74,6 +75,9 @@ class TokenSettings(Section):
     )
 
 
+AUGMENTATIONS = ("synonyms", "word-order", "punctuation", "back-translation", "masked-lm")
+
+
 class AugmentSettings(Section):
     """Augmentation of the training split; everything is off unless asked for."""
 
@@ -82,6 +86,65 @@ class AugmentSettings(Section):
     mixup_alpha: float = setting(
         0.0, "mix pairs of pooled text embeddings, weight from Beta(alpha, alpha); 0 = off", ge=0.0, le=100.0
     )
+    augment: str = setting(
+        "", f"make further training texts; several joined by commas: {', '.join(AUGMENTATIONS)}; empty = off"
+    )
+    augment_target: int = setting(
+        0,
+        "only for classes with fewer training rows than this, rarest first, until they have so many; 0 = for all texts",
+        ge=0,
+        needs="augment",
+    )
+    augment_max_per_text: int = setting(
+        4, "most texts made of one (EDA, Wei & Zou 2019)", ge=1, le=100, needs="augment"
+    )
+    augment_strength: float = setting(
+        0.1, "share of a text's words that is changed (back-translation aside)", gt=0.0, le=1.0, needs="augment"
+    )
+    back_translation_models: str = setting(
+        "",
+        "THERE,BACK: two translation models, each a folder or a name on the Hugging Face hub",
+        needs="augment",
+    )
+    masked_lm: str = setting(
+        "", "model of --augment masked-lm: a folder, or a name on the Hugging Face hub", needs="augment"
+    )
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods asked for, in the order given."""
+        return tuple(filter(None, (name.strip() for name in self.augment.split(","))))
+
+    @property
+    def translation_models(self) -> tuple[str, ...]:
+        """The two models of back-translation, or none."""
+        return tuple(filter(None, (name.strip() for name in self.back_translation_models.split(","))))
+
+    @model_validator(mode="after")
+    def _known_and_complete(self) -> AugmentSettings:
+        for name in self.methods:
+            if name not in AUGMENTATIONS:
+                raise ValueError(f"--augment '{name}': unknown; valid: {', '.join(AUGMENTATIONS)}")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"--augment {self.augment} names a method twice")
+        if ("back-translation" in self.methods) != (len(self.translation_models) == 2):
+            raise ValueError("--augment back-translation and --back-translation-models THERE,BACK need each other")
+        if ("masked-lm" in self.methods) != bool(self.masked_lm):
+            raise ValueError("--augment masked-lm and --masked-lm FOLDER_OR_NAME need each other")
+        return self
+
+
+_OF_HIDDEN_LAYERS = ("head_hidden", "head_intermediate", "head_residual")
+_OF_ENCODER_RATES = ("encoder_lr_scale", "layer_lr_decay")
+_OF_NETWORKS = (
+    "pooling",
+    "head_layers",
+    "head_norm",
+    "dropout",
+    "dropout_samples",
+    "dropout_inference",
+)
+_OF_WORD_VECTORS = ("embedding_width", "hash_buckets")
 
 
 class ModelSettings(Section):
@@ -94,8 +157,9 @@ class ModelSettings(Section):
     )
     encoder: str = setting("", "pretrained encoder: a folder, or a name on the Hugging Face hub", needs="model=encoder")
     pooling: str = setting(
-        "mean",
-        "from token states to one vector: cls, mean, max, mean-max, attention, last4-mean; several joined with +",
+        "auto",
+        "from token states to one vector: cls, mean, max, mean-max, attention, last4-mean; several joined with +;"
+        " auto is mean for an encoder, else max",
     )
     head_layers: int = setting(1, "linear layers of the head, the output layer included", ge=1, le=12)
     head_hidden: int = setting(0, "units of the head's hidden layers; 0 = as many as go in", ge=0, le=16_384)
@@ -127,7 +191,7 @@ class ModelSettings(Section):
         le=1.0,
         needs="model=encoder",
     )
-    embedding_width: int = setting(200, "textcnn, bigru: width of a word's vector", ge=8, le=2048)
+    embedding_width: int = setting(128, "textcnn, bigru: width of a word's vector", ge=8, le=2048)
     hash_buckets: int = setting(
         32_768, "textcnn, bigru: rows of the table words are hashed into twice (Svenstrup et al. 2017)", ge=256
     )
@@ -152,7 +216,26 @@ class ModelSettings(Section):
             raise ValueError("--freeze-encoder and --unfreeze-epochs exclude each other")
         if self.dropout_inference != "off" and self.dropout_samples < 2:
             raise ValueError("--dropout-inference mean and vote act only together with --dropout-samples above 1")
+        if self.dropout_samples > 1 and self.dropout == 0.0:
+            raise ValueError("--dropout-samples acts only together with --dropout above 0")
+        self._refuse_idle(_OF_HIDDEN_LAYERS, self.head_layers > 1, "--head-layers above 1")
+        self._refuse_idle(_OF_ENCODER_RATES, not self.freeze_encoder, "an encoder that learns, not --freeze-encoder")
+        self._refuse_idle(_OF_NETWORKS, self.model != "tfidf", "a network, not --model tfidf")
+        self._refuse_idle(_OF_WORD_VECTORS, self.model in ("textcnn", "bigru"), "--model textcnn or bigru")
         return self
+
+    def _refuse_idle(self, names: tuple[str, ...], acts: bool, partner: str) -> None:
+        for name in names:
+            if not acts and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"--{name.replace('_', '-')} acts only together with {partner}")
+
+
+class TrainSettings(CommonTrainSettings):
+    """How long, how much at a time: corpora of text are larger than those of speech, and learned in fewer passes."""
+
+    epochs: int = setting(6, "passes over the training split", ge=1, le=100_000)
+    batch_size: int = setting(64, "rows in a batch", ge=1, le=65_536)
+    patience: int = setting(3, "stop after this many epochs without a better validation macro-F1; 0 = never", ge=0)
 
 
 class TextConfig(Config):

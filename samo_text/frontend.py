@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -12,22 +13,19 @@ from torch import Tensor, nn
 
 from samo_core.config import SPLIT_SETTINGS, Config
 from samo_core.data.batch import Batch, Draws
-from samo_core.data.manifest import Manifest
+from samo_core.data.manifest import Item, Manifest
 from samo_core.data.splits import PARTS, SplitRequest
 from samo_core.tasks import LabelSpace
 from samo_core.training.frontend import Notify, Progress
+from samo_text.baseline import BASELINE, baseline_logits
 from samo_text.config import TextConfig
 from samo_text.datasets import DATASETS, resolve_root
 from samo_text.models import build_model, require_usable
-from samo_text.models.tfidf import TfidfModel, fit_tfidf
+from samo_text.models.tfidf import fit_tfidf
 from samo_text.states import States, encoder_states
-from samo_text.tokens import EncoderTokens, HashTokens, TokenLists, Tokens, open_tokens, token_lists
+from samo_text.tokens import EncoderTokens, TokenLists, Tokens, open_tokens, token_lists
 
 __all__ = ["TextFrontend", "collate"]
-
-# The simple model every report shows; its settings are the defaults, whatever the run's own are.
-BASELINE = "tfidf"
-_BASELINE_BATCH = 256
 
 
 class TextFrontend:
@@ -39,8 +37,11 @@ class TextFrontend:
     preparing: ClassVar[str] = "tokenising"
     config_type: ClassVar[type[Config]] = TextConfig
 
-    def __init__(self, config: TextConfig, manifest: Manifest, tokens: Tokens, lists: TokenLists) -> None:
+    def __init__(
+        self, config: TextConfig, manifest: Manifest, tokens: Tokens, lists: TokenLists, notify: Notify | None = None
+    ) -> None:
         self._config = config
+        self._notify = notify
         self.manifest = manifest
         self.tokens = tokens
         self.lists = lists
@@ -68,7 +69,8 @@ class TextFrontend:
         config = config.model_copy(update={"data": data, "model": _absolute(config.model)})
         manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
         tokens = open_tokens(config, assets)
-        return cls(config, manifest, tokens, token_lists(tokens, [item.source for item in manifest.items], progress))
+        lists = token_lists(tokens, [item.source for item in manifest.items], progress)
+        return cls(config, manifest, tokens, lists, notify)
 
     def with_config(self, config: Config) -> Self:
         """The same texts under other settings; they are opened again for other data or other tokens."""
@@ -76,7 +78,7 @@ class TextFrontend:
         if _what_is_read(config) != _what_is_read(self._config):
             return self.open(config, lambda line: None)
         require_usable(config.model)
-        return type(self)(config, self.manifest, self.tokens, self.lists)
+        return type(self)(config, self.manifest, self.tokens, self.lists, self._notify)
 
     @staticmethod
     def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
@@ -102,9 +104,10 @@ class TextFrontend:
         """The tokenizer and the encoder's sizes, so that a run needs nothing else to predict."""
         self.tokens.save(folder)
         if self._config.model.model == "encoder":
-            from samo_text.models.encoder import save_sizes
+            from samo_text.models.pretrained import save_sizes
 
-            save_sizes(self._config.model.encoder, self.tokens, folder)
+            assert isinstance(self.tokens, EncoderTokens)
+            save_sizes(self._config.model.encoder, len(self.tokens), folder)
 
     @property
     def mixup_alpha(self) -> float:
@@ -121,11 +124,31 @@ class TextFrontend:
             rule, data.train_ratio, data.val_ratio, data.fold, seed, data.limit_fraction, drop_leaked=data.drop_leaked
         )
 
+    def augment(self, train_rows: np.ndarray, device: torch.device) -> tuple[Item, ...]:
+        """Texts made of the training rows; see :mod:`samo_text.augmentation`.
+
+        Raises:
+            EnvironmentProblem, ModelFileError: WordNet or a model that is asked for is missing or damaged.
+        """
+        settings = self._config.augment
+        if not settings.methods:
+            return ()
+        from samo_text.augmentation import augment
+
+        return augment(self.manifest, train_rows, settings, self._config.train.seed, device, self._notify)
+
+    def with_extra(self, items: Sequence[Item]) -> Self:
+        """The same texts with those of ``items`` behind them, tokenised."""
+        manifest = replace(self.manifest, items=(*self.manifest.items, *items))
+        more = token_lists(self.tokens, [item.source for item in items])
+        return type(self)(self._config, manifest, self.tokens, self.lists.followed_by(more), self._notify)
+
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
         """Everything a ``tfidf`` model is; other models learn nothing before step 1."""
         if self._config.model.model != "tfidf":
             return {}
-        return self._fit_tfidf(self._config, self.lists, train_rows)
+        texts = [self.lists.row(row) for row in train_rows]
+        return fit_tfidf(texts, self.manifest.targets[train_rows], self.manifest.label_space, self._config.model)
 
     def sizes(self, rows: np.ndarray) -> np.ndarray | None:
         """(N,) tokens of each row, unless every batch is to be padded to the longest length."""
@@ -141,34 +164,18 @@ class TextFrontend:
             yield self._batch(rows[start : start + batch_size])
 
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
-        """tf-idf with logistic regression under its default settings; None for such a run itself."""
+        """tf-idf with logistic regression under its default settings; None for such a run itself.
+
+        Its answers are cached: every run of a grid is judged beside the same baseline.
+        """
         if self._config.model.model == BASELINE:
             return None
-        config = TextConfig.build({"model": BASELINE})
-        tokens = HashTokens(config.tokens.max_tokens)
-        lists = token_lists(tokens, [item.source for item in self.manifest.items])
-        space = self.manifest.label_space
-        model = TfidfModel(config.model, space)
-        model.load_state_dict(self._fit_tfidf(config, lists, train_rows), strict=False)
-        model.eval()
-        other = type(self)(config, self.manifest, tokens, lists)
-        logits = np.zeros((len(rows), space.n_columns), dtype=np.float32)
-        order = np.argsort(lists.lengths[rows], kind="stable")
-        with torch.inference_mode():
-            for start in range(0, len(rows), _BASELINE_BATCH):
-                places = order[start : start + _BASELINE_BATCH]
-                batch = other._batch(rows[places])
-                logits[places] = model(batch.inputs, batch.lengths).float().numpy()
-        return BASELINE, logits
+        return BASELINE, baseline_logits(self.manifest, train_rows)[rows]
 
     def data_card(self) -> dict[str, Any]:
         """Licence, citation and home of the corpus."""
         corpus = DATASETS[self._config.data.dataset]
         return {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
-
-    def _fit_tfidf(self, config: TextConfig, lists: TokenLists, train_rows: np.ndarray) -> dict[str, Tensor]:
-        texts = [lists.row(row) for row in train_rows]
-        return fit_tfidf(texts, self.manifest.targets[train_rows], self.manifest.label_space, config.model)
 
     def _batch(self, rows: np.ndarray, draws: Draws | None = None) -> Batch:
         targets = self.manifest.targets[rows]

@@ -13,10 +13,8 @@ from samo_core.errors import EnvironmentProblem, ModelFileError
 
 __all__ = ["offline", "reading"]
 
-_OFFLINE_HINT = (
-    "download it where there is a net (`hf download NAME`) and copy the folder, then --encoder FOLDER; "
-    "or train without one: --model textcnn"
-)
+_OFFLINE_HINT = "download it where there is a net (`hf download NAME`) and copy the folder, then {flag} FOLDER"
+_WITHOUT = {"--encoder": "; or train without one: --model textcnn"}
 
 
 def offline(place: str) -> bool:
@@ -43,24 +41,25 @@ def _hub_answers() -> bool:
 
 
 @contextmanager
-def reading(place: str, what: str) -> Iterator[None]:
-    """Turn what ``transformers`` raises while it reads ``what`` of an encoder into one clear line.
+def reading(place: str, what: str, flag: str = "--encoder") -> Iterator[None]:
+    """Turn what ``transformers`` raises while it reads ``what`` of a pretrained model into one clear line.
 
     Args:
         place: a folder, or a name on the Hugging Face hub.
         what: ``tokenizer``, ``configuration`` or ``weights``.
+        flag: what named the place.
 
     Raises:
-        ModelFileError: a folder that does not exist or holds no usable encoder.
+        ModelFileError: a folder that does not exist or holds no usable model.
         EnvironmentProblem: a name that is neither cached on this machine nor reachable.
     """
     folder = Path(place).expanduser()
     looks_like_path = folder.is_absolute() or place.startswith((".", "~")) or place.count("/") > 1
     if not folder.is_dir() and looks_like_path:
-        raise ModelFileError(f"--encoder {place}: there is no such folder", hint="check the spelling of the path")
+        raise ModelFileError(f"{flag} {place}: there is no such folder", hint="check the spelling of the path")
     if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "tokenizer_config.json")):
         raise ModelFileError(
-            f"--encoder {place} holds neither config.json nor tokenizer_config.json, so it is no encoder",
+            f"{flag} {place} holds neither config.json nor tokenizer_config.json, so it is no pretrained model",
             hint="give the folder with config.json, tokenizer files and weights",
         )
     try:
@@ -68,8 +67,9 @@ def reading(place: str, what: str) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         if folder.is_dir():
-            raise ModelFileError(f"--encoder {place}: cannot read its {what}: {reason}") from error
+            raise ModelFileError(f"{flag} {place}: cannot read its {what}: {reason}") from error
         why = reason if _hub_answers() else "the hub cannot be reached and this machine has no copy"
         raise EnvironmentProblem(
-            f"--encoder {place}: no such folder, and no {what} of that name: {why}", hint=_OFFLINE_HINT
+            f"{flag} {place}: no such folder, and no {what} of that name: {why}",
+            hint=_OFFLINE_HINT.format(flag=flag) + _WITHOUT.get(flag, ""),
         ) from error

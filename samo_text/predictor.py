@@ -91,6 +91,12 @@ class TextPredictor:
             for text, tokens, row, decided in zip(window, ids, probabilities, holds, strict=True):
                 yield TextPrediction(text, self._answers(row, decided), self._warnings(text, len(tokens)))
 
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """(N, C) float32 logits of texts in the order given, before temperatures and thresholds."""
+        windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
+        said = [self._logits(self.tokens.encode(window)) for window in windows]
+        return np.concatenate(said) if said else np.zeros((0, self.space.n_columns), dtype=np.float32)
+
     @torch.inference_mode()
     def _logits(self, ids: Sequence[np.ndarray]) -> np.ndarray:
         logits = np.zeros((len(ids), self.space.n_columns), dtype=np.float32)

@@ -97,5 +97,5 @@ def _digest(model: nn.Module, frontend: TextFrontend) -> str:
             known.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     for row in range(len(frontend.lists)):
         known.update(frontend.lists.row(row).tobytes() + b"|")
-    known.update(str(model.state_width).encode())
+    known.update(repr(model.pooling.sequences).encode())
     return known.hexdigest()

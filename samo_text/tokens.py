@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -160,7 +161,8 @@ def readable(text: str, max_tokens: int) -> str:
     """
     text = text[: max_tokens * _CHARACTERS_PER_TOKEN]
     if not text.isascii():
-        text = unicodedata.normalize("NFC", text.encode("utf-8", errors="replace").decode("utf-8"))
+        whole = text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
+        text = unicodedata.normalize("NFC", whole)
     return "".join(" " if unicodedata.category(c) == "Cc" else c for c in text) if not text.isprintable() else text
 
 
@@ -203,6 +205,10 @@ class TokenLists:
         start = self._starts[row]
         return self._flat[start : start + self.lengths[row]]
 
+    def followed_by(self, other: TokenLists) -> TokenLists:
+        """These texts and then those."""
+        return TokenLists(np.concatenate([self._flat, other._flat]), np.concatenate([self.lengths, other.lengths]))
+
     @classmethod
     def of(cls, lists: Sequence[np.ndarray]) -> TokenLists:
         """Join lists of ids."""
@@ -221,7 +227,7 @@ def token_lists(
         try:
             with np.load(path, allow_pickle=False) as stored:
                 return TokenLists(stored["ids"], stored["lengths"])
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             path.unlink(missing_ok=True)  # damaged: made again below
     lists: list[np.ndarray] = []
     for start in range(0, len(texts), _CHUNK):

@@ -2,53 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from samo_audio.config import AudioConfig
 from samo_cli.help import Verb
+from samo_cli.modalities import MODALITIES, config_type, config_types
 from samo_cli.options import Artifacts, Json, flags_of, with_settings
-from samo_core.config import SPLIT_SETTINGS
+from samo_cli.train import resolve
+from samo_core.config import SPLIT_SETTINGS, Config
+from samo_core.errors import SettingsError, nearest
 
 __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
+_WORDS = "|".join(MODALITIES)
+# What acts on a split has nothing to say about a corpus.
+_NOT_ASKED = {*SPLIT_SETTINGS, "drop_leaked"}
+
 
 @app.command("list", cls=Verb, short_help="List the corpora SAMO can read.")
-def list_corpora(json: Json = False) -> None:
+def list_corpora(
+    modality: Annotated[str, typer.Option(metavar=_WORDS, help="Whose corpora; all when left out.")] = "",
+    json: Json = False,
+) -> None:
     """List the corpora SAMO can read, where they lie and under which licence."""
-    from samo_audio.datasets import DATASETS, downloaded_root
     from samo_cli.render import print_json, show_table
 
-    rows = {}
-    for name, corpus in DATASETS.items():
-        here = downloaded_root(name)
-        place = "built in" if corpus.SYNTHETIC else "--data-root"
-        if corpus.DOWNLOADS:
-            place = str(here) if here.is_dir() else f"samo data download {name}"
-        rows[name] = {"title": corpus.TITLE, "licence": corpus.LICENSE, "place": place, "citation": corpus.CITATION}
+    found = {name: _rows(name) for name in ([modality] if modality else MODALITIES)}
     if json:
-        print_json({"schema": 1, "datasets": rows})
+        print_json({"schema": 2, "datasets": found})
         return
-    cells = [(name, row["title"], row["licence"], row["place"]) for name, row in rows.items()]
-    show_table(("name", "what", "licence", "where"), cells, whole=("name",))
+    cells = [
+        (kind, name, row["title"], row["licence"], row["place"])
+        for kind, rows in found.items()
+        for name, row in rows.items()
+    ]
+    show_table(("modality", "name", "what", "licence", "where"), cells, whole=("modality", "name"))
 
 
 @app.command("download", cls=Verb, short_help="Download a corpus and check it.")
 def download_corpus(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A corpus of `samo data list` that can be downloaded.")],
+    modality: Annotated[str, typer.Option(metavar=_WORDS, help="Whose corpora; all when left out.")] = "",
     json: Json = False,
 ) -> None:
-    """Download a corpus, check its size and checksum, unpack it; prints the folder it lies in."""
-    from samo_audio.datasets import DATASETS, download
+    """Download a corpus, check its size and checksum, unpack it; prints the folder it lies in.
+
+    `wordnet` is for `samo train --augment synonyms`.
+    """
+    if name == "wordnet":
+        _download_wordnet(json=json)
+        return
     from samo_cli.render import downloading, note, out, print_json
 
+    package = _corpora(_owner(name, modality))
     with downloading() as progress:
-        folder = download(name, on_progress=progress)
-    corpus = DATASETS[name]
+        folder = package.download(name, on_progress=progress)
+    corpus = package.DATASETS[name]
     if json:
         facts = {"dataset": name, "folder": str(folder), "licence": corpus.LICENSE, "citation": corpus.CITATION}
         print_json({"schema": 1, **facts})
@@ -57,9 +72,22 @@ def download_corpus(
     out.print(str(folder), markup=False, soft_wrap=True)
 
 
+def _download_wordnet(*, json: bool) -> None:
+    from samo_cli.render import out, print_json
+    from samo_text.rewriting.synonyms import CITATION, LICENSE, download_wordnet
+
+    folder = download_wordnet()
+    if json:
+        facts = {"dataset": "wordnet", "folder": str(folder), "licence": LICENSE, "citation": CITATION}
+        print_json({"schema": 1, **facts})
+        return
+    out.print(str(folder), markup=False, soft_wrap=True)
+
+
 @app.command("inspect", cls=Verb, short_help="Show and draw what is in a corpus.")
-@with_settings(flags_of({"audio": AudioConfig}, panels={"Data and split"}, without=SPLIT_SETTINGS))
+@with_settings(flags_of(config_types(), panels={"Data and split"}, without=_NOT_ASKED))
 def inspect_corpus(
+    modality: Annotated[str, typer.Option(metavar=_WORDS, help="What the corpus consists of.")] = "audio",
     pictures: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Where to draw; when left out, inspect/DATASET below the artifacts."),
@@ -69,18 +97,81 @@ def inspect_corpus(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Show counts, durations, levels and duplicates of a corpus; draw waveform, mel and class balance."""
-    from samo_audio.frontend import AudioFrontend
-    from samo_audio.inspection import draw, inspect
-    from samo_cli.render import counting, note, print_json, show_inspection
+    """Show counts, lengths, duplicates and what else could spoil a result; draw class balance and lengths, of clips
+    also waveform, mel and level."""
+    from samo_cli.render import print_json, show_inspection, show_text_inspection
     from samo_core.experiments.run import artifacts_root
 
-    with counting("decoding") as progress:
-        frontend = AudioFrontend.open(AudioConfig.build(settings), note, progress)
-    found = inspect(frontend.manifest, frontend.waveforms)
+    config = resolve(modality, "", None, settings)
+    found, draw = (_inspected_texts if modality == "text" else _inspected_clips)(config)
     folder = pictures or artifacts_root(artifacts) / "inspect" / found["dataset"]
-    drawn = draw(frontend.manifest, frontend.waveforms, folder, frontend.config.features)
+    drawn = draw(folder)
     if json:
         print_json({"schema": 1, **found, "pictures": [str(path) for path in drawn]})
-        return
-    show_inspection(found, folder)
+    elif modality == "text":
+        show_text_inspection(found, folder)
+    else:
+        show_inspection(found, folder)
+
+
+Drawing = Callable[[Path], list[Path]]
+
+
+def _inspected_clips(config: Config) -> tuple[dict[str, Any], Drawing]:
+    from samo_audio.frontend import AudioFrontend
+    from samo_audio.inspection import draw, inspect
+    from samo_cli.render import counting, note
+
+    with counting("decoding") as progress:
+        frontend = AudioFrontend.open(config, note, progress)
+    clips = (frontend.manifest, frontend.waveforms)
+    return inspect(*clips), lambda folder: draw(*clips, folder, frontend.config.features)
+
+
+def _inspected_texts(config: Any) -> tuple[dict[str, Any], Drawing]:
+    from samo_cli.render import note
+    from samo_text.datasets import DATASETS, resolve_root
+    from samo_text.inspection import draw, inspect
+
+    data, line = resolve_root(config.data)
+    if line:
+        note(line)
+    manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
+    return inspect(manifest), lambda folder: draw(manifest, folder)
+
+
+def _corpora(modality: str) -> Any:
+    """The package of a modality's corpora.
+
+    Raises:
+        SettingsError: unknown modality.
+    """
+    config_type(modality)
+    return import_module(f"{MODALITIES[modality][2]}.datasets")
+
+
+def _rows(modality: str) -> dict[str, dict[str, str]]:
+    """What `list` says of each corpus of a modality."""
+    package, rows = _corpora(modality), {}
+    for name, corpus in package.DATASETS.items():
+        here = package.downloaded_root(name)
+        place = "built in" if corpus.SYNTHETIC else "--data-root"
+        if corpus.DOWNLOADS:
+            place = str(here) if here.is_dir() else f"samo data download {name}"
+        rows[name] = {"title": corpus.TITLE, "licence": corpus.LICENSE, "place": place, "citation": corpus.CITATION}
+    return rows
+
+
+def _owner(name: str, modality: str) -> str:
+    """The modality whose corpus of this name can be downloaded, or that knows the name at all.
+
+    Raises:
+        SettingsError: no modality has such a corpus.
+    """
+    asked = [modality] if modality else list(MODALITIES)
+    known = {kind: _corpora(kind).DATASETS for kind in asked}
+    owners = [kind for kind, datasets in known.items() if name in datasets]
+    if not owners:
+        names = list(dict.fromkeys(other for datasets in known.values() for other in datasets))
+        raise SettingsError(f"unknown dataset '{name}'", hint=nearest(name, names) + f"valid: {', '.join(names)}")
+    return next((kind for kind in owners if known[kind][name].DOWNLOADS), owners[0])

@@ -13,7 +13,7 @@ from samo_cli.grids import Plan, Where, Workers, numbers, open_frontend, open_pl
 from samo_cli.modalities import MODALITIES, config_types, frontend_type
 from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, switch, with_settings
 from samo_cli.train import resolve
-from samo_core.errors import RunError, SettingsError
+from samo_core.errors import RunError, SettingsError, nearest
 
 if TYPE_CHECKING:
     from samo_core.config import Config
@@ -28,6 +28,15 @@ _OF_RUNS = {"data_root"}
 _OWN = {"seed", "weights"}
 
 
+# What each variant of an encoder changes: REQUIREMENTS F3's base, frozen and unfrozen.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "frozen": {"freeze_encoder": True, "unfreeze_epochs": 0},
+    "unfrozen": {"freeze_encoder": False, "unfreeze_epochs": 1},
+}
+_VALID = f"valid: {', '.join(VARIANTS)}"
+
+
 @with_settings(flags_of(config_types(), without=_OWN))
 def ensemble(
     context: typer.Context,
@@ -36,6 +45,13 @@ def ensemble(
     ] = None,
     seeds: Annotated[
         str, typer.Option(metavar="N,N,...", help="Instead of RUNs: train one member with each of these seeds.")
+    ] = "",
+    variants: Annotated[
+        str,
+        typer.Option(
+            metavar="base,frozen,unfrozen",
+            help="Instead of RUNs: train these variants of an encoder: as set, frozen, unfrozen layer by layer.",
+        ),
     ] = "",
     combine: Annotated[
         str, typer.Option(metavar="mean|vote", help="The mean of the members' probabilities, or their votes.")
@@ -46,9 +62,12 @@ def ensemble(
     name: Annotated[str, typer.Option(help="Name of the ensemble's run; made up when left out.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of this name.")] = False,
     modality: Annotated[
-        str, typer.Option(metavar="|".join(MODALITIES), help="With --seeds: what is learned from [audio].")
+        str,
+        typer.Option(
+            metavar="|".join(MODALITIES), help="With --seeds or --variants: what is learned from [audio, text]."
+        ),
     ] = "",
-    preset: Annotated[str, typer.Option(metavar="NAME", help="With --seeds: start from a recipe.")] = "",
+    preset: Annotated[str, typer.Option(metavar="NAME", help="With --seeds or --variants: start from a recipe.")] = "",
     config: ConfigFile = None,
     workers: Workers = 0,
     artifacts: Artifacts = "",
@@ -61,12 +80,15 @@ def ensemble(
 ) -> None:
     """Let several runs of one split answer as one, and say whether that gains more than chance.
 
-    The result is a run for evaluate, predict and compare. With --seeds the members are trained first, as a grid of this
-    name; the other settings are theirs, and so is --precision: members are combined and judged in float32.
+    The result is a run for evaluate, predict and compare. With --seeds or --variants the members are trained first, as
+    a grid of this name; the other settings are theirs, and so is --precision: members are combined and judged in
+    float32.
     """
     named = list(runs or ())
-    if bool(named) == bool(seeds):
-        raise SettingsError("name two or more RUNs, or let --seeds 0,1,2 train the members")
+    if bool(named) == bool(seeds or variants):
+        raise SettingsError(
+            "name two or more RUNs, or let --seeds 0,1,2 or --variants base,frozen,unfrozen train the members"
+        )
     if named:
         _refuse_training_flags(settings, modality, preset, config, workers, precision)
     from samo_cli.render import note, print_json, show_ensemble
@@ -84,7 +106,8 @@ def ensemble(
     if named:
         members = [find_run(root, given) for given in named]
     else:
-        plan = _plan(resolve(modality or "audio", preset, config, settings), seeds, root, name, context.obj["command"])
+        chosen = resolve(modality or ("text" if variants else "audio"), preset, config, settings)
+        plan = _plan(chosen, seeds, variants, root, name, context.obj["command"])
         frontend = open_frontend(plan.cells)
         members = _trained(plan, frontend, Where(workers, threads, device, precision))
     if name in [member.name for member in members]:
@@ -114,7 +137,9 @@ def _refuse_training_flags(
     typed += [flag for flag, value in others.items() if value]
     typed += ["--precision"] if precision != "auto" else []
     if typed:
-        raise SettingsError(f"{typed[0]} acts only together with --seeds: the RUNs named are trained already")
+        raise SettingsError(
+            f"{typed[0]} acts only together with --seeds or --variants: the RUNs named are trained already"
+        )
 
 
 def _modality(runs: Sequence[Run]) -> str:
@@ -136,19 +161,41 @@ def _open(kind: type[Frontend], config: Config, settings: dict[str, Any], run: R
         return kind.open(type(config).build({**config.flat(), **settings}), note, progress, run.path(ASSETS))
 
 
-def _plan(chosen: Config, seeds: str, root: Path, name: str, command: str) -> Plan:
-    """One cell for each seed, all on one split."""
+def _plan(chosen: Config, seeds: str, variants: str, root: Path, name: str, command: str) -> Plan:
+    """One cell for each seed of each variant, all on one split."""
     from samo_core.experiments.cells import Cell
 
-    repeats = numbers(seeds, "--seeds")
-    if len(repeats) < 2:
-        raise SettingsError(f"--seeds {seeds}: an ensemble takes at least two members")
     values = {"modality": chosen.modality, **chosen.flat()}
+    repeats = numbers(seeds, "--seeds") if seeds else [values["seed"]]
     if values["split_seed"] < 0:
         values["split_seed"] = repeats[0]
-    cells = tuple(Cell(f"seed{seed}", "all", seed, None, {**values, "seed": seed}) for seed in repeats)
-    name = name or made_up_name("ensemble", chosen, repeats, values["split"], values["fold"])
+    cells = tuple(
+        Cell(f"{variant}.seed{seed}" if variant else f"seed{seed}", variant or "all", seed, None, settings)
+        for variant, changed in _variants(chosen, variants).items()
+        for seed in repeats
+        for settings in [{**values, **changed, "seed": seed}]
+    )
+    if len(cells) < 2:
+        raise SettingsError(f"--seeds {seeds}: an ensemble takes at least two members")
+    name = name or made_up_name(
+        "ensemble", chosen, repeats, values["split"], values["fold"], *([variants] if variants else [])
+    )
     return Plan("ensemble", root / "grids" / name, cells, "macro_f1", command)
+
+
+def _variants(chosen: Config, given: str) -> dict[str, dict[str, Any]]:
+    """What each variant changes, by name; the one without a name changes nothing."""
+    if not given:
+        return {"": {}}
+    if chosen.flat().get("model") != "encoder":
+        raise SettingsError("--variants are those of a pretrained encoder", hint="--modality text --encoder FOLDER")
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    for name in names:
+        if name not in VARIANTS:
+            raise SettingsError(f"--variants: unknown '{name}'", hint=nearest(name, VARIANTS) + _VALID)
+    if len(set(names)) != len(names) or len(names) < 2:
+        raise SettingsError(f"--variants {given}: name two or three different ones", hint=_VALID)
+    return {name: VARIANTS[name] for name in names}
 
 
 def _trained(plan: Plan, frontend: Frontend, where: Where) -> list[Run]:

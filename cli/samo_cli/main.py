@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "crossval": ("samo_cli.crossval:crossval", "Train on every fold and judge all out-of-fold predictions as one."),
     "learning-curve": ("samo_cli.learning_curve:learning_curve", "Say whether more training data would help."),
     "ensemble": ("samo_cli.ensemble:ensemble", "Let several runs answer as one, and say whether that gains anything."),
+    "robustness": ("samo_cli.robustness:robustness", "Rewrite the test texts and say what macro-F1 that costs."),
     "data": ("samo_cli.data:app", "List, download and inspect data sets."),
     "presets": ("samo_cli.presets:presets", "List the recipes for `samo train --preset`."),
     "runs": ("samo_cli.runs:runs", "List the runs trained so far."),

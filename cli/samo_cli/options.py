@@ -63,7 +63,15 @@ Json = Annotated[
     bool, typer.Option("--json", rich_help_panel=MACHINE, help="Print one JSON object on stdout and nothing else.")
 ]
 
-_METAVARS: Mapping[type, str] = {int: "INTEGER", float: "NUMBER", str: "TEXT", dict: "NAME=NUMBER,..."}
+_METAVARS: Mapping[type, str] = {
+    int: "INTEGER",
+    float: "NUMBER",
+    str: "TEXT",
+    dict: "NAME=NUMBER,...",
+    tuple: "LOW HIGH",
+}
+# What typer is told where that is not the kind itself.
+_TYPED: Mapping[type, Any] = {dict: str, tuple: tuple[float, float]}
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 
@@ -95,7 +103,7 @@ class Flag:
 
     @property
     def kind(self) -> type:
-        """``bool``, ``int``, ``float``, ``str`` or ``dict`` (a table of numbers by name).
+        """``bool``, ``int``, ``float``, ``str``, ``dict`` (a table of numbers by name) or ``tuple`` (two numbers).
 
         Raises:
             TypeError: modalities disagree, or no flag can be made of the annotation.
@@ -187,13 +195,15 @@ def _parameter(flag: Flag) -> inspect.Parameter:
         flag.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[(str if kind is dict else kind) | None, option],
+        annotation=Annotated[_TYPED.get(kind, kind) | None, option],
     )
 
 
 def _kind(field: SettingField) -> type:
     annotation: Any = field.info.annotation
     origin = typing.get_origin(annotation)
+    if origin is tuple and typing.get_args(annotation) != (float, float):
+        raise TypeError(f"no flag can be made for setting '{field.name}' of kind {annotation}")
     kind: type = str if origin is Literal else origin or annotation
     return kind
 
@@ -218,6 +228,8 @@ def _default(default: Any) -> str:
         return "on" if default else "off"
     if default in ("", {}):
         return "none"
+    if isinstance(default, tuple):
+        return " ".join(map(_default, default))
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 

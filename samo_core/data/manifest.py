@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -55,6 +55,10 @@ class Manifest:
         synthetic: whether the data were generated rather than recorded.
         folds: published test groups by fold, empty when the corpus publishes none.
         group_hint: how its user can name the groups, for errors; not saved.
+        group_noun: what a group is, for messages; not saved.
+        copies: what an audit does about identical content in two parts. "reported" is for items that are strings
+            themselves (``source`` is the content), where short ones stand twice by nature.
+        notes: lines for people on what was changed in reading; not saved.
     """
 
     dataset: str
@@ -64,6 +68,9 @@ class Manifest:
     synthetic: bool = False
     folds: tuple[frozenset[str], ...] = ()
     group_hint: str = ""
+    group_noun: str = "speaker"
+    copies: Literal["refused", "reported"] = "refused"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         twice = [name for name, count in Counter(item.id for item in self.items).items() if count > 1]
@@ -116,7 +123,7 @@ class Manifest:
 
     def save(self, path: Path) -> None:
         """Write one header line and one JSON line an item."""
-        header = {
+        header: dict[str, Any] = {
             "schema": 1,
             "dataset": self.dataset,
             "label_space": self.label_space.to_json(),
@@ -125,6 +132,8 @@ class Manifest:
             "folds": [sorted(fold) for fold in self.folds],
             "digest": self.digest,
         }
+        if self.copies != "refused":
+            header["copies"] = self.copies
         lines = [header, *(asdict(item) for item in self.items)]
         write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
@@ -146,6 +155,7 @@ class Manifest:
                 root=Path(header["root"]),
                 synthetic=header["synthetic"],
                 folds=tuple(frozenset(fold) for fold in header["folds"]),
+                copies=header.get("copies", "refused"),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"cannot read the manifest {path}: {error}") from error

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
+from samo_core.config import LossSettings
 from samo_core.data.batch import Draws
 from samo_core.tasks import LabelSpace
 
-__all__ = ["balanced_weights", "batches_of", "epoch_order"]
+__all__ = ["balanced_weights", "batches_of", "epoch_order", "joint_weights", "sampling_weights", "sorted_batches"]
+
+# So many batches are sorted by size among themselves: enough for batches of rows alike, few enough to stay random.
+_CHUNK = 50
 
 
 def epoch_order(rows: np.ndarray, seed: int, epoch: int, weights: np.ndarray | None = None) -> np.ndarray:
@@ -38,6 +44,44 @@ def batches_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [order[k * batch_size : (k + 1) * batch_size] for k in range(n_full)]
 
 
+def sorted_batches(
+    order: np.ndarray, sizes: np.ndarray, batch_size: int, seed: int, epoch: int, chunk: int = _CHUNK
+) -> list[np.ndarray]:
+    """Batches of rows of similar size, so that little is padded: the rows of :func:`batches_of`, dealt otherwise.
+
+    Every ``chunk`` batches of the order are sorted by size among themselves; then the batches of the whole epoch are
+    shuffled, so that long and short ones take turns.
+
+    Args:
+        order: (N,) int64 rows of the epoch.
+        sizes: (N,) how long each of them is.
+        batch_size: rows in a batch.
+        seed: the run's seed.
+        epoch: counted from 0.
+        chunk: batches that are sorted together.
+    """
+    n_full = len(order) // batch_size
+    if n_full == 0:
+        return [order]
+    n_rows = chunk * batch_size
+    parts = [
+        np.arange(start, min(start + n_rows, n_full * batch_size)) for start in range(0, n_full * batch_size, n_rows)
+    ]
+    by_size = np.concatenate([part[np.argsort(sizes[part], kind="stable")] for part in parts])
+    batches = batches_of(order[by_size], batch_size)
+    keys = Draws(seed, epoch, np.arange(len(batches))).uniform("batches")[:, 0]
+    return [batches[k] for k in np.argsort(keys, kind="stable")]
+
+
+def sampling_weights(targets: np.ndarray, space: LabelSpace, settings: LossSettings) -> np.ndarray | None:
+    """(N,) probability of drawing each training row as the settings ask; None where each is seen once."""
+    if settings.balanced_sampler:
+        return balanced_weights(targets, space)
+    if settings.joint_alpha > 0.0:
+        return joint_weights(targets, space, settings.joint_alpha, settings.joint_max_mult, settings.joint_boost)
+    return None
+
+
 def balanced_weights(targets: np.ndarray, space: LabelSpace) -> np.ndarray:
     """Sampling probability of each row so that all classes of the first task are equally likely.
 
@@ -49,10 +93,50 @@ def balanced_weights(targets: np.ndarray, space: LabelSpace) -> np.ndarray:
     Returns:
         (N,) float64 that sums to 1.
     """
-    columns = targets[:, space.slices[space.primary.name]]
-    holds = np.nan_to_num(columns) > 0.5
+    holds = _holds(targets[:, space.slices[space.primary.name]])
     counts = holds.sum(axis=0)
     per_class = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0)
     weights: np.ndarray = np.where(holds, per_class[None, :], 0.0).max(axis=1)
     weights[weights == 0.0] = weights[weights > 0].mean()
     return weights / weights.sum()
+
+
+def joint_weights(
+    targets: np.ndarray, space: LabelSpace, alpha: float, max_mult: float, boost: Mapping[str, float]
+) -> np.ndarray:
+    """Sampling probability of each row so that the rare classes of all tasks are seen more often.
+
+    Within a task a class c with n_c training rows is drawn ``boost_c * min((n_max / n_c) ** alpha, max_mult)`` times as
+    often as the most frequent one: not more often with alpha 0, equally often with alpha 1. A row with several labels
+    takes the multiple of its largest, and 1 where the task is answered with none. The weight of a row is the mean over
+    the tasks it is labelled in, and 1 where there is none.
+
+    Args:
+        targets: (N, C).
+        alpha: how much of the imbalance is evened out, from 0.
+        max_mult: cap on a class's multiple, at least 1; boosts come on top.
+        boost: factor by class, in every task that has one of this name.
+
+    Returns:
+        (N,) float64 that sums to 1.
+    """
+    total, n_tasks = np.zeros(len(targets)), np.zeros(len(targets))
+    for task in space.tasks:
+        columns = targets[:, space.slices[task.name]]
+        holds = _holds(columns)
+        counts = holds.sum(axis=0)
+        # A class without rows is never asked for.
+        multiple = np.minimum((counts.max() / np.maximum(counts, 1)) ** alpha, max_mult)
+        multiple *= [boost.get(label, 1.0) for label in task.labels]
+        of_task = np.where(holds, multiple[None, :], 0.0).max(axis=1)
+        labelled = ~np.isnan(columns).any(axis=1)
+        total += np.where(labelled, np.where(holds.any(axis=1), of_task, 1.0), 0.0)
+        n_tasks += labelled
+    weights: np.ndarray = np.where(n_tasks > 0, total / np.maximum(n_tasks, 1), 1.0)
+    return weights / weights.sum()
+
+
+def _holds(columns: np.ndarray) -> np.ndarray:
+    """(N, C of the task) which labels hold; none of an unlabelled row."""
+    holds: np.ndarray = np.nan_to_num(columns) > 0.5
+    return holds

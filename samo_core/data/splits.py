@@ -6,15 +6,24 @@ every version of every library.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from samo_core.data.copies import find_copies
+from samo_core.data.grouping import (
+    DRAWN_FOLDS,
+    draw_groups,
+    five_folds,
+    groups_of,
+    rule_without_groups,
+    stratum,
+)
 from samo_core.data.manifest import Item, Manifest
-from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_few, first_ten
+from samo_core.data.stratify import inseparable, rank, rarest_labels, stratify
+from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_ten
 from samo_core.files import write_json
 
 __all__ = [
@@ -27,24 +36,22 @@ __all__ = [
     "fold_count",
     "fold_warnings",
     "make_split",
+    "split_notes",
 ]
 
 PARTS = ("train", "val", "test")
-# More tries hardly improve the balance of the few dozen speakers a corpus has.
-CANDIDATES = 200
-# Folds of a corpus that publishes none.
-DRAWN_FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Split:
-    """Item ids of the three parts and how they were drawn."""
+    """Item ids of the three parts and how they were drawn; ``dropped`` are training items left out as copies."""
 
     rule: str
     seed: int
     train: tuple[str, ...]
     val: tuple[str, ...]
     test: tuple[str, ...]
+    dropped: tuple[str, ...] = ()
 
     @property
     def leaky(self) -> bool:
@@ -60,14 +67,16 @@ class Split:
 
     def save(self, path: Path) -> None:
         """Write ``split.json``."""
-        write_json(path, asdict(self))
+        data = asdict(self)
+        write_json(path, data if self.dropped else {name: value for name, value in data.items() if name != "dropped"})
 
     @classmethod
     def load(cls, path: Path) -> Split:
         """Read ``split.json``."""
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            return cls(data["rule"], int(data["seed"]), *(tuple(data[part]) for part in PARTS))
+            ids = [tuple(data.get(name, ()) if name == "dropped" else data[name]) for name in (*PARTS, "dropped")]
+            return cls(data["rule"], int(data["seed"]), *ids)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"cannot read the split {path}: {error}") from error
 
@@ -77,6 +86,7 @@ class SplitRequest:
     """What a rule may need to know: ratios in (0, 1) of groups or rows, fold number, seed.
 
     ``limit_fraction`` in (0, 1] is the share of the training groups (rows where none are known) that is kept.
+    ``drop_leaked`` leaves out training items of which validation or test has a copy or near copy.
     """
 
     rule: str
@@ -85,6 +95,7 @@ class SplitRequest:
     fold: int = 0
     seed: int = 0
     limit_fraction: float = 1.0
+    drop_leaked: bool = False
 
 
 def make_split(manifest: Manifest, request: SplitRequest) -> Split:
@@ -98,46 +109,51 @@ def make_split(manifest: Manifest, request: SplitRequest) -> Split:
     if request.rule not in SPLIT_RULES:
         raise SettingsError(f"unknown split '{request.rule}'", hint=f"valid: {', '.join(SPLIT_RULES)}")
     parts = SPLIT_RULES[request.rule](manifest, request)
+    dropped = _leaked(parts) if request.drop_leaked else frozenset()
+    parts["train"] = [item for item in parts["train"] if item.id not in dropped]
     for name, items in parts.items():
         if not items:
             raise DataError(f"the {name} part of split '{request.rule}' is empty")
-    parts["train"] = _limited(parts["train"], request)
+    parts["train"] = _limited(manifest, parts["train"], request)
     _refuse_unseen_classes(manifest, parts["train"])
     ids = {name: tuple(sorted(item.id for item in items)) for name, items in parts.items()}
-    return Split(request.rule, request.seed, ids["train"], ids["val"], ids["test"])
+    return Split(request.rule, request.seed, ids["train"], ids["val"], ids["test"], tuple(sorted(dropped)))
 
 
 def split_by_group(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
     """Groups drawn at random, the draw whose parts look most alike in class (and gender) taken."""
-    groups = _grouped(manifest)
+    groups, noun = groups_of(manifest), manifest.group_noun
     if len(groups) < len(PARTS):
         raise DataError(
-            f"{manifest.dataset} has {len(groups)} speakers; a split by speaker needs at least three",
-            hint="record more speakers, or use --split random, whose scores are stamped as leaky",
+            f"{manifest.dataset} has {len(groups)} {noun}s; a split by {noun} needs at least three",
+            hint=f"add more {noun}s, or use {rule_without_groups(manifest)}",
         )
     n = len(groups)
     n_val = min(max(1, round(request.val_ratio * n)), n - 2)
     n_test = min(max(1, round((1.0 - request.train_ratio - request.val_ratio) * n)), n - 1 - n_val)
-    return _draw(groups, {"test": n_test, "val": n_val, "train": n - n_test - n_val}, request.seed)
+    return draw_groups(groups, {"test": n_test, "val": n_val, "train": n - n_test - n_val}, request.seed)
 
 
 def split_by_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
     """Test on one fold of groups; validate on other groups, train on the rest.
 
     Corpora without published folds get five, drawn from the names alone so that a fold is the same for every seed.
+    Strings without groups get five folds stratified by label.
     """
-    groups = _grouped(manifest)
-    folds = manifest.folds or _five_folds(groups)
-    if request.fold >= len(folds):
-        raise SettingsError(f"fold {request.fold} does not exist", hint=f"valid: 0 to {len(folds) - 1}")
+    if request.fold >= fold_count(manifest):
+        raise SettingsError(f"fold {request.fold} does not exist", hint=f"valid: 0 to {fold_count(manifest) - 1}")
+    if manifest.copies == "reported" and not any(item.group for item in manifest.items):
+        return _stratified_fold(manifest, request)
+    groups, noun = groups_of(manifest), manifest.group_noun
+    folds = manifest.folds or five_folds(groups, noun)
     in_test = [name for name in groups if name in folds[request.fold]]
     if not in_test:
-        raise DataError(f"no speaker of fold {request.fold} is in the data: {first_ten(sorted(folds[request.fold]))}")
+        raise DataError(f"no {noun} of fold {request.fold} is in the data: {first_ten(sorted(folds[request.fold]))}")
     rest = {name: items for name, items in groups.items() if name not in folds[request.fold]}
     if len(rest) < 2:
-        raise DataError(f"fold {request.fold} leaves {len(rest)} speakers to train and validate on; two are needed")
+        raise DataError(f"fold {request.fold} leaves {len(rest)} {noun}s to train and validate on; two are needed")
     n_val = min(len(rest) - 1, max(1, round(request.val_ratio * len(groups))))
-    parts = _draw(rest, {"val": n_val, "train": len(rest) - n_val}, request.seed)
+    parts = draw_groups(rest, {"val": n_val, "train": len(rest) - n_val}, request.seed)
     return {**parts, "test": [item for name in in_test for item in groups[name]]}
 
 
@@ -153,7 +169,7 @@ def fold_warnings(manifest: Manifest, rule: str) -> list[str]:
     if rule != "folds" or not missing:
         return []
     return [
-        f"{len(missing)} of {len(published)} speakers of the published folds are missing: "
+        f"{len(missing)} of {len(published)} {manifest.group_noun}s of the published folds are missing: "
         "scores are not comparable with published ones"
     ]
 
@@ -168,10 +184,10 @@ def split_at_random(manifest: Manifest, request: SplitRequest) -> dict[str, list
     parts: dict[str, list[Item]] = {part: [] for part in PARTS}
     by_class: dict[str, list[Item]] = defaultdict(list)
     for item in manifest.items:
-        by_class[_stratum(item)].append(item)
+        by_class[stratum(item)].append(item)
     seen = 0
     for items in by_class.values():
-        ordered = sorted(items, key=lambda item: _rank(request.seed, item.id))
+        ordered = sorted(items, key=lambda item: rank(request.seed, item.id))
         seen += len(ordered)
         n_val = min(round(request.val_ratio * seen) - len(parts["val"]), len(ordered) - 1)
         n_test = min(round(test_ratio * seen) - len(parts["test"]), len(ordered) - 1 - n_val)
@@ -181,13 +197,36 @@ def split_at_random(manifest: Manifest, request: SplitRequest) -> dict[str, list
     return parts
 
 
+def split_stratified(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
+    """Every part with its share of every label; items of one group, and those whose sources are alike, together."""
+    test_ratio = 1.0 - request.train_ratio - request.val_ratio
+    shares = {"train": request.train_ratio, "val": request.val_ratio, "test": test_ratio}
+    return stratify(inseparable(manifest.items), shares, request.seed, first="train")
+
+
+def _stratified_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
+    """One of five stratified folds, the same for every seed, to test on; the rest drawn under the seed."""
+    folds = stratify(inseparable(manifest.items), {str(k): 1.0 / DRAWN_FOLDS for k in range(DRAWN_FOLDS)}, seed=0)
+    test = folds.pop(str(request.fold))
+    return {**_train_and_val([item for items in folds.values() for item in items], request), "test": test}
+
+
+def _train_and_val(items: list[Item], request: SplitRequest) -> dict[str, list[Item]]:
+    """Validation of ``val_ratio`` to ``train_ratio``, stratified by label."""
+    share = request.val_ratio / (request.train_ratio + request.val_ratio)
+    return stratify(inseparable(items), {"train": 1.0 - share, "val": share}, request.seed, first="train")
+
+
 def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
-    """The split the corpus itself assigns; refused when a group stands in two parts."""
+    """The split the corpus itself assigns; refused when a group stands in two parts.
+
+    Strings with train and test alone get a validation part, drawn from train and stratified by label.
+    """
     unassigned = [item.id for item in manifest.items if item.split not in PARTS]
     if unassigned:
         raise DataError(
             f"{manifest.dataset} assigns none of {', '.join(PARTS)} to: {first_ten(unassigned)}",
-            hint="fill the split column, name it with --split-column, or use --split speaker",
+            hint=f"fill the split column, name it with --split-column, or use --split {_own_rule(manifest)}",
         )
     parts: dict[str, list[Item]] = {part: [] for part in PARTS}
     for item in manifest.items:
@@ -195,28 +234,37 @@ def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list
     shared = _shared_groups(parts)
     if shared:
         raise LeakError(
-            f"speakers stand in two splits: {first_ten(shared)}",
-            hint="correct the split column, or let SAMO split with --split speaker",
+            f"{manifest.group_noun}s stand in two splits: {first_ten(shared)}",
+            hint=f"correct the split column, or let SAMO split with --split {_own_rule(manifest)}",
         )
+    if manifest.copies == "reported" and not parts["val"] and parts["train"] and parts["test"]:
+        parts.update(_train_and_val(parts["train"], request))
     return parts
 
 
 SPLIT_RULES: dict[str, Callable[[Manifest, SplitRequest], dict[str, list[Item]]]] = {
     "speaker": split_by_group,
+    "group": split_by_group,
     "folds": split_by_fold,
     "random": split_at_random,
+    "stratified": split_stratified,
     "table": split_by_column,
 }
 
 
 def find_leaks(manifest: Manifest, split: Split) -> list[str]:
-    """One line for each group or content that stands in two parts of the split, with the files."""
+    """One line for each group or content that stands in two parts of the split, with the files.
+
+    Copies among strings are left to :func:`audit`.
+    """
     parts = {name: [manifest.items[row] for row in manifest.rows(split.part(name))] for name in PARTS}
     leaks = []
     for group in _shared_groups(parts):
         firsts = {name: next((i.source for i in items if i.group == group), "") for name, items in parts.items()}
         examples = ", ".join(f"{source} ({name})" for name, source in firsts.items() if source)
-        leaks.append(f"speaker {group} is in more than one part: {examples}")
+        leaks.append(f"{manifest.group_noun} {group} is in more than one part: {examples}")
+    if manifest.copies == "reported":
+        return leaks
     homes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, items in parts.items():
         for item in items:
@@ -228,7 +276,8 @@ def find_leaks(manifest: Manifest, split: Split) -> list[str]:
 
 
 def audit(manifest: Manifest, split: Split) -> list[str]:
-    """Refuse a split that leaks; return the leaks of a split that was asked to be leaky.
+    """Refuse a split that leaks; return the leaks of a split that was asked to be leaky, and lines that count copies
+    among strings, which are not refused.
 
     Raises:
         LeakError: names the files or groups on both sides.
@@ -237,24 +286,64 @@ def audit(manifest: Manifest, split: Split) -> list[str]:
     if leaks and not split.leaky:
         raise LeakError(
             f"the {split.rule} split leaks: {first_ten(leaks)}",
-            hint="remove the copies, or give them the same speaker",
+            hint=f"remove the copies, or give them the same {manifest.group_noun}",
         )
-    return leaks
+    return leaks + (_about_copies(manifest, split) if manifest.copies == "reported" else [])
 
 
-def _limited(items: list[Item], request: SplitRequest) -> list[Item]:
+def split_notes(manifest: Manifest, split: Split) -> list[str]:
+    """Lines on how a split came to be that a reader of its scores should know."""
+    notes = fold_warnings(manifest, split.rule)
+    if split.rule == "table" and all(item.split != "val" for item in manifest.items):
+        notes.append(f"{manifest.dataset} has no validation rows: {len(split.val):,} were drawn from its training rows")
+    if split.dropped:
+        notes.append(f"{len(split.dropped):,} training rows were left out, as validation or test has copies of them")
+    return notes
+
+
+def _about_copies(manifest: Manifest, split: Split) -> list[str]:
+    """How many rows of one part stand in another one, word for word or nearly so."""
+    sources = {part: tuple(manifest.items[row].source for row in manifest.rows(split.part(part))) for part in PARTS}
+    lines = []
+    for others, parts in (("train", ("val", "test")), ("val", ("test",))):
+        found = {part: find_copies(sources[part], sources[others]) for part in parts}
+        if any(copies.all for copies in found.values()):
+            same = _counted({part: len(copies.same) for part, copies in found.items()})
+            near = _counted({part: len(copies.near) for part, copies in found.items()})
+            lines.append(
+                f"{same} rows also stand in {others} word for word (but for case and spaces), {near} more nearly so"
+            )
+    return lines
+
+
+def _counted(rows: dict[str, int]) -> str:
+    """``49 val and 42 test``."""
+    return " and ".join(f"{n:,} {part}" for part, n in rows.items() if n) or "no"
+
+
+def _leaked(parts: dict[str, list[Item]]) -> frozenset[str]:
+    """Ids of training items of which validation or test has a copy or near copy."""
+    judged = tuple(item.source for part in ("val", "test") for item in parts[part])
+    copies = find_copies(tuple(item.source for item in parts["train"]), judged)
+    return frozenset(parts["train"][row].id for row in copies.all)
+
+
+def _limited(manifest: Manifest, items: list[Item], request: SplitRequest) -> list[Item]:
     """A share of the training groups, or of the rows of each class where no groups are known; larger shares hold
     smaller ones, and genders (or classes) are kept in proportion.
     """
     if request.limit_fraction >= 1.0:
         return items
+    # Sets of several labels are too many for strata of their own.
+    rarest = rarest_labels(items) if manifest.copies == "reported" else {}
     by_unit: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_unit[item.group if request.rule != "random" and item.group else f"row {item.id}"].append(item)
     strata: dict[str, list[str]] = defaultdict(list)
-    for unit in sorted(by_unit, key=lambda name: _rank(request.seed, f"limit:{name}")):
+    for unit in sorted(by_unit, key=lambda name: rank(request.seed, f"limit:{name}")):
         first = by_unit[unit][0]
-        strata[first.meta.get("gender", "") if first.group == unit else _stratum(first)].append(unit)
+        own = rarest[first.id] if rarest else stratum(first)
+        strata[first.meta.get("gender", "") if first.group == unit else own].append(unit)
     # The k-th of n in a stratum stands at (k + 1/2) / n, so that every share takes alike from all strata.
     places = {unit: ((k + 0.5) / len(units), name) for name, units in strata.items() for k, unit in enumerate(units)}
     n_kept = max(1, round(request.limit_fraction * len(by_unit)))
@@ -262,59 +351,9 @@ def _limited(items: list[Item], request: SplitRequest) -> list[Item]:
     return [item for unit in kept for item in by_unit[unit]]
 
 
-def _grouped(manifest: Manifest) -> dict[str, list[Item]]:
-    unknown = [item.id for item in manifest.items if not item.group]
-    if unknown:
-        raise DataError(
-            f"no speaker is known for {len(unknown)} of {len(manifest.items)} items: {first_few(unknown, 2)}",
-            hint=f"{manifest.group_hint or 'name the speakers'}; or use --split random, stamped as leaky",
-        )
-    groups: dict[str, list[Item]] = defaultdict(list)
-    for item in manifest.items:
-        groups[item.group].append(item)
-    return dict(sorted(groups.items()))
-
-
-def _draw(groups: dict[str, list[Item]], sizes: dict[str, int], seed: int) -> dict[str, list[Item]]:
-    """Assign groups to parts of the given sizes; of many draws take the one with the most equal class shares."""
-    strata = {name: Counter(_stratum(item) for item in items) for name, items in groups.items()}
-    total: Counter[str] = sum(strata.values(), Counter())
-    best: tuple[float, dict[str, list[str]]] | None = None
-    for candidate in range(CANDIDATES):
-        ordered = sorted(groups, key=lambda name: _rank(seed, f"{candidate}:{name}"))
-        parts, start = {}, 0
-        for part, size in sizes.items():
-            parts[part] = ordered[start : start + size]
-            start += size
-        error = sum(_imbalance(parts[part], strata, total, len(groups)) for part in sizes)
-        if best is None or error < best[0] - 1e-12:
-            best = (error, parts)
-    assert best is not None
-    return {part: [item for name in sorted(names) for item in groups[name]] for part, names in best[1].items()}
-
-
-def _imbalance(names: Sequence[str], strata: dict[str, Counter[str]], total: Counter[str], n_groups: int) -> float:
-    """Squared distance between a part's class counts and its fair share of them (chi-square like)."""
-    counts: Counter[str] = sum((strata[name] for name in names), Counter())
-    share = len(names) / n_groups
-    return sum((counts[key] - share * n) ** 2 / (share * n) for key, n in total.items())
-
-
-def _five_folds(groups: Iterable[str]) -> tuple[frozenset[str], ...]:
-    ordered = sorted(groups, key=lambda name: _rank(0, name))
-    if len(ordered) < DRAWN_FOLDS:
-        raise DataError(f"five folds need at least five speakers, found {len(ordered)}")
-    return tuple(frozenset(ordered[k::DRAWN_FOLDS]) for k in range(DRAWN_FOLDS))
-
-
-def _stratum(item: Item) -> str:
-    """What a split is balanced over: the labels, and the gender where it is known."""
-    labels = ",".join(f"{task}={'+'.join(sorted(names))}" for task, names in sorted(item.labels.items()))
-    return f"{labels}|{item.meta.get('gender', '')}"
-
-
-def _rank(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{name}".encode(errors="surrogateescape")).digest()
+def _own_rule(manifest: Manifest) -> str:
+    """The rule for a corpus whose own split will not do."""
+    return "stratified" if manifest.copies == "reported" else "speaker"
 
 
 def _shared_groups(parts: dict[str, list[Item]]) -> list[str]:

@@ -13,6 +13,15 @@ from samo_core.evaluation.calibration import summary
 from samo_core.evaluation.ensembles import gain_line, members_line
 from samo_core.evaluation.html import METRIC_NAMES
 from samo_core.evaluation.report import flat_items, groupings, headlines, reproduce_commands, stamps
+from samo_core.evaluation.wording import (
+    TASK_HEADS,
+    THRESHOLD_HEADS,
+    baseline_line,
+    selection_note,
+    task_rows,
+    threshold_line,
+    threshold_rows,
+)
 
 __all__ = ["model_card"]
 
@@ -50,6 +59,8 @@ def model_card(
         ("Members", _members(report)),
         ("Data", _data(report, data_card)),
         ("Results", _results(report)),
+        ("Thresholds", _thresholds(report)),
+        ("Tasks", _tasks(report)),
         ("Results by group", _by_group(report)),
         ("Limitations", _limitations(report, data_card)),
         # A card is published; where the data lay on its author's disk is not.
@@ -120,16 +131,40 @@ def _results(report: Mapping[str, Any]) -> str:
         if name != "macro_f1"
     ]
     gap = [("macro-F1 on training data", "train_macro_f1"), ("macro-F1 on validation data", "val_macro_f1")]
-    overall += [(title, _number(report[key]), "-") for title, key in gap]
+    note = selection_note(report)
+    overall += [(title + note, _number(report[key]), "-") for title, key in gap]
+    parts = [_stamped(report), _table(("metric", "value", level), overall)]
+    if report["baseline"]:
+        parts.append(f"Beside it, {_text(baseline_line(report['baseline']))}.")
+    return "\n\n".join([*parts, _classes(report), _calibration(report)]).lstrip()
+
+
+def _classes(report: Mapping[str, Any]) -> str:
     names = ("f1", "precision", "recall", "roc_auc", "average_precision")
-    classes = [
-        (_text(label), *(_number(row[name]) for name in names), str(row["support"]))
+    header = ["class", "F1", "precision", "recall", "ROC-AUC", "average precision", "rows"]
+    rows = [
+        [_text(label), *(_number(row[name]) for name in names), str(row["support"])]
         for label, row in report["per_class"].items()
     ]
-    header = ("class", "F1", "precision", "recall", "ROC-AUC", "average precision", "rows")
-    return "\n\n".join(
-        [_stamped(report), _table(("metric", "value", level), overall), _table(header, classes), _calibration(report)]
-    ).lstrip()
+    if report["thresholds"]:
+        header.append("threshold")
+        for cells, row in zip(rows, report["per_class"].values(), strict=True):
+            cells.append(f"{row['threshold']:.2f}")
+    return _table(header, rows)
+
+
+def _thresholds(report: Mapping[str, Any]) -> str:
+    """Of a multi-label task: what each way of choosing thresholds scored on validation and here."""
+    if not report["thresholds"]:
+        return ""
+    rows = [tuple(map(_text, row)) for row in threshold_rows(report)]
+    line = threshold_line(report)
+    return f"{_table(THRESHOLD_HEADS, rows)}\n\n\\* decides; {line}."
+
+
+def _tasks(report: Mapping[str, Any]) -> str:
+    rows = [tuple(map(_text, row)) for row in task_rows(report)]
+    return _table(TASK_HEADS, rows) if rows else ""
 
 
 def _calibration(report: Mapping[str, Any]) -> str:

@@ -24,14 +24,15 @@ import numpy as np
 import numpy.typing as npt
 
 from samo_core.errors import DataError, SettingsError, first_ten
-from samo_core.evaluation.metrics import Judged, Metric, Tally, accuracy, judge, macro_f1, uar
+from samo_core.evaluation.decision import judged
+from samo_core.evaluation.metrics import Judged, Metric, Tally, accuracy, macro_f1, uar
 from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import FEW_GROUPS
+from samo_core.evaluation.report_warnings import FEW_GROUPS
 from samo_core.evaluation.significance import holm, mcnemar, verdict
-from samo_core.evaluation.statistics import resampled, tail_area, tally_by_unit
+from samo_core.evaluation.statistics import bootstrap, resampled, tail_area, tally_by_unit
 from samo_core.tasks import LabelSpace, Task
 
-__all__ = ["COMPARED", "SCHEMA", "Difference", "aligned", "build_comparison", "paired_bootstrap"]
+__all__ = ["COMPARED", "SCHEMA", "Difference", "aligned", "build_comparison", "compare_to_baseline", "paired_bootstrap"]
 
 SCHEMA = 1
 LEVEL = 0.95
@@ -94,7 +95,8 @@ def aligned(baseline: Predictions, other: Predictions, names: tuple[str, str] = 
         wrong = [name for name, a, b in zip(baseline.ids, baseline.groups, groups, strict=True) if a != b]
         raise DataError(f"'{names[0]}' and '{names[1]}' hold different groups (speakers) for: {first_ten(wrong)}")
     meta = {name: tuple(values[row] for row in rows) for name, values in other.meta.items()}
-    return Predictions(baseline.ids, other.logits[rows], targets, groups, meta)
+    decided = None if other.decided is None else other.decided[rows]
+    return Predictions(baseline.ids, other.logits[rows], targets, groups, meta, decided)
 
 
 def paired_bootstrap(
@@ -154,7 +156,8 @@ def build_comparison(
     """Judge two or more runs against the first.
 
     Verdicts go by p-values corrected after Holm: each score over the runs, F1 by class over all classes and runs.
-    Intervals are not corrected. A multi-label task is decided at 0.5, as in the report, and has no McNemar test.
+    Intervals are not corrected. A multi-label task is decided as its predictions say, each run by its own thresholds,
+    and has no McNemar test.
 
     Args:
         predictions: by name of the run, over the same items in any order; the first is the baseline.
@@ -182,10 +185,10 @@ def build_comparison(
         raise SettingsError("a comparison takes at least two runs")
     (base, baseline), *others = predictions.items()
     given = {base: baseline, **{name: aligned(baseline, other, (base, name)) for name, other in others}}
-    judged = {name: _judged(name, task, label_space, said) for name, said in given.items()}
-    groups = [baseline.groups[row] for row in judged[base].rows]
+    answers = {name: _judged(name, task, label_space, said) for name, said in given.items()}
+    groups = [baseline.groups[row] for row in answers[base].rows]
     drawn = {"n_resamples": n_resamples, "level": level, "seed": seed}
-    compared = [_against(judged[base], judged[name], groups, task, drawn) for name, _ in others]
+    compared = [_against(answers[base], answers[name], groups, task, drawn) for name, _ in others]
     _correct(compared, 1.0 - level)
     comparison: dict[str, Any] = {
         "schema": SCHEMA,
@@ -209,14 +212,72 @@ def build_comparison(
     return comparison
 
 
+def compare_to_baseline(
+    name: str,
+    baseline: Predictions,
+    said: Predictions,
+    *,
+    task: Task,
+    label_space: LabelSpace,
+    unit: str,
+    n_resamples: int = 2000,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The macro-F1 of a simple model on the rows of a report, and the paired difference that the judged model makes.
+
+    Args:
+        name: of the baseline.
+        baseline: what it says, in any order of the same items; a multi-label task is decided as ``decided`` has it.
+        said: the same of the judged model.
+        task: the task of ``label_space`` to compare on; rows without a label for it are left out.
+        label_space: the tasks and their columns.
+        unit: what a group is called; without groups rows are drawn.
+        n_resamples: number of draws.
+        level: coverage of the intervals; 1 - level is the error accepted in the verdict.
+        seed: of the draws.
+
+    Returns:
+        ``name``, ``macro_f1``, ``ci`` ([low, high] or None), ``level``, ``unit`` and ``difference`` with ``value`` (the
+        judged model's macro-F1 minus the baseline's), ``low``, ``high``, ``p`` and ``verdict``.
+
+    Raises:
+        DataError: they do not speak of the same items, outputs are not finite, or no row is labelled.
+    """
+    names = ("this run", name)
+    answers = [
+        _judged(who, task, label_space, each)
+        for who, each in zip(names, (said, aligned(said, baseline, names)), strict=True)
+    ]
+    groups = [said.groups[row] for row in answers[0].rows]
+    own, simple = (tally_by_unit(each.truth, each.predicted, groups) for each in answers)
+    how: dict[str, Any] = {"n_resamples": n_resamples, "level": level, "seed": seed}
+    score = {"macro_f1": macro_f1}
+    found = paired_bootstrap(simple, own, score, **how)["macro_f1"]
+    ends = bootstrap(simple, score, **how)["macro_f1"]
+    return {
+        "name": name,
+        "macro_f1": found.baseline,
+        "ci": list(ends) if ends else None,
+        "level": level,
+        "unit": unit if any(groups) else "row",
+        "difference": {
+            "value": found.difference,
+            "low": found.low,
+            "high": found.high,
+            "p": found.p,
+            "verdict": verdict(found.difference, found.p, 1.0 - level),
+        },
+    }
+
+
 def _judged(name: str, task: Task, space: LabelSpace, said: Predictions) -> Judged:
-    columns = space.slices[task.name]
-    if not np.isfinite(said.logits[:, columns]).all():
+    if not np.isfinite(said.logits[:, space.slices[task.name]]).all():
         raise DataError(f"the outputs of '{name}' are not finite", hint="its weights may be damaged; train again")
-    judged = judge(task, said.probabilities(space)[:, columns], said.targets[:, columns])
-    if not len(judged.rows):
+    found = judged(task, said, space)
+    if not len(found.rows):
         raise DataError(f"none of the {len(said)} items has a label for the task '{task.name}'")
-    return judged
+    return found
 
 
 def _against(

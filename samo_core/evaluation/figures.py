@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from samo_core.evaluation.calibration import apply_temperature
+from samo_core.evaluation.decision import judged
 from samo_core.evaluation.drawing import (
     BLUE,
     GREEN,
@@ -27,7 +27,6 @@ from samo_core.evaluation.drawing import (
     save_named,
     verbatim,
 )
-from samo_core.evaluation.metrics import judge
 from samo_core.evaluation.predictions import Predictions
 from samo_core.tasks import LabelSpace
 
@@ -163,20 +162,18 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
     from sklearn.metrics import roc_curve
 
     task = next(task for task in label_space.tasks if task.name == report["task"])
-    columns = label_space.slices[task.name]
     # A temperature moves rows past each other in a column of a softmax: without it the area is not the report's.
-    scaled = apply_temperature(predictions.logits, {task.name: report["calibration"]["temperature"]}, label_space)
-    judged = judge(task, label_space.probabilities(scaled)[:, columns], predictions.targets[:, columns])
+    found = judged(task, predictions, label_space, {task.name: report["calibration"]["temperature"]})
     areas = {label: row["roc_auc"] for label, row in report["per_class"].items() if row["roc_auc"] is not None}
     worst_first = sorted(areas, key=lambda label: areas[label])
     coloured = worst_first[:_COLOURED_CURVES][::-1]
     figure, axes = new_figure(report, "ROC curves, one class against the rest", 7.6, 5.2)
     for label in worst_first[_COLOURED_CURVES:]:
         column = task.labels.index(label)
-        axes.plot(*roc_curve(judged.truth[:, column], judged.probabilities[:, column])[:2], color="#d0d0d0", lw=1)
+        axes.plot(*roc_curve(found.truth[:, column], found.probabilities[:, column])[:2], color="#d0d0d0", lw=1)
     for label, (colour, dash) in zip(coloured, _LINES, strict=False):
         column = task.labels.index(label)
-        false, true, _ = roc_curve(judged.truth[:, column], judged.probabilities[:, column])
+        false, true, _ = roc_curve(found.truth[:, column], found.probabilities[:, column])
         axes.plot(
             false, true, color=colour, linestyle=dash, linewidth=1.7, label=f"{verbatim(label)}  {areas[label]:.3f}"
         )

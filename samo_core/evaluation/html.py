@@ -11,6 +11,15 @@ from typing import Any
 from samo_core.evaluation.calibration import summary
 from samo_core.evaluation.ensembles import gain_line, members_line
 from samo_core.evaluation.report import flat_items, groupings, headlines, reproduce_commands, stamps
+from samo_core.evaluation.wording import (
+    TASK_HEADS,
+    THRESHOLD_HEADS,
+    baseline_line,
+    selection_note,
+    task_rows,
+    threshold_line,
+    threshold_rows,
+)
 
 __all__ = ["METRIC_NAMES", "render_html"]
 
@@ -59,6 +68,13 @@ def render_html(
         placed=placed,
         metric_names=METRIC_NAMES,
         calibration=summary(report["calibration"]),
+        baseline=baseline_line(report["baseline"]) if report["baseline"] else "",
+        selection_note=selection_note(report),
+        threshold_heads=THRESHOLD_HEADS,
+        threshold_rows=threshold_rows,
+        threshold_line=threshold_line,
+        task_heads=TASK_HEADS,
+        task_rows=task_rows(report),
         members=members_line(report["ensemble"]) if "ensemble" in report else "",
         gain=gain_line(report["ensemble"]) if "ensemble" in report else "",
         commands=reproduce_commands(report, environment),

@@ -24,6 +24,8 @@ class Predictions:
         targets: (N, C) float32 in [0, 1]; NaN where a task has no label.
         groups: speaker by item, length N; empty strings when unknown.
         meta: further attributes by name, each of length N (gender, intensity, statement ...).
+        decided: (N, C) bool, what was answered with these logits, where thresholds had a say in it; read for
+            multi-label tasks only. None: at 0.5.
     """
 
     ids: tuple[str, ...]
@@ -31,6 +33,7 @@ class Predictions:
     targets: np.ndarray
     groups: tuple[str, ...]
     meta: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    decided: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -48,6 +51,7 @@ class Predictions:
                 "targets": self.targets,
                 "groups": np.array(self.groups, dtype=np.str_),
                 **{f"meta.{name}": np.array(values, dtype=np.str_) for name, values in self.meta.items()},
+                **({} if self.decided is None else {"decided": self.decided}),
             }
             np.savez_compressed(temporary, **columns)
 
@@ -61,4 +65,5 @@ class Predictions:
                 targets=stored["targets"],
                 groups=tuple(stored["groups"].tolist()),
                 meta={k.removeprefix("meta."): tuple(stored[k].tolist()) for k in stored if k.startswith("meta.")},
+                decided=stored.get("decided"),
             )

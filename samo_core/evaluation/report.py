@@ -5,29 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from samo_core.errors import DataError, first_ten
-from samo_core.evaluation.calibration import TEMPERATURE_RANGE, Calibration, apply_temperature, calibration_scores
-from samo_core.evaluation.metrics import (
-    FloatArray,
-    Judged,
-    Tally,
-    accuracy,
-    judge,
-    label_confusion,
-    macro_f1,
-    macro_f1_present,
-    most_confused,
-    per_class,
-    scores,
-    tally,
-    uar,
-)
+from samo_core.evaluation.calibration import Calibration
+from samo_core.evaluation.decision import Decision
+from samo_core.evaluation.metrics import Judged, accuracy, macro_f1_present, tally, uar
 from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.statistics import bootstrap, tally_by_unit
+from samo_core.evaluation.report_warnings import label_warnings, report_warnings
+from samo_core.evaluation.task_scores import judged_rows, task_scores
+from samo_core.evaluation.thresholds import Thresholds
 from samo_core.tasks import LabelSpace, Task
 
 __all__ = [
@@ -42,12 +31,8 @@ __all__ = [
 ]
 
 SCHEMA = 1
-CI_LEVEL = 0.95
-# With fewer groups the interval rests on too little, see benchmarks/interval_coverage.py.
-FEW_GROUPS = 8
 # An attribute with more values than this is a description of each row rather than a grouping.
 MAX_META_VALUES = 50
-_CI_METRICS = {"macro_f1": macro_f1, "accuracy": accuracy, "uar": uar}
 
 
 def build_report(
@@ -66,9 +51,11 @@ def build_report(
     train_macro_f1: float | None,
     val_macro_f1: float | None,
     calibration: Calibration | None = None,
+    thresholds: Thresholds | None = None,
+    baseline: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Judge the predictions of one task.
+    """Judge the predictions of one task, and beside it those of the other tasks of the label space.
 
     Args:
         run: name of the run.
@@ -78,25 +65,33 @@ def build_report(
         split: ``train``, ``val``, ``test`` or ``all``.
         split_rule: how the split was drawn.
         leaky: whether groups may stand on two sides of the split.
-        task: the task of ``label_space`` to judge; rows without a label for it are left out.
+        task: the task of ``label_space`` the report speaks of; rows without a label for it are left out.
         predictions: logits, as the model gave them, and targets of N rows.
         label_space: the tasks and their columns.
         unit: what a group is called, for example ``speaker``; without groups the interval's unit is ``row``.
         train_macro_f1: the same score on the training split, None when unknown.
         val_macro_f1: the same score on the validation split, None when unknown.
         calibration: the temperatures its answers are judged and given with; None is temperature 1.
+        thresholds: those its labels are decided with; None takes what was decided when the predictions were made,
+            else 0.5. Single-label tasks need none.
+        baseline: a simple model on the same rows, from
+            :func:`~samo_core.evaluation.comparison.compare_to_baseline`.
         notes: further warnings.
 
     Returns:
-        Plain Python numbers, strings, lists and dicts; None where a value is undefined, never NaN.
+        Plain Python numbers, strings, lists and dicts; None where a value is undefined, never NaN. With several tasks
+        ``tasks`` holds :func:`~samo_core.evaluation.task_scores.task_scores` of each that has labelled rows, and
+        ``overall_macro_f1`` the mean of their macro-F1.
 
     Raises:
         DataError: no row is labelled, or the model's outputs are not finite.
     """
-    calibration = calibration or Calibration()
-    judged = _judged(task, predictions, label_space, calibration)
+    decision = Decision(calibration or Calibration(), thresholds or Thresholds())
+    judged = judged_rows(task, predictions, label_space, decision)
     groups = tuple(predictions.groups[row] for row in judged.rows)
     by_group, skipped = _by_group(judged, groups, predictions, unit)
+    scored = task_scores(task, judged, predictions, label_space, unit, decision)
+    tasks, others = _tasks(scored, predictions, label_space, unit, decision)
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "run": run,
@@ -106,23 +101,16 @@ def build_report(
         "split": split,
         "split_rule": split_rule,
         "leaky": leaky,
-        **_scored(task, judged),
-        "calibration": calibration_scores(
-            task,
-            predictions.logits[judged.rows, label_space.slices[task.name]],
-            judged.truth,
-            calibration.temperature.get(task.name, 1.0),
-            calibration.fitted_on,
-        ),
-        # Without groups every row is a unit, and a reader must not believe that people were drawn.
-        "ci": _intervals(judged, groups, unit if any(groups) else "row"),
-        "macro_f1_present": _present(judged, groups),
+        **scored,
+        "tasks": tasks,
+        "overall_macro_f1": fmean(each["metrics"]["macro_f1"] for each in tasks.values()) if tasks else None,
+        "baseline": dict(baseline) if baseline else None,
         "by_group": by_group,
         "train_macro_f1": _plain(train_macro_f1),
         "val_macro_f1": _plain(val_macro_f1),
         "gap": _gap(train_macro_f1, val_macro_f1),
     }
-    report["warnings"] = [*_warnings(report, judged, unit), *skipped, *notes]
+    report["warnings"] = [*report_warnings(report, judged, unit), *others, *skipped, *notes]
     return report
 
 
@@ -136,14 +124,20 @@ def stamps(report: Mapping[str, Any]) -> list[str]:
 def headlines(report: Mapping[str, Any]) -> list[tuple[str, float, Sequence[float] | None]]:
     """Name, value and interval of macro-F1, what is shown first coming first.
 
-    Where classes are absent that is the score over the present ones: no model could have found the others.
+    Where classes are absent that is the score over the present ones: no model could have found the others. Last comes
+    the score over frequent classes, where the report has it.
     """
-    value, ends, present = report["metrics"]["macro_f1"], report["ci"]["macro_f1"], report["macro_f1_present"]
-    if not present:
-        return [("macro-F1", value, ends)]
-    n_labels = len(report["labels"])
-    name = f"macro-F1 over the {present['n_classes']} of {n_labels} classes present"
-    return [(name, present["value"], present["interval"]), (f"macro-F1 over all {n_labels} classes", value, ends)]
+    value, ends, n_labels = report["metrics"]["macro_f1"], report["ci"]["macro_f1"], len(report["labels"])
+    found: list[tuple[str, float, Sequence[float] | None]] = [("macro-F1", value, ends)]
+    if present := report["macro_f1_present"]:
+        name = f"macro-F1 over the {present['n_classes']} of {n_labels} classes present"
+        whole = f"macro-F1 over all {n_labels} classes"
+        found = [(name, present["value"], present["interval"]), (whole, value, ends)]
+    if frequent := report["macro_f1_frequent"]:
+        number = f"{frequent['n_classes']} class" + ("es" if frequent["n_classes"] > 1 else "")
+        name = f"macro-F1 over the {number} with {frequent['least_rows']}+ rows"
+        found.append((name, frequent["value"], frequent["interval"]))
+    return found
 
 
 def groupings(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -183,57 +177,24 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
 
 
-def _judged(task: Task, predictions: Predictions, label_space: LabelSpace, calibration: Calibration) -> Judged:
-    columns = label_space.slices[task.name]
-    finite = np.isfinite(predictions.logits[:, columns]).all(axis=1)
-    if not finite.all():
-        bad = [name for name, good in zip(predictions.ids, finite, strict=True) if not good]
-        raise DataError(
-            f"the model's outputs for {len(bad)} of {len(predictions)} items are not finite: {first_ten(bad)}",
-            hint="the weights may be damaged; evaluate another run or train again",
-        )
-    scaled = apply_temperature(predictions.logits, calibration.temperature, label_space)
-    judged = judge(task, label_space.probabilities(scaled)[:, columns], predictions.targets[:, columns])
-    if not len(judged.rows):
-        raise DataError(f"none of the {len(predictions)} items has a label for the task '{task.name}'")
-    return judged
-
-
-def _scored(task: Task, judged: Judged) -> dict[str, Any]:
-    matrix = label_confusion(judged.truth, judged.predicted)
-    return {
-        "task": task.name,
-        "n": len(judged.rows),
-        "labels": list(task.labels),
-        "metrics": scores(tally(judged.truth, judged.predicted)),
-        "per_class": per_class(judged, task.labels),
-        "confusion": matrix.tolist(),
-        "most_confused": most_confused(matrix, task.labels),
-    }
-
-
-def _intervals(judged: Judged, groups: Sequence[str], unit: str) -> dict[str, Any]:
-    by_unit = tally_by_unit(judged.truth, judged.predicted, groups)
-    found = bootstrap(by_unit, _CI_METRICS, level=CI_LEVEL)
-    ci: dict[str, Any] = {name: list(ends) if ends else None for name, ends in found.items()}
-    return {**ci, "level": CI_LEVEL, "unit": unit, "n_units": len(by_unit.rows)}
-
-
-def _present(judged: Judged, groups: Sequence[str]) -> dict[str, Any] | None:
-    """Macro-F1 over the classes that occur, with its interval; None where all do."""
-    occurs = judged.truth.any(axis=0)
-    if occurs.all():
-        return None
-
-    def over_present(counts: Tally) -> FloatArray:
-        # The same classes in every resample, as macro-F1 has them.
-        kept = Tally(counts.tp[..., occurs], counts.fp[..., occurs], counts.fn[..., occurs], counts.exact, counts.rows)
-        return macro_f1(kept)
-
-    by_unit = tally_by_unit(judged.truth, judged.predicted, groups)
-    ends = bootstrap(by_unit, {"macro_f1": over_present}, level=CI_LEVEL)["macro_f1"]
-    value = float(macro_f1_present(tally(judged.truth, judged.predicted)))
-    return {"n_classes": int(occurs.sum()), "value": value, "interval": list(ends) if ends else None}
+def _tasks(
+    scored: dict[str, Any], predictions: Predictions, label_space: LabelSpace, unit: str, decision: Decision
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Each task's scores where there are several, and what to know of those the report does not speak of."""
+    if len(label_space.tasks) < 2:
+        return {}, []
+    tasks: dict[str, dict[str, Any]] = {}
+    warnings: list[str] = []
+    for task in label_space.tasks:
+        if task.name == scored["task"]:
+            tasks[task.name] = scored
+        elif np.isnan(predictions.targets[:, label_space.slices[task.name]]).any(axis=1).all():
+            warnings.append(f"no item has a label for the task '{task.name}', so it is not judged")
+        else:
+            judged = judged_rows(task, predictions, label_space, decision)
+            tasks[task.name] = task_scores(task, judged, predictions, label_space, unit, decision)
+            warnings += [f"{task.name}: {line}" for line in label_warnings(task.labels, judged)]
+    return tasks, warnings
 
 
 def _by_group(
@@ -273,49 +234,6 @@ def _by_value(judged: Judged, values: Sequence[str]) -> dict[str, dict[str, floa
             "uar": float(uar(counts)) if labelled else None,
         }
     return table
-
-
-def _warnings(report: Mapping[str, Any], judged: Judged, unit: str) -> list[str]:
-    found = []
-    if report["synthetic_model_only"]:
-        found.append("model trained on synthetic demo data: it never learned from the real data it is judged on here")
-    elif report["synthetic"]:
-        found.append("synthetic demo data: these scores say nothing about real people")
-    if report["leaky"]:
-        found.append(f"LEAKY SPLIT: a {unit} may be in training and here, so these scores are too good")
-    if report["split"] == "train":
-        found.append("the model was trained on these rows: the scores show memory, not skill")
-    if report["split"] == "val":
-        found.append("the best epoch was chosen on this split, so its scores are a little too good")
-    found += _calibration_warnings(report)
-    drawn, n_units = report["ci"]["unit"], report["ci"]["n_units"]
-    if n_units < 2:
-        found.append(f"one {drawn} only: no confidence interval")
-    elif n_units < FEW_GROUPS:
-        found.append(
-            f"{n_units} {drawn}s only: the intervals rest on little and hold the truth less often "
-            f"than {100 * report['ci']['level']:.0f} % of the time"
-        )
-    occurs, predicted = judged.truth.sum(axis=0) > 0, judged.predicted.sum(axis=0) > 0
-    absent = [label for label, seen in zip(report["labels"], occurs, strict=True) if not seen]
-    if absent:
-        found.append(f"absent from this split, so F1 = 0 in macro-F1: {', '.join(absent)}")
-    never = [label for label, seen in zip(report["labels"], ~occurs | predicted, strict=True) if not seen]
-    if never:
-        found.append(f"never predicted: {', '.join(never)}")
-    return found
-
-
-def _calibration_warnings(report: Mapping[str, Any]) -> list[str]:
-    scores, found = report["calibration"], []
-    if scores["fitted_on"] and scores["temperature"] in TEMPERATURE_RANGE:
-        found.append(
-            f"the temperature stands at its bound of {scores['temperature']:g}: the rows it was fitted on "
-            "(all right, or too few) cannot tell it, so take probabilities for a ranking only"
-        )
-    if scores["fitted_on"] == report["split"]:
-        found.append("the temperature was fitted on this split, so its calibration is a little too good")
-    return found
 
 
 def _plain(value: float | None) -> float | None:

@@ -27,6 +27,8 @@ Interval = tuple[float, float]
 
 # Entries of one block of draws; bounds memory at some tens of MB whatever the number of units.
 _BLOCK = 2_000_000
+# From so many kinds of units on, drawing units one by one and counting them is faster than a multinomial draw.
+_MANY_KINDS = 500
 
 
 def tally_by_unit(truth: npt.NDArray[np.bool_], predicted: npt.NDArray[np.bool_], groups: Sequence[str]) -> Tally:
@@ -43,9 +45,11 @@ def tally_by_unit(truth: npt.NDArray[np.bool_], predicted: npt.NDArray[np.bool_]
     unit = np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
     if len(unit) != len(outcomes):
         raise ValueError(f"{len(unit)} group names for {len(outcomes)} rows")
-    flat = np.zeros((len(numbers), outcomes.shape[1]))
-    np.add.at(flat, unit, outcomes)
-    return Tally.from_flat(flat)
+    if not len(unit):
+        return Tally.from_flat(np.zeros((0, outcomes.shape[1])))
+    order = np.argsort(unit, kind="stable")
+    starts = np.flatnonzero(np.diff(unit[order], prepend=-1))
+    return Tally.from_flat(np.add.reduceat(outcomes[order], starts, axis=0, dtype=np.float64))
 
 
 def tail_area(level: float, n_units: int) -> float:
@@ -65,17 +69,35 @@ def resampled(
     independent of the order of the rows, and turns a bootstrap over N single-label rows into one over at most
     L * L kinds of rows.
     """
-    kinds, repeats = np.unique(by_unit.flat(), axis=0, return_counts=True)
-    n_units = int(repeats.sum())
+    kinds, repeats = _kinds(by_unit.flat())
     rng = np.random.default_rng(seed)
     step = max(1, _BLOCK // len(kinds))
     parts: dict[str, list[npt.NDArray[np.float64]]] = {name: [] for name in statistics}
     for start in range(0, n_resamples, step):
-        draws = rng.multinomial(n_units, repeats / n_units, size=min(step, n_resamples - start))
+        draws = _drawn(rng, repeats, min(step, n_resamples - start))
         totals = Tally.from_flat(draws.astype(np.float64) @ kinds)
         for name, statistic in statistics.items():
             parts[name].append(statistic(totals))
     return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _kinds(counts: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """The distinct rows of (U, M) whole numbers below 2**32, in order, and how often each occurs."""
+    # Bytes of big-endian numbers sort as the numbers do, and many times faster than NumPy compares rows.
+    rows = np.ascontiguousarray(counts.astype(">u4")).view(f"V{4 * counts.shape[1]}")[:, 0]
+    kinds, repeats = np.unique(rows, return_counts=True)
+    return kinds.view(">u4").reshape(len(kinds), -1).astype(np.float64), repeats
+
+
+def _drawn(rng: np.random.Generator, repeats: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """(size, K) how often each of K kinds is drawn when as many units are drawn as there are."""
+    n_units, n_kinds = int(repeats.sum()), len(repeats)
+    if n_kinds < _MANY_KINDS:
+        return rng.multinomial(n_units, repeats / n_units, size=size)
+    kind_of = np.repeat(np.arange(n_kinds), repeats)
+    return np.stack([
+        np.bincount(kind_of[rng.integers(0, n_units, n_units)], minlength=n_kinds) for _ in range(size)
+    ])  # fmt: skip
 
 
 def bootstrap(

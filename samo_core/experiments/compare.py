@@ -162,6 +162,8 @@ def _check_same_items(baseline: Run, other: Run, part: str, named: str) -> None:
 def _digest(said: Predictions) -> str:
     digest = hashlib.sha256("\n".join(said.ids).encode(errors="surrogatepass"))
     digest.update(said.logits.tobytes())
+    if said.decided is not None:
+        digest.update(said.decided.tobytes())
     return digest.hexdigest()
 
 

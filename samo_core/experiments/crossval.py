@@ -14,9 +14,10 @@ import numpy as np
 from samo_core.data.splits import fold_warnings
 from samo_core.errors import RunError
 from samo_core.evaluation.calibration import apply_temperature
+from samo_core.evaluation.decision import judged
 from samo_core.evaluation.figures import save_figures
 from samo_core.evaluation.html import render_html
-from samo_core.evaluation.metrics import judge, scores, tally
+from samo_core.evaluation.metrics import scores, tally
 from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.report import build_report
 from samo_core.experiments.calibrate import calibration_of
@@ -28,7 +29,7 @@ __all__ = ["crossval_report", "joined", "write_crossval"]
 
 
 def joined(cells: Sequence[Cell], grid: Path) -> Predictions:
-    """The test predictions of several cells as one, logits scaled by each cell's own temperature.
+    """The test predictions of several cells as one, scaled by each cell's own temperature, decided by its thresholds.
 
     With several seeds an item stands once for each; an item without a group is a group of its own over all seeds.
     """
@@ -52,6 +53,7 @@ def joined(cells: Sequence[Cell], grid: Path) -> Predictions:
             for group, name in zip(part.groups, part.ids, strict=True)
         ),
         {name: tuple(value for part in parts for value in part.meta[name]) for name in names},
+        None if any(part.decided is None for part in parts) else np.concatenate([part.decided for part in parts]),
     )
 
 
@@ -94,6 +96,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
         notes=[
             *([f"not all folds are in: {', '.join(missing)}"] if missing else []),
             *fold_warnings(manifest, "folds"),
+            *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
         ],
     )
     report["folds"] = [
@@ -125,9 +128,8 @@ def write_crossval(report: dict[str, Any], cells: Sequence[Cell], grid: Path, co
 
 
 def _metrics(predictions: Predictions, space: LabelSpace) -> dict[str, float]:
-    columns = space.slices[space.primary.name]
-    judged = judge(space.primary, predictions.probabilities(space)[:, columns], predictions.targets[:, columns])
-    return scores(tally(judged.truth, judged.predicted))
+    found = judged(space.primary, predictions, space)
+    return scores(tally(found.truth, found.predicted))
 
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ speaker (:mod:`samo_core.evaluation.comparison`). The result is a run; its one m
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -19,19 +20,19 @@ from torch import Tensor, nn
 
 from samo_core.data.splits import Split, audit
 from samo_core.errors import RunError, SettingsError
-from samo_core.evaluation.calibration import fit_temperature
 from samo_core.evaluation.comparison import COMPARED, paired_bootstrap
-from samo_core.evaluation.metrics import judge
+from samo_core.evaluation.decision import Decision, fit_decision, judged
 from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.report import build_report
 from samo_core.evaluation.significance import verdict
 from samo_core.evaluation.statistics import tally_by_unit
-from samo_core.experiments.calibrate import calibrate
+from samo_core.experiments.calibrate import calibrate, threshold_settings
 from samo_core.experiments.experiment import write_beginning
 from samo_core.experiments.judge import macro_f1, predictions_of
 from samo_core.experiments.members import WEIGHTS, LeftOut, Member, common_split
-from samo_core.experiments.mixture import COMBINE, log_outcomes, mixed
-from samo_core.experiments.run import ACCOUNT, Run, mark_trained, point_latest
+from samo_core.experiments.mixture import COMBINE, cuts_of, mixed
+from samo_core.experiments.mixture_weights import fit_weights
+from samo_core.experiments.run import ACCOUNT, ASSETS, Run, mark_trained, point_latest
 from samo_core.files import write_json
 from samo_core.tasks import LabelSpace
 from samo_core.training.checkpoint import save_model
@@ -39,12 +40,7 @@ from samo_core.training.frontend import Frontend
 from samo_core.training.runtime import Runtime
 from samo_core.training.trainer import predict_logits
 
-__all__ = ["Assembly", "assemble", "check_choices", "fit_weights", "write_ensemble"]
-
-# A member that counts less than this is not worth the time it takes: its weight is 0 and it is not in the model.
-LEAST_WEIGHT = 1e-3
-# No member may be able to make the likelihood 0 on its own.
-_LEAST_LIKELIHOOD = 1e-12
+__all__ = ["Assembly", "assemble", "check_choices", "write_ensemble"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,9 @@ class Assembly:
 
     Attributes:
         split: what all members held out, see :func:`~samo_core.experiments.members.common_split`.
-        temperatures: of each member by task, fitted on its own validation part.
+        decisions: temperatures and thresholds of each member, fitted on its own validation part.
         weights: (K,) at least 0, sum 1, fitted on the validation part or equal.
-        val: what each member says of the validation part, then the ensemble.
+        val: what each member says of the validation part, then the ensemble; raw, not decided.
         test: the same of the test part.
     """
 
@@ -63,10 +59,15 @@ class Assembly:
     split: Split
     combine: str
     rule: str
-    temperatures: tuple[Mapping[str, float], ...]
+    decisions: tuple[Decision, ...]
     weights: tuple[float, ...]
     val: tuple[Predictions, ...]
     test: tuple[Predictions, ...]
+
+    @property
+    def temperatures(self) -> tuple[Mapping[str, float], ...]:
+        """Of each member by task."""
+        return tuple(decision.calibration.temperature for decision in self.decisions)
 
 
 def check_choices(combine: str, rule: str) -> None:
@@ -110,59 +111,21 @@ def assemble(
     split = common_split(members, rule)
     audit(frontend.manifest, split)
     manifest, space = frontend.manifest, frontend.manifest.label_space
-    temperatures = tuple(_temperature(member, frontend, runtime) for member in members)
+    decisions = tuple(_decision(member, frontend, runtime) for member in members)
+    temperatures = tuple(decision.calibration.temperature for decision in decisions)
+    cuts = cuts_of([decision.thresholds.by_task(space) for decision in decisions], space)
     models = [member.model for member in members]
     notify(f"validation part: {len(split.val)} items, {len(members)} members")
     logits, owners = _windows(models, frontend, manifest.rows(split.val), runtime)
     weights = np.full(len(members), 1.0 / len(members))
     if rule == "fitted":
         targets, share = manifest.targets[manifest.rows(split.val)][owners], 1.0 / np.bincount(owners)[owners]
-        weights = fit_weights(_scaled(logits, temperatures, space), targets, share, space, combine)
-    answer = _Answer(frontend, temperatures, weights, combine)
+        weights = fit_weights(_scaled(logits, temperatures, space), targets, share, space, combine, cuts)
+    answer = _Answer(frontend, temperatures, weights, combine, cuts)
     val = answer.said(split.val, logits, owners)
     notify(f"test part: {len(split.test)} items")
     test = answer.said(split.test, *_windows(models, frontend, manifest.rows(split.test), runtime))
-    return Assembly(tuple(members), split, combine, rule, temperatures, tuple(weights.tolist()), val, test)
-
-
-def fit_weights(
-    logits: Tensor, targets: np.ndarray, share: np.ndarray, space: LabelSpace, combine: str = "mean"
-) -> npt.NDArray[np.float64]:
-    """The weights that make the targets most likely under the mixture (stacking of densities, Smyth & Wolpert 1999).
-
-    The negative log-likelihood is convex in the weights and smooth, unlike macro-F1, which a search over a few clips
-    would fit to their noise. Where an item has several windows it is the mean over them; as an item's answer is the
-    geometric mean of its windows', that bounds the item's own from above, and equals it for one window.
-
-    Args:
-        logits: (K, W, C) of K members and W windows, under each member's temperature.
-        targets: (W, C) in [0, 1]; rows that are NaN in a task's columns are left out of it.
-        share: (W,) how much a window counts, above 0.
-        space: the tasks and their columns.
-        combine: one of :data:`~samo_core.experiments.mixture.COMBINE`.
-
-    Returns:
-        (K,) in [0, 1], sum 1; below :data:`LEAST_WEIGHT` it is 0.
-    """
-    from scipy.optimize import minimize
-
-    likelihood, count = _cases(logits, targets, share, space, combine)
-    equal = np.full(len(logits), 1.0 / len(logits))
-
-    def cost(weights: npt.NDArray[np.float64]) -> float:
-        return float(-(count @ np.log(likelihood @ weights)))
-
-    def slope(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.asarray(-(count / (likelihood @ weights)) @ likelihood)
-
-    found = minimize(
-        cost, equal, jac=slope, method="SLSQP", bounds=[(0.0, 1.0)] * len(equal),
-        constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": np.ones_like},
-        options={"maxiter": 1000, "ftol": 1e-12},
-    ).x  # fmt: skip
-    best = min((equal, np.clip(found, 0.0, None) / np.clip(found, 0.0, None).sum()), key=cost)
-    kept = np.where(best < LEAST_WEIGHT, 0.0, best)
-    return np.asarray(kept / kept.sum())
+    return Assembly(tuple(members), split, combine, rule, decisions, tuple(weights.tolist()), val, test)
 
 
 def write_ensemble(
@@ -182,8 +145,10 @@ def write_ensemble(
         space = frontend.manifest.label_space
         # Before config.json makes the folder a run: without its model it would look like one that was stopped.
         _save_model(run, assembly, frontend, space)
-        calibrate(run, space, assembly.val[-1].logits, assembly.val[-1].targets)
-        account = _account(run, assembly, left_out, frontend, space)
+        _copy_assets(run, assembly)
+        said, settings = assembly.val[-1], threshold_settings(frontend.config)
+        decision = calibrate(run, space, said.logits, said.targets, settings)
+        account = _account(run, assembly, decision, left_out, frontend, space)
         write_json(run.path(ACCOUNT), account)
         mark_trained(run, {"members": len(assembly.members), "val_macro_f1": account["ensemble"]["val_macro_f1"]})
         write_beginning(run, frontend, assembly.split, {}, runtime, command)
@@ -191,13 +156,16 @@ def write_ensemble(
     return account
 
 
-def _temperature(member: Member, frontend: Frontend, runtime: Runtime) -> Mapping[str, float]:
-    """The member's own; one that was trained before there were any gets it here, its folder stays as it is."""
-    if member.calibration:
-        return member.calibration.temperature
+def _decision(member: Member, frontend: Frontend, runtime: Runtime) -> Decision:
+    """The member's own; where something was never fitted it is here, and the member's folder stays as it is."""
+    space, known = frontend.manifest.label_space, member.decision
+    if known.is_complete(space):
+        return known
     rows = frontend.manifest.rows(member.split.val)
     logits = predict_logits(member.model, frontend, rows, runtime)
-    return fit_temperature(logits, frontend.manifest.targets[rows], frontend.manifest.label_space)
+    keep = known.calibration if known.calibration.fitted_on else None
+    settings = threshold_settings(member.config)
+    return fit_decision(logits, frontend.manifest.targets[rows], space, settings, calibration=keep)
 
 
 @torch.inference_mode()
@@ -223,13 +191,15 @@ class _Answer:
     temperatures: Sequence[Mapping[str, float]]
     weights: npt.NDArray[np.float64]
     combine: str
+    cuts: Tensor
 
     def said(self, ids: tuple[str, ...], logits: Tensor, owners: npt.NDArray[np.int64]) -> tuple[Predictions, ...]:
         """Predictions of every member, raw, then of the ensemble; averaged over an item's windows."""
         space = self.frontend.manifest.label_space
         kept = np.flatnonzero(self.weights)
         scaled = _scaled(logits, self.temperatures, space)[kept]
-        answer = mixed(scaled, torch.tensor(self.weights[kept], dtype=torch.float32).log(), space, self.combine)
+        log_weights = torch.tensor(self.weights[kept], dtype=torch.float32).log()
+        answer = mixed(scaled, log_weights, space, self.combine, self.cuts[kept])
         count = np.bincount(owners)[:, None]
         found = []
         for windows in (*logits, answer):
@@ -248,25 +218,12 @@ def _scaled(logits: Tensor, temperatures: Sequence[Mapping[str, float]], space: 
     return scaled
 
 
-def _cases(
-    logits: Tensor, targets: np.ndarray, share: np.ndarray, space: LabelSpace, combine: str
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(M, K) likelihoods of every outcome that is asked for, and (M,) how much it counts; 1 in all for each task."""
-    likelihoods, counts = [], []
-    for task in space.tasks:
-        columns = space.slices[task.name]
-        rows = ~np.isnan(targets[:, columns]).any(axis=1)
-        if not rows.any():
-            continue
-        asked = targets[rows, columns].astype(np.float64)
-        asked = np.concatenate([asked, 1.0 - asked], axis=1) if task.multi_label else asked
-        said = log_outcomes(logits[:, torch.from_numpy(rows), columns].double(), task, combine).exp().numpy()
-        count = asked * share[rows, None]
-        likelihoods.append(said[:, count > 0].T)
-        counts.append(count[count > 0] / count.sum())
-    if not counts:
-        raise RunError("no item of the validation part has a label, so no weights can be fitted")
-    return np.clip(np.concatenate(likelihoods), _LEAST_LIKELIHOOD, 1.0), np.concatenate(counts)
+def _copy_assets(run: Run, assembly: Assembly) -> None:
+    """What each member that counts needs besides its weights, by its place in the model."""
+    kept = [member for member, weight in zip(assembly.members, assembly.weights, strict=True) if weight > 0.0]
+    for place, member in enumerate(kept):
+        if member.run.path(ASSETS).is_dir():
+            shutil.copytree(member.run.path(ASSETS), run.path(ASSETS) / str(place), dirs_exist_ok=True)
 
 
 def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSpace) -> None:
@@ -282,6 +239,7 @@ def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSp
             "name": assembly.members[k].name,
             "weight": assembly.weights[k],
             "temperature": dict(assembly.temperatures[k]),
+            "thresholds": assembly.decisions[k].thresholds.by_task(space),
             "settings": assembly.members[k].config.flat(),
         }
         for k in kept
@@ -300,11 +258,18 @@ def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSp
 
 
 def _account(
-    run: Run, assembly: Assembly, left_out: Sequence[LeftOut], frontend: Frontend, space: LabelSpace
+    run: Run,
+    assembly: Assembly,
+    decision: Decision,
+    left_out: Sequence[LeftOut],
+    frontend: Frontend,
+    space: LabelSpace,
 ) -> dict[str, Any]:
     names = [member.name for member in assembly.members]
     val = [macro_f1(said, space) for said in assembly.val]
-    spoken = zip([*names, run.name], assembly.test, strict=True)
+    decisions = (*assembly.decisions, decision)
+    test = [each.applied(said, space) for each, said in zip(decisions, assembly.test, strict=True)]
+    spoken = zip([*names, run.name], test, strict=True)
     reports = [_report(name, said, assembly, frontend, space) for name, said in spoken]
     whole, best = reports[-1], int(np.argmax(val[:-1]))
     shown = [
@@ -330,7 +295,7 @@ def _account(
         "mean_of_members": fmean(scores["macro_f1"] for scores in shown[:-1]),
         "best_member": names[best],
         "ensemble": shown[-1],
-        "gain": _gain(assembly.test[best], assembly.test[-1], space, whole["ci"]["level"]),
+        "gain": _gain(test[best], test[-1], space, whole["ci"]["level"]),
         "warnings": [
             *whole["warnings"],
             "one training a member: members of other seeds may turn the order round, and no number here knows of it",
@@ -340,20 +305,16 @@ def _account(
 
 def _gain(member: Predictions, ensemble: Predictions, space: LabelSpace, level: float) -> dict[str, Any]:
     """The ensemble's macro-F1 minus a member's, over joint draws of the groups, as `samo compare` takes it."""
-    task = space.primary
-    columns = space.slices[task.name]
-    judged = [
-        judge(task, said.probabilities(space)[:, columns], said.targets[:, columns]) for said in (member, ensemble)
-    ]
-    groups = [member.groups[row] for row in judged[0].rows]
-    tallies = [tally_by_unit(each.truth, each.predicted, groups) for each in judged]
+    answers = [judged(space.primary, said, space) for said in (member, ensemble)]
+    groups = [member.groups[row] for row in answers[0].rows]
+    tallies = [tally_by_unit(each.truth, each.predicted, groups) for each in answers]
     found = paired_bootstrap(tallies[0], tallies[1], {"macro_f1": COMPARED["macro_f1"]}, level=level)["macro_f1"]
     word = verdict(found.difference, found.p, 1.0 - level)
     return {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p, "verdict": word}
 
 
 def _report(name: str, said: Predictions, assembly: Assembly, frontend: Frontend, space: LabelSpace) -> dict[str, Any]:
-    """What `samo evaluate` would say of the test part, temperature aside, which changes no label."""
+    """What `samo evaluate` would say of the test part as it is decided, temperature aside."""
     return build_report(
         run=name,
         dataset=frontend.manifest.dataset,

@@ -6,18 +6,22 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from samo_core.data.augmented import augmentation_facts, load_augmented, save_augmented
+from samo_core.data.manifest import Item, Manifest
 from samo_core.data.splits import Split, audit, make_split
 from samo_core.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError
-from samo_core.experiments.calibrate import calibrate
+from samo_core.experiments.calibrate import calibrate, threshold_settings
 from samo_core.experiments.mixture import Ensemble
-from samo_core.experiments.run import Run, mark_trained, point_latest, write_history
+from samo_core.experiments.run import ASSETS, Run, mark_trained, point_latest, write_history
 from samo_core.files import write_json
 from samo_core.tasks import LabelSpace
 from samo_core.training.checkpoint import (
@@ -53,15 +57,19 @@ def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer
         audit(manifest, split)
         plan = make_plan(frontend, split)
         _same_everywhere(frontend, runtime)
+        made = peers.told(lambda: frontend.augment(plan.train_rows, runtime.device))
+        learner, extended = _extended(frontend, plan, made)
         torch.manual_seed(step_seed(plan.train.seed, -1))
         with peers.one_prepares():
-            model = frontend.new_model()
-        fitted = peers.told(lambda: frontend.fit(plan.train_rows))
+            model = learner.new_model()
+        fitted = peers.told(lambda: learner.fit(extended.train_rows))
         model.load_state_dict(fitted, strict=False)
         if first:
+            facts = augmentation_facts(manifest.label_space, manifest.targets[plan.train_rows], made)
+            save_augmented(run.folder, facts, made)
             write_beginning(run, frontend, split, fitted, runtime, command)
             point_latest(run.folder.parent.parent, run)
-        return _train(run, frontend, runtime, observer, plan, new_state(model, plan, runtime))
+        return _train(run, learner, manifest, runtime, observer, extended, new_state(model, extended, runtime))
 
 
 def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer) -> TrainState:
@@ -83,17 +91,17 @@ def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Ob
         if first:
             # A report of the unfinished model would speak of another model once training goes on.
             run.path("report.json").unlink(missing_ok=True)
-        plan = make_plan(frontend, split)
         _same_everywhere(frontend, runtime)
+        learner, plan = _extended(frontend, make_plan(frontend, split), load_augmented(run.folder))
         torch.manual_seed(step_seed(plan.train.seed, -1))
-        model = frontend.new_model()
+        model = learner.new_model()
         model.load_state_dict(load_tensors(run.path("fitted.safetensors")), strict=False)
         state = new_state(model, plan, runtime)
         if run.path("last.ckpt").exists():
             _load_state(state, run.path("last.ckpt"))
             if first:
                 write_history(run, state.history)  # a kill right after a checkpoint leaves it an epoch behind
-        return _train(run, frontend, runtime, observer, plan, state)
+        return _train(run, learner, manifest, runtime, observer, plan, state)
 
 
 def make_plan(frontend: Frontend, split: Split) -> Plan:
@@ -103,6 +111,15 @@ def make_plan(frontend: Frontend, split: Split) -> Plan:
     return Plan(rows(split.train), rows(split.val), config.loss, config.optim, config.train, frontend.mixup_alpha)
 
 
+def _extended(frontend: Frontend, plan: Plan, made: tuple[Item, ...]) -> tuple[Frontend, Plan]:
+    """What is learned from: the training rows, and behind all of the manifest's what was made of them."""
+    if not made:
+        return frontend, plan
+    n = len(frontend.manifest.items)
+    rows = np.concatenate([plan.train_rows, np.arange(n, n + len(made), dtype=np.int64)])
+    return frontend.with_extra(made), replace(plan, train_rows=rows)
+
+
 def write_beginning(
     run: Run, frontend: Frontend, split: Split, fitted: dict[str, Any], runtime: Runtime, command: str = ""
 ) -> None:
@@ -110,6 +127,7 @@ def write_beginning(
     frontend.manifest.save(run.path("manifest.jsonl"))
     split.save(run.path("split.json"))
     save_tensors(run.path("fitted.safetensors"), fitted)
+    frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
     write_json(run.path("environment.json"), {**environment(runtime), **typed})
     write_json(run.path("config.json"), {"modality": frontend.modality, **frontend.config.flat()})
@@ -125,25 +143,33 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
     about = read_about(run.model_file)
     space = LabelSpace.from_json(about["label_space"])
 
-    def built(settings: dict[str, Any]) -> nn.Module:
-        return frontend_type.build_model(frontend_type.config_type.build(settings), space)
+    def built(settings: dict[str, Any], assets: Path) -> nn.Module:
+        return frontend_type.build_model(frontend_type.config_type.build(settings), space, assets)
 
     model: nn.Module
     if joined := about.get("ensemble"):
         members = joined["members"]
         weights, temperatures = ([member[name] for member in members] for name in ("weight", "temperature"))
-        parts = [built(member["settings"]) for member in members]
-        model = Ensemble(parts, weights, temperatures, space, joined["combine"])
+        parts = [built(member["settings"], run.path(ASSETS) / str(k)) for k, member in enumerate(members)]
+        thresholds = [member.get("thresholds", {}) for member in members]
+        model = Ensemble(parts, weights, temperatures, space, joined["combine"], thresholds)
     else:
-        model = built(settings)
+        model = built(settings, run.path(ASSETS))
     load_model(run.model_file, model)
     # Without gradients channels-last is faster in every precision; in float32 training it is not always.
     return runtime.place(model).to(memory_format=torch.channels_last).eval(), space  # type: ignore[call-overload]
 
 
 def _train(
-    run: Run, frontend: Frontend, runtime: Runtime, observer: Observer, plan: Plan, state: TrainState
+    run: Run,
+    frontend: Frontend,
+    manifest: Manifest,
+    runtime: Runtime,
+    observer: Observer,
+    plan: Plan,
+    state: TrainState,
 ) -> TrainState:
+    """Train on the rows of ``frontend``; ``manifest`` holds what the run is judged on, without what was added."""
     first, peers = runtime.peers.is_first, runtime.peers
     if first:
         run.sweep()
@@ -153,12 +179,12 @@ def _train(
             save_model(
                 run.model_file,
                 state.judged(),
-                label_space=frontend.manifest.label_space.to_json(),
-                synthetic=frontend.manifest.synthetic,
-                dataset=frontend.manifest.dataset,
+                label_space=manifest.label_space.to_json(),
+                synthetic=manifest.synthetic,
+                dataset=manifest.dataset,
                 epoch=state.best_epoch + 1,
                 val_macro_f1=state.best_score,
-                digest=frontend.manifest.digest,
+                digest=manifest.digest,
             )
         save_checkpoint(run.path("last.ckpt"), state.state_dict())
         write_history(run, state.history)
@@ -200,10 +226,11 @@ def _finish(run: Run, state: TrainState) -> None:
 
 
 def _calibrate(run: Run, frontend: Frontend, runtime: Runtime, plan: Plan) -> None:
-    """Fit the temperature on the validation rows, with the weights that ship."""
+    """Fit temperature and thresholds on the validation rows, with the weights that ship."""
     model, space = load_run_model(run, type(frontend), runtime)
     logits = predict_logits(model, frontend, plan.val_rows, runtime)
-    calibrate(run, space, logits, frontend.manifest.targets[plan.val_rows])
+    targets = frontend.manifest.targets[plan.val_rows]
+    calibrate(run, space, logits, targets, threshold_settings(frontend.config))
 
 
 def _same_everywhere(frontend: Frontend, runtime: Runtime) -> None:

@@ -15,12 +15,13 @@ from samo_core.data.manifest import Item, Manifest
 from samo_core.data.splits import Split, audit, fold_warnings
 from samo_core.deploy.model_card import model_card
 from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
-from samo_core.evaluation.calibration import Calibration
+from samo_core.evaluation.comparison import compare_to_baseline
+from samo_core.evaluation.decision import Decision, fit_decision
 from samo_core.evaluation.figures import save_figures
 from samo_core.evaluation.html import render_html
 from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.report import build_report
-from samo_core.experiments.calibrate import calibrate, calibration_of
+from samo_core.experiments.calibrate import calibrate, decision_of, threshold_settings
 from samo_core.experiments.experiment import load_run_model
 from samo_core.experiments.mixture import account_of, merged_settings
 from samo_core.experiments.run import Run
@@ -35,12 +36,13 @@ __all__ = ["judge_elsewhere", "judge_run", "macro_f1", "predictions_of", "relabe
 
 
 def judge_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict[str, Any]:
-    """Judge a run on a part of its own corpus; writes predictions (raw logits), report, pictures and model card.
+    """Judge a run on a part of its own corpus; writes predictions, report, pictures and model card.
 
-    Probabilities are those of the run's temperature, which is fitted and kept here when training did not come to that.
+    Predictions are kept as raw logits beside the answers they led to. Temperatures and thresholds are the run's own,
+    fitted and kept here when training did not come to that.
 
     Raises:
-        RunError: the data changed since training, or the run's ``calibration.json`` is damaged.
+        RunError: the data changed since training, or ``calibration.json`` or ``thresholds.json`` is damaged.
         LeakError: the split shares speakers or recordings.
     """
     if frontend.manifest.digest != run.manifest.digest:
@@ -50,15 +52,19 @@ def judge_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict
         )
     split = run.split
     leaks = audit(frontend.manifest, split)
-    known = calibration_of(run)
+    known = decision_of(run, frontend.manifest.label_space)
     model, space = load_run_model(run, type(frontend), runtime)
     said = {name: _predict(model, frontend, split.part(name), runtime) for name in {"train", "val", part}}
+    decision = _completed(run, frontend, space, known, said["val"])
+    said = {name: decision.applied(predictions, space) for name, predictions in said.items()}
     for name, predictions in said.items():
         predictions.save(run.path(f"predictions.{name}.npz"))
-    calibration = known or calibrate(run, space, said["val"].logits, said["val"].targets)
     notes = [*(f"leak: {line}" for line in leaks[:10]), *fold_warnings(frontend.manifest, split.rule)]
     notes += _other_precision(run, runtime)
-    report = _report(run, frontend, space, split, said[part], part, calibration, notes, said["train"], said["val"])
+    baseline = _baseline(frontend, space, split, part, said[part])
+    report = _report(
+        run, frontend, space, split, said[part], part, decision, notes, said["train"], said["val"], baseline
+    )
     write_report(run, frontend, report, said[part], "" if part == "test" else f".{part}")
     return report
 
@@ -84,12 +90,15 @@ def judge_elsewhere(run: Run, frontend: Frontend, mapping: Mapping[str, str], ru
     seen = [item.source for item in frontend.manifest.items if item.content and item.content in known]
     if seen:
         raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
-    calibration = calibration_of(run)
-    notes = [] if calibration else ["no temperature: judge the run on its own corpus first, which fits it"]
     model, space = load_run_model(run, type(frontend), runtime)
-    predictions = _predict(model, frontend, ids, runtime)
+    decision = decision_of(run, space)
+    notes = []
+    if not decision.is_complete(space):
+        missing = "thresholds" if decision.calibration.fitted_on else "temperature"
+        notes.append(f"no {missing}: judge the run on its own corpus first, which fits it")
+    predictions = decision.applied(_predict(model, frontend, ids, runtime), space)
     everything = Split("other corpus", 0, (), (), ids)
-    report = _report(run, frontend, space, everything, predictions, "all", calibration, notes)
+    report = _report(run, frontend, space, everything, predictions, "all", decision, notes)
     report["label_map"] = dict(mapping)
     predictions.save(run.path(f"predictions.{frontend.manifest.dataset}.npz"))
     write_report(run, frontend, report, predictions, f".{frontend.manifest.dataset}")
@@ -124,9 +133,12 @@ def relabel(manifest: Manifest, space: LabelSpace, mapping: Mapping[str, str]) -
         )
 
     def translated(item: Item) -> Item:
-        names = (mapping.get(label, label) for label in item.labels.get(foreign.name, ()))
+        given = item.labels.get(foreign.name)
+        names = (mapping.get(label, label) for label in given or ())
         kept = tuple(dict.fromkeys(name for name in names if name != "-"))
-        return replace(item, labels={space.primary.name: kept} if kept else {})
+        # An item that has none of its labels is answered so; one whose labels are all left out is not judged.
+        none_hold = given == () and foreign.multi_label and space.primary.multi_label
+        return replace(item, labels={space.primary.name: kept} if kept or none_hold else {})
 
     return replace(manifest, label_space=space, items=tuple(translated(item) for item in manifest.items))
 
@@ -164,6 +176,31 @@ def _other_precision(run: Run, runtime: Runtime) -> list[str]:
     return [f"validation macro-F1 of training was measured in {trained}, here in {runtime.precision}"]
 
 
+def _completed(run: Run, frontend: Frontend, space: LabelSpace, known: Decision, val: Predictions) -> Decision:
+    """What a run answers with, fitted on its validation rows where something is missing."""
+    if known.is_complete(space):
+        return known
+    keep = known.calibration if known.calibration.fitted_on else None
+    return calibrate(run, space, val.logits, val.targets, threshold_settings(frontend.config), keep=keep)
+
+
+def _baseline(
+    frontend: Frontend, space: LabelSpace, split: Split, part: str, said: Predictions
+) -> dict[str, Any] | None:
+    """The modality's simple model on the same rows, with temperature and thresholds of its own from validation."""
+    ids = {name: split.part(name) for name in ("val", part)}
+    rows = {name: frontend.manifest.rows(each) for name, each in ids.items()}
+    found = frontend.baseline(frontend.manifest.rows(split.train), np.concatenate(list(rows.values())))
+    if not found:
+        return None
+    name, logits = found
+    parts = np.split(logits, [len(rows["val"])])
+    val, judged = parts[0], parts[0] if part == "val" else parts[1]
+    decision = fit_decision(val, frontend.manifest.targets[rows["val"]], space, threshold_settings(frontend.config))
+    baseline = decision.applied(predictions_of(frontend, ids[part], judged), space)
+    return compare_to_baseline(name, baseline, said, task=space.primary, label_space=space, unit=frontend.unit)
+
+
 def _settings(run: Run) -> dict[str, Any]:
     """Every setting; of an ensemble those of all its members."""
     if not account_of(run):
@@ -198,10 +235,11 @@ def _report(
     split: Split,
     predictions: Predictions,
     part: str,
-    calibration: Calibration | None,
+    decision: Decision,
     notes: list[str],
     train: Predictions | None = None,
     val: Predictions | None = None,
+    baseline: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     def score(said: Predictions | None) -> float | None:
         return macro_f1(said, space) if said else None
@@ -223,7 +261,9 @@ def _report(
         unit=frontend.unit,
         train_macro_f1=score(train),
         val_macro_f1=score(val),
-        calibration=calibration,
+        calibration=decision.calibration,
+        thresholds=decision.thresholds if decision.thresholds.tasks else None,
+        baseline=baseline,
         notes=notes,
     )
     return {**report, "ensemble": account} if account else report

@@ -11,8 +11,8 @@ from samo_core.config import Config
 from samo_core.data.manifest import Manifest
 from samo_core.data.splits import Split
 from samo_core.errors import LeakError, RunError, SamoError, SettingsError, first_ten
-from samo_core.evaluation.calibration import Calibration
-from samo_core.experiments.calibrate import calibration_of
+from samo_core.evaluation.decision import Decision
+from samo_core.experiments.calibrate import decision_of
 from samo_core.experiments.experiment import load_run_model
 from samo_core.experiments.run import Run
 from samo_core.training.checkpoint import read_about
@@ -26,14 +26,14 @@ WEIGHTS = ("equal", "fitted")
 
 @dataclass(frozen=True)
 class Member:
-    """A run that can be part of an ensemble; ``calibration`` is None when none was fitted for its weights."""
+    """A run that can be part of an ensemble, and what it answers with so far."""
 
     run: Run
     config: Config
     model: nn.Module
     manifest: Manifest
     split: Split
-    calibration: Calibration | None
+    decision: Decision
 
     @property
     def name(self) -> str:
@@ -130,7 +130,7 @@ def _open(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> Member:
     manifest = run.manifest
     if space != manifest.label_space:
         raise RunError("its model answers with other labels than its manifest holds")
-    return Member(run, config, model, manifest, run.split, calibration_of(run))
+    return Member(run, config, model, manifest, run.split, decision_of(run, space))
 
 
 def _refuse_other_question(first: Member, other: Member, frontend_type: type[Frontend]) -> None:

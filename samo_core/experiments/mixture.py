@@ -7,7 +7,8 @@ probabilities p_k the mixture says
     mean:  p(label) = sum_k w_k p_k(label)
     vote:  p(label) = sum_k w_k ((1 - e) [member k names the label] + e p_k(label)),  e = 0.01
 
-(linear opinion pool, Stone 1961; weighted majority vote, smoothed). The e keeps logits finite and decides ties: where
+(linear opinion pool, Stone 1961; weighted majority vote, smoothed). A member names a label of a multi-label task at or
+above its own threshold: at 0.5 nobody would name a rare one. The e keeps logits finite and decides ties: where
 two labels have as many votes, the members' mean probability decides, and after that the order of the labels. The
 mixture is handed on as logits (log p; log p / (1 - p) for tasks with several labels), so that averaging over windows,
 softmax, temperature and decisions are those of any other model.
@@ -28,7 +29,7 @@ from samo_core.errors import RunError
 from samo_core.experiments.run import ACCOUNT, Run
 from samo_core.tasks import LabelSpace, Task
 
-__all__ = ["COMBINE", "Ensemble", "account_of", "log_outcomes", "merged_settings", "mixed"]
+__all__ = ["COMBINE", "Ensemble", "account_of", "cuts_of", "log_outcomes", "merged_settings", "mixed"]
 
 COMBINE = ("mean", "vote")
 # Below 1 / (number of members + 1), so that it never outweighs a vote of equal members.
@@ -39,6 +40,7 @@ class Ensemble(nn.Module):
     """Several models of one label space that answer as one; to judge and predict with, not to train."""
 
     temperatures: Tensor
+    cuts: Tensor
     log_weights: Tensor
 
     def __init__(
@@ -48,6 +50,7 @@ class Ensemble(nn.Module):
         temperatures: Iterable[Mapping[str, float]],
         space: LabelSpace,
         combine: str,
+        thresholds: Iterable[Mapping[str, Sequence[float]]] = (),
     ) -> None:
         """Join K members.
 
@@ -57,23 +60,27 @@ class Ensemble(nn.Module):
             temperatures: of each member by task; 1 where none is given.
             space: the tasks and their columns.
             combine: one of :data:`COMBINE`.
+            thresholds: of each member by multi-label task, (L,) in (0, 1) on its probabilities under its temperature;
+                0.5 where none are given. They matter to votes.
         """
         super().__init__()
         self.members = nn.ModuleList(members)
         self.space = space
         self.combine = combine
         rows = [_by_column(given, space) for given in temperatures]
+        cuts = cuts_of(list(thresholds) or [{}] * len(rows), space)
         # They are facts of the ensemble and stand in its file's header, not among the tensors.
         self.register_buffer("temperatures", torch.tensor(rows), persistent=False)
+        self.register_buffer("cuts", cuts, persistent=False)
         self.register_buffer("log_weights", torch.tensor(weights).log(), persistent=False)
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """(B, C) float32 logits of the mixture."""
         said = torch.stack([member(inputs, lengths).float() for member in self.members])
-        return mixed(said / self.temperatures[:, None], self.log_weights, self.space, self.combine)
+        return mixed(said / self.temperatures[:, None], self.log_weights, self.space, self.combine, self.cuts)
 
 
-def mixed(logits: Tensor, log_weights: Tensor, space: LabelSpace, combine: str) -> Tensor:
+def mixed(logits: Tensor, log_weights: Tensor, space: LabelSpace, combine: str, cuts: Tensor | None = None) -> Tensor:
     """(N, C) logits of the mixture of K members.
 
     Args:
@@ -81,10 +88,12 @@ def mixed(logits: Tensor, log_weights: Tensor, space: LabelSpace, combine: str) 
         log_weights: (K,) natural logarithms of weights that sum to 1.
         space: the tasks and their columns.
         combine: one of :data:`COMBINE`.
+        cuts: (K, C) from :func:`cuts_of`; None is 0.
     """
     parts = []
     for task in space.tasks:
-        outcomes = log_outcomes(logits[..., space.slices[task.name]], task, combine)
+        columns = space.slices[task.name]
+        outcomes = log_outcomes(logits[..., columns], task, combine, None if cuts is None else cuts[:, None, columns])
         mixture = torch.logsumexp(log_weights[:, None, None] + outcomes, dim=0)
         if task.multi_label:
             holds, not_holds = mixture.chunk(2, dim=-1)
@@ -93,20 +102,30 @@ def mixed(logits: Tensor, log_weights: Tensor, space: LabelSpace, combine: str) 
     return torch.cat(parts, dim=-1)
 
 
-def log_outcomes(logits: Tensor, task: Task, combine: str) -> Tensor:
+def cuts_of(thresholds: Sequence[Mapping[str, Sequence[float]]], space: LabelSpace) -> Tensor:
+    """(K, C) float32: the logit from which on each of K members names a label; 0 where it has no threshold."""
+    rows = [
+        [cut for task in space.tasks for cut in given.get(task.name, [0.5] * len(task.labels))] for given in thresholds
+    ]
+    return torch.tensor(rows, dtype=torch.float64).logit().float()
+
+
+def log_outcomes(logits: Tensor, task: Task, combine: str, cuts: Tensor | None = None) -> Tensor:
     """Log-probabilities a member gives to each outcome, its vote already in them.
 
     Args:
         logits: (..., L) of one task, under the member's temperature.
         task: whose L labels they are.
         combine: one of :data:`COMBINE`.
+        cuts: logits from which on a label of a multi-label task is named, (..., L) or what broadcasts to it.
 
     Returns:
         (..., L), summing to 1 in probability; of a multi-label task (..., 2L), the labels holding, then not holding.
     """
     if task.multi_label:
         outcomes = torch.cat([functional.logsigmoid(logits), functional.logsigmoid(-logits)], dim=-1)
-        chosen = torch.cat([logits >= 0, logits < 0], dim=-1)
+        named = logits >= (0.0 if cuts is None else cuts.to(logits))
+        chosen = torch.cat([named, ~named], dim=-1)
     else:
         outcomes = functional.log_softmax(logits, dim=-1)
         chosen = functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).bool()

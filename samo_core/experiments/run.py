@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from samo_core.data.augmented import AUGMENTATION, AUGMENTED
 from samo_core.data.manifest import Manifest
 from samo_core.data.splits import Split
 from samo_core.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
@@ -23,7 +24,15 @@ from samo_core.files import leftovers, write_json, write_text
 __all__ = ["ACCOUNT", "ASSETS", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
 
 # What is written before step 1, and what a training writes after; judging a run writes other files.
-BEGINNING = ("manifest.jsonl", "split.json", "fitted.safetensors", "environment.json", "config.json")
+BEGINNING = (
+    "manifest.jsonl",
+    "split.json",
+    AUGMENTED,
+    AUGMENTATION,
+    "fitted.safetensors",
+    "environment.json",
+    "config.json",
+)
 TRAINING = ("best_model.safetensors", "last.ckpt", "history.jsonl", "calibration.json", "thresholds.json", "mlflow.json", "trained.json")
 
 # What a model needs besides weights and settings, by the frontend of its modality; of an ensemble one folder a member.

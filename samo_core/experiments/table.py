@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.evaluation.metrics import METRICS, Tally, judge
+from samo_core.evaluation.decision import judged
+from samo_core.evaluation.metrics import METRICS, Tally
 from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.significance import PairedDifference, holm, paired_difference, verdict
 from samo_core.evaluation.statistics import Interval, bootstrap, tally_by_unit
@@ -128,11 +129,10 @@ def pooled(cells: Sequence[Cell], grid: Path, metric: str) -> tuple[float, Inter
         run = cell.run(grid)
         said = Predictions.load(run.path("predictions.test.npz"))
         space: LabelSpace = run.manifest.label_space
-        columns = space.slices[space.primary.name]
-        judged = judge(space.primary, said.probabilities(space)[:, columns], said.targets[:, columns])
-        truth.append(judged.truth)
-        predicted.append(judged.predicted)
-        groups += [said.groups[row] or said.ids[row] for row in judged.rows]
+        found = judged(space.primary, said, space)
+        truth.append(found.truth)
+        predicted.append(found.predicted)
+        groups += [said.groups[row] or said.ids[row] for row in found.rows]
     by_unit = tally_by_unit(np.concatenate(truth), np.concatenate(predicted), groups)
     value = METRICS[metric](Tally.from_flat(by_unit.flat().sum(axis=0)))
     return float(value), bootstrap(by_unit, {metric: METRICS[metric]}, level=LEVEL)[metric]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from samo_core.config import Config
 from samo_core.data.batch import Batch, Draws
-from samo_core.data.manifest import Manifest
+from samo_core.data.manifest import Item, Manifest
 from samo_core.data.splits import SplitRequest
 from samo_core.tasks import LabelSpace
 
@@ -78,6 +79,15 @@ class Frontend(Protocol):
 
     def split_request(self) -> SplitRequest:
         """The split the settings ask for."""
+
+    def augment(self, train_rows: np.ndarray, device: torch.device) -> tuple[Item, ...]:
+        """New items made of the training rows alone, none of them an item of the manifest; empty where none are asked.
+
+        ``meta`` names the ``parent`` and the ``method`` of each; it has its parent's labels and group.
+        """
+
+    def with_extra(self, items: Sequence[Item]) -> Self:
+        """The same data with items of :meth:`augment` behind the manifest's own, whose row numbers stay."""
 
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
         """Learn from the training rows what must be known before step 1, by name in the model's state."""

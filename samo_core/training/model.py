@@ -11,7 +11,11 @@ class EmotionModel(nn.Module):
     """A network whose parts may learn at different speeds, or from different epochs on.
 
     ``forward(inputs, lengths, draws=None, mix=None)`` gives (B, C) logits; see
-    :class:`samo_core.training.frontend.Frontend`.
+    :class:`samo_core.training.frontend.Frontend`. In training it may give (S, B, C) instead, S samples of each row
+    under unlike dropout: their losses are averaged. Other networks learn as a whole, at one rate.
+
+    A parameter that needs no gradient when training begins (before the first :meth:`begin_epoch`) never learns. A model
+    of such parameters alone is finished as it is given: it is judged once.
     """
 
     def lr_scale(self, name: str) -> float:
@@ -19,4 +23,8 @@ class EmotionModel(nn.Module):
         return 1.0
 
     def begin_epoch(self, epoch: int) -> None:
-        """Freeze or unfreeze what the epoch (from 0) asks for: a function of it alone, so that resuming is exact."""
+        """Freeze or unfreeze what the epoch (from 0) asks for: a function of it alone, so that resuming is exact.
+
+        What is frozen for some epochs only must be frozen here, not when the model is made. Something must always
+        be left to learn.
+        """

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from samo_core.config import OptimSettings
+from samo_core.training.model import EmotionModel
 
-__all__ = ["SCHEDULES", "Ema", "centralise_gradients", "learning_rate", "make_optimizer"]
+__all__ = ["SCHEDULES", "Ema", "centralise_gradients", "learning_rate", "make_optimizer", "set_rate"]
 
 
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
-    """AdamW with decoupled weight decay on matrices and filters only; biases and norms are left out."""
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    free = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": free, "weight_decay": 0.0}]
-    # fused updates all tensors in one pass over memory, on CPU and GPU alike.
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, fused=True)
+    """AdamW with decoupled weight decay on matrices and filters only; biases and norms are left out.
+
+    Parameters are grouped by the factor on their learning rate, the group's ``lr_scale``, which a
+    :class:`samo_core.training.model.EmotionModel` gives. What needs no gradient now never trains and is left out. A
+    parameter that has none in a later step (frozen for some epochs) rests: AdamW skips it, its weight decay included.
+    """
+    scale = model.lr_scale if isinstance(model, EmotionModel) else lambda name: 1.0
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((scale(name), parameter.ndim > 1), []).append(parameter)
+    # The highest rates first, within a rate what is decayed.
+    made: list[dict[str, Any]] = [
+        {"params": groups[key], "weight_decay": settings.weight_decay if key[1] else 0.0, "lr_scale": key[0]}
+        for key in sorted(groups, reverse=True)
+    ]
+    # torch takes an empty group but not none at all. fused updates all tensors in one pass over memory, on CPU and GPU.
+    return torch.optim.AdamW(made or [{"params": []}], lr=settings.lr, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Let every group learn at its share of ``rate``."""
+    for group in optimizer.param_groups:
+        # Checkpoints of models that learn at one rate may not name it.
+        group["lr"] = rate * group.get("lr_scale", 1.0)
 
 
 def _constant(share: float, settings: OptimSettings) -> float:
@@ -60,35 +81,43 @@ def learning_rate(step: int, total_steps: int, settings: OptimSettings) -> float
     return SCHEDULES[settings.schedule](min(share, 1.0), settings)
 
 
-def centralise_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Subtract from each weight gradient its mean over all but the output dimension (Yong et al. 2020, eq. 1)."""
-    for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.ndim > 1:
+def centralise_gradients(model: nn.Module) -> None:
+    """Subtract from each weight gradient its mean over all but the output dimension (Yong et al. 2020, eq. 1).
+
+    This is meant for the weights of linear layers and convolutions, where that mean is over an output unit's inputs.
+    A row of an embedding table is no such unit but a word's own vector: embeddings are left alone.
+    """
+    tables = {id(part.weight) for part in model.modules() if isinstance(part, nn.Embedding | nn.EmbeddingBag)}
+    for parameter in model.parameters():
+        if parameter.grad is not None and parameter.grad.ndim > 1 and id(parameter) not in tables:
             parameter.grad.sub_(parameter.grad.mean(dim=tuple(range(1, parameter.grad.ndim)), keepdim=True))
 
 
 class Ema:
     """Exponential moving average of every floating tensor of a model, batch-norm statistics included.
 
-    The decay rises as min(decay, (1 + n) / (10 + n)) so that the first steps do not drag the random start along.
+    What needs no gradient when training begins never changes, and costs nothing here. The decay rises as
+    min(decay, (1 + n) / (10 + n)) so that the first steps do not drag the random start along.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.n_updates = 0
         self.average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        fixed = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        self._moving = [name for name in self.average if name not in fixed]
 
     def update(self, model: nn.Module) -> None:
         """Move the average one step towards the model."""
         self.n_updates += 1
         decay = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         current = model.state_dict()
-        floating = [name for name, tensor in self.average.items() if tensor.is_floating_point()]
+        floating = [name for name in self._moving if self.average[name].is_floating_point()]
         with torch.no_grad():
             torch._foreach_lerp_([self.average[n] for n in floating], [current[n] for n in floating], 1.0 - decay)
-        for name, tensor in self.average.items():
-            if not tensor.is_floating_point():
-                tensor.copy_(current[name])
+        for name in self._moving:
+            if not self.average[name].is_floating_point():
+                self.average[name].copy_(current[name])
 
     def state_dict(self) -> dict[str, Tensor | int | dict[str, Tensor]]:
         """What a checkpoint needs."""

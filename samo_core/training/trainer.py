@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -14,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from samo_core.config import LossSettings, OptimSettings, TrainSettings
-from samo_core.data.batch import Draws, draw_mix, part_of
-from samo_core.data.sampling import balanced_weights, batches_of, epoch_order
+from samo_core.data.batch import Batch, Draws, Mix, draw_mix, part_of
+from samo_core.data.sampling import batches_of, epoch_order, sampling_weights, sorted_batches
 from samo_core.errors import TrainingDiverged, first_ten
 from samo_core.evaluation.metrics import selection_score
 from samo_core.training.frontend import Frontend
-from samo_core.training.losses import EmotionLoss
-from samo_core.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer
+from samo_core.training.losses import EmotionLoss, loss_of, rdrop_weight
+from samo_core.training.model import EmotionModel
+from samo_core.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
 from samo_core.training.peers import Peers
 from samo_core.training.runtime import Runtime, step_seed
 
@@ -117,11 +119,16 @@ class TrainState:
         self.best_score, self.best_loss, self.best_epoch = state["best"]
         self.history = state["history"]
 
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to train; a model whose weights are all fitted beforehand is judged once."""
+        return any(group["params"] for group in self.optimizer.param_groups)
+
     def finished(self, settings: TrainSettings) -> bool:
         """Whether all epochs are done or patience ran out."""
         waited = self.epoch - 1 - self.best_epoch
         out_of_patience = settings.patience > 0 and self.best_epoch >= 0 and waited >= settings.patience
-        return self.epoch >= settings.epochs or out_of_patience
+        return self.epoch >= (settings.epochs if self.learns else 1) or out_of_patience
 
 
 def new_state(model: nn.Module, plan: Plan, runtime: Runtime) -> TrainState:
@@ -154,12 +161,17 @@ def fit(
     """
     space, targets = frontend.manifest.label_space, frontend.manifest.targets
     criterion = EmotionLoss(space, plan.loss, targets[plan.train_rows]).to(runtime.device)
-    weights = balanced_weights(targets[plan.train_rows], space) if plan.loss.balanced_sampler else None
+    weights = sampling_weights(targets[plan.train_rows], space, plan.loss)
     # The averaged weights are judged in a model of their own, so that the trained one is never disturbed.
     judge = copy.deepcopy(state.model) if state.ema else state.model
     while not state.finished(plan.train):
         started = time.perf_counter()
-        train_loss, rate = train_epoch(state, frontend, plan, runtime, criterion, weights, observer)
+        if state.learns:
+            _begin_epoch(state)
+            train_loss, rate = train_epoch(state, frontend, plan, runtime, criterion, weights, observer)
+        else:
+            rate = 0.0
+            _, train_loss = judge_rows(state.model, frontend, plan.train_rows, runtime, criterion, "training", 0)
         if state.ema:
             judge.load_state_dict(state.ema.average)
         score, val_loss = validate(judge, frontend, plan, runtime, criterion, state.epoch)
@@ -184,16 +196,40 @@ def validate(
     model: nn.Module, frontend: Frontend, plan: Plan, runtime: Runtime, criterion: EmotionLoss, epoch: int
 ) -> tuple[float, float]:
     """Macro-F1 and mean loss per row on the validation split."""
-    truth = frontend.manifest.targets[plan.val_rows]
-    logits = predict_logits(model, frontend, plan.val_rows, runtime)
+    logits, loss = judge_rows(model, frontend, plan.val_rows, runtime, criterion, "validation", epoch)
+    return selection_score(frontend.manifest.label_space, logits, frontend.manifest.targets[plan.val_rows]), loss
+
+
+def judge_rows(
+    model: nn.Module,
+    frontend: Frontend,
+    rows: np.ndarray,
+    runtime: Runtime,
+    criterion: EmotionLoss,
+    part: str,
+    epoch: int,
+) -> tuple[np.ndarray, float]:
+    """(N, C) logits of the rows of a part, without learning from them, and their mean loss."""
+    truth = frontend.manifest.targets[rows]
+    logits = predict_logits(model, frontend, rows, runtime)
     with torch.no_grad():
         there = runtime.device
         losses = criterion.per_row(torch.from_numpy(logits).to(there), torch.from_numpy(truth).to(there))
-    loss = losses.sum().item() / len(plan.val_rows)
+    loss = losses.sum().item() / len(rows)
     if not math.isfinite(loss):
-        rows = plan.val_rows[~losses.isfinite().cpu().numpy()]
-        _diverged(frontend, rows, f"the validation loss became {loss} after epoch {epoch + 1}")
-    return selection_score(frontend.manifest.label_space, logits, truth), loss
+        bad = rows[~losses.isfinite().cpu().numpy()]
+        _diverged(frontend, bad, f"the {part} loss became {loss} after epoch {epoch + 1}")
+    return logits, loss
+
+
+def _begin_epoch(state: TrainState) -> None:
+    """Let the model freeze and unfreeze; nothing may wake that the optimiser does not know and would never move."""
+    if isinstance(state.model, EmotionModel):
+        state.model.begin_epoch(state.epoch)
+        known = {id(parameter) for group in state.optimizer.param_groups for parameter in group["params"]}
+        strange = [name for name, p in state.model.named_parameters() if p.requires_grad and id(p) not in known]
+        if strange:
+            raise RuntimeError(f"frozen when the model was made, so never trained: {first_ten(strange)}")
 
 
 def train_epoch(
@@ -210,7 +246,7 @@ def train_epoch(
     # Dropout draws from torch's global generator: set by epoch, so that an epoch can be repeated on its own.
     torch.manual_seed(step_seed(seed, epoch, runtime.peers.rank))
     state.model.train()
-    batches = batches_of(epoch_order(plan.train_rows, seed, epoch, weights), plan.train.batch_size)
+    batches = _batches(frontend, epoch_order(plan.train_rows, seed, epoch, weights), plan.train, epoch)
     groups = [batches[k : k + plan.optim.grad_accum] for k in range(0, len(batches), plan.optim.grad_accum)]
     total, rate = 0.0, 0.0
     for number, group in enumerate(groups, start=1):
@@ -231,8 +267,7 @@ def train_step(
     rate: float,
 ) -> float:
     """One optimiser step over one or more batches of rows; returns the mean loss per row."""
-    for parameters in state.optimizer.param_groups:
-        parameters["lr"] = rate
+    set_rate(state.optimizer, rate)
     state.optimizer.zero_grad(set_to_none=True)
     n_rows = sum(len(rows) for rows in group)
     total = 0.0
@@ -242,9 +277,9 @@ def train_step(
         draws = Draws(plan.train.seed, state.epoch, rows)
         batch = frontend.train_batch(rows, draws).to(runtime.device)
         mix = mix.to(runtime.device) if mix else None
-        with runtime.autocast():
-            logits = state.model(batch.inputs, batch.lengths, draws, mix)
-        loss = criterion(logits.float(), mix.apply(batch.targets) if mix else batch.targets) / n_rows
+        forward = partial(_forward, state.model, runtime, batch, draws, mix)
+        targets = mix.apply(batch.targets) if mix else batch.targets
+        loss = loss_of(forward, criterion, targets, rdrop_weight(plan.loss, state.epoch)) / n_rows
         value = loss.item()
         if not math.isfinite(value):
             _diverged(frontend, rows, f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}")
@@ -254,6 +289,19 @@ def train_step(
     _update(state, plan.optim)
     state.step += 1
     return total
+
+
+def _batches(frontend: Frontend, order: np.ndarray, settings: TrainSettings, epoch: int) -> list[np.ndarray]:
+    sizes = frontend.sizes(order)
+    if sizes is None:
+        return batches_of(order, settings.batch_size)
+    return sorted_batches(order, sizes, settings.batch_size, settings.seed, epoch)
+
+
+def _forward(model: nn.Module, runtime: Runtime, batch: Batch, draws: Draws, mix: Mix | None) -> Tensor:
+    with runtime.autocast():
+        logits: Tensor = model(batch.inputs, batch.lengths, draws, mix)
+    return logits.float()
 
 
 def _diverged(frontend: Frontend, rows: np.ndarray, what: str) -> NoReturn:
@@ -287,7 +335,7 @@ def _add_up(model: nn.Module, peers: Peers, loss: float) -> float:
 def _update(state: TrainState, settings: OptimSettings) -> None:
     state.scaler.unscale_(state.optimizer)
     if settings.grad_centralisation:
-        centralise_gradients(state.model.parameters())
+        centralise_gradients(state.model)
     if settings.max_grad_norm > 0.0:
         nn.utils.clip_grad_norm_(state.model.parameters(), settings.max_grad_norm)
     state.scaler.step(state.optimizer)
@@ -302,7 +350,7 @@ def predict_logits(
 ) -> np.ndarray:
     """(N, C) float32 logits of manifest rows, averaged over the windows of each row.
 
-    Several processes share the rows; each ends with the logits of all.
+    Rows of similar size are judged together. Several processes share the rows; each ends with the logits of all.
     """
     model.eval()
     averaged = np.zeros((len(rows), frontend.manifest.label_space.n_columns), dtype=np.float32)
@@ -311,7 +359,9 @@ def predict_logits(
     position = {int(row): k for k, row in enumerate(own)}
     total = np.zeros((len(own), averaged.shape[1]), dtype=np.float64)
     count = np.zeros(len(own), dtype=np.int64)
-    for batch in frontend.eval_batches(own, batch_size):
+    sizes = frontend.sizes(own)
+    by_size = own if sizes is None else own[np.argsort(sizes, kind="stable")]
+    for batch in frontend.eval_batches(by_size, batch_size):
         moved = batch.to(runtime.device)
         with runtime.autocast():
             logits = model(moved.inputs, moved.lengths).float().cpu().numpy()

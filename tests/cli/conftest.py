@@ -17,7 +17,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def artifacts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cache: Path) -> Path:
     """Where this test's runs go; the working directory is empty."""
-    for name in ("SAMO_DATA_ROOT", "SAMO_DEBUG", "NO_COLOR", "FORCE_COLOR", "PY_COLORS", "SAMO_ARTIFACTS"):
+    roots = ("SAMO_DATA_ROOT", "SAMO_TEXT_DATA_ROOT", "SAMO_ARTIFACTS")
+    for name in (*roots, "SAMO_DEBUG", "NO_COLOR", "FORCE_COLOR", "PY_COLORS"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("SAMO_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "80")

@@ -13,18 +13,26 @@ from samo_audio.datasets import DATASETS
 from samo_cli.modalities import preset_files
 from samo_cli.render import out
 from samo_core.errors import EnvironmentProblem
+from samo_text.datasets import DATASETS as TEXTS
 
 
 def test_list(monkeypatch: pytest.MonkeyPatch) -> None:
     said = done("data", "list", "--json").json
-    assert said["schema"] == 1
-    assert list(said["datasets"]) == list(DATASETS)
-    assert said["datasets"]["ravdess"]["place"] == "samo data download ravdess"
-    assert "CC BY-NC-SA" in said["datasets"]["ravdess"]["licence"]
+    assert said["schema"] == 2
+    assert {name: list(rows) for name, rows in said["datasets"].items()} == {
+        "audio": list(DATASETS),
+        "text": list(TEXTS),
+    }
+    assert said["datasets"]["audio"]["ravdess"]["place"] == "samo data download ravdess"
+    assert "CC BY-NC-SA" in said["datasets"]["audio"]["ravdess"]["licence"]
+    assert said["datasets"]["text"]["goemotions"]["place"] == "samo data download goemotions"
+    assert said["datasets"]["text"]["demo"]["place"] == "built in"
+    assert list(done("data", "list", "--modality", "text", "--json").json["datasets"]) == ["text"]
+    assert "unknown modality 'video'" in refused(2, "data", "list", "--modality", "video")
     assert max(map(len, done("data", "list").out.splitlines())) > 80
     monkeypatch.setattr(out, "_width", 80)
     shown = done("data", "list").out
-    assert all(name in shown for name in DATASETS)
+    assert all(name in shown for name in (*DATASETS, *TEXTS))
     assert max(map(len, shown.splitlines())) <= 80
 
 
@@ -83,12 +91,16 @@ def test_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_downloads_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "corpus 'demo' has nothing to download" in refused(2, "data", "download", "demo")
     assert "did you mean 'ravdess'?" in refused(2, "data", "download", "ravdes")
+    assert "corpus 'demo' has nothing to download" in refused(2, "data", "download", "demo", "--modality", "text")
+    line = refused(2, "data", "download", "ravdess", "--modality", "text")
+    assert "unknown dataset 'ravdess' (hint: valid: goemotions, demo, table)" in line
 
     def offline(*_: Any, **__: Any) -> None:
         raise EnvironmentProblem("no connection to zenodo.org", hint="point --data-root at a copy you have")
 
     monkeypatch.setattr("samo_core.data.download.download", offline)
-    assert "no connection to zenodo.org (hint: point --data-root" in refused(9, "data", "download", "ravdess")
+    for name in ("ravdess", "goemotions"):
+        assert "no connection to zenodo.org (hint: point --data-root" in refused(9, "data", "download", name)
 
 
 def test_the_corpus_in_the_environment_is_named(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +118,9 @@ def test_a_download_is_named(clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_p
     said = done("train", *TINY, "--epochs", "1", "--json")
     assert said.err.splitlines()[0] == f"· Data: the downloaded RAVDESS in {tmp_path}/datasets/ravdess."
     assert done("doctor", "--json").json["ravdess"] == f"{tmp_path}/datasets/ravdess"
-    assert done("data", "list", "--json").json["datasets"]["ravdess"]["place"] == f"{tmp_path}/datasets/ravdess"
+    assert (
+        done("data", "list", "--json").json["datasets"]["audio"]["ravdess"]["place"] == f"{tmp_path}/datasets/ravdess"
+    )
 
 
 def test_the_demo_corpus_is_the_last_resort_and_says_so(

@@ -39,7 +39,7 @@ def report(labels: list[str], **more: Any) -> dict[str, Any]:
         "most_confused": [{"true": labels[0], "predicted": labels[1], "count": 3, "share": 0.5}],
         "by_group": {"speaker": {"01": {"macro_f1": 0.5}, "02": {"macro_f1": None}}},
         "train_macro_f1": None, "val_macro_f1": 0.25, "warnings": [],
-        "macro_f1_present": None,
+        "macro_f1_present": None, "macro_f1_frequent": None, "thresholds": None, "tasks": {}, "baseline": None,
         "calibration": {"ece": 0.125, "ece_uncalibrated": 0.25, "temperature": 2.0, "fitted_on": "val"},
         **more,
     }  # fmt: skip
@@ -215,3 +215,32 @@ def test_on_a_terminal(clips: Path) -> None:
     assert "samo evaluate t" in shown
     # NO_COLOR leaves bold and cursor movements, and nothing that sets a colour.
     assert not re.search(r"\x1b\[(?:\d+;)*(?:3[0-7]|38;|9[0-7])", shown)
+
+
+def test_thresholds_tasks_and_baseline_fit_80_columns(paper: io.StringIO) -> None:
+    labels = ["calm", "sad"]
+    rule = {"macro_f1": 0.5, "interval": [0.4, 0.6], "val_macro_f1": 0.55, "gain": 0.01, "val_gain": 0.04}
+    block = {"used": "per-class", "global": 0.25, "rules": {"half": rule, "global": rule, "per-class": rule}}
+    task = {"labels": labels, "n": 4, "metrics": {"macro_f1": 0.5, "accuracy": 0.25}, "ci": {"macro_f1": None}}
+    gap = {"value": 0.1, "low": 0.05, "high": 0.15, "verdict": "better"}
+    facts = report(
+        labels, thresholds=block, overall_macro_f1=0.375,
+        tasks={"[b]tags": {**task, "thresholds": block}, "mood": {**task, "thresholds": None}},
+        baseline={"name": "tfidf", "macro_f1": 0.4, "ci": [0.3, 0.5], "difference": gap},
+        macro_f1_frequent={"n_classes": 1, "least_rows": 50, "value": 0.625, "interval": None},
+    )  # fmt: skip
+    for row in facts["per_class"].values():
+        row["threshold"] = 0.123
+    lines = drawn(paper, facts)
+    text = "\n".join(line.rstrip() for line in lines)
+    assert "baseline tfidf 0.400 [0.300, 0.500]; this run +0.100 [+0.050, +0.150]: better" in lines
+    assert re.search(r"^macro-F1 over the 1 class with 50\+ rows +0\.625$", text, re.M)
+    assert "chosen on validation they gained +0.040 there and +0.010 here (25 % of it)" in " ".join(text.split())
+    assert re.search(r"^per class \*  +0\.500  \[0\.400, 0\.600\]  \+0\.010 +0\.550 +\+0\.040$", text, re.M)
+    assert re.search(r"^global 0\.25 +0\.500", text, re.M)
+    assert re.search(r"^\[b\]tags +2 +4 +0\.500 +- +0\.250 +per class$", text, re.M)
+    assert re.search(r"^mean over tasks +0\.375$", text, re.M)
+    assert re.search(r"^calm +0\.500 .* 2 +0\.12$", text, re.M)
+    assert "macro-F1 on validation (one threshold)" in text
+    tables = [line for line in lines if not line.startswith(("report:", "thresholds (", "r on"))]
+    assert max(map(len, tables)) <= 90

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from tones import EMOTIONS, SMALL, TINY, done, folder, ravdess, read_json, refused, samo
+from tones import EMOTIONS, SMALL, TINY, done, folder, ravdess, read_json, refused, samo, stop_after
 from torch import Tensor
 
 from samo_cli.modalities import preset_files
@@ -30,20 +30,6 @@ def model(artifacts: Path, name: str) -> str:
 
 def history(artifacts: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (artifacts / "runs" / name / "history.jsonl").read_text().splitlines()]
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int, error: BaseException) -> None:
-    """Raise once, at the end of an epoch."""
-    real = TrainingView.on_epoch
-    fired: list[int] = []
-
-    def on_epoch(self: TrainingView, row: dict[str, Any], improved: bool) -> None:
-        real(self, row, improved)
-        if row["epoch"] == epochs and not fired:
-            fired.append(epochs)
-            raise error
-
-    monkeypatch.setattr(TrainingView, "on_epoch", on_epoch)
 
 
 def test_a_run_folder_holds_what_the_design_promises(trained: Path) -> None:

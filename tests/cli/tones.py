@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import soundfile
 
 from samo_cli.main import main
+from samo_cli.render import TrainingView
 
 SR = 8000
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
@@ -139,3 +141,17 @@ def table_rows(labels: Iterable[str] = ("angry", "happy", "sad"), speakers: int 
 def read_json(path: Path) -> Any:
     """A JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, epochs: int, error: BaseException) -> None:
+    """Raise once, at the end of an epoch."""
+    real = TrainingView.on_epoch
+    fired: list[int] = []
+
+    def on_epoch(self: TrainingView, row: dict[str, Any], improved: bool) -> None:
+        real(self, row, improved)
+        if row["epoch"] == epochs and not fired:
+            fired.append(epochs)
+            raise error
+
+    monkeypatch.setattr(TrainingView, "on_epoch", on_epoch)

@@ -37,6 +37,9 @@ CASES: dict[str, dict[str, Any]] = {
     "balanced": {**QUICK, "balanced_sampler": True},
     "clipped": {**QUICK, "max_grad_norm": 0.1, "grad_centralisation": True},
     "empty share": {**NORM, "norm": True, "maps": True, "batch_size": 2, "mixup_alpha": 0.4},
+    "asymmetric": {**QUICK, "batch_size": 5, "asymmetric_loss": True, "joint_alpha": 0.5, "tasks": True},
+    "two passes": {**NORM, "norm": True, "batch_size": 7, "rdrop_alpha": 2.0, "alternating": True, "tasks": True},
+    "frozen and by size": {**NORM, "batch_size": 5, "hidden_from": 1, "hidden_lr": 0.5, "by_size": True},
     "rich": {**RICH, "dropout": 0.0, "norm": True, "batch_size": 5, "windows": 2, "tasks": True},
 }
 
@@ -63,24 +66,43 @@ class Normed(nn.Module):
         return torch.relu(self.norm(hidden.reshape(shape)).reshape(hidden.shape))
 
 
+class Alternating(nn.Module):
+    """What dropout would be if all processes drew alike: every second pass sees but half of the units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passes = 0
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.passes += 1
+            half = hidden.shape[1] // 2
+            hidden = torch.cat([hidden[:, :half], hidden[:, half:] * (self.passes % 2)], dim=1)
+        return hidden
+
+
 class Frontend(tiny.TinyFrontend):
     """A tiny frontend whose model may have batch norm."""
 
-    norm = maps = False
+    norm = maps = alternating = False
 
     def new_model(self) -> nn.Module:
         model = super().new_model()
         if self.norm:
             model.hidden = Normed(self.config.model.hidden, self.maps)
+        if self.alternating:
+            model.drop = Alternating()
         return model
 
 
 def trained(case: dict[str, Any], runtime: Runtime, kept: Callable[..., None] | None = None) -> dict[str, Any]:
     """Train a case; every number that must not depend on the number of processes."""
-    settings = {name: value for name, value in case.items() if name not in ("norm", "maps", "windows", "tasks")}
+    others = ("norm", "maps", "windows", "tasks", "alternating")
+    settings = {name: value for name, value in case.items() if name not in others}
     manifest_and_rows = tiny.corpus(BOTH if case.get("tasks") else None)
     front = Frontend(tiny.TinyConfig.build(settings), *manifest_and_rows, windows=case.get("windows", 1))
     front.norm, front.maps = case.get("norm", False), case.get("maps", False)
+    front.alternating = case.get("alternating", False)
     # Only the first process's weights count.
     torch.manual_seed(runtime.peers.rank)
     plan = tiny.plan_of(front)

@@ -61,6 +61,17 @@ def test_class_weights_by_hand() -> None:
     np.testing.assert_allclose(class_weights(np.array([1.0, 0.0, 2.0]), labels, 5.0, {}), [1.2, 1.2, 0.6], rtol=1e-6)
 
 
+def test_class_weights_of_several_labels_are_clipped_from_below_too() -> None:
+    """The cost of a label that does not hold is 1: a weight of 0.03 would silence a frequent one."""
+    counts, labels = np.array([100.0, 10.0, 1.0]), ("a", "b", "c")
+    # 0.01, 0.1, 1 over their mean 0.37.
+    np.testing.assert_allclose(class_weights(counts, labels, 2.0, {}), [1 / 37, 10 / 37, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(class_weights(counts, labels, 2.0, {}, True), [0.5, 0.5, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(
+        class_weights(counts, labels, 5.0, {"a": 3.0}, True), [0.6, 10 / 37, 100 / 37], rtol=1e-6
+    )
+
+
 def test_cross_entropy() -> None:
     assert one(A) == pytest.approx(LN2)
     assert one(B) == pytest.approx(2 * LN2)
@@ -118,6 +129,74 @@ def test_multi_label_focal() -> None:
     # gamma 1 for x, 2 - 1/3 for y.
     adaptive = many([1.0, 1.0], focal_loss=True, focal_gamma=1.0, adaptive_gamma=True)
     assert adaptive == pytest.approx((0.5 * x + 0.25 ** (5 / 3) * y) / 2)
+
+
+def test_asymmetric_by_hand() -> None:
+    x, y, asl = LN2, -math.log(0.75), {"asymmetric_loss": True}
+    # Labels that hold: (1 - p)^gamma_pos of the cross-entropy, 1 by default.
+    assert many([1.0, 1.0], **asl) == pytest.approx((x + y) / 2)
+    assert many([1.0, 1.0], **asl, asl_gamma_pos=2.0) == pytest.approx((0.25 * x + 0.25**2 * y) / 2)
+    # Those that do not: p - 0.05 is 0.45 and 0.7, to the power of 4.
+    not_x, not_y = -math.log(0.55), -math.log(0.3)
+    assert many([0.0, 0.0], **asl) == pytest.approx((0.45**4 * not_x + 0.7**4 * not_y) / 2)
+    assert many([0.0, 0.0], **asl, asl_gamma_neg=1.0) == pytest.approx((0.45 * not_x + 0.7 * not_y) / 2)
+    assert many([0.0, 0.0], **asl, asl_gamma_neg=0.0) == pytest.approx((not_x + not_y) / 2)
+    # x lies below the margin and costs nothing.
+    assert many([0.0, 0.0], **asl, asl_clip=0.5, asl_gamma_neg=1.0) == pytest.approx(-0.25 * math.log(0.75) / 2)
+    # Class weights are of the labels that hold: 1/2 and 3/2; smoothing is towards 1/2.
+    assert many([1.0, 0.0], **asl, class_weight_loss=True) == pytest.approx((0.5 * x + 0.7**4 * not_y) / 2)
+    smoothed = 0.9 * x + 0.1 * 0.45**4 * not_x + 0.1 * y + 0.9 * 0.7**4 * not_y
+    assert many([1.0, 0.0], **asl, label_smoothing=0.2) == pytest.approx(smoothed / 2)
+
+
+def published_asymmetric(logits: Tensor, targets: Tensor, gamma_pos: float, gamma_neg: float, clip: float) -> Tensor:
+    """Ridnik et al.'s own code (github.com/Alibaba-MIIL/ASL, losses.py), the gradient of the focus included."""
+    p = torch.sigmoid(logits)
+    q = (1 - p + clip).clamp(max=1)
+    loss = targets * torch.log(p.clamp(min=1e-8)) + (1 - targets) * torch.log(q.clamp(min=1e-8))
+    return -(loss * torch.pow(1 - p * targets - q * (1 - targets), gamma_pos * targets + gamma_neg * (1 - targets)))
+
+
+@pytest.mark.parametrize(("gamma_pos", "gamma_neg", "clip"), [(0.0, 4.0, 0.05), (1.0, 3.0, 0.2), (2.0, 2.0, 0.0)])
+def test_asymmetric_agrees_with_its_authors(gamma_pos: float, gamma_neg: float, clip: float) -> None:
+    tags = LabelSpace((Task("tags", ("a", "b", "c"), multi_label=True),))
+    settings = LossSettings(asymmetric_loss=True, asl_gamma_pos=gamma_pos, asl_gamma_neg=gamma_neg, asl_clip=clip)
+    logits, targets = random_rows()
+    found = logits.requires_grad_()
+    EmotionLoss(tags, settings, TRAIN)(found, targets).backward()
+    other = logits.detach().double().requires_grad_()
+    expected = published_asymmetric(other, targets.double(), gamma_pos, gamma_neg, clip)
+    value = EmotionLoss(tags, settings, TRAIN).per_row(found, targets)
+    torch.testing.assert_close(value, expected.mean(dim=1).float(), atol=1e-6, rtol=1e-5)
+    expected.sum().div(3).backward()
+    assert found.grad is not None
+    assert other.grad is not None
+    torch.testing.assert_close(found.grad, other.grad.float(), atol=1e-6, rtol=1e-4)
+
+
+def test_asymmetric_without_shift_and_asymmetry_is_the_focal_loss() -> None:
+    same = {"asl_gamma_pos": 2.0, "asl_gamma_neg": 2.0, "asl_clip": 0.0}
+    assert many([1.0, 0.0], asymmetric_loss=True, **same) == pytest.approx(many([1.0, 0.0], focal_loss=True), rel=1e-6)
+
+
+def test_below_the_margin_nothing_pulls() -> None:
+    logits = torch.tensor([[-4.0, -2.0]], requires_grad=True)
+    EmotionLoss(MANY, LossSettings(asymmetric_loss=True), TAGGED)(logits, torch.zeros(1, 2)).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, 0] == 0.0  # p = 0.018
+    assert logits.grad[0, 1] > 0.0  # p = 0.119
+
+
+def test_asymmetric_loss_is_for_several_labels() -> None:
+    with pytest.raises(
+        SettingsError, match="--asymmetric-loss is for items with several labels; here each has one emo"
+    ):
+        EmotionLoss(ONE, LossSettings(asymmetric_loss=True), TRAIN)
+    with pytest.raises(ValueError, match="--asymmetric-loss and --focal-loss exclude each other"):
+        LossSettings(asymmetric_loss=True, focal_loss=True)
+    # Of several tasks it is that of those with several labels.
+    logits, targets = torch.tensor([[1.0, 0.2, 0.0, 1.0, -0.5]]), torch.tensor([[0.0, 1.0, 0.0, NAN, NAN]])
+    assert both(asymmetric_loss=True)(logits, targets).item() == both()(logits, targets).item()
 
 
 def both(**settings: Any) -> EmotionLoss:
@@ -182,11 +261,22 @@ def test_sum_over_rows() -> None:
     assert loss(logits.bfloat16(), targets).dtype == torch.float32
 
 
-@pytest.mark.parametrize("space", [ONE, LabelSpace((Task("tags", ("a", "b", "c"), multi_label=True),))])
+THREE_TAGS = LabelSpace((Task("tags", ("a", "b", "c"), multi_label=True),))
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "focal", "asymmetric", "asymmetric without shift"])
+@pytest.mark.parametrize("space", [ONE, THREE_TAGS])
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
-def test_extreme_logits_stay_finite(space: LabelSpace, gamma: float) -> None:
+def test_extreme_logits_stay_finite(space: LabelSpace, gamma: float, loss: str) -> None:
     logits = torch.tensor([[300.0, -300.0, 0.0], [-300.0, 300.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
-    settings = LossSettings(focal_loss=True, focal_gamma=gamma, label_smoothing=0.1)
+    settings = LossSettings(focal_loss=loss == "focal", focal_gamma=gamma, label_smoothing=0.1)
+    if loss.startswith("asymmetric"):
+        if space is ONE:
+            return
+        clip = 0.0 if loss.endswith("shift") else 0.05
+        settings = LossSettings(
+            asymmetric_loss=True, asl_gamma_pos=gamma, asl_gamma_neg=gamma, asl_clip=clip, label_smoothing=0.1
+        )
     value = EmotionLoss(space, settings, TRAIN)(logits, torch.tensor([A, A, A]))
     value.backward()
     assert torch.isfinite(value)
@@ -202,6 +292,8 @@ def test_unknown_names_are_refused() -> None:
     with pytest.raises(SettingsError, match="--class-weight-mult names unknown 'z'") as caught:
         both(class_weight_loss=True, class_weight_mult={"z": 1.0})
     assert caught.value.hint == "valid: a, b, c, x, y"
+    with pytest.raises(SettingsError, match="--joint-boost names unknown 'z'"):
+        both(joint_alpha=1.0, joint_boost={"z": 1.0})
 
 
 # For each setting: what it needs, and a change of it that must change the loss of both tasks' rows.
@@ -214,6 +306,10 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "focal_alpha": ({"focal_loss": True}, 0.5),
     "adaptive_gamma": ({"focal_loss": True}, True),
     "task_gamma": ({"focal_loss": True}, {"emotion": 1.0}),
+    "asymmetric_loss": ({}, True),
+    "asl_gamma_pos": ({"asymmetric_loss": True}, 1.0),
+    "asl_gamma_neg": ({"asymmetric_loss": True}, 1.0),
+    "asl_clip": ({"asymmetric_loss": True}, 0.2),
     "label_smoothing": ({}, 0.1),
     "adaptive_smoothing": ({"label_smoothing": 0.1}, True),
     "task_weights": ({}, {"emotion": 0.5}),
@@ -222,9 +318,11 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
 
 @pytest.mark.parametrize("name", LossSettings.model_fields)
 def test_every_setting_acts(name: str) -> None:
-    if name == "balanced_sampler":
+    if name in ("balanced_sampler", "joint_alpha", "joint_max_mult", "joint_boost"):
         return  # of the order of rows: test_sampling, test_trainer
+    if name in ("rdrop_alpha", "rdrop_warmup_epochs"):
+        return  # of two passes: test_passes, test_trainer
     needs, value = CHANGES[name]
-    logits, targets = torch.tensor([[1.0, 0.2, 0.0, 1.0, -0.5]]), torch.tensor([[0.0, 1.0, 0.0, 1.0, 1.0]])
+    logits, targets = torch.tensor([[1.0, 0.2, 0.0, 1.0, 0.5]]), torch.tensor([[0.0, 1.0, 0.0, 1.0, 0.0]])
     before, after = both(**needs)(logits, targets), both(**needs, **{name: value})(logits, targets)
     assert before.item() != pytest.approx(after.item(), rel=1e-3)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from samo_core.evaluation.calibration import negative_log_likelihood
-from samo_core.experiments.ensemble import fit_weights
-from samo_core.experiments.mixture import VOTE_SMOOTHING, Ensemble, mixed
+from samo_core.experiments.mixture import VOTE_SMOOTHING, Ensemble, cuts_of, mixed
+from samo_core.experiments.mixture_weights import fit_weights
 from samo_core.tasks import LabelSpace
 
 ONE = LabelSpace((tiny.EMOTION,))
@@ -54,6 +54,29 @@ def test_votes_are_counted_and_ties_go_to_the_larger_mean() -> None:
     found = answer(tags.logit(), [0.5, 0.5], TAGS, "vote")
     expected = (1 - e) * np.array([0.5, 0, 1]) + e * np.array([0.6, 0.3, 0.55])
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_members_vote_at_their_own_thresholds() -> None:
+    e, tags = VOTE_SMOOTHING, torch.tensor([[[0.3, 0.2, 0.6]], [[0.3, 0.4, 0.5]]])
+    thresholds = [{"tags": [0.25, 0.5, 0.7]}, {"tags": [0.35, 0.3, 0.4]}]
+    cuts = cuts_of(thresholds, TAGS)
+    np.testing.assert_allclose(cuts.sigmoid(), [each["tags"] for each in thresholds], rtol=1e-6)
+    weights = torch.tensor([0.25, 0.75])
+    mean = np.array([0.3, 0.35, 0.525])
+    found = TAGS.probabilities(mixed(tags.logit(), weights.log(), TAGS, "vote", cuts).numpy())[0]
+    np.testing.assert_allclose(found, (1 - e) * np.array([0.25, 0.75, 0.75]) + e * mean, atol=1e-6)
+    averaged = TAGS.probabilities(mixed(tags.logit(), weights.log(), TAGS, "mean", cuts).numpy())[0]
+    np.testing.assert_allclose(averaged, mean, atol=1e-6)
+    members = [Said(row[0].logit().tolist()) for row in tags]
+    model = Ensemble(members, weights.tolist(), [{}, {}], TAGS, "vote", thresholds)
+    answer = TAGS.probabilities(model(torch.zeros(1, 4), torch.tensor([4])).numpy())[0]
+    np.testing.assert_allclose(answer, found, atol=1e-6)
+    assert cuts_of([{}], tiny.BOTH).tolist() == [[0.0] * 6]
+    # The weights are fitted to the same votes: only the second member names what holds.
+    targets = np.array([[0.0, 1.0, 1.0]], dtype=np.float32)
+    np.testing.assert_array_equal(fit_weights(tags.logit(), targets, np.ones(1), TAGS, "vote", cuts), [0.0, 1.0])
+    turned = fit_weights(tags.logit(), targets, np.ones(1), TAGS, "vote", cuts.flip(0))
+    np.testing.assert_array_equal(turned, [1.0, 0.0])
 
 
 @pytest.mark.parametrize("combine", ["mean", "vote"])

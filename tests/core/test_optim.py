@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from samo_core.config import OptimSettings
-from samo_core.training.optim import SCHEDULES, Ema, centralise_gradients, learning_rate, make_optimizer
+from samo_core.training.model import EmotionModel
+from samo_core.training.optim import SCHEDULES, Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
 
 
 def rates(total: int, **settings: Any) -> list[float]:
@@ -112,12 +113,76 @@ def test_a_model_of_matrices_alone() -> None:
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01]
 
 
+class Layered(EmotionModel):
+    """Three layers, the lower ones slower."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.middle, self.top = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def lr_scale(self, name: str) -> float:
+        return {"low": 0.25, "middle": 0.5, "top": 1.0}[name.split(".")[0]]
+
+
+def test_groups_learn_at_the_rate_the_model_asks_for() -> None:
+    net = Layered()
+    optimizer = make_optimizer(net, OptimSettings(lr=0.1, weight_decay=0.5))
+    seen = [(group["lr_scale"], group["weight_decay"], group["params"]) for group in optimizer.param_groups]
+    assert [(scale, decay) for scale, decay, _ in seen] == [(s, d) for s in (1.0, 0.5, 0.25) for d in (0.5, 0.0)]
+    layers = (net.top, net.middle, net.low)
+    expected = [id(p) for layer in layers for p in (layer.weight, layer.bias)]
+    assert [id(p) for *_, group in seen for p in group] == expected
+    before = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    set_rate(optimizer, 0.2)
+    optimizer.step()
+    # AdamW's first step is rate * sign(gradient), after a decay of rate * 0.5 of the matrices.
+    for name, scale in (("low", 0.25), ("middle", 0.5), ("top", 1.0)):
+        rate = 0.2 * scale
+        layer = net.get_submodule(name)
+        torch.testing.assert_close(layer.get_parameter("weight"), before[f"{name}.weight"] * (1 - 0.5 * rate) - rate)
+        torch.testing.assert_close(layer.get_parameter("bias"), before[f"{name}.bias"] - rate)
+
+
+def test_a_parameter_without_gradient_rests() -> None:
+    """Frozen for some epochs: no decay, no momentum, and a start of its own when it wakes."""
+    net = Layered()
+    optimizer = make_optimizer(net, OptimSettings(lr=0.1, weight_decay=0.5))
+    before = net.low.weight.detach().clone()
+    for _ in range(3):
+        net.top.weight.grad = torch.ones_like(net.top.weight)
+        optimizer.step()
+    assert torch.equal(net.low.weight, before)
+    assert net.low.weight not in optimizer.state
+    net.low.weight.grad = torch.ones_like(net.low.weight)
+    set_rate(optimizer, 0.4)
+    optimizer.step()
+    torch.testing.assert_close(net.low.weight.detach(), before * 0.95 - 0.1)
+
+
+def test_nothing_to_learn() -> None:
+    optimizer = make_optimizer(nn.Linear(2, 2).requires_grad_(False), OptimSettings())
+    assert [group["params"] for group in optimizer.param_groups] == [[]]
+    optimizer.load_state_dict(optimizer.state_dict())
+
+
+def test_rows_of_an_embedding_are_not_centralised() -> None:
+    net = nn.Sequential(nn.Embedding(3, 2), nn.EmbeddingBag(3, 2), nn.Linear(2, 1))
+    for parameter in net.parameters():
+        parameter.grad = torch.arange(1.0, 1.0 + parameter.numel()).view_as(parameter)
+    centralise_gradients(net)
+    for table in (net[0], net[1]):
+        assert table.get_parameter("weight").grad.tolist() == [[1, 2], [3, 4], [5, 6]]  # type: ignore[union-attr]
+    assert net[2].get_parameter("weight").grad.tolist() == [[-0.5, 0.5]]  # type: ignore[union-attr]
+
+
 def test_gradient_centralisation_by_hand() -> None:
     net = Net()
     net.head.weight.grad = torch.tensor([[1.0, 3.0], [4.0, 4.0], [-2.0, 0.0]])
     net.head.bias.grad = torch.tensor([1.0, 2.0, 3.0])
     net.conv.weight.grad = torch.arange(18.0).view(2, 1, 3, 3)
-    centralise_gradients(net.parameters())
+    centralise_gradients(net)
     assert net.head.weight.grad.tolist() == [[-1, 1], [0, 0], [-1, 1]]
     assert net.head.bias.grad.tolist() == [1, 2, 3]
     assert net.conv.weight.grad[0].flatten().tolist() == list(range(-4, 5))
@@ -161,6 +226,17 @@ def test_moving_average_goes_on_from_its_state() -> None:
     # And is a copy, not a second name of the same numbers.
     again.update(one_weight(100.0))
     assert not torch.equal(ema.average["weight"], again.average["weight"])
+
+
+def test_moving_average_leaves_alone_what_never_trains() -> None:
+    net = Net()
+    ema = Ema(net, 0.5)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(1.0)  # of a frozen layer nobody does
+    ema.update(net)
+    torch.testing.assert_close(ema.average["head.weight"], net.head.weight.detach() - 2 / 11)
+    torch.testing.assert_close(ema.average["frozen.weight"], net.frozen.weight - 1.0)
 
 
 def test_moving_average_holds_batch_norm_statistics() -> None:

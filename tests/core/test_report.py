@@ -31,6 +31,7 @@ SCHEMA_KEYS = {
 }  # fmt: skip
 EXTRA_KEYS = {
     "task", "most_confused", "gap", "warnings", "calibration", "macro_f1_present", "synthetic_model_only",
+    "macro_f1_frequent", "thresholds", "tasks", "overall_macro_f1", "baseline",
 }  # fmt: skip
 
 
@@ -110,7 +111,13 @@ def test_second_task_of_several() -> None:
     given, rest = predictions(), np.full((120, 2), np.nan, dtype=np.float32)
     logits, targets = np.hstack([np.zeros_like(rest), given.logits]), np.hstack([rest, given.targets])
     both = Predictions(given.ids, logits, targets, given.groups, given.meta)
-    assert report(both, label_space=space) == report(given)
+    found, alone = report(both, label_space=space), report(given)
+    assert found["tasks"] == {"emotion": {name: found[name] for name in found["tasks"]["emotion"]}}
+    assert found["overall_macro_f1"] == found["metrics"]["macro_f1"]
+    assert found["warnings"] == [*alone["warnings"], "no item has a label for the task 'first', so it is not judged"]
+    several = ("tasks", "overall_macro_f1", "warnings")
+    assert {k: v for k, v in found.items() if k not in several} == {k: v for k, v in alone.items() if k not in several}
+    assert (alone["tasks"], alone["overall_macro_f1"]) == ({}, None)
     with pytest.raises(DataError, match="none of the 120 items has a label for the task 'first'"):
         report(both, label_space=space, task=space.primary)
 
@@ -152,7 +159,8 @@ def test_calibration_of_the_second_task() -> None:
         given.meta,
     )
     temperatures = Calibration({"first": 5.0, "emotion": 2.0}, "val")
-    assert report(both, label_space=space, calibration=temperatures) == report(given, calibration=temperatures)
+    found = report(both, label_space=space, calibration=temperatures)
+    assert found["calibration"] == report(given, calibration=temperatures)["calibration"]
 
 
 def test_outputs_that_are_not_finite_are_refused() -> None:
@@ -210,7 +218,7 @@ def test_absent_classes_do_not_lower_what_is_shown_first() -> None:
     assert present["value"] == pytest.approx(f1_score(truth, said, labels=[0, 1], average="macro"))
     # Two of three classes: value and interval are those over all, times 3 / 2.
     assert present["interval"] == pytest.approx([1.5 * end for end in found["ci"]["macro_f1"]])
-    (first, value, ends), (second, *_) = headlines(found)
+    (first, value, ends), (second, *_), _ = headlines(found)
     assert (first, second) == ("macro-F1 over the 2 of 3 classes present", "macro-F1 over all 3 classes")
     assert (value, ends) == (present["value"], present["interval"])
     page = render_html(found, {}, {}, {})

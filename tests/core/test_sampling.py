@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samo_core.data.sampling import balanced_weights, batches_of, epoch_order
+from samo_core.config import LossSettings
+from samo_core.data.sampling import (
+    balanced_weights,
+    batches_of,
+    epoch_order,
+    joint_weights,
+    sampling_weights,
+    sorted_batches,
+)
 from samo_core.tasks import LabelSpace, Task
 
 ONE = LabelSpace((Task("emotion", ("a", "b", "c")),))
@@ -54,6 +62,49 @@ def test_batches() -> None:
     assert [batch.tolist() for batch in batches_of(order, 1)] == [[k] for k in range(7)]
 
 
+# --- batches of rows of similar size
+
+
+def test_sorted_batches_by_hand() -> None:
+    order, sizes = np.arange(100, 109), np.array([5, 1, 4, 1, 9, 2, 6, 5, 3])
+    # Two chunks of two batches of two; the ninth row waits. Equal sizes keep their order.
+    found = [batch.tolist() for batch in sorted_batches(order, sizes, 2, 0, 0, chunk=2)]
+    assert sorted(found) == [[101, 103], [102, 100], [105, 107], [106, 104]]
+    # The batches of both chunks take turns, otherwise in every epoch.
+    dealt = {tuple(map(tuple, sorted_batches(order, sizes, 2, 0, epoch, chunk=2))) for epoch in range(30)}
+    assert len(dealt) > 10
+    assert found == [batch.tolist() for batch in sorted_batches(order, sizes, 2, 0, 0, chunk=2)]
+    assert found != [batch.tolist() for batch in sorted_batches(order, sizes, 2, 1, 0, chunk=2)]
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(1000, 16), (1000, 10), (7, 8), (16, 16), (1600, 32)])
+def test_sorted_batches_hold_the_rows_of_plain_ones(n: int, batch_size: int) -> None:
+    order = np.random.default_rng(0).permutation(n)
+    sizes = np.random.default_rng(1).integers(3, 60, n)
+    plain, found = batches_of(order, batch_size), sorted_batches(order, sizes, batch_size, 3, 4)
+    assert [len(batch) for batch in found] == [len(batch) for batch in plain]
+    assert sorted(np.concatenate(found)) == sorted(np.concatenate(plain))
+
+
+def test_sorted_batches_are_padded_less() -> None:
+    order = np.random.default_rng(0).permutation(4000)
+    sizes = np.random.default_rng(1).geometric(0.06, 4000)  # as lengths of short texts
+
+    def padded(batches: list[np.ndarray]) -> int:
+        place = np.argsort(order)
+        return sum(len(batch) * int(sizes[place[batch]].max()) for batch in batches)
+
+    alike = sorted_batches(order, sizes, 20, 0, 0)
+    assert padded(batches_of(order, 20)) > 2.5 * sizes.sum()
+    assert padded(alike) < 1.15 * sizes.sum()
+    # And not from short to long: neighbours' longest rows do not follow one another.
+    longest = np.array([sizes[np.argsort(order)[batch]].max() for batch in alike], dtype=float)
+    assert abs(np.corrcoef(longest[:-1], longest[1:])[0, 1]) < 0.25
+
+
+# --- which rows are drawn how often
+
+
 def test_balanced_weights_by_hand() -> None:
     weights = balanced_weights(classes(3, 2, 1), ONE)
     np.testing.assert_allclose(weights, [1 / 9, 1 / 9, 1 / 9, 1 / 6, 1 / 6, 1 / 3])
@@ -90,6 +141,66 @@ def test_balanced_order_gives_equal_class_shares(counts: tuple[int, ...]) -> Non
     assert shares == pytest.approx([1 / 3] * 3, abs=0.035)
     assert order.tolist() == epoch_order(rows, 0, 0, balanced_weights(targets, ONE)).tolist()
     assert order.tolist() != epoch_order(rows, 0, 1, balanced_weights(targets, ONE)).tolist()
+
+
+def shares(*raw: float) -> np.ndarray:
+    return np.array(raw) / sum(raw)
+
+
+def test_joint_weights_of_one_task() -> None:
+    targets = classes(4, 2, 1)
+    plain = joint_weights(targets, ONE, 1.0, 100.0, {})
+    np.testing.assert_allclose(plain, shares(1, 1, 1, 1, 2, 2, 4))
+    np.testing.assert_allclose(plain, balanced_weights(targets, ONE))
+    root = joint_weights(targets, ONE, 0.5, 100.0, {})
+    np.testing.assert_allclose(root, shares(1, 1, 1, 1, 2**0.5, 2**0.5, 2))
+    np.testing.assert_allclose(joint_weights(targets, ONE, 1.0, 3.0, {}), shares(1, 1, 1, 1, 2, 2, 3))
+    # Boosts come on top of the cap, and may ask for less.
+    boosted = joint_weights(targets, ONE, 1.0, 3.0, {"c": 2.0, "a": 0.5})
+    np.testing.assert_allclose(boosted, shares(0.5, 0.5, 0.5, 0.5, 2, 2, 6))
+    # A class without rows is no obstacle.
+    np.testing.assert_allclose(joint_weights(classes(3, 1, 0), ONE, 1.0, 5.0, {}), shares(1, 1, 1, 3))
+
+
+def test_joint_weights_of_several_labels() -> None:
+    # a 4 rows, b 2, c 1; the last row has none.
+    targets = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 1], [1, 1, 0], [0, 0, 0]], dtype=np.float32)
+    np.testing.assert_allclose(joint_weights(targets, MANY, 1.0, 9.0, {}), shares(1, 2, 4, 2, 1))
+
+
+def test_joint_weights_of_several_tasks() -> None:
+    space = LabelSpace((ONE.primary, MANY.primary))
+    nan = float("nan")
+    targets = np.array(
+        [
+            [1, 0, 0, 1, 0, 0],
+            [1, 0, 0, 0, 1, 0],
+            [0, 1, 0, 1, 0, 0],
+            [0, 0, 1, nan, nan, nan],
+            [nan, nan, nan, 0, 0, 1],
+            [nan] * 6,
+        ],
+        dtype=np.float32,
+    )
+    # First task: a 1, b 2, c 2; second: a 1, b 2, c 2. Means over the tasks a row is labelled in.
+    np.testing.assert_allclose(joint_weights(targets, space, 1.0, 9.0, {}), shares(1, 1.5, 1.5, 2, 2, 1))
+    # A boost reaches every task that has a class of this name.
+    boosted = joint_weights(targets, space, 1.0, 9.0, {"b": 3.0})
+    np.testing.assert_allclose(boosted, shares(1, 3.5, 3.5, 2, 2, 1))
+
+
+def test_settings_choose_the_weights() -> None:
+    targets = classes(4, 2, 1)
+    assert sampling_weights(targets, ONE, LossSettings()) is None
+    balanced = sampling_weights(targets, ONE, LossSettings(balanced_sampler=True))
+    assert balanced is not None
+    np.testing.assert_array_equal(balanced, balanced_weights(targets, ONE))
+    settings = LossSettings(joint_alpha=0.5, joint_max_mult=1.5, joint_boost={"b": 2.0})
+    joint = sampling_weights(targets, ONE, settings)
+    assert joint is not None
+    np.testing.assert_allclose(joint, shares(1, 1, 1, 1, 2 * 2**0.5, 2 * 2**0.5, 1.5))
+    with pytest.raises(ValueError, match="--joint-alpha and --balanced-sampler exclude each other"):
+        LossSettings(joint_alpha=0.5, balanced_sampler=True)
 
 
 def test_rows_of_weight_zero_are_never_drawn() -> None:

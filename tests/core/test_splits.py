@@ -236,7 +236,7 @@ def test_empty_parts_and_unseen_classes() -> None:
 def test_unknown_rule_and_part() -> None:
     with pytest.raises(SettingsError, match="unknown split 'rows'") as caught:
         split_of(corpus(), "rows")
-    assert caught.value.hint == "valid: speaker, folds, random, table"
+    assert caught.value.hint == "valid: speaker, group, folds, random, stratified, table"
     with pytest.raises(SettingsError, match="unknown part 'dev'"):
         split_of(corpus()).part("dev")
 

@@ -118,7 +118,7 @@ def test_balanced_sampler_shows_classes_equally_often() -> None:
 # --- one step
 
 
-@pytest.mark.parametrize("space", [None, BOTH])
+@pytest.mark.parametrize("space", [None, LabelSpace((tiny.TAGS,)), BOTH])
 @pytest.mark.parametrize("settings", [{}, {"class_weight_loss": True, "focal_loss": True, "max_grad_norm": 0.5}])
 def test_four_micro_batches_equal_one_large_batch(space: LabelSpace | None, settings: dict[str, Any]) -> None:
     shared = {"epochs": 5, "lr": 0.05, "hidden": 8, **settings}
@@ -187,6 +187,11 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "balanced_sampler": ({}, True),
     "mixup_alpha": ({}, 0.4),
     "dropout": ({"hidden": 8}, 0.5),
+    "rdrop_alpha": ({"hidden": 8, "dropout": 0.5}, 1.0),
+    "rdrop_warmup_epochs": ({"hidden": 8, "dropout": 0.5, "rdrop_alpha": 1.0}, 2),
+    "joint_alpha": ({}, 1.0),
+    "joint_max_mult": ({"joint_alpha": 1.0}, 1.5),
+    "joint_boost": ({"joint_alpha": 1.0}, {"sad": 3.0}),
 }
 
 
@@ -200,6 +205,13 @@ def test_every_setting_acts(name: str) -> None:
 def test_no_setting_is_forgotten() -> None:
     settings = OptimSettings.model_fields.keys() | TrainSettings.model_fields.keys()
     assert settings - CHANGES.keys() == {"patience"}  # below
+
+
+def test_asymmetric_loss_over_four_micro_batches() -> None:
+    shared = {"epochs": 5, "lr": 0.05, "hidden": 8, "asymmetric_loss": True, "class_weight_loss": True}
+    one, four = train(BOTH, **shared, batch_size=32), train(BOTH, **shared, batch_size=8, grad_accum=4)
+    for name, tensor in one.model.state_dict().items():
+        torch.testing.assert_close(four.model.state_dict()[name], tensor, rtol=0.0, atol=1e-6)
 
 
 def test_clipping_off_and_out_of_reach_are_the_same() -> None:

@@ -42,9 +42,16 @@ def saved(state: TrainState) -> bytes:
         {**QUICK, "balanced_sampler": True},
         {**QUICK, "hidden": 8, "dropout": 0.5},
         {**QUICK, "schedule": "cosine-restarts", "mixup_alpha": 0.3},
+        {**QUICK, "epochs": 4, "hidden": 8, "dropout": 0.5, "rdrop_alpha": 1.0, "rdrop_warmup_epochs": 3},
+        {**QUICK, "joint_alpha": 0.5, "by_size": True, "batch_size": 5},
+        {**QUICK, "epochs": 4, "hidden": 8, "hidden_from": 1, "hidden_lr": 0.5, "ema_decay": 0.9},
+        {**QUICK, "epochs": 4, "hidden": 8, "hidden_from": 2, "weight_decay": 0.5, "ema_decay": 0.9},
         RICH,
     ],
-    ids=["plain", "ema", "accumulation", "balanced", "dropout", "restarts+mixup", "rich"],
+    ids=[
+        *("plain", "ema", "accumulation", "balanced", "dropout", "restarts+mixup"),
+        *("R-Drop", "joint+by size", "frozen before the stop", "frozen until the stop", "rich"),
+    ],
 )
 @pytest.mark.parametrize("step", [0, 1])
 def test_a_stopped_training_goes_on_bit_for_bit(settings: dict[str, Any], step: int) -> None:

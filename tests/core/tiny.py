@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -10,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samo_core.config import Config, LossSettings, OptimSettings, Section, TrainSettings, setting
+from samo_core.config import Config, LossSettings, OptimSettings, Section, ThresholdSettings, TrainSettings, setting
 from samo_core.data.batch import Batch, Draws, Mix
 from samo_core.data.manifest import Item, Manifest
 from samo_core.data.splits import SplitRequest
 from samo_core.tasks import LabelSpace, Task
 from samo_core.training.frontend import Notify, Progress
+from samo_core.training.model import EmotionModel
 from samo_core.training.runtime import Runtime
 from samo_core.training.trainer import Plan, TrainState, fit, new_state
 
@@ -48,6 +50,8 @@ class TinyData(Section):
     train_ratio: float = setting(0.6, "share of the speakers to train on")
     val_ratio: float = setting(0.2, "share of the speakers to validate on")
     fold: int = setting(0, "test fold", needs="split=folds")
+    extra: int = setting(0, "items made of the first training rows")
+    by_size: bool = setting(False, "batches of rows of similar size: a row's number modulo 5")
 
 
 class TinyNet(Section):
@@ -57,6 +61,8 @@ class TinyNet(Section):
     hidden: int = setting(0, "units of a hidden layer, 0 = none")
     dropout: float = setting(0.0, "dropout before the last layer")
     mixup_alpha: float = setting(0.0, "mixup")
+    hidden_from: int = setting(0, "epoch from which on the hidden layer learns")
+    hidden_lr: float = setting(1.0, "factor on its learning rate")
 
 
 class TinyConfig(Config):
@@ -68,15 +74,17 @@ class TinyConfig(Config):
     loss: LossSettings = LossSettings()
     optim: OptimSettings = OptimSettings()
     train: TrainSettings = TrainSettings()
+    thresholds: ThresholdSettings = ThresholdSettings()
 
 
-class TinyModel(nn.Module):
+class TinyModel(EmotionModel):
     """A linear layer, or two with dropout between them, behind a fitted mean."""
 
     mean: Tensor
 
     def __init__(self, settings: TinyNet, space: LabelSpace) -> None:
         super().__init__()
+        self.settings = settings
         self.register_buffer("mean", torch.zeros(N_FEATURES))
         width = settings.hidden or N_FEATURES
         self.hidden = nn.Sequential(nn.Linear(N_FEATURES, width), nn.ReLU()) if settings.hidden else nn.Identity()
@@ -89,12 +97,20 @@ class TinyModel(nn.Module):
         logits: Tensor = self.head(self.drop(self.hidden(mix.apply(inputs) if mix else inputs)))
         return logits
 
+    def lr_scale(self, name: str) -> float:
+        return self.settings.hidden_lr if name.startswith("hidden.") else 1.0
+
+    def begin_epoch(self, epoch: int) -> None:
+        self.hidden.requires_grad_(epoch >= self.settings.hidden_from)
+
 
 class TinyFrontend:
     """Rows of numbers as a modality; ``features`` is (N, F)."""
 
     modality: ClassVar[str] = "tiny"
     unit: ClassVar[str] = "speaker"
+    item: ClassVar[str] = "clip"
+    preparing: ClassVar[str] = "decoding"
     config_type: ClassVar[type[Config]] = TinyConfig
 
     def __init__(self, config: TinyConfig, manifest: Manifest, features: np.ndarray, windows: int = 1) -> None:
@@ -105,7 +121,7 @@ class TinyFrontend:
         return self._config
 
     @classmethod
-    def open(cls, config: Config, notify: Notify, progress: Progress | None = None) -> Self:
+    def open(cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None) -> Self:
         manifest, features = corpus()
         return cls(cast(TinyConfig, config), manifest, features)
 
@@ -113,7 +129,7 @@ class TinyFrontend:
         return type(self)(cast(TinyConfig, config), self.manifest, self.features, self.windows)
 
     @staticmethod
-    def build_model(config: Config, space: LabelSpace) -> nn.Module:
+    def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
         return TinyModel(cast(TinyConfig, config).model, space)
 
     @staticmethod
@@ -131,8 +147,34 @@ class TinyFrontend:
         data = self._config.data
         return SplitRequest(data.split, data.train_ratio, data.val_ratio, data.fold, self._config.train.seed)
 
+    def augment(self, train_rows: np.ndarray, device: torch.device) -> tuple[Item, ...]:
+        """A row each of the first ``extra`` training rows, its features moved by what its source says."""
+        parents = [self.manifest.items[row] for row in train_rows[: self._config.data.extra]]
+        return tuple(
+            Item(
+                id=f"{parent.id}~shift1",
+                source=str(0.01 * (number + 1)),
+                labels=parent.labels,
+                group=parent.group,
+                meta={"parent": parent.id, "method": "shift"},
+            )
+            for number, parent in enumerate(parents)
+        )
+
+    def with_extra(self, items: Sequence[Item]) -> Self:
+        parents = self.manifest.rows(item.meta["parent"] for item in items)
+        moved = self.features[parents] + np.array([[float(item.source)] for item in items], dtype=np.float32)
+        manifest = replace(self.manifest, items=(*self.manifest.items, *items))
+        return type(self)(self._config, manifest, np.concatenate([self.features, moved]), self.windows)
+
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
         return {"mean": torch.from_numpy(self.features[train_rows].mean(axis=0))}
+
+    def save_assets(self, folder: Path) -> None:
+        """Nothing."""
+
+    def sizes(self, rows: np.ndarray) -> np.ndarray | None:
+        return rows % 5 if self._config.data.by_size else None
 
     def train_batch(self, rows: np.ndarray, draws: Draws) -> Batch:
         return self._batch(rows, self.features[rows], draws)
@@ -144,6 +186,9 @@ class TinyFrontend:
         for k in range(0, len(owners), batch_size):
             part = owners[k : k + batch_size]
             yield self._batch(part, self.features[part] + shift[k : k + batch_size, None])
+
+    def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        return None
 
     def data_card(self) -> dict[str, Any]:
         return {"title": "tiny rows", "licence": "none", "citation": "nobody (2026)"}

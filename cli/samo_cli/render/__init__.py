@@ -4,9 +4,10 @@ from samo_cli.render.comparison import show_comparison
 from samo_cli.render.console import counting, downloading, err, note, out, print_json, progress_bar, silence
 from samo_cli.render.ensemble import show_ensemble
 from samo_cli.render.grid import GridView, show_cells, show_crossval, show_curve, show_grid
-from samo_cli.render.inspection import show_inspection
+from samo_cli.render.inspection import show_inspection, show_text_inspection
 from samo_cli.render.predictions import show_predictions, show_text_predictions
 from samo_cli.render.report import show_report
+from samo_cli.render.robustness import show_robustness
 from samo_cli.render.tables import show_table
 from samo_cli.render.training import TrainingView, training_panel
 from samo_cli.render.tuning import TuningView, tuning_panel
@@ -31,7 +32,9 @@ __all__ = [
     "show_inspection",
     "show_predictions",
     "show_report",
+    "show_robustness",
     "show_table",
+    "show_text_inspection",
     "show_text_predictions",
     "silence",
     "training_panel",

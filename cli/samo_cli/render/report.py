@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,18 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
     """The report as tables."""
     from samo_core.evaluation.calibration import summary
     from samo_core.evaluation.report import groupings, stamps
+    from samo_core.evaluation.wording import baseline_line
 
     judged = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
     title = f"{report['run']} on {report['dataset']}, {judged}: {report['n']} items"
     out.print(f"\n[bold]{escape(title)}[/bold] [dim](split: {escape(report['split_rule'])})[/dim]", soft_wrap=True)
     for mark in stamps(report):
         out.print(f"[bold yellow]{mark}[/bold yellow]")
-    for part in (_metrics(report), _per_class(report), _confusion(report)):
+    out.print(_metrics(report))
+    if report["baseline"]:
+        out.print(baseline_line(report["baseline"]), markup=False, soft_wrap=True)
+    out.print()
+    for part in (*_thresholds(report), *_tasks(report), _per_class(report), _confusion(report)):
         out.print(part)
         out.print()
     out.print(summary(report["calibration"]), soft_wrap=True)
@@ -40,6 +45,7 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
 
 def _metrics(report: Mapping[str, Any]) -> Table:
     from samo_core.evaluation.report import headlines
+    from samo_core.evaluation.wording import selection_note
 
     table = plain_table()
     table.add_column("metric")
@@ -52,20 +58,46 @@ def _metrics(report: Mapping[str, Any]) -> Table:
         table.add_row(name, number(value), bounds, style="" if place else "bold")
     for key, name in (("train_macro_f1", "macro-F1 on train"), ("val_macro_f1", "macro-F1 on validation")):
         if report[key] is not None:
-            table.add_row(name, number(report[key]), "", style="dim")
+            table.add_row(name + selection_note(report), number(report[key]), "", style="dim")
     return table
+
+
+def _thresholds(report: Mapping[str, Any]) -> list[Group]:
+    """What each way of choosing thresholds scored here and on validation; nothing for a single-label task."""
+    from samo_core.evaluation.wording import THRESHOLD_HEADS, threshold_line, threshold_rows
+
+    rows = threshold_rows(report)
+    return [_rows(f"thresholds (* decides): {threshold_line(report)}", THRESHOLD_HEADS, rows)] if rows else []
+
+
+def _tasks(report: Mapping[str, Any]) -> list[Group]:
+    from samo_core.evaluation.wording import TASK_HEADS, task_rows
+
+    rows = task_rows(report)
+    return [_rows("tasks", TASK_HEADS, rows)] if rows else []
+
+
+def _rows(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Group:
+    table = plain_table()
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return titled(title, table)
 
 
 def _per_class(report: Mapping[str, Any]) -> Group:
     table = plain_table()
     table.add_column("class")
-    for head in ("precision", "recall", "F1", "ROC-AUC", "AP", "support"):
+    heads = ("precision", "recall", "F1", "ROC-AUC", "AP", "support")
+    for head in (*heads, "threshold") if report["thresholds"] else heads:
         table.add_column(head, justify="right")
     for label, row in report["per_class"].items():
         if not row["support"]:
             continue
         cells = [row[key] for key in ("precision", "recall", "f1", "roc_auc", "average_precision")]
-        table.add_row(escape(label), *map(number, cells), str(row["support"]))
+        threshold = [number(row["threshold"], 2)] if report["thresholds"] else []
+        table.add_row(escape(label), *map(number, cells), str(row["support"]), *threshold)
     return titled("per class", table)
 
 

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Every number in results.md and losses.md. Thresholds, epochs and temperatures come from the validation part alone.
+#   bash artifacts/reports/goemotions/reproduce.sh ../shared/data/goemotions ../shared/models/all-MiniLM-L6-v2
+set -euo pipefail
+data=${1:?give the folder of GoEmotions}
+encoder=${2:-sentence-transformers/all-MiniLM-L6-v2}
+export SAMO_ARTIFACTS=${SAMO_ARTIFACTS:-artifacts}
+run() { # NAME flags...
+  local name=$1
+  shift
+  [ -f "$SAMO_ARTIFACTS/runs/$name/report.json" ] && return
+  samo train --modality text --data-root "$data" --threads 1 --name "$name" "$@"
+  samo evaluate "$name" --threads 1 >/dev/null
+}
+for mode in emotion ekman sentiment; do
+  run "goemotions-tfidf-$mode" --preset tfidf --mode $mode
+  for seed in 0 1 2; do
+    run "goemotions-textcnn-$mode-seed$seed" --preset textcnn --mode $mode --seed $seed
+  done
+done
+run goemotions-minilm-emotion-seed0 --preset minilm --encoder "$encoder"
+python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS"
+samo ablate losses --data-root "$data" --threads 1
+cp "$SAMO_ARTIFACTS/grids/losses/table.md" "$(dirname "$0")/losses.md"

@@ -1,0 +1,112 @@
+"""Items made of training items: kept in the run's folder, apart from the data it is judged on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from samo_core.data.manifest import Item
+from samo_core.errors import RunError
+from samo_core.files import write_json, write_text
+from samo_core.tasks import LabelSpace
+
+__all__ = ["AUGMENTATION", "AUGMENTED", "augmentation_facts", "class_counts", "load_augmented", "save_augmented"]
+
+# The items themselves, and how many of which class and by which method.
+AUGMENTED = "augmented.jsonl"
+AUGMENTATION = "augmentation.json"
+
+
+def class_counts(space: LabelSpace, targets: np.ndarray) -> dict[str, dict[str, int]]:
+    """How many of (N, C) targets hold each class, by task and label."""
+    found = {}
+    for task in space.tasks:
+        held = (targets[:, space.slices[task.name]] >= 0.5).sum(axis=0)
+        found[task.name] = dict(zip(task.labels, map(int, held), strict=True))
+    return found
+
+
+def augmentation_facts(space: LabelSpace, targets: np.ndarray, items: Sequence[Item]) -> dict[str, Any]:
+    """What augmentation did to a training part.
+
+    Args:
+        space: the tasks and their columns.
+        targets: (N, C) of the training part as it was.
+        items: those made of it.
+
+    Returns:
+        ``made`` (how many items), ``methods`` (how many by each) and ``counts``: rows of each class ``before`` and
+        ``after``, by task and label.
+    """
+    before = class_counts(space, targets)
+    more: dict[str, Counter[str]] = {task.name: Counter() for task in space.tasks}
+    for item in items:
+        for task, labels in item.labels.items():
+            more[task].update(labels)
+    counts = {
+        task: {label: {"before": n, "after": n + more[task][label]} for label, n in labels.items()}
+        for task, labels in before.items()
+    }
+    methods = Counter(item.meta.get("method", "") for item in items)
+    return {"schema": 1, "made": len(items), "methods": dict(sorted(methods.items())), "counts": counts}
+
+
+def save_augmented(folder: Path, facts: Mapping[str, Any], items: Sequence[Item]) -> None:
+    """Write both files: one JSON line an item (source under ``text``, parent, method, labels), and the facts.
+
+    Without items both are removed, should a training that was killed before it was a run have left them.
+    """
+    if not items:
+        for name in (AUGMENTATION, AUGMENTED):
+            (folder / name).unlink(missing_ok=True)
+        return
+    lines = [
+        {
+            "id": item.id,
+            "text": item.source,
+            "parent": item.meta.get("parent", ""),
+            "method": item.meta.get("method", ""),
+            "labels": {task: list(names) for task, names in item.labels.items()},
+            "group": item.group,
+            "content": item.content,
+        }
+        for item in items
+    ]
+    # In ASCII: half of a surrogate pair in a text must come back as it was.
+    write_text(folder / AUGMENTED, "".join(json.dumps(line) + "\n" for line in lines))
+    write_json(folder / AUGMENTATION, facts)
+
+
+def load_augmented(folder: Path) -> tuple[Item, ...]:
+    """Read the items :func:`save_augmented` wrote; none where nothing was made.
+
+    Raises:
+        RunError: a file is damaged, or the two do not belong together.
+    """
+    if not (folder / AUGMENTATION).is_file():
+        return ()
+    try:
+        facts = json.loads((folder / AUGMENTATION).read_text(encoding="utf-8"))
+        with (folder / AUGMENTED).open(encoding="utf-8") as lines:
+            items = tuple(_item(json.loads(line)) for line in lines)
+        if len(items) != facts["made"]:
+            raise ValueError(f"{AUGMENTED} holds {len(items)} items, {AUGMENTATION} speaks of {facts['made']}")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunError(f"cannot read what was augmented in {folder}: {error}", hint="train a new run") from error
+    return items
+
+
+def _item(row: dict[str, Any]) -> Item:
+    return Item(
+        id=row["id"],
+        source=row["text"],
+        labels={task: tuple(names) for task, names in row["labels"].items()},
+        group=row["group"],
+        meta={"parent": row["parent"], "method": row["method"]},
+        content=row["content"],
+    )

@@ -1,0 +1,182 @@
+"""What every modality's corpora share: how a corpus module looks, the registry, where data lie, and downloads."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from samo_core.errors import DataError, SettingsError, nearest
+from samo_core.files import cache_root
+
+if TYPE_CHECKING:
+    from samo_core.data.download import RemoteFile
+    from samo_core.data.manifest import Manifest
+
+__all__ = [
+    "DatasetModule",
+    "Registry",
+    "StageProgress",
+    "download",
+    "downloaded_root",
+    "existing_root",
+    "megabytes",
+    "require_known",
+]
+
+StageProgress = Callable[[str, int, int], None]
+"""Called with (what is done, bytes done, bytes in total); the total is 0 while unknown."""
+
+
+class DatasetModule(Protocol):
+    """What a corpus module offers.
+
+    Attributes:
+        NAME: as in ``--dataset NAME``.
+        TITLE: one line on what it is.
+        LICENSE: licence of the data.
+        CITATION: how to cite it; may be empty.
+        HOMEPAGE: where it is described; may be empty.
+        SYNTHETIC: whether it was generated rather than recorded.
+        DOWNLOADS: archives it consists of; empty when there is nothing to fetch.
+        FOLDS: published test speakers by fold; may be empty.
+    """
+
+    NAME: str
+    TITLE: str
+    LICENSE: str
+    CITATION: str
+    HOMEPAGE: str
+    SYNTHETIC: bool
+    DOWNLOADS: tuple[RemoteFile, ...]
+    FOLDS: tuple[frozenset[str], ...]
+
+    def index(self, root: Path, settings: Any) -> Manifest:
+        """List the corpus that lies at ``root``."""
+
+
+class Registry(Mapping[str, DatasetModule]):
+    """Corpus modules by name, imported when taken: listing the names costs no import."""
+
+    def __init__(self, modules: Mapping[str, str]) -> None:
+        self._modules = modules
+
+    def __getitem__(self, name: str) -> DatasetModule:
+        return cast(DatasetModule, importlib.import_module(self._modules[name]))
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._modules
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._modules)
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+
+def downloaded_root(name: str) -> Path:
+    """Where :func:`download` puts a corpus; it exists only when the corpus is whole."""
+    return cache_root() / "datasets" / name
+
+
+def download(datasets: Mapping[str, DatasetModule], name: str, *, on_progress: StageProgress | None = None) -> Path:
+    """Fetch a corpus into SAMO's cache and check it, unpack an archive; at once when it is there already.
+
+    Args:
+        datasets: the registry.
+        name: a corpus that lists ``DOWNLOADS``: one zip archive, or files that lie side by side.
+        on_progress: called with ``"downloading"`` or ``"unpacking"``, bytes done, and bytes in total.
+
+    Returns:
+        The folder to index.
+
+    Raises:
+        SettingsError: the corpus is unknown or has nothing to download.
+        EnvironmentProblem: no connection.
+        DataError: a file is not the published one.
+        DiskFull: no space is left.
+    """
+    require_known(datasets, name)
+    corpus = datasets[name]
+    if not corpus.DOWNLOADS:
+        offered = [other for other in datasets if datasets[other].DOWNLOADS]
+        raise SettingsError(f"corpus '{name}' has nothing to download", hint=f"can be downloaded: {', '.join(offered)}")
+    folder = downloaded_root(name)
+    if folder.is_dir() and any(folder.iterdir()):
+        return folder
+    report = on_progress or _no_progress
+    if corpus.DOWNLOADS[0].name.endswith(".zip"):
+        _fetch_archive(corpus.DOWNLOADS, folder, report)
+    else:
+        _fetch_files(corpus.DOWNLOADS, folder, report)
+    return folder
+
+
+def require_known(datasets: Mapping[str, DatasetModule], name: str) -> None:
+    """Refuse a name that is not in the registry.
+
+    Raises:
+        SettingsError: names the nearest and all valid ones.
+    """
+    if name not in datasets:
+        raise SettingsError(f"unknown dataset '{name}'", hint=nearest(name, datasets) + f"valid: {', '.join(datasets)}")
+
+
+def existing_root(given: str, source: str) -> Path:
+    """The absolute path of a folder or file that ``source`` (a flag or variable) names.
+
+    Raises:
+        DataError: there is none.
+    """
+    root = Path(given).expanduser().absolute()
+    if not root.exists():
+        raise DataError(f"{source} points at {root}, which does not exist", hint="check the spelling of the path")
+    return root
+
+
+def megabytes(corpus: DatasetModule) -> int:
+    """Size of the downloads in MB of 2**20 bytes, as a record's page shows it."""
+    return round(sum(file.size for file in corpus.DOWNLOADS) / 2**20)
+
+
+def _fetch_archive(files: tuple[RemoteFile, ...], folder: Path, report: StageProgress) -> None:
+    from samo_core.data.download import unpack_zip
+
+    (archive,) = files
+    packed = _fetch(archive, folder.parent, lambda done, total: report("downloading", done, total))
+    unpack_zip(packed, folder, on_progress=lambda done, total: report("unpacking", done, total))
+    # What it held is there; the archive would only double the space.
+    packed.unlink()
+
+
+def _fetch_files(files: tuple[RemoteFile, ...], folder: Path, report: StageProgress) -> None:
+    from samo_core.errors import reporting_full_disk
+
+    # Files already there are checked and kept, so that a broken download goes on where it ended.
+    partial = folder.with_name(folder.name + ".partial")
+    total, before = sum(file.size for file in files), 0
+    for file in files:
+        start = before
+        _fetch(file, partial, lambda done, _, start=start: report("downloading", start + done, total))  # type: ignore[misc]
+        before += file.size
+    with reporting_full_disk(folder):
+        partial.replace(folder)
+
+
+def _fetch(file: RemoteFile, folder: Path, on_progress: Callable[[int, int], None]) -> Path:
+    from samo_core.data.download import download as fetch
+
+    return fetch(
+        file.urls,
+        folder / file.name,
+        size=file.size,
+        md5=file.md5,
+        sha256=file.sha256,
+        on_progress=on_progress,
+        hint="point --data-root at a copy you have",
+    )
+
+
+def _no_progress(stage: str, done: int, total: int) -> None:
+    """Say nothing."""

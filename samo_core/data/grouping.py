@@ -1,0 +1,84 @@
+"""Drawing parts out of whole groups, as alike in class as the groups allow."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from samo_core.data.manifest import Item, Manifest
+from samo_core.data.stratify import rank
+from samo_core.errors import DataError, first_few
+
+__all__ = ["DRAWN_FOLDS", "draw_groups", "five_folds", "groups_of", "rule_without_groups", "stratum"]
+
+# More tries hardly improve the balance of the few dozen speakers a corpus has.
+CANDIDATES = 200
+# Folds of a corpus that publishes none.
+DRAWN_FOLDS = 5
+
+
+def groups_of(manifest: Manifest) -> dict[str, list[Item]]:
+    """Items by group, sorted by name.
+
+    Raises:
+        DataError: items without a group.
+    """
+    unknown = [item.id for item in manifest.items if not item.group]
+    if unknown:
+        noun, n = manifest.group_noun, len(manifest.items)
+        raise DataError(
+            f"no {noun} is known for {len(unknown)} of {n} items: {first_few(unknown, 2)}",
+            hint=f"{manifest.group_hint or f'name the {noun}s'}; or use {rule_without_groups(manifest)}",
+        )
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in manifest.items:
+        groups[item.group].append(item)
+    return dict(sorted(groups.items()))
+
+
+def rule_without_groups(manifest: Manifest) -> str:
+    """The rule that needs no groups."""
+    return "--split stratified" if manifest.copies == "reported" else "--split random, stamped as leaky"
+
+
+def draw_groups(groups: dict[str, list[Item]], sizes: dict[str, int], seed: int) -> dict[str, list[Item]]:
+    """Assign groups to parts of the given sizes; of many draws take the one with the most equal class shares."""
+    strata = {name: Counter(stratum(item) for item in items) for name, items in groups.items()}
+    total: Counter[str] = sum(strata.values(), Counter())
+    best: tuple[float, dict[str, list[str]]] | None = None
+    for candidate in range(CANDIDATES):
+        ordered = sorted(groups, key=lambda name: rank(seed, f"{candidate}:{name}"))
+        parts, start = {}, 0
+        for part, size in sizes.items():
+            parts[part] = ordered[start : start + size]
+            start += size
+        error = sum(_imbalance(parts[part], strata, total, len(groups)) for part in sizes)
+        if best is None or error < best[0] - 1e-12:
+            best = (error, parts)
+    assert best is not None
+    return {part: [item for name in sorted(names) for item in groups[name]] for part, names in best[1].items()}
+
+
+def _imbalance(names: Sequence[str], strata: dict[str, Counter[str]], total: Counter[str], n_groups: int) -> float:
+    """Squared distance between a part's class counts and its fair share of them (chi-square like)."""
+    counts: Counter[str] = sum((strata[name] for name in names), Counter())
+    share = len(names) / n_groups
+    return sum((counts[key] - share * n) ** 2 / (share * n) for key, n in total.items())
+
+
+def five_folds(groups: Iterable[str], noun: str) -> tuple[frozenset[str], ...]:
+    """Five folds of about as many groups each, drawn from their names alone.
+
+    Raises:
+        DataError: fewer than five groups.
+    """
+    ordered = sorted(groups, key=lambda name: rank(0, name))
+    if len(ordered) < DRAWN_FOLDS:
+        raise DataError(f"five folds need at least five {noun}s, found {len(ordered)}")
+    return tuple(frozenset(ordered[k::DRAWN_FOLDS]) for k in range(DRAWN_FOLDS))
+
+
+def stratum(item: Item) -> str:
+    """What a split is balanced over: the labels, and the gender where it is known."""
+    labels = ",".join(f"{task}={'+'.join(sorted(names))}" for task, names in sorted(item.labels.items()))
+    return f"{labels}|{item.meta.get('gender', '')}"

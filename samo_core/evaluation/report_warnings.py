@@ -1,0 +1,91 @@
+"""What a reader must know before believing a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from samo_core.errors import first_ten
+from samo_core.evaluation.calibration import TEMPERATURE_RANGE
+from samo_core.evaluation.metrics import Judged
+
+__all__ = ["FEW_GROUPS", "label_warnings", "report_warnings"]
+
+# With fewer groups the interval rests on too little, see benchmarks/interval_coverage.py.
+FEW_GROUPS = 8
+
+
+def report_warnings(report: Mapping[str, Any], judged: Judged, unit: str) -> list[str]:
+    """One line for each reason to doubt the scores of a report.
+
+    Args:
+        report: whose warnings are still missing.
+        judged: the rows of its task.
+        unit: what a group is called.
+    """
+    found = []
+    if report["synthetic_model_only"]:
+        found.append("model trained on synthetic demo data: it never learned from the real data it is judged on here")
+    elif report["synthetic"]:
+        found.append("synthetic demo data: these scores say nothing about real people")
+    if report["leaky"]:
+        found.append(f"LEAKY SPLIT: a {unit} may be in training and here, so these scores are too good")
+    if report["split"] == "train":
+        found.append("the model was trained on these rows: the scores show memory, not skill")
+    if report["split"] == "val":
+        found.append("the best epoch was chosen on this split, so its scores are a little too good")
+    found += [*_calibration_warnings(report), *_threshold_warnings(report)]
+    drawn, n_units = report["ci"]["unit"], report["ci"]["n_units"]
+    if n_units < 2:
+        found.append(f"one {drawn} only: no confidence interval")
+    elif n_units < FEW_GROUPS:
+        found.append(
+            f"{n_units} {drawn}s only: the intervals rest on little and hold the truth less often "
+            f"than {100 * report['ci']['level']:.0f} % of the time"
+        )
+    return found + label_warnings(report["labels"], judged)
+
+
+def label_warnings(labels: Sequence[str], judged: Judged) -> list[str]:
+    """Labels that no judged row has, and those that are never predicted."""
+    found = []
+    occurs, predicted = judged.truth.sum(axis=0) > 0, judged.predicted.sum(axis=0) > 0
+    absent = [label for label, seen in zip(labels, occurs, strict=True) if not seen]
+    if absent:
+        found.append(f"absent from this split, so F1 = 0 in macro-F1: {', '.join(absent)}")
+    never = [label for label, seen in zip(labels, ~occurs | predicted, strict=True) if not seen]
+    if never:
+        found.append(f"never predicted: {', '.join(never)}")
+    return found
+
+
+def _calibration_warnings(report: Mapping[str, Any]) -> list[str]:
+    scores, found = report["calibration"], []
+    if scores["fitted_on"] and scores["temperature"] in TEMPERATURE_RANGE:
+        found.append(
+            f"the temperature stands at its bound of {scores['temperature']:g}: the rows it was fitted on "
+            "(all right, or too few) cannot tell it, so take probabilities for a ranking only"
+        )
+    if scores["fitted_on"] == report["split"]:
+        found.append("the temperature was fitted on this split, so its calibration is a little too good")
+    return found
+
+
+def _threshold_warnings(report: Mapping[str, Any]) -> list[str]:
+    chosen = report["thresholds"]
+    if not chosen or chosen["used"] == "half":
+        return []
+    found = []
+    if chosen["fitted_on"] == report["split"]:
+        found.append("the thresholds were chosen on this split, so its scores are too good")
+    if chosen["used"] == "per-class" and chosen["borrowed"]:
+        found.append(
+            "no validation row to choose a threshold by, so that of all classes is taken: "
+            + first_ten(chosen["borrowed"])
+        )
+    low, high, _ = chosen["tried"]
+    for bound, word in ((low, "lowest"), (high, "highest")):
+        at = [label for label, row in report["per_class"].items() if row["threshold"] == bound]
+        if at:
+            found.append(f"the threshold is the {word} tried ({bound:g}), another may be better: {first_ten(at)}")
+    return found

@@ -1,0 +1,181 @@
+"""What a report says of one task: scores with their intervals, by class, and what the thresholds did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from samo_core.errors import DataError, first_ten
+from samo_core.evaluation.calibration import calibration_scores
+from samo_core.evaluation.decision import Decision, judged
+from samo_core.evaluation.metrics import (
+    BoolArray,
+    Judged,
+    Metric,
+    Tally,
+    accuracy,
+    label_confusion,
+    macro_f1,
+    most_confused,
+    per_class,
+    scores,
+    tally,
+    uar,
+)
+from samo_core.evaluation.predictions import Predictions
+from samo_core.evaluation.statistics import bootstrap, tally_by_unit
+from samo_core.evaluation.thresholds import RULES, Rule
+from samo_core.tasks import LabelSpace, Task
+
+__all__ = ["CI_LEVEL", "FREQUENT_ROWS", "judged_rows", "task_scores"]
+
+CI_LEVEL = 0.95
+# A label with fewer rows has an F1 that a handful of them decides.
+FREQUENT_ROWS = 50
+_CI_METRICS: dict[str, Metric] = {"macro_f1": macro_f1, "accuracy": accuracy, "uar": uar}
+
+
+def judged_rows(
+    task: Task, said: Predictions, space: LabelSpace, decision: Decision, rule: Rule | None = None
+) -> Judged:
+    """The labelled rows of a task as a run decides them, or under another rule of thresholds.
+
+    Raises:
+        DataError: no row is labelled, or the model's outputs are not finite.
+    """
+    finite = np.isfinite(said.logits[:, space.slices[task.name]]).all(axis=1)
+    if not finite.all():
+        bad = [name for name, good in zip(said.ids, finite, strict=True) if not good]
+        raise DataError(
+            f"the model's outputs for {len(bad)} of {len(said)} items are not finite: {first_ten(bad)}",
+            hint="the weights may be damaged; evaluate another run or train again",
+        )
+    thresholds = decision.thresholds if decision.thresholds.tasks or rule else None
+    found = judged(task, said, space, decision.calibration.temperature, thresholds, rule)
+    if not len(found.rows):
+        raise DataError(f"none of the {len(said)} items has a label for the task '{task.name}'")
+    return found
+
+
+def task_scores(
+    task: Task, found: Judged, said: Predictions, space: LabelSpace, unit: str, decision: Decision
+) -> dict[str, Any]:
+    """Everything a report says of one task alone.
+
+    Args:
+        task: the task.
+        found: its rows, from :func:`judged_rows`.
+        said: what ``found`` was made of.
+        space: the tasks and their columns.
+        unit: what a group is called; without groups the interval's unit is ``row``.
+        decision: temperatures and thresholds that ``found`` was decided with.
+
+    Returns:
+        ``task``, ``n``, ``labels``, ``metrics``, ``per_class``, ``confusion``, ``most_confused``, ``calibration``,
+        ``ci``, ``macro_f1_present`` (over the labels that occur; None where all do or none), ``macro_f1_frequent``
+        (over those with :data:`FREQUENT_ROWS` rows; None where there is none, or a single-label task leaves none out)
+        and ``thresholds`` (None where none were fitted).
+    """
+    groups = [said.groups[row] for row in found.rows]
+    by_unit = tally_by_unit(found.truth, found.predicted, groups)
+    counts, support = tally(found.truth, found.predicted), found.truth.sum(axis=0)
+    matrix = label_confusion(found.truth, found.predicted)
+    parts = {"macro_f1_present": support > 0, "macro_f1_frequent": support >= FREQUENT_ROWS}
+    metrics = {**_CI_METRICS, **{name: _macro_f1_over(chosen) for name, chosen in parts.items() if chosen.any()}}
+    ends = {name: list(found) if found else None for name, found in bootstrap(by_unit, metrics, level=CI_LEVEL).items()}
+
+    def over(name: str) -> dict[str, Any]:
+        return {
+            "n_classes": int(parts[name].sum()),
+            "value": float(_macro_f1_over(parts[name])(counts)),
+            "interval": ends[name],
+        }
+
+    occurring, frequent = parts.values()
+    all_frequent = frequent.all() and not task.multi_label
+    return {
+        "task": task.name,
+        "n": len(found.rows),
+        "labels": list(task.labels),
+        "metrics": scores(counts),
+        "per_class": _per_class(task, found, decision),
+        "confusion": matrix.tolist(),
+        "most_confused": most_confused(matrix, task.labels),
+        "calibration": calibration_scores(
+            task,
+            said.logits[found.rows, space.slices[task.name]],
+            found.truth,
+            decision.calibration.temperature.get(task.name, 1.0),
+            decision.calibration.fitted_on,
+        ),
+        # Without groups every row is a unit, and a reader must not believe that people were drawn.
+        "ci": {
+            **{name: ends[name] for name in _CI_METRICS},
+            "level": CI_LEVEL,
+            "unit": unit if any(groups) else "row",
+            "n_units": len(by_unit.rows),
+        },
+        "macro_f1_present": over("macro_f1_present") if occurring.any() and not occurring.all() else None,
+        "macro_f1_frequent": {"least_rows": FREQUENT_ROWS, **over("macro_f1_frequent")}
+        if frequent.any() and not all_frequent
+        else None,
+        "thresholds": _thresholds(task, said, space, groups, decision, ends["macro_f1"]),
+    }
+
+
+def _interval(found: Judged, groups: Sequence[str]) -> list[float] | None:
+    by_unit = tally_by_unit(found.truth, found.predicted, groups)
+    ends = bootstrap(by_unit, {"macro_f1": macro_f1}, level=CI_LEVEL)["macro_f1"]
+    return list(ends) if ends else None
+
+
+def _macro_f1_over(chosen: BoolArray) -> Metric:
+    """Macro-F1 over the same labels in every resample, as macro-F1 over all has it."""
+    return lambda c: macro_f1(Tally(c.tp[..., chosen], c.fp[..., chosen], c.fn[..., chosen], c.exact, c.rows))
+
+
+def _per_class(task: Task, found: Judged, decision: Decision) -> dict[str, dict[str, float | int | None]]:
+    table = per_class(found, task.labels)
+    if task.name in decision.thresholds.tasks:
+        for label, cut in zip(task.labels, decision.thresholds.of(task), strict=True):
+            table[label]["threshold"] = float(cut)
+    return table
+
+
+def _thresholds(
+    task: Task,
+    said: Predictions,
+    space: LabelSpace,
+    groups: Sequence[str],
+    decision: Decision,
+    interval: list[float] | None,
+) -> dict[str, Any] | None:
+    """Macro-F1 under each rule on the judged rows and on those the thresholds were chosen on, and what each gained.
+
+    ``interval`` is that of the rule in use, which was drawn for the report already.
+    """
+    thresholds = decision.thresholds
+    fitted = thresholds.tasks.get(task.name)
+    if fitted is None:
+        return None
+    rules: dict[str, dict[str, Any]] = {}
+    for rule in RULES:
+        found = judged_rows(task, said, space, decision, rule)
+        rules[rule] = {
+            "macro_f1": float(macro_f1(tally(found.truth, found.predicted))),
+            "interval": interval if rule == thresholds.used else _interval(found, groups),
+            "val_macro_f1": fitted.macro_f1[rule],
+        }
+    for row in rules.values():
+        row["gain"] = row["macro_f1"] - rules["half"]["macro_f1"]
+        row["val_gain"] = row["val_macro_f1"] - rules["half"]["val_macro_f1"]
+    return {
+        "used": thresholds.used,
+        "global": fitted.common,
+        "tried": list(thresholds.tried or ()),
+        "fitted_on": thresholds.fitted_on,
+        "borrowed": [label for label, rows in fitted.support.items() if not rows],
+        "rules": rules,
+    }

@@ -1,0 +1,199 @@
+"""From which probability on a label of a multi-label task holds: one threshold for all classes, or one a class.
+
+Both are chosen on the validation rows, by F1 over a grid of thresholds; the judged rows choose nothing. A threshold of
+its own lets each class answer at its own rate (Lipton et al. 2014, "Optimal Thresholding of Classifiers to Maximize F1
+Measure"), and with few validation rows it follows their noise. So a report sets 0.5, the one threshold and those by
+class side by side: what each gained on validation, and what of it was left on the judged rows.
+
+Several thresholds often share the best F1. Of the longest unbroken run of them the middle one is taken (the lower of
+two; of equally long runs the one whose middle lies nearest to 0.5, then the lower): an edge, where one more row would
+tip the score, is the worst place to be. A class that no threshold gets right, be it for want of a positive row or
+because its probabilities stay below the grid, takes the one threshold of all classes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from samo_core.config import ThresholdSettings
+from samo_core.errors import RunError
+from samo_core.evaluation.metrics import f1_by_threshold
+from samo_core.files import write_json
+from samo_core.tasks import LabelSpace, Task
+
+__all__ = ["HALF", "RULES", "Rule", "TaskThresholds", "Thresholds", "best_threshold", "fit_thresholds"]
+
+FloatArray = npt.NDArray[np.float64]
+Rule = Literal["half", "global", "per-class"]
+
+RULES: tuple[Rule, ...] = get_args(Rule)
+HALF = 0.5
+# F1 scores closer together than this differ by rounding only.
+_ROUNDING = 1e-12
+
+
+@dataclass(frozen=True)
+class TaskThresholds:
+    """The thresholds of one multi-label task.
+
+    Attributes:
+        common: the one threshold of all classes, in (0, 1).
+        per_class: threshold by label.
+        macro_f1: macro-F1 on the rows they were chosen on, by rule of :data:`RULES`.
+        support: how many of those rows hold each label.
+        temperature: of the probabilities they are for.
+    """
+
+    common: float
+    per_class: Mapping[str, float]
+    macro_f1: Mapping[str, float]
+    support: Mapping[str, int]
+    temperature: float = 1.0
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The thresholds that belong to one set of weights and their temperatures.
+
+    Attributes:
+        used: the rule that decides.
+        tasks: by name of the multi-label task; one that is not named is decided at 0.5.
+        tried: lowest threshold, highest, and how many.
+        fitted_on: the part of the split they were chosen on; empty when none were.
+        epoch: the epoch of the weights they belong to, from 1.
+    """
+
+    used: Rule = "half"
+    tasks: Mapping[str, TaskThresholds] = field(default_factory=dict)
+    tried: tuple[float, float, int] | None = None
+    fitted_on: str = ""
+    epoch: int = 0
+
+    def of(self, task: Task, rule: Rule | None = None) -> FloatArray:
+        """(L,) thresholds of a task in the order of its labels, under the rule that is used or another."""
+        found, rule = self.tasks.get(task.name), rule or self.used
+        if found is None or rule == "half":
+            return np.full(len(task.labels), HALF)
+        if rule == "global":
+            return np.full(len(task.labels), found.common)
+        return np.array([found.per_class[label] for label in task.labels])
+
+    def by_task(self, space: LabelSpace) -> dict[str, list[float]]:
+        """The thresholds that decide, in the order of the labels, of each task that has any."""
+        return {task.name: self.of(task).tolist() for task in space.tasks if task.name in self.tasks}
+
+    def are_for(self, temperatures: Mapping[str, float], space: LabelSpace) -> bool:
+        """Whether there are thresholds for every multi-label task under these temperatures."""
+        asked = [task for task in space.tasks if task.multi_label]
+        return all(
+            task.name in self.tasks
+            and set(self.tasks[task.name].per_class) == set(task.labels)
+            and self.tasks[task.name].temperature == temperatures.get(task.name, 1.0)
+            for task in asked
+        )
+
+    def save(self, path: Path) -> None:
+        """Write JSON in one step."""
+        write_json(path, {"schema": 1, **asdict(self)})
+
+    @classmethod
+    def load(cls, path: Path) -> Thresholds:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            RunError: damaged.
+        """
+        try:
+            stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if stored["used"] not in RULES:
+                raise ValueError(f"'{stored['used']}' is none of {', '.join(RULES)}")
+            tasks = {str(name): _read(task) for name, task in stored["tasks"].items()}
+            low, high, number = stored["tried"]
+            tried = float(low), float(high), int(number)
+            return cls(stored["used"], tasks, tried, str(stored["fitted_on"]), int(stored["epoch"]))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise RunError(
+                f"cannot read {path}: {error}", hint="remove it; `samo evaluate` chooses the thresholds again"
+            ) from error
+
+
+def fit_thresholds(
+    probabilities: np.ndarray,
+    targets: np.ndarray,
+    space: LabelSpace,
+    settings: ThresholdSettings,
+    temperatures: Mapping[str, float] | None = None,
+) -> dict[str, TaskThresholds]:
+    """Choose the thresholds of every multi-label task.
+
+    Args:
+        probabilities: (N, C) in [0, 1]; rows that are not finite in a task's columns are left out of it.
+        targets: (N, C) in [0, 1]; rows that are NaN in a task's columns are left out of it.
+        space: the tasks and their columns.
+        settings: which thresholds are tried.
+        temperatures: those of ``probabilities`` by task, kept with the result; 1 where none is given.
+    """
+    grid = np.linspace(*settings.threshold_range, settings.num_thresholds)
+    fitted = {}
+    for task in space.tasks:
+        if not task.multi_label:
+            continue
+        columns = space.slices[task.name]
+        given, asked = np.asarray(probabilities[:, columns], dtype=np.float64), targets[:, columns]
+        rows = ~np.isnan(asked).any(axis=1) & np.isfinite(given).all(axis=1)
+        fitted[task.name] = _fitted(task, given[rows], asked[rows] >= 0.5, grid, (temperatures or {}).get(task.name, 1))
+    return fitted
+
+
+def best_threshold(grid: FloatArray, scores: FloatArray) -> float:
+    """The middle of the best plateau, by the rule of the module's docstring.
+
+    Args:
+        grid: (K,) thresholds, ascending.
+        scores: (K,) the score at each.
+    """
+    best = np.flatnonzero(scores >= scores.max() - _ROUNDING)
+    runs = np.split(best, np.flatnonzero(np.diff(best) > 1) + 1)
+    middles = [run[(len(run) - 1) // 2] for run in runs]
+    places = range(len(runs))
+    chosen = min(places, key=lambda k: (-len(runs[k]), abs(grid[middles[k]] - HALF), middles[k]))
+    return float(grid[middles[chosen]])
+
+
+def _fitted(
+    task: Task, given: FloatArray, truth: npt.NDArray[np.bool_], grid: FloatArray, temperature: float
+) -> TaskThresholds:
+    support = truth.sum(axis=0)
+    scores = f1_by_threshold(truth, given, grid)
+    common = best_threshold(grid, scores.mean(axis=1)) if support.any() else HALF
+    own = [best_threshold(grid, column) if column.max() > 0 else common for column in scores.T]
+    at_half, at_common = (f1_by_threshold(truth, given, np.array([cut]))[0] for cut in (HALF, common))
+    by_class = np.maximum(scores.max(axis=0), at_common)
+    return TaskThresholds(
+        common,
+        dict(zip(task.labels, own, strict=True)),
+        {"half": float(at_half.mean()), "global": float(at_common.mean()), "per-class": float(by_class.mean())},
+        dict(zip(task.labels, map(int, support), strict=True)),
+        float(temperature),
+    )
+
+
+def _read(stored: Mapping[str, Any]) -> TaskThresholds:
+    per_class = {str(label): float(cut) for label, cut in stored["per_class"].items()}
+    common = float(stored["common"])
+    if not all(0.0 < cut < 1.0 for cut in (common, *per_class.values())):
+        raise ValueError("a threshold is not between 0 and 1")
+    return TaskThresholds(
+        common,
+        per_class,
+        {rule: float(stored["macro_f1"][rule]) for rule in RULES},
+        {str(label): int(rows) for label, rows in stored["support"].items()},
+        float(stored["temperature"]),
+    )

@@ -1,0 +1,94 @@
+"""What a report says of thresholds, tasks and its baseline, in the words and rows that every output shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = [
+    "RULE_NAMES",
+    "TASK_HEADS",
+    "THRESHOLD_HEADS",
+    "baseline_line",
+    "selection_note",
+    "task_rows",
+    "threshold_line",
+    "threshold_rows",
+]
+
+RULE_NAMES = {"half": "0.5", "global": "global", "per-class": "per class"}
+THRESHOLD_HEADS = ("thresholds", "macro-F1", "interval", "gain", "validation", "gain there")
+TASK_HEADS = ("task", "labels", "rows", "macro-F1", "interval", "accuracy", "thresholds")
+
+
+def baseline_line(baseline: Mapping[str, Any]) -> str:
+    """``baseline tfidf 0.459 [0.441, 0.476]; this run +0.060 [+0.040, +0.081]: better``."""
+    gap = baseline["difference"]
+    ends = _ends((gap["low"], gap["high"]) if gap["low"] is not None else None, "+.3f")
+    return (
+        f"baseline {baseline['name']} {baseline['macro_f1']:.3f}{_ends(baseline['ci'])}; "
+        f"this run {gap['value']:+.3f}{ends}: {gap['verdict']}"
+    )
+
+
+def threshold_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row of :data:`THRESHOLD_HEADS` for each rule; the one that decides is marked with a star.
+
+    Args:
+        scores: of one task, from :func:`samo_core.evaluation.task_scores.task_scores`; empty without thresholds.
+    """
+    if not (found := scores["thresholds"]):
+        return []
+    names = {**RULE_NAMES, "global": f"{RULE_NAMES['global']} {found['global']:.2f}"}
+    return [
+        (
+            names[rule] + (" *" if rule == found["used"] else ""),
+            f"{row['macro_f1']:.3f}",
+            _ends(row["interval"]).strip() or "-",
+            "" if rule == "half" else f"{row['gain']:+.3f}",
+            f"{row['val_macro_f1']:.3f}",
+            "" if rule == "half" else f"{row['val_gain']:+.3f}",
+        )
+        for rule, row in found["rules"].items()
+    ]
+
+
+def threshold_line(scores: Mapping[str, Any]) -> str:
+    """How much of what the thresholds in use gained on validation was left on the judged rows."""
+    found = scores["thresholds"]
+    row = found["rules"][found["used"]]
+    if found["used"] == "half":
+        return "decided at 0.5, as asked for; the other rows show what thresholds would do"
+    if row["val_gain"] <= 0.0:
+        return "chosen on validation they gained nothing there"
+    kept = f"{100 * row['gain'] / row['val_gain']:.0f} % of it"
+    return f"chosen on validation they gained {row['val_gain']:+.3f} there and {row['gain']:+.3f} here ({kept})"
+
+
+def task_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A row of :data:`TASK_HEADS` for each task, then their mean; empty where there is one task only."""
+    tasks = report["tasks"]
+    if not tasks:
+        return []
+    rows = [
+        (
+            name,
+            str(len(task["labels"])),
+            str(task["n"]),
+            f"{task['metrics']['macro_f1']:.3f}",
+            _ends(task["ci"]["macro_f1"]).strip() or "-",
+            f"{task['metrics']['accuracy']:.3f}",
+            RULE_NAMES[task["thresholds"]["used"]] if task["thresholds"] else "-",
+        )
+        for name, task in tasks.items()
+    ]
+    return [*rows, ("mean over tasks", "", "", f"{report['overall_macro_f1']:.3f}", "", "", "")]
+
+
+def selection_note(report: Mapping[str, Any]) -> str:
+    """What to add to the name of training and validation macro-F1: taken at the best single threshold of each."""
+    return " (one threshold)" if report["thresholds"] else ""
+
+
+def _ends(ends: Sequence[float] | None, style: str = ".3f") -> str:
+    return f" [{ends[0]:{style}}, {ends[1]:{style}}]" if ends else ""

@@ -1,0 +1,88 @@
+"""How much each member of an ensemble counts: the weights that make the validation targets most likely."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from samo_core.errors import RunError
+from samo_core.experiments.mixture import log_outcomes
+from samo_core.tasks import LabelSpace
+
+__all__ = ["LEAST_WEIGHT", "fit_weights"]
+
+# A member that counts less than this is not worth the time it takes: its weight is 0 and it is not in the model.
+LEAST_WEIGHT = 1e-3
+# No member may be able to make the likelihood 0 on its own.
+_LEAST_LIKELIHOOD = 1e-12
+
+
+def fit_weights(
+    logits: Tensor,
+    targets: np.ndarray,
+    share: np.ndarray,
+    space: LabelSpace,
+    combine: str = "mean",
+    cuts: Tensor | None = None,
+) -> npt.NDArray[np.float64]:
+    """The weights that make the targets most likely under the mixture (stacking of densities, Smyth & Wolpert 1999).
+
+    The negative log-likelihood is convex in the weights and smooth, unlike macro-F1, which a search over a few clips
+    would fit to their noise. Where an item has several windows it is the mean over them; as an item's answer is the
+    geometric mean of its windows', that bounds the item's own from above, and equals it for one window.
+
+    Args:
+        logits: (K, W, C) of K members and W windows, under each member's temperature.
+        targets: (W, C) in [0, 1]; rows that are NaN in a task's columns are left out of it.
+        share: (W,) how much a window counts, above 0.
+        space: the tasks and their columns.
+        combine: one of :data:`~samo_core.experiments.mixture.COMBINE`.
+        cuts: (K, C) from :func:`~samo_core.experiments.mixture.cuts_of`; None is 0.
+
+    Returns:
+        (K,) in [0, 1], sum 1; below :data:`LEAST_WEIGHT` it is 0.
+    """
+    from scipy.optimize import minimize
+
+    likelihood, count = _cases(logits, targets, share, space, combine, cuts)
+    equal = np.full(len(logits), 1.0 / len(logits))
+
+    def cost(weights: npt.NDArray[np.float64]) -> float:
+        return float(-(count @ np.log(likelihood @ weights)))
+
+    def slope(weights: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        return np.asarray(-(count / (likelihood @ weights)) @ likelihood)
+
+    found = minimize(
+        cost, equal, jac=slope, method="SLSQP", bounds=[(0.0, 1.0)] * len(equal),
+        constraints={"type": "eq", "fun": lambda w: w.sum() - 1.0, "jac": np.ones_like},
+        options={"maxiter": 1000, "ftol": 1e-12},
+    ).x  # fmt: skip
+    best = min((equal, np.clip(found, 0.0, None) / np.clip(found, 0.0, None).sum()), key=cost)
+    kept = np.where(best < LEAST_WEIGHT, 0.0, best)
+    return np.asarray(kept / kept.sum())
+
+
+def _cases(
+    logits: Tensor, targets: np.ndarray, share: np.ndarray, space: LabelSpace, combine: str, cuts: Tensor | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(M, K) likelihoods of every outcome that is asked for, and (M,) how much it counts; 1 in all for each task."""
+    likelihoods, counts = [], []
+    for task in space.tasks:
+        columns = space.slices[task.name]
+        rows = ~np.isnan(targets[:, columns]).any(axis=1)
+        if not rows.any():
+            continue
+        asked = targets[rows, columns].astype(np.float64)
+        asked = np.concatenate([asked, 1.0 - asked], axis=1) if task.multi_label else asked
+        given = logits[:, torch.from_numpy(rows), columns].double()
+        own = None if cuts is None else cuts[:, None, columns]
+        said = log_outcomes(given, task, combine, own).exp().numpy()
+        count = asked * share[rows, None]
+        likelihoods.append(said[:, count > 0].T)
+        counts.append(count[count > 0] / count.sum())
+    if not counts:
+        raise RunError("no item of the validation part has a label, so no weights can be fitted")
+    return np.clip(np.concatenate(likelihoods), _LEAST_LIKELIHOOD, 1.0), np.concatenate(counts)

@@ -1,0 +1,289 @@
+"""Any corpus of texts in a CSV, TSV, JSON or JSON Lines file, one text a row.
+
+Several label columns are several tasks. A list of labels in JSON, or a cell cut at ``--label-separator``, makes a task
+multi-label. An empty cell is unlabelled, and masked; for a multi-label task ``--empty-labels none`` reads it as "none
+of the labels". Rows without a label in any column are left out, and rows without text refused.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from samo_core.data import tables
+from samo_core.data.download import RemoteFile
+from samo_core.data.tables import Row
+from samo_core.errors import DataError, SettingsError, first_few, first_ten, nearest
+from samo_text.texts import clean, content_of, length_of
+
+if TYPE_CHECKING:
+    from samo_core.data.manifest import Item, Manifest
+    from samo_core.tasks import Task
+    from samo_text.config import DataSettings
+
+__all__ = ["index"]
+
+NAME = "table"
+TITLE = "your own table: a CSV, TSV, JSON or JSONL file with the columns text, label and split"
+LICENSE = "that of your texts"
+CITATION = ""
+HOMEPAGE = ""
+SYNTHETIC = False
+DOWNLOADS: tuple[RemoteFile, ...] = ()
+FOLDS: tuple[frozenset[str], ...] = ()
+GROUP_HINT = "name the column of the author, for example --group-column author"
+
+_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+
+
+def index(root: Path, settings: DataSettings) -> Manifest:
+    """List the texts of the table ``root``.
+
+    Raises:
+        SettingsError: a ``--mode``, which tables do not know, or no label column.
+        DataError: no table, a missing column, a row without text, mixed kinds of labels, an unknown split word, or
+            labels that pose no question.
+    """
+    from samo_core.data.manifest import Manifest
+    from samo_core.tasks import LabelSpace
+
+    names = _label_columns(settings)
+    columns, rows = _read(root, {settings.text_column, *names, settings.split_column, settings.group_column})
+    _require_columns(root, columns, names, settings)
+    texts, notes = _texts(root, rows, settings.text_column)
+    cells = {name: _cells(root, rows, name, settings.label_separator) for name in names}
+    tasks = {name: _task(root, name, rows, own) for name, own in cells.items()}
+    answers = {name: _answers(tasks[name], own, settings) for name, own in cells.items()}
+    items = _items(rows, columns, texts, answers, root, settings)
+    kept = [item for item in items if item.labels]
+    if not kept:
+        raise DataError(f"no row of {root} has a label in {_listed(names)}", hint="name the column: --label-columns")
+    notes += _about_empty(tasks, answers, items, settings)
+    return Manifest(
+        dataset=NAME,
+        label_space=LabelSpace(tuple(tasks.values())),
+        items=tuple(kept),
+        root=root.absolute().parent,
+        group_hint=GROUP_HINT,
+        group_noun="group",
+        copies="reported",
+        notes=tuple(notes),
+    )
+
+
+def _label_columns(settings: DataSettings) -> list[str]:
+    if settings.mode != "emotion":
+        raise SettingsError(
+            f"--mode {settings.mode} groups the labels of GoEmotions; a table is taken as it stands",
+            hint="leave --mode out",
+        )
+    names = [name.strip() for name in settings.label_columns.split(",") if name.strip()]
+    if not names:
+        raise SettingsError("--label-columns names no column", hint="for example --label-columns emotion,sentiment")
+    if len(set(names)) < len(names):
+        raise SettingsError(f"--label-columns names a column twice: {_listed(names)}")
+    return names
+
+
+def _read(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
+    if path.is_dir():
+        found = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in _SUFFIXES)
+        raise DataError(
+            f"--dataset table needs a file, but {path} is a folder",
+            hint=f"give one of: {first_ten(found)}" if found else "the three files of GoEmotions need no --dataset",
+        )
+    text = tables.read_text(path)
+    if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
+        return tables.read_json(path, text, lines=path.suffix.lower() != ".json")
+    return tables.read_delimited(path, text, wanted - {""})
+
+
+def _require_columns(path: Path, columns: Sequence[str], names: Sequence[str], settings: DataSettings) -> None:
+    """Refuse a missing column that is needed, or that was named on purpose."""
+    by_default = type(settings).model_fields["split_column"].default
+    needs_split = settings.split == "table" or settings.split_column != by_default
+    asked = {settings.text_column: "--text-column", **dict.fromkeys(names, "--label-columns")}
+    if settings.split_column and needs_split:
+        asked[settings.split_column] = "--split-column"
+    if settings.group_column:
+        asked[settings.group_column] = "--group-column"
+    for name, flag in asked.items():
+        if name not in columns:
+            how = "cells are separated by commas, semicolons or tabs; " if len(columns) == 1 else ""
+            raise DataError(
+                f"{path} has no column '{name}'; it has: {first_ten(filter(None, columns))}",
+                hint=f"{nearest(name, columns)}{how}name it with {flag}",
+            )
+    twice = [name for name in (settings.text_column, settings.split_column, settings.group_column) if name in names]
+    if twice:
+        raise SettingsError(f"column '{twice[0]}' cannot hold labels and something else")
+
+
+def _texts(path: Path, rows: Sequence[Row], column: str) -> tuple[list[str], list[str]]:
+    """Cleaned texts, and lines on what was changed in them."""
+    odd = [row.line for row in rows if not isinstance(row.cells[column], str)]
+    if odd:
+        raise DataError(f"column '{column}' of {path} holds no text in row {first_ten(odd)}", hint="see --text-column")
+    given = [str(row.cells[column]) for row in rows]
+    texts = [clean(text) for text in given]
+    empty = [row.line for row, text in zip(rows, texts, strict=True) if not text]
+    if empty:
+        raise DataError(
+            f"{len(empty)} of {len(rows)} rows of {path} have no text in column '{column}': row {first_ten(empty)}",
+            hint="take these rows out; an empty text says nothing a model could learn",
+        )
+    broken = [
+        row.line
+        for row, before, after in zip(rows, given, texts, strict=True)
+        if after.count("\ufffd") > before.count("\ufffd")
+    ]
+    note = (
+        f"{len(broken):,} texts hold lone surrogates or control characters, which became U+FFFD: row "
+        f"{first_few(broken, 5)}"
+    )
+    return texts, [note] if broken else []
+
+
+def _cells(path: Path, rows: Sequence[Row], column: str, separator: str) -> list[tuple[str, ...] | str]:
+    """The labels of every row: a tuple for a multi-label task, else a word, empty for an empty cell.
+
+    Raises:
+        DataError: a column that mixes kinds of values, or a number that is no whole one.
+    """
+    kinds: dict[str, list[int]] = defaultdict(list)
+    for row in rows:
+        for kind in {_kind(value) for value in _values(row.cells[column])}:
+            kinds[kind].append(row.line)
+        if isinstance(row.cells[column], list):
+            kinds["list"].append(row.line)
+    words = [kind for kind in kinds if kind != "list"]
+    if len(words) > 1 or (kinds["list"] and any(_is_word(row.cells[column]) for row in rows)):
+        single = {"no list": [row.line for row in rows if _is_word(row.cells[column])]} if kinds["list"] else {}
+        mixed = {**({kind: kinds[kind] for kind in words} if len(words) > 1 else {"list": kinds["list"]}), **single}
+        found = "; ".join(f"{kind} in row {first_few(lines, 3)}" for kind, lines in mixed.items() if lines)
+        raise DataError(f"column '{column}' of {path} mixes kinds of labels: {found}", hint="write all of them alike")
+    if words and words[0] not in ("text", "whole number", "true or false"):
+        raise DataError(
+            f"column '{column}' of {path} holds {words[0]} in row {first_few(kinds[words[0]], 3)}",
+            hint="labels are words, whole numbers, or lists of them",
+        )
+    if not kinds["list"] and not separator:
+        return [_word(row.cells[column]) for row in rows]
+    return [
+        tuple(
+            dict.fromkeys(
+                word
+                for value in _values(row.cells[column])
+                for word in ([part.strip() for part in _word(value).split(separator)] if separator else [_word(value)])
+                if word
+            )
+        )
+        for row in rows
+    ]
+
+
+def _values(cell: object) -> list[object]:
+    """What a cell holds, less what is empty."""
+    return [value for value in (cell if isinstance(cell, list) else [cell]) if value is not None and value != ""]
+
+
+def _is_word(cell: object) -> bool:
+    return not isinstance(cell, list) and cell is not None and cell != ""
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, bool):
+        return "true or false"
+    kinds = {str: "text", int: "whole number", float: "fraction", list: "list within a list", dict: "object"}
+    return kinds.get(type(value), type(value).__name__)
+
+
+def _word(value: object) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else clean(str(value))
+
+
+def _task(path: Path, name: str, rows: Sequence[Row], cells: Sequence[tuple[str, ...] | str]) -> Task:
+    """The question a column poses: its distinct labels, sorted, numbers by value.
+
+    Raises:
+        DataError: two labels differ only in case, or there are fewer than two.
+    """
+    from samo_core.tasks import Task
+
+    used = {label for cell in cells for label in _as_labels(cell)}
+    spellings: dict[str, list[str]] = defaultdict(list)
+    for label in sorted(used):
+        spellings[label.casefold()].append(label)
+    doubles = [" / ".join(same) for same in spellings.values() if len(same) > 1]
+    if doubles:
+        raise DataError(
+            f"labels of column '{name}' of {path} differ only in case: {first_ten(doubles)}", hint="spell each one way"
+        )
+    if len(used) < 2:
+        found = f"only the label {min(used)!r}" if used else "no label"
+        raise DataError(f"column '{name}' of {path} has {found} in {len(rows)} rows; two are needed")
+    numbers = all(label.removeprefix("-").isdecimal() for label in used)
+    return Task(name, tuple(sorted(used, key=int if numbers else str)), multi_label=isinstance(cells[0], tuple))
+
+
+def _as_labels(cell: tuple[str, ...] | str) -> tuple[str, ...]:
+    return cell if isinstance(cell, tuple) else (cell,) if cell else ()
+
+
+def _answers(
+    task: Task, cells: Iterable[tuple[str, ...] | str], settings: DataSettings
+) -> list[tuple[str, ...] | None]:
+    """Labels of every row; None where it is unlabelled."""
+    none = () if task.multi_label and settings.empty_labels == "none" else None
+    return [_as_labels(cell) or none for cell in cells]
+
+
+def _items(
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    texts: Sequence[str],
+    answers: dict[str, list[tuple[str, ...] | None]],
+    path: Path,
+    settings: DataSettings,
+) -> list[Item]:
+    from samo_core.data.manifest import Item
+
+    splits = tables.splits(path, rows, columns, settings.split_column)
+    groups = tables.optional(rows, columns, settings.group_column)
+    used = {settings.text_column, *answers, settings.split_column, settings.group_column}
+    meta = tables.attributes(rows, columns, used)
+    return [
+        Item(
+            id=f"row-{row.line:07d}",
+            source=text,
+            labels={task: own for task, given in answers.items() if (own := given[place]) is not None},
+            group=groups[place],
+            meta={"length": length_of(text), **meta[place]},
+            content=content_of(text),
+            split=splits[place],
+        )
+        for place, (row, text) in enumerate(zip(rows, texts, strict=True))
+    ]
+
+
+def _about_empty(
+    tasks: dict[str, Task],
+    answers: dict[str, list[tuple[str, ...] | None]],
+    items: Sequence[Item],
+    settings: DataSettings,
+) -> list[str]:
+    """Lines on how empty cells were read."""
+    notes = []
+    for name, given in answers.items():
+        empty = sum(not labels for labels in given)
+        if empty and tasks[name].multi_label:
+            meaning = "none of the labels" if settings.empty_labels == "none" else "not labelled"
+            notes.append(f"{empty:,} rows are empty in column '{name}', taken as {meaning} (--empty-labels)")
+    left = sum(not item.labels for item in items)
+    return [*notes, f"{left:,} rows without any label were left out"] if left else notes
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,82 @@
+"""Text networks. A line in MODELS adds one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from samo_core.errors import SettingsError, nearest
+
+if TYPE_CHECKING:
+    from samo_core.tasks import LabelSpace
+    from samo_core.training.model import EmotionModel
+    from samo_text.config import ModelSettings, TextConfig
+
+__all__ = ["MODELS", "Architecture", "build_model", "require_usable"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Where a network is made, and which ids it takes.
+
+    Attributes:
+        make: ``"module:function"``, so that listing the models imports none of them.
+        pooling: what ``--pooling auto`` stands for; empty for a model that pools nothing.
+        has_layers: whether it is a stack of layers, the last four of which can be averaged.
+    """
+
+    make: str
+    pooling: str = "mean"
+    has_layers: bool = False
+
+
+MODELS = {
+    # A filter answers to a phrase wherever it stands: its largest answer is what counts (Kim 2014).
+    "textcnn": Architecture("samo_text.models.textcnn:textcnn", pooling="max"),
+    "bigru": Architecture("samo_text.models.bigru:bigru", pooling="max"),
+    "encoder": Architecture("samo_text.models.encoder:encoder", has_layers=True),
+    "tfidf": Architecture("samo_text.models.tfidf:tfidf", pooling=""),
+}
+
+
+def require_usable(settings: ModelSettings) -> None:
+    """Refuse a model or a pooling that does not exist, before anything is read or downloaded.
+
+    Raises:
+        SettingsError: with the valid choices.
+    """
+    from samo_text.models.pooling import pooling_parts
+
+    pooling_parts(settings.pooling, _architecture(settings.model))
+
+
+def build_model(
+    config: TextConfig, space: LabelSpace, assets: Path | None = None, n_tokens: int | None = None
+) -> EmotionModel:
+    """Build a model that maps (B, T) ids and (B,) lengths to (B, C) logits.
+
+    Args:
+        config: a text run's settings.
+        space: which columns of the logits mean what.
+        assets: a run's folder with the encoder's ``config.json``: the architecture is built from it, its weights are
+            left for the run's own file to fill. None: start weights are read from ``--encoder``.
+        n_tokens: size of the vocabulary with the tokens added to it; None = the encoder's own.
+
+    Raises:
+        SettingsError: an unknown model or pooling, or texts longer than the encoder can take.
+        ModelFileError, EnvironmentProblem: see :func:`samo_text.models.pretrained.load_pretrained`.
+    """
+    require_usable(config.model)
+    module, _, name = _architecture(config.model.model).make.partition(":")
+    make: Callable[[TextConfig, LabelSpace, Path | None, int | None], EmotionModel]
+    make = getattr(import_module(module), name)
+    return make(config, space, assets, n_tokens)
+
+
+def _architecture(name: str) -> Architecture:
+    if name not in MODELS:
+        raise SettingsError(f"unknown model '{name}'", hint=nearest(name, MODELS) + f"valid: {', '.join(MODELS)}")
+    return MODELS[name]

@@ -1,0 +1,296 @@
+"""What a run makes of its test texts when they are written otherwise.
+
+Every text is rewritten (:mod:`samo_text.rewriting.kinds`), predicted again and decided with the run's own temperatures
+and thresholds. Reported are the macro-F1, its difference from that of the texts as they are with an interval from a
+paired bootstrap over rows (:mod:`samo_core.evaluation.comparison`; p-values corrected after Holm for the number of
+rewritings), and how many answers changed. A text that a rewriting leaves as it is keeps its answer, so that a rewriting
+which seldom applies (emoji) cannot cost much: how many texts it changed stands beside it. After Ribeiro et al. (2020,
+"Beyond Accuracy: Behavioral Testing of NLP Models with CheckList"): most are their invariance tests.
+
+A negation changes what is true. For it only the share of changed answers is given: a model that takes no notice of
+*not* changes few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from samo_core.errors import DataError, SettingsError
+from samo_core.evaluation.comparison import paired_bootstrap
+from samo_core.evaluation.metrics import macro_f1, macro_f1_present, micro_f1, tally
+from samo_core.evaluation.significance import holm, verdict
+from samo_core.evaluation.statistics import bootstrap, tally_by_unit
+from samo_core.experiments.run import Run
+from samo_core.tasks import LabelSpace, Task
+from samo_core.training.runtime import Runtime
+from samo_text.predictor import TextPredictor
+from samo_text.rewriting.kinds import KINDS, LENGTH, Rewrite
+from samo_text.rewriting.words import chance_of, pieces_of, word_places
+
+__all__ = ["LENGTH_BINS", "check_robustness", "robustness_of"]
+
+SCHEMA = 1
+LEVEL = 0.95
+N_RESAMPLES = 2000
+# Most words of a text in each bin; the last has no end.
+LENGTH_BINS = (3, 8, 16, 24)
+_PARTS = ("test", "val")
+_EXAMPLES = 3
+
+
+def check_robustness(
+    run: Run,
+    runtime: Runtime,
+    *,
+    part: str = "test",
+    kinds: Sequence[str] = tuple(KINDS),
+    strength: float = 0.1,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Judge a run on a part of its own texts, rewritten.
+
+    The texts are those in the run's manifest: the corpus itself is not needed.
+
+    Args:
+        run: of the text modality, with a model.
+        runtime: where.
+        part: ``test`` or ``val``.
+        kinds: of :data:`samo_text.rewriting.kinds.KINDS`.
+        strength: share of a text's words that typing errors, added marks and drawn-out letters touch, in (0, 1].
+        seed: decides every draw.
+        progress: is told how many rewritings of how many are done.
+
+    Returns:
+        The report of :func:`robustness_of` under the run's name and data.
+
+    Raises:
+        SettingsError: a run of another modality, an unknown part, or a strength out of range.
+        DataError: the part holds no labelled text.
+        ModelFileError, RunError: the run is damaged.
+    """
+    if run.settings["modality"] != "text":
+        raise SettingsError(
+            f"run '{run.name}' was trained on {run.settings['modality']}; samo robustness rewrites texts",
+            hint="name a run of --modality text",
+        )
+    if part not in _PARTS:
+        raise SettingsError(f"--on {part}: unknown part", hint=f"valid: {', '.join(_PARTS)}")
+    if not 0.0 < strength <= 1.0:
+        raise SettingsError(f"--strength {strength:g}: a share of the words, above 0 and at most 1")
+    manifest, split = run.manifest, run.split
+    rows = manifest.rows(split.part(part))
+    items = [manifest.items[row] for row in rows]
+    predictor = TextPredictor.from_run(run, runtime)
+    report = robustness_of(
+        [item.source for item in items],
+        manifest.targets[rows],
+        [item.group for item in items],
+        [item.id for item in items],
+        predictor,
+        kinds=kinds,
+        strength=strength,
+        seed=seed,
+        progress=progress,
+    )
+    facts = {
+        "schema": SCHEMA,
+        "run": run.name,
+        "dataset": manifest.dataset,
+        "synthetic": manifest.synthetic,
+        "split": part,
+        "split_rule": split.rule,
+        "leaky": split.leaky,
+    }
+    if part == "val":
+        report["warnings"].append("the best epoch and the thresholds were chosen on this split")
+    if manifest.synthetic:
+        report["warnings"].append("synthetic demo data: these scores say nothing about real people")
+    return {**facts, **report}
+
+
+def robustness_of(
+    texts: Sequence[str],
+    targets: np.ndarray,
+    groups: Sequence[str],
+    ids: Sequence[str],
+    predictor: TextPredictor,
+    *,
+    kinds: Sequence[str],
+    strength: float,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    n_resamples: int = N_RESAMPLES,
+) -> dict[str, Any]:
+    """Judge any texts, rewritten.
+
+    Args:
+        texts: N texts.
+        targets: (N, C); NaN where a task has no label.
+        groups: of each text; empty where there are none.
+        ids: by which each text's draws are told apart.
+        predictor: what answers.
+        kinds: of :data:`samo_text.rewriting.kinds.KINDS`.
+        strength: share of the words.
+        seed: of the draws.
+        progress: is told how many rewritings of how many are done.
+        n_resamples: draws of the bootstrap.
+
+    Returns:
+        ``n``, ``unit``, ``level``, ``n_resamples``, ``strength``, ``seed``, ``rewrites`` (name, kind, how many texts it
+        changed, examples), ``tasks`` and ``warnings``. Each task holds ``macro_f1`` and ``ci`` of the texts as they
+        are, ``rewrites`` (macro-F1, difference with interval, p-value and verdict, share of changed answers; of a
+        negation the last alone) and ``lengths``.
+
+    Raises:
+        DataError: no text is labelled.
+    """
+    space = predictor.space
+    asked = [(kind, rewrite) for kind in kinds for rewrite in KINDS[kind]]
+    base = predictor.logits(texts)
+    if progress:
+        progress(1, len(asked) + 1)
+    rewritten, answers = [], []
+    for number, (kind, rewrite) in enumerate(asked, start=2):
+        others = [
+            rewrite.rewrite(text, strength, chance_of(seed, rewrite.name, name))
+            for text, name in zip(texts, ids, strict=True)
+        ]
+        places = np.array([k for k, (old, new) in enumerate(zip(texts, others, strict=True)) if old != new], dtype=int)
+        logits = base.copy()
+        if len(places):
+            logits[places] = predictor.logits([others[k] for k in places])
+        answers.append(predictor.decision.answers(logits, space)[1])
+        shown = [[texts[k], others[k]] for k in places[:_EXAMPLES]]
+        rewritten.append({"name": rewrite.name, "kind": kind, "n_changed": len(places), "examples": shown})
+        if progress:
+            progress(number, len(asked) + 1)
+    untouched = predictor.decision.answers(base, space)[1]
+    how = {"n_resamples": n_resamples, "level": LEVEL, "seed": seed}
+    words = np.array([len(word_places(pieces_of(text))) for text in texts])
+    tasks = {}
+    for task in space.tasks:
+        judged = _Judged(task, space, targets, untouched, groups, how)
+        if not len(judged.rows):
+            continue
+        tasks[task.name] = {
+            "labels": len(task.labels),
+            "n": len(judged.rows),
+            **judged.untouched(),
+            "rewrites": judged.against(answers, [rewrite for _, rewrite in asked], rewritten),
+            "lengths": judged.by_length(words) if LENGTH in kinds else [],
+        }
+    if not tasks:
+        raise DataError("no text of this part is labelled, so there is nothing to judge")
+    return {
+        "n": len(texts),
+        "unit": "group" if any(groups) else "row",
+        **how,
+        "strength": strength,
+        "rewrites": rewritten,
+        "tasks": tasks,
+        "warnings": _warnings(rewritten),
+    }
+
+
+class _Judged:
+    """One task's labelled rows, and the answers to the texts as they are."""
+
+    def __init__(
+        self,
+        task: Task,
+        space: LabelSpace,
+        targets: np.ndarray,
+        untouched: np.ndarray,
+        groups: Sequence[str],
+        how: dict[str, Any],
+    ) -> None:
+        self.columns = space.slices[task.name]
+        asked = targets[:, self.columns]
+        self.rows = np.flatnonzero(~np.isnan(asked).any(axis=1))
+        self.truth = asked[self.rows] >= 0.5
+        self.answers = self.of(untouched)
+        self.groups = [groups[row] for row in self.rows]
+        self.how = how
+
+    def of(self, holds: np.ndarray) -> np.ndarray:
+        """(M, L) answers of this task for its rows."""
+        part: np.ndarray = holds[self.rows, self.columns]
+        return part
+
+    def untouched(self) -> dict[str, Any]:
+        """Macro-F1 of the texts as they are."""
+        drawn = bootstrap(tally_by_unit(self.truth, self.answers, self.groups), {"f1": macro_f1}, **self.how)
+        return {"macro_f1": float(macro_f1(tally(self.truth, self.answers))), "ci": drawn["f1"]}
+
+    def against(
+        self, answers: Sequence[np.ndarray], rewrites: Sequence[Rewrite], facts: Sequence[dict[str, Any]]
+    ) -> list[dict[str, Any]]:
+        """One row for each rewriting."""
+        found = [
+            self._one(self.of(holds), rewrite, fact)
+            for holds, rewrite, fact in zip(answers, rewrites, facts, strict=True)
+        ]
+        for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
+            row["p_corrected"] = p
+            row["verdict"] = verdict(row["difference"], p) if row["difference"] is not None else ""
+        return found
+
+    def _one(self, answers: np.ndarray, rewrite: Rewrite, fact: dict[str, Any]) -> dict[str, Any]:
+        differs = int((answers != self.answers).any(axis=1).sum())
+        row: dict[str, Any] = {
+            "name": fact["name"],
+            "kind": fact["kind"],
+            "macro_f1": None,
+            "difference": None,
+            "low": None,
+            "high": None,
+            "p": None,
+            "answers_changed": differs / len(self.rows),
+            "answers_changed_of_rewritten": differs / fact["n_changed"] if fact["n_changed"] else None,
+        }
+        if rewrite.keeps_truth:
+            said = [tally_by_unit(self.truth, each, self.groups) for each in (self.answers, answers)]
+            found = paired_bootstrap(said[0], said[1], {"f1": macro_f1}, **self.how)["f1"]
+            row |= {"macro_f1": found.value, "difference": found.difference}
+            # Without one changed answer nothing can differ in any draw.
+            row |= {"low": found.low, "high": found.high, "p": found.p if differs else None}
+        return row
+
+    def by_length(self, words: np.ndarray) -> list[dict[str, Any]]:
+        """Scores of the texts as they are, by how many words they have; bins without a text are left out."""
+        ends = [0, *LENGTH_BINS]
+        bins = [(f"{low + 1} to {high} words", low, high) for low, high in zip(ends, LENGTH_BINS, strict=False)]
+        bins[0] = (f"up to {LENGTH_BINS[0]} words", -1, LENGTH_BINS[0])
+        found = []
+        for name, low, high in [*bins, (f"over {LENGTH_BINS[-1]} words", LENGTH_BINS[-1], np.inf)]:
+            own = words[self.rows]
+            places = np.flatnonzero((own > low) & (own <= high))
+            if not len(places):
+                continue
+            truth, said = self.truth[places], self.answers[places]
+            units = tally_by_unit(truth, said, [self.groups[k] for k in places])
+            counts = tally(truth, said)
+            found.append(
+                {
+                    "name": name,
+                    "n": len(places),
+                    "micro_f1": float(micro_f1(counts)),
+                    "ci": bootstrap(units, {"f1": micro_f1}, **self.how)["f1"],
+                    "macro_f1_present": float(macro_f1_present(counts)),
+                }
+            )
+        return found
+
+
+def _warnings(rewritten: Sequence[dict[str, Any]]) -> list[str]:
+    idle = [row["name"] for row in rewritten if not row["n_changed"]]
+    found = [f"changed no text: {', '.join(idle)}"] if idle else []
+    if any(row["name"] == "emoji removed" and row["n_changed"] for row in rewritten):
+        found.append("an emoji may be all that gives a feeling away: removing it may change what is true")
+    if any(row["kind"] == "truncation" for row in rewritten):
+        found.append("what shows the feeling may stand behind the cut: truncation loses truth as well as words")
+    return found

@@ -1,0 +1,106 @@
+"""Copies and near copies among strings: against brute force over the definition."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from samo_core.data.copies import NEAR, bare, find_copies, find_near_copies, folded
+
+
+def grams(text: str) -> set[str]:
+    padded = f" {bare(text)} ".ljust(5)
+    return {padded[k : k + 5] for k in range(len(padded) - 4)}
+
+
+def jaccard(one: str, other: str) -> float:
+    a, b = grams(one), grams(other)
+    return len(a & b) / len(a | b)
+
+
+@pytest.mark.parametrize(
+    ("text", "as_folded", "as_bare"),
+    [
+        ("  Thanks\u00a0 a\tLOT!!\n", "thanks a lot!!", "thanks a lot"),
+        ("Stra\u00dfe, don\u2019t", "strasse, don\u2019t", "strasse dont"),
+        ("\uff26ine \u2764\ufe0f", "fine \u2764\ufe0f", "fine \u2764"),
+        ("a-b_c 12", "a-b_c 12", "a b c 12"),
+        ("?!", "?!", "?!"),
+        ("", "", ""),
+    ],
+)
+def test_folding(text: str, as_folded: str, as_bare: str) -> None:
+    assert (folded(text), bare(text)) == (as_folded, as_bare)
+
+
+def test_emoji_tell_texts_apart() -> None:
+    assert bare("so good \U0001f60a") != bare("so good \U0001f622")
+
+
+WORDS = (
+    "thanks",
+    "so",
+    "much",
+    "for",
+    "this",
+    "I",
+    "love",
+    "it",
+    "when",
+    "they",
+    "play",
+    "well",
+    "no",
+    "really",
+    "[NAME]",
+)
+
+
+def sentences(n: int, seed: int) -> list[str]:
+    """Sentences of few words, so that many are copies, near copies and not quite near copies."""
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.choice((1, 2, 3, 6, 9)))) + rng.choice(("", "!", " ")) for _ in range(n)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_near_copies_are_all_pairs_by_the_definition(seed: int) -> None:
+    texts = sentences(150, seed)
+    # Long ones that differ in one word lie around the threshold.
+    texts += [" ".join(sentences(1, seed * 100 + k // 4) * 3) + f" word{k % 4}" for k in range(40)]
+    parts = np.arange(len(texts)) % 3
+    expected = sorted(
+        (i, j) if parts[i] < parts[j] else (j, i)
+        for i in range(len(texts))
+        for j in range(i)
+        if parts[i] != parts[j] and jaccard(texts[i], texts[j]) >= NEAR - 1e-9
+    )
+    found = find_near_copies(texts, parts)
+    assert [tuple(pair) for pair in found.tolist()] == expected
+    assert len(expected) > 20
+
+
+def test_near_copies_of_hand_made_sentences() -> None:
+    shown = "I really love this show so much"
+    texts = [shown, shown.swapcase() + "!!", shown.replace("show", "shop"), ""]
+    assert find_near_copies(texts, [0, 1, 1, 1]).tolist() == [[0, 1]]
+    assert find_near_copies(texts, [1, 0, 0, 0]).tolist() == [[1, 0]]
+    assert find_near_copies(texts, [0, 0, 0, 0]).tolist() == []
+    assert find_near_copies([], []).tolist() == []
+    assert find_near_copies(["a\ud83d", "a\ud83d"], [0, 1]).tolist() == [[0, 1]]
+    with pytest.raises(ValueError, match="2 texts, 1 parts"):
+        find_near_copies(["a", "b"], [0])
+
+
+def test_copies_by_grade() -> None:
+    others = ("Thank you!", "what do you mean by that now?", "fine")
+    asked = ("thank  YOU!", "Thank you", "what do you mean by that now", "what do you mean by those", "x")
+    found = find_copies(asked, others)
+    assert (found.same, found.near, found.all) == ({0}, {1, 2}, {0, 1, 2})
+    assert find_copies((), others).all == find_copies(others, ()).all == frozenset()
+
+
+def test_long_strings_are_compared_by_their_beginning() -> None:
+    long = " ".join(f"w{k}" for k in range(3000))
+    assert find_near_copies([long + " a b c", long[:9000] + " else"], [0, 1]).tolist() == [[0, 1]]

@@ -1,0 +1,232 @@
+"""Runs of a multi-label task: judge, comparison, ensemble and cross-validation go by the run's own thresholds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import tiny
+from sklearn.metrics import f1_score
+
+from samo_core.config import ThresholdSettings
+from samo_core.data.manifest import Manifest
+from samo_core.evaluation.decision import fit_decision
+from samo_core.evaluation.predictions import Predictions
+from samo_core.experiments import judge
+from samo_core.experiments.calibrate import decision_of
+from samo_core.experiments.cells import Cell
+from samo_core.experiments.compare import compare_runs
+from samo_core.experiments.crossval import crossval_report, joined
+from samo_core.experiments.ensemble import assemble, write_ensemble
+from samo_core.experiments.experiment import load_run_model, train_run
+from samo_core.experiments.judge import judge_elsewhere, judge_run, relabel
+from samo_core.experiments.members import gather
+from samo_core.experiments.run import Run, create_run
+from samo_core.experiments.table import pooled
+from samo_core.tasks import LabelSpace, Task
+
+TAGS = LabelSpace((tiny.TAGS,))
+SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 0.02, "patience": 0, "split": "folds", "val_ratio": 0.3}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs ``a`` and ``b`` of one split, barely trained, so that thresholds matter."""
+    root = tmp_path_factory.mktemp("artifacts")
+    for name, changes in {"a": {}, "b": {"hidden": 6}}.items():
+        front = tiny.frontend(TAGS, **{**SETTINGS, **changes})
+        train_run(create_run(root, name, "tiny"), front, tiny.RUNTIME, tiny.Silent())
+    return root
+
+
+@pytest.fixture
+def root(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy that may be written into; drawing takes seconds, and test_report_pages sees to it."""
+    monkeypatch.setattr(judge, "save_figures", lambda *_: [])
+    shutil.copytree(trained, tmp_path / "artifacts", symlinks=True)
+    return tmp_path / "artifacts"
+
+
+def judged_run(root: Path, name: str, **changes: Any) -> tuple[Run, dict[str, Any]]:
+    run = Run(root / "runs" / name)
+    return run, judge_run(run, tiny.frontend(TAGS, **{**SETTINGS, **changes}), "test", tiny.RUNTIME)
+
+
+def test_training_leaves_thresholds_and_judging_uses_them(root: Path) -> None:
+    run = Run(root / "runs" / "a")
+    decision = decision_of(run, TAGS)
+    kept = run.path("thresholds.json").read_text()
+    run, found = judged_run(root, "a")
+    assert run.path("thresholds.json").read_text() == kept
+    val, said = (Predictions.load(run.path(f"predictions.{part}.npz")) for part in ("val", "test"))
+    direct = fit_decision(val.logits, val.targets, TAGS, ThresholdSettings(), calibration=decision.calibration)
+    assert decision.thresholds.tasks["tags"].common == pytest.approx(direct.thresholds.tasks["tags"].common)
+    shares, holds = decision.answers(said.logits, TAGS)
+    np.testing.assert_array_equal(said.decided, holds)
+    assert found["metrics"]["macro_f1"] == pytest.approx(
+        f1_score(said.targets > 0, shares >= decision.thresholds.of(tiny.TAGS), average="macro", zero_division=0)
+    )
+    assert found["metrics"]["macro_f1"] != found["thresholds"]["rules"]["half"]["macro_f1"]
+
+
+@pytest.mark.parametrize("stale", ["missing", "epoch", "temperature"])
+def test_thresholds_of_other_weights_or_temperatures_are_chosen_again(root: Path, stale: str) -> None:
+    run = Run(root / "runs" / "a")
+    path = run.path("thresholds.json")
+    kept = json.loads(path.read_text())
+    if stale == "missing":
+        path.unlink()
+    else:
+        wrong = json.loads(path.read_text())
+        wrong["tasks"]["tags"] |= {"common": 0.9, "per_class": {"loud": 0.9, "fast": 0.9, "high": 0.9}}
+        if stale == "epoch":
+            wrong["epoch"] += 1
+        else:
+            wrong["tasks"]["tags"]["temperature"] *= 2
+        path.write_text(json.dumps(wrong))
+    assert decision_of(run, TAGS).thresholds.tasks == {}
+    calibration = run.path("calibration.json").read_text()
+    _, found = judged_run(root, "a")
+    again = json.loads(path.read_text())
+    assert again["epoch"] == kept["epoch"]
+    assert again["tasks"]["tags"]["per_class"] == pytest.approx(kept["tasks"]["tags"]["per_class"])
+    assert run.path("calibration.json").read_text() == calibration
+    assert found["thresholds"]["used"] == "per-class"
+
+
+def test_settings_choose_what_is_tried(root: Path, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "threshold": "global", "threshold_range": (0.3, 0.4), "num_thresholds": 3}
+    run = create_run(tmp_path, "own", "tiny")
+    train_run(run, tiny.frontend(TAGS, **settings), tiny.RUNTIME, tiny.Silent())
+    stored = json.loads(run.path("thresholds.json").read_text())
+    assert (stored["used"], stored["tried"]) == ("global", [0.3, 0.4, 3])
+    assert round(stored["tasks"]["tags"]["common"], 9) in (0.3, 0.35, 0.4)
+    assert run.settings["threshold_range"] == [0.3, 0.4]
+
+
+def test_elsewhere_the_thresholds_are_those_of_the_run(root: Path) -> None:
+    run, front = Run(root / "runs" / "a"), tiny.frontend(TAGS, **SETTINGS)
+    other = LabelSpace((Task("words", ("shout", "rush", "squeak"), multi_label=True),))
+    names = dict(zip(tiny.TAGS.labels, other.primary.labels, strict=True))
+    items = tuple(
+        replace(item, content=f"other{k}", labels={"words": tuple(names[label] for label in item.labels["tags"])})
+        for k, item in enumerate(front.manifest.items)
+    )
+    items = (replace(items[0], labels={"words": ()}), replace(items[1], labels={"words": ("squeak",)}), *items[2:])
+    foreign = Manifest("other", other, items, Path("/other"))
+    mapping = {"shout": "loud", "rush": "fast", "squeak": "-"}
+    front.manifest = relabel(foreign, TAGS, mapping)
+    # None of its labels is an answer; only labels that are left out is not.
+    assert front.manifest.items[0].labels == {"tags": ()}
+    assert front.manifest.items[1].labels == {}
+    found = judge_elsewhere(run, front, mapping, tiny.RUNTIME)
+    assert found["n"] == sum(bool(item.labels) for item in front.manifest.items)
+    assert found["per_class"]["loud"]["threshold"] == decision_of(run, TAGS).thresholds.of(tiny.TAGS)[0]
+    run.path("thresholds.json").unlink()
+    assert any(
+        "no thresholds: judge the run" in line
+        for line in judge_elsewhere(run, front, mapping, tiny.RUNTIME)["warnings"]
+    )
+
+
+def test_compared_runs_are_decided_by_their_own_thresholds(root: Path) -> None:
+    reports = [judged_run(root, name, **changes)[1] for name, changes in {"a": {}, "b": {"hidden": 6}}.items()]
+    runs = [Run(root / "runs" / name) for name in "ab"]
+    first = compare_runs(runs)
+    cell = first["comparisons"][0]["scores"]["macro_f1"]
+    assert [cell["baseline"], cell["run"]] == [found["metrics"]["macro_f1"] for found in reports]
+    stored = Predictions.load(runs[1].path("predictions.test.npz"))
+    replace(stored, decided=None).save(runs[1].path("predictions.test.npz"))
+    second = compare_runs(runs)
+    assert second["comparisons"][0]["scores"]["macro_f1"]["run"] == pytest.approx(
+        reports[1]["thresholds"]["rules"]["half"]["macro_f1"]
+    )
+    assert second["inputs"]["b"] != first["inputs"]["b"]
+
+
+@pytest.mark.parametrize("combine", ["mean", "vote"])
+def test_an_ensemble_has_thresholds_of_its_own(root: Path, combine: str) -> None:
+    members, left_out = gather([Run(root / "runs" / name) for name in "ab"], tiny.TinyFrontend, tiny.RUNTIME)
+    front = tiny.frontend(TAGS, **SETTINGS)
+    assembly = assemble(members, front, tiny.RUNTIME, combine=combine)
+    run = create_run(root, "joined", "")
+    account = write_ensemble(run, assembly, left_out, front, tiny.RUNTIME)
+    decision = decision_of(run, TAGS)
+    val = assembly.val[-1]
+    direct = fit_decision(val.logits, val.targets, TAGS, ThresholdSettings())
+    assert decision.thresholds.tasks == direct.thresholds.tasks
+    found = judge_run(run, front, "test", tiny.RUNTIME)
+    assert account["ensemble"]["macro_f1"] == found["metrics"]["macro_f1"] > 0
+    for member in account["members"]:
+        own = judged_run(root, member["name"], **({"hidden": 6} if member["name"] == "b" else {}))[1]
+        assert member["macro_f1"] == own["metrics"]["macro_f1"]
+    best = next(m for m in account["members"] if m["name"] == account["best_member"])
+    assert account["gain"]["difference"] == pytest.approx(account["ensemble"]["macro_f1"] - best["macro_f1"])
+    # The file of the model votes with its members' thresholds, as the assembly did.
+    model, _ = load_run_model(run, tiny.TinyFrontend, tiny.RUNTIME)
+    rows = front.manifest.rows(run.split.test)
+    logits = judge.predict_logits(model, front, rows, tiny.RUNTIME)
+    np.testing.assert_allclose(logits, assembly.test[-1].logits, atol=1e-5)
+
+
+def cell_of(root: Path, name: str, fold: int) -> Cell:
+    return Cell(name, "row", 0, fold, {"modality": "tiny", **SETTINGS, "fold": fold})
+
+
+def test_folds_are_joined_as_each_was_decided(root: Path) -> None:
+    run, _ = judged_run(root, "a")
+    second, _ = judged_run(root, "b", hidden=6)
+    cells = [cell_of(root, "a", 0), cell_of(root, "b", 1)]
+    said = [Predictions.load(each.path("predictions.test.npz")) for each in (run, second)]
+    both = joined(cells, root)
+    assert both.decided is not None
+    assert said[0].decided is not None
+    assert said[1].decided is not None
+    decided = np.concatenate([said[0].decided, said[1].decided])
+    np.testing.assert_array_equal(both.decided, decided)
+    truth = np.concatenate([each.targets for each in said]) > 0
+    found = crossval_report("c", cells, root, "speaker")
+    expected = f1_score(truth, decided, average="macro", zero_division=0)
+    assert found["metrics"]["macro_f1"] == pytest.approx(expected)
+    assert found["by_seed"][0]["macro_f1"] == pytest.approx(expected)
+    assert found["thresholds"] is None
+    assert "each fold is decided by its own thresholds" in found["warnings"]
+    assert pooled(cells, root, "macro_f1")[0] == pytest.approx(expected)
+    at_half = np.concatenate([each.logits for each in said]) >= 0
+    assert expected != pytest.approx(f1_score(truth, at_half, average="macro", zero_division=0))
+
+
+class WithBaseline(tiny.TinyFrontend):
+    """Its simple model says the same of every row: what is common."""
+
+    asked: ClassVar[list[tuple[int, ...]]] = []
+
+    def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray]:
+        self.asked.append((len(train_rows), len(rows)))
+        share = self.manifest.targets[train_rows].mean(axis=0)
+        return "share", np.tile(np.log(share / (1 - share)), (len(rows), 1)).astype(np.float32)
+
+
+@pytest.mark.parametrize("part", ["test", "val"])
+def test_the_baseline_of_the_modality_stands_in_the_report(root: Path, part: str) -> None:
+    run = Run(root / "runs" / "a")
+    plain = tiny.frontend(TAGS, **SETTINGS)
+    front = WithBaseline(plain.config, plain.manifest, plain.features)
+    found = judge_run(run, front, part, tiny.RUNTIME)
+    split, manifest = run.split, front.manifest
+    assert front.asked[-1] == (len(split.train), len(split.val) + (len(split.test) if part == "test" else 0))
+    ids = split.part(part)
+    _, logits = front.baseline(manifest.rows(split.train), manifest.rows(ids))
+    val = manifest.targets[manifest.rows(split.val)]
+    decision = fit_decision(np.tile(logits[:1], (len(val), 1)), val, TAGS, ThresholdSettings())
+    targets = manifest.targets[manifest.rows(ids)]
+    score = f1_score(targets > 0, decision.answers(logits, TAGS)[1], average="macro", zero_division=0)
+    assert found["baseline"]["name"] == "share"
+    assert found["baseline"]["macro_f1"] == pytest.approx(score)
+    gap = found["baseline"]["difference"]["value"]
+    assert gap == pytest.approx(found["metrics"]["macro_f1"] - score)

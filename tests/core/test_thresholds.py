@@ -1,0 +1,242 @@
+"""Thresholds: which are best, by hand and against scikit-learn; the file; and what they decide."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import f1_score
+
+from samo_core.config import ThresholdSettings
+from samo_core.errors import RunError
+from samo_core.evaluation.calibration import Calibration
+from samo_core.evaluation.decision import Decision, fit_decision, judged
+from samo_core.evaluation.metrics import f1_by_threshold, selection_score
+from samo_core.evaluation.predictions import Predictions
+from samo_core.evaluation.thresholds import TaskThresholds, Thresholds, best_threshold, fit_thresholds
+from samo_core.tasks import LabelSpace, Task
+
+ABC = Task("tags", ("a", "b", "c"), multi_label=True)
+SPACE = LabelSpace((ABC,))
+MIXED = LabelSpace((Task("mood", ("up", "down")), ABC))
+NINE = ThresholdSettings(num_thresholds=9)  # 0.1, 0.2 ... 0.9
+
+
+def drawn(n: int = 300, seed: int = 0, shares: tuple[float, ...] = (0.4, 0.2, 0.05)) -> tuple[np.ndarray, np.ndarray]:
+    """(N, 3) float32 logits that know something, and targets; some rows hold no label."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((n, len(shares))) < shares
+    logits = np.log(shares) + 2.0 * truth + rng.normal(size=truth.shape)
+    return logits.astype(np.float32), truth.astype(np.float32)
+
+
+def said(logits: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None) -> Predictions:
+    return Predictions(tuple(f"t{k}" for k in range(len(logits))), logits, targets, ("",) * len(logits), {}, decided)
+
+
+@pytest.mark.parametrize("thresholds", [[0.5], [0.1, 0.3, 0.35, 0.9], np.linspace(0.01, 0.99, 200)])
+def test_f1_by_threshold_agrees_with_sklearn(thresholds: list[float]) -> None:
+    logits, targets = drawn()
+    # Values on a threshold count as reaching it.
+    given = np.round(SPACE.probabilities(logits), 1 if len(thresholds) < 9 else 9)
+    found = f1_by_threshold(targets > 0, given, np.array(thresholds))
+    for row, cut in zip(found, thresholds, strict=True):
+        np.testing.assert_allclose(row, f1_score(targets > 0, given >= cut, average=None, zero_division=0))
+
+
+def test_f1_by_threshold_of_nothing_and_of_nan() -> None:
+    cuts = np.array([0.2, 0.6])
+    assert f1_by_threshold(np.zeros((0, 3), bool), np.zeros((0, 3)), cuts).tolist() == [[0, 0, 0]] * 2
+    truth = np.array([[True], [True]])
+    np.testing.assert_allclose(f1_by_threshold(truth, np.array([[np.nan], [0.6]]), cuts), [[2 / 3], [2 / 3]])
+
+
+def test_selection_takes_the_best_single_threshold() -> None:
+    logits, targets = drawn()
+    shares = SPACE.probabilities(logits)
+    grid = [0.01, 0.025, *np.linspace(0.05, 0.95, 19)]
+    expected = max(f1_score(targets > 0, shares >= cut, average="macro", zero_division=0) for cut in grid)
+    assert selection_score(SPACE, logits, targets) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("scores", "best"),
+    [
+        ([0, 0, 1, 0, 0, 0, 0, 0, 0], 0.3),
+        ([0, 1, 1, 1, 0, 0, 0, 0, 0], 0.3),  # the middle of the plateau
+        ([0, 1, 1, 1, 1, 0, 0, 0, 0], 0.3),  # the lower of two middles
+        ([1, 0, 0, 0, 0, 0, 1, 1, 0], 0.7),  # the longest plateau
+        ([1, 0, 0, 0, 0, 0, 0, 1, 0], 0.8),  # as long: nearest to 0.5
+        ([0, 0, 0, 1, 0, 1, 0, 0, 0], 0.4),  # as near: the lower
+        ([1, 1, 1, 1, 1, 1, 1, 1, 1], 0.5),
+        ([1, 1 - 1e-15, 1, 0, 0, 0, 0, 0, 0], 0.2),  # rounding breaks no plateau
+    ],
+)
+def test_the_middle_of_the_best_plateau(scores: list[float], best: float) -> None:
+    assert best_threshold(np.linspace(0.1, 0.9, 9), np.array(scores, dtype=np.float64)) == pytest.approx(best)
+
+
+def test_thresholds_by_hand() -> None:
+    probabilities = np.array(
+        # a: right above 0.25 to 0.65; b: above 0.05 to 0.25; c: never true
+        [[0.9, 0.31, 0.9], [0.65, 0.25, 0.2], [0.25, 0.05, 0.2], [0.2, 0.05, 0.2], [np.nan, 0.9, 0.9], [0.9, 0.9, 0.9]]
+    )
+    targets = np.array([[1, 1, 0], [1, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 1], [np.nan, 0, 0]], dtype=np.float32)
+    found = fit_thresholds(probabilities, targets, SPACE, NINE, {"tags": 2.0})["tags"]
+    # One threshold, F1 of a and b: at 0.1 and 0.2 they are 2/3 and 1, at 0.3 they are 1 and 2/3, then 1 and 0.
+    assert found.common == pytest.approx(0.2)
+    assert list(found.per_class) == ["a", "b", "c"]
+    assert list(found.per_class.values()) == pytest.approx([0.4, 0.1, 0.2])
+    assert found.macro_f1 == pytest.approx({"half": 1 / 3, "global": 5 / 9, "per-class": 2 / 3})
+    assert (found.support, found.temperature) == ({"a": 2, "b": 2, "c": 0}, 2.0)
+
+
+def test_every_score_is_the_one_sklearn_finds() -> None:
+    logits, targets = drawn()
+    shares, settings = SPACE.probabilities(logits), ThresholdSettings(threshold_range=(0.03, 0.77), num_thresholds=38)
+    found = fit_thresholds(shares, targets, SPACE, settings)["tags"]
+    grid = np.linspace(0.03, 0.77, 38)
+    by_class = np.array([f1_score(targets > 0, shares >= cut, average=None, zero_division=0) for cut in grid])
+    assert found.macro_f1["half"] == pytest.approx(f1_score(targets > 0, shares >= 0.5, average="macro"))
+    assert found.macro_f1["global"] == pytest.approx(by_class.mean(axis=1).max())
+    assert found.macro_f1["per-class"] == pytest.approx(by_class.max(axis=0).mean())
+    assert found.common in grid
+    own = np.array(list(found.per_class.values()))
+    assert f1_score(targets > 0, shares >= own, average="macro") == pytest.approx(found.macro_f1["per-class"])
+    assert f1_score(targets > 0, shares >= found.common, average="macro") == pytest.approx(found.macro_f1["global"])
+    assert found.macro_f1["half"] < found.macro_f1["global"] < found.macro_f1["per-class"]
+
+
+@pytest.mark.parametrize("targets", [np.zeros((4, 3)), np.full((4, 3), np.nan), np.zeros((0, 3))])
+def test_without_a_positive_row_the_threshold_is_a_half(targets: np.ndarray) -> None:
+    given = np.tile([0.9, 0.2, 0.4], (len(targets), 1))
+    found = fit_thresholds(given, targets, SPACE, NINE)["tags"]
+    assert (found.common, set(found.per_class.values())) == (0.5, {0.5})
+    assert found.macro_f1 == {"half": 0.0, "global": 0.0, "per-class": 0.0}
+
+
+def test_a_class_below_the_grid_takes_the_threshold_of_all() -> None:
+    given = np.array([[0.8, 0.05, 0.1], [0.3, 0.01, 0.1]])
+    targets = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    found = fit_thresholds(given, targets, SPACE, NINE)["tags"]
+    assert found.per_class["b"] == found.common == found.per_class["a"]
+
+
+def test_many_rows_and_thresholds_are_quick() -> None:
+    rng = np.random.default_rng(0)
+    space = LabelSpace((Task("t", tuple(f"l{k}" for k in range(28)), multi_label=True),))
+    given, targets = rng.random((5400, 28)), (rng.random((5400, 28)) < 0.1).astype(np.float32)
+    started = time.process_time()
+    fit_thresholds(given, targets, space, ThresholdSettings(num_thresholds=1000))
+    assert time.process_time() - started < 0.5
+
+
+def test_single_label_tasks_have_none() -> None:
+    assert list(fit_thresholds(np.full((2, 5), 0.5), np.zeros((2, 5)), MIXED, NINE)) == ["tags"]
+
+
+FITTED = Thresholds(
+    "per-class",
+    {"tags": TaskThresholds(0.3, {"a": 0.2, "b": 0.3, "c": 0.7}, {"half": 0.1, "global": 0.2, "per-class": 0.3},
+                            {"a": 3, "b": 2, "c": 0}, 1.25)},
+    (0.1, 0.9, 9), "val", 4,
+)  # fmt: skip
+
+
+def test_saved_and_read_back(tmp_path: Path) -> None:
+    FITTED.save(tmp_path / "thresholds.json")
+    assert Thresholds.load(tmp_path / "thresholds.json") == FITTED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"used": "best"}, {"tasks": {"tags": {}}}, {"tried": [0.1]}, {"tasks": 3}, {"epoch": "x"},
+     {"tasks": {"tags": {"common": 1.5, "per_class": {}, "macro_f1": {}, "support": {}, "temperature": 1}}}],
+)  # fmt: skip
+def test_a_damaged_file_is_named(tmp_path: Path, changes: dict[str, object]) -> None:
+    path = tmp_path / "thresholds.json"
+    FITTED.save(path)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(RunError, match=r"thresholds\.json") as caught:
+        Thresholds.load(path)
+    assert caught.value.hint == "remove it; `samo evaluate` chooses the thresholds again"
+
+
+def test_rules() -> None:
+    assert FITTED.of(ABC).tolist() == [0.2, 0.3, 0.7]
+    assert FITTED.of(ABC, "global").tolist() == [0.3] * 3
+    assert FITTED.of(ABC, "half").tolist() == [0.5] * 3
+    assert replace(FITTED, used="global").of(ABC).tolist() == [0.3] * 3
+    assert FITTED.of(Task("other", ("x", "y"), multi_label=True)).tolist() == [0.5] * 2
+    assert FITTED.by_task(MIXED) == {"tags": [0.2, 0.3, 0.7]}
+
+
+def test_they_count_only_beside_their_temperature_and_labels() -> None:
+    assert FITTED.are_for({"tags": 1.25}, SPACE)
+    assert not FITTED.are_for({"tags": 1.0}, SPACE)
+    assert not FITTED.are_for({}, SPACE)
+    assert not FITTED.are_for({"tags": 1.25}, LabelSpace((Task("tags", ("a", "b", "d"), multi_label=True),)))
+    assert Thresholds().are_for({}, LabelSpace((Task("mood", ("up", "down")),)))
+
+
+def test_a_decision_turns_logits_into_answers() -> None:
+    decision = Decision(Calibration({"mood": 3.0, "tags": 1.25}, "val"), FITTED)
+    shares = np.array([[0.2, 0.3, 0.6], [0.19, 0.9, 0.71]])
+    # A probability on the threshold would hang on rounding: one side by a hair.
+    logits = np.hstack([[[1.0, 2.0], [2.0, 1.0]], 1.25 * np.log(shares / (1 - shares)) + 1e-9])
+    probabilities, holds = decision.answers(logits, MIXED)
+    np.testing.assert_allclose(probabilities[:, 2:], shares, rtol=1e-6)
+    assert probabilities[0, 1] == pytest.approx(1 / (1 + np.exp(-1 / 3)))
+    expected = [[0, 1, 1, 1, 0], [1, 0, 0, 1, 1]]
+    assert holds.astype(int).tolist() == expected
+    given = said(logits, np.zeros((2, 5), np.float32))
+    applied = decision.applied(given, MIXED)
+    assert applied.decided is not None
+    assert applied.decided.astype(int).tolist() == expected
+    assert applied.logits is given.logits
+    assert decision.applied(given, LabelSpace((Task("mood", ("up", "down")),))).decided is None
+
+
+def test_stored_decisions_are_what_is_judged(tmp_path: Path) -> None:
+    logits, targets = drawn(40)
+    decision = fit_decision(logits, targets, SPACE, NINE, epoch=2)
+    assert (decision.thresholds.epoch, decision.calibration.epoch, decision.thresholds.fitted_on) == (2, 2, "val")
+    decision.applied(said(logits, targets), SPACE).save(tmp_path / "p.npz")
+    stored = Predictions.load(tmp_path / "p.npz")
+    cuts = decision.thresholds.of(ABC)
+    shares = SPACE.probabilities(logits / np.float64(decision.calibration.temperature["tags"]))
+    found = judged(ABC, stored, SPACE)
+    np.testing.assert_array_equal(found.predicted, shares >= cuts)
+    assert not np.array_equal(found.predicted, logits >= 0)
+    # Thresholds given by name win over what was decided.
+    np.testing.assert_array_equal(judged(ABC, stored, SPACE, thresholds=Thresholds()).predicted, logits >= 0)
+    again = judged(ABC, stored, SPACE, decision.calibration.temperature, decision.thresholds)
+    np.testing.assert_array_equal(again.predicted, found.predicted)
+    stored.targets[:5] = np.nan
+    np.testing.assert_array_equal(judged(ABC, stored, SPACE).predicted, found.predicted[5:])
+
+
+def test_thresholds_are_chosen_under_the_temperature() -> None:
+    logits, targets = drawn()
+    hot = fit_decision(4 * logits, targets, SPACE, NINE)
+    assert hot.thresholds.tasks["tags"].temperature == hot.calibration.temperature["tags"] > 2
+    # Temperature and thresholds together undo the factor.
+    plain = fit_decision(logits, targets, SPACE, NINE)
+    np.testing.assert_array_equal(hot.answers(4 * logits, SPACE)[1], plain.answers(logits, SPACE)[1])
+    kept = fit_decision(logits, targets, SPACE, NINE, calibration=Calibration({"tags": 5.0}, "val"))
+    assert kept.calibration.temperature == {"tags": 5.0}
+    assert kept.thresholds.tasks["tags"].temperature == 5.0
+
+
+@pytest.mark.parametrize("used", ["per-class", "global", "half"])
+def test_the_rule_that_was_asked_for_decides(used: str) -> None:
+    logits, targets = drawn()
+    decision = fit_decision(logits, targets, SPACE, ThresholdSettings.model_validate({"threshold": used}))
+    shares = decision.probabilities(logits, SPACE)
+    fitted = decision.thresholds.tasks["tags"]
+    cuts = {"per-class": list(fitted.per_class.values()), "global": fitted.common, "half": 0.5}[used]
+    np.testing.assert_array_equal(decision.answers(logits, SPACE)[1], shares >= cuts)
