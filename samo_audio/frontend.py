@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -19,7 +19,7 @@ from samo_audio.models import build_network, require_usable
 from samo_audio.waveforms import Waveforms, open_waveforms
 from samo_core.config import SPLIT_SETTINGS, Config
 from samo_core.data.batch import Batch, Draws, Mix
-from samo_core.data.manifest import Manifest
+from samo_core.data.manifest import Item, Manifest
 from samo_core.data.splits import SplitRequest
 from samo_core.errors import DataError, ModelFileError
 from samo_core.tasks import LabelSpace
@@ -165,6 +165,14 @@ class AudioFrontend:
     def mixup_alpha(self) -> float:
         """Beta parameter of mixup, 0 = off."""
         return self._config.augment.mixup_alpha
+
+    def augment(self, train_rows: np.ndarray, device: torch.device) -> tuple[Item, ...]:
+        """None: clips are augmented anew in every epoch, inside the model."""
+        return ()
+
+    def with_extra(self, items: Sequence[Item]) -> Self:
+        """The same clips: no others are ever made."""
+        return self
 
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
         """Mean and standard deviation per mel band over the training split, when they are asked for."""

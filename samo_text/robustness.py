@@ -22,7 +22,7 @@ from samo_core.errors import DataError, SettingsError
 from samo_core.evaluation.comparison import paired_bootstrap
 from samo_core.evaluation.metrics import macro_f1, macro_f1_present, micro_f1, tally
 from samo_core.evaluation.significance import holm, verdict
-from samo_core.evaluation.statistics import bootstrap, tally_by_unit
+from samo_core.evaluation.statistics import Interval, bootstrap, tally_by_unit
 from samo_core.experiments.run import Run
 from samo_core.tasks import LabelSpace, Task
 from samo_core.training.runtime import Runtime
@@ -224,7 +224,7 @@ class _Judged:
     def untouched(self) -> dict[str, Any]:
         """Macro-F1 of the texts as they are."""
         drawn = bootstrap(tally_by_unit(self.truth, self.answers, self.groups), {"f1": macro_f1}, **self.how)
-        return {"macro_f1": float(macro_f1(tally(self.truth, self.answers))), "ci": drawn["f1"]}
+        return {"macro_f1": float(macro_f1(tally(self.truth, self.answers))), "ci": _ends(drawn["f1"])}
 
     def against(
         self, answers: Sequence[np.ndarray], rewrites: Sequence[Rewrite], facts: Sequence[dict[str, Any]]
@@ -279,11 +279,16 @@ class _Judged:
                     "name": name,
                     "n": len(places),
                     "micro_f1": float(micro_f1(counts)),
-                    "ci": bootstrap(units, {"f1": micro_f1}, **self.how)["f1"],
+                    "ci": _ends(bootstrap(units, {"f1": micro_f1}, **self.how)["f1"]),
                     "macro_f1_present": float(macro_f1_present(counts)),
                 }
             )
         return found
+
+
+def _ends(interval: Interval | None) -> list[float] | None:
+    """As JSON has it."""
+    return list(interval) if interval else None
 
 
 def _warnings(rewritten: Sequence[dict[str, Any]]) -> list[str]:

@@ -22,3 +22,9 @@ def real_data(name: str) -> Path:
 def ravdess_root() -> Path:
     """The real RAVDESS speech clips."""
     return real_data("ravdess")
+
+
+@pytest.fixture(scope="session")
+def goemotions_root() -> Path:
+    """The real GoEmotions comments."""
+    return real_data("goemotions")

@@ -123,7 +123,7 @@ def train(
             if peers.is_first:
                 run.forget()
         if peers.is_first:
-            _show(_facts(run, frontend, state), values["epochs"], artifacts, json=json)
+            _show(_facts(run, frontend, state), values["epochs"] if state.learns else state.epoch, artifacts, json=json)
 
 
 def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]) -> Config:

@@ -7,17 +7,16 @@ attributes to report by.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samo_audio.datasets.emotions import label_task
 from samo_audio.datasets.listing import ids_without_suffix
+from samo_core.data import tables
 from samo_core.data.download import RemoteFile
+from samo_core.data.tables import Row
 from samo_core.errors import DataError, first_ten, nearest
 
 if TYPE_CHECKING:
@@ -36,27 +35,6 @@ DOWNLOADS: tuple[RemoteFile, ...] = ()
 FOLDS: tuple[frozenset[str], ...] = ()
 GROUP_HINT = "fill the column of the speaker, or name it, for example --speaker-column actor"
 
-_DELIMITERS = (",", ";", "\t")
-_SPLIT_WORDS = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
-_MOST_META_VALUES = 50
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One line of the table, by column name; ``line`` counts from 1 at the header."""
-
-    line: int
-    cells: dict[str, str]
-
 
 def index(root: Path, settings: DataSettings) -> Manifest:
     """List the clips of the table ``root``.
@@ -68,13 +46,14 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     from samo_core.data.manifest import Item, Manifest
     from samo_core.tasks import LabelSpace
 
-    columns, rows = _read(root, settings)
+    used = {settings.path_column, settings.label_column, settings.speaker_column, settings.split_column}
+    columns, rows = _read(root, used)
     _require_columns(root, columns, settings)
-    labels = _filled(root, rows, settings.label_column)
+    labels = tables.filled(root, rows, settings.label_column)
     paths = _paths(root, rows, settings.path_column)
-    groups = _optional(rows, columns, settings.speaker_column)
-    splits = _splits(root, rows, columns, settings.split_column)
-    meta = _meta(rows, columns, settings)
+    groups = tables.optional(rows, columns, settings.speaker_column)
+    splits = tables.splits(root, rows, columns, settings.split_column)
+    meta = tables.attributes(rows, columns, used)
     task, class_of = label_task(labels, settings.mode, root)
     items = [
         Item(id=id_, source=path, labels={task.name: (class_of[label],)}, group=group, meta=more, split=part)
@@ -91,63 +70,14 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     )
 
 
-def _read(path: Path, settings: DataSettings) -> tuple[list[str], list[_Row]]:
-    """Column names and rows; blank lines are left out."""
-    text = _text(path)
-    try:
-        lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, settings), strict=True)
-        columns = [name.strip() for name in next(lines)]
-        rows = list(_rows(path, columns, lines))
-    except csv.Error as error:
-        raise DataError(f"{path} is not a readable table: {error}") from error
-    twice = sorted({name for name in columns if name and columns.count(name) > 1})
-    if twice:
-        raise DataError(f"{path} has two columns named {first_ten(map(repr, twice))}")
-    if not rows:
-        raise DataError(f"{path} has a header but no rows")
-    return columns, rows
-
-
-def _text(path: Path) -> str:
-    if not path.exists():
-        raise DataError(f"there is no table {path}", hint="check --data-root")
+def _read(path: Path, used: Collection[str]) -> tuple[list[str], list[Row]]:
     if path.is_dir():
-        tables = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in (".csv", ".tsv"))
+        found = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in (".csv", ".tsv"))
         raise DataError(
             f"--dataset table needs a CSV file, but {path} is a folder",
-            hint=f"give one of: {first_ten(tables)}" if tables else "with one folder per class use --dataset folder",
+            hint=f"give one of: {first_ten(found)}" if found else "with one folder per class use --dataset folder",
         )
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text", hint="save the table as 'CSV UTF-8'") from error
-    if not text.strip():
-        raise DataError(f"the table {path} is empty")
-    return text
-
-
-def _delimiter(text: str, settings: DataSettings) -> str:
-    """The delimiter that yields most of the columns asked for, then most columns at all."""
-    wanted = {settings.path_column, settings.label_column, settings.speaker_column, settings.split_column}
-
-    def worth(delimiter: str) -> tuple[int, int]:
-        header = [name.strip() for name in next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))]
-        return len(wanted.intersection(header)), len(header)
-
-    return max(_DELIMITERS, key=worth)
-
-
-def _rows(path: Path, columns: list[str], lines: Iterator[list[str]]) -> Iterator[_Row]:
-    for line, cells in enumerate(lines, start=2):
-        if not any(cell.strip() for cell in cells):
-            continue
-        if len(cells) > len(columns):
-            raise DataError(
-                f"row {line} of {path} has {len(cells)} cells, the header {len(columns)}",
-                hint="put cells that hold the delimiter in double quotes",
-            )
-        padded = cells + [""] * (len(columns) - len(cells))
-        yield _Row(line, {name: cell.strip() for name, cell in zip(columns, padded, strict=True)})
+    return tables.read_delimited(path, tables.read_text(path), used)
 
 
 def _require_columns(path: Path, columns: list[str], settings: DataSettings) -> None:
@@ -176,22 +106,10 @@ def _require_columns(path: Path, columns: list[str], settings: DataSettings) -> 
         )
 
 
-def _filled(path: Path, rows: list[_Row], column: str) -> list[str]:
-    """A column in which no cell may be empty."""
-    empty = [row.line for row in rows if not row.cells[column]]
-    if empty:
-        raise DataError(f"column '{column}' of {path} is empty in row {first_ten(empty)}")
-    return [row.cells[column] for row in rows]
-
-
-def _optional(rows: list[_Row], columns: list[str], column: str) -> list[str]:
-    return [row.cells[column] if column in columns else "" for row in rows]
-
-
-def _paths(table: Path, rows: list[_Row], column: str) -> list[str]:
+def _paths(table: Path, rows: list[Row], column: str) -> list[str]:
     """Normalised posix paths, relative to the table's folder where they were given so."""
     folder = table.absolute().parent
-    paths = [_normalised(folder, given) for given in _filled(table, rows, column)]
+    paths = [_normalised(folder, given) for given in tables.filled(table, rows, column)]
     missing = [path for path in paths if not os.path.isfile(folder / path)]
     if missing:
         raise DataError(
@@ -214,26 +132,3 @@ def _normalised(folder: Path, given: str) -> str:
     if "\\" in given and not os.path.exists(folder / given):
         given = given.replace("\\", "/")
     return Path(os.path.normpath(given)).as_posix()
-
-
-def _splits(path: Path, rows: list[_Row], columns: list[str], column: str) -> list[str]:
-    """train, val, test, or empty where the table assigns none."""
-    given = _optional(rows, columns, column)
-    unknown = sorted({word for word in given if word and word.lower() not in _SPLIT_WORDS})
-    if unknown:
-        raise DataError(
-            f"column '{column}' of {path} holds words that name no split: {first_ten(map(repr, unknown))}",
-            hint=f"valid: {', '.join(_SPLIT_WORDS)}; --split-column '' leaves the column alone",
-        )
-    return [_SPLIT_WORDS[word.lower()] if word else "" for word in given]
-
-
-def _meta(rows: list[_Row], columns: list[str], settings: DataSettings) -> list[dict[str, str]]:
-    """Further columns with few enough values to report by."""
-    used = {settings.path_column, settings.label_column, settings.speaker_column, settings.split_column}
-    kept = [
-        name
-        for name in columns
-        if name and name not in used and len({row.cells[name] for row in rows}) <= _MOST_META_VALUES
-    ]
-    return [{name: row.cells[name] for name in kept} for row in rows]

@@ -34,6 +34,7 @@ from samo_core.training.checkpoint import (
     save_tensors,
 )
 from samo_core.training.frontend import Frontend
+from samo_core.training.losses import EmotionLoss
 from samo_core.training.runtime import Runtime, environment, step_seed
 from samo_core.training.trainer import Observer, Plan, TrainState, fit, new_state, predict_logits
 
@@ -56,6 +57,8 @@ def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer
         split = make_split(manifest, frontend.split_request())
         audit(manifest, split)
         plan = make_plan(frontend, split)
+        # Refuses a loss that does not fit the question, before anything is written.
+        EmotionLoss(manifest.label_space, plan.loss, manifest.targets[plan.train_rows])
         _same_everywhere(frontend, runtime)
         made = peers.told(lambda: frontend.augment(plan.train_rows, runtime.device))
         learner, extended = _extended(frontend, plan, made)

@@ -33,7 +33,15 @@ BEGINNING = (
     "environment.json",
     "config.json",
 )
-TRAINING = ("best_model.safetensors", "last.ckpt", "history.jsonl", "calibration.json", "thresholds.json", "mlflow.json", "trained.json")
+TRAINING = (
+    "best_model.safetensors",
+    "last.ckpt",
+    "history.jsonl",
+    "calibration.json",
+    "thresholds.json",
+    "mlflow.json",
+    "trained.json",
+)
 
 # What a model needs besides weights and settings, by the frontend of its modality; of an ensemble one folder a member.
 ASSETS = "assets"

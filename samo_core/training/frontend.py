@@ -48,9 +48,7 @@ class Frontend(Protocol):
         """The settings with the data's place filled in."""
 
     @classmethod
-    def open(
-        cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None
-    ) -> Self:
+    def open(cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None) -> Self:
         """Find and index the data the settings name; ``assets`` are those of the run they are opened for again."""
 
     def with_config(self, config: Config) -> Self:

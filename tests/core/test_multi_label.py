@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 from sklearn.metrics import accuracy_score, f1_score
 
 from samo_core.config import ThresholdSettings
@@ -28,7 +27,6 @@ from samo_core.tasks import LabelSpace, Task
 LABELS = ("a", "b", "c")
 ABC = Task("tags", LABELS, multi_label=True)
 SPACE = LabelSpace((ABC,))
-TAGS = LabelSpace((tiny.TAGS,))
 SHARES = np.array([0.5, 0.25, 0.1])
 
 

@@ -35,8 +35,8 @@ FACTS = {
 class Reader:
     """Says good to texts with a small ``good`` in them, loud to ``!`` and long to more than five words."""
 
-    def __init__(self, space: LabelSpace = LabelSpace((MOOD,)), decision: Decision | None = None) -> None:
-        self.space, self.decision = space, decision or Decision()
+    def __init__(self, space: LabelSpace | None = None, decision: Decision | None = None) -> None:
+        self.space, self.decision = space or LabelSpace((MOOD,)), decision or Decision()
         self.read: list[str] = []
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
