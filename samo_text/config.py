@@ -109,6 +109,9 @@ class AugmentSettings(Section):
     masked_lm: str = setting(
         "", "model of --augment masked-lm: a folder, or a name on the Hugging Face hub", needs="augment"
     )
+    extra_table: str = setting(
+        "", "table of further texts that are only ever trained on, for example from `samo pseudo-label`", is_path=True
+    )
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -199,7 +202,7 @@ class ModelSettings(Section):
     gru_units: int = setting(128, "bigru: units of each direction", ge=4, le=4096, needs="model=bigru")
     ngrams: int = setting(2, "tfidf: longest n-gram of words", ge=1, le=4, needs="model=tfidf")
     min_count: int = setting(2, "tfidf: fewest training texts an n-gram stands in", ge=1, needs="model=tfidf")
-    inverse_l2: float = setting(1.0, "tfidf: C of the logistic regression", gt=0.0, needs="model=tfidf")
+    inverse_l2: float = setting(2.0, "tfidf: C of the logistic regression", gt=0.0, needs="model=tfidf")
 
     @model_validator(mode="before")
     @classmethod
@@ -238,6 +241,11 @@ class TrainSettings(CommonTrainSettings):
     patience: int = setting(3, "stop after this many epochs without a better validation macro-F1; 0 = never", ge=0)
 
 
+# Of the sections about learning, what also a model without steps takes: the seed decides its split,
+# and it learns from further texts.
+_FOR_EVERY_MODEL = frozenset({"seed", "extra_table"})
+
+
 class TextConfig(Config):
     """All settings of a text run."""
 
@@ -251,3 +259,16 @@ class TextConfig(Config):
     optim: OptimSettings = OptimSettings()
     thresholds: ThresholdSettings = ThresholdSettings()
     train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="after")
+    def _fitted_whole(self) -> TextConfig:
+        """Flags of a training by gradient would do nothing for a model that is found in closed form."""
+        if self.model.model != "tfidf":
+            return self
+        for section in (self.loss, self.optim, self.train, self.augment):
+            for name in type(section).model_fields:
+                if name in _FOR_EVERY_MODEL or name.startswith("augment"):
+                    continue
+                if getattr(section, name) != type(section).model_fields[name].default:
+                    raise ValueError(f"--{name.replace('_', '-')} does nothing for --model tfidf, which takes no steps")
+        return self

@@ -68,6 +68,8 @@ class TextFrontend:
             notify(line)
         config = config.model_copy(update={"data": data, "model": _absolute(config.model)})
         manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
+        for note in manifest.notes:
+            notify(note)
         tokens = open_tokens(config, assets)
         lists = token_lists(tokens, [item.source for item in manifest.items], progress)
         return cls(config, manifest, tokens, lists, notify)
@@ -115,27 +117,35 @@ class TextFrontend:
         return self._config.augment.mixup_alpha
 
     def split_request(self) -> SplitRequest:
-        """The split the settings ask for; ``auto`` is the corpus' own where every item has one, else stratified."""
+        """The split asked for; ``auto``: the corpus' own where all items have one, else by group or stratified."""
         data = self._config.data
         own = all(item.split in PARTS for item in self.manifest.items)
-        rule = {"auto": "table" if own else "stratified"}.get(data.split, data.split)
+        chosen = "table" if own else "group" if data.group_column else "stratified"
+        rule = chosen if data.split == "auto" else data.split
         seed = data.split_seed if data.split_seed >= 0 else self._config.train.seed
         return SplitRequest(
             rule, data.train_ratio, data.val_ratio, data.fold, seed, data.limit_fraction, drop_leaked=data.drop_leaked
         )
 
     def augment(self, train_rows: np.ndarray, device: torch.device) -> tuple[Item, ...]:
-        """Texts made of the training rows; see :mod:`samo_text.augmentation`.
+        """Texts of ``--extra-table``, then those made of the training rows and of them.
+
+        See :mod:`samo_text.extra_table` and :mod:`samo_text.augmentation`.
 
         Raises:
             EnvironmentProblem, ModelFileError: WordNet or a model that is asked for is missing or damaged.
+            DataError: ``--extra-table`` holds nothing that can be trained on.
         """
-        settings = self._config.augment
+        settings, manifest, added = self._config.augment, self.manifest, self._extra_items(train_rows)
         if not settings.methods:
-            return ()
+            return added
         from samo_text.augmentation import augment
 
-        return augment(self.manifest, train_rows, settings, self._config.train.seed, device, self._notify)
+        if added:
+            n = len(manifest.items)
+            manifest = replace(manifest, items=(*manifest.items, *added))
+            train_rows = np.concatenate([train_rows, np.arange(n, n + len(added))])
+        return added + augment(manifest, train_rows, settings, self._config.train.seed, device, self._notify)
 
     def with_extra(self, items: Sequence[Item]) -> Self:
         """The same texts with those of ``items`` behind them, tokenised."""
@@ -176,6 +186,15 @@ class TextFrontend:
         """Licence, citation and home of the corpus."""
         corpus = DATASETS[self._config.data.dataset]
         return {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
+
+    def _extra_items(self, train_rows: np.ndarray) -> tuple[Item, ...]:
+        if not self._config.augment.extra_table:
+            return ()
+        from samo_text.extra_table import extra_items
+
+        path, data = Path(self._config.augment.extra_table).expanduser(), self._config.data
+        columns = {"text_column": data.text_column, "separator": data.label_separator}
+        return extra_items(path, self.manifest, train_rows, **columns, notify=self._notify)
 
     def _batch(self, rows: np.ndarray, draws: Draws | None = None) -> Batch:
         targets = self.manifest.targets[rows]

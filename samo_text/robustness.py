@@ -153,7 +153,7 @@ def robustness_of(
     base = predictor.logits(texts)
     if progress:
         progress(1, len(asked) + 1)
-    rewritten, answers = [], []
+    rewritten, answers, touched = [], [], []
     for number, (kind, rewrite) in enumerate(asked, start=2):
         others = [
             rewrite.rewrite(text, strength, chance_of(seed, rewrite.name, name))
@@ -164,6 +164,7 @@ def robustness_of(
         if len(places):
             logits[places] = predictor.logits([others[k] for k in places])
         answers.append(predictor.decision.answers(logits, space)[1])
+        touched.append(np.isin(np.arange(len(texts)), places))
         shown = [[texts[k], others[k]] for k in places[:_EXAMPLES]]
         rewritten.append({"name": rewrite.name, "kind": kind, "n_changed": len(places), "examples": shown})
         if progress:
@@ -180,7 +181,7 @@ def robustness_of(
             "labels": len(task.labels),
             "n": len(judged.rows),
             **judged.untouched(),
-            "rewrites": judged.against(answers, [rewrite for _, rewrite in asked], rewritten),
+            "rewrites": judged.against([rewrite for _, rewrite in asked], answers, touched, rewritten),
             "lengths": judged.by_length(words) if LENGTH in kinds else [],
         }
     if not tasks:
@@ -213,7 +214,7 @@ class _Judged:
         self.rows = np.flatnonzero(~np.isnan(asked).any(axis=1))
         self.truth = asked[self.rows] >= 0.5
         self.answers = self.of(untouched)
-        self.groups = [groups[row] for row in self.rows]
+        self.groups = [groups[int(row)] for row in self.rows]
         self.how = how
 
     def of(self, holds: np.ndarray) -> np.ndarray:
@@ -227,19 +228,23 @@ class _Judged:
         return {"macro_f1": float(macro_f1(tally(self.truth, self.answers))), "ci": _ends(drawn["f1"])}
 
     def against(
-        self, answers: Sequence[np.ndarray], rewrites: Sequence[Rewrite], facts: Sequence[dict[str, Any]]
+        self,
+        rewrites: Sequence[Rewrite],
+        answers: Sequence[np.ndarray],
+        touched: Sequence[np.ndarray],
+        facts: Sequence[dict[str, Any]],
     ) -> list[dict[str, Any]]:
-        """One row for each rewriting."""
+        """One row for each rewriting; ``touched`` says which of the N texts it changed."""
         found = [
-            self._one(self.of(holds), rewrite, fact)
-            for holds, rewrite, fact in zip(answers, rewrites, facts, strict=True)
+            self._one(rewrite, self.of(holds), int(changed[self.rows].sum()), fact)
+            for rewrite, holds, changed, fact in zip(rewrites, answers, touched, facts, strict=True)
         ]
         for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
             row["p_corrected"] = p
             row["verdict"] = verdict(row["difference"], p) if row["difference"] is not None else ""
         return found
 
-    def _one(self, answers: np.ndarray, rewrite: Rewrite, fact: dict[str, Any]) -> dict[str, Any]:
+    def _one(self, rewrite: Rewrite, answers: np.ndarray, n_changed: int, fact: dict[str, Any]) -> dict[str, Any]:
         differs = int((answers != self.answers).any(axis=1).sum())
         row: dict[str, Any] = {
             "name": fact["name"],
@@ -250,7 +255,7 @@ class _Judged:
             "high": None,
             "p": None,
             "answers_changed": differs / len(self.rows),
-            "answers_changed_of_rewritten": differs / fact["n_changed"] if fact["n_changed"] else None,
+            "answers_changed_of_rewritten": differs / n_changed if n_changed else None,
         }
         if rewrite.keeps_truth:
             said = [tally_by_unit(self.truth, each, self.groups) for each in (self.answers, answers)]

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from samo_core.evaluation.drawing import (
@@ -29,7 +30,7 @@ from samo_core.files import write_json, write_text
 __all__ = ["HEADS", "robustness_figure", "text_rows", "write_robustness"]
 
 HEADS = ("rewriting", "texts changed", "macro-F1", "difference", "interval", "answers changed", "verdict")
-_COLOURS = {"better": BLUE, "worse": VERMILION, "cannot tell": GREY}
+_COLOURS = {"worse": VERMILION, "cannot tell": GREY, "better": BLUE}
 
 
 def write_robustness(report: Mapping[str, Any], folder: Path) -> Path:
@@ -66,7 +67,7 @@ def cells(task: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def text_rows(report: Mapping[str, Any], task: str) -> list[tuple[str, ...]]:
     """One row of text cells under :data:`HEADS` for each rewriting, the same on the terminal and on the page."""
-    found = []
+    found: list[tuple[str, ...]] = []
     changed = {row["name"]: row["n_changed"] for row in report["rewrites"]}
     for row in report["tasks"][task]["rewrites"]:
         scored = row["difference"] is not None
@@ -107,8 +108,9 @@ def robustness_figure(report: Mapping[str, Any]) -> Figure:
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.set_xlabel(f"{verbatim(name)}: macro-F1 minus {task['macro_f1']:.3f} of the texts as they are")
-    names = {"worse": "worse", "cannot tell": "cannot tell", "better": "better"}
-    legend_below(figure, [Patch(color=_COLOURS[word], label=text) for word, text in names.items()])
+    handles = [Patch(color=colour, label=word) for word, colour in _COLOURS.items()]
+    lines = f"{report['level']:.0%} intervals over {report['unit']}s; colours by p after Holm"
+    legend_below(figure, [*handles, Line2D([], [], color=INK, linewidth=1.6, label=lines)])
     return figure
 
 

@@ -16,6 +16,7 @@ import numpy as np
 
 from samo_core.errors import SettingsError
 from samo_core.files import cache_root, replacing
+from samo_text.texts import clean
 
 if TYPE_CHECKING:
     from samo_text.config import TextConfig
@@ -155,15 +156,8 @@ class EncoderTokens:
 
 
 def readable(text: str, max_tokens: int) -> str:
-    """The text as a tokenizer can take it: NFC, no lone surrogate or control character, cut where no token can matter.
-
-    Half of a surrogate pair (from JSON escapes) becomes U+FFFD, a control character (NUL among them) a space.
-    """
-    text = text[: max_tokens * _CHARACTERS_PER_TOKEN]
-    if not text.isascii():
-        whole = text.encode("utf-16", errors="surrogatepass").decode("utf-16", errors="replace")
-        text = unicodedata.normalize("NFC", whole)
-    return "".join(" " if unicodedata.category(c) == "Cc" else c for c in text) if not text.isprintable() else text
+    """The text as a tokenizer can take it: clean, NFC, cut where no token can matter."""
+    return unicodedata.normalize("NFC", clean(text[: max_tokens * _CHARACTERS_PER_TOKEN]))
 
 
 def open_tokens(config: TextConfig, assets: Path | None = None) -> Tokens:

@@ -13,9 +13,15 @@ __all__ = ["spec_of", "work"]
 
 
 def spec_of(
-    folder: Path, settings: Mapping[str, Any], device: str, precision: str, threads: int, command: str
+    folder: Path,
+    settings: Mapping[str, Any],
+    device: str,
+    precision: str,
+    threads: int,
+    command: str,
+    part: str = "test",
 ) -> dict[str, Any]:
-    """What :func:`work` needs, as plain JSON."""
+    """What :func:`work` needs, as plain JSON; ``part`` is what the cell is judged on."""
     return {
         "folder": str(folder.resolve()),
         "settings": dict(settings),
@@ -23,6 +29,7 @@ def spec_of(
         "precision": precision,
         "threads": threads,
         "command": command,
+        "part": part,
     }
 
 
@@ -43,7 +50,8 @@ def work(spec: Mapping[str, Any]) -> None:
     from samo_core.training.runtime import make_runtime
 
     run = Run(Path(spec["folder"]))
-    if run.path("report.json").exists() and run.path("trained.json").exists():
+    part = spec["part"]
+    if run.path("report.json" if part == "test" else f"report.{part}.json").exists() and run.path("trained.json").exists():
         return
     settings = dict(spec["settings"])
     modality = settings.pop("modality")
@@ -56,7 +64,7 @@ def work(spec: Mapping[str, Any]) -> None:
             else:
                 train_run(run, frontend, runtime, view, spec["command"])
     # Judged as `samo evaluate` judges.
-    judge_run(run, frontend, "test", make_runtime(spec["device"], "float32", spec["threads"]))
+    judge_run(run, frontend, part, make_runtime(spec["device"], "float32", spec["threads"]))
 
 
 def _open(modality: str, config: Config) -> Any:

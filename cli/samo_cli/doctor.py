@@ -12,28 +12,34 @@ from samo_cli.options import Json
 __all__ = ["doctor"]
 
 
+DOWNLOADABLE = ("ravdess", "goemotions")
+
+
 def doctor(json: Json = False) -> None:
     """Say what machine, precision, threads, versions and data SAMO sees."""
-    from samo_audio.datasets import downloaded_root
     from samo_cli.render import out, print_json
+    from samo_core.data.corpora import downloaded_root
     from samo_core.experiments.run import artifacts_root
     from samo_core.files import cache_root
     from samo_core.training.runtime import environment, make_runtime
 
     seen: dict[str, Any] = {"schema": 1, **environment(make_runtime())}
-    cache, ravdess = cache_root(), downloaded_root("ravdess")
+    cache = cache_root()
     seen["cache"] = {"folder": str(cache), "gigabytes": round(_size(cache) / 1e9, 2)}
     seen["artifacts"] = str(artifacts_root().absolute())
-    seen["ravdess"] = str(ravdess) if ravdess.is_dir() else ""
-    seen["SAMO_DATA_ROOT"] = os.environ.get("SAMO_DATA_ROOT", "")
+    for corpus in DOWNLOADABLE:
+        seen[corpus] = str(downloaded_root(corpus)) if downloaded_root(corpus).is_dir() else ""
+    for variable in ("SAMO_DATA_ROOT", "SAMO_TEXT_DATA_ROOT"):
+        seen[variable] = os.environ.get(variable, "")
     if json:
         print_json(seen)
         return
-    seen["ravdess"] = seen["ravdess"] or "not downloaded: samo data download ravdess"
+    for corpus in DOWNLOADABLE:
+        seen[corpus] = seen[corpus] or f"not downloaded: samo data download {corpus}"
     for name, value in list(seen.items())[1:]:
         if isinstance(value, dict):
             value = ", ".join(f"{key} {_word(inner)}" for key, inner in value.items())
-        out.print(f"[bold]{name:15}[/bold]", end="")
+        out.print(f"[bold]{name:20}[/bold]", end="")
         out.print(_word(value), markup=False, soft_wrap=True)
 
 

@@ -150,8 +150,16 @@ def open_plan(plan: Plan, frontend: Frontend) -> Plan:
     return replace(plan, cells=cells, data=data, unit=frontend.unit)
 
 
-def run_cells(plan: Plan, where: Where) -> None:
+def run_cells(plan: Plan, where: Where, *, tolerant: bool = False) -> dict[str, str]:
     """Run every cell that is not done yet and keep ``grid.json``.
+
+    Args:
+        plan: the cells.
+        where: on what.
+        tolerant: go on when cells fail, as long as another is done.
+
+    Returns:
+        What went wrong with the cells that failed, by name.
 
     Raises:
         RunError: cells failed; names them and where their logs are.
@@ -169,7 +177,7 @@ def run_cells(plan: Plan, where: Where) -> None:
         said = f"{plan.name}: {len(plan.cells)} cells, {len(plan.cells) - len(todo)} done before"
         if not todo:
             note(said)
-            return
+            return {}
         by_name = {cell.name: cell for cell in todo}
 
         def score(name: str) -> float | None:
@@ -181,12 +189,13 @@ def run_cells(plan: Plan, where: Where) -> None:
             jobs = [_job(cell, plan, where, launcher.threads) for cell in todo]
             with GridView(len(jobs), plan.metric, score) as view:
                 outcomes = launcher.run(jobs, view)
-    failed = [outcome.name for outcome in outcomes if outcome.status != "done"]
-    if failed:
+    failed = {outcome.name: outcome.message for outcome in outcomes if outcome.status != "done"}
+    if failed and not (tolerant and len(failed) < len(plan.cells)):
         raise RunError(
             f"{len(failed)} of {len(jobs)} cells did not end: {first_ten(failed)}",
             hint=f"their logs are in {plan.folder / 'logs'}; the same command tries them again",
         )
+    return failed
 
 
 @contextmanager
@@ -265,7 +274,7 @@ def _job(cell: Cell, plan: Plan, where: Where, threads: int) -> Job:
     from samo_core.experiments.launch import Job
 
     folder = cell.run(plan.folder).folder
-    spec = spec_of(folder, cell.settings, where.device, where.precision, threads, plan.command)
+    spec = spec_of(folder, cell.settings, where.device, where.precision, threads, plan.command, cell.part)
     return Job(cell.name, spec, plan.folder / "logs" / f"{cell.name}.log")
 
 

@@ -35,6 +35,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "learning-curve": ("samo_cli.learning_curve:learning_curve", "Say whether more training data would help."),
     "ensemble": ("samo_cli.ensemble:ensemble", "Let several runs answer as one, and say whether that gains anything."),
     "robustness": ("samo_cli.robustness:robustness", "Rewrite the test texts and say what macro-F1 that costs."),
+    "pseudo-label": ("samo_cli.pseudo_label:pseudo_label", "Label texts with a run and keep what it is sure of."),
+    "zero-shot": ("samo_cli.zero_shot:zero_shot", "Label texts with labels no model was trained on."),
     "data": ("samo_cli.data:app", "List, download and inspect data sets."),
     "presets": ("samo_cli.presets:presets", "List the recipes for `samo train --preset`."),
     "runs": ("samo_cli.runs:runs", "List the runs trained so far."),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from samo_core.training.runtime import Runtime
     from samo_core.training.trainer import TrainState
 
-__all__ = ["resolve", "train"]
+__all__ = ["gathered", "resolve", "train"]
 
 # Where the data lies may change between a run's beginning and its end; that they are the same data is checked.
 MOVABLE = {"data_root"}
@@ -69,6 +69,14 @@ def train(
             autocompletion=lambda: list(TRACKERS),
         ),
     ] = "",
+    encoders: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="Text: train each of these encoders (folders, Hugging Face names, or the models textcnn, bigru, tfidf) "
+            "under the same settings, and keep the best on validation as a run.",
+        ),
+    ] = "",
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -80,6 +88,15 @@ def train(
     """Train a model; the best epoch by validation macro-F1 is kept. The test part is never looked at."""
     if resume and (name or preset or config or overwrite):
         raise SettingsError("--resume takes neither --name, --preset, --config nor --overwrite")
+    if encoders:
+        from samo_cli.encoders import Asked, train_encoders
+
+        if resume or tracker:
+            raise SettingsError(f"--encoders goes without {'--resume' if resume else '--tracker'}")
+        where = Where(1, threads, device, precision)
+        asked = Asked(encoders, modality, preset, config, settings, name, overwrite, context.obj["command"])
+        train_encoders(asked, where, artifacts, json=json)
+        return
     chosen = None if resume else resolve(modality, preset, config, settings)
     trackers = require_trackers(tracker)
     # torch is imported only once the settings are known to be good: a typing error costs no waiting.
@@ -133,7 +150,26 @@ def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]
         SettingsError: an unknown setting, one of another modality, or a value out of range.
     """
     kind = config_type(modality)
-    known = {field.name for field in kind.fields()}
+    values, read = gathered(modality, preset, file, flags)
+    try:
+        return kind.build(values)
+    except SettingsError as error:
+        flag, _, rest = error.message.partition(" ")
+        name = flag.removeprefix("--").replace("-", "_")
+        if not file or name in flags or name not in read:
+            raise
+        raise SettingsError(f"{file}: {name} {rest}", hint=error.hint) from error
+
+
+def gathered(
+    modality: str, preset: str, file: Path | None, flags: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What preset, file and flags set together, and what the file alone does; values are not looked at.
+
+    Raises:
+        SettingsError: an unknown setting, or one of another modality.
+    """
+    known = {field.name for field in config_type(modality).fields()}
     for name in flags:
         if name not in known:
             owners = [other for other, config in config_types().items() if name in {f.name for f in config.fields()}]
@@ -141,21 +177,9 @@ def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]
                 f"{switch(name)} is no setting of --modality {modality}",
                 hint=f"it belongs to --modality {' and '.join(owners)}",
             )
-    values: dict[str, Any] = {}
-    read: dict[str, Any] = {}
-    if preset:
-        values.update(read_preset(modality, preset)[1])
-    if file:
-        read = _read_config(file, modality, known)
-        values.update(read)
-    try:
-        return kind.build({**values, **flags})
-    except SettingsError as error:
-        flag, _, rest = error.message.partition(" ")
-        name = flag.removeprefix("--").replace("-", "_")
-        if not file or name in flags or name not in read:
-            raise
-        raise SettingsError(f"{file}: {name} {rest}", hint=error.hint) from error
+    values = read_preset(modality, preset)[1] if preset else {}
+    read = _read_config(file, modality, known) if file else {}
+    return {**values, **read, **flags}, read
 
 
 def _read_config(file: Path, modality: str, known: set[str]) -> dict[str, Any]:
@@ -204,7 +228,7 @@ def _checked_split(frontend: Frontend) -> Split:
 
 def _about_split(frontend: Frontend, split: Split) -> list[str]:
     """The size of its parts, and what will make its scores doubtful."""
-    from samo_core.data.splits import PARTS, fold_warnings
+    from samo_core.data.splits import PARTS, audit, split_notes
 
     manifest, sizes, few = frontend.manifest, [], []
     for part in PARTS:
@@ -215,7 +239,8 @@ def _about_split(frontend: Frontend, split: Split) -> list[str]:
         if part != "train" and 0 < len(groups) < FEWEST_GROUPS:
             few.append(f"{part} has {len(groups)} {frontend.unit}{'s' * (len(groups) > 1)}")
     thin = [f"{' and '.join(few)} only: scores will rest on little"] if few else []
-    return [", ".join(sizes), *thin, *fold_warnings(manifest, split.rule)]
+    copies = audit(manifest, split) if manifest.copies == "reported" else []
+    return [", ".join(sizes), *thin, *copies, *split_notes(manifest, split)]
 
 
 def _train(

@@ -81,7 +81,8 @@ def stratify(
         if part == first:
             seen.update(counts[number])
 
-    while key := min((key for key, n in left.items() if n > 0), key=lambda key: (left[key], key), default=None):
+    while open_keys := [key for key, n in left.items() if n > 0]:
+        key = min(open_keys, key=lambda key: (left[key], key))
         for number in holders[key]:
             if number in home:
                 continue
@@ -96,9 +97,11 @@ def stratify(
 def rarest_labels(items: Sequence[Item]) -> dict[str, str]:
     """By item id the rarest of its labels, a stratum that also rows with unusual sets of labels share with others."""
     counts = Counter(key for item in items for key in label_keys(item))
-    return {
-        item.id: "=".join(min(label_keys(item), key=lambda key: (counts[key], key), default=("", ""))) for item in items
-    }
+
+    def rarest(item: Item) -> Key:
+        return min(label_keys(item), key=lambda key: (counts[key], key), default=("", ""))
+
+    return {item.id: "=".join(rarest(item)) for item in items}
 
 
 def rank(seed: int, name: str) -> bytes:

@@ -28,6 +28,7 @@ class Cell:
         seed: its seed.
         fold: its test fold, None when the grid asks for no folds.
         settings: every setting, ``modality`` included, as ``config.json`` holds them.
+        part: what it is judged on; ``val`` leaves the test part closed.
     """
 
     name: str
@@ -35,6 +36,12 @@ class Cell:
     seed: int
     fold: int | None
     settings: Mapping[str, Any]
+    part: str = "test"
+
+    @property
+    def report(self) -> str:
+        """The file its judgement is kept in."""
+        return "report.json" if self.part == "test" else f"report.{self.part}.json"
 
     def run(self, grid: Path) -> Run:
         """Its run below the grid's folder."""
@@ -46,7 +53,7 @@ class Result:
     """What a judged cell says.
 
     Attributes:
-        metrics: the report's metrics on the test part.
+        metrics: the report's metrics on the part judged.
         n_train: items trained on.
         n_test: items judged.
         test_digest: the same for cells judged on the same items.
@@ -65,8 +72,11 @@ class Result:
 
 def state_of(cell: Cell, grid: Path) -> str:
     """``done``, ``running``, ``stopped`` (trained but not judged included) or ``missing``."""
-    status = cell.run(grid).status
-    return {"evaluated": "done", "trained": "stopped", "empty": "missing"}.get(status, status)
+    run = cell.run(grid)
+    status = run.status
+    if status in ("evaluated", "trained"):
+        return "done" if run.path(cell.report).is_file() else "stopped"
+    return {"empty": "missing"}.get(status, status)
 
 
 def refuse_changed(cells: Iterable[Cell], grid: Path) -> None:
@@ -97,7 +107,7 @@ def result_of(cell: Cell, grid: Path) -> Result | None:
         RunError: its files are damaged.
     """
     run = cell.run(grid)
-    path = run.path("report.json")
+    path = run.path(cell.report)
     if not path.is_file():
         return None
     try:

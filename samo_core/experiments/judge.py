@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import Split, audit, fold_warnings
+from samo_core.data.splits import Split, audit, split_notes
 from samo_core.deploy.model_card import model_card
 from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
 from samo_core.evaluation.comparison import compare_to_baseline
@@ -59,7 +59,7 @@ def judge_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict
     said = {name: decision.applied(predictions, space) for name, predictions in said.items()}
     for name, predictions in said.items():
         predictions.save(run.path(f"predictions.{name}.npz"))
-    notes = [*(f"leak: {line}" for line in leaks[:10]), *fold_warnings(frontend.manifest, split.rule)]
+    notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(frontend.manifest, split)]
     notes += _other_precision(run, runtime)
     baseline = _baseline(frontend, space, split, part, said[part])
     report = _report(
@@ -88,11 +88,13 @@ def judge_elsewhere(run: Run, frontend: Frontend, mapping: Mapping[str, str], ru
     trained = run.manifest
     known = {trained.items[row].content for row in trained.rows(run.split.train + run.split.val)}
     seen = [item.source for item in frontend.manifest.items if item.content and item.content in known]
-    if seen:
+    notes = []
+    if seen and frontend.manifest.copies == "reported":
+        notes.append(f"leak: {len(seen)} of {len(ids)} items also stand in what the run was trained on")
+    elif seen:
         raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
     model, space = load_run_model(run, type(frontend), runtime)
     decision = decision_of(run, space)
-    notes = []
     if not decision.is_complete(space):
         missing = "thresholds" if decision.calibration.fitted_on else "temperature"
         notes.append(f"no {missing}: judge the run on its own corpus first, which fits it")

@@ -146,7 +146,18 @@ def environment(runtime: Runtime | None = None) -> dict[str, Any]:
         except PackageNotFoundError:
             return "not installed"
 
-    packages = ("torch", "torchaudio", "torchvision", "numpy", "scikit-learn", "soundfile", "soxr", "pydantic")
+    packages = (
+        "torch",
+        "torchaudio",
+        "torchvision",
+        "numpy",
+        "scikit-learn",
+        "soundfile",
+        "soxr",
+        "transformers",
+        "tokenizers",
+        "pydantic",
+    )
     seen: dict[str, Any] = {
         "samo": __version__,
         "python": platform.python_version(),

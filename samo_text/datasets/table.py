@@ -154,7 +154,7 @@ def _cells(path: Path, rows: Sequence[Row], column: str, separator: str) -> list
     """
     kinds: dict[str, list[int]] = defaultdict(list)
     for row in rows:
-        for kind in {_kind(value) for value in _values(row.cells[column])}:
+        for kind in dict.fromkeys(_kind(value) for value in _values(row.cells[column])):
             kinds[kind].append(row.line)
         if isinstance(row.cells[column], list):
             kinds["list"].append(row.line)

@@ -37,11 +37,11 @@ KINDS: Mapping[str, tuple[Rewrite, ...]] = {
     "case": (Rewrite("upper case", upper_case), Rewrite("lower case", lower_case)),
     "punctuation": (Rewrite("marks removed", remove_marks), Rewrite("marks added", add_marks)),
     "emoji": (Rewrite("emoji removed", remove_emoji), Rewrite("emoji added", add_emoji)),
-    "letters": (Rewrite("drawn-out letters", draw_out),),
+    "letters": (Rewrite("long letters", draw_out),),
     "contractions": (Rewrite("contractions", toggle_contractions),),
     "truncation": (Rewrite("first 10 words", first_words(10)), Rewrite("first 5 words", first_words(5))),
     "long": (Rewrite("ten times over", repeated(10)),),
-    NEGATION: (Rewrite("negation inserted", insert_negation, keeps_truth=False),),
+    NEGATION: (Rewrite("negation added", insert_negation, keeps_truth=False),),
     # Nothing is rewritten: the texts as they are, by how long they are.
     LENGTH: (),
 }

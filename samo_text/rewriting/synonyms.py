@@ -86,7 +86,7 @@ def open_wordnet() -> Any:
     import nltk.data
     from nltk.corpus.reader import WordNetCorpusReader
 
-    class English(WordNetCorpusReader):  # type: ignore[misc]
+    class English(WordNetCorpusReader):
         def map_wn(self, version: str = "wordnet") -> None:
             """No mapping for other languages: it would be looked for in nltk's own folders only."""
 

@@ -62,7 +62,7 @@ def test_the_demo_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert lines[0] == "demo: 8,000 texts  synthetic demo data"
     assert lines[2].split() == ["ekman", *SIZES, "all", "share"]
     assert [line.split()[0] for line in lines[4:11]] == list(EKMAN)
-    assert max(map(len, lines[:-1])) <= 80
+    assert max(len(line) for line in lines[:-1] if not line.startswith("!")) <= 80
 
 
 def test_settings_of_the_other_modality_are_refused(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_negation_is_counted_and_not_scored() -> None:
     report = judge(
         Reader(), texts=["is it bad", "it is fine", "bad", "no good"], targets=MOODS[:4], kinds=("negation",)
     )
-    negation = row(report, "negation inserted")
+    negation = row(report, "negation added")
     assert negation["macro_f1"] is negation["difference"] is negation["p"] is None
     assert negation["verdict"] == ""
     assert report["rewrites"][0]["n_changed"] == 3
@@ -119,6 +119,7 @@ def test_unlabelled_rows_count_nowhere() -> None:
     report = judge(Reader(), targets, kinds=("case", "length"))
     assert report["tasks"]["mood"]["n"] == 5
     assert row(report, "upper case")["answers_changed"] == pytest.approx(2 / 5)
+    assert row(report, "upper case")["answers_changed_of_rewritten"] == pytest.approx(2 / 5)
     assert sum(entry["n"] for entry in report["tasks"]["mood"]["lengths"]) == 5
     with pytest.raises(DataError, match="no text of this part is labelled"):
         judge(Reader(), np.full_like(MOODS, np.nan))

@@ -32,7 +32,7 @@ def test_words_marks_and_apostrophes():
     assert words("I can't, [NAME]!") == [word_hash(w) for w in ("i", "can't", ",", "[NAME]", "!")]
 
 
-@pytest.mark.parametrize("text", ["", "  \t", "\x00"])
+@pytest.mark.parametrize("text", ["", "  \t", "\r\n"])
 def test_a_text_without_words_is_one_token_of_its_own(text):
     assert words(text) == [word_hash("")]
     assert word_hash("") > 0
@@ -49,8 +49,7 @@ def test_no_hash_pads():
 
 def test_readable_mends_what_no_tokenizer_takes():
     assert readable("a\ud83db", 8) == "a\ufffdb"
-    assert readable("\ud83d\ude02", 8) == "😂"
-    assert readable("a\x00b\r\n", 8) == "a b  "
+    assert readable("a\x00b\r\n", 8) == "a\ufffdb"
     assert readable("cafe\u0301", 8) == "caf\u00e9"
     assert readable("😂 ok", 8) == "😂 ok"
 
@@ -147,7 +146,7 @@ def test_no_room_beside_special_tokens(folder):
 
 @pytest.mark.parametrize(
     ("place", "line"),
-    [("/no/such/folder", "there is no such folder"), ("{tmp}", "so it is no encoder")],
+    [("/no/such/folder", "there is no such folder"), ("{tmp}", "so it is no pretrained model")],
 )
 def test_a_wrong_folder_is_one_line(place, line, tmp_path):
     with pytest.raises(ModelFileError, match=line):

@@ -5,6 +5,7 @@ from samo_cli.render.console import counting, downloading, err, note, out, print
 from samo_cli.render.ensemble import show_ensemble
 from samo_cli.render.grid import GridView, show_cells, show_crossval, show_curve, show_grid
 from samo_cli.render.inspection import show_inspection, show_text_inspection
+from samo_cli.render.labelling import show_pseudo_labels, show_zero_shot, show_zero_shot_report
 from samo_cli.render.predictions import show_predictions, show_text_predictions
 from samo_cli.render.report import show_report
 from samo_cli.render.robustness import show_robustness
@@ -31,11 +32,14 @@ __all__ = [
     "show_grid",
     "show_inspection",
     "show_predictions",
+    "show_pseudo_labels",
     "show_report",
     "show_robustness",
     "show_table",
     "show_text_inspection",
     "show_text_predictions",
+    "show_zero_shot",
+    "show_zero_shot_report",
     "silence",
     "training_panel",
     "tuning_panel",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from samo_audio.predictor import Prediction
     from samo_text.predictor import TextPrediction
 
-__all__ = ["show_predictions", "show_text_predictions"]
+__all__ = ["shortened", "show_predictions", "show_text_predictions"]
 
 # Warnings after which a label means little, as samo_audio.audio_io words them.
 DOUBTFUL = frozenset({"silent", "shorter than 0.1 s"})
@@ -51,7 +51,7 @@ def show_text_predictions(predictions: Sequence[TextPrediction]) -> None:
     warned = any(said.warnings for said in predictions)
     rows = []
     for said in predictions:
-        row = [_shortened(said.text)]
+        row = [shortened(said.text)]
         for task in tasks:
             answer = said.answers[task]
             share = answer.probabilities
@@ -65,7 +65,8 @@ def show_text_predictions(predictions: Sequence[TextPrediction]) -> None:
     show_table([*heads, "warnings"] if warned else heads, rows)
 
 
-def _shortened(text: str, width: int = 60) -> str:
+def shortened(text: str, width: int = 60) -> str:
+    """A text on one line of at most ``width`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"
 

@@ -14,7 +14,7 @@ from samo_cli.render.tables import number, plain_table, titled
 __all__ = ["show_robustness"]
 
 _STYLES = {"better": "green", "worse": "bold red", "cannot tell": "dim"}
-_SHORT = {"texts changed": "texts", "answers changed": "changed"}
+_SHORT = {"texts changed": "texts", "difference": "diff.", "answers changed": "changed"}
 
 
 def show_robustness(report: Mapping[str, Any], page: Path) -> None:

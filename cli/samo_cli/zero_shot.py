@@ -1,0 +1,152 @@
+"""``samo zero-shot``."""
+
+from __future__ import annotations
+
+import csv as csvlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from samo_cli.modalities import config_type
+from samo_cli.options import Device, Json, Precision, Threads, flags_of, with_settings
+from samo_core.config import SPLIT_SETTINGS
+from samo_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from samo_core.data.manifest import Manifest
+    from samo_text.zero_shot import ZeroShotAnswer
+
+__all__ = ["zero_shot"]
+
+_NOT_ASKED = {*SPLIT_SETTINGS, "drop_leaked"}
+
+
+@with_settings(flags_of({"text": config_type("text")}, panels={"Data and split"}, without=_NOT_ASKED))
+def zero_shot(
+    inputs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[INPUT ...]", help="Files of one text a line, - is stdin.")
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", metavar="TEXT", help="A text to label; may be given several times.")
+    ] = None,
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME=DESCRIPTION,...",
+            help="calm=feeling calm and relaxed,panic=sheer panic|fear of dying: | joins several descriptions of a "
+            "label; joy,anger,fear stand for themselves.",
+        ),
+    ] = "",
+    labels_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help='The same as TOML: lines such as panic = ["sheer panic", "fear of dying"].'),
+    ] = None,
+    encoder: Annotated[
+        str,
+        typer.Option(
+            metavar="FOLDER|NAME", help="Encoder trained for sentence similarity: a folder, or a Hugging Face name."
+        ),
+    ] = "",
+    temperature: Annotated[
+        float, typer.Option(metavar="NUMBER", help="Cosines are divided by it before the softmax.")
+    ] = 0.05,
+    on: Annotated[
+        str,
+        typer.Option(
+            metavar="train|val|test|all",
+            help="With --dataset or --data-root: which part is judged; test when left out, or all of an unsplit table.",
+        ),
+    ] = "",
+    csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values on stdout.")] = False,
+    device: Device = "auto",
+    precision: Precision = "float32",
+    threads: Threads = 0,
+    json: Json = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Label texts with labels no model was trained on, by how near each label's description lies in meaning.
+
+    With --dataset or --data-root it is judged on labelled texts instead: macro-F1 with its interval.
+    """
+    judging = bool(settings)
+    if judging == bool(inputs or text):
+        raise SettingsError(
+            "name files of texts or --text TEXT to label them, or labelled texts with --dataset or --data-root to be "
+            "judged on; one of the two"
+        )
+    if csv and (json or judging):
+        raise SettingsError("--csv goes with texts to label, and without --json")
+    if on and not judging:
+        raise SettingsError("--on acts only together with --dataset or --data-root")
+    if not encoder:
+        raise SettingsError(
+            "--encoder is needed: a folder, or a name on the Hugging Face hub",
+            hint="for example --encoder sentence-transformers/all-MiniLM-L6-v2",
+        )
+    from samo_cli.render import counting, note, print_json, show_zero_shot, show_zero_shot_report
+    from samo_core.training.runtime import make_runtime
+    from samo_text.predictor import read_texts
+    from samo_text.zero_shot import NOTE, Embedder, ZeroShot, judge_zero_shot, read_labels
+
+    described = read_labels(labels, labels_file)
+    texts = [*(text or ()), *(line for path in inputs or () for line in read_texts(path))]
+    manifest = _manifest(settings) if judging else None
+    model = ZeroShot(Embedder(encoder, make_runtime(device, precision, threads)), described, temperature)
+    facts = {
+        "schema": 1,
+        "zero_shot": True,
+        "note": NOTE,
+        "encoder": encoder,
+        "temperature": temperature,
+        "labels": {name: list(texts) for name, texts in described.items()},
+    }
+    if not json:
+        note(f"{NOTE}; encoder {encoder}, temperature {temperature:g}")
+    with counting("embedding") as progress:
+        if manifest:
+            report = {**facts, **judge_zero_shot(model, manifest, on=on, progress=progress)}
+            answers: list[ZeroShotAnswer] = []
+        else:
+            answers = model.predict(texts, progress)
+    if manifest:
+        print_json(report) if json else show_zero_shot_report(report)
+    elif json:
+        print_json({**facts, "predictions": [_plain(said) for said in answers]})
+    elif csv:
+        _print_csv(answers, NOTE)
+    else:
+        show_zero_shot(answers, NOTE)
+
+
+def _manifest(settings: dict[str, Any]) -> Manifest:
+    from samo_cli.render import note
+    from samo_cli.train import resolve
+    from samo_text.datasets import DATASETS, resolve_root
+
+    config: Any = resolve("text", "", None, settings)
+    data, line = resolve_root(config.data)
+    if line:
+        note(line)
+    return DATASETS[data.dataset].index(Path(data.data_root), data)
+
+
+def _plain(said: ZeroShotAnswer) -> dict[str, Any]:
+    return {
+        "text": said.text,
+        "label": said.label,
+        "probabilities": said.probabilities,
+        "warnings": list(said.warnings),
+    }
+
+
+def _print_csv(answers: Sequence[ZeroShotAnswer], note: str) -> None:
+    writer = csvlib.writer(sys.stdout, lineterminator="\n")
+    labels = list(answers[0].probabilities)
+    writer.writerow(["text", "label", *labels, "warnings", "model"])
+    for said in answers:
+        shares = [f"{said.probabilities[label]:.6f}" for label in labels]
+        writer.writerow([said.text, said.label, *shares, "; ".join(said.warnings), note])

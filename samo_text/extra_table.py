@@ -1,0 +1,124 @@
+"""Further texts to train on, from a table of their own: pseudo-labelled ones, or any that must never be judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from samo_core.data import tables
+from samo_core.data.copies import find_copies, folded
+from samo_core.data.manifest import Item, Manifest
+from samo_core.data.tables import Row
+from samo_core.errors import DataError, nearest
+from samo_core.tasks import Task
+from samo_core.training.frontend import Notify
+from samo_text.pseudo_labels import SEPARATOR
+from samo_text.texts import clean, content_of
+
+__all__ = ["METHOD", "extra_items"]
+
+METHOD = "extra-table"
+"""What ``meta`` of these items names as their method."""
+
+
+def extra_items(
+    path: Path,
+    manifest: Manifest,
+    train_rows: np.ndarray,
+    *,
+    text_column: str = "text",
+    separator: str = "",
+    notify: Notify | None = None,
+) -> tuple[Item, ...]:
+    """The rows of a table as items to train on.
+
+    A text that stands in the corpus outside the training rows, word for word or nearly so, is left out: the model would
+    be judged on what it has seen. So are texts of the training rows, repetitions, and rows without text or label.
+
+    Args:
+        path: CSV, TSV, JSON or JSON Lines, with a column for each task of ``manifest``; a missing one is unlabelled.
+        manifest: the corpus.
+        train_rows: (N,) rows of it that are trained on.
+        text_column: column of the text.
+        separator: what joins several labels in a cell; empty is ``|``.
+        notify: is told how many rows were taken and why others were not.
+
+    Raises:
+        DataError: the table cannot be read, has no column of texts or of any task, holds a label the corpus does not
+            know, or has no row that can be used.
+    """
+    rows, columns = _read(path, text_column, manifest)
+    tasks = [task for task in manifest.label_space.tasks if task.name in columns]
+    lost = {"empty": 0, "repeated": 0, "in training": 0, "in validation or test": 0}
+    trained = {int(row) for row in train_rows}
+    learned = {folded(manifest.items[row].source) for row in trained}
+    known: set[str] = set()
+    fresh: list[Item] = []
+    for number, row in enumerate(rows, start=1):
+        text = clean(_text(row, text_column, path))
+        labels = {task.name: found for task in tasks if (found := _labels(row, task, separator or SEPARATOR, path))}
+        why = "empty" if not text or not labels else "repeated" if folded(text) in known else ""
+        why = why or ("in training" if folded(text) in learned else "")
+        if why:
+            lost[why] += 1
+            continue
+        known.add(folded(text))
+        meta = {"parent": "", "method": METHOD}
+        fresh.append(Item(f"extra-{number:05d}", text, labels, meta=meta, content=content_of(text)))
+    others = tuple(item.source for row, item in enumerate(manifest.items) if row not in trained)
+    leaked = find_copies(tuple(item.source for item in fresh), others).all
+    lost["in validation or test"] = len(leaked)
+    found = tuple(item for row, item in enumerate(fresh) if row not in leaked)
+    said = ", ".join(f"{why} {n}" for why, n in lost.items() if n)
+    if not found:
+        raise DataError(f"--extra-table {path} has no row that can be trained on ({said})")
+    if notify:
+        notify(f"{len(found)} of {len(rows)} rows of {path} join the training part" + (f"; left out: {said}" if said else ""))
+    return found
+
+
+def _read(path: Path, text_column: str, manifest: Manifest) -> tuple[Sequence[Row], Sequence[str]]:
+    names = [task.name for task in manifest.label_space.tasks]
+    if not path.is_file():
+        raise DataError(f"--extra-table {path}: there is no such table")
+    text, kind = tables.read_text(path), path.suffix.lower()
+    if kind in (".json", ".jsonl", ".ndjson"):
+        columns, rows = tables.read_json(path, text, lines=kind != ".json")
+    else:
+        columns, rows = tables.read_delimited(path, text, {text_column, *names})
+    if text_column not in columns or not set(names).intersection(columns):
+        missing = text_column if text_column not in columns else names[0]
+        raise DataError(
+            f"--extra-table {path} has no column '{missing}'; it has: {', '.join(filter(None, columns))}",
+            hint=f"{nearest(missing, columns)}it needs '{text_column}' and {' or '.join(map(repr, names))}",
+        )
+    return rows, columns
+
+
+def _text(row: Row, column: str, path: Path) -> str:
+    cell = row.cells[column]
+    if not isinstance(cell, str | None):
+        raise DataError(f"column '{column}' of {path} holds no text in row {row.line}")
+    return cell or ""
+
+
+def _labels(row: Row, task: Task, separator: str, path: Path) -> tuple[str, ...]:
+    """The labels of a cell; none where it is empty."""
+    cell = row.cells[task.name]
+    if isinstance(cell, list):
+        given = [str(part) for part in cell]
+    else:
+        word = "" if cell is None else str(cell).lower() if isinstance(cell, bool) else str(cell)
+        given = word.split(separator) if task.multi_label else [word]
+    found = tuple(dict.fromkeys(filter(None, (clean(label) for label in given))))
+    for label in found:
+        if label not in task.labels:
+            raise DataError(
+                f"row {row.line} of {path}: task '{task.name}' has no label '{label}'",
+                hint=nearest(label, task.labels) + f"valid: {', '.join(task.labels)}",
+            )
+    if len(found) > 1 and not task.multi_label:
+        raise DataError(f"row {row.line} of {path}: task '{task.name}' takes one label")
+    return found
