@@ -81,7 +81,7 @@ class AudioFrontend:
     """Clips of a corpus as batches of waveforms; see :class:`samo_core.training.frontend.Frontend`."""
 
     modality: ClassVar[str] = "audio"
-    unit: ClassVar[str] = "speaker"
+    unit: str = "speaker"
     item: ClassVar[str] = "clip"
     preparing: ClassVar[str] = "decoding"
     config_type: ClassVar[type[Config]] = AudioConfig

@@ -32,7 +32,7 @@ class TextFrontend:
     """Texts of a corpus as batches of token ids; see :class:`samo_core.training.frontend.Frontend`."""
 
     modality: ClassVar[str] = "text"
-    unit: ClassVar[str] = "row"
+    unit: str = "row"
     item: ClassVar[str] = "text"
     preparing: ClassVar[str] = "tokenising"
     config_type: ClassVar[type[Config]] = TextConfig
@@ -43,6 +43,8 @@ class TextFrontend:
         self._config = config
         self._notify = notify
         self.manifest = manifest
+        if config.data.group_column:
+            self.unit = "group"
         self.tokens = tokens
         self.lists = lists
         self._states: States | None = None

@@ -201,7 +201,8 @@ def _by_group(
     judged: Judged, groups: Sequence[str], predictions: Predictions, unit: str
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Scores by value of each attribute, and a warning for each attribute that was left out."""
-    attributes = {unit: groups} if any(groups) else {}
+    # A row is no group of anything: cross-validation names rows only to draw each with all its predictions.
+    attributes = {unit: groups} if any(groups) and unit != "row" else {}
     skipped = []
     for name, values in predictions.meta.items():
         given = tuple(values[row] for row in judged.rows)

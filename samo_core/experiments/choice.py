@@ -84,8 +84,13 @@ def keep(chosen: Run, run: Run, account: Mapping[str, Any]) -> None:
 
     What its judging wrote stays behind, so that it stands there as trained and not yet evaluated.
     """
+    left_behind = shutil.ignore_patterns(*_LEFT_BEHIND)
+
+    def ignored(folder: str, names: list[str]) -> set[str]:
+        return left_behind(folder, names) if Path(folder) == chosen.folder else set()
+
     with run.locked():
-        shutil.copytree(chosen.folder, run.folder, ignore=shutil.ignore_patterns(*_LEFT_BEHIND), dirs_exist_ok=True)
+        shutil.copytree(chosen.folder, run.folder, ignore=ignored, dirs_exist_ok=True)
         write_json(run.path(CHOICE), account)
         write_json(run.path("config.json"), chosen.settings)
         point_latest(run.folder.parent.parent, run)

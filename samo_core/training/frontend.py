@@ -37,7 +37,7 @@ class Frontend(Protocol):
     """
 
     modality: ClassVar[str]
-    unit: ClassVar[str]
+    unit: str
     item: ClassVar[str]
     preparing: ClassVar[str]
     config_type: ClassVar[type[Config]]

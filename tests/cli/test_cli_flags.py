@@ -100,6 +100,8 @@ def settings(monkeypatch: pytest.MonkeyPatch, artifacts: Path) -> Callable[..., 
         pass
 
     class Frontend:
+        preparing = "decoding"
+
         @classmethod
         def open(cls, config: Config, *_: object) -> None:
             raise _Caught(config)

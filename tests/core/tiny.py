@@ -108,7 +108,7 @@ class TinyFrontend:
     """Rows of numbers as a modality; ``features`` is (N, F)."""
 
     modality: ClassVar[str] = "tiny"
-    unit: ClassVar[str] = "speaker"
+    unit: str = "speaker"
     item: ClassVar[str] = "clip"
     preparing: ClassVar[str] = "decoding"
     config_type: ClassVar[type[Config]] = TinyConfig
