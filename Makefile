@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: help install dev demo test lint types contracts check clean
 
 help:
-	@echo "make demo       train and judge a model on the built-in demo corpus"
+	@echo "make demo       train and judge a model on each built-in demo corpus, of speech and of text"
 	@echo "make test       run the tests"
 	@echo "make check      lint, types, import contracts and tests: what CI runs"
 	@echo "make install    only set up $(VENV) with the samo command"
@@ -27,6 +27,8 @@ dev: $(VENV)/.dev
 
 demo: $(VENV)/.installed
 	$(BIN)/samo train --modality audio --dataset demo --preset demo
+	$(BIN)/samo evaluate
+	$(BIN)/samo train --modality text --dataset demo
 	$(BIN)/samo evaluate
 
 test: $(VENV)/.dev

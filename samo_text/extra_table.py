@@ -58,7 +58,7 @@ def extra_items(
     fresh: list[Item] = []
     for number, row in enumerate(rows, start=1):
         text = clean(_text(row, text_column, path))
-        labels = {task.name: found for task in tasks if (found := _labels(row, task, separator or SEPARATOR, path))}
+        labels = {task.name: own for task in tasks if (own := _labels(row, task, separator or SEPARATOR, path))}
         why = "empty" if not text or not labels else "repeated" if folded(text) in known else ""
         why = why or ("in training" if folded(text) in learned else "")
         if why:
@@ -75,7 +75,10 @@ def extra_items(
     if not found:
         raise DataError(f"--extra-table {path} has no row that can be trained on ({said})")
     if notify:
-        notify(f"{len(found)} of {len(rows)} rows of {path} join the training part" + (f"; left out: {said}" if said else ""))
+        notify(
+            f"{len(found)} of {len(rows)} rows of {path} join the training part"
+            + (f"; left out: {said}" if said else "")
+        )
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -11,7 +12,7 @@ from urllib.parse import urlsplit
 
 from samo_core.errors import EnvironmentProblem, ModelFileError
 
-__all__ = ["offline", "reading"]
+__all__ = ["offline", "quiet", "reading"]
 
 _OFFLINE_HINT = "download it where there is a net (`hf download NAME`) and copy the folder, then {flag} FOLDER"
 _WITHOUT = {"--encoder": "; or train without one: --model textcnn"}
@@ -73,3 +74,21 @@ def reading(place: str, what: str, flag: str = "--encoder") -> Iterator[None]:
             f"{flag} {place}: no such folder, and no {what} of that name: {why}",
             hint=_OFFLINE_HINT.format(flag=flag) + _WITHOUT.get(flag, ""),
         ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the library's reports of unused tensors and its bar over loaded ones from the terminal."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()

@@ -229,4 +229,3 @@ def write_pseudo_labels(found: PseudoLabels, run: Run, target: Path) -> None:
                 own = holds[found.space.slices[task.name]]
                 cells.append(separator.join(label for label, held in zip(task.labels, own, strict=True) if held))
             writer.writerow([text, *cells, f"{sure:.4f}", SOURCE])
-

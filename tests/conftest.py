@@ -28,3 +28,13 @@ def ravdess_root() -> Path:
 def goemotions_root() -> Path:
     """The real GoEmotions comments."""
     return real_data("goemotions")
+
+
+@pytest.fixture(scope="session")
+def minilm_root() -> Path:
+    """all-MiniLM-L6-v2, whose folder lies beside the data's."""
+    given = os.environ.get("SAMO_TEST_DATA")
+    for root in ([Path(given).parent] if given else []) + [ROOT.parent / "shared"]:
+        if (root / "models" / "all-MiniLM-L6-v2").is_dir():
+            return root / "models" / "all-MiniLM-L6-v2"
+    pytest.skip("no all-MiniLM-L6-v2: neither in models beside $SAMO_TEST_DATA nor in ../shared/models")

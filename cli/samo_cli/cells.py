@@ -51,7 +51,10 @@ def work(spec: Mapping[str, Any]) -> None:
 
     run = Run(Path(spec["folder"]))
     part = spec["part"]
-    if run.path("report.json" if part == "test" else f"report.{part}.json").exists() and run.path("trained.json").exists():
+    if (
+        run.path("report.json" if part == "test" else f"report.{part}.json").exists()
+        and run.path("trained.json").exists()
+    ):
         return
     settings = dict(spec["settings"])
     modality = settings.pop("modality")

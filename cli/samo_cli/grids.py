@@ -187,7 +187,7 @@ def run_cells(plan: Plan, where: Where, *, tolerant: bool = False) -> dict[str, 
         with make_launcher(where, len(todo)) as launcher:
             note(f"{said}; {launcher.workers} at once{', on Ray' if where.ray else ''}")
             jobs = [_job(cell, plan, where, launcher.threads) for cell in todo]
-            with GridView(len(jobs), plan.metric, score) as view:
+            with GridView(len(jobs), plan.metric, score, todo[0].part) as view:
                 outcomes = launcher.run(jobs, view)
     failed = {outcome.name: outcome.message for outcome in outcomes if outcome.status != "done"}
     if failed and not (tolerant and len(failed) < len(plan.cells)):

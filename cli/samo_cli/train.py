@@ -73,8 +73,8 @@ def train(
         str,
         typer.Option(
             metavar="NAME,NAME,...",
-            help="Text: train each of these encoders (folders, Hugging Face names, or the models textcnn, bigru, tfidf) "
-            "under the same settings, and keep the best on validation as a run.",
+            help="Text: train each of these encoders (folders, Hugging Face names, or textcnn, bigru, tfidf) under the "
+            "same settings, and keep the best on validation as a run.",
         ),
     ] = "",
     artifacts: Artifacts = "",
@@ -90,6 +90,7 @@ def train(
         raise SettingsError("--resume takes neither --name, --preset, --config nor --overwrite")
     if encoders:
         from samo_cli.encoders import Asked, train_encoders
+        from samo_cli.grids import Where
 
         if resume or tracker:
             raise SettingsError(f"--encoders goes without {'--resume' if resume else '--tracker'}")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from torch import nn
 
 from samo_core.errors import ModelFileError, first_few
 from samo_core.files import write_text
-from samo_text.hub import offline, reading
+from samo_text.hub import offline, quiet, reading
 
 __all__ = ["CONFIG_NAME", "from_assets", "load_pretrained", "position_limit", "resize", "save_sizes"]
 
@@ -39,7 +36,7 @@ def load_pretrained(place: str) -> Any:
 
     config = _read_config(place)
     options = {"dtype": torch.float32, "local_files_only": offline(place), "output_loading_info": True}
-    with _quiet(), reading(place, "weights"):
+    with quiet(), reading(place, "weights"):
         try:
             encoder, found = AutoModel.from_pretrained(_source(place), config=config, **options, **_plain(config))
         except SafetensorError as error:
@@ -66,7 +63,7 @@ def from_assets(folder: Path) -> Any:
     try:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
         # Random start weights of a large encoder take seconds, and are overwritten at once.
-        with _quiet(), no_init_weights():
+        with quiet(), no_init_weights():
             return AutoModel.from_config(config, dtype=torch.float32, **_plain(config))
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -94,7 +91,7 @@ def resize(encoder: Any, n_tokens: int) -> None:
     if n_tokens <= n_known:
         return
     middle = table.weight.detach().mean(dim=0)
-    with _quiet():
+    with quiet():
         encoder.resize_token_embeddings(n_tokens, mean_resizing=False)
     with torch.no_grad():
         encoder.get_input_embeddings().weight[n_known:] = middle
@@ -119,7 +116,7 @@ def _read_config(place: str) -> Any:
     from transformers import AutoConfig
 
     _refuse_wrapped(place)
-    with _quiet(), reading(place, "configuration"):
+    with quiet(), reading(place, "configuration"):
         config = AutoConfig.from_pretrained(_source(place), local_files_only=offline(place))
     _refuse_others(place, config)
     return config
@@ -171,21 +168,3 @@ def _plain(config: Any) -> dict[str, bool]:
     made: Any = MODEL_MAPPING[type(config)]
     made = made[0] if isinstance(made, tuple) else made
     return {"add_pooling_layer": False} if "add_pooling_layer" in inspect.signature(made).parameters else {}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the library's reports of unused tensors and its bar over loaded ones from the terminal."""
-    from transformers.utils import logging
-
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
 from samo_core.errors import ModelFileError
-from samo_text.hub import offline, reading
+from samo_text.rewriting.pretrained import read_model
 from samo_text.rewriting.words import Piece, how_many, in_case_of, is_negation, joined, pieces_of, sample, word_places
 
 __all__ = ["MaskedWords"]
@@ -45,15 +44,13 @@ class MaskedWords:
             ModelFileError: the folder holds no masked language model.
             EnvironmentProblem: a name that is neither on this machine nor reachable.
         """
-        from transformers import AutoModelForMaskedLM, AutoTokenizer
+        from transformers import AutoModelForMaskedLM
 
-        with reading(place, "masked language model", "--masked-lm"):
-            here = offline(place)
-            self.tokenizer: Any = AutoTokenizer.from_pretrained(place, local_files_only=here)
-            self.model: Any = AutoModelForMaskedLM.from_pretrained(place, local_files_only=here)
+        self.tokenizer, self.model = read_model(
+            AutoModelForMaskedLM, place, "--masked-lm", "masked language model", device
+        )
         if self.tokenizer.mask_token is None:
             raise ModelFileError(f"--masked-lm {place} has no mask token, so it is no masked language model")
-        self.model = self.model.to(device).eval()
         self.strength = strength
         self.device = device
         longest = getattr(self.model.config, "max_position_embeddings", 512)

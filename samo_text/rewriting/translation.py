@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from samo_text.hub import offline, reading
+from samo_text.rewriting.pretrained import read_model
 
 __all__ = ["BackTranslation"]
 
@@ -41,7 +41,12 @@ class BackTranslation:
             ModelFileError: a folder without such a model.
             EnvironmentProblem: a name that is neither on this machine nor reachable.
         """
-        self._ways = [_read(place, device) for place in (there, back)]
+        from transformers import AutoModelForSeq2SeqLM
+
+        self._ways = [
+            read_model(AutoModelForSeq2SeqLM, place, "--back-translation-models", "translation model", device)
+            for place in (there, back)
+        ]
         self.device = device
 
     def rewrite(self, texts: Sequence[str], chances: Sequence[random.Random]) -> list[str]:
@@ -79,13 +84,3 @@ class BackTranslation:
         for number, text in zip(usable, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True):
             said[number] = " ".join(text.split())
         return said
-
-
-def _read(place: str, device: torch.device) -> tuple[Any, Any]:
-    from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
-
-    with reading(place, "translation model", "--back-translation-models"):
-        here = offline(place)
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=here)
-        model = AutoModelForSeq2SeqLM.from_pretrained(place, local_files_only=here)
-    return tokenizer, model.to(device).eval()

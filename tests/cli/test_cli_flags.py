@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import importlib
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
+from flags import arrived, described, options_of, typed
 from tones import TINY, done, read_json, refused
 
-import samo_cli.train
+import samo_audio.datasets
+import samo_audio.models
+import samo_text.datasets
+import samo_text.models
 from samo_audio.config import AudioConfig
-from samo_audio.datasets import DATASETS
-from samo_audio.models import MODELS
-from samo_cli.modalities import MODALITIES, preset_files, read_preset
+from samo_cli.modalities import preset_files, read_preset
 from samo_cli.options import Flag, flags_of, given_settings, switch
 from samo_cli.train import resolve
-from samo_core.config import Config, Section, SettingField, TrainSettings, setting
+from samo_core.config import SettingField
 from samo_core.errors import SettingsError
+from samo_text.config import TextConfig
 
 FIELDS = {field.name: field for field in AudioConfig.fields()}
+TEXT_FIELDS = {field.name: field for field in TextConfig.fields()}
+REGISTRIES = {
+    "dataset": (samo_audio.datasets.DATASETS, samo_text.datasets.DATASETS),
+    "model": (samo_audio.models.MODELS, samo_text.models.MODELS),
+}
 # A value for every setting, far from its default; what a setting needs is set with it.
 OTHER: dict[str, Any] = {
     "dataset": "table",
@@ -57,6 +63,7 @@ OTHER: dict[str, Any] = {
     "class_weight_mult": {"neutral": 1.8, "calm": 0.9},
     "task_gamma": {"emotion": 1.5},
     "task_weights": {"emotion": 0.7},
+    "joint_boost": {"calm": 2.0},
     "schedule": "cosine-restarts",
     "lr_min": 0.0001,
     "num_cycles": 5,
@@ -73,14 +80,6 @@ def other(field: SettingField) -> Any:
     return default + 1 if isinstance(default, int) else default + 0.25
 
 
-def typed(name: str, value: Any) -> list[str]:
-    if isinstance(value, bool):
-        return [switch(name) if value else "--no-" + switch(name)[2:]]
-    if isinstance(value, dict):
-        value = ",".join(f"{key}={number}" for key, number in value.items())
-    return [switch(name), str(value)]
-
-
 def company(field: SettingField) -> dict[str, Any]:
     """The setting with another value, and those without which it would do nothing."""
     values: dict[str, Any] = {}
@@ -94,51 +93,31 @@ def company(field: SettingField) -> dict[str, Any]:
 
 @pytest.fixture
 def settings(monkeypatch: pytest.MonkeyPatch, artifacts: Path) -> Callable[..., dict[str, Any]]:
-    """What ``samo train`` would train with, by setting name; nothing is read or trained."""
-
-    class _Caught(Exception):  # noqa: N818
-        pass
-
-    class Frontend:
-        preparing = "decoding"
-
-        @classmethod
-        def open(cls, config: Config, *_: object) -> None:
-            raise _Caught(config)
-
-    def resolved(*argv: object) -> dict[str, Any]:
-        monkeypatch.setattr(samo_cli.train, "frontend_type", lambda modality: Frontend)
-        caught: list[Config] = []
-        real = samo_cli.main._explain
-
-        def explain(error: BaseException, verb: str | None) -> int:
-            if isinstance(error, _Caught):
-                caught.append(error.args[0])
-                return 0
-            return real(error, verb)
-
-        monkeypatch.setattr(samo_cli.main, "_explain", explain)
-        done("train", *argv)
-        return caught[0].flat()
-
-    return resolved
+    """What ``samo train`` would train with, by setting name."""
+    return lambda *argv: arrived(monkeypatch, *argv)
 
 
 @pytest.fixture(scope="module")
-def train_help() -> str:
-    return " ".join(done("train", "--help").out.split())
+def train_help() -> dict[str, str]:
+    """What stands beside each option."""
+    return options_of(done("train", "--help").out)
+
+
+def _declared(field: SettingField) -> tuple[object, ...]:
+    return field.info.description, field.info.default, str(field.info.metadata), field.needs
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_every_setting_is_a_flag_with_its_default_in_the_help(name: str, train_help: str) -> None:
-    field = FIELDS[name]
-    default = field.info.default
-    shown = {True: "on", False: "off", "": "none"}.get(default) if isinstance(default, bool | str) else None
-    shown = shown or ("none" if default == {} else f"{default:g}" if isinstance(default, float) else str(default))
-    flag = f"--[no-]{switch(name)[2:]} " if isinstance(default, bool) else f" {switch(name)} "
-    about = train_help[train_help.index(flag) :]
-    description = " ".join(str(field.info.description).split())
-    assert re.search(rf"{re.escape(description)} \[{re.escape(shown)}[;\]]", about)
+def test_every_setting_is_a_flag_with_its_default_in_the_help(name: str, train_help: dict[str, str]) -> None:
+    """Where both modalities have a setting and mean the same by it, it is described once."""
+    own = described(FIELDS[name])
+    shown = train_help[switch(name)]
+    assert own in shown
+    text = TEXT_FIELDS.get(name)
+    alike = text is not None and _declared(text) == _declared(FIELDS[name])
+    assert shown.startswith(f"--[no-]{switch(name)[2:]} " if isinstance(FIELDS[name].info.default, bool) else "--")
+    assert (f"audio: {own}" in shown) == (not alike)
+    assert ("text: " in shown.replace(own, "")) == (text is not None and not alike)
 
 
 @pytest.mark.parametrize("name", FIELDS)
@@ -152,18 +131,19 @@ def test_every_flag_arrives(name: str, settings: Callable[..., dict[str, Any]]) 
     }
 
 
-def test_limits_and_needs_are_in_the_help(train_help: str) -> None:
-    for text in (
-        "sampling rate in Hz that clips are resampled to [22050; 4000 to 192000]",
-        "peak learning rate [0.001; >0, <=10]",
-        "[2; 0 to 10; with --focal-loss]",
-        "test fold with --split folds [0; 0 to 99; with --split folds]",
-        "--split speaker|folds|random|table",
-        "--class-weight-mult NAME=NUMBER,...",
-        f"--dataset {'|'.join(DATASETS)} ",
-        f"--model {'|'.join(MODELS)} ",
+def test_limits_and_needs_are_in_the_help(train_help: dict[str, str]) -> None:
+    datasets, models = ([*one, *other] for one, other in (REGISTRIES["dataset"], REGISTRIES["model"]))
+    for flag, text in (
+        ("--sr", "audio: sampling rate in Hz that clips are resampled to [22050; 4000 to 192000]"),
+        ("--lr", "peak learning rate [0.001; >0, <=10]"),
+        ("--focal-gamma", "[2; 0 to 10; with --focal-loss]"),
+        ("--fold", "test fold with --split folds [0; 0 to 99; with --split folds]"),
+        ("--split", "--split speaker|folds|random|table|auto|stratified|group audio: "),
+        ("--class-weight-mult", "--class-weight-mult NAME=NUMBER,... "),
+        ("--dataset", f"--dataset {'|'.join(dict.fromkeys(datasets))} "),
+        ("--model", f"--model {'|'.join(models)} "),
     ):
-        assert text in train_help
+        assert text in train_help[flag]
 
 
 def test_evaluate_does_not_show_defaults_that_do_not_apply() -> None:
@@ -279,11 +259,18 @@ NEEDY = {name: field for name, field in FIELDS.items() if field.needs}
 @pytest.mark.parametrize("name", NEEDY)
 def test_settings_that_would_do_nothing_are_refused(name: str) -> None:
     needed, _, value = NEEDY[name].needs.partition("=")
-    off: list[str] = []
+    values = {name: other(NEEDY[name])}
     if needed == "model":
-        off = ["--model", "resnet18" if value == "small-cnn" else "small-cnn"]
-    line = refused(2, "train", *typed(name, other(NEEDY[name])), *off)
-    assert f"{switch(name)} acts only together with {switch(needed)}" in line
+        values["model"] = "resnet18" if value == "small-cnn" else "small-cnn"
+    with pytest.raises(SettingsError) as caught:
+        resolve("audio", "", None, values)
+    flag = switch(needed) + (f" {value}" if value else "")
+    assert caught.value.message == f"{switch(name)} acts only together with {flag}"
+
+
+def test_a_flag_that_would_do_nothing_is_one_line() -> None:
+    line = refused(2, "train", "--fold", "3")
+    assert line == "error: --fold acts only together with --split folds"
 
 
 def test_config_json_holds_every_setting_under_its_name(trained: Path) -> None:
@@ -294,48 +281,22 @@ def test_config_json_holds_every_setting_under_its_name(trained: Path) -> None:
     assert Path(stored["data_root"]).is_absolute()
 
 
-class _Words(Section):
-    panel: ClassVar[str] = "Words"
-    max_tokens: int = setting(128, "tokens the model sees", ge=1)
-
-
-class _TextTraining(TrainSettings):
-    epochs: int = setting(3, "passes over the training split", ge=1)
-
-
-class FakeTextConfig(Config):
-    """A second modality: one setting of its own, one with another default."""
-
-    modality: ClassVar[str] = "text"
-    words: _Words = _Words()
-    train: _TextTraining = _TextTraining()
-
-
-@pytest.fixture
-def two_modalities(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    entry = (f"{__name__}:FakeTextConfig", "samo_audio.frontend:AudioFrontend", "samo_audio/presets")
-    with monkeypatch.context() as patch:
-        patch.setitem(MODALITIES, "text", entry)
-        importlib.reload(samo_cli.train)
-        yield
-    importlib.reload(samo_cli.train)
-
-
-@pytest.mark.usefixtures("two_modalities")
 def test_a_flag_of_another_modality_is_refused() -> None:
     line = refused(2, "train", "--max-tokens", "64")
     assert line == "error: --max-tokens is no setting of --modality audio (hint: it belongs to --modality text)"
-    assert "--sr is no setting of --modality text" in refused(2, "train", "--modality", "text", "--sr", "8000")
+    line = refused(2, "train", "--modality", "text", "--sr", "8000")
+    assert line == "error: --sr is no setting of --modality text (hint: it belongs to --modality audio)"
 
 
-@pytest.mark.usefixtures("two_modalities")
-def test_help_says_which_modality_a_flag_belongs_to() -> None:
-    shown = " ".join(done("train", "--help").out.split())
-    assert "--max-tokens INTEGER text: tokens the model sees [128; >=1]" in shown
-    assert "audio: passes over the training split [30; 1 to 100000] text: passes over the training split [3" in shown
-    assert "rows in a batch [32" in shown
-    assert "audio: rows in a batch" not in shown
-    assert "--modality audio|text" in shown
+def test_help_says_which_modality_a_flag_belongs_to(train_help: dict[str, str]) -> None:
+    said = train_help["--max-tokens"]
+    assert said.startswith("--max-tokens INTEGER text: longest text in tokens; the rest is cut off [128;")
+    about = "passes over the training split"
+    assert train_help["--epochs"].endswith(f"audio: {about} [30; 1 to 100000] text: {about} [6; 1 to 100000]")
+    assert train_help["--seed"] == (
+        "--seed INTEGER seed of weights, order of rows, augmentation and split [0; >=0, <4294967296]"
+    )
+    assert train_help["--modality"].startswith("--modality audio|text ")
 
 
 def test_one_flag_cannot_have_two_kinds() -> None:
@@ -354,9 +315,9 @@ def test_only_what_was_typed_counts() -> None:
 
 @pytest.mark.parametrize("verb", ["evaluate", "data inspect"])
 def test_verbs_that_do_not_split_have_no_split_flags(verb: str) -> None:
-    shown = done(*verb.split(), "--help").out
+    shown = options_of(done(*verb.split(), "--help").out)
     assert "--data-root" in shown
-    assert not re.search(r"--(split|fold|train-ratio|val-ratio) ", shown)
+    assert not {"--split", "--fold", "--train-ratio", "--val-ratio", "--split-seed"} & shown.keys()
 
 
 def test_a_short_training_keeps_what_was_typed(clips: Path, artifacts: Path) -> None:

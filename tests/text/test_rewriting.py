@@ -317,6 +317,9 @@ def test_no_model_is_one_line(tmp_path: Path) -> None:
         MaskedWords(str(tmp_path / "none"), 0.1, CPU)
     with pytest.raises(ModelFileError, match=r"--back-translation-models .*neither config.json"):
         BackTranslation(str(tmp_path), str(tmp_path), CPU)
+    encoder = str(tiny.tiny.encoder(tmp_path / "encoder"))
+    with pytest.raises(ModelFileError, match=r"is no masked language model; its weights lack cls\.predictions"):
+        MaskedWords(encoder, 0.1, CPU)
 
 
 def test_back_translation_is_greedy_and_takes_any_text(tmp_path: Path) -> None:

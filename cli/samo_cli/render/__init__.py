@@ -1,5 +1,6 @@
 """Everything that is drawn on a terminal."""
 
+from samo_cli.render.choice import show_choice
 from samo_cli.render.comparison import show_comparison
 from samo_cli.render.console import counting, downloading, err, note, out, print_json, progress_bar, silence
 from samo_cli.render.ensemble import show_ensemble
@@ -25,6 +26,7 @@ __all__ = [
     "print_json",
     "progress_bar",
     "show_cells",
+    "show_choice",
     "show_comparison",
     "show_crossval",
     "show_curve",

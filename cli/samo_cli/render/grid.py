@@ -27,11 +27,11 @@ FOLD_COLUMNS = ("macro_f1", "uar", "accuracy", "val_macro_f1")
 class GridView:
     """Draws running cells: a bar, and a line for each cell that ended."""
 
-    def __init__(self, n_cells: int, metric: str, score: Callable[[str], float | None]) -> None:
-        """Begin; ``score`` gives the metric of a finished cell by name."""
+    def __init__(self, n_cells: int, metric: str, score: Callable[[str], float | None], part: str = "test") -> None:
+        """Begin; ``score`` gives the metric of a finished cell on ``part`` by name."""
         from samo_core.evaluation.html import METRIC_NAMES
 
-        self._metric, self._score, self._n = METRIC_NAMES[metric], score, n_cells
+        self._metric, self._score, self._n = f"{part} {METRIC_NAMES[metric]}", score, n_cells
         self._seconds: list[float] = []
         self._running: dict[str, None] = {}
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
@@ -58,7 +58,7 @@ class GridView:
         done = len(self._seconds)
         if outcome.status == "done":
             score = self._score(outcome.name)
-            said = f"test {self._metric} {score:.3f}  " if score is not None else ""
+            said = f"{self._metric} {score:.3f}  " if score is not None else ""
             mark, colour = "done", "green"
         else:
             said, mark, colour = escape(outcome.message) + "  ", outcome.status, "red"

@@ -1,0 +1,111 @@
+"""Encoders by name: the libraries' own download into their own cache, from a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+READ = """
+import json, sys
+from samo_text.models.pretrained import load_pretrained
+from samo_text.tokens import EncoderTokens
+from samo_core.errors import SamoError
+for name in sys.argv[1:]:
+    try:
+        tokens = EncoderTokens.load(name, 16)
+        encoder = load_pretrained(name)
+        print(json.dumps([len(tokens), encoder.config.hidden_size]))
+    except SamoError as error:
+        print(f"{type(error).__name__}: {error.message}")
+"""
+
+
+class _Hub(BaseHTTPRequestHandler):
+    """As much of the hub as a download asks for: ``/OWNER/NAME/resolve/REVISION/FILE`` with entity tag and commit."""
+
+    asked: list[str]
+
+    def __init__(self, root: Path, asked: list[str], *args: object) -> None:
+        self.root, self.asked = root, asked
+        super().__init__(*args)  # type: ignore[arg-type]
+
+    def do_GET(self) -> None:
+        self._answer(body=True)
+
+    def do_HEAD(self) -> None:
+        self._answer(body=False)
+
+    def _answer(self, *, body: bool) -> None:
+        self.asked.append(f"{self.command} {self.path}")
+        parts = self.path.partition("?")[0].strip("/").split("/")
+        known = ["somebody", "tiny"] in (parts[:2], parts[2:4])
+        file = self.root / parts[-1]
+        if parts == ["api", "models", "somebody", "tiny"]:
+            names = [{"rfilename": path.name} for path in self.root.iterdir()]
+            self._send(json.dumps({"id": "somebody/tiny", "sha": COMMIT, "siblings": names}).encode(), body=body)
+            return
+        if not known or not file.is_file():
+            self.send_response(404)
+            self.send_header("X-Error-Code", "EntryNotFound" if known else "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        self._send(file.read_bytes(), body=body)
+
+    def _send(self, content: bytes, *, body: bool) -> None:
+        self.send_response(200)
+        self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def hub(encoders: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
+    """Address of a hub that holds ``somebody/tiny``, and what was asked of it."""
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Hub, Path(encoders["bert"]), asked))
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+
+
+def read(names: list[str], endpoint: str, home: Path) -> list[str]:
+    """What a fresh process says of each encoder: the libraries read their environment when they are imported."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_"))}
+    environment = {**kept, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", READ, *names], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()
+
+
+def test_downloaded_once_then_read_without_a_net(hub: tuple[str, list[str]], tmp_path: Path) -> None:
+    endpoint, asked = hub
+    whole, wrong = read(["somebody/tiny", "somebody/else"], endpoint, tmp_path / "home")
+    assert whole == "[31, 16]"
+    assert any(line.startswith("GET /somebody/tiny/resolve/") and "model.safetensors" in line for line in asked)
+    assert wrong.startswith(
+        "EnvironmentProblem: --encoder somebody/else: no such folder, and no tokenizer of that name"
+    )
+    # From the cache, when nobody answers: port 9 discards.
+    cached, alone = read(["somebody/tiny", "somebody/else"], "http://127.0.0.1:9", tmp_path / "home")
+    assert cached == "[31, 16]"
+    assert alone.endswith("the hub cannot be reached and this machine has no copy")
