@@ -98,9 +98,7 @@ class AudioFrontend:
         return self._config
 
     @classmethod
-    def open(
-        cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None
-    ) -> Self:
+    def open(cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None) -> Self:
         """Index the corpus and decode its clips once; audio runs keep no assets.
 
         Raises:

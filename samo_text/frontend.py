@@ -100,6 +100,7 @@ class TextFrontend:
         """A model to train, its encoder with the weights it was published with."""
         vocabulary = len(self.tokens) if isinstance(self.tokens, EncoderTokens) else None
         model = build_model(self._config, self.manifest.label_space, None, vocabulary)
+        self._states = None  # what is not kept yet is made of the tokens
         if self._config.model.freeze_encoder:
             self._states = encoder_states(model, self)
         return model

@@ -12,8 +12,6 @@ import torch
 from samo_core.files import cache_root, replacing
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from samo_text.frontend import TextFrontend
 
 __all__ = ["States", "encoder_states"]
@@ -88,7 +86,7 @@ def _fill(flat: np.ndarray, model: Any, frontend: TextFrontend) -> None:
     model.train(training)
 
 
-def _digest(model: nn.Module, frontend: TextFrontend) -> str:
+def _digest(model: Any, frontend: TextFrontend) -> str:
     """Of the encoder's weights, which states of it are used, and every text's tokens."""
     known = hashlib.sha256(frontend.tokens.digest.encode())
     for name, tensor in model.state_dict().items():

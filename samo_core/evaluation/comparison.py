@@ -29,10 +29,10 @@ from samo_core.evaluation.metrics import Judged, Metric, Tally, accuracy, macro_
 from samo_core.evaluation.predictions import Predictions
 from samo_core.evaluation.report_warnings import FEW_GROUPS
 from samo_core.evaluation.significance import holm, mcnemar, verdict
-from samo_core.evaluation.statistics import bootstrap, resampled, tail_area, tally_by_unit
+from samo_core.evaluation.statistics import resampled, tail_area, tally_by_unit
 from samo_core.tasks import LabelSpace, Task
 
-__all__ = ["COMPARED", "SCHEMA", "Difference", "aligned", "build_comparison", "compare_to_baseline", "paired_bootstrap"]
+__all__ = ["COMPARED", "SCHEMA", "Difference", "aligned", "answers_of", "build_comparison", "paired_bootstrap"]
 
 SCHEMA = 1
 LEVEL = 0.95
@@ -185,7 +185,7 @@ def build_comparison(
         raise SettingsError("a comparison takes at least two runs")
     (base, baseline), *others = predictions.items()
     given = {base: baseline, **{name: aligned(baseline, other, (base, name)) for name, other in others}}
-    answers = {name: _judged(name, task, label_space, said) for name, said in given.items()}
+    answers = {name: answers_of(name, task, label_space, said) for name, said in given.items()}
     groups = [baseline.groups[row] for row in answers[base].rows]
     drawn = {"n_resamples": n_resamples, "level": level, "seed": seed}
     compared = [_against(answers[base], answers[name], groups, task, drawn) for name, _ in others]
@@ -212,66 +212,12 @@ def build_comparison(
     return comparison
 
 
-def compare_to_baseline(
-    name: str,
-    baseline: Predictions,
-    said: Predictions,
-    *,
-    task: Task,
-    label_space: LabelSpace,
-    unit: str,
-    n_resamples: int = 2000,
-    level: float = LEVEL,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """The macro-F1 of a simple model on the rows of a report, and the paired difference that the judged model makes.
-
-    Args:
-        name: of the baseline.
-        baseline: what it says, in any order of the same items; a multi-label task is decided as ``decided`` has it.
-        said: the same of the judged model.
-        task: the task of ``label_space`` to compare on; rows without a label for it are left out.
-        label_space: the tasks and their columns.
-        unit: what a group is called; without groups rows are drawn.
-        n_resamples: number of draws.
-        level: coverage of the intervals; 1 - level is the error accepted in the verdict.
-        seed: of the draws.
-
-    Returns:
-        ``name``, ``macro_f1``, ``ci`` ([low, high] or None), ``level``, ``unit`` and ``difference`` with ``value`` (the
-        judged model's macro-F1 minus the baseline's), ``low``, ``high``, ``p`` and ``verdict``.
+def answers_of(name: str, task: Task, space: LabelSpace, said: Predictions) -> Judged:
+    """What was decided for the labelled rows of one task.
 
     Raises:
-        DataError: they do not speak of the same items, outputs are not finite, or no row is labelled.
+        DataError: outputs are not finite, or no row is labelled; ``name`` says whose.
     """
-    names = ("this run", name)
-    answers = [
-        _judged(who, task, label_space, each)
-        for who, each in zip(names, (said, aligned(said, baseline, names)), strict=True)
-    ]
-    groups = [said.groups[row] for row in answers[0].rows]
-    own, simple = (tally_by_unit(each.truth, each.predicted, groups) for each in answers)
-    how: dict[str, Any] = {"n_resamples": n_resamples, "level": level, "seed": seed}
-    score = {"macro_f1": macro_f1}
-    found = paired_bootstrap(simple, own, score, **how)["macro_f1"]
-    ends = bootstrap(simple, score, **how)["macro_f1"]
-    return {
-        "name": name,
-        "macro_f1": found.baseline,
-        "ci": list(ends) if ends else None,
-        "level": level,
-        "unit": unit if any(groups) else "row",
-        "difference": {
-            "value": found.difference,
-            "low": found.low,
-            "high": found.high,
-            "p": found.p,
-            "verdict": verdict(found.difference, found.p, 1.0 - level),
-        },
-    }
-
-
-def _judged(name: str, task: Task, space: LabelSpace, said: Predictions) -> Judged:
     if not np.isfinite(said.logits[:, space.slices[task.name]]).all():
         raise DataError(f"the outputs of '{name}' are not finite", hint="its weights may be damaged; train again")
     found = judged(task, said, space)

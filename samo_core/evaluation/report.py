@@ -75,7 +75,7 @@ def build_report(
         thresholds: those its labels are decided with; None takes what was decided when the predictions were made,
             else 0.5. Single-label tasks need none.
         baseline: a simple model on the same rows, from
-            :func:`~samo_core.evaluation.comparison.compare_to_baseline`.
+            :func:`~samo_core.evaluation.baseline.compare_to_baseline`.
         notes: further warnings.
 
     Returns:

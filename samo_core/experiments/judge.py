@@ -15,7 +15,7 @@ from samo_core.data.manifest import Item, Manifest
 from samo_core.data.splits import Split, audit, split_notes
 from samo_core.deploy.model_card import model_card
 from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
-from samo_core.evaluation.comparison import compare_to_baseline
+from samo_core.evaluation.baseline import compare_to_baseline
 from samo_core.evaluation.decision import Decision, fit_decision
 from samo_core.evaluation.figures import save_figures
 from samo_core.evaluation.html import render_html

@@ -79,7 +79,7 @@ class Frontend(Protocol):
         """The split the settings ask for."""
 
     def augment(self, train_rows: np.ndarray, device: torch.device) -> tuple[Item, ...]:
-        """New items made of the training rows alone, none of them an item of the manifest; empty where none are asked.
+        """New items to learn from, made of the training rows or read from elsewhere, none an item of the manifest.
 
         ``meta`` names the ``parent`` and the ``method`` of each; it has its parent's labels and group.
         """

@@ -13,7 +13,7 @@ from tones import done, read_json, refused
 
 from samo_cli.cells import work
 from samo_core.errors import SamoError
-from samo_core.evaluation.comparison import compare_to_baseline
+from samo_core.evaluation.baseline import compare_to_baseline
 from samo_core.evaluation.predictions import Predictions
 from samo_core.experiments import judge
 from samo_core.experiments.choice import gain_line

@@ -86,7 +86,7 @@ def test_a_typing_error_does_not_wait_for_torch() -> None:
         (["train", "extra"], "unexpected extra argument"),
         (["train", "--epochs", "ten"], "--epochs"),
         (["train", "--threads", "-1"], "--threads"),
-        (["predict"], "missing argument 'CLIP_OR_FOLDER'"),
+        (["predict"], "nothing to predict"),
         (["presets", "--modality", "adio"], "unknown modality 'adio' (hint: did you mean 'audio'?"),
     ],
 )

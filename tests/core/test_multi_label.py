@@ -14,7 +14,8 @@ from samo_core.config import ThresholdSettings
 from samo_core.data.manifest import Item
 from samo_core.deploy.model_card import model_card
 from samo_core.errors import DataError
-from samo_core.evaluation.comparison import build_comparison, compare_to_baseline, paired_bootstrap
+from samo_core.evaluation.baseline import compare_to_baseline
+from samo_core.evaluation.comparison import build_comparison, paired_bootstrap
 from samo_core.evaluation.decision import Decision, fit_decision
 from samo_core.evaluation.html import render_html
 from samo_core.evaluation.metrics import macro_f1, uar

@@ -1,0 +1,73 @@
+"""A run beside a simple model on the same items: what it is worth above the cheapest answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from samo_core.evaluation.comparison import LEVEL, aligned, answers_of, paired_bootstrap
+from samo_core.evaluation.metrics import macro_f1
+from samo_core.evaluation.predictions import Predictions
+from samo_core.evaluation.significance import verdict
+from samo_core.evaluation.statistics import bootstrap, tally_by_unit
+from samo_core.tasks import LabelSpace, Task
+
+__all__ = ["compare_to_baseline"]
+
+
+def compare_to_baseline(
+    name: str,
+    baseline: Predictions,
+    said: Predictions,
+    *,
+    task: Task,
+    label_space: LabelSpace,
+    unit: str,
+    n_resamples: int = 2000,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The macro-F1 of a simple model on the rows of a report, and the paired difference that the judged model makes.
+
+    Args:
+        name: of the baseline.
+        baseline: what it says, in any order of the same items; a multi-label task is decided as ``decided`` has it.
+        said: the same of the judged model.
+        task: the task of ``label_space`` to compare on; rows without a label for it are left out.
+        label_space: the tasks and their columns.
+        unit: what a group is called; without groups rows are drawn.
+        n_resamples: number of draws.
+        level: coverage of the intervals; 1 - level is the error accepted in the verdict.
+        seed: of the draws.
+
+    Returns:
+        ``name``, ``macro_f1``, ``ci`` ([low, high] or None), ``level``, ``unit`` and ``difference`` with ``value`` (the
+        judged model's macro-F1 minus the baseline's), ``low``, ``high``, ``p`` and ``verdict``.
+
+    Raises:
+        DataError: they do not speak of the same items, outputs are not finite, or no row is labelled.
+    """
+    names = ("this run", name)
+    answers = [
+        answers_of(who, task, label_space, each)
+        for who, each in zip(names, (said, aligned(said, baseline, names)), strict=True)
+    ]
+    groups = [said.groups[row] for row in answers[0].rows]
+    own, simple = (tally_by_unit(each.truth, each.predicted, groups) for each in answers)
+    how: dict[str, Any] = {"n_resamples": n_resamples, "level": level, "seed": seed}
+    score = {"macro_f1": macro_f1}
+    found = paired_bootstrap(simple, own, score, **how)["macro_f1"]
+    ends = bootstrap(simple, score, **how)["macro_f1"]
+    return {
+        "name": name,
+        "macro_f1": found.baseline,
+        "ci": list(ends) if ends else None,
+        "level": level,
+        "unit": unit if any(groups) else "row",
+        "difference": {
+            "value": found.difference,
+            "low": found.low,
+            "high": found.high,
+            "p": found.p,
+            "verdict": verdict(found.difference, found.p, 1.0 - level),
+        },
+    }
