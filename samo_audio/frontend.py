@@ -138,7 +138,7 @@ class AudioFrontend:
         return AudioModel(config.model_copy(update={"model": plain, "augment": quiet}), space)
 
     @staticmethod
-    def batch_settings(config: Config) -> dict[str, Any]:
+    def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
         """Sampling rate and window: log-mel features are made inside the model."""
         features = cast(AudioConfig, config).features
         return {"sr": features.sr, "duration": features.duration}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.metadata import version
 from zipfile import BadZipFile
 
 import numpy as np
@@ -20,6 +21,8 @@ __all__ = ["BASELINE", "baseline_logits"]
 # Its settings are the defaults, whatever the run's own are.
 BASELINE = "tfidf"
 _BATCH = 256
+# Raise it with every change of what samo_text/models/tfidf.py computes.
+_CACHE_VERSION = 2
 
 
 def baseline_logits(manifest: Manifest, train_rows: np.ndarray) -> np.ndarray:
@@ -32,7 +35,9 @@ def baseline_logits(manifest: Manifest, train_rows: np.ndarray) -> np.ndarray:
         train_rows: the rows it may learn from.
     """
     config = TextConfig.build({"model": BASELINE})
-    asked = f"2:{manifest.digest}:{manifest.label_space.to_json()}:{config.model.model_dump_json()}"
+    tokens = HashTokens(config.tokens.max_tokens)
+    found_by = f"{_CACHE_VERSION}:{tokens.digest}:{version('scikit-learn')}:{config.model.model_dump_json()}"
+    asked = f"{manifest.digest}:{manifest.label_space.to_json()}:{found_by}"
     known = hashlib.sha256(asked.encode() + np.sort(train_rows).tobytes())
     path = cache_root() / "baselines" / f"{known.hexdigest()}.npz"
     if path.is_file():
@@ -42,7 +47,6 @@ def baseline_logits(manifest: Manifest, train_rows: np.ndarray) -> np.ndarray:
                 return logits
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             path.unlink(missing_ok=True)  # damaged: made again below
-    tokens = HashTokens(config.tokens.max_tokens)
     lists = token_lists(tokens, [item.source for item in manifest.items])
     model = build_model(config, manifest.label_space)
     texts = [lists.row(row) for row in train_rows]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from samo_core.data import tables
 from samo_core.data.copies import find_copies, folded
 from samo_core.data.manifest import Item, Manifest
 from samo_core.data.tables import Row
-from samo_core.errors import DataError, nearest
+from samo_core.errors import DataError, LeakError, first_few, nearest
 from samo_core.tasks import Task
 from samo_core.training.frontend import Notify
-from samo_text.pseudo_labels import SEPARATOR
+from samo_text.pseudo_labels import SEPARATOR, teacher_of
 from samo_text.texts import clean, content_of
 
 __all__ = ["METHOD", "extra_items"]
@@ -48,11 +49,13 @@ def extra_items(
     Raises:
         DataError: the table cannot be read, has no column of texts or of any task, holds a label the corpus does not
             know, or has no row that can be used.
+        LeakError: its labels come from a run that learned from texts outside the training rows.
     """
     rows, columns = _read(path, text_column, manifest)
     tasks = [task for task in manifest.label_space.tasks if task.name in columns]
     lost = {"empty": 0, "repeated": 0, "in training": 0, "in validation or test": 0}
     trained = {int(row) for row in train_rows}
+    _refuse_knowing_teacher(path, [item for row, item in enumerate(manifest.items) if row not in trained])
     learned = {folded(manifest.items[row].source) for row in trained}
     known: set[str] = set()
     fresh: list[Item] = []
@@ -80,6 +83,27 @@ def extra_items(
             + (f"; left out: {said}" if said else "")
         )
     return found
+
+
+def _refuse_knowing_teacher(path: Path, judged: Sequence[Item]) -> None:
+    """A teacher that learned from texts the pupil is judged on hands their labels on."""
+    facts = teacher_of(path)
+    if not facts.is_file():
+        return
+    try:
+        teacher = json.loads(facts.read_text(encoding="utf-8"))
+        name, learned = teacher["run"], set(teacher["learned"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise DataError(
+            f"{facts} cannot be read: {error}", hint="make the table again with `samo pseudo-label`"
+        ) from error
+    known = [item.id for item in judged if item.content in learned]
+    if known:
+        raise LeakError(
+            f"--extra-table {path}: run '{name}', whose labels these are, learned from {len(known)} of the"
+            f" {len(judged)} validation and test texts of this run: {first_few(known, 3)}",
+            hint="train both on one split: the same --split-seed, or the corpus' own",
+        )
 
 
 def _read(path: Path, text_column: str, manifest: Manifest) -> tuple[Sequence[Row], Sequence[str]]:

@@ -48,6 +48,7 @@ class TextFrontend:
         self.tokens = tokens
         self.lists = lists
         self._states: States | None = None
+        self._frozen: nn.Module | None = None
 
     @property
     def config(self) -> TextConfig:
@@ -90,19 +91,19 @@ class TextFrontend:
         return build_model(cast(TextConfig, config), space, assets)
 
     @staticmethod
-    def batch_settings(config: Config) -> dict[str, Any]:
-        """Which tokens a model reads: hashed words, or those of its encoder."""
+    def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
+        """Which tokens a model reads: hashed words, or those of its encoder as its run keeps them."""
         config = cast(TextConfig, config)
-        tokenizer = config.model.encoder if config.model.model == "encoder" else "words"
-        return {"tokens": tokenizer, "max_tokens": config.tokens.max_tokens}
+        if config.model.model != "encoder":
+            return {"tokens": "words", "max_tokens": config.tokens.max_tokens}
+        kept = open_tokens(config, assets).digest[:12] if assets and assets.is_dir() else config.model.encoder
+        return {"tokens": kept, "max_tokens": config.tokens.max_tokens}
 
     def new_model(self) -> nn.Module:
         """A model to train, its encoder with the weights it was published with."""
         vocabulary = len(self.tokens) if isinstance(self.tokens, EncoderTokens) else None
         model = build_model(self._config, self.manifest.label_space, None, vocabulary)
-        self._states = None  # what is not kept yet is made of the tokens
-        if self._config.model.freeze_encoder:
-            self._states = encoder_states(model, self)
+        self._states, self._frozen = None, model if self._config.model.freeze_encoder else None
         return model
 
     def save_assets(self, folder: Path) -> None:
@@ -201,6 +202,10 @@ class TextFrontend:
 
     def _batch(self, rows: np.ndarray, draws: Draws | None = None) -> Batch:
         targets = self.manifest.targets[rows]
+        if self._frozen is not None:
+            # Only now: a resumed run's encoder is that of its checkpoint, whatever lies in the folder today.
+            frozen, self._frozen = self._frozen, None
+            self._states = encoder_states(frozen, self)
         if self._states is not None:
             inputs = [self._states.row(row) for row in rows]
         else:

@@ -125,7 +125,8 @@ class TextPredictor:
     def _warnings(self, text: str, n_tokens: int) -> tuple[str, ...]:
         if not text.strip():
             return ("empty",)
-        return (f"cut at {self.max_tokens} tokens",) if n_tokens >= self.max_tokens else ()
+        cut = n_tokens >= self.max_tokens and self.tokens.cuts(text)
+        return (f"cut at {self.max_tokens} tokens",) if cut else ()
 
 
 def read_texts(path: Path) -> list[str]:

@@ -29,7 +29,7 @@ from samo_core.data.augmented import class_counts
 from samo_core.data.copies import find_copies, folded
 from samo_core.errors import DataError, RunError, SettingsError, nearest
 from samo_core.experiments.run import Run
-from samo_core.files import replacing
+from samo_core.files import replacing, write_json
 from samo_core.tasks import LabelSpace
 from samo_text.predictor import TextPredictor, read_texts
 from samo_text.texts import clean
@@ -42,6 +42,7 @@ __all__ = [
     "confident",
     "pseudo_label",
     "read_unlabelled",
+    "teacher_of",
     "write_pseudo_labels",
 ]
 
@@ -212,6 +213,9 @@ def write_pseudo_labels(found: PseudoLabels, run: Run, target: Path) -> None:
     Columns and separator are those of the table the run was trained on, else ``text``, the tasks' names and ``|``, so
     that ``--extra-table`` and ``--dataset table`` take it.
 
+    Beside it, ``TABLE.teacher.json`` names the run and what it learned from (hashes of its training texts), so that
+    ``--extra-table`` can refuse a table whose teacher knew the texts another run is judged on.
+
     Raises:
         DataError: a label holds the separator.
     """
@@ -229,3 +233,15 @@ def write_pseudo_labels(found: PseudoLabels, run: Run, target: Path) -> None:
                 own = holds[found.space.slices[task.name]]
                 cells.append(separator.join(label for label, held in zip(task.labels, own, strict=True) if held))
             writer.writerow([text, *cells, f"{sure:.4f}", SOURCE])
+    manifest = run.manifest
+    learned, held_out = (
+        {manifest.items[row].content for row in manifest.rows(ids)}
+        for ids in (run.split.train, run.split.val + run.split.test)
+    )
+    # Short texts stand on both sides of a corpus' own split; they say nothing about whose split it is.
+    write_json(teacher_of(target), {"schema": 1, "run": run.name, "learned": sorted(learned - held_out)})
+
+
+def teacher_of(table: Path) -> Path:
+    """Where a table of pseudo-labels says whose they are."""
+    return table.with_name(f"{table.name}.teacher.json")

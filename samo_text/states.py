@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +21,7 @@ __all__ = ["States", "encoder_states"]
 
 # Above this the encoder is run again in every epoch: a full disk helps nobody.
 MOST_BYTES = 8 << 30
+_CACHE_VERSION = 2
 _BATCH = 64
 
 
@@ -63,7 +67,10 @@ def encoder_states(model: Any, frontend: TextFrontend) -> States | None:
         except ValueError:
             path.unlink()
     with replacing(path) as temporary:
-        flat = np.memmap(temporary, dtype="<f4", mode="w+", shape=(int(lists.lengths.sum()), width))
+        with temporary.open("r+b") as reserved:
+            # Writing to a mapped file on a full disk would end the process instead of raising an error.
+            os.posix_fallocate(reserved.fileno(), 0, n_bytes)
+        flat = np.memmap(temporary, dtype="<f4", mode="r+", shape=(int(lists.lengths.sum()), width))
         _fill(flat, model, frontend)
         flat.flush()
     return States(path, lists.lengths, width)
@@ -74,12 +81,13 @@ def _fill(flat: np.ndarray, model: Any, frontend: TextFrontend) -> None:
     lists = frontend.lists
     starts = np.cumsum(lists.lengths) - lists.lengths
     order = np.argsort(lists.lengths, kind="stable")
-    training = model.training
+    training, device = model.training, next(model.parameters()).device
     model.eval()
     for begin in range(0, len(order), _BATCH):
         rows = order[begin : begin + _BATCH]
         (batch,) = frontend.eval_batches(rows, len(rows))
-        states = model.states(batch.inputs, batch.lengths).float().numpy()
+        batch = batch.to(device)
+        states = model.states(batch.inputs, batch.lengths).float().cpu().numpy()
         for row, said in zip(rows, states, strict=True):
             length = lists.lengths[row]
             flat[starts[row] : starts[row] + length] = said[:length]
@@ -88,7 +96,10 @@ def _fill(flat: np.ndarray, model: Any, frontend: TextFrontend) -> None:
 
 def _digest(model: Any, frontend: TextFrontend) -> str:
     """Of the encoder's weights, which states of it are used, and every text's tokens."""
-    known = hashlib.sha256(frontend.tokens.digest.encode())
+    # Equal weights may be asked with other heads or another activation.
+    network = model.body.network.config.to_json_string()
+    asked = [_CACHE_VERSION, frontend.tokens.digest, network, version("transformers"), version("torch")]
+    known = hashlib.sha256(json.dumps(asked).encode())
     for name, tensor in model.state_dict().items():
         if name.startswith("body."):
             known.update(name.encode())

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from zipfile import BadZipFile
@@ -26,7 +27,7 @@ __all__ = ["PLACEHOLDERS", "EncoderTokens", "HashTokens", "TokenLists", "Tokens"
 # GoEmotions masks names and religions so (Demszky et al. 2020, section 3.2); each becomes one token.
 PLACEHOLDERS = ("[NAME]", "[RELIGION]")
 
-# No token is longer on average; what lies behind can never be among the first max_tokens.
+# A text of a megabyte costs no more than one of so many characters a token; tokens are a tenth as long on average.
 _CHARACTERS_PER_TOKEN = 64
 _CHUNK = 2048
 _CACHE_VERSION = 1
@@ -53,6 +54,9 @@ class Tokens(Protocol):
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """(T_i,) int64 ids of each text, special tokens included, cut at the longest length; never empty."""
 
+    def cuts(self, text: str) -> bool:
+        """Whether the end of a text is left out."""
+
     def save(self, folder: Path) -> None:
         """Write what :func:`open_tokens` needs to make the same ids again; nothing when settings are enough."""
 
@@ -76,6 +80,10 @@ class HashTokens:
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """(T_i,) int64 in [1, 2**62); a text without a word or mark is one token of its own."""
         return [np.array([word_hash(word) for word in self._words(text)], dtype=np.int64) for text in texts]
+
+    def cuts(self, text: str) -> bool:
+        """Whether it has more words and marks than are read."""
+        return len(_WORDS.findall(clean(text))) > self.max_tokens
 
     def save(self, folder: Path) -> None:
         """Nothing: the settings are enough."""
@@ -114,10 +122,12 @@ class EncoderTokens:
         """
         from transformers import AutoTokenizer
 
-        from samo_text.hub import offline, reading
+        from samo_text.hub import NO_CODE, offline, reading, source_of
 
         with reading(place, "tokenizer"):
-            return cls(AutoTokenizer.from_pretrained(place, local_files_only=offline(place)), max_tokens)
+            return cls(
+                AutoTokenizer.from_pretrained(source_of(place), local_files_only=offline(place), **NO_CODE), max_tokens
+            )
 
     @property
     def pad_id(self) -> int:
@@ -130,14 +140,18 @@ class EncoderTokens:
 
     @cached_property
     def digest(self) -> str:
-        """Vocabulary, rules and the longest length."""
+        """Vocabulary, rules, the side that is cut, the longest length and who applies them."""
         if self.tokenizer.is_fast:
             facts = json.loads(self.tokenizer.backend_tokenizer.to_str())
             # How the last call cut and padded stays behind in the tokenizer.
-            rules = json.dumps({name: fact for name, fact in facts.items() if name not in ("truncation", "padding")})
+            rules = {name: fact for name, fact in facts.items() if name not in ("truncation", "padding")}
         else:
-            rules = json.dumps([type(self.tokenizer).__name__, sorted(self.tokenizer.get_vocab().items())])
-        return hashlib.sha256(f"{rules}:{self.max_tokens}".encode()).hexdigest()
+            options = {name: str(value) for name, value in sorted(self.tokenizer.init_kwargs.items())}
+            # Where it was read from is no rule of it.
+            rules = {name: value for name, value in options.items() if not name.endswith(("_file", "name_or_path"))}
+            rules |= {"class": type(self.tokenizer).__name__, "vocabulary": sorted(self.tokenizer.get_vocab().items())}
+        asked = [rules, self.tokenizer.truncation_side, self.max_tokens, version("tokenizers"), version("transformers")]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """(T_i,) int64 ids with the encoder's special tokens."""
@@ -149,6 +163,12 @@ class EncoderTokens:
             found += [np.array(row or [self.pad_id], dtype=np.int64) for row in ids]
         return found
 
+    def cuts(self, text: str) -> bool:
+        """Whether it has more subwords than are read, special tokens included."""
+        if len(clean(text)) > self.max_tokens * _CHARACTERS_PER_TOKEN:
+            return True
+        return len(self.tokenizer(readable(text, self.max_tokens), verbose=False)["input_ids"]) > self.max_tokens
+
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -156,8 +176,8 @@ class EncoderTokens:
 
 
 def readable(text: str, max_tokens: int) -> str:
-    """The text as a tokenizer can take it: clean, NFC, cut where no token can matter."""
-    return unicodedata.normalize("NFC", clean(text[: max_tokens * _CHARACTERS_PER_TOKEN]))
+    """The text as a tokenizer can take it: clean, NFC, and no longer than so many tokens can be."""
+    return unicodedata.normalize("NFC", clean(text)[: max_tokens * _CHARACTERS_PER_TOKEN])
 
 
 def open_tokens(config: TextConfig, assets: Path | None = None) -> Tokens:

@@ -58,8 +58,8 @@ def crossval(
 ) -> None:
     """Train once for each fold, join the predictions of what each model never saw, and judge them as one.
 
-    Folds are those the corpus publishes, else five of its speakers. Validation speakers are never tested in the same
-    fold. Running it again trains only what is missing.
+    Folds are those the corpus publishes, else five of its speakers; texts without known authors get five stratified by
+    label. What validates a fold is never tested in it. Running it again trains only what is missing.
     """
     chosen = resolve(modality, preset, config, settings)
     repeats = numbers(seeds, "--seeds")

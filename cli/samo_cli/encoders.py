@@ -171,5 +171,7 @@ def _plan(asked: Asked, configs: Mapping[str, Config], sound: list[str], root: P
         Cell(name, name, configs[name].flat()["seed"], None, {"modality": "text", **configs[name].flat()}, "val")
         for name in sound
     )
-    name = asked.name or made_up_name("encoders", next(iter(configs.values())), asked.encoders)
+    name = asked.name or made_up_name(
+        "encoders", next(iter(configs.values())), asked.encoders, [c.flat() for c in configs.values()]
+    )
     return Plan("encoders", root / "grids" / name, cells, "macro_f1", asked.command)

@@ -31,7 +31,8 @@ _OWN = {"seed", "weights"}
 # What each variant of an encoder changes: REQUIREMENTS F3's base, frozen and unfrozen.
 VARIANTS: dict[str, dict[str, Any]] = {
     "base": {},
-    "frozen": {"freeze_encoder": True, "unfreeze_epochs": 0},
+    # A frozen encoder has no learning rate of its own: None is the setting's default.
+    "frozen": {"freeze_encoder": True, "unfreeze_epochs": 0, "encoder_lr_scale": None, "layer_lr_decay": None},
     "unfrozen": {"freeze_encoder": False, "unfreeze_epochs": 1},
 }
 _VALID = f"valid: {', '.join(VARIANTS)}"
@@ -175,6 +176,8 @@ def _plan(chosen: Config, seeds: str, variants: str, root: Path, name: str, comm
         for seed in repeats
         for settings in [{**values, **changed, "seed": seed}]
     )
+    for cell in cells:  # a member whose settings contradict each other costs no training of the others
+        type(chosen).build({key: value for key, value in cell.settings.items() if key != "modality"})
     if len(cells) < 2:
         raise SettingsError(f"--seeds {seeds}: an ensemble takes at least two members")
     name = name or made_up_name(
@@ -195,7 +198,11 @@ def _variants(chosen: Config, given: str) -> dict[str, dict[str, Any]]:
             raise SettingsError(f"--variants: unknown '{name}'", hint=nearest(name, VARIANTS) + _VALID)
     if len(set(names)) != len(names) or len(names) < 2:
         raise SettingsError(f"--variants {given}: name two or three different ones", hint=_VALID)
-    return {name: VARIANTS[name] for name in names}
+    defaults = {field.name: field.info.default for field in type(chosen).fields()}
+    return {
+        name: {key: defaults[key] if value is None else value for key, value in VARIANTS[name].items()}
+        for name in names
+    }
 
 
 def _trained(plan: Plan, frontend: Frontend, where: Where) -> list[Run]:

@@ -38,7 +38,7 @@ def evaluate(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Judge a run on its held-out speakers, or with --dataset on another corpus."""
+    """Judge a run on its held-out speakers or texts, or with --dataset on another corpus."""
     from samo_core.data.splits import PARTS
 
     if on not in PARTS:
@@ -71,7 +71,8 @@ def evaluate(
     show_report(report, found.path(f"report{suffix}.html"), found.path(f"figures{suffix}"))
     if err.is_terminal and not suffix:
         also = f" --artifacts {artifacts}" if artifacts else ""
-        note(f"next: samo predict CLIP_OR_FOLDER --run {found.name}{also}")
+        what = "--text TEXT" if frontend.modality == "text" else "CLIP_OR_FOLDER"
+        note(f"next: samo predict {what} --run {found.name}{also}")
 
 
 def _open(run: Run, settings: dict[str, Any]) -> Any:

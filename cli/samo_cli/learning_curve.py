@@ -40,7 +40,7 @@ def learning_curve(
         str, typer.Option(metavar="S,S,...", help="Shares of the training speakers (rows where none are known).")
     ] = "0.25,0.5,0.75,1",
     seeds: Seeds = "0,1,2",
-    folds: Annotated[str, typer.Option(metavar="N,N,...", help="Test on these folds; empty: split by speaker.")] = "",
+    folds: Annotated[str, typer.Option(metavar="N,N,...", help="Test on these folds; empty: the default split.")] = "",
     name: GridName = "",
     dry_run: DryRun = False,
     workers: Workers = 0,
@@ -53,7 +53,7 @@ def learning_curve(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Train on growing shares of the training speakers and say whether more data would help.
+    """Train on growing shares of the training speakers or texts and say whether more data would help.
 
     Larger shares hold the smaller ones; validation and test stay the same for all shares of a seed.
     """

@@ -102,7 +102,7 @@ def train(
     trackers = require_trackers(tracker)
     # torch is imported only once the settings are known to be good: a typing error costs no waiting.
     from samo_cli.render import counting, note, silence
-    from samo_core.experiments.run import Run, artifacts_root, create_run, find_run
+    from samo_core.experiments.run import ASSETS, Run, artifacts_root, create_run, find_run
     from samo_core.training.peers import joined
     from samo_core.training.runtime import make_runtime
 
@@ -118,7 +118,7 @@ def train(
             create_run(root, name, "")  # a name that is taken costs no decoding
         kind = frontend_type(modality)
         with peers.one_prepares(), counting(kind.preparing) as progress:
-            frontend: Any = kind.open(chosen, note, progress)
+            frontend: Any = kind.open(chosen, note, progress, run.path(ASSETS) if resume else None)
         values = frontend.config.flat()
         if not resume:
             split = _checked_split(frontend)

@@ -202,7 +202,8 @@ def _train(
         with _sigterm_raises():
             fit(state, frontend, plan, runtime, observer, keep_once)
             if first:
-                _calibrate(run, frontend, runtime.alone(), plan)
+                # In the precision that judges and predicts, whatever the training took.
+                _calibrate(run, frontend, replace(runtime.alone(), precision="float32"), plan)
     except (KeyboardInterrupt, _Terminated) as stop:
         raise Interrupted(
             f"training stopped after {state.epoch} of {plan.train.epochs} epochs; " + _what_is_kept(state),

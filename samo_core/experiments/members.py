@@ -14,7 +14,7 @@ from samo_core.errors import LeakError, RunError, SamoError, SettingsError, firs
 from samo_core.evaluation.decision import Decision
 from samo_core.experiments.calibrate import decision_of
 from samo_core.experiments.experiment import load_run_model
-from samo_core.experiments.run import Run
+from samo_core.experiments.run import ASSETS, Run
 from samo_core.training.checkpoint import read_about
 from samo_core.training.frontend import Frontend
 from samo_core.training.runtime import Runtime
@@ -141,7 +141,7 @@ def _refuse_other_question(first: Member, other: Member, frontend_type: type[Fro
         raise RunError(f"it answers {labels[1]}; '{first.name}' answers {labels[0]}")
     if first.manifest.digest != other.manifest.digest:
         raise RunError(f"it was trained on other data than '{first.name}'")
-    wanted, given = (frontend_type.batch_settings(member.config) for member in (first, other))
+    wanted, given = (frontend_type.batch_settings(member.config, member.run.path(ASSETS)) for member in (first, other))
     differing = [f"{name} {given[name]}, not {value}" for name, value in wanted.items() if given[name] != value]
     if differing:
         raise RunError(f"it is fed differently than '{first.name}': {first_ten(differing)}")

@@ -108,7 +108,7 @@ def make_table(name: str, cells: Sequence[Cell], grid: Path, metric: str, unit: 
         len(everything),
         any(result.synthetic for result in everything),
         any(result.leaky for result in everything),
-        tuple(_notes(by_row, ratio)),
+        tuple(_notes(by_row, ratio, unit)),
     )
 
 
@@ -166,7 +166,7 @@ def _judged(row: Row, p: float | None, *, first: bool) -> Row:
     return replace(row, p_corrected=p, verdict=verdict(row.difference.mean, p))
 
 
-def _notes(by_row: Mapping[str, Mapping[Any, Result]], ratio: float | None) -> list[str]:
+def _notes(by_row: Mapping[str, Mapping[Any, Result]], ratio: float | None, unit: str) -> list[str]:
     notes = []
     counts = {len(results) for results in by_row.values()}
     if len(counts) > 1:
@@ -174,7 +174,7 @@ def _notes(by_row: Mapping[str, Mapping[Any, Result]], ratio: float | None) -> l
     if max(counts, default=0) < 2:
         notes.append("one cell a row: nothing can be told about the spread; add seeds or folds")
     elif ratio is None:
-        notes.append("all cells are tested on the same items: p-values speak of other seeds, not of other speakers")
+        notes.append(f"all cells are tested on the same items: p-values speak of other seeds, not of other {unit}s")
     else:
         notes.append("cells share training items: p-values and intervals of differences after Nadeau and Bengio (2003)")
     return notes

@@ -62,7 +62,7 @@ class Frontend(Protocol):
         """
 
     @staticmethod
-    def batch_settings(config: Config) -> dict[str, Any]:
+    def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
         """What :meth:`eval_batches` depends on, by setting: models that agree in it can be given the same batches."""
 
     def new_model(self) -> nn.Module:

@@ -174,7 +174,8 @@ class EmotionLoss(nn.Module):
         # (1 - p)^gamma as exp(gamma log(1 - p)): a power of an underflowed 0 has no finite gradient for gamma < 1.
         positive = self.weights[columns] * truth * (self.gamma[columns] * log_q).exp() * log_p
         if self.clip > 0.0:
-            shifted = (log_p.exp() - self.clip).clamp(min=0.0)
+            # A clip too small to be subtracted from 1 must not leave log(0).
+            shifted = (log_p.exp() - self.clip).clamp(min=0.0, max=1.0 - 1e-6)
             log_p, log_q = shifted.clamp(min=_LEAST).log(), torch.log1p(-shifted)
         negative = (1.0 - truth) * (self.gamma_neg[columns] * log_p).exp() * log_q
         return -self.alpha * (positive + negative).mean(dim=-1)

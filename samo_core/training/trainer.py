@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from textwrap import shorten
 from typing import Any, NoReturn, Protocol
 
 import numpy as np
@@ -46,7 +47,7 @@ class Plan:
     Attributes:
         train_rows: (N,) manifest rows to learn from.
         val_rows: (M,) manifest rows that choose the best epoch.
-        mixup_alpha: Beta parameter of mixup, 0 = off.
+        mixup_alpha: Beta parameter of mixup, 0 = off. A mixed row is labelled for a task only where both its rows are.
     """
 
     train_rows: np.ndarray
@@ -305,9 +306,9 @@ def _forward(model: nn.Module, runtime: Runtime, batch: Batch, draws: Draws, mix
 
 
 def _diverged(frontend: Frontend, rows: np.ndarray, what: str) -> NoReturn:
-    names = [frontend.manifest.items[row].source for row in rows]
+    names = [shorten(frontend.manifest.items[row].source, 60) for row in rows]
     raise TrainingDiverged(
-        f"{what}; files: {first_ten(names)}",
+        f"{what}; {frontend.item}s: {first_ten(names)}",
         hint="a lower --lr, a --max-grad-norm above 0 or --precision float32 may help; the best model is kept",
     )
 

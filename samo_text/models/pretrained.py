@@ -11,7 +11,7 @@ from torch import nn
 
 from samo_core.errors import ModelFileError, first_few
 from samo_core.files import write_text
-from samo_text.hub import offline, quiet, reading
+from samo_text.hub import NO_CODE, offline, quiet, reading, source_of
 
 __all__ = ["CONFIG_NAME", "from_assets", "load_pretrained", "position_limit", "resize", "save_sizes"]
 
@@ -38,7 +38,9 @@ def load_pretrained(place: str) -> Any:
     options = {"dtype": torch.float32, "local_files_only": offline(place), "output_loading_info": True}
     with quiet(), reading(place, "weights"):
         try:
-            encoder, found = AutoModel.from_pretrained(_source(place), config=config, **options, **_plain(config))
+            encoder, found = AutoModel.from_pretrained(
+                source_of(place), config=config, **options, **_plain(config), **NO_CODE
+            )
         except SafetensorError as error:
             raise OSError(f"damaged: {error}") from error
     missing, n_tensors = sorted(found["missing_keys"]), len(encoder.state_dict())
@@ -61,10 +63,10 @@ def from_assets(folder: Path) -> Any:
     from transformers.initialization import no_init_weights
 
     try:
-        config = AutoConfig.from_pretrained(str(folder), local_files_only=True)
+        config = AutoConfig.from_pretrained(str(folder), local_files_only=True, **NO_CODE)
         # Random start weights of a large encoder take seconds, and are overwritten at once.
         with quiet(), no_init_weights():
-            return AutoModel.from_config(config, dtype=torch.float32, **_plain(config))
+            return AutoModel.from_config(config, dtype=torch.float32, **_plain(config), **NO_CODE)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelFileError(f"{folder / CONFIG_NAME} does not describe an encoder: {reason}") from error
@@ -78,6 +80,7 @@ def save_sizes(place: str, n_tokens: int, folder: Path) -> None:
     """
     config = _read_config(place)
     config.vocab_size = max(config.vocab_size, n_tokens)
+    config.auto_map = None  # a run names no code
     write_text(folder / CONFIG_NAME, config.to_json_string(use_diff=True))
 
 
@@ -117,14 +120,9 @@ def _read_config(place: str) -> Any:
 
     _refuse_wrapped(place)
     with quiet(), reading(place, "configuration"):
-        config = AutoConfig.from_pretrained(_source(place), local_files_only=offline(place))
+        config = AutoConfig.from_pretrained(source_of(place), local_files_only=offline(place), **NO_CODE)
     _refuse_others(place, config)
     return config
-
-
-def _source(place: str) -> str:
-    folder = Path(place).expanduser()
-    return str(folder) if folder.is_dir() else place
 
 
 def _refuse_wrapped(place: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from samo_core.errors import ModelFileError, first_few
-from samo_text.hub import offline, quiet, reading
+from samo_text.hub import NO_CODE, offline, quiet, reading, source_of
 
 __all__ = ["read_model"]
 
@@ -30,8 +30,10 @@ def read_model(kind: Any, place: str, flag: str, what: str, device: torch.device
 
     with quiet(), reading(place, what, flag):
         here = offline(place)
-        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=here)
-        model, found = kind.from_pretrained(place, local_files_only=here, output_loading_info=True)
+        tokenizer = AutoTokenizer.from_pretrained(source_of(place), local_files_only=here, **NO_CODE)
+        model, found = kind.from_pretrained(
+            source_of(place), local_files_only=here, output_loading_info=True, **NO_CODE
+        )
     if missing := sorted(found["missing_keys"]):
         # transformers would fill them with random numbers, and the model write nonsense.
         raise ModelFileError(f"{flag} {place} is no {what}; its weights lack {first_few(missing, 2)}")

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sentences import MULTI, write_table
+from small_encoders import small_bert
 from tones import TINY, done, read_json, refused, table, table_rows
 
 from samo_cli.cells import work
 from samo_core.evaluation.predictions import Predictions
 from samo_core.experiments import judge
 from samo_core.experiments.launch import Job, LocalLauncher, Outcome, Watcher
+from samo_text.frontend import TextFrontend
 
 SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]
 WHERE = ["--workers", "1", "--threads", "1", "--precision", "float32"]
@@ -134,11 +137,51 @@ def test_named_runs(copy: Path, tmp_path: Path) -> None:
     assert "1 of 2 runs can be members" in refused(5, "ensemble", "g/seed1", "there")
 
 
+def test_variants_of_an_encoder_are_the_members(
+    tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As set, frozen and unfrozen layer by layer: one split, one seed, and what each variant changes."""
+    monkeypatch.setattr(LocalLauncher, "run", here)
+    monkeypatch.setattr(TextFrontend, "baseline", lambda *_: None)
+    table = write_table(tmp_path / "texts.csv", 72, split=False)
+    bert = small_bert(tmp_path / "bert")
+    flags = [*MULTI, "--data-root", table, "--encoder", bert, "--max-tokens", "16", "--epochs", "2", "--lr", "0.01"]
+    command = ["ensemble", "--variants", "base, frozen,unfrozen", *flags, "--seeds", "4", *WHERE, "--name", "v"]
+    said = done(*command).out
+    grid = artifacts / "grids" / "v" / "runs"
+    names = ["base.seed4", "frozen.seed4", "unfrozen.seed4"]
+    assert sorted(path.name for path in grid.iterdir()) == names
+    settings = [read_json(grid / name / "config.json") for name in names]
+    assert [one["freeze_encoder"] for one in settings] == [False, True, False]
+    assert [one["unfreeze_epochs"] for one in settings] == [0, 0, 1]
+    assert [(one["seed"], one["split_seed"]) for one in settings] == [(4, 4)] * 3
+    shared = settings[0].keys() - {"freeze_encoder", "unfreeze_epochs"}
+    assert all(one[key] == settings[0][key] for one in settings for key in shared)
+    splits = [read_json(grid / name / "split.json") for name in names]
+    assert splits[0] == splits[1] == splits[2]
+    account = read_json(artifacts / "runs" / "v" / "ensemble.json")
+    assert [member["name"] for member in account["members"]] == names
+    assert all(name in said for name in names)
+    # The encoder's folder is needed no more.
+    shutil.rmtree(bert)
+    found = done("predict", "--text", "yay so glad", "--run", "v", "--threads", "1", "--json").json["predictions"][0]
+    assert set(found["tasks"]["label"]["probabilities"]) == {"anger", "joy", "sadness"}
+
+
 @pytest.mark.parametrize(
     ("argv", "status", "message"),
     [
-        ([], 2, "name two or more RUNs, or let --seeds 0,1,2 train the members"),
-        ([*GRID, "--seeds", "0,1"], 2, "name two or more RUNs, or let --seeds 0,1,2 train the members"),
+        ([], 2, "name two or more RUNs, or let --seeds 0,1,2 or --variants base,frozen,unfrozen train the"),
+        ([*GRID, "--seeds", "0,1"], 2, "name two or more RUNs, or let --seeds 0,1,2 or --variants base"),
+        ([*GRID, "--variants", "base,frozen"], 2, "name two or more RUNs, or let --seeds 0,1,2 or --variants base"),
+        (["--variants", "base,frozen"], 2, "--variants are those of a pretrained encoder (hint: --modality text"),
+        (["--variants", "base", "--encoder", "x"], 2, "--variants base: name two or three different ones"),
+        (["--variants", "base,base", "--encoder", "x"], 2, "--variants base,base: name two or three different ones"),
+        (
+            ["--variants", "base,frosen", "--encoder", "x"],
+            2,
+            "--variants: unknown 'frosen' (hint: did you mean 'frozen'?",
+        ),
         (["g/seed1"], 2, "an ensemble takes at least two runs"),
         (["--seeds", "4"], 2, "--seeds 4: an ensemble takes at least two members"),
         (["--seeds", "4,x"], 2, "--seeds '4,x': write different whole numbers"),

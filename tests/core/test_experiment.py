@@ -344,7 +344,7 @@ def test_divergence_keeps_the_best_model(tmp_path: Path) -> None:
     def poison() -> None:
         front.features[:] = np.nan
 
-    with pytest.raises(TrainingDiverged, match=r"the loss became nan in epoch 3, step [0-9]+; files: clip"):
+    with pytest.raises(TrainingDiverged, match=r"the loss became nan in epoch 3, step [0-9]+; clips: clip"):
         train(tmp_path, observer=Stopping(poison), front=front)
     run = find_run(tmp_path)
     assert (run.status, len(run.history)) == ("stopped", 2)

@@ -290,7 +290,7 @@ def test_a_loss_that_is_no_number_names_the_files(bad: float) -> None:
     order = trainer.epoch_order(plan.train_rows, 0, 0).tolist()
     step = order.index(13) // 4
     files = ", ".join(f"clip{row:03d}.wav" for row in order[4 * step : 4 * step + 4])
-    assert caught.value.message == f"the loss became nan in epoch 1, step {step + 1}; files: {files}"
+    assert caught.value.message == f"the loss became nan in epoch 1, step {step + 1}; clips: {files}"
     assert caught.value.exit_status == 7
     assert "--lr" in caught.value.hint
     assert kept == []
@@ -303,7 +303,7 @@ def test_a_validation_loss_that_is_no_number_is_never_the_best() -> None:
     front.features[40] = math.nan
     state, plan = begin(front)
     kept: list[bool] = []
-    with pytest.raises(TrainingDiverged, match=r"the validation loss became nan after epoch 1; files: clip040\.wav$"):
+    with pytest.raises(TrainingDiverged, match=r"the validation loss became nan after epoch 1; clips: clip040\.wav$"):
         fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: kept.append(improved))
     assert kept == []
     assert state.best_epoch == -1

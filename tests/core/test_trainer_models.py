@@ -153,7 +153,7 @@ def test_fitted_weights_that_are_no_numbers_are_refused() -> None:
     front = tiny.frontend(**QUICK)
     front.features[3] = np.nan
     _, plan = begin(front)
-    with pytest.raises(TrainingDiverged, match=r"the training loss became nan after epoch 1; files: clip003\.wav$"):
+    with pytest.raises(TrainingDiverged, match=r"the training loss became nan after epoch 1; clips: clip003\.wav$"):
         fit(new_state(Fitted(), plan, tiny.RUNTIME), front, plan, tiny.RUNTIME, SILENT, keep)
 
 

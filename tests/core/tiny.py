@@ -133,7 +133,7 @@ class TinyFrontend:
         return TinyModel(cast(TinyConfig, config).model, space)
 
     @staticmethod
-    def batch_settings(config: Config) -> dict[str, Any]:
+    def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
         return {"dataset": cast(TinyConfig, config).data.dataset}
 
     def new_model(self) -> nn.Module:

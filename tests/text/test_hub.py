@@ -109,3 +109,19 @@ def test_downloaded_once_then_read_without_a_net(hub: tuple[str, list[str]], tmp
     cached, alone = read(["somebody/tiny", "somebody/else"], "http://127.0.0.1:9", tmp_path / "home")
     assert cached == "[31, 16]"
     assert alone.endswith("the hub cannot be reached and this machine has no copy")
+
+
+def test_code_of_strangers_is_neither_run_nor_asked_about(tmp_path: Path) -> None:
+    """A folder that names Python of its own: answering "y" to whatever is asked must not run it."""
+    (tmp_path / "evil.py").write_text("open('ran', 'w').close()\nclass EvilConfig: pass\n")
+    strange = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig", "AutoTokenizer": "evil.EvilConfig"}}
+    (tmp_path / "config.json").write_text(json.dumps(strange))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(strange))
+    read = "from pathlib import Path; from samo_text.models.pretrained import from_assets; from_assets(Path('.'))"
+    tokens = "from samo_text.tokens import EncoderTokens; EncoderTokens.load('.', 8)"
+    for words in (read, tokens):
+        done = subprocess.run(
+            [sys.executable, "-c", words], cwd=tmp_path, input="y\ny\n", capture_output=True, text=True, check=False
+        )
+        assert "ModelFileError" in done.stderr
+        assert not (tmp_path / "ran").exists()

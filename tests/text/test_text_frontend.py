@@ -19,7 +19,7 @@ from samo_core.experiments.judge import judge_run
 from samo_core.experiments.run import create_run
 from samo_core.training.runtime import Runtime
 from samo_core.training.trainer import predict_logits
-from samo_text import baseline, frontend
+from samo_text import baseline
 from samo_text.config import TextConfig
 from samo_text.frontend import TextFrontend, collate
 
@@ -346,7 +346,3 @@ def test_judging_says_row_or_group(table: Path, tmp_path: Path) -> None:
     assert report["ci"]["unit"] == "group"
     assert report["baseline"]["name"] == "tfidf"
     assert report["split_rule"] == "group"
-
-
-def test_frontend_says_what_it_offers() -> None:
-    assert set(frontend.__all__) == {"TextFrontend", "collate"}

@@ -265,7 +265,7 @@ def test_settings_of_another_model_are_refused(values: dict[str, Any], message: 
 
 # A setting is not done before a test shows what it does.
 SHOWN_BY = {
-    "model": "test_models.test_logits_have_a_column_a_label",
+    "model": "test_text_models.test_logits_have_a_column_a_label",
     "encoder": "test_encoders.test_states_are_the_librarys",
     "pooling": "test_pooling.test_by_hand",
     "head_layers": "test_heads.test_layers_and_units",
@@ -280,10 +280,10 @@ SHOWN_BY = {
     "unfreeze_epochs": "test_encoders.test_layers_open_from_the_top",
     "encoder_lr_scale": "test_encoders.test_learning_rates_by_name",
     "layer_lr_decay": "test_encoders.test_learning_rates_by_name",
-    "embedding_width": "test_models.test_sizes_act",
-    "hash_buckets": "test_models.test_sizes_act",
-    "filters": "test_models.test_sizes_act",
-    "gru_units": "test_models.test_sizes_act",
+    "embedding_width": "test_text_models.test_sizes_act",
+    "hash_buckets": "test_text_models.test_sizes_act",
+    "filters": "test_text_models.test_sizes_act",
+    "gru_units": "test_text_models.test_sizes_act",
     "ngrams": "test_tfidf.test_settings_act",
     "min_count": "test_tfidf.test_settings_act",
     "inverse_l2": "test_tfidf.test_settings_act",

@@ -119,9 +119,9 @@ def home_of(fine: LabelSpace, coarse: LabelSpace, mode: str) -> np.ndarray:
 def row(model: str, mode: str, runs: list[dict[str, Any]]) -> str:
     """One line of the table: mean over seeds, and the spread where there are several."""
 
-    def spread(values: list[float]) -> str:
-        several = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-        return f"{statistics.mean(values):.3f}{several}"
+    def spread(values: list[float], digits: int = 3) -> str:
+        several = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+        return f"{statistics.mean(values):.{digits}f}{several}"
 
     low, high = (statistics.mean(one["interval"][k] for one in runs) for k in (0, 1))
     cells = [
@@ -135,7 +135,7 @@ def row(model: str, mode: str, runs: list[dict[str, Any]]) -> str:
         spread([one["rules"]["per-class"]["val_macro_f1"] for one in runs]),
         spread([one["frequent"]["value"] if one["frequent"] else one["macro_f1"] for one in runs]),
         spread([one["metrics"]["micro_f1"] for one in runs]),
-        spread([one["minutes"] for one in runs]),
+        spread([one["minutes"] for one in runs], digits=0),
     ]
     return "| " + " | ".join(cells) + " |"
 

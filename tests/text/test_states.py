@@ -1,0 +1,257 @@
+"""``--freeze-encoder``: the encoder runs once, what it said is kept on disk, and nothing else about the run changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_text as tiny
+import torch
+from safetensors.torch import load_file
+
+from samo_core.data.batch import Draws
+from samo_core.data.manifest import Item
+from samo_core.data.splits import make_split
+from samo_core.experiments.experiment import make_plan, train_run
+from samo_core.experiments.run import Run, create_run
+from samo_core.training.runtime import Runtime
+from samo_core.training.trainer import predict_logits
+from samo_text import states
+from samo_text.frontend import TextFrontend
+from samo_text.models.encoder import Encoder
+from samo_text.states import States
+
+RUNTIME = Runtime(torch.device("cpu"), "float32", channels_last=False, threads=1)
+N = 80
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 texts of 3 to 10 words, more than one batch of the cache."""
+    path = tmp_path_factory.mktemp("table") / "texts.csv"
+    lines = []
+    for k in range(N):
+        words = [tiny.WORDS[(5 * k + place) % 12] for place in range(2 + k % 8)]
+        words.insert(k % 3, ("happy", "angry")[k % 2])
+        lines.append(f"{' '.join(words)},{('joy', 'anger')[k % 2]},{('test', 'val', 'train', 'train')[k // 2 % 4]}")
+    path.write_text("\n".join(["text,label,split", *lines]) + "\n")
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "states"
+
+
+@pytest.fixture
+def texts_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many texts went through an encoder in each of its calls."""
+    seen: list[int] = []
+    real = Encoder.forward
+
+    def counted(self: Encoder, ids: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        seen.append(len(ids))
+        return real(self, ids, lengths)
+
+    monkeypatch.setattr(Encoder, "forward", counted)
+    return seen
+
+
+def opened(table: Path, encoder: str, **values: Any) -> TextFrontend:
+    given = {"dataset": "table", "data_root": str(table), "encoder": encoder, "freeze_encoder": True, **values}
+    return TextFrontend.open(tiny.config(**given), lambda line: None)
+
+
+def made(front: TextFrontend) -> Any:
+    torch.manual_seed(0)
+    return front.new_model()
+
+
+def files(cache: Path) -> list[Path]:
+    return sorted(cache.iterdir()) if cache.is_dir() else []
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls+last4-mean", "last4-mean"])
+def test_kept_states_are_the_encoders(pooling: str, table: Path, encoders: dict[str, str], cache: Path) -> None:
+    front = opened(table, encoders["bert"], pooling=pooling)
+    model = made(front).eval()
+    n_sequences = {"mean": 1, "cls+last4-mean": 2, "last4-mean": 1}[pooling]
+    (path,) = files(cache)
+    assert path.stat().st_size == 4 * int(front.lists.lengths.sum()) * tiny.HIDDEN * n_sequences
+    for row in (0, 3, 41, N - 1):
+        ids = torch.from_numpy(np.array(front.lists.row(row)))[None]
+        batch = front.train_batch(np.array([row]), Draws(0, 0, np.array([row])))
+        assert batch.inputs.dtype == torch.float32
+        with torch.no_grad():
+            said = model.states(ids, torch.tensor([ids.shape[1]]))
+        torch.testing.assert_close(batch.inputs, said, atol=1e-6, rtol=0)
+
+
+def test_states_and_ids_give_the_same_logits(table: Path, encoders: dict[str, str], cache: Path) -> None:
+    for pooling in ("mean-max", "attention+last4-mean"):
+        front = opened(table, encoders["bert"], pooling=pooling)
+        model = made(front).eval()
+        from_ids = front.with_config(front.config)  # whose model was not made yet
+        assert not torch.is_floating_point(next(from_ids.eval_batches(np.arange(3), 3)).inputs)
+        assert torch.is_floating_point(next(front.eval_batches(np.arange(3), 3)).inputs)
+        rows = np.arange(N)
+        np.testing.assert_allclose(
+            predict_logits(model, front, rows, RUNTIME), predict_logits(model, from_ids, rows, RUNTIME), atol=1e-5
+        )
+
+
+def test_padding_to_the_longest_length_changes_no_state(table: Path, encoders: dict[str, str], cache: Path) -> None:
+    front = opened(table, encoders["bert"])
+    made(front)
+    (path,) = files(cache)
+    kept = path.read_bytes()
+    path.unlink()
+    wide = opened(table, encoders["bert"], length_sorted=False)
+    made(wide)
+    assert files(cache) == [path]
+    np.testing.assert_allclose(np.fromfile(path, "<f4"), np.frombuffer(kept, "<f4"), atol=1e-6)
+    assert wide.train_batch(np.arange(2), Draws(0, 0, np.arange(2))).inputs.shape == (2, 24, tiny.HIDDEN)
+
+
+def test_the_encoder_runs_once(table: Path, encoders: dict[str, str], cache: Path, texts_encoded: list[int]) -> None:
+    """Another frontend, other seeds and other heads take what is there."""
+    front = opened(table, encoders["bert"])
+    made(front)
+    assert texts_encoded == [64, 16]
+    made(opened(table, encoders["bert"]))
+    for values in ({"seed": 3}, {"lr": 0.1}, {"head_layers": 2}, {"pooling": "mean-max"}, {"dropout": 0.5}):
+        made(front.with_config(opened(table, encoders["bert"], **values).config))
+    assert texts_encoded == [64, 16]
+    assert len(files(cache)) == 1
+
+
+def test_what_must_not_share_a_cache(
+    table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path, texts_encoded: list[int]
+) -> None:
+    """Poolings that look at other layers, other weights, other tokens, other texts."""
+    front = opened(table, encoders["bert"])
+    made(front)
+    other_weights = str(tiny.encoder(tmp_path / "again", seed=1))
+    few = tmp_path / "few.csv"
+    few.write_text("\n".join(table.read_text().splitlines()[:30]) + "\n")
+    for k, others in enumerate(
+        (
+            opened(table, encoders["bert"], pooling="last4-mean"),
+            opened(table, encoders["bert"], pooling="cls+last4-mean"),
+            opened(table, other_weights),
+            opened(table, encoders["bert"], max_tokens=6),
+            opened(few, encoders["bert"]),
+            front.with_extra([Item("row-9999999", "a new text , so glad", {"label": ("joy",)})]),
+        )
+    ):
+        made(others)
+        assert len(files(cache)) == k + 2
+    assert sum(texts_encoded) == 5 * N + 29 + N + 1
+
+
+def test_further_texts_have_states_too(table: Path, encoders: dict[str, str], cache: Path) -> None:
+    front = opened(table, encoders["bert"]).with_extra([Item("row-9999999", "so glad !", {"label": ("joy",)})])
+    model = made(front).eval()
+    inputs = front.train_batch(np.array([N]), Draws(0, 0, np.array([N]))).inputs
+    with torch.no_grad():
+        said = model.states(torch.from_numpy(np.array(front.lists.row(N)))[None], torch.tensor([inputs.shape[1]]))
+    torch.testing.assert_close(inputs, said, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("damage", ["short", "long", "empty"])
+def test_a_damaged_cache_is_made_again(
+    damage: str, table: Path, encoders: dict[str, str], cache: Path, texts_encoded: list[int]
+) -> None:
+    front = opened(table, encoders["bert"])
+    made(front)
+    (path,) = files(cache)
+    whole = path.read_bytes()
+    path.unlink()  # the old file is still mapped
+    path.write_bytes({"short": whole[:-4], "long": whole + b"\0" * 4, "empty": b""}[damage])
+    with pytest.raises(ValueError, match="does not hold what its name says"):
+        States(path, front.lists.lengths, tiny.HIDDEN)
+    texts_encoded.clear()
+    made(front)  # the same frontend, which has states of its own by now
+    assert texts_encoded == [64, 16]
+    assert files(cache) == [path]
+    assert path.read_bytes() == whole
+
+
+def test_making_the_cache_leaves_the_model_as_it_was(table: Path, encoders: dict[str, str], cache: Path) -> None:
+    """Whether the states were kept before must not change what is drawn afterwards."""
+    front = opened(table, encoders["bert"], head_layers=2)
+    first, drawn = made(front), torch.rand(3)
+    second, again = made(front.with_config(front.config)), torch.rand(3)
+    assert torch.equal(drawn, again)
+    assert first.training == second.training
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
+class Silent:
+    """An observer that looks away."""
+
+    def on_step(self, *_: object) -> None:
+        """Nothing."""
+
+    def on_epoch(self, *_: object) -> None:
+        """Nothing."""
+
+
+def trained(front: TextFrontend, root: Path, name: str) -> tuple[Run, dict[str, torch.Tensor]]:
+    run = create_run(root, name, "")
+    train_run(run, front, RUNTIME, Silent())
+    return run, load_file(run.path("best_model.safetensors"))
+
+
+SHORT = {"epochs": 3, "batch_size": 10, "lr": 0.01, "patience": 0, "dropout": 0.0}
+
+
+def test_only_the_head_learns(
+    table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path, texts_encoded: list[int]
+) -> None:
+    front = opened(table, encoders["bert"], pooling="attention", **SHORT)
+    _, weights = trained(front, tmp_path, "mine")
+    assert texts_encoded == [64, 16]  # three epochs and a validation after each
+    start = made(front.with_config(front.config)).state_dict()
+    changed = {name for name, tensor in weights.items() if not torch.equal(tensor, start[name])}
+    assert changed
+    assert {name for name in weights if not name.startswith("body.")} >= changed
+    assert any(name.startswith("pooling.attention") for name in changed)
+
+
+def test_too_much_for_the_disk_is_encoded_in_every_epoch(
+    table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    texts_encoded: list[int],
+) -> None:  # fmt: skip
+    """And comes to the same weights, up to rounding."""
+    front = opened(table, encoders["bert"], **SHORT)
+    _, kept = trained(front, tmp_path, "kept")
+    path = files(cache)[0]
+    n_bytes = path.stat().st_size
+    path.unlink()
+    monkeypatch.setattr(states, "MOST_BYTES", n_bytes)
+    made(front.with_config(front.config))
+    assert files(cache) == [path]  # exactly as much as is allowed
+    path.unlink()
+    monkeypatch.setattr(states, "MOST_BYTES", n_bytes - 1)
+    texts_encoded.clear()
+    without = front.with_config(front.config)
+    _, again = trained(without, tmp_path, "again")
+    assert files(cache) == []
+    plan = make_plan(front, make_split(front.manifest, front.split_request()))
+    assert sum(texts_encoded) >= 3 * (len(plan.train_rows) // 10 * 10 + len(plan.val_rows))
+    assert kept.keys() == again.keys()
+    for name, tensor in kept.items():
+        torch.testing.assert_close(tensor, again[name], atol=1e-4, rtol=1e-4)
+
+
+def test_an_encoder_that_learns_keeps_no_states(table: Path, encoders: dict[str, str], cache: Path) -> None:
+    front = opened(table, encoders["bert"], freeze_encoder=False, unfreeze_epochs=2)
+    made(front)
+    assert files(cache) == []
+    assert not torch.is_floating_point(front.train_batch(np.arange(2), Draws(0, 0, np.arange(2))).inputs)
