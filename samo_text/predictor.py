@@ -141,7 +141,10 @@ def read_texts(path: Path) -> list[str]:
         given = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
         lines = given.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text", hint="save it as UTF-8, one text a line") from error
+        raise DataError(
+            f"{path} is not UTF-8 text",
+            hint="a run on text takes files of one text a line; recordings need a run on speech",
+        ) from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if path.suffix == ".jsonl":

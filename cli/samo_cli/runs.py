@@ -25,7 +25,7 @@ def runs(artifacts: Artifacts = "", json: Json = False) -> None:
         print_json({"schema": 1, "runs": rows})
         return
     if not rows:
-        note(f"no run in {root} yet; train one: samo train --modality audio")
+        note(f"no run in {root} yet; train one: samo train")
         return
     heads = ("run", "dataset", "status", "epochs", "val macro-F1", "test macro-F1")
     cells = [

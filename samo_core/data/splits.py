@@ -115,7 +115,7 @@ def make_split(manifest: Manifest, request: SplitRequest) -> Split:
         if not items:
             raise DataError(f"the {name} part of split '{request.rule}' is empty")
     parts["train"] = _limited(manifest, parts["train"], request)
-    _refuse_unseen_classes(manifest, parts["train"])
+    _refuse_unseen_classes(manifest, parts["train"], request)
     ids = {name: tuple(sorted(item.id for item in items)) for name, items in parts.items()}
     return Split(request.rule, request.seed, ids["train"], ids["val"], ids["test"], tuple(sorted(dropped)))
 
@@ -370,7 +370,7 @@ def _classes(items: Iterable[Item]) -> set[tuple[str, str]]:
     return {(task, label) for item in items for task, labels in item.labels.items() for label in labels}
 
 
-def _refuse_unseen_classes(manifest: Manifest, train: Iterable[Item]) -> None:
+def _refuse_unseen_classes(manifest: Manifest, train: Iterable[Item], request: SplitRequest) -> None:
     seen, known = _classes(train), _classes(manifest.items)
     for task in manifest.label_space.tasks:
         unseen = [label for label in task.labels if (task.name, label) not in seen]
@@ -383,5 +383,10 @@ def _refuse_unseen_classes(manifest: Manifest, train: Iterable[Item]) -> None:
         if unseen:
             raise DataError(
                 f"the training split has no example of: {first_ten(unseen)}",
-                hint="another --seed or a larger --train-ratio may help; a class without examples cannot be learned",
+                hint="a class without examples cannot be learned; "
+                + (
+                    "a larger --limit-fraction keeps more of them"
+                    if request.limit_fraction < 1.0
+                    else "another --seed or a larger --train-ratio may help"
+                ),
             )

@@ -231,15 +231,18 @@ def label_confusion(truth: BoolArray, predicted: BoolArray) -> npt.NDArray[np.in
     return matrix.astype(np.int64)
 
 
-def most_confused(matrix: np.ndarray, labels: Sequence[str], k: int = 5) -> list[dict[str, Any]]:
+def most_confused(
+    matrix: np.ndarray, labels: Sequence[str], k: int = 5, support: np.ndarray | None = None
+) -> list[dict[str, Any]]:
     """The ``k`` most frequent mistakes as ``{"true", "predicted", "count", "share"}``, commonest first.
 
-    ``share`` is the count over all rows of ``matrix`` in that true class, in [0, 1].
+    ``share`` is the count over the rows of that true class, in [0, 1]: ``support`` (L,) where rows have several labels
+    and so stand in several cells, else the sums of ``matrix``.
     """
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     places = [(int(i), int(j)) for i, j in zip(*np.nonzero(wrong), strict=True)]
-    totals = matrix.sum(axis=1)
+    totals = matrix.sum(axis=1) if support is None else support
     # Equal counts: the larger share of its class first, then label order, so the list never depends on chance.
     order = sorted(places, key=lambda p: (-wrong[p], -wrong[p] / totals[p[0]], p))
     return [

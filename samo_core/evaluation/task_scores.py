@@ -102,7 +102,7 @@ def task_scores(
         "metrics": scores(counts),
         "per_class": _per_class(task, found, decision),
         "confusion": matrix.tolist(),
-        "most_confused": most_confused(matrix, task.labels),
+        "most_confused": most_confused(matrix, task.labels, support=found.truth.sum(axis=0)),
         "calibration": calibration_scores(
             task,
             said.logits[found.rows, space.slices[task.name]],

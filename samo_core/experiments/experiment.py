@@ -194,7 +194,9 @@ def _train(
 
     def keep_once(state: TrainState, improved: bool) -> None:
         if first:
-            keep(state, improved)
+            # Ctrl-C inside torch's writer comes out as a fault of the file.
+            with _signals_wait():
+                keep(state, improved)
         # A slow disk must not look like a lost process.
         peers.wait()
 
@@ -269,6 +271,25 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _signals_wait() -> Iterator[None]:
+    """SIGINT and SIGTERM act when the block is done: half a second at most, for files that are written whole."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {
+        number: signal.signal(number, lambda got, _: came.append(got)) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def _what_is_kept(state: TrainState) -> str:

@@ -238,7 +238,7 @@ def find_run(artifacts: Path, given: str = "") -> Run:
     if not given:
         latest = artifacts / "latest"
         if not latest.exists():
-            raise RunError(f"there is no run in {artifacts} yet", hint="train one: samo train --modality audio")
+            raise RunError(f"there is no run in {artifacts} yet", hint="train one: samo train")
         return Run(latest.resolve())
     for folder in (runs / given, artifacts / "grids" / grid / "runs" / cell, Path(given)):
         if (folder / "config.json").is_file():

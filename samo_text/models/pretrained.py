@@ -80,7 +80,7 @@ def save_sizes(place: str, n_tokens: int, folder: Path) -> None:
     """
     config = _read_config(place)
     config.vocab_size = max(config.vocab_size, n_tokens)
-    config.auto_map = None  # a run names no code
+    config.__dict__.pop("auto_map", None)  # a run names no code
     write_text(folder / CONFIG_NAME, config.to_json_string(use_diff=True))
 
 

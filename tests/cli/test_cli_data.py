@@ -166,7 +166,7 @@ def test_runs(copied: Path, clips: Path, artifacts: Path) -> None:
 def test_no_runs() -> None:
     assert done("runs", "--json").json == {"schema": 1, "runs": []}
     said = done("runs")
-    assert (said.out, said.err) == ("", "· no run in artifacts yet; train one: samo train --modality audio\n")
+    assert (said.out, said.err) == ("", "· no run in artifacts yet; train one: samo train\n")
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch, artifacts: Path, cache: Path) -> None:

@@ -66,8 +66,11 @@ def opened(table: Path, encoder: str, **values: Any) -> TextFrontend:
 
 
 def made(front: TextFrontend) -> Any:
+    """A model whose encoder was asked: its states are made with the first batch."""
     torch.manual_seed(0)
-    return front.new_model()
+    model = front.new_model()
+    next(front.eval_batches(np.arange(1), 1))
+    return model
 
 
 def files(cache: Path) -> list[Path]:
