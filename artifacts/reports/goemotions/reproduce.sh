@@ -14,11 +14,13 @@ run() { # NAME flags...
 }
 for mode in emotion ekman sentiment; do
   run "goemotions-tfidf-$mode" --preset tfidf --mode $mode
-  for seed in 0 1 2; do
-    run "goemotions-textcnn-$mode-seed$seed" --preset textcnn --mode $mode --seed $seed
-  done
+done
+for seed in 0 1 2; do
+  run "goemotions-textcnn-emotion-seed$seed" --preset textcnn --seed $seed
 done
 run goemotions-minilm-emotion-seed0 --preset minilm --encoder "$encoder"
 python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS"
-samo ablate losses --data-root "$data" --threads 1
+samo ablate losses --data-root "$data" --model encoder --encoder "$encoder" --freeze-encoder --head-layers 2 --threads 1
 cp "$SAMO_ARTIFACTS/grids/losses/table.md" "$(dirname "$0")/losses.md"
+python "$(dirname "$0")/thresholds.py" "$SAMO_ARTIFACTS/grids/losses"
+samo zero-shot --labels-file "$(dirname "$0")/zero_shot_labels.toml" --encoder "$encoder" --data-root "$data" --threads 1

@@ -1,0 +1,51 @@
+"""How much of a loss's gain is only the range of thresholds: every cell of the grid under a finer, wider one.
+
+    python artifacts/reports/goemotions/thresholds.py ARTIFACTS/grids/losses
+
+Temperature and thresholds are fitted on the validation predictions of each cell, 0.1 to 0.9 in 20 steps (the default)
+and 0.01 to 0.95 in 95 steps, and applied to its test predictions. Writes ``losses-thresholds.md`` beside this file.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from samo_core.config import ThresholdSettings
+from samo_core.evaluation.decision import fit_decision, judged
+from samo_core.evaluation.metrics import macro_f1, tally
+from samo_core.evaluation.predictions import Predictions
+from samo_core.experiments.run import Run
+
+RANGES = {
+    "0.1 to 0.9 in 20 steps": ThresholdSettings(),
+    "0.01 to 0.95 in 95 steps": ThresholdSettings(threshold_range=(0.01, 0.95), num_thresholds=95),
+}
+
+
+def main() -> None:
+    """Write the table: mean and standard deviation over seeds by variant and range."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for folder in sorted((Path(sys.argv[1]) / "runs").iterdir()):
+        if not (folder / "report.json").is_file():
+            continue
+        run, variant = Run(folder), folder.name.rpartition(".")[0]
+        space = run.manifest.label_space
+        val, test = (Predictions.load(run.path(f"predictions.{part}.npz")) for part in ("val", "test"))
+        for name, settings in RANGES.items():
+            decision = fit_decision(val.logits, val.targets, space, settings)
+            answers = judged(space.primary, test, space, decision.calibration.temperature, decision.thresholds)
+            found[variant][name].append(float(macro_f1(tally(answers.truth, answers.predicted))))
+    lines = ["| variant | " + " | ".join(RANGES) + " |", "| --- " * (1 + len(RANGES)) + "|"]
+    for variant, by_range in sorted(found.items(), key=lambda pair: -statistics.mean(list(pair[1].values())[-1])):
+        cells = [f"{statistics.mean(each):.3f} ± {statistics.stdev(each):.3f}" for each in by_range.values() if each[1:]]
+        lines.append(f"| {variant} | " + " | ".join(cells) + " |")
+    text = "\n".join(lines) + "\n"
+    Path(__file__).with_name("losses-thresholds.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
