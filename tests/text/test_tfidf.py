@@ -156,7 +156,7 @@ def test_settings_act() -> None:
 def test_one_of_several_is_multinomial() -> None:
     classes = np.array([1, 1, 0, 2, 2, 1, 0, 1])
     features = sklearn_features(2, 1)
-    judge = LogisticRegression(class_weight="balanced", max_iter=1000).fit(features, classes)
+    judge = LogisticRegression(C=2.0, class_weight="balanced", max_iter=1000).fit(features, classes)
     found = fitted(ONE_OF_THREE, np.eye(3, dtype=np.float32)[classes], min_count=1)(*padded(LISTS))
     np.testing.assert_allclose(torch.softmax(found, 1).numpy(), judge.predict_proba(features), atol=1e-3)
 
@@ -164,7 +164,7 @@ def test_one_of_several_is_multinomial() -> None:
 def test_one_of_two_and_a_class_that_never_was() -> None:
     classes = np.array([2, 2, 0, 0, 0, 2, 0, 2])
     features = sklearn_features(2, 1)
-    judge = LogisticRegression(class_weight="balanced", max_iter=1000).fit(features, classes)
+    judge = LogisticRegression(C=2.0, class_weight="balanced", max_iter=1000).fit(features, classes)
     found = fitted(ONE_OF_THREE, np.eye(3, dtype=np.float32)[classes], min_count=1)(*padded(LISTS))
     said = torch.softmax(found, 1).numpy()
     np.testing.assert_allclose(said[:, [0, 2]], judge.predict_proba(features), atol=1e-3)
