@@ -40,7 +40,8 @@ def main() -> None:
             found[variant][name].append(float(macro_f1(tally(answers.truth, answers.predicted))))
     lines = ["| variant | " + " | ".join(RANGES) + " |", "| --- " * (1 + len(RANGES)) + "|"]
     for variant, by_range in sorted(found.items(), key=lambda pair: -statistics.mean(list(pair[1].values())[-1])):
-        cells = [f"{statistics.mean(each):.3f} ± {statistics.stdev(each):.3f}" for each in by_range.values() if each[1:]]
+        several = (each for each in by_range.values() if len(each) > 1)
+        cells = [f"{statistics.mean(each):.3f} ± {statistics.stdev(each):.3f}" for each in several]
         lines.append(f"| {variant} | " + " | ".join(cells) + " |")
     text = "\n".join(lines) + "\n"
     Path(__file__).with_name("losses-thresholds.md").write_text(text, encoding="utf-8")
