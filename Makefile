@@ -28,11 +28,11 @@ dev: $(VENV)/.dev
 demo: $(VENV)/.installed
 	$(BIN)/samo train --modality audio --dataset demo --preset demo
 	$(BIN)/samo evaluate
-	$(BIN)/samo train --modality text --dataset demo
+	$(BIN)/samo train --modality text --dataset demo --preset textcnn --epochs 6
 	$(BIN)/samo evaluate
 
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

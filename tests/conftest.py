@@ -38,3 +38,12 @@ def minilm_root() -> Path:
         if (root / "models" / "all-MiniLM-L6-v2").is_dir():
             return root / "models" / "all-MiniLM-L6-v2"
     pytest.skip("no all-MiniLM-L6-v2: neither in models beside $SAMO_TEST_DATA nor in ../shared/models")
+
+
+# Files that take a minute or more: begun first, so that no worker is left alone with one of them at the end.
+LONG = ("test_cli_torchrun", "test_cli_kill", "test_launch_ray", "test_cli_ray", "test_distributed", "test_cli_text")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of :data:`LONG` before all others, in that order; else as collected."""
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
