@@ -64,10 +64,13 @@ def go(
 
 
 def curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every curve as TensorBoard shows it: what was purged is gone."""
+    """Every curve as TensorBoard shows it, by step: what was purged is gone.
+
+    Event files of one second are read in the order of their names, in which the 10th comes before the 9th.
+    """
     events = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
     events.Reload()
-    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    return {tag: sorted((event.step, event.value) for event in events.Scalars(tag)) for tag in events.Tags()["scalars"]}
 
 
 def expected(run: Run, losses: dict[int, float]) -> dict[str, list[tuple[int, float]]]:
