@@ -20,10 +20,11 @@ import numpy as np
 import torch
 
 from samo_core.data.augmented import augmentation_facts
+from samo_core.data.copies import folded
 from samo_core.data.manifest import Item, Manifest
 from samo_core.training.frontend import Notify
 from samo_text.config import AugmentSettings
-from samo_text.rewriting.words import OneByOne, Rewriter, chance_of, folded, kept_as_is
+from samo_text.rewriting.words import OneByOne, Rewriter, chance_of, kept_as_is
 from samo_text.texts import content_of
 
 __all__ = ["augment", "open_rewriters"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ __all__ = ["States", "encoder_states"]
 # Above this the encoder is run again in every epoch: a full disk helps nobody.
 MOST_BYTES = 8 << 30
 _CACHE_VERSION = 2
+_BLOCK = 1 << 24
 _BATCH = 64
 
 
@@ -69,7 +69,8 @@ def encoder_states(model: Any, frontend: TextFrontend) -> States | None:
     with replacing(path) as temporary:
         with temporary.open("r+b") as reserved:
             # Writing to a mapped file on a full disk would end the process instead of raising an error.
-            os.posix_fallocate(reserved.fileno(), 0, n_bytes)
+            for start in range(0, n_bytes, _BLOCK):
+                reserved.write(bytes(min(_BLOCK, n_bytes - start)))
         flat = np.memmap(temporary, dtype="<f4", mode="r+", shape=(int(lists.lengths.sum()), width))
         _fill(flat, model, frontend)
         flat.flush()

@@ -15,7 +15,6 @@ __all__ = [
     "Piece",
     "Rewriter",
     "chance_of",
-    "folded",
     "how_many",
     "in_case_of",
     "is_negation",
@@ -117,11 +116,6 @@ def kept_as_is(text: str) -> Counter[str]:
         for piece in pieces_of(text)
         if piece.kind in ("placeholder", "link", "emoji", "emoticon") or is_negation(piece.text)
     )
-
-
-def folded(text: str) -> str:
-    """What two texts are compared by: case and white space apart."""
-    return " ".join(text.casefold().split())
 
 
 def chance_of(*keys: object) -> random.Random:

@@ -318,6 +318,17 @@ def test_training_outside_the_main_thread(tmp_path: Path, whole: Run) -> None:
     assert_same_run(runs[0], whole)
 
 
+def test_a_signal_while_files_are_written_waits_for_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path, state: dict[str, Any]) -> None:
+        signal.raise_signal(signal.SIGINT)
+        save_checkpoint(path, state)
+
+    monkeypatch.setattr(experiment, "save_checkpoint", interrupted)
+    with pytest.raises(Interrupted, match="stopped after 1 of"):
+        train(tmp_path)
+    assert load_checkpoint(find_run(tmp_path).path("last.ckpt"))["epoch"] == 1
+
+
 def test_a_full_disk_keeps_the_best_model(tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[int] = []
 

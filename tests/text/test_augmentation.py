@@ -14,6 +14,7 @@ import tiny_rewriting
 import torch
 
 from samo_core.data.augmented import AUGMENTATION, load_augmented
+from samo_core.data.copies import folded
 from samo_core.data.manifest import Item, Manifest
 from samo_core.errors import EnvironmentProblem, Interrupted, SettingsError
 from samo_core.experiments.experiment import resume_training, train_run
@@ -26,7 +27,7 @@ from samo_text import augmentation
 from samo_text.augmentation import augment
 from samo_text.config import AUGMENTATIONS, TextConfig
 from samo_text.frontend import TextFrontend
-from samo_text.rewriting.words import folded, kept_as_is
+from samo_text.rewriting.words import kept_as_is
 from samo_text.texts import content_of
 
 CPU = torch.device("cpu")

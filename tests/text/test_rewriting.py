@@ -10,6 +10,7 @@ import pytest
 import tiny_rewriting as tiny
 import torch
 
+from samo_core.data.copies import folded
 from samo_core.errors import EnvironmentProblem, ModelFileError, SettingsError
 from samo_text.rewriting import synonyms
 from samo_text.rewriting.kinds import KINDS, chosen_kinds
@@ -23,7 +24,6 @@ from samo_text.rewriting.synonyms import Synonyms, open_wordnet
 from samo_text.rewriting.translation import BackTranslation
 from samo_text.rewriting.words import (
     chance_of,
-    folded,
     how_many,
     is_negation,
     joined,
