@@ -13,6 +13,7 @@ from samo_cli.grids import (
     GridName,
     Plan,
     Ray,
+    StoreUrl,
     Where,
     Workers,
     account,
@@ -52,6 +53,7 @@ def ablate(
     dry_run: DryRun = False,
     workers: Workers = 0,
     ray: Ray = "",
+    store: StoreUrl = "",
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -73,6 +75,7 @@ def ablate(
         return
     if of:
         raise SettingsError(f"unexpected argument '{of}'", hint="samo ablate GRID.toml, or samo ablate show NAME")
+    where = Where(workers, threads, device, precision, ray, store)
     from samo_core.experiments.grid import cells_of, read_grid
 
     path = _find(grid)
@@ -80,11 +83,11 @@ def ablate(
     cells = cells_of(asked, resolve, settings)
     plan = Plan("ablate", root / (name or path.stem), tuple(cells), asked.metric, context.obj["command"])
     if dry_run:
-        list_cells(plan, workers, json=json)
+        list_cells(plan, where, json=json)
         return
     plan = open_plan(plan, open_frontend(cells))
     try:
-        run_cells(plan, Where(workers, threads, device, precision, ray))
+        run_cells(plan, where)
     finally:
         if any(cell.run(plan.folder).path("report.json").exists() for cell in plan.cells):
             _show(plan.folder, json=json)

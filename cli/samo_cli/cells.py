@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samo_cli.modalities import config_type, frontend_type
 from samo_core.config import Config
+
+if TYPE_CHECKING:
+    from samo_core.experiments.run import Run
+    from samo_core.training.trainer import Observer
 
 __all__ = ["spec_of", "work"]
 
@@ -20,8 +24,12 @@ def spec_of(
     threads: int,
     command: str,
     part: str = "test",
+    store: str = "",
 ) -> dict[str, Any]:
-    """What :func:`work` needs, as plain JSON; ``part`` is what the cell is judged on."""
+    """What :func:`work` needs, as plain JSON.
+
+    ``part`` is what the cell is judged on; ``store`` the URL of its run, where machines share no folder.
+    """
     return {
         "folder": str(folder.resolve()),
         "settings": dict(settings),
@@ -30,6 +38,7 @@ def spec_of(
         "threads": threads,
         "command": command,
         "part": part,
+        "store": store,
     }
 
 
@@ -43,13 +52,38 @@ def work(spec: Mapping[str, Any]) -> None:
     Raises:
         SamoError: what the same training would raise alone.
     """
+    from samo_core.experiments.run import Run
+    from samo_core.experiments.store import Store, borrowed
+
+    folder = Path(spec["folder"])
+    if not spec["store"]:
+        _bring_to_end(Run(folder), spec)
+        return
+    with borrowed(Store(spec["store"]), folder.name) as (run, send):
+        _bring_to_end(run, spec, _AfterEpochs(send))
+
+
+class _AfterEpochs:
+    """An observer that does something after each epoch."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def on_step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
+        """Nothing."""
+
+    def on_epoch(self, row: dict[str, Any], improved: bool) -> None:
+        """Do it."""
+        self._act()
+
+
+def _bring_to_end(run: Run, spec: Mapping[str, Any], *watching: Observer) -> None:
     from samo_cli.render import TrainingView
     from samo_core.experiments.experiment import resume_training, train_run
     from samo_core.experiments.judge import judge_run
-    from samo_core.experiments.run import Run
     from samo_core.training.runtime import make_runtime
+    from samo_core.training.tracking import Observers
 
-    run = Run(Path(spec["folder"]))
     part = spec["part"]
     if (
         run.path("report.json" if part == "test" else f"report.{part}.json").exists()
@@ -63,9 +97,9 @@ def work(spec: Mapping[str, Any]) -> None:
         runtime = make_runtime(spec["device"], spec["precision"], spec["threads"])
         with TrainingView(settings["epochs"], run.history) as view:
             if run.path("config.json").exists():
-                resume_training(run, frontend, runtime, view)
+                resume_training(run, frontend, runtime, Observers(view, *watching))
             else:
-                train_run(run, frontend, runtime, view, spec["command"])
+                train_run(run, frontend, runtime, Observers(view, *watching), spec["command"])
     # Judged as `samo evaluate` judges.
     judge_run(run, frontend, part, make_runtime(spec["device"], "float32", spec["threads"]))
 

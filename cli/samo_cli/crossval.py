@@ -16,6 +16,7 @@ from samo_cli.grids import (
     Plan,
     Ray,
     Seeds,
+    StoreUrl,
     Where,
     Workers,
     list_cells,
@@ -48,6 +49,7 @@ def crossval(
     dry_run: DryRun = False,
     workers: Workers = 0,
     ray: Ray = "",
+    store: StoreUrl = "",
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -61,6 +63,7 @@ def crossval(
     Folds are those the corpus publishes, else five of its speakers; texts without known authors get five stratified by
     label. What validates a fold is never tested in it. Running it again trains only what is missing.
     """
+    where = Where(workers, threads, device, precision, ray, store)
     chosen = resolve(modality, preset, config, settings)
     repeats = numbers(seeds, "--seeds")
     asked = numbers(folds, "--folds") if folds else ()
@@ -77,10 +80,10 @@ def crossval(
     plan = Plan("crossval", artifacts_root(artifacts) / "grids" / name, cells, "macro_f1", context.obj["command"])
     plan = open_plan(plan, frontend)
     if dry_run:
-        list_cells(plan, workers, json=json)
+        list_cells(plan, where, json=json)
         return
     try:
-        run_cells(plan, Where(workers, threads, device, precision, ray))
+        run_cells(plan, where)
     finally:
         if any(cell.run(plan.folder).path("report.json").exists() for cell in cells):
             report = crossval_report(plan.name, plan.cells, plan.folder, plan.unit)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samo_cli.crossval import made_up_name
-from samo_cli.grids import Plan, Where, Workers, numbers, open_frontend, open_plan, run_cells
+from samo_cli.grids import Plan, Ray, StoreUrl, Where, Workers, numbers, open_frontend, open_plan, run_cells
 from samo_cli.modalities import MODALITIES, config_types, frontend_type
 from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, switch, with_settings
 from samo_cli.train import resolve
@@ -71,6 +71,8 @@ def ensemble(
     preset: Annotated[str, typer.Option(metavar="NAME", help="With --seeds or --variants: start from a recipe.")] = "",
     config: ConfigFile = None,
     workers: Workers = 0,
+    ray: Ray = "",
+    store: StoreUrl = "",
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -91,7 +93,15 @@ def ensemble(
             "name two or more RUNs, or let --seeds 0,1,2 or --variants base,frozen,unfrozen train the members"
         )
     if named:
-        _refuse_training_flags(settings, modality, preset, config, workers, precision)
+        others: dict[str, object] = {
+            "--modality": modality,
+            "--preset": preset,
+            "--config": config,
+            "--workers": workers,
+        }
+        others |= {"--ray": ray, "--store": store, "--precision": "" if precision == "auto" else precision}
+        _refuse_training_flags(settings, others)
+    where = Where(workers, threads, device, precision, ray, store)
     from samo_cli.render import note, print_json, show_ensemble
     from samo_core.experiments.ensemble import assemble, check_choices, write_ensemble
     from samo_core.experiments.judge import judge_run
@@ -110,7 +120,7 @@ def ensemble(
         chosen = resolve(modality or ("text" if variants else "audio"), preset, config, settings)
         plan = _plan(chosen, seeds, variants, root, name, context.obj["command"])
         frontend = open_frontend(plan.cells)
-        members = _trained(plan, frontend, Where(workers, threads, device, precision))
+        members = _trained(plan, frontend, where)
     if name in [member.name for member in members]:
         raise SettingsError(f"--name {name}: a member is called that")
     runtime = make_runtime(device, "float32", threads)
@@ -130,13 +140,9 @@ def ensemble(
         show_ensemble(account, run.path("report.html"))
 
 
-def _refuse_training_flags(
-    settings: dict[str, Any], modality: str, preset: str, config: Path | None, workers: int, precision: str
-) -> None:
+def _refuse_training_flags(settings: dict[str, Any], others: dict[str, object]) -> None:
     typed = [switch(name) for name in settings if name not in _OF_RUNS]
-    others = {"--modality": modality, "--preset": preset, "--config": config, "--workers": workers}
     typed += [flag for flag, value in others.items() if value]
-    typed += ["--precision"] if precision != "auto" else []
     if typed:
         raise SettingsError(
             f"{typed[0]} acts only together with --seeds or --variants: the RUNs named are trained already"

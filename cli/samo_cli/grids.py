@@ -19,6 +19,7 @@ from samo_core.errors import RunError, SettingsError, first_ten
 if TYPE_CHECKING:
     from samo_core.experiments.cells import Cell
     from samo_core.experiments.launch import Job, Launcher
+    from samo_core.experiments.stored_grid import StoredGrid
     from samo_core.training.frontend import Frontend
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Plan",
     "Ray",
     "Seeds",
+    "StoreUrl",
     "Where",
     "Workers",
     "account",
@@ -54,7 +56,16 @@ Ray = Annotated[
     typer.Option(
         metavar="auto|HOST:PORT", rich_help_panel=MACHINE,
         help="Run the cells on a Ray cluster, the one this machine belongs to or that with this head. All its machines "
-        "must share the working folder and --artifacts. --workers limits the cells at once; 0 = as many as fit.",
+        "must share the working folder and --artifacts, or have a --store. --workers limits the cells at once; 0 = as "
+        "many as fit.",
+    ),
+]  # fmt: skip
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store", metavar="URL", rich_help_panel=MACHINE,
+        help="With --ray, where machines share no folder: cells are kept at this fsspec URL, such as s3://bucket/samo, "
+        "go on from there when their machine dies, and are copied to --artifacts when they end.",
     ),
 ]  # fmt: skip
 Seeds = Annotated[str, typer.Option(metavar="N,N,...", help="Repeat with each of these seeds.")]
@@ -71,6 +82,12 @@ class Where:
     device: str
     precision: str
     ray: str = ""
+    store: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what would do nothing."""
+        if self.store and not self.ray:
+            raise SettingsError("--store acts only together with --ray", hint="add --ray auto, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -172,6 +189,7 @@ def run_cells(plan: Plan, where: Where, *, tolerant: bool = False) -> dict[str, 
     from samo_core.files import write_json
 
     with Run(plan.folder).locked():
+        stored = _stored(plan, where)
         write_json(plan.folder / "grid.json", _facts(plan))
         todo = [cell for cell in plan.cells if state_of(cell, plan.folder) != "done"]
         said = f"{plan.name}: {len(plan.cells)} cells, {len(plan.cells) - len(todo)} done before"
@@ -186,10 +204,13 @@ def run_cells(plan: Plan, where: Where, *, tolerant: bool = False) -> dict[str, 
 
         with make_launcher(where, len(todo)) as launcher:
             note(f"{said}; {launcher.workers} at once{', on Ray' if where.ray else ''}")
-            jobs = [_job(cell, plan, where, launcher.threads) for cell in todo]
+            jobs = [_job(cell, plan, where, launcher.threads, stored) for cell in todo]
             with GridView(len(jobs), plan.metric, score, todo[0].part) as view:
-                outcomes = launcher.run(jobs, view)
+                if stored:
+                    stored.watcher = view
+                outcomes = launcher.run(jobs, stored or view)
     failed = {outcome.name: outcome.message for outcome in outcomes if outcome.status != "done"}
+    failed |= stored.lost if stored else {}
     if failed and not (tolerant and len(failed) < len(plan.cells)):
         raise RunError(
             f"{len(failed)} of {len(jobs)} cells did not end: {first_ten(failed)}",
@@ -209,7 +230,8 @@ def make_launcher(where: Where, n_cells: int) -> Iterator[Launcher]:
     if where.ray:
         from samo_core.experiments.launch_ray import ray_launcher
 
-        with ray_launcher(work, where.ray, n_cells, where.workers, where.threads, where.device) as launcher:
+        share = (n_cells, where.workers, where.threads, where.device)
+        with ray_launcher(work, where.ray, *share, shared=not where.store) as launcher:
             yield launcher
         return
     from samo_core.experiments.launch import LocalLauncher, share_of_cores
@@ -218,17 +240,20 @@ def make_launcher(where: Where, n_cells: int) -> Iterator[Launcher]:
     yield LocalLauncher(work, *share_of_cores(n_cells, where.workers, where.threads, gpus), gpus)
 
 
-def list_cells(plan: Plan, workers: int, *, json: bool) -> None:
-    """Print the state of every cell and the estimated time that is left."""
+def list_cells(plan: Plan, where: Where, *, json: bool) -> None:
+    """Print the state of every cell and the estimated time that is left on the machines given."""
     from samo_cli.render import print_json, show_cells
     from samo_core.experiments.cells import seconds_left, state_of
-    from samo_core.experiments.launch import share_of_cores
 
+    _stored(plan, where)
     rows = [
         {"cell": cell.name, "row": cell.row, "seed": cell.seed, "fold": cell.fold, "state": state_of(cell, plan.folder)}
         for cell in plan.cells
     ]
-    left = seconds_left(plan.cells, plan.folder, share_of_cores(len(plan.cells), workers)[0])
+    left, n_left = seconds_left(plan.cells, plan.folder), sum(row["state"] != "done" for row in rows)
+    if left:
+        with make_launcher(where, n_left) as launcher:
+            left /= launcher.workers
     if json:
         print_json({"schema": 1, "grid": plan.name, "cells": rows, "seconds_left": left})
     else:
@@ -270,11 +295,23 @@ def _facts(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _job(cell: Cell, plan: Plan, where: Where, threads: int) -> Job:
+def _stored(plan: Plan, where: Where) -> StoredGrid | None:
+    """The grid at its store, if it has one, what is finished there brought home."""
+    if not where.store:
+        return None
+    from samo_core.experiments.stored_grid import StoredGrid
+
+    stored = StoredGrid(f"{where.store.rstrip('/')}/{plan.name}", plan.cells, plan.folder)
+    stored.prepare()
+    return stored
+
+
+def _job(cell: Cell, plan: Plan, where: Where, threads: int, stored: StoredGrid | None) -> Job:
     from samo_core.experiments.launch import Job
 
     folder = cell.run(plan.folder).folder
-    spec = spec_of(folder, cell.settings, where.device, where.precision, threads, plan.command, cell.part)
+    url = stored.run_url(cell.name) if stored else ""
+    spec = spec_of(folder, cell.settings, where.device, where.precision, threads, plan.command, cell.part, url)
     return Job(cell.name, spec, plan.folder / "logs" / f"{cell.name}.log")
 
 

@@ -14,6 +14,7 @@ from samo_cli.grids import (
     Plan,
     Ray,
     Seeds,
+    StoreUrl,
     Where,
     Workers,
     list_cells,
@@ -45,6 +46,7 @@ def learning_curve(
     dry_run: DryRun = False,
     workers: Workers = 0,
     ray: Ray = "",
+    store: StoreUrl = "",
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "auto",
@@ -59,6 +61,7 @@ def learning_curve(
     """
     from samo_core.experiments.grid import Grid, cells_of
 
+    where = Where(workers, threads, device, precision, ray, store)
     repeats = numbers(seeds, "--seeds")
     tested = numbers(folds, "--folds") if folds else ()
     base = {**settings, **({"preset": preset} if preset else {}), **({"config": str(config)} if config else {})}
@@ -74,10 +77,10 @@ def learning_curve(
     folder = artifacts_root(artifacts) / "grids" / name
     plan = open_plan(Plan("learning-curve", folder, tuple(cells), "macro_f1", context.obj["command"]), frontend)
     if dry_run:
-        list_cells(plan, workers, json=json)
+        list_cells(plan, where, json=json)
         return
     try:
-        run_cells(plan, Where(workers, threads, device, precision, ray))
+        run_cells(plan, where)
     finally:
         curve = curve_of(plan.name, plan.cells, plan.folder, plan.unit)
         if curve.points:

@@ -12,7 +12,15 @@ from typing import Any
 from samo_core.errors import RunError, first_ten
 from samo_core.experiments.run import Run
 
-__all__ = ["Cell", "Result", "refuse_changed", "result_of", "seconds_left", "state_of"]
+__all__ = [
+    "Cell",
+    "Result",
+    "refuse_changed",
+    "refuse_other_settings",
+    "result_of",
+    "seconds_left",
+    "state_of",
+]
 
 # Where the data lies may differ between machines; that they are the same data is checked by their digest.
 MOVABLE = frozenset({"data_root"})
@@ -85,17 +93,24 @@ def refuse_changed(cells: Iterable[Cell], grid: Path) -> None:
     Raises:
         RunError: names the cells and the settings that differ.
     """
+    runs = [(cell, cell.run(grid)) for cell in cells]
+    refuse_other_settings(((cell, run.settings) for cell, run in runs if run.path("config.json").is_file()), str(grid))
+
+
+def refuse_other_settings(found: Iterable[tuple[Cell, Mapping[str, Any]]], place: str) -> None:
+    """Refuse cells that were trained with other settings than asked for; ``place`` is where they lie.
+
+    Raises:
+        RunError: names the cells and the settings that differ.
+    """
     changed = []
-    for cell in cells:
-        run = cell.run(grid)
-        if not run.path("config.json").is_file():
-            continue
-        stored, wanted = run.settings, cell.settings
+    for cell, stored in found:
+        wanted = cell.settings
         names = [n for n in {**stored, **wanted} if n not in MOVABLE and stored.get(n) != wanted.get(n)]
         changed += [f"{cell.name}: {name} was {stored.get(name)!r}, is now {wanted.get(name)!r}" for name in names]
     if changed:
         raise RunError(
-            f"cells of {grid} were trained with other settings: {first_ten(changed)}",
+            f"cells of {place} were trained with other settings: {first_ten(changed)}",
             hint="give the grid another --name, undo the change, or remove these cells",
         )
 
@@ -127,8 +142,8 @@ def result_of(cell: Cell, grid: Path) -> Result | None:
         raise RunError(f"cannot read {path}: {error}", hint="remove the cell and run the grid again") from error
 
 
-def seconds_left(cells: Sequence[Cell], grid: Path, workers: int) -> float | None:
-    """Estimated seconds until all cells are done, from the finished ones of the same row, else of any; None without."""
+def seconds_left(cells: Sequence[Cell], grid: Path) -> float | None:
+    """Estimated seconds of training left, from the finished cells of the same row, else of any; None without."""
     spent: dict[str, list[float]] = {}
     for cell in cells:
         if state_of(cell, grid) == "done":
@@ -136,5 +151,4 @@ def seconds_left(cells: Sequence[Cell], grid: Path, workers: int) -> float | Non
     if not spent:
         return None
     anywhere = fmean(seconds for row in spent.values() for seconds in row)
-    left = sum(fmean(spent.get(cell.row, [anywhere])) for cell in cells if state_of(cell, grid) != "done")
-    return left / max(1, workers)
+    return sum(fmean(spent.get(cell.row, [anywhere])) for cell in cells if state_of(cell, grid) != "done")

@@ -1,12 +1,16 @@
 """Cells on a Ray cluster: one Ray task for each job, behind the same `Launcher`.
 
-The folder of the grid, and the working directory, lie where every machine of the cluster sees them under the same
-path. Nothing is uploaded. A job whose machine or process is lost is given to the work function again, wherever there
-is room: a training goes on from its last whole epoch. Ray may take a machine for dead that still works for a while,
-and file systems forget a dead one's locks only after some time, so an attempt first waits until it alone holds the
-job's log. That, and a run's own lock, need a file system whose locks hold between machines (NFSv4, Lustre with
-``flock``, CephFS); without, a machine cut off from the cluster but not from the folder could write a run until Ray's
-own processes on it give up.
+A job whose machine or process is lost is given to the work function again, wherever there is room: a training goes on
+from its last whole epoch.
+
+Either the folder of the grid, and the working directory, lie where every machine of the cluster sees them under the
+same path. Ray may take a machine for dead that still works for a while, and file systems forget a dead one's locks only
+after some time, so an attempt first waits until it alone holds the job's log. That, and a run's own lock, need a file
+system whose locks hold between machines (NFSv4, Lustre with ``flock``, CephFS); without, a machine cut off from the
+cluster but not from the folder could write a run until Ray's own processes on it give up.
+
+Or the machines share nothing: the work function keeps what it makes at a store (:mod:`samo_core.experiments.store`),
+and logs come back with the answers.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -52,7 +57,14 @@ class Machine(NamedTuple):
 
 @contextmanager
 def ray_launcher(
-    work: str, address: str, n_jobs: int, workers: int = 0, threads: int = 0, device: str = "auto"
+    work: str,
+    address: str,
+    n_jobs: int,
+    workers: int = 0,
+    threads: int = 0,
+    device: str = "auto",
+    *,
+    shared: bool = True,
 ) -> Iterator[RayLauncher]:
     """Connect to a cluster and divide it between the jobs; the connection ends with the block.
 
@@ -64,6 +76,7 @@ def ray_launcher(
         workers: at most so many at once; 0 = as many as the cluster takes, also when it grows.
         threads: CPUs of each; 0 chooses.
         device: ``cpu`` asks for no GPU, ``auto`` for one each where the cluster has any, ``cuda`` for one each.
+        shared: whether all machines see the folder of the logs.
 
     Raises:
         EnvironmentProblem: Ray is not installed, or no cluster answers.
@@ -77,7 +90,7 @@ def ray_launcher(
             if node["Alive"]
         ]
         share = share_of_cluster(machines, n_jobs, workers, threads, device)
-        yield RayLauncher(work, *share, limit=workers)
+        yield RayLauncher(work, *share, limit=workers, shared=shared)
     finally:
         ray.shutdown()
 
@@ -122,6 +135,7 @@ class RayLauncher:
         threads: CPUs of each.
         gpus: GPUs of each, 0 or 1.
         limit: how many jobs Ray gets at once; 0 = all.
+        shared: whether all machines see the folder of the logs.
     """
 
     work: str
@@ -129,6 +143,7 @@ class RayLauncher:
     threads: int = 1
     gpus: int = 0
     limit: int = 0
+    shared: bool = True
 
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Outcome]:
         """See :meth:`samo_core.experiments.launch.Launcher.run`."""
@@ -149,7 +164,7 @@ class RayLauncher:
             while waiting or tasks.running:
                 while waiting and len(tasks.running) < (self.limit or len(jobs)):
                     given = waiting.popleft()
-                    log = str(given.job.log.resolve())
+                    log = str(given.job.log.resolve()) if self.shared else ""
                     tasks.running[task.remote(self.work, dict(given.job.spec), log, os.getcwd())] = given
                 waiting.extendleft(tasks.listen())
         except KeyboardInterrupt:
@@ -189,6 +204,10 @@ class _Tasks:
         for stream in self.ray.wait(list(self.running), timeout=1.0)[0]:
             given = self.running[stream]
             status, message = self._answer(stream, given)
+            if status == "log":
+                with given.job.log.open("a", encoding="utf-8") as log:
+                    log.write(message)
+                continue
             if status == "started":
                 if given.began is None:
                     given.began = time.monotonic()
@@ -242,8 +261,18 @@ _LOSSES = {
 
 
 def _do(work: str, spec: Mapping[str, Any], log: str, folder: str) -> Iterator[tuple[str, str]]:
-    """The Ray task: says ``started``, then how the job ended."""
+    """The Ray task: says ``started``, the ``log`` where no folder is shared, then how the job ended."""
     yield "started", ""
+    if not log:
+        if Path(folder).is_dir():
+            os.chdir(folder)
+        with tempfile.TemporaryDirectory(prefix="samo-log-") as place:
+            own = Path(place) / "log"
+            with printing_to(own):
+                ended = attempt(find_work(work), spec)
+            yield "log", own.read_text(encoding="utf-8", errors="replace")
+        yield ended
+        return
     unseen = [place for place in (folder, str(Path(log).parent)) if not Path(place).is_dir()]
     if unseen:
         here = socket.gethostname()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,66 @@ def _kill_a_node_in_mid_training(cluster: Nodes, grid: Path, killed: list[str]) 
     cluster.kill_under(int((found[0] / ".lock").read_text()))
     assert not (found[0] / "trained.json").exists()
     killed.append(found[0].name)
+
+
+@needs_ray
+def test_machines_that_share_no_folder_keep_their_cells_at_a_store(
+    asked: list[object], artifacts: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "g.toml").write_text(GRID.partition("[variants.smooth]")[0])
+    serial = done(*asked, "--workers", "1", "--name", "serial").json
+    grid, place = artifacts / "grids" / "cluster", tmp_path / "store"
+    cluster_flags = ("--name", "cluster", "--store", f"file://{place}")
+    killed: list[str] = []
+    with nodes() as cluster:
+        cluster.grow_to(2)
+        killer = threading.Thread(target=_kill_a_node_of_a_store, args=(cluster, place, grid, killed), daemon=True)
+        killer.start()
+        result = done(*asked, "--ray", cluster.address, *cluster_flags)
+        killer.join()
+        # A grid begun again where nothing is known of it: everything comes home, nothing is trained.
+        shutil.rmtree(grid)
+        listed = done(*asked, "--ray", cluster.address, *cluster_flags, "--dry-run").json
+        again = done(*asked, "--ray", cluster.address, *cluster_flags)
+    assert result.json["rows"] == serial["rows"]
+    assert [row["state"] for row in listed["cells"]] == ["done"] * 2
+    assert "2 done before" in again.err
+    assert again.json["rows"] == serial["rows"]
+    assert not list(place.rglob(".*")), "no lease and no half of a file is left"
+    (victim,) = killed
+    for run in sorted((grid / "runs").iterdir()):
+        alone = artifacts / "grids" / "serial" / "runs" / run.name
+        weights, expected = (load_file(folder / "best_model.safetensors") for folder in (run, alone))
+        assert all(np.array_equal(weights[name], expected[name]) for name in expected)
+        stored = place / "cluster" / "runs" / run.name
+        assert (stored / "last.ckpt").read_bytes() == (run / "last.ckpt").read_bytes()
+    line = refused(5, *asked, "--ray", "127.0.0.1:1", *cluster_flags, "--lr", "0.5", "--name", "cluster")
+    assert f"{victim}: lr was 0.001, is now 0.5" in line
+
+
+def _kill_a_node_of_a_store(cluster: Nodes, place: Path, grid: Path, killed: list[str]) -> None:
+    found: list[tuple[Path, int]] = []
+
+    def training() -> bool:
+        for stored in place.glob("cluster/runs/*/last.ckpt"):
+            for lock in Path(tempfile.gettempdir()).glob(f"samo-*/runs/{stored.parent.name}/.lock"):
+                process = int(lock.read_text() or 0)
+                if Path(f"/proc/{process}").exists() and not (stored.parent / "trained.json").exists():
+                    found.append((lock, process))
+        return bool(found)
+
+    wait_for(training)
+    lock, process = found[0]
+    name = lock.parent.name
+    assert not (grid / "runs" / name).exists(), "nothing is written where the grid was started"
+    cluster.kill_under(process)
+    shutil.rmtree(lock.parents[2])
+    killed.append(name)
+
+
+def test_a_store_needs_a_cluster(asked: list[object]) -> None:
+    assert "--store acts only together with --ray" in refused(2, *asked, "--store", "file:///nowhere")
+    assert "unknown protocol 's33'" in refused(2, *asked, "--ray", "127.0.0.1:1", "--store", "s33://bucket")
 
 
 @needs_ray

@@ -174,9 +174,8 @@ def test_states_and_time_left(tmp_path: Path) -> None:
     everything = [*cells, begun, *missing]
     assert [state_of(cell, tmp_path) for cell in everything] == ["done"] * 3 + ["stopped", "missing", "missing"]
     # 60 s for the begun cell of x, 15 s for the baseline, the mean of all for the new row.
-    assert seconds_left(everything, tmp_path, 1) == pytest.approx(60 + 15 + 30)
-    assert seconds_left(everything, tmp_path, 3) == pytest.approx(35)
-    assert seconds_left(missing, tmp_path, 1) is None
+    assert seconds_left(everything, tmp_path) == pytest.approx(60 + 15 + 30)
+    assert seconds_left(missing, tmp_path) is None
     with begun.run(tmp_path).locked():
         assert state_of(begun, tmp_path) == "running"
 
