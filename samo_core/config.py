@@ -237,6 +237,17 @@ class Config(BaseModel):
                 yield SettingField(name, section, model.panel, info)
 
     @classmethod
+    def anchored(cls, values: Mapping[str, Any], file: Path) -> dict[str, Any]:
+        """Flat values that were read from ``file``, relative paths among them counted from its folder."""
+        paths = {field.name for field in cls.fields() if field.is_path}
+        return {
+            name: str(file.absolute().parent / Path(value).expanduser())
+            if name in paths and value and isinstance(value, str)
+            else value
+            for name, value in values.items()
+        }
+
+    @classmethod
     def build(cls, values: Mapping[str, Any]) -> Self:
         """Make a configuration from flat values by setting name.
 

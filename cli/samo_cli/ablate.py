@@ -22,7 +22,7 @@ from samo_cli.grids import (
     open_plan,
     run_cells,
 )  # fmt: skip
-from samo_cli.modalities import MODALITIES, config_types, grid_files
+from samo_cli.modalities import MODALITIES, config_type, config_types, grid_files
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
 from samo_cli.train import resolve
 from samo_core.errors import RunError, SettingsError, nearest
@@ -80,7 +80,7 @@ def ablate(
 
     path = _find(grid)
     asked = read_grid(path)
-    cells = cells_of(asked, resolve, settings)
+    cells = cells_of(asked, resolve, settings, lambda values: config_type(asked.modality).anchored(values, path))
     plan = Plan("ablate", root / (name or path.stem), tuple(cells), asked.metric, context.obj["command"])
     if dry_run:
         list_cells(plan, where, json=json)

@@ -193,11 +193,7 @@ def _read_config(file: Path, modality: str, known: set[str]) -> dict[str, Any]:
                 f"{file}: unknown setting '{name}' for modality {modality}",
                 hint=nearest(name, known) + "`samo train --help` lists all settings",
             )
-    for field in config_type(modality).fields():
-        given = values.get(field.name)
-        if field.is_path and given and isinstance(given, str):
-            values[field.name] = str(file.absolute().parent / Path(given).expanduser())
-    return values
+    return config_type(modality).anchored(values, file)
 
 
 def _unchanged(stored: dict[str, Any], flags: dict[str, Any]) -> Config:

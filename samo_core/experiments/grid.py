@@ -115,18 +115,24 @@ def read_grid(path: Path) -> Grid:
     return grid
 
 
-def cells_of(grid: Grid, resolve: Resolve, flags: Mapping[str, Any]) -> list[Cell]:
+def cells_of(
+    grid: Grid,
+    resolve: Resolve,
+    flags: Mapping[str, Any],
+    anchored: Callable[[Mapping[str, Any]], dict[str, Any]] = dict,
+) -> list[Cell]:
     """Every cell of a grid, seeds and folds of a row side by side.
 
     Args:
         grid: what is asked for.
         resolve: makes a configuration; knows presets and modalities.
         flags: settings typed beside the grid; they win over its base, variants and axes win over them.
+        anchored: makes paths that the grid's file names relative to itself absolute.
 
     Raises:
         SettingsError: unknown settings, values out of range, a setting the grid owns, or two equal rows.
     """
-    base = {**grid.base, **flags}
+    base = {**anchored(grid.base), **flags}
     preset, file = str(base.pop("preset", "")), base.pop("config", None)
     places = {"[base]": base, "[axes]": grid.axes, **{f"[variants.{n}]": v for n, v in grid.variants.items()}}
     for place, table in places.items():
@@ -138,7 +144,7 @@ def cells_of(grid: Grid, resolve: Resolve, flags: Mapping[str, Any]) -> list[Cel
     cells: list[Cell] = []
     seen: dict[str, str] = {}
     for row, change in grid.rows.items():
-        settings = {**base, **change}
+        settings = {**base, **anchored(change)}
         for seed, fold in itertools.product(grid.seeds, grid.folds or (None,)):
             where = {} if fold is None else {"split": "folds", "fold": fold}
             config = resolve(grid.modality, preset, Path(file) if file else None, {**settings, **where, "seed": seed})

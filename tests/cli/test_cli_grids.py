@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,10 @@ from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
 from tones import TINY, done, ravdess, read_json, refused, samo, table, table_rows
 
+from samo_cli.modalities import config_type
+from samo_cli.train import resolve
 from samo_core.evaluation.predictions import Predictions
+from samo_core.experiments.grid import cells_of, read_grid
 
 WHERE = ["--workers", "1", "--threads", "1", "--precision", "float32"]
 SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]
@@ -128,7 +132,21 @@ def test_a_failed_cell_is_that_cells_failure_alone(corpus: Path, artifacts: Path
     assert "1 of 2 cells did not end: noisy.seed0" in result.error
     assert [row["name"] for row in result.json["rows"]] == ["baseline"]
     log = artifacts / "grids" / "broken" / "logs" / "noisy.seed0.log"
-    assert "--noise-root nowhere" in log.read_text()
+    assert f"--noise-root {tmp_path / 'nowhere'}" in log.read_text(), "paths in a grid count from its file"
+
+
+def test_paths_in_a_grid_count_from_its_file_and_those_typed_do_not(tmp_path: Path) -> None:
+    file = tmp_path / "g.toml"
+    file.write_text('[base]\ndata_root = "clips"\nnoise_root = ""\n[axes]\nweights = ["a.pt", "/b.pt"]\n')
+    grid = read_grid(file)
+    anchored = partial(config_type("audio").anchored, file=file)
+    cells = cells_of(grid, resolve, {}, anchored)
+    assert [cell.row for cell in cells] == ["weights=a.pt", "weights=b.pt"]
+    assert [cell.settings["weights"] for cell in cells] == [str(tmp_path / "a.pt"), "/b.pt"]
+    assert {cell.settings["data_root"] for cell in cells} == {str(tmp_path / "clips")}
+    assert {cell.settings["noise_root"] for cell in cells} == {""}
+    typed = cells_of(grid, resolve, {"data_root": "here"}, anchored)
+    assert {cell.settings["data_root"] for cell in typed} == {"here"}
 
 
 def test_show(ran: Path, artifacts: Path) -> None:
