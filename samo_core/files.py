@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from samo_core.errors import reporting_full_disk
 
-__all__ = ["cache_root", "leftovers", "replacing", "write_json", "write_text"]
+__all__ = ["cache_root", "leftovers", "own_folder", "replacing", "write_json", "write_text"]
 
 
 @contextmanager
@@ -36,6 +39,24 @@ def replacing(target: Path) -> Iterator[Path]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def own_folder(kind: str) -> Iterator[Path]:
+    """A temporary folder, removed at the end; those that killed processes left are removed at the beginning."""
+    for other in Path(tempfile.gettempdir()).glob(f"samo-{kind}-*"):
+        with suppress(OSError), (other / ".held").open() as held:
+            # A folder this young may not be locked yet.
+            if time.time() - other.stat().st_mtime > 60:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(other, ignore_errors=True)
+    place = Path(tempfile.mkdtemp(prefix=f"samo-{kind}-"))
+    try:
+        with (place / ".held").open("w") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def leftovers(folder: Path, names: Iterable[str]) -> set[Path]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from samo_cli.modalities import config_type, frontend_type
 from samo_core.config import Config
+from samo_core.errors import DataError
 
 if TYPE_CHECKING:
     from samo_core.experiments.run import Run
@@ -24,11 +26,19 @@ def spec_of(
     threads: int,
     command: str,
     part: str = "test",
+    data: str = "",
     store: str = "",
 ) -> dict[str, Any]:
     """What :func:`work` needs, as plain JSON.
 
-    ``part`` is what the cell is judged on; ``store`` the URL of its run, where machines share no folder.
+    Args:
+        folder: of the run.
+        settings: ``modality`` included.
+        device, precision, threads: as the flags.
+        command: what was typed.
+        part: what the cell is judged on.
+        data: digest of the items and their contents; empty: any.
+        store: URL of the run, where machines share no folder.
     """
     return {
         "folder": str(folder.resolve()),
@@ -38,6 +48,7 @@ def spec_of(
         "threads": threads,
         "command": command,
         "part": part,
+        "data": data,
         "store": store,
     }
 
@@ -52,6 +63,7 @@ def work(spec: Mapping[str, Any]) -> None:
     Raises:
         SamoError: what the same training would raise alone.
     """
+    from samo_core.experiments.cells import report_of
     from samo_core.experiments.run import Run
     from samo_core.experiments.store import Store, borrowed
 
@@ -59,7 +71,8 @@ def work(spec: Mapping[str, Any]) -> None:
     if not spec["store"]:
         _bring_to_end(Run(folder), spec)
         return
-    with borrowed(Store(spec["store"]), folder.name) as (run, send):
+    facts = {"settings": dict(spec["settings"]), "data": spec["data"]}
+    with borrowed(Store(spec["store"], patient=True), folder.name, report_of(spec["part"]), facts) as (run, send):
         _bring_to_end(run, spec, _AfterEpochs(send))
 
 
@@ -79,20 +92,23 @@ class _AfterEpochs:
 
 def _bring_to_end(run: Run, spec: Mapping[str, Any], *watching: Observer) -> None:
     from samo_cli.render import TrainingView
+    from samo_core.experiments.cells import report_of
     from samo_core.experiments.experiment import resume_training, train_run
     from samo_core.experiments.judge import judge_run
     from samo_core.training.runtime import make_runtime
     from samo_core.training.tracking import Observers
 
     part = spec["part"]
-    if (
-        run.path("report.json" if part == "test" else f"report.{part}.json").exists()
-        and run.path("trained.json").exists()
-    ):
+    if run.path(report_of(part)).exists() and run.path("trained.json").exists():
         return
     settings = dict(spec["settings"])
     modality = settings.pop("modality")
     frontend = _open(modality, config_type(modality).build(settings))
+    if spec["data"] not in ("", frontend.manifest.digest):
+        raise DataError(
+            f"the corpus on {socket.gethostname()} is not the one this grid was begun with",
+            hint=f"bring {settings['data_root'] or settings['dataset']} up to date there",
+        )
     if not run.path("trained.json").exists():
         runtime = make_runtime(spec["device"], spec["precision"], spec["threads"])
         with TrainingView(settings["epochs"], run.history) as view:

@@ -14,6 +14,7 @@ import typer
 from samo_cli.cells import spec_of
 from samo_cli.modalities import config_type, frontend_type
 from samo_cli.options import MACHINE
+from samo_core.config import SPLIT_SETTINGS
 from samo_core.errors import RunError, SettingsError, first_ten
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ StoreUrl = Annotated[
     typer.Option(
         "--store", metavar="URL", rich_help_panel=MACHINE,
         help="With --ray, where machines share no folder: cells are kept at this fsspec URL, such as s3://bucket/samo, "
-        "go on from there when their machine dies, and are copied to --artifacts when they end.",
+        "go on from there when their machine dies, and are copied to --artifacts when they are done.",
     ),
 ]  # fmt: skip
 Seeds = Annotated[str, typer.Option(metavar="N,N,...", help="Repeat with each of these seeds.")]
@@ -115,6 +116,13 @@ class Plan:
     def name(self) -> str:
         """The folder's name."""
         return self.folder.name
+
+    def data_of(self, cell: Cell) -> str:
+        """The digest a cell's data must have; empty for one that reads other data than the first."""
+        fields = config_type(str(cell.settings["modality"])).fields()
+        read = {"modality", "sr", *(field.name for field in fields if field.section == "data")} - set(SPLIT_SETTINGS)
+        first = self.cells[0].settings
+        return self.data if all(cell.settings.get(name) == first.get(name) for name in read) else ""
 
 
 def numbers(given: str, flag: str) -> tuple[int, ...]:
@@ -190,6 +198,8 @@ def run_cells(plan: Plan, where: Where, *, tolerant: bool = False) -> dict[str, 
 
     with Run(plan.folder).locked():
         stored = _stored(plan, where)
+        if stored:
+            stored.prepare()
         write_json(plan.folder / "grid.json", _facts(plan))
         todo = [cell for cell in plan.cells if state_of(cell, plan.folder) != "done"]
         said = f"{plan.name}: {len(plan.cells)} cells, {len(plan.cells) - len(todo)} done before"
@@ -245,15 +255,19 @@ def list_cells(plan: Plan, where: Where, *, json: bool) -> None:
     from samo_cli.render import print_json, show_cells
     from samo_core.experiments.cells import seconds_left, state_of
 
-    _stored(plan, where)
+    stored = _stored(plan, where)
+    states = stored.states() if stored else {cell.name: state_of(cell, plan.folder) for cell in plan.cells}
     rows = [
-        {"cell": cell.name, "row": cell.row, "seed": cell.seed, "fold": cell.fold, "state": state_of(cell, plan.folder)}
+        {"cell": cell.name, "row": cell.row, "seed": cell.seed, "fold": cell.fold, "state": states[cell.name]}
         for cell in plan.cells
     ]
-    left, n_left = seconds_left(plan.cells, plan.folder), sum(row["state"] != "done" for row in rows)
-    if left:
+    n_left = sum(state != "done" for state in states.values())
+    # What is done elsewhere is neither left nor timed here.
+    known = [c for c in plan.cells if states[c.name] != "done" or state_of(c, plan.folder) == "done"]
+    left = seconds_left(known, plan.folder)
+    if n_left and (left or where.ray):
         with make_launcher(where, n_left) as launcher:
-            left /= launcher.workers
+            left = left / launcher.workers if left else None
     if json:
         print_json({"schema": 1, "grid": plan.name, "cells": rows, "seconds_left": left})
     else:
@@ -296,14 +310,12 @@ def _facts(plan: Plan) -> dict[str, Any]:
 
 
 def _stored(plan: Plan, where: Where) -> StoredGrid | None:
-    """The grid at its store, if it has one, what is finished there brought home."""
+    """The grid at its store, if it has one."""
     if not where.store:
         return None
     from samo_core.experiments.stored_grid import StoredGrid
 
-    stored = StoredGrid(f"{where.store.rstrip('/')}/{plan.name}", plan.cells, plan.folder)
-    stored.prepare()
-    return stored
+    return StoredGrid(f"{where.store.rstrip('/')}/{plan.name}", plan.cells, plan.folder, plan.data_of)
 
 
 def _job(cell: Cell, plan: Plan, where: Where, threads: int, stored: StoredGrid | None) -> Job:
@@ -311,7 +323,8 @@ def _job(cell: Cell, plan: Plan, where: Where, threads: int, stored: StoredGrid 
 
     folder = cell.run(plan.folder).folder
     url = stored.run_url(cell.name) if stored else ""
-    spec = spec_of(folder, cell.settings, where.device, where.precision, threads, plan.command, cell.part, url)
+    machine = (where.device, where.precision, threads)
+    spec = spec_of(folder, cell.settings, *machine, plan.command, cell.part, plan.data_of(cell), url)
     return Job(cell.name, spec, plan.folder / "logs" / f"{cell.name}.log")
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "Result",
     "refuse_changed",
     "refuse_other_settings",
+    "report_of",
     "result_of",
     "seconds_left",
     "state_of",
@@ -49,11 +50,16 @@ class Cell:
     @property
     def report(self) -> str:
         """The file its judgement is kept in."""
-        return "report.json" if self.part == "test" else f"report.{self.part}.json"
+        return report_of(self.part)
 
     def run(self, grid: Path) -> Run:
         """Its run below the grid's folder."""
         return Run(grid / "runs" / self.name)
+
+
+def report_of(part: str) -> str:
+    """The file in which a run keeps its judgement on a part."""
+    return "report.json" if part == "test" else f"report.{part}.json"
 
 
 @dataclass(frozen=True)

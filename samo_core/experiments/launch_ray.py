@@ -10,7 +10,7 @@ system whose locks hold between machines (NFSv4, Lustre with ``flock``, CephFS);
 cluster but not from the folder could write a run until Ray's own processes on it give up.
 
 Or the machines share nothing: the work function keeps what it makes at a store (:mod:`samo_core.experiments.store`),
-and logs come back with the answers.
+and logs come back with the answers; that of an attempt whose machine is lost is lost with it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
@@ -35,6 +34,7 @@ from typing import Any, NamedTuple, cast
 from samo_core.errors import EnvironmentProblem, RunError, SettingsError
 from samo_core.experiments.launch import GRACE_S, Job, Outcome, Watcher, stopped_after
 from samo_core.experiments.worker import attempt, find_work, printing_to
+from samo_core.files import own_folder
 
 __all__ = ["Machine", "RayLauncher", "import_ray", "ray_launcher", "share_of_cluster"]
 
@@ -266,8 +266,8 @@ def _do(work: str, spec: Mapping[str, Any], log: str, folder: str) -> Iterator[t
     if not log:
         if Path(folder).is_dir():
             os.chdir(folder)
-        with tempfile.TemporaryDirectory(prefix="samo-log-") as place:
-            own = Path(place) / "log"
+        with own_folder("log") as place:
+            own = place / "log"
             with printing_to(own):
                 ended = attempt(find_work(work), spec)
             yield "log", own.read_text(encoding="utf-8", errors="replace")

@@ -1,294 +1,354 @@
-"""A folder behind an fsspec URL: what machines without a common file system share.
+"""Runs behind an fsspec URL: what machines without a common file system share.
 
-Files appear in it whole or not at all: each is sent under a name of its own and renamed. A run at a store is worked on
-in a folder of the machine's own, copied there first and back after each epoch, oldest file first, as a kill may fall
-between any two; one attempt at a time holds it by a lease.
+File systems differ in what a rename or an overwrite means, so neither is needed. A file is written once, under a name
+of its own, and never replaced; what belongs together is said by an index, written after everything it names. Whoever
+goes on with a run takes the index that is furthest. A writer removes nothing but its own files, so that one that was
+taken for dead and comes back does no harm: at worst the same cell was trained twice.
 """
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from copy import copy
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
-from samo_core.errors import EnvironmentProblem, RunError, SamoError, SettingsError, nearest
+from samo_core.errors import EnvironmentProblem, SettingsError, nearest
 from samo_core.experiments.run import Run
-from samo_core.files import reporting_full_disk
+from samo_core.files import own_folder
 
-__all__ = ["Lease", "RunCopy", "Store", "borrowed", "bring_home"]
+__all__ = ["RunCopy", "Snapshot", "Store", "borrowed", "bring_home", "copies", "progress_of"]
 
-LEASE = ".lease"
-# How often the holder of a lease says that it lives, and after how long without a word it is taken for dead; seconds.
-BEAT_S, DEAD_S = 5.0, 30.0
-# What a writer waits before it believes that nobody wrote the same lease in the same moment.
-SETTLE_S = 1.0
-# An attempt that lives is waited for so long.
-PATIENCE_S = 180.0
+# The pauses before a place that did not answer is asked again, in seconds.
+PAUSES_S = (2.0, 8.0, 30.0)
+INDEX = "index"
+
+T = TypeVar("T")
 
 
 class Store:
-    """A folder at a URL.
+    """A folder at a URL. Every method raises EnvironmentProblem when the place does not answer or refuses."""
 
-    Every method raises EnvironmentProblem when the place does not answer or refuses.
-    """
-
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, patient: bool = False) -> None:
         """Open ``url``; nothing is written.
 
+        Args:
+            url: ``PROTOCOL://PLACE``, no password in it, as it is written to logs.
+            patient: ask again, with a new connection, when the place does not answer.
+
         Raises:
-            SettingsError: not a URL that fsspec knows.
+            SettingsError: not a URL that fsspec knows, or one that other machines would read differently.
             EnvironmentProblem: the package for it is not installed, or the place does not answer.
         """
-        import fsspec
-
-        protocol, mark, _ = url.partition("://")
-        if not mark:
-            raise SettingsError(f"'{url}' is no URL", hint="write PROTOCOL://PLACE, such as s3://bucket/folder")
-        known = fsspec.available_protocols()
-        if protocol.split("::")[0] not in known:
-            raise SettingsError(
-                f"'{url}': unknown protocol '{protocol}'",
-                hint=nearest(protocol, known) + "such as s3, gs, abfs, sftp, hdfs, file",
-            )
         self.url = url.rstrip("/")
-        self._made: set[str] = set()
-        try:
-            self._files, self._root = fsspec.core.url_to_fs(self.url)
-        except ImportError as error:
-            raise EnvironmentProblem(f"'{url}': {error}") from error
-        except Exception as error:  # each file system has errors of its own
-            raise _unreachable(url, error) from error
+        self._pauses = PAUSES_S if patient else ()
+        _refuse_odd(url)
+        self._connect()
 
-    def below(self, name: str) -> Store:
-        """The folder ``name`` in this one."""
-        return Store(f"{self.url}/{name}")
+    def entries(self, folder: str) -> list[str]:
+        """The names directly in a folder; none when there is no such folder."""
 
-    def names(self) -> list[str]:
-        """The files at any depth, by their path below the folder; none when there is no such folder."""
-        with self._answering():
+        def listed() -> list[str]:
             self._files.invalidate_cache()
-            found = self._files.find(self._root)
-        start = f"{str(self._root).rstrip('/')}/"
-        names = [str(path)[len(start) :] for path in found if str(path).startswith(start)]
-        return sorted(name for name in names if ".." not in PurePosixPath(name).parts)
+            try:
+                return [str(path).rstrip("/") for path in self._files.ls(self._path(folder), detail=False)]
+            except FileNotFoundError:
+                return []
+
+        return sorted(path.rpartition("/")[2] for path in self._asked(listed))
 
     def read(self, name: str) -> bytes | None:
         """What a file holds; None when there is none."""
-        with self._answering():
-            self._files.invalidate_cache()
+
+        def content() -> bytes | None:
             try:
-                content: bytes = self._files.cat_file(self._path(name))
-                return content
+                found: bytes = self._files.cat_file(self._path(name))
+                return found
             except FileNotFoundError:
                 return None
 
-    def write(self, name: str, content: bytes) -> None:
-        """Make or replace a file."""
-        with tempfile.NamedTemporaryFile() as local:
-            local.write(content)
-            local.flush()
-            self.send(Path(local.name), name)
+        return self._asked(content)
 
-    def send(self, local: Path, name: str) -> None:
-        """Copy a file there."""
+    def put(self, source: Path | bytes, name: str) -> None:
+        """Write a file or bytes under a name that nobody else writes."""
         target = self._path(name)
-        folder, _, base = target.rpartition("/")
-        part = f"{folder}/.{base}.{uuid4().hex[:8]}.part"
-        with self._answering():
-            if folder not in self._made:
-                self._files.makedirs(folder, exist_ok=True)
-                self._made.add(folder)
-            self._files.put_file(str(local), part)
-            try:
-                self._files.mv(part, target)
-            except Exception:
-                self._files.rm_file(part)
-                raise
 
-    def fetch(self, name: str, local: Path) -> None:
-        """Copy a file here."""
-        with self._answering(), reporting_full_disk(local):
-            local.parent.mkdir(parents=True, exist_ok=True)
-            self._files.get_file(self._path(name), str(local))
+        def written() -> None:
+            self._files.makedirs(target.rpartition("/")[0], exist_ok=True)
+            if isinstance(source, bytes):
+                self._files.pipe_file(target, source)
+            else:
+                self._files.put_file(str(source), target)
+
+        self._asked(written)
+
+    def fetch(self, name: str, local: Path) -> bool:
+        """Copy a file to an existing folder here; False when there is none."""
+
+        def fetched() -> bool:
+            try:
+                self._files.get_file(self._path(name), str(local))
+                return True
+            except FileNotFoundError:
+                return False
+
+        return self._asked(fetched)
 
     def remove(self, name: str) -> None:
-        """Remove a file; one that is not there stays so."""
-        with self._answering(), suppress(FileNotFoundError):
+        """Remove a file, best effort: what stays is never read."""
+        with suppress(Exception):
             self._files.rm_file(self._path(name))
 
-    def _path(self, name: str) -> str:
-        return f"{str(self._root).rstrip('/')}/{name}"
+    def remove_others(self, kept: set[str]) -> None:
+        """Remove every file but these, best effort."""
+        with suppress(Exception):
+            start = f"{self._root}/"
+            for path in map(str, self._files.find(self._root)):
+                if path.startswith(start) and path[len(start) :] not in kept:
+                    self.remove(path[len(start) :])
 
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
+    def below(self, name: str) -> Store:
+        """The folder ``name`` in this one, over the same connection."""
+        folder = copy(self)
+        folder.url, folder._root = f"{self.url}/{name}", self._path(name)
+        return folder
+
+    def _path(self, name: str) -> str:
+        return f"{self._root}/{name}"
+
+    def _connect(self) -> None:
+        import fsspec
+
         try:
-            yield
-        except SamoError:
-            raise
+            # A connection of its own: one that broke must not be handed out again.
+            self._files, root = fsspec.core.url_to_fs(self.url, skip_instance_cache=True)
+        except ImportError as error:
+            raise EnvironmentProblem(f"'{self.url}': {error}") from error
         except Exception as error:  # each file system has errors of its own
-            raise _unreachable(self.url, error) from error
+            raise self._silent(error) from error
+        self._root = str(root).rstrip("/")
+
+    def _asked(self, act: Callable[[], T]) -> T:
+        for pause in (*self._pauses, None):
+            try:
+                return act()
+            except Exception as error:  # each file system has errors of its own
+                if pause is None or isinstance(error, PermissionError):
+                    raise self._silent(error) from error
+                time.sleep(pause)
+                with suppress(EnvironmentProblem):
+                    self._connect()
+        raise AssertionError("the last attempt returns or raises")
+
+    def _silent(self, error: Exception) -> EnvironmentProblem:
+        reason = next(iter(str(error).splitlines()), "")
+        return EnvironmentProblem(f"{self.url} does not answer, or refuses: {type(error).__name__}: {reason}")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run at a store, whole, as it was at one moment.
+
+    Attributes:
+        index: the file that says so.
+        files: where each file of the run lies, and its size in bytes.
+        progress: see :func:`progress_of`.
+        facts: what the writer said of the run.
+    """
+
+    index: str
+    files: Mapping[str, tuple[str, int]]
+    progress: tuple[int, int, int]
+    facts: Mapping[str, Any]
+
+    @property
+    def is_finished(self) -> bool:
+        """Trained and judged."""
+        return bool(self.progress[0] and self.progress[1])
+
+
+def progress_of(run: Run, report: str) -> tuple[int, int, int]:
+    """Judged, trained, epochs: of two copies of one training the greater is further."""
+    trained = run.path("trained.json").is_file()
+    return int(trained and run.path(report).is_file()), int(trained), len(run.history)
+
+
+def copies(store: Store) -> list[Snapshot]:
+    """The copies of a run, the furthest first."""
+    found = []
+    for name in store.entries(INDEX):
+        try:
+            said = json.loads(store.read(f"{INDEX}/{name}") or b"")
+            files = {str(file): (str(place), int(size)) for file, (place, size) in said["files"].items()}
+            judged, trained, epochs = (int(number) for number in said["progress"])
+            found.append(Snapshot(name, files, (judged, trained, epochs), dict(said["facts"])))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue  # half written by a machine that was lost
+    return sorted(found, key=lambda snapshot: (snapshot.progress, snapshot.index), reverse=True)
 
 
 class RunCopy:
-    """A run's folder here and its copy at a store."""
+    """A run's folder here and its copies at a store."""
 
-    def __init__(self, store: Store, run: Run) -> None:
-        self.store, self.run = store, run
-        self._sent: dict[str, tuple[int, int]] = {}
+    def __init__(self, store: Store, run: Run, report: str, facts: Mapping[str, Any]) -> None:
+        """Begin a copy.
+
+        Args:
+            store: the folder of this run at the store.
+            run: its folder here.
+            report: the report that ends it.
+            facts: plain JSON that goes with every copy.
+        """
+        self.store, self.run, self.report, self.facts = store, run, report, facts
+        self._writer, self._number = uuid4().hex[:12], 0
+        self._kept: dict[str, tuple[tuple[int, int], str]] = {}
 
     def bring(self) -> None:
-        """Make the folder here, which must be empty, equal to the copy."""
-        for name in visible(self.store.names()):
-            self.store.fetch(name, self.run.path(name))
-        self._sent = self._here()
+        """Fill the folder here, which must be empty, from the furthest whole copy; without one it stays empty."""
+        # While it is read, a writer that lives may go on and remove what it had sent before: then look again.
+        for _ in range(3):
+            for snapshot in (known := copies(self.store)):
+                if _fetch(self.store, snapshot, self.run.folder):
+                    return
+            if not known:
+                return
+        shutil.rmtree(self.run.folder)
+        print(f"warning: no copy at {self.store.url} is whole; begun anew", file=sys.stderr, flush=True)
 
     def send(self) -> None:
-        """Make the copy equal to the folder: what is new, in the order it was written, then what is gone."""
-        here = self._here()
-        for name in sorted(here, key=lambda name: here[name]):
-            if self._sent.get(name) != here[name]:
-                self.store.send(self.run.path(name), name)
-                self._sent[name] = here[name]
-        for name in self._sent.keys() - here.keys():
-            self.store.remove(name)
-            del self._sent[name]
+        """Write what is new, then the index, then remove what only the index before named."""
+        self._number += 1
+        before, self._kept = self._kept, {}
+        for name, stamp in self._here().items():
+            known = before.get(name)
+            place = known[1] if known and known[0] == stamp else f"{self._writer}/{self._number:06d}/{name}"
+            if not known or place != known[1]:
+                self.store.put(self.run.path(name), place)
+            self._kept[name] = (stamp, place)
+        files = {name: (place, stamp[1]) for name, (stamp, place) in self._kept.items()}
+        said = {"files": files, "progress": progress_of(self.run, self.report), "facts": self.facts}
+        self.store.put(json.dumps(said).encode(), f"{INDEX}/{self._writer}.{self._number:06d}.json")
+        self.store.remove(f"{INDEX}/{self._writer}.{self._number - 1:06d}.json")
+        for _, place in set(before.values()) - set(self._kept.values()):
+            self.store.remove(place)
 
     def _here(self) -> dict[str, tuple[int, int]]:
-        """When each file was written, in nanoseconds, and its size."""
+        """When each file was written, in nanoseconds, and its size; without locks and halves of files."""
         folder = self.run.folder
-        paths = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-        return {name: (paths[name].stat().st_mtime_ns, paths[name].stat().st_size) for name in visible(paths)}
-
-
-def visible(names: Any) -> list[str]:
-    """Without locks, leases and halves of files, whose names begin with a dot."""
-    return [name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
-
-
-class Lease:
-    """The right to write a run at a store, for as long as the block lasts.
-
-    A holder that says nothing for half a minute is taken for dead, judged by this machine's clock alone. fsspec
-    promises no more than that the last writer wins: a writer waits a moment and looks whether it was the last, and
-    looks again before it sends.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._token = uuid4().hex
-        self._over = threading.Event()
-        self._beats = threading.Thread(target=self._beat, daemon=True)
-
-    def __enter__(self) -> Lease:
-        """Wait for the run, then hold it.
-
-        Raises:
-            RunError: another attempt lives on.
-        """
-        until = time.monotonic() + PATIENCE_S
-        while True:
-            self._wait_for_silence(until)
-            self._say(0)
-            time.sleep(SETTLE_S)
-            if self._is_mine():
-                self._beats.start()
-                return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._beats.join()
-        if self._is_mine():
-            self._store.remove(LEASE)
-
-    def check(self) -> None:
-        """See whether the run is still this attempt's.
-
-        Raises:
-            RunError: it was taken for dead and another attempt goes on.
-        """
-        if not self._is_mine():
-            raise RunError(f"another attempt went on with {self._store.url}: this one was silent for too long")
-
-    def _wait_for_silence(self, until: float) -> None:
-        heard, since = None, time.monotonic()
-        while (told := self._store.read(LEASE)) is not None:
-            now = time.monotonic()
-            if told != heard:
-                heard, since = told, now
-            elif now - since > DEAD_S:
-                return
-            if now > until:
-                raise RunError(
-                    f"another attempt still works on {self._store.url}", hint="the same command tries it again"
-                )
-            time.sleep(min(1.0, DEAD_S / 10))
-
-    def _say(self, count: int) -> None:
-        self._store.write(LEASE, f"{self._token} {count}".encode())
-
-    def _is_mine(self) -> bool:
-        return (self._store.read(LEASE) or b"").startswith(self._token.encode())
-
-    def _beat(self) -> None:
-        # A connection of its own: not every file system's can be shared between threads.
-        lease = Lease(Store(self._store.url))
-        lease._token, count = self._token, 0
-        while not self._over.wait(BEAT_S):
-            count += 1
-            try:
-                if not lease._is_mine():
-                    return
-                lease._say(count)
-            except EnvironmentProblem as problem:
-                print(f"warning: {problem.message}", flush=True)
+        found: dict[str, tuple[int, int]] = {}
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(folder)
+            if path.is_file() and not any(part.startswith(".") for part in name.parts):
+                found[name.as_posix()] = (path.stat().st_mtime_ns, path.stat().st_size)
+        return found
 
 
 @contextmanager
-def borrowed(store: Store, name: str) -> Iterator[tuple[Run, Any]]:
-    """Hold a run of a store and work on it in a folder of this machine; yields the run and what sends it back.
+def borrowed(
+    store: Store, name: str, report: str, facts: Mapping[str, Any]
+) -> Iterator[tuple[Run, Callable[[], None]]]:
+    """Go on with a run of a store in a folder of this machine; yields the run and what sends a copy back.
 
-    Whatever way the block ends, everything is sent. A store that does not answer in between costs that copy only.
+    A copy is sent however the block ends. One that fails in between costs nothing but itself; if the last one fails,
+    the folder stays and the message names it.
 
     Raises:
         EnvironmentProblem: the store does not answer at the beginning or at the end.
-        RunError: another attempt holds the run, or took it.
     """
-    with Lease(store) as lease, tempfile.TemporaryDirectory(prefix="samo-") as place:
-        copy = RunCopy(store, Run(Path(place) / "runs" / name))
-        copy.bring()
+    with own_folder("run") as place:
+        kept = RunCopy(store, Run(place / "runs" / name), report, facts)
+        kept.bring()
 
         def send() -> None:
             try:
-                lease.check()
-                copy.send()
+                kept.send()
             except EnvironmentProblem as problem:
-                print(f"warning: not copied: {problem.message}", flush=True)
+                print(f"warning: not copied: {problem.message}", file=sys.stderr, flush=True)
 
         try:
-            yield copy.run, send
-        finally:
-            lease.check()
-            copy.send()
+            yield kept.run, send
+        except BaseException:
+            send()
+            raise
+        try:
+            kept.send()
+        except EnvironmentProblem as problem:
+            rescued = Path(tempfile.mkdtemp(prefix="samo-kept-")) / name
+            shutil.move(kept.run.folder, rescued)
+            raise EnvironmentProblem(f"{problem.message}; the run was kept in {rescued}") from problem
 
 
 def bring_home(store: Store, run: Run) -> None:
-    """Copy a finished run of a store to its folder here, in one step."""
-    place = run.folder.with_name(f".{run.name}.{uuid4().hex[:8]}")
+    """Let a finished run at a store take the place of what is in its folder here, once it is here whole.
+
+    Then everything else that attempts left there is removed.
+
+    Raises:
+        EnvironmentProblem: the store does not answer, or holds no finished copy.
+        RunError: a process works in the folder here.
+    """
+    finished = [snapshot for snapshot in copies(store) if snapshot.is_finished]
+    runs = run.folder.parent
+    for left in runs.glob(f".{run.name}.*.home"):
+        shutil.rmtree(left, ignore_errors=True)
+    new, old = (runs / f".{run.name}.{uuid4().hex[:8]}.home" for _ in range(2))
     try:
-        RunCopy(store, Run(place)).bring()
+        taken = next((snapshot for snapshot in finished if _fetch(store, snapshot, new)), None)
+        if taken is None:
+            raise EnvironmentProblem(
+                f"{store.url}, seen from here, holds no whole finished copy",
+                hint="is the URL the same place on all machines?",
+            )
         if run.folder.exists():
-            shutil.rmtree(run.folder)
-        place.rename(run.folder)
+            with run.locked():
+                run.folder.rename(old)
+                new.rename(run.folder)
+        else:
+            new.rename(run.folder)
+        store.remove_others({f"{INDEX}/{taken.index}", *(place for place, _ in taken.files.values())})
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def _unreachable(url: str, error: Exception) -> EnvironmentProblem:
-    reason = next(iter(str(error).splitlines()), "")
-    return EnvironmentProblem(f"{url} does not answer, or refuses: {type(error).__name__}: {reason}")
+def _fetch(store: Store, snapshot: Snapshot, folder: Path) -> bool:
+    """Copy the files of a copy to a folder here; False when some are gone or not whole."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, (place, size) in snapshot.files.items():
+        if ".." in PurePosixPath(name).parts or name.startswith("/"):
+            return False
+        local = folder / name
+        local.parent.mkdir(parents=True, exist_ok=True)
+        if not store.fetch(place, local) or local.stat().st_size != size:
+            return False
+    return True
+
+
+def _refuse_odd(url: str) -> None:
+    """Refuse what is no URL, or means another place to another process."""
+    import fsspec
+
+    protocol, mark, place = url.partition("://")
+    example = "such as s3://bucket/folder"
+    if not mark or not place.strip("/") or "::" in url:
+        raise SettingsError(f"'{url}' is no URL of a folder", hint=f"write PROTOCOL://PLACE, {example}")
+    known = fsspec.available_protocols()
+    if protocol not in known:
+        raise SettingsError(f"'{url}': unknown protocol '{protocol}'", hint=nearest(protocol, known) + example)
+    if re.match(r"[^/@]*:[^/@]*@", place):
+        raise SettingsError(
+            f"a password in the URL of {protocol}://{place.rpartition('@')[2]} would be written to logs",
+            hint="give it in fsspec's configuration, ~/.config/fsspec, on every machine",
+        )
+    if protocol in ("file", "local") and not place.startswith("/"):
+        raise SettingsError(f"'{url}' is relative; machines read it differently", hint="write file:///FOLDER")

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
-from samo_core.errors import DiskFull, EnvironmentProblem, RunError, first_ten
+from samo_core.errors import RunError, SamoError, first_ten
 from samo_core.experiments.cells import Cell, refuse_other_settings, state_of
 from samo_core.experiments.launch import Outcome, Watcher
-from samo_core.experiments.store import RunCopy, Store, bring_home
+from samo_core.experiments.store import RunCopy, Snapshot, Store, bring_home, copies, progress_of
 
 __all__ = ["StoredGrid"]
 
 
 @dataclass
 class StoredGrid:
-    """Brings cells home as they end, so that here too they are ordinary runs.
+    """Brings cells home as they are done, so that here too they are ordinary runs.
+
+    A cell is a function of its settings and its data: of two copies, the one that is further is gone on with.
 
     Attributes:
         url: the grid's folder at the store.
         cells: all of them.
         folder: the grid's folder here.
+        data_of: the digest a cell's data must have; empty: any.
         watcher: is told of cells once they are here.
-        lost: what went wrong with cells that ended and could not be brought home, by name.
+        lost: what went wrong with cells that were done and could not be brought home, by name.
     """
 
     url: str
     cells: Sequence[Cell]
     folder: Path
+    data_of: Callable[[Cell], str]
     watcher: Watcher | None = None
     lost: dict[str, str] = field(default_factory=dict)
 
@@ -37,32 +41,53 @@ class StoredGrid:
         """Where a cell's run lies."""
         return f"{self.url}/runs/{name}"
 
-    def prepare(self) -> None:
-        """Bring home what was finished there, and send what was begun here and not there.
+    def look(self) -> dict[str, Snapshot]:
+        """The furthest copy at the store of each cell that was begun there, by name; changes nothing.
 
         Raises:
             EnvironmentProblem: the store does not answer.
-            RunError: cells there have other settings, or were begun both here and there.
         """
-        names = set(Store(self.url).below("runs").names())
-        begun = [cell for cell in self.cells if f"{cell.name}/config.json" in names]
-        refuse_other_settings(((cell, self._settings(cell)) for cell in begun), self.url)
-        waiting = [cell for cell in self.cells if state_of(cell, self.folder) != "done"]
-        here = [cell for cell in waiting if cell.run(self.folder).path("config.json").is_file()]
-        finished = [
-            cell for cell in waiting if {f"{cell.name}/{end}" for end in ("trained.json", cell.report)} <= names
-        ]
-        twice = [cell.name for cell in here if cell in begun and cell not in finished]
-        if twice:
+        runs = Store(f"{self.url}/runs")
+        found = {cell.name: copies(runs.below(cell.name)) for cell in self.cells}
+        return {name: known[0] for name, known in found.items() if known}
+
+    def states(self) -> dict[str, str]:
+        """The state of every cell, here or at the store, whichever is further; changes nothing."""
+        there = self.look()
+        states = {cell.name: state_of(cell, self.folder) for cell in self.cells}
+        for name, snapshot in there.items():
+            if states[name] != "done":
+                states[name] = "done" if snapshot.is_finished else "stopped"
+        return states
+
+    def prepare(self) -> None:
+        """Bring home what was finished there, and send what is further here.
+
+        Raises:
+            EnvironmentProblem: the store does not answer.
+            RunError: cells there have other settings or data, or a process works on one here.
+        """
+        there = self.look()
+        begun = [cell for cell in self.cells if cell.name in there]
+        refuse_other_settings(((cell, dict(there[cell.name].facts.get("settings", {}))) for cell in begun), self.url)
+        other = [cell.name for cell in begun if there[cell.name].facts.get("data") != self.data_of(cell)]
+        if other:
             raise RunError(
-                f"begun both in {self.folder / 'runs'} and at {self.url}: {first_ten(twice)}",
-                hint="remove the copies you do not want to go on with",
+                f"cells at {self.url} have other data: {first_ten(other)}", hint="give the grid another --name"
             )
-        for cell in finished:
-            bring_home(Store(self.run_url(cell.name)), cell.run(self.folder))
-        for cell in here:
-            if cell not in finished:
-                RunCopy(Store(self.run_url(cell.name)), cell.run(self.folder)).send()
+        for cell in self.cells:
+            if state_of(cell, self.folder) == "done":
+                continue
+            run, copy = cell.run(self.folder), there.get(cell.name)
+            if copy and copy.is_finished:
+                bring_home(Store(self.run_url(cell.name)), run)
+            elif run.path("config.json").is_file() and (copy is None or progress_of(run, cell.report) > copy.progress):
+                with run.locked():
+                    RunCopy(Store(self.run_url(cell.name)), run, cell.report, self.facts(cell)).send()
+
+    def facts(self, cell: Cell) -> dict[str, Any]:
+        """What goes with every copy of a cell."""
+        return {"settings": dict(cell.settings), "data": self.data_of(cell)}
 
     def on_start(self, name: str) -> None:
         """A worker took the cell."""
@@ -70,21 +95,14 @@ class StoredGrid:
             self.watcher.on_start(name)
 
     def on_end(self, outcome: Outcome) -> None:
-        """The cell ended; a finished one is brought home first."""
+        """The cell ended; one that is done is brought home first."""
         if outcome.status == "done":
             cell = next(cell for cell in self.cells if cell.name == outcome.name)
             try:
-                bring_home(Store(self.run_url(cell.name)), cell.run(self.folder))
-            except (EnvironmentProblem, DiskFull, OSError) as error:
-                self.lost[cell.name] = f"done, but not brought home: {error}"
+                bring_home(Store(self.run_url(cell.name), patient=True), cell.run(self.folder))
+            except (SamoError, OSError) as error:
+                hint = getattr(error, "hint", "")
+                self.lost[cell.name] = f"done, but not brought home: {error}" + (f" (hint: {hint})" if hint else "")
                 outcome = replace(outcome, status="failed", message=self.lost[cell.name])
         if self.watcher:
             self.watcher.on_end(outcome)
-
-    def _settings(self, cell: Cell) -> dict[str, object]:
-        content = Store(self.run_url(cell.name)).read("config.json")
-        try:
-            settings: dict[str, object] = json.loads(content or b"")
-            return settings
-        except ValueError as error:
-            raise RunError(f"cannot read config.json of {self.run_url(cell.name)}: {error}") from error

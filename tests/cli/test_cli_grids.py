@@ -12,9 +12,13 @@ from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
 from tones import TINY, done, ravdess, read_json, refused, samo, table, table_rows
 
+from samo_cli.cells import spec_of, work
+from samo_cli.grids import Plan
 from samo_cli.modalities import config_type
 from samo_cli.train import resolve
+from samo_core.errors import DataError
 from samo_core.evaluation.predictions import Predictions
+from samo_core.experiments.cells import Cell
 from samo_core.experiments.grid import cells_of, read_grid
 
 WHERE = ["--workers", "1", "--threads", "1", "--precision", "float32"]
@@ -147,6 +151,28 @@ def test_paths_in_a_grid_count_from_its_file_and_those_typed_do_not(tmp_path: Pa
     assert {cell.settings["noise_root"] for cell in cells} == {""}
     typed = cells_of(grid, resolve, {"data_root": "here"}, anchored)
     assert {cell.settings["data_root"] for cell in typed} == {"here"}
+
+
+def test_a_machine_with_another_corpus_trains_nothing(corpus: Path, tmp_path: Path) -> None:
+    config = resolve("audio", "", None, {"dataset": "table", "data_root": str(corpus), "epochs": 1})
+    settings = {"modality": "audio", **config.flat()}
+    spec = spec_of(tmp_path / "runs" / "cell", settings, "cpu", "float32", 1, "", data="of another day")
+    with pytest.raises(DataError, match="is not the one this grid was begun with") as caught:
+        work(spec)
+    assert str(corpus) in caught.value.hint
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_plan_knows_which_cells_read_the_same_data(tmp_path: Path) -> None:
+    def cell(**changed: object) -> Cell:
+        given = {"dataset": "demo", "mode": "emotion", "seed": 0, "fold": 0, "sr": 8000, "lr": 0.1, **changed}
+        return Cell("x", "x", 0, None, {"modality": "audio", **given})
+
+    plan = Plan("ablate", tmp_path, (cell(),), "macro_f1", "", data="abc")
+    for same in ({}, {"seed": 3, "fold": 2}, {"lr": 1.0}, {"limit_fraction": 0.5}):
+        assert plan.data_of(cell(**same)) == "abc"
+    for other in ({"mode": "sentiment"}, {"sr": 16000}, {"data_root": "elsewhere"}, {"modality": "text"}):
+        assert plan.data_of(cell(**other)) == ""
 
 
 def test_show(ran: Path, artifacts: Path) -> None:

@@ -14,6 +14,8 @@ from ray_cluster import Nodes, needs_ray, nodes, wait_for
 from safetensors.numpy import load_file
 from tones import TINY, done, read_json, refused, table, table_rows
 
+from samo_core.experiments.store import Store, copies
+
 GRID = """
 seeds = [0, 1]
 [base]
@@ -95,6 +97,7 @@ def test_machines_that_share_no_folder_keep_their_cells_at_a_store(
         killer.start()
         result = done(*asked, "--ray", cluster.address, *cluster_flags)
         killer.join()
+        told = {log.stem: log.read_text().count("val macro-F1") for log in (grid / "logs").iterdir()}
         # A grid begun again where nothing is known of it: everything comes home, nothing is trained.
         shutil.rmtree(grid)
         listed = done(*asked, "--ray", cluster.address, *cluster_flags, "--dry-run").json
@@ -103,14 +106,17 @@ def test_machines_that_share_no_folder_keep_their_cells_at_a_store(
     assert [row["state"] for row in listed["cells"]] == ["done"] * 2
     assert "2 done before" in again.err
     assert again.json["rows"] == serial["rows"]
-    assert not list(place.rglob(".*")), "no lease and no half of a file is left"
     (victim,) = killed
     for run in sorted((grid / "runs").iterdir()):
         alone = artifacts / "grids" / "serial" / "runs" / run.name
         weights, expected = (load_file(folder / "best_model.safetensors") for folder in (run, alone))
         assert all(np.array_equal(weights[name], expected[name]) for name in expected)
-        stored = place / "cluster" / "runs" / run.name
-        assert (stored / "last.ckpt").read_bytes() == (run / "last.ckpt").read_bytes()
+        kept = [path for path in (place / "cluster" / "runs" / run.name).rglob("*") if path.is_file()]
+        here = [path for path in run.rglob("*") if path.is_file() and path.name != ".lock"]
+        assert len(kept) == len(here) + 1, "its files and their index; nothing is left of the lost attempt"
+    # The lost machine took its log along; the other went on from the copy.
+    assert sorted(told) == ["baseline.seed0", "baseline.seed1"]
+    assert {name: 0 < told[name] < 12 for name in told} == {name: name == victim for name in told}
     line = refused(5, *asked, "--ray", "127.0.0.1:1", *cluster_flags, "--lr", "0.5", "--name", "cluster")
     assert f"{victim}: lr was 0.001, is now 0.5" in line
 
@@ -119,10 +125,11 @@ def _kill_a_node_of_a_store(cluster: Nodes, place: Path, grid: Path, killed: lis
     found: list[tuple[Path, int]] = []
 
     def training() -> bool:
-        for stored in place.glob("cluster/runs/*/last.ckpt"):
-            for lock in Path(tempfile.gettempdir()).glob(f"samo-*/runs/{stored.parent.name}/.lock"):
+        for stored in place.glob("cluster/runs/*"):
+            begun = [copy for copy in copies(Store(f"file://{stored}")) if copy.progress[1:] > (0, 0)]
+            for lock in Path(tempfile.gettempdir()).glob(f"samo-run-*/runs/{stored.name}/.lock"):
                 process = int(lock.read_text() or 0)
-                if Path(f"/proc/{process}").exists() and not (stored.parent / "trained.json").exists():
+                if begun and begun[0].progress[1] == 0 and Path(f"/proc/{process}").exists():
                     found.append((lock, process))
         return bool(found)
 
@@ -131,7 +138,7 @@ def _kill_a_node_of_a_store(cluster: Nodes, place: Path, grid: Path, killed: lis
     name = lock.parent.name
     assert not (grid / "runs" / name).exists(), "nothing is written where the grid was started"
     cluster.kill_under(process)
-    shutil.rmtree(lock.parents[2])
+    shutil.rmtree(lock.parents[2])  # a minute later the next cell on that machine would
     killed.append(name)
 
 

@@ -1,10 +1,11 @@
-"""A store behind a URL: files whole or not at all, one attempt at a time, a run that goes on elsewhere."""
+"""A store behind a URL: copies whole or not at all, a run that goes on elsewhere, nothing lost on the way."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
-import threading
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -14,66 +15,110 @@ import pytest
 
 from samo_core.errors import EnvironmentProblem, RunError, SamoError, SettingsError
 from samo_core.experiments import store as stores
-from samo_core.experiments.cells import Cell
+from samo_core.experiments.cells import Cell, state_of
 from samo_core.experiments.launch import Outcome
 from samo_core.experiments.run import Run
-from samo_core.experiments.store import Lease, RunCopy, Store, borrowed, bring_home
+from samo_core.experiments.store import RunCopy, Store, borrowed, bring_home, copies
 from samo_core.experiments.stored_grid import StoredGrid
+from samo_core.files import own_folder
+
+REPORT = "report.json"
+FACTS = {"settings": {"modality": "pretend", "lr": 1}, "data": "d"}
 
 
 @pytest.fixture(params=["file", "memory"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """One file system of folders, and one that like object stores has none."""
+    """One file system of folders, and one that has none, as object stores."""
     return Store(f"{request.param}://{tmp_path}/store")
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("BEAT_S", 0.05), ("DEAD_S", 0.6), ("SETTLE_S", 0.05), ("PATIENCE_S", 1.5)):
-        monkeypatch.setattr(stores, name, seconds)
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "PAUSES_S", (0.01, 0.01, 0.01))
 
 
-def written(run: Run, name: str, content: str, when: int) -> None:
-    path = run.path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
-    os.utime(path, ns=(when, when))
+def written(run: Run, **files: str) -> Run:
+    """Files by name, ``_`` for the dot; each newer than all before."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        path = run.path(name.replace("_", "."))
+        path.write_text(content)
+        os.utime(path, ns=(0, next(_ticks)))
+    return run
+
+
+_ticks = iter(range(1, 10_000))
+
+
+def epochs(n: int) -> str:
+    return "".join(json.dumps({"epoch": k, "seconds": 1.0}) + "\n" for k in range(n))
+
+
+def copied(store: Store, folder: Path, **files: str) -> RunCopy:
+    copy = RunCopy(store, written(Run(folder), **files), REPORT, FACTS)
+    copy.send()
+    return copy
+
+
+def brought(store: Store, folder: Path) -> dict[str, str]:
+    run = Run(folder)
+    RunCopy(store, run, REPORT, FACTS).bring()
+    found = [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
+
+
+def files_at(store: Store) -> list[str]:
+    return [path for path in store._files.find(store._root) if "/index/" not in path]
+
+
+class Broken:
+    """A file system one of whose methods fails, from a call on, for a number of calls."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: Store, method: str) -> None:
+        self.calls, self.from_call, self.times, self.error = 0, 10**9, 10**9, OSError("the line is dead")
+        real = getattr(type(store._files), method)
+
+        def call(own: Any, *args: Any, **how: Any) -> Any:
+            self.calls += 1
+            if self.from_call <= self.calls < self.from_call + self.times:
+                raise self.error
+            return real(own, *args, **how)
+
+        monkeypatch.setattr(type(store._files), method, call)
+
+    def now(self, times: int = 10**9) -> None:
+        self.from_call, self.times = self.calls + 1, times
 
 
 def test_files(store: Store, tmp_path: Path) -> None:
-    assert store.names() == []
+    assert store.entries("") == []
     assert store.read("a") is None
-    store.write("a", b"1")
-    store.write("deep/er/b", b"22")
-    store.write("a", b"333")
-    assert store.names() == ["a", "deep/er/b"]
-    assert store.below("deep").names() == ["er/b"]
-    assert store.read("a") == b"333"
-    store.fetch("deep/er/b", tmp_path / "here" / "b")
-    assert (tmp_path / "here" / "b").read_bytes() == b"22"
-    store.remove("a")
-    store.remove("a")
-    assert store.names() == ["deep/er/b"]
-
-
-def test_a_file_half_sent_is_not_seen(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.write("a", b"before")
-
-    def no_renaming(*_: Any, **__: Any) -> None:
-        raise OSError("the line is dead")
-
-    monkeypatch.setattr(type(store._files), "mv", no_renaming)
-    with pytest.raises(EnvironmentProblem, match="does not answer, or refuses: OSError: the line is dead"):
-        store.write("a", b"after")
-    assert store.names() == ["a"]
-    assert store.read("a") == b"before"
+    assert not store.fetch("a", tmp_path / "a")
+    store.put(b"1", "a")
+    (tmp_path / "local").write_bytes(b"22")
+    store.put(tmp_path / "local", "deep/er/b")
+    assert store.entries("") == ["a", "deep"]
+    assert store.entries("deep/er") == ["b"]
+    assert store.read("a") == b"1"
+    assert store.below("deep").fetch("er/b", tmp_path / "b")
+    assert (tmp_path / "b").read_bytes() == b"22"
+    store.put(b"3", "deep/c")
+    store.remove_others({"deep/c"})
+    store.remove("deep/c")
+    store.remove("deep/c")
+    assert store.read("a") is None
+    assert files_at(store) == []
 
 
 @pytest.mark.parametrize(
     ("url", "kind", "said"),
     [
-        ("somewhere", SettingsError, "is no URL"),
+        ("somewhere", SettingsError, "is no URL of a folder"),
+        ("s3://", SettingsError, "is no URL of a folder"),
+        ("simplecache::s3://bucket", SettingsError, "is no URL of a folder"),
         ("s33://bucket", SettingsError, "unknown protocol 's33' .*did you mean 's3"),
+        ("file://store", SettingsError, "relative; machines read it differently"),
+        ("sftp://me:secret@host/x", SettingsError, "a password in the URL of sftp://host/x"),
         ("dropbox://place", EnvironmentProblem, "dropboxdrivefs"),
     ],
 )
@@ -81,186 +126,262 @@ def test_places_that_are_none(url: str, kind: type[Exception], said: str) -> Non
     with pytest.raises(SamoError) as caught:
         Store(url)
     assert type(caught.value) is kind
-    assert re.search(said, f"{caught.value.message} {caught.value.hint}")
+    line = f"{caught.value.message} {caught.value.hint}"
+    assert re.search(said, line)
+    assert "secret" not in line
 
 
-def test_a_copy_is_sent_in_the_order_it_was_written(store: Store, tmp_path: Path, monkeypatch: Any) -> None:
-    run = Run(tmp_path / "run")
-    for when, name in enumerate(("z-first", "figures/second", "a-third"), start=1):
-        written(run, name, name, when)
-    written(run, ".lock", "1", 9)
-    copy, sent = RunCopy(store, run), []
-    real = Store.send
-    monkeypatch.setattr(Store, "send", lambda self, local, name: (sent.append(name), real(self, local, name)))
+def test_no_answer_is_not_an_empty_folder(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(b"1", "index/a")
+    Broken(monkeypatch, store, "ls").now()
+    with pytest.raises(EnvironmentProblem, match="does not answer, or refuses: OSError: the line is dead"):
+        store.entries("index")
+
+
+def test_the_patient_ask_again_over_a_new_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.put(b"1", "a")
+    cat = Broken(monkeypatch, store, "cat_file")
+    cat.now(times=3)
+    patient = Store(store.url, patient=True)
+    first = patient._files
+    assert patient.read("a") == b"1"
+    assert patient._files is not first
+    cat.now(times=4)
+    with pytest.raises(EnvironmentProblem):
+        patient.read("a")
+    cat.now(times=1)
+    with pytest.raises(EnvironmentProblem):
+        store.read("a")
+    cat.now(times=1)
+    cat.error = PermissionError("no key")
+    with pytest.raises(EnvironmentProblem, match="no key"):
+        patient.read("a")
+
+
+def test_a_run_goes_on_elsewhere(store: Store, tmp_path: Path) -> None:
+    assert brought(store, tmp_path / "none") == {}
+    copy = copied(store, tmp_path / "here", config_json="{}", last_ckpt="epoch 1", history_jsonl=epochs(1))
+    (tmp_path / "here" / ".lock").write_text("1")
+    (tmp_path / "here" / "figures").mkdir()
+    (tmp_path / "here" / "figures" / "a.png").write_text("picture")
+    written(copy.run, last_ckpt="epoch 2", history_jsonl=epochs(2))
+    copy.run.path("config.json").rename(copy.run.path("other.json"))
     copy.send()
-    assert sent == ["z-first", "figures/second", "a-third"]
-    written(run, "figures/second", "longer", 20)
-    written(run, "z-first", "again", 30)
-    run.path("a-third").unlink()
+    assert brought(store, tmp_path / "there") == {
+        "other.json": "{}", "last.ckpt": "epoch 2", "history.jsonl": epochs(2), "figures/a.png": "picture",
+    }  # fmt: skip
+    assert len(files_at(store)) == 4, "what only the copy before named is removed"
+    assert len(store.entries("index")) == 1
+
+
+def test_only_what_is_new_is_written(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = copied(store, tmp_path / "here", config_json="{}", last_ckpt="1")
+    sent: list[str] = []
+    real = Store.put
+    monkeypatch.setattr(
+        Store, "put", lambda self, source, name: (sent.append(Path(name).name), real(self, source, name))
+    )
     copy.send()
+    written(copy.run, last_ckpt="2")
     copy.send()
-    assert sent[3:] == ["figures/second", "z-first"]
-    assert store.names() == ["figures/second", "z-first"]
-    elsewhere = Run(tmp_path / "elsewhere")
-    other = RunCopy(store, elsewhere)
-    other.bring()
-    assert elsewhere.path("figures/second").read_text() == "longer"
-    assert elsewhere.path("z-first").read_text() == "again"
-    other.send()
-    assert len(sent) == 5, "what was just brought is not sent back"
+    assert [name for name in sent if "json" not in name] == ["last.ckpt"]
+    assert "config.json" not in sent
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_lease_is_one_attempts_until_it_lets_go(store: Store) -> None:
-    order: list[str] = []
-    with Lease(store) as first:
-        second = threading.Thread(target=lambda: _hold(store, order))
-        second.start()
-        time.sleep(0.4)
-        first.check()
-        order.append("first ends")
-    second.join()
-    assert order == ["first ends", "second holds"]
-    assert store.names() == []
+@pytest.mark.parametrize("after", range(1, 4))
+def test_a_copy_that_breaks_off_leaves_the_one_before(
+    after: int, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two files, then the index: wherever it breaks off, what is read is one whole copy."""
+    copy = copied(store, tmp_path / "here", last_ckpt="epoch 1", best_model="of 1", history_jsonl=epochs(1))
+    before = brought(store, tmp_path / "before")
+    written(copy.run, last_ckpt="epoch 2", best_model="of 2", history_jsonl=epochs(2))
+    puts = Broken(monkeypatch, store, "put_file")
+    pipes = Broken(monkeypatch, store, "pipe_file")
+    puts.from_call, pipes.from_call = (after, 10**9) if after < 3 else (10**9, 1)
+    with pytest.raises(EnvironmentProblem):
+        copy.send()
+    assert brought(store, tmp_path / "after") == before
+    puts.from_call = pipes.from_call = 10**9
+    copy.send()
+    assert brought(store, tmp_path / "again")["last.ckpt"] == "epoch 2"
 
 
-def _hold(store: Store, order: list[str]) -> None:
-    with Lease(store):
-        order.append("second holds")
+def test_half_an_index_and_half_a_file_are_not_taken(store: Store, tmp_path: Path) -> None:
+    copied(store, tmp_path / "first", history_jsonl=epochs(1))
+    copied(store, tmp_path / "second", history_jsonl=epochs(2))
+    copied(store, tmp_path / "third", history_jsonl=epochs(3))
+    third, second, first = copies(store)
+    whole = store.read(f"index/{third.index}") or b""
+    store._files.pipe_file(store._path(f"index/{third.index}"), whole[: len(whole) // 2])
+    (place, _) = second.files["history.jsonl"]
+    store._files.pipe_file(store._path(place), b"{")
+    assert [snapshot.index for snapshot in copies(store)] == [second.index, first.index]
+    assert brought(store, tmp_path / "here") == {"history.jsonl": epochs(1)}
+    store.remove(first.files["history.jsonl"][0])
+    assert brought(store, tmp_path / "nothing whole") == {}
 
 
-@pytest.mark.usefixtures("quick")
-def test_the_living_are_waited_for_only_so_long(store: Store) -> None:
-    with Lease(store), pytest.raises(RunError, match="another attempt still works on"), Lease(store):
-        pass
+def test_a_writer_that_comes_back_does_no_harm(store: Store, tmp_path: Path) -> None:
+    """One is cut off at epoch 2; another goes on from there and ends; then the first wakes up and goes on too."""
+    cut_off = copied(store, tmp_path / "a", last_ckpt="2", history_jsonl=epochs(2), best_model="2")
+    heir = RunCopy(store, Run(tmp_path / "b"), REPORT, FACTS)
+    heir.bring()
+    heir.send()
+    written(cut_off.run, last_ckpt="3", history_jsonl=epochs(3), best_model="3")
+    cut_off.send()
+    written(heir.run, last_ckpt="4", history_jsonl=epochs(4), trained_json="{}", report_json="of the heir")
+    heir.send()
+    written(cut_off.run, last_ckpt="5", history_jsonl=epochs(5))
+    cut_off.send()
+    bring_home(store, Run(tmp_path / "home"))
+    assert (tmp_path / "home" / "best.model").read_text() == "2"
+    assert (tmp_path / "home" / "report.json").read_text() == "of the heir"
+    # Everything else is removed; it wakes up once more and ends, on files that are gone.
+    written(cut_off.run, trained_json="{}", report_json="of the other", history_jsonl=epochs(9))
+    cut_off.send()
+    bring_home(store, Run(tmp_path / "home"))
+    assert (tmp_path / "home" / "report.json").read_text() == "of the heir"
 
 
-@pytest.mark.usefixtures("quick")
-def test_the_silent_lose_their_lease_and_send_nothing_more(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="silent for too long"), borrowed(store, "cell") as (run, send):  # noqa: PT012
-        written(run, "config.json", "mine", 1)
+def test_a_run_is_borrowed_and_sent_back_however_it_ends(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), borrowed(store, "cell", REPORT, FACTS) as (run, send):  # noqa: PT012
+        assert run.name == "cell"
+        written(run, history_jsonl=epochs(1))
         send()
-        # What a machine that was cut off finds when it is back.
-        store.write(".lease", b"someone else 7")
-        written(run, "config.json", "too late", 2)
-        send()
-    assert store.read("config.json") == b"mine"
-    assert store.read(".lease") == b"someone else 7"
-    # Nobody beats for that one any more: the next attempt waits for the silence, then goes on.
-    began = time.monotonic()
-    with borrowed(store, "cell") as (run, _):
-        assert time.monotonic() - began > stores.DEAD_S
-        assert run.path("config.json").read_text() == "mine"
+        written(run, history_jsonl=epochs(2))
+        raise ZeroDivisionError
+    assert not run.folder.exists()
+    with borrowed(store, "cell", REPORT, FACTS) as (run, _):
+        assert len(run.history) == 2
+        written(run, history_jsonl=epochs(3))
+    assert brought(store, tmp_path / "after") == {"history.jsonl": epochs(3)}
+    assert copies(store)[0].facts == FACTS
 
 
-@pytest.mark.usefixtures("quick")
-def test_a_store_that_fails_in_between_costs_one_copy_only(
+def test_a_store_that_fails_costs_one_copy_and_at_the_end_none(
     store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    real, broken = type(store._files).put_file, [False]
-
-    def put(self: Any, *args: Any, **how: Any) -> None:
-        if broken[0]:
-            raise OSError("the line is dead")
-        real(self, *args, **how)
-
-    monkeypatch.setattr(type(store._files), "put_file", put)
-    with borrowed(store, "cell") as (run, send):
-        written(run, "last.ckpt", "epoch 1", 1)
+    puts = Broken(monkeypatch, store, "put_file")
+    with pytest.raises(EnvironmentProblem) as caught, borrowed(store, "cell", REPORT, FACTS) as (run, send):  # noqa: PT012
+        written(run, history_jsonl=epochs(1))
         send()
-        broken[0] = True
-        written(run, "last.ckpt", "epoch 2", 2)
+        puts.now(times=1)
+        written(run, history_jsonl=epochs(2))
         send()
-        assert store.read("last.ckpt") == b"epoch 1"
-        broken[0] = False
-        written(run, "last.ckpt", "epoch 3", 3)
-        place = run.folder
-    assert store.read("last.ckpt") == b"epoch 3"
-    assert "warning: not copied" in capsys.readouterr().out
-    assert not place.exists()
-
-
-@pytest.mark.usefixtures("quick")
-def test_what_a_failed_attempt_did_is_sent_too(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), borrowed(store, "cell") as (run, _):  # noqa: PT012
-        written(run, "history.jsonl", "{}", 1)
-        raise ZeroDivisionError
-    assert store.read("history.jsonl") == b"{}"
+        assert copies(store)[0].progress == (0, 0, 1)
+        assert "warning: not copied" in capsys.readouterr().err
+        written(run, history_jsonl=epochs(3))
+        send()
+        assert copies(store)[0].progress == (0, 0, 3)
+        puts.now()
+        written(run, history_jsonl=epochs(4))
+    kept = Path(re.search(r"the run was kept in (\S+)", caught.value.message)[1])  # type: ignore[index]
+    assert len(Run(kept).history) == 4
+    with pytest.raises(ZeroDivisionError), borrowed(store, "cell", REPORT, FACTS) as (run, _):  # noqa: PT012
+        written(run, history_jsonl=epochs(5))
+        raise ZeroDivisionError  # stays what it is though the store is silent
 
 
 def test_home_in_one_step(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store.write("config.json", b"{}")
-    store.write("figures/a.png", b"picture")
-    home = Run(tmp_path / "runs" / "cell")
-    written(home, "old", "old", 1)
-    real = Store.fetch
-
-    def half(self: Store, name: str, local: Path) -> None:
-        if name != "config.json":
-            raise EnvironmentProblem("gone")
-        real(self, name, local)
-
-    monkeypatch.setattr(Store, "fetch", half)
+    home = written(Run(tmp_path / "runs" / "cell"), config_json="old", last_ckpt="old")
+    with pytest.raises(EnvironmentProblem, match="holds no whole finished copy") as caught:
+        bring_home(store, home)
+    assert "same place on all machines" in caught.value.hint
+    copied(store, tmp_path / "far", config_json="{}", history_jsonl=epochs(7))
     with pytest.raises(EnvironmentProblem):
         bring_home(store, home)
-    assert [path.name for path in (tmp_path / "runs").rglob("*")] == ["cell", "old"]
-    monkeypatch.setattr(Store, "fetch", real)
+    copied(store, tmp_path / "end", config_json="{}", trained_json="{}", report_json="{}")
+    gets = Broken(monkeypatch, store, "get_file")
+    gets.from_call = 2
+    with pytest.raises(EnvironmentProblem):
+        bring_home(store, home)
+    gets.from_call = 10**9
+    with home.locked(), pytest.raises(RunError, match="is being written by process"):
+        bring_home(store, home)
+    assert sorted(path.name for path in (tmp_path / "runs").rglob("*")) == [".lock", "cell", "config.json", "last.ckpt"]
+    (tmp_path / "runs" / ".cell.12345678.home").mkdir()
     bring_home(store, home)
-    assert sorted(path.name for path in home.folder.iterdir()) == ["config.json", "figures"]
+    assert sorted(path.name for path in home.folder.iterdir()) == ["config.json", "report.json", "trained.json"]
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["cell"]
+    assert len(files_at(store)) == 3
+    bring_home(store, Run(tmp_path / "laptop" / "cell"))
 
 
-CELL = Cell("a.seed0", "a", 0, None, {"modality": "pretend", "lr": 1})
+def test_folders_of_killed_processes_are_swept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with own_folder("run") as living:
+        killed, young, strange = (tmp_path / f"samo-run-{name}" for name in ("killed", "young", "strange"))
+        for place in (killed, young):
+            place.mkdir()
+            (place / ".held").touch()
+        strange.mkdir()
+        for place in (living, killed, strange):
+            os.utime(place, (0, time.time() - 100))
+        with own_folder("run") as mine:
+            assert mine.is_dir()
+            assert [place.is_dir() for place in (living, killed, young, strange)] == [True, False, True, True]
+    assert not living.exists()
+    assert not mine.exists()
 
 
-def at(store: Store, *names: str, lr: int = 1) -> None:
-    for name in names:
-        content = f'{{"modality": "pretend", "lr": {lr}}}' if name == "config.json" else "there"
-        store.write(f"runs/{CELL.name}/{name}", content.encode())
+CELL = Cell("a.seed0", "a", 0, None, FACTS["settings"])  # type: ignore[arg-type]
 
 
-def grid(store: Store, tmp_path: Path) -> StoredGrid:
-    return StoredGrid(store.url, (CELL,), tmp_path / "grid")
+def grid(store: Store, tmp_path: Path, data: str = "d") -> StoredGrid:
+    return StoredGrid(store.url, (CELL,), tmp_path / "grid", lambda cell: data)
+
+
+def there(store: Store) -> Store:
+    return store.below("runs").below(CELL.name)
 
 
 def test_what_is_finished_there_is_brought_home(store: Store, tmp_path: Path) -> None:
-    at(store, "config.json", "trained.json", "report.json")
+    copied(there(store), tmp_path / "x", config_json="{}", trained_json="{}", report_json="there")
+    assert grid(store, tmp_path).states() == {CELL.name: "done"}
+    assert not (tmp_path / "grid").exists(), "looking changes nothing"
     grid(store, tmp_path).prepare()
     assert CELL.run(tmp_path / "grid").path("report.json").read_text() == "there"
+    assert state_of(CELL, tmp_path / "grid") == "done"
 
 
-def test_what_is_unfinished_there_stays(store: Store, tmp_path: Path) -> None:
-    at(store, "config.json", "last.ckpt")
+@pytest.mark.parametrize("files", [{"trained_json": "{}"}, {"report_json": "{}"}])
+def test_what_is_unfinished_there_stays(files: dict[str, str], store: Store, tmp_path: Path) -> None:
+    copied(there(store), tmp_path / "x", config_json="{}", history_jsonl=epochs(3), **files)
+    assert grid(store, tmp_path).states() == {CELL.name: "stopped"}
     grid(store, tmp_path).prepare()
     assert not CELL.run(tmp_path / "grid").folder.exists()
 
 
-def test_what_was_begun_here_goes_on_there(store: Store, tmp_path: Path) -> None:
-    run = CELL.run(tmp_path / "grid")
-    written(run, "config.json", '{"modality": "pretend"}', 1)
-    written(run, "last.ckpt", "here", 2)
-    grid(store, tmp_path).prepare()
-    assert store.read(f"runs/{CELL.name}/last.ckpt") == b"here"
-    assert run.path("last.ckpt").exists()
-
-
-def test_begun_here_and_there_is_for_people_to_decide(store: Store, tmp_path: Path) -> None:
-    written(CELL.run(tmp_path / "grid"), "config.json", '{"modality": "pretend"}', 1)
-    at(store, "config.json", "last.ckpt")
-    with pytest.raises(RunError, match=r"begun both in .*runs and at .*: a\.seed0"):
+def test_of_two_copies_the_further_is_gone_on_with(store: Store, tmp_path: Path) -> None:
+    run = written(CELL.run(tmp_path / "grid"), config_json='{"modality": "pretend"}', history_jsonl=epochs(2))
+    for _ in range(2):  # the second time both are as far
         grid(store, tmp_path).prepare()
+        (only,) = copies(there(store))
+        assert (only.progress, only.facts) == ((0, 0, 2), FACTS)
+    copied(there(store), tmp_path / "x", config_json="{}", history_jsonl=epochs(5))
+    grid(store, tmp_path).prepare()
+    assert copies(there(store))[0].progress == (0, 0, 5)
+    assert len(run.history) == 2
+    written(run, history_jsonl=epochs(6))
+    with run.locked(), pytest.raises(RunError, match="is being written"):
+        grid(store, tmp_path).prepare()
+    grid(store, tmp_path).prepare()
+    assert copies(there(store))[0].progress == (0, 0, 6)
 
 
-def test_other_settings_there_are_refused(store: Store, tmp_path: Path) -> None:
-    at(store, "config.json", lr=5)
+def test_other_settings_and_other_data_there_are_refused(store: Store, tmp_path: Path) -> None:
+    facts = {**FACTS, "settings": {"modality": "pretend", "lr": 5}}
+    RunCopy(there(store), written(Run(tmp_path / "x"), config_json="{}"), REPORT, facts).send()
     with pytest.raises(RunError, match=r"a\.seed0: lr was 5, is now 1"):
         grid(store, tmp_path).prepare()
-    store.write(f"runs/{CELL.name}/config.json", b"{")
-    with pytest.raises(RunError, match=r"cannot read config\.json of"):
-        grid(store, tmp_path).prepare()
+    other = StoredGrid(f"{store.url}2", (CELL,), tmp_path / "grid", lambda cell: "other")
+    copied(Store(other.run_url(CELL.name)), tmp_path / "y", config_json="{}")
+    with pytest.raises(RunError, match=r"have other data: a\.seed0"):
+        other.prepare()
 
 
 def test_a_cell_that_cannot_be_brought_home_is_named(store: Store, tmp_path: Path) -> None:
-    at(store, "config.json", "trained.json", "report.json")
     seen: list[Outcome] = []
 
     class Watching:
@@ -269,17 +390,19 @@ def test_a_cell_that_cannot_be_brought_home_is_named(store: Store, tmp_path: Pat
         def on_end(self, outcome: Outcome) -> None:
             seen.append(outcome)
 
-    (tmp_path / "grid").write_text("a file where the folder should be")
     stored = grid(store, tmp_path)
     stored.watcher = Watching()
     stored.on_end(Outcome(CELL.name, "done"))
     assert seen[0].status == "failed"
     assert "done, but not brought home" in seen[0].message
+    assert "the same place on all machines?" in seen[0].message
     assert list(stored.lost) == [CELL.name]
-    (tmp_path / "grid").unlink()
+    copied(there(store), tmp_path / "x", config_json="{}", trained_json="{}", report_json="{}")
     stored.on_end(Outcome(CELL.name, "done"))
-    assert seen[1].status == "done"
+    stored.on_end(Outcome(CELL.name, "failed", "why"))
+    assert [(outcome.status, outcome.message) for outcome in seen[1:]] == [("done", ""), ("failed", "why")]
+    assert state_of(CELL, tmp_path / "grid") == "done"
 
 
-def test_file_systems_of_fsspec_are_found_by_their_names() -> None:
-    assert {"s3", "gs", "abfs", "sftp", "hdfs", "file"} <= set(fsspec.available_protocols())
+def test_the_protocols_of_the_readme_exist() -> None:
+    assert {"s3", "gs", "abfs", "sftp", "hdfs"} <= set(fsspec.available_protocols())
