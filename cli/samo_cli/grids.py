@@ -264,7 +264,7 @@ def list_cells(plan: Plan, where: Where, *, json: bool) -> None:
     n_left = sum(state != "done" for state in states.values())
     # What is done elsewhere is neither left nor timed here.
     known = [c for c in plan.cells if states[c.name] != "done" or state_of(c, plan.folder) == "done"]
-    left = seconds_left(known, plan.folder)
+    left = seconds_left(known, plan.folder) if n_left else 0.0
     if n_left and (left or where.ray):
         with make_launcher(where, n_left) as launcher:
             left = left / launcher.workers if left else None

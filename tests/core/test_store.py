@@ -260,8 +260,9 @@ def test_a_run_is_borrowed_and_sent_back_however_it_ends(store: Store, tmp_path:
 
 
 def test_a_store_that_fails_costs_one_copy_and_at_the_end_none(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     puts = Broken(monkeypatch, store, "put_file")
     with pytest.raises(EnvironmentProblem) as caught, borrowed(store, "cell", REPORT, FACTS) as (run, send):  # noqa: PT012
         written(run, history_jsonl=epochs(1))
