@@ -173,7 +173,7 @@ class Snapshot:
     @property
     def is_finished(self) -> bool:
         """Trained and judged."""
-        return bool(self.progress[0] and self.progress[1])
+        return bool(self.progress[0])
 
 
 def progress_of(run: Run, report: str) -> tuple[int, int, int]:

@@ -138,6 +138,51 @@ def test_no_answer_is_not_an_empty_folder(store: Store, monkeypatch: pytest.Monk
         store.entries("index")
 
 
+def test_listings_are_never_old(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As s3fs and gcsfs do: a listing is kept until it is said to be old."""
+    kind = type(store._files)
+    real, known = kind.ls, dict[str, Any]()
+
+    def remembering(own: Any, path: str, **how: Any) -> Any:
+        if path not in known:
+            known[path] = real(own, path, **how)
+        return known[path]
+
+    monkeypatch.setattr(kind, "ls", remembering)
+    monkeypatch.setattr(kind, "invalidate_cache", lambda own, path=None: known.clear())
+    store.put(b"1", "index/a")
+    assert store.entries("index") == ["a"]
+    store.put(b"1", "index/b")
+    assert store.entries("index") == ["a", "b"]
+
+
+def test_a_writer_goes_on_while_its_copy_is_read(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = copied(store, tmp_path / "writer", last_ckpt="1", history_jsonl=epochs(1))
+    real, ahead = Store.fetch, [2]
+
+    def fetch(own: Store, name: str, local: Path) -> bool:
+        if ahead[0]:
+            ahead[0] -= 1
+            n = 3 - ahead[0]
+            written(copy.run, last_ckpt=str(n), history_jsonl=epochs(n))
+            copy.send()
+        return real(own, name, local)
+
+    monkeypatch.setattr(Store, "fetch", fetch)
+    assert brought(store, tmp_path / "reader") == {"last.ckpt": "3", "history.jsonl": epochs(3)}
+
+
+def test_no_file_leaves_the_folder(store: Store, tmp_path: Path) -> None:
+    store.put(b"evil", "x/000001/evil")
+    for name in ("../evil", "/evil", "deep/../../evil"):
+        said = {"files": {name: ["x/000001/evil", 4]}, "progress": [1, 1, 1], "facts": {}}
+        store.put(json.dumps(said).encode(), f"index/{len(name)}.json")
+    with pytest.raises(EnvironmentProblem, match="no whole finished copy"):
+        bring_home(store, Run(tmp_path / "runs" / "cell"))
+    assert not list((tmp_path / "runs").rglob("evil"))
+    assert not (tmp_path / "evil").exists()
+
+
 def test_the_patient_ask_again_over_a_new_connection(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put(b"1", "a")
     cat = Broken(monkeypatch, store, "cat_file")
@@ -369,6 +414,15 @@ def test_of_two_copies_the_further_is_gone_on_with(store: Store, tmp_path: Path)
         grid(store, tmp_path).prepare()
     grid(store, tmp_path).prepare()
     assert copies(there(store))[0].progress == (0, 0, 6)
+
+
+def test_what_is_done_here_is_left_alone(store: Store, tmp_path: Path) -> None:
+    run = written(CELL.run(tmp_path / "grid"), config_json="{}", trained_json="{}", report_json="here")
+    grid(store, tmp_path).prepare()
+    assert copies(there(store)) == []
+    copied(there(store), tmp_path / "x", config_json="{}", trained_json="{}", report_json="there", extra="")
+    grid(store, tmp_path).prepare()
+    assert run.path("report.json").read_text() == "here"
 
 
 def test_other_settings_and_other_data_there_are_refused(store: Store, tmp_path: Path) -> None:

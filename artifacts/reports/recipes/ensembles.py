@@ -19,9 +19,8 @@ BEST = 5
 
 def main(artifacts: Path, data: str, grids: list[str]) -> None:
     """Make what is missing and print the table."""
-    print(
-        "| question | seed | five best cells on validation | mean of members | best by validation | ensemble | gain [95 %] | |"
-    )
+    heads = ("question", "seed", "five best cells on validation", "mean of members", "best by validation", "ensemble")
+    print("| " + " | ".join((*heads, "gain [95 %]", "")) + " |")
     print("|---|--:|---|--:|--:|--:|--:|---|")
     for grid in grids:
         runs = artifacts / "grids" / grid / "runs"
