@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Every number in results.md: the seven recipes on two questions, three seeds, then ensembles of the five best cells of a seed.
 #   bash artifacts/reports/recipes/reproduce.sh ../shared/data/ravdess
-# About 3 hours on two cores: 2 minutes a small-cnn cell and 7 a resnet18 cell, each on one core.
+# About 2 hours on two cores: 2 to 4 minutes a small-cnn cell and 11 a resnet18 cell, each on one core.
 set -euo pipefail
 data=${1:?give the folder of RAVDESS}
 export SAMO_ARTIFACTS=${SAMO_ARTIFACTS:-artifacts}
