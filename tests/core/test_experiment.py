@@ -324,8 +324,13 @@ def test_a_signal_while_files_are_written_waits_for_them(tmp_path: Path, monkeyp
         save_checkpoint(path, state)
 
     monkeypatch.setattr(experiment, "save_checkpoint", interrupted)
-    with pytest.raises(Interrupted, match="stopped after 1 of"):
-        train(tmp_path)
+    # A job in the background of a shell is started with SIGINT ignored, and this test may be one.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(Interrupted, match="stopped after 1 of"):
+            train(tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert load_checkpoint(find_run(tmp_path).path("last.ckpt"))["epoch"] == 1
 
 
