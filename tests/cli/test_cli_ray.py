@@ -156,7 +156,9 @@ def test_clusters_that_are_not_there(asked: list[Any], artifacts: Path) -> None:
     assert not (artifacts / "grids" / "g" / "runs").exists()
 
 
-@pytest.mark.parametrize("verb", ["crossval", "learning-curve"])
-def test_other_grids_take_the_flag_too(verb: str, asked: list[Any]) -> None:
-    line = refused(2, verb, *asked[2:], "--epochs", "1", "--ray", "ray://head:10001")
-    assert "no Ray Client addresses" in line
+@pytest.mark.parametrize("verb", [["crossval"], ["learning-curve"], ["ensemble", "--seeds", "0,1"]])
+def test_other_grids_take_the_flags_too(verb: list[str], asked: list[Any]) -> None:
+    words = [*verb, *asked[2:], "--epochs", "1"]
+    assert "no Ray Client addresses" in refused(2, *words, "--ray", "ray://head:10001")
+    assert "--store acts only together with --ray" in refused(2, *words, "--store", "file:///nowhere")
+    assert "unknown protocol 's33'" in refused(2, *words, "--ray", "127.0.0.1:1", "--store", "s33://bucket")
