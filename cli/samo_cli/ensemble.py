@@ -98,8 +98,10 @@ def ensemble(
             "--preset": preset,
             "--config": config,
             "--workers": workers,
+            "--ray": ray,
+            "--store": store,
+            "--precision": "" if precision == "auto" else precision,
         }
-        others |= {"--ray": ray, "--store": store, "--precision": "" if precision == "auto" else precision}
         _refuse_training_flags(settings, others)
     where = Where(workers, threads, device, precision, ray, store)
     from samo_cli.render import note, print_json, show_ensemble

@@ -259,7 +259,7 @@ def borrowed(
     """Go on with a run of a store in a folder of this machine; yields the run and what sends a copy back.
 
     A copy is sent however the block ends. One that fails in between costs nothing but itself; if the last one fails,
-    the folder stays and the message names it.
+    the folder is kept and named, in the error or, where the block failed anyway, in the log.
 
     Raises:
         EnvironmentProblem: the store does not answer at the beginning or at the end.
@@ -274,17 +274,24 @@ def borrowed(
             except EnvironmentProblem as problem:
                 print(f"warning: not copied: {problem.message}", file=sys.stderr, flush=True)
 
+        def send_last() -> None:
+            try:
+                kept.send()
+            except EnvironmentProblem as problem:
+                rescued = Path(tempfile.mkdtemp(prefix="samo-kept-")) / name
+                shutil.move(kept.run.folder, rescued)
+                raise EnvironmentProblem(f"{problem.message}; the run was kept in {rescued}") from problem
+
         try:
             yield kept.run, send
         except BaseException:
-            send()
+            # What ended the block is the news; that the store is silent too goes to the log.
+            try:
+                send_last()
+            except EnvironmentProblem as problem:
+                print(f"warning: not copied: {problem.message}", file=sys.stderr, flush=True)
             raise
-        try:
-            kept.send()
-        except EnvironmentProblem as problem:
-            rescued = Path(tempfile.mkdtemp(prefix="samo-kept-")) / name
-            shutil.move(kept.run.folder, rescued)
-            raise EnvironmentProblem(f"{problem.message}; the run was kept in {rescued}") from problem
+        send_last()
 
 
 def bring_home(store: Store, run: Run) -> None:

@@ -189,6 +189,8 @@ def test_variants_of_an_encoder_are_the_members(
         ([*GRID, "--modality", "audio"], 2, "--modality acts only together with --seeds"),
         ([*GRID, "--preset", "x"], 2, "--preset acts only together with --seeds"),
         ([*GRID, "--config", "x.toml"], 2, "--config acts only together with --seeds"),
+        ([*GRID, "--ray", "auto"], 2, "--ray acts only together with --seeds"),
+        ([*GRID, "--store", "s3://bucket"], 2, "--store acts only together with --seeds"),
         ([*GRID, "--workers", "2"], 2, "--workers acts only together with --seeds"),
         ([*GRID, "--precision", "bf16"], 2, "--precision acts only together with --seeds"),
         ([*GRID, "--combine", "sum"], 2, "--combine sum: unknown (hint: valid: mean, vote)"),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import json
 import os
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
 from samo_core.errors import DiskFull
-from samo_core.files import cache_root, leftovers, replacing, write_json, write_text
+from samo_core.files import cache_root, leftovers, own_folder, replacing, write_json, write_text
 
 
 def test_write_and_replace(tmp_path: Path) -> None:
@@ -119,3 +121,20 @@ def test_cache_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_root() == tmp_path
     monkeypatch.delenv("SAMO_CACHE")
     assert cache_root().name == "samo"
+
+
+def test_folders_of_killed_processes_are_swept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with own_folder("run") as living:
+        killed, young, strange = (tmp_path / f"samo-run-{name}" for name in ("killed", "young", "strange"))
+        for place in (killed, young):
+            place.mkdir()
+            (place / ".held").touch()
+        strange.mkdir()
+        for place in (living, killed, strange):
+            os.utime(place, (0, time.time() - 100))
+        with own_folder("run") as mine:
+            assert mine.is_dir()
+            assert [place.is_dir() for place in (living, killed, young, strange)] == [True, False, True, True]
+    assert not living.exists()
+    assert not mine.exists()

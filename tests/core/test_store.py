@@ -3,91 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
+from stored import FACTS, REPORT, Broken, brought, copied, epochs, files_at, written
 
 from samo_core.errors import EnvironmentProblem, RunError, SamoError, SettingsError
-from samo_core.experiments import store as stores
-from samo_core.experiments.cells import Cell, state_of
-from samo_core.experiments.launch import Outcome
 from samo_core.experiments.run import Run
 from samo_core.experiments.store import RunCopy, Store, borrowed, bring_home, copies
-from samo_core.experiments.stored_grid import StoredGrid
-from samo_core.files import own_folder
-
-REPORT = "report.json"
-FACTS = {"settings": {"modality": "pretend", "lr": 1}, "data": "d"}
-
-
-@pytest.fixture(params=["file", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """One file system of folders, and one that has none, as object stores."""
-    return Store(f"{request.param}://{tmp_path}/store")
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stores, "PAUSES_S", (0.01, 0.01, 0.01))
-
-
-def written(run: Run, **files: str) -> Run:
-    """Files by name, ``_`` for the dot; each newer than all before."""
-    run.folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        path = run.path(name.replace("_", "."))
-        path.write_text(content)
-        os.utime(path, ns=(0, next(_ticks)))
-    return run
-
-
-_ticks = iter(range(1, 10_000))
-
-
-def epochs(n: int) -> str:
-    return "".join(json.dumps({"epoch": k, "seconds": 1.0}) + "\n" for k in range(n))
-
-
-def copied(store: Store, folder: Path, **files: str) -> RunCopy:
-    copy = RunCopy(store, written(Run(folder), **files), REPORT, FACTS)
-    copy.send()
-    return copy
-
-
-def brought(store: Store, folder: Path) -> dict[str, str]:
-    run = Run(folder)
-    RunCopy(store, run, REPORT, FACTS).bring()
-    found = [path for path in folder.rglob("*") if path.is_file()] if folder.exists() else []
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in found}
-
-
-def files_at(store: Store) -> list[str]:
-    return [path for path in store._files.find(store._root) if "/index/" not in path]
-
-
-class Broken:
-    """A file system one of whose methods fails, from a call on, for a number of calls."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, store: Store, method: str) -> None:
-        self.calls, self.from_call, self.times, self.error = 0, 10**9, 10**9, OSError("the line is dead")
-        real = getattr(type(store._files), method)
-
-        def call(own: Any, *args: Any, **how: Any) -> Any:
-            self.calls += 1
-            if self.from_call <= self.calls < self.from_call + self.times:
-                raise self.error
-            return real(own, *args, **how)
-
-        monkeypatch.setattr(type(store._files), method, call)
-
-    def now(self, times: int = 10**9) -> None:
-        self.from_call, self.times = self.calls + 1, times
 
 
 def test_files(store: Store, tmp_path: Path) -> None:
@@ -327,6 +253,8 @@ def test_a_store_that_fails_costs_one_copy_and_at_the_end_none(
     with pytest.raises(ZeroDivisionError), borrowed(store, "cell", REPORT, FACTS) as (run, _):  # noqa: PT012
         written(run, history_jsonl=epochs(5))
         raise ZeroDivisionError  # stays what it is though the store is silent
+    kept = Path(re.search(r"the run was kept in (\S+)", capsys.readouterr().err)[1])  # type: ignore[index]
+    assert len(Run(kept).history) == 5
 
 
 def test_home_in_one_step(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,112 +280,3 @@ def test_home_in_one_step(store: Store, tmp_path: Path, monkeypatch: pytest.Monk
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["cell"]
     assert len(files_at(store)) == 3
     bring_home(store, Run(tmp_path / "laptop" / "cell"))
-
-
-def test_folders_of_killed_processes_are_swept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    with own_folder("run") as living:
-        killed, young, strange = (tmp_path / f"samo-run-{name}" for name in ("killed", "young", "strange"))
-        for place in (killed, young):
-            place.mkdir()
-            (place / ".held").touch()
-        strange.mkdir()
-        for place in (living, killed, strange):
-            os.utime(place, (0, time.time() - 100))
-        with own_folder("run") as mine:
-            assert mine.is_dir()
-            assert [place.is_dir() for place in (living, killed, young, strange)] == [True, False, True, True]
-    assert not living.exists()
-    assert not mine.exists()
-
-
-CELL = Cell("a.seed0", "a", 0, None, FACTS["settings"])  # type: ignore[arg-type]
-
-
-def grid(store: Store, tmp_path: Path, data: str = "d") -> StoredGrid:
-    return StoredGrid(store.url, (CELL,), tmp_path / "grid", lambda cell: data)
-
-
-def there(store: Store) -> Store:
-    return store.below("runs").below(CELL.name)
-
-
-def test_what_is_finished_there_is_brought_home(store: Store, tmp_path: Path) -> None:
-    copied(there(store), tmp_path / "x", config_json="{}", trained_json="{}", report_json="there")
-    assert grid(store, tmp_path).states() == {CELL.name: "done"}
-    assert not (tmp_path / "grid").exists(), "looking changes nothing"
-    grid(store, tmp_path).prepare()
-    assert CELL.run(tmp_path / "grid").path("report.json").read_text() == "there"
-    assert state_of(CELL, tmp_path / "grid") == "done"
-
-
-@pytest.mark.parametrize("files", [{"trained_json": "{}"}, {"report_json": "{}"}])
-def test_what_is_unfinished_there_stays(files: dict[str, str], store: Store, tmp_path: Path) -> None:
-    copied(there(store), tmp_path / "x", config_json="{}", history_jsonl=epochs(3), **files)
-    assert grid(store, tmp_path).states() == {CELL.name: "stopped"}
-    grid(store, tmp_path).prepare()
-    assert not CELL.run(tmp_path / "grid").folder.exists()
-
-
-def test_of_two_copies_the_further_is_gone_on_with(store: Store, tmp_path: Path) -> None:
-    run = written(CELL.run(tmp_path / "grid"), config_json='{"modality": "pretend"}', history_jsonl=epochs(2))
-    for _ in range(2):  # the second time both are as far
-        grid(store, tmp_path).prepare()
-        (only,) = copies(there(store))
-        assert (only.progress, only.facts) == ((0, 0, 2), FACTS)
-    copied(there(store), tmp_path / "x", config_json="{}", history_jsonl=epochs(5))
-    grid(store, tmp_path).prepare()
-    assert copies(there(store))[0].progress == (0, 0, 5)
-    assert len(run.history) == 2
-    written(run, history_jsonl=epochs(6))
-    with run.locked(), pytest.raises(RunError, match="is being written"):
-        grid(store, tmp_path).prepare()
-    grid(store, tmp_path).prepare()
-    assert copies(there(store))[0].progress == (0, 0, 6)
-
-
-def test_what_is_done_here_is_left_alone(store: Store, tmp_path: Path) -> None:
-    run = written(CELL.run(tmp_path / "grid"), config_json="{}", trained_json="{}", report_json="here")
-    grid(store, tmp_path).prepare()
-    assert copies(there(store)) == []
-    copied(there(store), tmp_path / "x", config_json="{}", trained_json="{}", report_json="there", extra="")
-    grid(store, tmp_path).prepare()
-    assert run.path("report.json").read_text() == "here"
-
-
-def test_other_settings_and_other_data_there_are_refused(store: Store, tmp_path: Path) -> None:
-    facts = {**FACTS, "settings": {"modality": "pretend", "lr": 5}}
-    RunCopy(there(store), written(Run(tmp_path / "x"), config_json="{}"), REPORT, facts).send()
-    with pytest.raises(RunError, match=r"a\.seed0: lr was 5, is now 1"):
-        grid(store, tmp_path).prepare()
-    other = StoredGrid(f"{store.url}2", (CELL,), tmp_path / "grid", lambda cell: "other")
-    copied(Store(other.run_url(CELL.name)), tmp_path / "y", config_json="{}")
-    with pytest.raises(RunError, match=r"have other data: a\.seed0"):
-        other.prepare()
-
-
-def test_a_cell_that_cannot_be_brought_home_is_named(store: Store, tmp_path: Path) -> None:
-    seen: list[Outcome] = []
-
-    class Watching:
-        def on_start(self, name: str) -> None: ...
-
-        def on_end(self, outcome: Outcome) -> None:
-            seen.append(outcome)
-
-    stored = grid(store, tmp_path)
-    stored.watcher = Watching()
-    stored.on_end(Outcome(CELL.name, "done"))
-    assert seen[0].status == "failed"
-    assert "done, but not brought home" in seen[0].message
-    assert "the same place on all machines?" in seen[0].message
-    assert list(stored.lost) == [CELL.name]
-    copied(there(store), tmp_path / "x", config_json="{}", trained_json="{}", report_json="{}")
-    stored.on_end(Outcome(CELL.name, "done"))
-    stored.on_end(Outcome(CELL.name, "failed", "why"))
-    assert [(outcome.status, outcome.message) for outcome in seen[1:]] == [("done", ""), ("failed", "why")]
-    assert state_of(CELL, tmp_path / "grid") == "done"
-
-
-def test_the_protocols_of_the_readme_exist() -> None:
-    assert {"s3", "gs", "abfs", "sftp", "hdfs"} <= set(fsspec.available_protocols())
