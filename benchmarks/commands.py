@@ -66,7 +66,7 @@ def median_of(repeat: int, command: list[str]) -> float:
 def first_step(command: list[str]) -> float:
     """Seconds from the start of the process to the begin of step 1, told by the process itself."""
     probe = (
-        "import sys, time, samo_core.training.trainer as t\n"
+        "import sys, time, samo.training.trainer as t\n"
         "real = t.train_step\n"
         "def told(*a, **k):\n"
         "    print(time.time(), file=sys.stderr); t.train_step = real; return real(*a, **k)\n"

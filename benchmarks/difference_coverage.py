@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samo_core.evaluation.comparison import paired_bootstrap
-from samo_core.evaluation.metrics import Tally, macro_f1, row_outcomes
-from samo_core.evaluation.significance import mcnemar, paired_difference, verdict
+from samo.evaluation.comparison import paired_bootstrap
+from samo.evaluation.metrics import Tally, macro_f1, row_outcomes
+from samo.evaluation.significance import mcnemar, paired_difference, verdict
 
 CLASSES, ROWS_PER_CLASS = 8, 8
 FEATURES, ROWS, FOLDS = 10, 200, 5

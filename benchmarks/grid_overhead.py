@@ -28,9 +28,9 @@ epochs = {epochs}
 ALONE = """
 import sys, json
 from pathlib import Path
-from samo_cli.cells import spec_of, work
-from samo_cli.train import resolve
-from samo_core.experiments.grid import cells_of, read_grid
+from samo_cli.verbs.cells import spec_of, work
+from samo_cli.verbs.train import resolve
+from samo.experiments.grid import cells_of, read_grid
 folder = Path(sys.argv[2])
 for cell in cells_of(read_grid(Path(sys.argv[1])), resolve, {}):
     work(spec_of(cell.run(folder).folder, cell.settings, "cpu", "auto", 1, ""))

@@ -14,8 +14,8 @@ import argparse
 
 import numpy as np
 
-from samo_core.evaluation.metrics import Tally, macro_f1
-from samo_core.evaluation.statistics import bootstrap, tally_by_unit
+from samo.evaluation.metrics import Tally, macro_f1
+from samo.evaluation.statistics import bootstrap, tally_by_unit
 
 
 def draw(

@@ -11,9 +11,9 @@ import time
 
 import torch
 
+from samo.training.runtime import Runtime, make_runtime
 from samo_audio.config import AudioConfig
 from samo_audio.models import MODELS, build_network
-from samo_core.training.runtime import Runtime, make_runtime
 
 
 def main() -> None:

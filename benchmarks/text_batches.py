@@ -11,10 +11,10 @@ import time
 
 import torch
 
-from samo_core.data.batch import Draws
-from samo_core.data.sampling import batches_of, epoch_order, sorted_batches
-from samo_core.training.losses import EmotionLoss
-from samo_core.training.runtime import make_runtime
+from samo.data.batch import Draws
+from samo.data.sampling import batches_of, epoch_order, sorted_batches
+from samo.training.losses import EmotionLoss
+from samo.training.runtime import make_runtime
 from samo_text.config import TextConfig
 from samo_text.frontend import TextFrontend
 

@@ -12,14 +12,14 @@ import time
 
 import torch
 
+from samo.data.batch import Draws
+from samo.data.splits import make_split
+from samo.runs.train import make_plan
+from samo.training.losses import EmotionLoss
+from samo.training.runtime import make_runtime
+from samo.training.trainer import new_state, train_step
 from samo_audio.config import AudioConfig
 from samo_audio.frontend import AudioFrontend
-from samo_core.data.batch import Draws
-from samo_core.data.splits import make_split
-from samo_core.experiments.experiment import make_plan
-from samo_core.training.losses import EmotionLoss
-from samo_core.training.runtime import make_runtime
-from samo_core.training.trainer import new_state, train_step
 
 
 def main() -> None:

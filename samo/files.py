@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from samo_core.errors import reporting_full_disk
+from samo.errors import reporting_full_disk
 
 __all__ = ["cache_root", "leftovers", "own_folder", "replacing", "write_json", "write_text"]
 

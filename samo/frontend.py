@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samo_core.config import Config
-from samo_core.data.batch import Batch, Draws
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import SplitRequest
-from samo_core.tasks import LabelSpace
+from samo.data.batch import Batch, Draws
+from samo.data.manifest import Item, Manifest
+from samo.data.splits import SplitRequest
+from samo.settings import Config
+from samo.tasks import LabelSpace
 
 __all__ = ["Frontend", "Notify", "Progress"]
 

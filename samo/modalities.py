@@ -6,11 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samo_core.config import Config, read_toml
-from samo_core.errors import SettingsError, nearest
+from samo.errors import SettingsError, nearest
+from samo.settings import Config, read_toml
 
 if TYPE_CHECKING:
-    from samo_core.training.frontend import Frontend
+    from samo.frontend import Frontend
 
 __all__ = [
     "MODALITIES",

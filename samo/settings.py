@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
-from samo_core.errors import SettingsError, nearest
+from samo.errors import SettingsError, nearest
 
 __all__ = [
     "SPLIT_SETTINGS",
@@ -59,7 +59,7 @@ class Section(BaseModel):
 
 
 class LossSettings(Section):
-    """Losses and class balance; formulas and sources in :mod:`samo_core.training.losses`."""
+    """Losses and class balance; formulas and sources in :mod:`samo.training.losses`."""
 
     panel: ClassVar[str] = "Loss and balance"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.errors import DataError, first_ten, nearest
+from samo.errors import DataError, first_ten, nearest
 
 __all__ = ["LabelSpace", "Task"]
 

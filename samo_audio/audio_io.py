@@ -27,7 +27,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from samo_core.errors import DataError
+from samo.errors import DataError
 
 __all__ = ["AUDIO_SUFFIXES", "DECODER", "AudioInfo", "Clip", "info", "is_audio", "read", "window_starts", "windows"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from samo.data.batch import Draws
 from samo_audio.config import AugmentSettings
-from samo_core.data.batch import Draws
 
 __all__ = ["SpecAugment", "WaveAugment", "freq_scale", "pink_noise"]
 

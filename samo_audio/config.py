@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from samo_core.config import Config, LossSettings, OptimSettings, Section, TrainSettings, setting
+from samo.settings import Config, LossSettings, OptimSettings, Section, TrainSettings, setting
 
 __all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", "ModelSettings"]
 

@@ -7,8 +7,8 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from samo.errors import SettingsError
 from samo_audio.config import FeatureSettings
-from samo_core.errors import SettingsError
 
 __all__ = ["LogMel", "n_frames"]
 

@@ -10,6 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from samo.data.batch import Batch, Draws, Mix
+from samo.data.manifest import Item, Manifest
+from samo.data.splits import SplitRequest
+from samo.errors import DataError, ModelFileError
+from samo.frontend import Notify, Progress
+from samo.settings import SPLIT_SETTINGS, Config
+from samo.tasks import LabelSpace
+from samo.training.checkpoint import load_tensors
+from samo.training.model import EmotionModel
 from samo_audio.audio_io import window_starts
 from samo_audio.augment import SpecAugment, WaveAugment, freq_scale
 from samo_audio.config import AudioConfig, FeatureSettings
@@ -17,15 +26,6 @@ from samo_audio.datasets import DATASETS, resolve_root
 from samo_audio.features import LogMel, n_frames
 from samo_audio.models import build_network, require_usable
 from samo_audio.waveforms import Waveforms, open_waveforms
-from samo_core.config import SPLIT_SETTINGS, Config
-from samo_core.data.batch import Batch, Draws, Mix
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import SplitRequest
-from samo_core.errors import DataError, ModelFileError
-from samo_core.tasks import LabelSpace
-from samo_core.training.checkpoint import load_tensors
-from samo_core.training.frontend import Notify, Progress
-from samo_core.training.model import EmotionModel
 
 __all__ = ["AudioFrontend", "AudioModel", "collate"]
 
@@ -78,7 +78,7 @@ class AudioModel(EmotionModel):
 
 
 class AudioFrontend:
-    """Clips of a corpus as batches of waveforms; see :class:`samo_core.training.frontend.Frontend`."""
+    """Clips of a corpus as batches of waveforms; see :class:`samo.frontend.Frontend`."""
 
     modality: ClassVar[str] = "audio"
     unit: str = "speaker"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samo_core.data.manifest import Item, Manifest
-from samo_core.errors import first_ten
-from samo_core.files import replacing
+from samo.data.manifest import Item, Manifest
+from samo.errors import first_ten
+from samo.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

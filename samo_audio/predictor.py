@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import nn
 
+from samo.errors import DataError
+from samo.evaluation.calibration import apply_temperature
+from samo.runs.calibrate import calibration_of
+from samo.runs.run import Run
+from samo.runs.train import load_run_model
+from samo.tasks import LabelSpace
+from samo.training.runtime import Runtime
 from samo_audio.audio_io import info, is_audio, read, window_starts, windows
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.frontend import AudioFrontend, collate
-from samo_core.errors import DataError
-from samo_core.evaluation.calibration import apply_temperature
-from samo_core.experiments.calibrate import calibration_of
-from samo_core.experiments.experiment import load_run_model
-from samo_core.experiments.run import Run
-from samo_core.tasks import LabelSpace
-from samo_core.training.runtime import Runtime
 
 __all__ = ["TIMELINE_S", "AudioPredictor", "Prediction", "Stretch", "find_clips"]
 

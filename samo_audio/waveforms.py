@@ -19,9 +19,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from samo.errors import DataError, EnvironmentProblem, first_ten, reporting_full_disk
+from samo.files import cache_root
 from samo_audio.audio_io import DECODER, Clip, read
-from samo_core.errors import DataError, EnvironmentProblem, first_ten, reporting_full_disk
-from samo_core.files import cache_root
 
 __all__ = ["CACHE_VERSION", "Facts", "Waveforms", "open_waveforms"]
 

@@ -1,1 +1,1 @@
-"""Text emotion recognition: data sets, tokens, encoders and the frontend that joins them to samo_core."""
+"""Text emotion recognition: data sets, tokens, encoders and the frontend that joins them to samo."""

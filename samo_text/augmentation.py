@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from samo_core.data.augmented import augmentation_facts
-from samo_core.data.copies import folded
-from samo_core.data.manifest import Item, Manifest
-from samo_core.training.frontend import Notify
+from samo.data.augmented import augmentation_facts
+from samo.data.manifest import Item, Manifest
+from samo.data.near_duplicates import folded
+from samo.frontend import Notify
 from samo_text.config import AugmentSettings
 from samo_text.rewriting.words import OneByOne, Rewriter, chance_of, kept_as_is
 from samo_text.texts import content_of

@@ -9,8 +9,8 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from samo_core.data.manifest import Manifest
-from samo_core.files import cache_root, replacing
+from samo.data.manifest import Manifest
+from samo.files import cache_root, replacing
 from samo_text.config import TextConfig
 from samo_text.models import build_model
 from samo_text.models.tfidf import fit_tfidf

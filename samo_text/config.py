@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from samo_core.config import Config, LossSettings, OptimSettings, Section, ThresholdSettings, setting
-from samo_core.config import TrainSettings as CommonTrainSettings
+from samo.settings import Config, LossSettings, OptimSettings, Section, ThresholdSettings, setting
+from samo.settings import TrainSettings as CommonTrainSettings
 
 __all__ = ["AugmentSettings", "DataSettings", "ModelSettings", "TextConfig", "TokenSettings", "TrainSettings"]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from samo_core.data import tables
-from samo_core.data.copies import find_copies, folded
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.tables import Row
-from samo_core.errors import DataError, LeakError, first_few, nearest
-from samo_core.tasks import Task
-from samo_core.training.frontend import Notify
+from samo.data import tables
+from samo.data.manifest import Item, Manifest
+from samo.data.near_duplicates import find_copies, folded
+from samo.data.tables import Row
+from samo.errors import DataError, LeakError, first_few, nearest
+from samo.frontend import Notify
+from samo.tasks import Task
 from samo_text.pseudo_labels import SEPARATOR, teacher_of
 from samo_text.texts import clean, content_of
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samo_core.config import SPLIT_SETTINGS, Config
-from samo_core.data.batch import Batch, Draws
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import PARTS, SplitRequest
-from samo_core.tasks import LabelSpace
-from samo_core.training.frontend import Notify, Progress
+from samo.data.batch import Batch, Draws
+from samo.data.manifest import Item, Manifest
+from samo.data.splits import PARTS, SplitRequest
+from samo.frontend import Notify, Progress
+from samo.settings import SPLIT_SETTINGS, Config
+from samo.tasks import LabelSpace
 from samo_text.baseline import BASELINE, baseline_logits
 from samo_text.config import TextConfig
 from samo_text.datasets import DATASETS, resolve_root
@@ -29,7 +29,7 @@ __all__ = ["TextFrontend", "collate"]
 
 
 class TextFrontend:
-    """Texts of a corpus as batches of token ids; see :class:`samo_core.training.frontend.Frontend`."""
+    """Texts of a corpus as batches of token ids; see :class:`samo.frontend.Frontend`."""
 
     modality: ClassVar[str] = "text"
     unit: str = "row"

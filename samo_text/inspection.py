@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from samo_core.data.copies import find_copies, folded
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import PARTS
-from samo_core.errors import first_ten
-from samo_core.tasks import Task
+from samo.data.manifest import Item, Manifest
+from samo.data.near_duplicates import find_copies, folded
+from samo.data.splits import PARTS
+from samo.errors import first_ten
+from samo.tasks import Task
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -165,7 +165,7 @@ def draw(manifest: Manifest, folder: Path) -> list[Path]:
     Raises:
         DiskFull: no space is left.
     """
-    from samo_core.evaluation.drawing import save_named
+    from samo.reporting.drawing import save_named
 
     tasks = manifest.label_space.tasks
     figures = {
@@ -193,7 +193,7 @@ def _new_figure(manifest: Manifest, title: str, size: tuple[float, float]) -> Fi
 
 def _class_balance(manifest: Manifest, task: Task) -> Figure:
     """Bars of rows by label, most frequent first, on a logarithmic axis: the rarest are the ones to see."""
-    from samo_core.evaluation.drawing import BLUE, INK, plain_axes, verbatim
+    from samo.reporting.drawing import BLUE, INK, plain_axes, verbatim
 
     counts = _counted(task, manifest.items)
     names = sorted(counts, key=lambda label: -counts[label])
@@ -221,7 +221,7 @@ def _class_balance(manifest: Manifest, task: Task) -> Figure:
 
 def _lengths(manifest: Manifest) -> Figure:
     """Histogram of words a text; the few longer ones share the last bar."""
-    from samo_core.evaluation.drawing import BLUE, ORANGE, plain_axes
+    from samo.reporting.drawing import BLUE, ORANGE, plain_axes
 
     words = np.array([len(item.source.split()) for item in manifest.items])
     shown = np.minimum(words, _LONGEST_DRAWN_WORDS)

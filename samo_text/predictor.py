@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from samo_core.errors import DataError
-from samo_core.evaluation.decision import Decision
-from samo_core.experiments.calibrate import decision_of
-from samo_core.experiments.experiment import load_run_model
-from samo_core.experiments.run import ASSETS, Run
-from samo_core.tasks import LabelSpace
-from samo_core.training.runtime import Runtime
+from samo.errors import DataError
+from samo.evaluation.decision import Decision
+from samo.runs.calibrate import decision_of
+from samo.runs.run import ASSETS, Run
+from samo.runs.train import load_run_model
+from samo.tasks import LabelSpace
+from samo.training.runtime import Runtime
 from samo_text.config import TextConfig
 from samo_text.frontend import TextFrontend, collate
 from samo_text.tokens import Tokens, open_tokens

@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.data import tables
-from samo_core.data.augmented import class_counts
-from samo_core.data.copies import find_copies, folded
-from samo_core.errors import DataError, RunError, SettingsError, nearest
-from samo_core.experiments.run import Run
-from samo_core.files import replacing, write_json
-from samo_core.tasks import LabelSpace
+from samo.data import tables
+from samo.data.augmented import class_counts
+from samo.data.near_duplicates import find_copies, folded
+from samo.errors import DataError, RunError, SettingsError, nearest
+from samo.files import replacing, write_json
+from samo.runs.run import Run
+from samo.tasks import LabelSpace
 from samo_text.predictor import TextPredictor, read_texts
 from samo_text.texts import clean
 

@@ -2,7 +2,7 @@
 
 Every text is rewritten (:mod:`samo_text.rewriting.kinds`), predicted again and decided with the run's own temperatures
 and thresholds. Reported are the macro-F1, its difference from that of the texts as they are with an interval from a
-paired bootstrap over rows (:mod:`samo_core.evaluation.comparison`; p-values corrected after Holm for the number of
+paired bootstrap over rows (:mod:`samo.evaluation.comparison`; p-values corrected after Holm for the number of
 rewritings), and how many answers changed. A text that a rewriting leaves as it is keeps its answer, so that a rewriting
 which seldom applies (emoji) cannot cost much: how many texts it changed stands beside it. After Ribeiro et al. (2020,
 "Beyond Accuracy: Behavioral Testing of NLP Models with CheckList"): most are their invariance tests.
@@ -18,14 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.errors import DataError, SettingsError
-from samo_core.evaluation.comparison import paired_bootstrap
-from samo_core.evaluation.metrics import macro_f1, macro_f1_present, micro_f1, tally
-from samo_core.evaluation.significance import holm, verdict
-from samo_core.evaluation.statistics import Interval, bootstrap, tally_by_unit
-from samo_core.experiments.run import Run
-from samo_core.tasks import LabelSpace, Task
-from samo_core.training.runtime import Runtime
+from samo.errors import DataError, SettingsError
+from samo.evaluation.comparison import paired_bootstrap
+from samo.evaluation.metrics import macro_f1, macro_f1_present, micro_f1, tally
+from samo.evaluation.significance import holm, verdict
+from samo.evaluation.statistics import Interval, bootstrap, tally_by_unit
+from samo.runs.run import Run
+from samo.tasks import LabelSpace, Task
+from samo.training.runtime import Runtime
 from samo_text.predictor import TextPredictor
 from samo_text.rewriting.kinds import KINDS, LENGTH, Rewrite
 from samo_text.rewriting.words import chance_of, pieces_of, word_places

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from samo_core.evaluation.drawing import (
+from samo.files import write_json, write_text
+from samo.reporting.drawing import (
     BLUE,
     GREY,
     INK,
@@ -24,8 +25,7 @@ from samo_core.evaluation.drawing import (
     save_figure,
     verbatim,
 )
-from samo_core.evaluation.report import stamps
-from samo_core.files import write_json, write_text
+from samo.reporting.report import stamps
 
 __all__ = ["HEADS", "robustness_figure", "text_rows", "write_robustness"]
 

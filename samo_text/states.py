@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from samo_core.files import cache_root, replacing
+from samo.files import cache_root, replacing
 
 if TYPE_CHECKING:
     from samo_text.frontend import TextFrontend

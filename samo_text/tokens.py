@@ -15,8 +15,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from samo_core.errors import SettingsError
-from samo_core.files import cache_root, replacing
+from samo.errors import SettingsError
+from samo.files import cache_root, replacing
 from samo_text.texts import clean
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class EncoderTokens:
         """
         from transformers import AutoTokenizer
 
-        from samo_text.hub import NO_CODE, offline, reading, source_of
+        from samo.encoders.hub import NO_CODE, offline, reading, source_of
 
         with reading(place, "tokenizer"):
             return cls(

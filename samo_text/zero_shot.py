@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from samo_core.data.manifest import Manifest
-from samo_core.data.splits import PARTS
-from samo_core.errors import DataError, SettingsError, first_ten, nearest
-from samo_core.evaluation.metrics import Judged, accuracy, macro_f1, per_class, tally
-from samo_core.evaluation.statistics import bootstrap, tally_by_unit
-from samo_core.tasks import LabelSpace, Task
-from samo_core.training.frontend import Progress
-from samo_core.training.runtime import Runtime
-from samo_text.models.pooling import valid_tokens
+from samo.data.manifest import Manifest
+from samo.data.splits import PARTS
+from samo.encoders.pooling import valid_tokens
+from samo.errors import DataError, SettingsError, first_ten, nearest
+from samo.evaluation.metrics import Judged, accuracy, macro_f1, per_class, tally
+from samo.evaluation.statistics import bootstrap, tally_by_unit
+from samo.frontend import Progress
+from samo.tasks import LabelSpace, Task
+from samo.training.runtime import Runtime
 from samo_text.models.pretrained import load_pretrained, position_limit, resize
 from samo_text.tokens import EncoderTokens
 

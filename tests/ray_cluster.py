@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='pip install "samo[cluster]"')
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='pip install "samo-emotion[cluster]"')
 SMALL: dict[str, Any] = {"object_store_memory": 80_000_000, "num_gpus": 0}
 
 
@@ -22,7 +22,7 @@ class Nodes:
 
     def __init__(self, cpus: int) -> None:
         self.cpus = cpus
-        from samo_core.experiments.launch_ray import import_ray
+        from samo.launch.ray import import_ray
 
         import_ray()
         from ray.cluster_utils import Cluster

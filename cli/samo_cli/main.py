@@ -17,30 +17,39 @@ from typing import Any
 import typer
 from typer.exceptions import TyperException
 
+from samo import __version__
+from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError
 from samo_cli.help import Verb
-from samo_core import __version__
-from samo_core.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError
 
 __all__ = ["VERBS", "build_app", "main"]
 
 # verb: (module:function, one line for `samo --help`)
 VERBS: dict[str, tuple[str, str]] = {
-    "train": ("samo_cli.train:train", "Train a model and keep the best epoch by validation macro-F1."),
-    "evaluate": ("samo_cli.evaluate:evaluate", "Judge a run on its held-out split, or on another corpus."),
-    "compare": ("samo_cli.compare:compare", "Say which of several judged runs is better, and whether it is luck."),
-    "predict": ("samo_cli.predict:predict", "Name the emotion of clips, long recordings and texts."),
-    "ablate": ("samo_cli.ablate:ablate", "Run a grid of trainings and say which differences are real."),
-    "tune": ("samo_cli.tune:tune", "Search for good settings, judged by validation macro-F1."),
-    "crossval": ("samo_cli.crossval:crossval", "Train on every fold and judge all out-of-fold predictions as one."),
-    "learning-curve": ("samo_cli.learning_curve:learning_curve", "Say whether more training data would help."),
-    "ensemble": ("samo_cli.ensemble:ensemble", "Let several runs answer as one, and say whether that gains anything."),
-    "robustness": ("samo_cli.robustness:robustness", "Rewrite the test texts and say what macro-F1 that costs."),
-    "pseudo-label": ("samo_cli.pseudo_label:pseudo_label", "Label texts with a run and keep what it is sure of."),
-    "zero-shot": ("samo_cli.zero_shot:zero_shot", "Label texts with labels no model was trained on."),
-    "data": ("samo_cli.data:app", "List, download and inspect data sets."),
-    "presets": ("samo_cli.presets:presets", "List the recipes for `samo train --preset`."),
-    "runs": ("samo_cli.runs:runs", "List the runs trained so far."),
-    "doctor": ("samo_cli.doctor:doctor", "Say what machine, precision, threads and versions SAMO sees."),
+    "train": ("samo_cli.verbs.train:train", "Train a model and keep the best epoch by validation macro-F1."),
+    "evaluate": ("samo_cli.verbs.evaluate:evaluate", "Judge a run on its held-out split, or on another corpus."),
+    "compare": (
+        "samo_cli.verbs.compare:compare",
+        "Say which of several judged runs is better, and whether it is luck.",
+    ),
+    "predict": ("samo_cli.verbs.predict:predict", "Name the emotion of clips, long recordings and texts."),
+    "ablate": ("samo_cli.verbs.ablate:ablate", "Run a grid of trainings and say which differences are real."),
+    "tune": ("samo_cli.verbs.tune:tune", "Search for good settings, judged by validation macro-F1."),
+    "crossval": (
+        "samo_cli.verbs.crossval:crossval",
+        "Train on every fold and judge all out-of-fold predictions as one.",
+    ),
+    "learning-curve": ("samo_cli.verbs.learning_curve:learning_curve", "Say whether more training data would help."),
+    "ensemble": (
+        "samo_cli.verbs.ensemble:ensemble",
+        "Let several runs answer as one, and say whether that gains anything.",
+    ),
+    "robustness": ("samo_cli.verbs.robustness:robustness", "Rewrite the test texts and say what macro-F1 that costs."),
+    "pseudo-label": ("samo_cli.verbs.pseudo_label:pseudo_label", "Label texts with a run and keep what it is sure of."),
+    "zero-shot": ("samo_cli.verbs.zero_shot:zero_shot", "Label texts with labels no model was trained on."),
+    "data": ("samo_cli.verbs.data:app", "List, download and inspect data sets."),
+    "presets": ("samo_cli.verbs.presets:presets", "List the recipes for `samo train --preset`."),
+    "runs": ("samo_cli.verbs.runs:runs", "List the runs trained so far."),
+    "doctor": ("samo_cli.verbs.doctor:doctor", "Say what machine, precision, threads and versions SAMO sees."),
 }
 
 
@@ -66,7 +75,7 @@ def build_app(verb: str | None) -> typer.Typer:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line and leave with the status of :mod:`samo_core.errors`."""
+    """Run the command line and leave with the status of :mod:`samo.errors`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     if argv is None and not sys.warnoptions:
         # Libraries warn developers; what a user should know comes as an error or a note.

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from samo_core.config import Config, SettingField
-from samo_core.errors import SettingsError
+from samo.errors import SettingsError
+from samo.settings import Config, SettingField
 
 __all__ = [
     "MACHINE",

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.data.manifest import Item
-from samo_core.errors import RunError
-from samo_core.files import write_json, write_text
-from samo_core.tasks import LabelSpace
+from samo.data.manifest import Item
+from samo.errors import RunError
+from samo.files import write_json, write_text
+from samo.tasks import LabelSpace
 
 __all__ = ["AUGMENTATION", "AUGMENTED", "augmentation_facts", "class_counts", "load_augmented", "save_augmented"]
 

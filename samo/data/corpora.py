@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from samo_core.errors import DataError, SettingsError, nearest
-from samo_core.files import cache_root
+from samo.errors import DataError, SettingsError, nearest
+from samo.files import cache_root
 
 if TYPE_CHECKING:
-    from samo_core.data.download import RemoteFile
-    from samo_core.data.manifest import Manifest
+    from samo.data.download import RemoteFile
+    from samo.data.manifest import Manifest
 
 __all__ = [
     "DatasetModule",
@@ -141,7 +141,7 @@ def megabytes(corpus: DatasetModule) -> int:
 
 
 def _fetch_archive(files: tuple[RemoteFile, ...], folder: Path, report: StageProgress) -> None:
-    from samo_core.data.download import unpack_zip
+    from samo.data.download import unpack_zip
 
     (archive,) = files
     packed = _fetch(archive, folder.parent, lambda done, total: report("downloading", done, total))
@@ -151,7 +151,7 @@ def _fetch_archive(files: tuple[RemoteFile, ...], folder: Path, report: StagePro
 
 
 def _fetch_files(files: tuple[RemoteFile, ...], folder: Path, report: StageProgress) -> None:
-    from samo_core.errors import reporting_full_disk
+    from samo.errors import reporting_full_disk
 
     # Files already there are checked and kept, so that a broken download goes on where it ended.
     partial = folder.with_name(folder.name + ".partial")
@@ -165,7 +165,7 @@ def _fetch_files(files: tuple[RemoteFile, ...], folder: Path, report: StageProgr
 
 
 def _fetch(file: RemoteFile, folder: Path, on_progress: Callable[[int, int], None]) -> Path:
-    from samo_core.data.download import download as fetch
+    from samo.data.download import download as fetch
 
     return fetch(
         file.urls,

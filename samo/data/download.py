@@ -19,8 +19,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from samo_core import __version__
-from samo_core.errors import DataError, DiskFull, EnvironmentProblem, first_ten, reporting_full_disk
+from samo import __version__
+from samo.errors import DataError, DiskFull, EnvironmentProblem, first_ten, reporting_full_disk
 
 if TYPE_CHECKING:
     from requests import RequestException, Response

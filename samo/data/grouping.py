@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.stratify import rank
-from samo_core.errors import DataError, first_few
+from samo.data.manifest import Item, Manifest
+from samo.data.stratify import rank
+from samo.errors import DataError, first_few
 
 __all__ = ["DRAWN_FOLDS", "draw_groups", "five_folds", "groups_of", "rule_without_groups", "stratum"]
 

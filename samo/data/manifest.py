@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from samo_core.errors import DataError, RunError, first_ten
-from samo_core.files import write_text
-from samo_core.tasks import LabelSpace
+from samo.errors import DataError, RunError, first_ten
+from samo.files import write_text
+from samo.tasks import LabelSpace
 
 __all__ = ["Item", "Manifest"]
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from samo_core.config import LossSettings
-from samo_core.data.batch import Draws
-from samo_core.tasks import LabelSpace
+from samo.data.batch import Draws
+from samo.settings import LossSettings
+from samo.tasks import LabelSpace
 
 __all__ = ["balanced_weights", "batches_of", "epoch_order", "joint_weights", "sampling_weights", "sorted_batches"]
 

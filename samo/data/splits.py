@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from samo_core.data.copies import find_copies
-from samo_core.data.grouping import (
+from samo.data.grouping import (
     DRAWN_FOLDS,
     draw_groups,
     five_folds,
@@ -21,10 +20,11 @@ from samo_core.data.grouping import (
     rule_without_groups,
     stratum,
 )
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.stratify import inseparable, rank, rarest_labels, stratify
-from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_ten
-from samo_core.files import write_json
+from samo.data.manifest import Item, Manifest
+from samo.data.near_duplicates import find_copies
+from samo.data.stratify import inseparable, rank, rarest_labels, stratify
+from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten
+from samo.files import write_json
 
 __all__ = [
     "PARTS",

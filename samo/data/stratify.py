@@ -6,8 +6,8 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
-from samo_core.data.copies import bare
-from samo_core.data.manifest import Item
+from samo.data.manifest import Item
+from samo.data.near_duplicates import bare
 
 __all__ = ["inseparable", "label_keys", "rank", "rarest_labels", "stratify"]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samo_core.errors import DataError, first_ten
+from samo.errors import DataError, first_ten
 
 __all__ = ["Row", "attributes", "filled", "optional", "read_delimited", "read_json", "read_text", "splits"]
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samo_core.tasks import LabelSpace
+from samo.tasks import LabelSpace
 from samo_text.config import ModelSettings
 
 __all__ = ["Head", "MaskedDropout", "votes_to_logits"]

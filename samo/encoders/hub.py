@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from samo_core.errors import EnvironmentProblem, ModelFileError
+from samo.errors import EnvironmentProblem, ModelFileError
 
 __all__ = ["NO_CODE", "offline", "quiet", "reading", "source_of"]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from samo_core.errors import SettingsError, nearest
+from samo.errors import SettingsError, nearest
 
 if TYPE_CHECKING:
     from samo_text.models import Architecture

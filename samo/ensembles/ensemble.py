@@ -2,7 +2,7 @@
 
 What an ensemble may learn from are validation items alone: its weights, its temperature and the member it is compared
 with are chosen there. The test part is opened when all of that is fixed, and the difference is taken speaker by
-speaker (:mod:`samo_core.evaluation.comparison`). The result is a run; its one model file holds every member.
+speaker (:mod:`samo.evaluation.comparison`). The result is a run; its one model file holds every member.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from samo_core.data.splits import Split, audit
-from samo_core.errors import RunError, SettingsError
-from samo_core.evaluation.comparison import COMPARED, paired_bootstrap
-from samo_core.evaluation.decision import Decision, fit_decision, judged
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import build_report
-from samo_core.evaluation.significance import verdict
-from samo_core.evaluation.statistics import tally_by_unit
-from samo_core.experiments.calibrate import calibrate, threshold_settings
-from samo_core.experiments.experiment import write_beginning
-from samo_core.experiments.judge import macro_f1, predictions_of
-from samo_core.experiments.members import WEIGHTS, LeftOut, Member, common_split
-from samo_core.experiments.mixture import COMBINE, cuts_of, mixed
-from samo_core.experiments.mixture_weights import fit_weights
-from samo_core.experiments.run import ACCOUNT, ASSETS, Run, mark_trained, point_latest
-from samo_core.files import write_json
-from samo_core.tasks import LabelSpace
-from samo_core.training.checkpoint import save_model
-from samo_core.training.frontend import Frontend
-from samo_core.training.runtime import Runtime
-from samo_core.training.trainer import predict_logits
+from samo.data.splits import Split, audit
+from samo.ensembles.members import WEIGHTS, LeftOut, Member, common_split
+from samo.ensembles.weights import fit_weights
+from samo.errors import RunError, SettingsError
+from samo.evaluation.comparison import COMPARED, paired_bootstrap
+from samo.evaluation.decision import Decision, fit_decision, judged
+from samo.evaluation.predictions import Predictions
+from samo.evaluation.significance import verdict
+from samo.evaluation.statistics import tally_by_unit
+from samo.files import write_json
+from samo.frontend import Frontend
+from samo.reporting.report import build_report
+from samo.runs.calibrate import calibrate, threshold_settings
+from samo.runs.ensemble_model import COMBINE, cuts_of, mixed
+from samo.runs.evaluate import macro_f1, predictions_of
+from samo.runs.run import ACCOUNT, ASSETS, Run, mark_trained, point_latest
+from samo.runs.train import write_beginning
+from samo.tasks import LabelSpace
+from samo.training.checkpoint import save_model
+from samo.training.runtime import Runtime
+from samo.training.trainer import predict_logits
 
 __all__ = ["Assembly", "assemble", "check_choices", "write_ensemble"]
 
@@ -48,7 +48,7 @@ class Assembly:
     """An ensemble before it is written.
 
     Attributes:
-        split: what all members held out, see :func:`~samo_core.experiments.members.common_split`.
+        split: what all members held out, see :func:`~samo.ensembles.members.common_split`.
         decisions: temperatures and thresholds of each member, fitted on its own validation part.
         weights: (K,) at least 0, sum 1, fitted on the validation part or equal.
         val: what each member says of the validation part, then the ensemble; raw, not decided.
@@ -71,7 +71,7 @@ class Assembly:
 
 
 def check_choices(combine: str, rule: str) -> None:
-    """Refuse what is neither of :data:`~samo_core.experiments.mixture.COMBINE` nor of ``WEIGHTS``.
+    """Refuse what is neither of :data:`~samo.runs.ensemble_model.COMBINE` nor of ``WEIGHTS``.
 
     Raises:
         SettingsError: names the valid choices.
@@ -93,15 +93,15 @@ def assemble(
     """Calibrate, weigh and combine members; nothing is written.
 
     Args:
-        members: from :func:`~samo_core.experiments.members.gather`.
+        members: from :func:`~samo.ensembles.members.gather`.
         frontend: of the members' data.
         runtime: where.
-        combine: one of :data:`~samo_core.experiments.mixture.COMBINE`.
-        rule: one of :data:`~samo_core.experiments.members.WEIGHTS`.
+        combine: one of :data:`~samo.runs.ensemble_model.COMBINE`.
+        rule: one of :data:`~samo.ensembles.members.WEIGHTS`.
         notify: told what is being done.
 
     Raises:
-        SettingsError: unknown choice, or what :func:`~samo_core.experiments.members.common_split` refuses.
+        SettingsError: unknown choice, or what :func:`~samo.ensembles.members.common_split` refuses.
         RunError: the data are not those of the members.
         LeakError: the common split leaks.
     """

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from samo_core.config import Config
-from samo_core.data.manifest import Manifest
-from samo_core.data.splits import Split
-from samo_core.errors import LeakError, RunError, SamoError, SettingsError, first_ten
-from samo_core.evaluation.decision import Decision
-from samo_core.experiments.calibrate import decision_of
-from samo_core.experiments.experiment import load_run_model
-from samo_core.experiments.run import ASSETS, Run
-from samo_core.training.checkpoint import read_about
-from samo_core.training.frontend import Frontend
-from samo_core.training.runtime import Runtime
+from samo.data.manifest import Manifest
+from samo.data.splits import Split
+from samo.errors import LeakError, RunError, SamoError, SettingsError, first_ten
+from samo.evaluation.decision import Decision
+from samo.frontend import Frontend
+from samo.runs.calibrate import decision_of
+from samo.runs.run import ASSETS, Run
+from samo.runs.train import load_run_model
+from samo.settings import Config
+from samo.training.checkpoint import read_about
+from samo.training.runtime import Runtime
 
 __all__ = ["WEIGHTS", "LeftOut", "Member", "common_split", "gather"]
 

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from samo_core.errors import RunError
-from samo_core.experiments.mixture import log_outcomes
-from samo_core.tasks import LabelSpace
+from samo.errors import RunError
+from samo.runs.ensemble_model import log_outcomes
+from samo.tasks import LabelSpace
 
 __all__ = ["LEAST_WEIGHT", "fit_weights"]
 
@@ -38,8 +38,8 @@ def fit_weights(
         targets: (W, C) in [0, 1]; rows that are NaN in a task's columns are left out of it.
         share: (W,) how much a window counts, above 0.
         space: the tasks and their columns.
-        combine: one of :data:`~samo_core.experiments.mixture.COMBINE`.
-        cuts: (K, C) from :func:`~samo_core.experiments.mixture.cuts_of`; None is 0.
+        combine: one of :data:`~samo.runs.ensemble_model.COMBINE`.
+        cuts: (K, C) from :func:`~samo.runs.ensemble_model.cuts_of`; None is 0.
 
     Returns:
         (K,) in [0, 1], sum 1; below :data:`LEAST_WEIGHT` it is 0.

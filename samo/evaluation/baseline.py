@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from samo_core.evaluation.comparison import LEVEL, aligned, answers_of, paired_bootstrap
-from samo_core.evaluation.metrics import macro_f1
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.significance import verdict
-from samo_core.evaluation.statistics import bootstrap, tally_by_unit
-from samo_core.tasks import LabelSpace, Task
+from samo.evaluation.comparison import LEVEL, aligned, answers_of, paired_bootstrap
+from samo.evaluation.metrics import macro_f1
+from samo.evaluation.predictions import Predictions
+from samo.evaluation.significance import verdict
+from samo.evaluation.statistics import bootstrap, tally_by_unit
+from samo.tasks import LabelSpace, Task
 
 __all__ = ["compare_to_baseline"]
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samo_core.errors import RunError
-from samo_core.files import write_json
-from samo_core.tasks import LabelSpace, Task
+from samo.errors import RunError
+from samo.files import write_json
+from samo.tasks import LabelSpace, Task
 
 __all__ = [
     "N_BINS",

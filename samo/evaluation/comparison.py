@@ -2,7 +2,7 @@
 
 Both runs answer the same items of the same groups (people), so groups are drawn with what *both* runs made of them and
 the difference is taken draw by draw: a hard speaker is hard for both and drops out. The interval is the percentile
-interval of :mod:`samo_core.evaluation.statistics` with its tails widened for few groups.
+interval of :mod:`samo.evaluation.statistics` with its tails widened for few groups.
 
 The p-value is that interval read backwards, so that the two never disagree. With k of B draws on the lesser side of 0
 (ties count), the share of that side is q = (k + 1) / (B + 1), never 0 (Davison & Hinkley 1997, section 4.2). It is the
@@ -23,14 +23,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samo_core.errors import DataError, SettingsError, first_ten
-from samo_core.evaluation.decision import judged
-from samo_core.evaluation.metrics import Judged, Metric, Tally, accuracy, macro_f1, uar
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report_warnings import FEW_GROUPS
-from samo_core.evaluation.significance import holm, mcnemar, verdict
-from samo_core.evaluation.statistics import resampled, tail_area, tally_by_unit
-from samo_core.tasks import LabelSpace, Task
+from samo.errors import DataError, SettingsError, first_ten
+from samo.evaluation.decision import judged
+from samo.evaluation.metrics import Judged, Metric, Tally, accuracy, macro_f1, uar
+from samo.evaluation.predictions import Predictions
+from samo.evaluation.significance import holm, mcnemar, verdict
+from samo.evaluation.statistics import resampled, tail_area, tally_by_unit
+from samo.reporting.report_warnings import FEW_GROUPS
+from samo.tasks import LabelSpace, Task
 
 __all__ = ["COMPARED", "SCHEMA", "Difference", "aligned", "answers_of", "build_comparison", "paired_bootstrap"]
 
@@ -111,7 +111,7 @@ def paired_bootstrap(
     """Interval and p-value of each statistic's difference over joint draws of the units.
 
     Args:
-        baseline: outcome counts by unit from :func:`~samo_core.evaluation.statistics.tally_by_unit`.
+        baseline: outcome counts by unit from :func:`~samo.evaluation.statistics.tally_by_unit`.
         other: the other run's counts of the same units in the same order.
         statistics: functions of outcome counts by name.
         n_resamples: number of draws B; no p-value is below about 2 / (B + 1).

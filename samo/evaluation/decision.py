@@ -1,8 +1,8 @@
 """From logits to answers: the one way in which report, comparison, ensemble, grid and predictor decide.
 
-A temperature makes probabilities of logits (:mod:`samo_core.evaluation.calibration`), and thresholds make answers of
-them (:mod:`samo_core.evaluation.thresholds`). A run's own are found by
-:func:`samo_core.experiments.calibrate.decision_of`.
+A temperature makes probabilities of logits (:mod:`samo.evaluation.calibration`), and thresholds make answers of
+them (:mod:`samo.evaluation.thresholds`). A run's own are found by
+:func:`samo.runs.calibrate.decision_of`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from samo_core.config import ThresholdSettings
-from samo_core.evaluation.calibration import Calibration, apply_temperature, fit_temperature, usable_rows
-from samo_core.evaluation.metrics import Judged, judge
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.thresholds import Rule, Thresholds, fit_thresholds
-from samo_core.tasks import LabelSpace, Task
+from samo.evaluation.calibration import Calibration, apply_temperature, fit_temperature, usable_rows
+from samo.evaluation.metrics import Judged, judge
+from samo.evaluation.predictions import Predictions
+from samo.evaluation.thresholds import Rule, Thresholds, fit_thresholds
+from samo.settings import ThresholdSettings
+from samo.tasks import LabelSpace, Task
 
 __all__ = ["Decision", "fit_decision", "judged"]
 

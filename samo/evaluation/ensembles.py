@@ -1,4 +1,4 @@
-"""What a report says of an ensemble, in words; see :mod:`samo_core.experiments.ensemble` for its account."""
+"""What a report says of an ensemble, in words; see :mod:`samo.ensembles.ensemble` for its account."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samo_core.tasks import LabelSpace, Task
+from samo.tasks import LabelSpace, Task
 
 __all__ = [
     "METRICS",

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.files import replacing
-from samo_core.tasks import LabelSpace
+from samo.files import replacing
+from samo.tasks import LabelSpace
 
 __all__ = ["Predictions"]
 

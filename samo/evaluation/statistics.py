@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from samo_core.evaluation.metrics import METRICS, Metric, Tally, row_outcomes
+from samo.evaluation.metrics import METRICS, Metric, Tally, row_outcomes
 
 __all__ = ["Interval", "bootstrap", "resampled", "tail_area", "tally_by_unit"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.errors import DataError, first_ten
-from samo_core.evaluation.calibration import calibration_scores
-from samo_core.evaluation.decision import Decision, judged
-from samo_core.evaluation.metrics import (
+from samo.errors import DataError, first_ten
+from samo.evaluation.calibration import calibration_scores
+from samo.evaluation.decision import Decision, judged
+from samo.evaluation.metrics import (
     BoolArray,
     Judged,
     Metric,
@@ -24,10 +24,10 @@ from samo_core.evaluation.metrics import (
     tally,
     uar,
 )
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.statistics import bootstrap, tally_by_unit
-from samo_core.evaluation.thresholds import RULES, Rule
-from samo_core.tasks import LabelSpace, Task
+from samo.evaluation.predictions import Predictions
+from samo.evaluation.statistics import bootstrap, tally_by_unit
+from samo.evaluation.thresholds import RULES, Rule
+from samo.tasks import LabelSpace, Task
 
 __all__ = ["CI_LEVEL", "FREQUENT_ROWS", "judged_rows", "task_scores"]
 

@@ -22,11 +22,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from samo_core.config import ThresholdSettings
-from samo_core.errors import RunError
-from samo_core.evaluation.metrics import f1_by_threshold
-from samo_core.files import write_json
-from samo_core.tasks import LabelSpace, Task
+from samo.errors import RunError
+from samo.evaluation.metrics import f1_by_threshold
+from samo.files import write_json
+from samo.settings import ThresholdSettings
+from samo.tasks import LabelSpace, Task
 
 __all__ = ["HALF", "RULES", "Rule", "TaskThresholds", "Thresholds", "best_threshold", "fit_thresholds"]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from samo_core.errors import RunError, first_ten
-from samo_core.experiments.run import Run
+from samo.errors import RunError, first_ten
+from samo.runs.run import Run
 
 __all__ = [
     "Cell",

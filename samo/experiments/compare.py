@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from samo_core.errors import RunError, SettingsError, first_ten
-from samo_core.evaluation.comparison import build_comparison
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments.run import Run
-from samo_core.files import write_json
+from samo.errors import RunError, SettingsError, first_ten
+from samo.evaluation.comparison import build_comparison
+from samo.evaluation.predictions import Predictions
+from samo.files import write_json
+from samo.runs.run import Run
 
 __all__ = ["COMPARED_PARTS", "compare_runs", "write_comparison"]
 
@@ -30,7 +30,7 @@ def compare_runs(runs: Sequence[Run], part: str = "test") -> dict[str, Any]:
         part: ``test`` or ``val``.
 
     Returns:
-        :func:`~samo_core.evaluation.comparison.build_comparison`'s structure with ``inputs``, a digest of what each
+        :func:`~samo.evaluation.comparison.build_comparison`'s structure with ``inputs``, a digest of what each
         run said, so that a comparison can be told from a later one of the same names.
 
     Raises:
@@ -70,7 +70,7 @@ def write_comparison(comparison: Mapping[str, Any], artifacts: Path) -> Path:
     A comparison of the same runs that said the same replaces its former self; any other keeps its folder, and this one
     is numbered.
     """
-    from samo_core.evaluation.comparison_figures import save_comparison_figures
+    from samo.reporting.comparison_figures import save_comparison_figures
 
     folder = _folder(comparison, artifacts / "comparisons")
     save_comparison_figures(comparison, folder)

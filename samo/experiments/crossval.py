@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.data.splits import fold_warnings
-from samo_core.errors import RunError
-from samo_core.evaluation.calibration import apply_temperature
-from samo_core.evaluation.decision import judged
-from samo_core.evaluation.figures import save_figures
-from samo_core.evaluation.html import render_html
-from samo_core.evaluation.metrics import scores, tally
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import build_report
-from samo_core.experiments.calibrate import calibration_of
-from samo_core.experiments.cells import Cell
-from samo_core.files import write_json, write_text
-from samo_core.tasks import LabelSpace
+from samo.data.splits import fold_warnings
+from samo.errors import RunError
+from samo.evaluation.calibration import apply_temperature
+from samo.evaluation.decision import judged
+from samo.evaluation.metrics import scores, tally
+from samo.evaluation.predictions import Predictions
+from samo.experiments.cells import Cell
+from samo.files import write_json, write_text
+from samo.reporting.figures import save_figures
+from samo.reporting.html import render_html
+from samo.reporting.report import build_report
+from samo.runs.calibrate import calibration_of
+from samo.tasks import LabelSpace
 
 __all__ = ["crossval_report", "joined", "write_crossval"]
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from samo_core.config import Config
-from samo_core.errors import SettingsError, first_ten, nearest
-from samo_core.evaluation.metrics import METRICS
-from samo_core.experiments.cells import Cell
+from samo.errors import SettingsError, first_ten, nearest
+from samo.evaluation.metrics import METRICS
+from samo.experiments.cells import Cell
+from samo.settings import Config
 
 __all__ = ["BASELINE", "Grid", "Resolve", "cells_of", "read_grid"]
 

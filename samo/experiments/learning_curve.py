@@ -12,11 +12,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from samo_core.evaluation.drawing import BLUE, GREY, INK, ORANGE, save_figure
-from samo_core.evaluation.significance import PairedDifference, paired_difference, verdict
-from samo_core.experiments.cells import Cell, result_of
-from samo_core.experiments.table import LEVEL, overlap_ratio
-from samo_core.files import write_json, write_text
+from samo.evaluation.significance import PairedDifference, paired_difference, verdict
+from samo.experiments.cells import Cell, result_of
+from samo.experiments.table import LEVEL, overlap_ratio
+from samo.files import write_json, write_text
+from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, save_figure
 
 __all__ = ["LearningCurve", "Point", "curve_figure", "curve_of", "write_curve"]
 

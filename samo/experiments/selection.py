@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from samo_core.errors import RunError
-from samo_core.evaluation.baseline import compare_to_baseline
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments.run import Run, point_latest
-from samo_core.files import write_json
+from samo.errors import RunError
+from samo.evaluation.baseline import compare_to_baseline
+from samo.evaluation.predictions import Predictions
+from samo.files import write_json
+from samo.runs.run import Run, point_latest
 
 __all__ = ["CHOICE", "choose", "gain_line", "keep"]
 
@@ -30,7 +30,7 @@ def choose(runs: Mapping[str, Run]) -> dict[str, Any]:
 
     Returns:
         ``candidates``, the best first (name, val_macro_f1, ci, minutes, epochs); ``best``; ``gain`` of the best on the
-        ``second`` as :func:`~samo_core.evaluation.baseline.compare_to_baseline` gives it (of the first task; None
+        ``second`` as :func:`~samo.evaluation.baseline.compare_to_baseline` gives it (of the first task; None
         with one run); ``dataset``, ``synthetic``, ``leaky``, ``task``, ``n`` and ``warnings``.
 
     Raises:

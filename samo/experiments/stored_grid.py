@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from samo_core.errors import RunError, SamoError, first_ten
-from samo_core.experiments.cells import Cell, refuse_other_settings, state_of
-from samo_core.experiments.launch import Outcome, Watcher
-from samo_core.experiments.store import RunCopy, Snapshot, Store, bring_home, copies, progress_of
+from samo.errors import RunError, SamoError, first_ten
+from samo.experiments.cells import Cell, refuse_other_settings, state_of
+from samo.launch.local import Outcome, Watcher
+from samo.launch.store import RunCopy, Snapshot, Store, bring_home, copies, progress_of
 
 __all__ = ["StoredGrid"]
 

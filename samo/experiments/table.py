@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.evaluation.decision import judged
-from samo_core.evaluation.metrics import METRICS, Tally
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.significance import PairedDifference, holm, paired_difference, verdict
-from samo_core.evaluation.statistics import Interval, bootstrap, tally_by_unit
-from samo_core.experiments.cells import Cell, Result, result_of
-from samo_core.tasks import LabelSpace
+from samo.evaluation.decision import judged
+from samo.evaluation.metrics import METRICS, Tally
+from samo.evaluation.predictions import Predictions
+from samo.evaluation.significance import PairedDifference, holm, paired_difference, verdict
+from samo.evaluation.statistics import Interval, bootstrap, tally_by_unit
+from samo.experiments.cells import Cell, Result, result_of
+from samo.tasks import LabelSpace
 
 __all__ = ["CORRECTION", "LEVEL", "GridTable", "Row", "make_table", "overlap_ratio", "pooled"]
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from samo_core.errors import Interrupted
+from samo.errors import Interrupted
 
 __all__ = ["GRACE_S", "Job", "Launcher", "LocalLauncher", "Outcome", "Watcher", "share_of_cores", "stopped_after"]
 
@@ -202,12 +202,12 @@ class LocalLauncher:
 
 
 class _Worker:
-    """A process of :mod:`samo_core.experiments.worker`, seen from the grid."""
+    """A process of :mod:`samo.launch.worker`, seen from the grid."""
 
     def __init__(self, work: str, environment: Mapping[str, str]) -> None:
         self.dead = False
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "samo_core.experiments.worker", work],
+            [sys.executable, "-m", "samo.launch.worker", work],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -9,7 +9,7 @@ after some time, so an attempt first waits until it alone holds the job's log. T
 system whose locks hold between machines (NFSv4, Lustre with ``flock``, CephFS); without, a machine cut off from the
 cluster but not from the folder could write a run until Ray's own processes on it give up.
 
-Or the machines share nothing: the work function keeps what it makes at a store (:mod:`samo_core.experiments.store`),
+Or the machines share nothing: the work function keeps what it makes at a store (:mod:`samo.launch.store`),
 and logs come back with the answers; that of an attempt whose machine is lost is lost with it.
 """
 
@@ -31,10 +31,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-from samo_core.errors import EnvironmentProblem, RunError, SettingsError
-from samo_core.experiments.launch import GRACE_S, Job, Outcome, Watcher, stopped_after
-from samo_core.experiments.worker import attempt, find_work, printing_to
-from samo_core.files import own_folder
+from samo.errors import EnvironmentProblem, RunError, SettingsError
+from samo.files import own_folder
+from samo.launch.local import GRACE_S, Job, Outcome, Watcher, stopped_after
+from samo.launch.worker import attempt, find_work, printing_to
 
 __all__ = ["Machine", "RayLauncher", "import_ray", "ray_launcher", "share_of_cluster"]
 
@@ -98,7 +98,7 @@ def ray_launcher(
 def share_of_cluster(
     machines: Sequence[Machine], n_jobs: int, workers: int = 0, threads: int = 0, device: str = "auto"
 ) -> tuple[int, int, int]:
-    """Jobs at once, CPUs of each, GPUs of each; 0 chooses, as in :func:`samo_core.experiments.launch.share_of_cores`.
+    """Jobs at once, CPUs of each, GPUs of each; 0 chooses, as in :func:`samo.launch.local.share_of_cores`.
 
     As many jobs at once as GPUs, else as CPUs; what is left over is divided between them.
 
@@ -146,7 +146,7 @@ class RayLauncher:
     shared: bool = True
 
     def run(self, jobs: Sequence[Job], watcher: Watcher) -> list[Outcome]:
-        """See :meth:`samo_core.experiments.launch.Launcher.run`."""
+        """See :meth:`samo.launch.local.Launcher.run`."""
         ray = import_ray()
         for job in jobs:
             job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -321,7 +321,7 @@ def import_ray() -> Any:
         return importlib.import_module("ray")
     except ImportError as error:
         raise EnvironmentProblem(
-            "--ray needs Ray, which is not installed", hint='pip install "samo[cluster]"'
+            "--ray needs Ray, which is not installed", hint='pip install "samo-emotion[cluster]"'
         ) from error
 
 

@@ -22,9 +22,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from samo_core.errors import EnvironmentProblem, SettingsError, nearest
-from samo_core.experiments.run import Run
-from samo_core.files import own_folder
+from samo.errors import EnvironmentProblem, SettingsError, nearest
+from samo.files import own_folder
+from samo.runs.run import Run
 
 __all__ = ["RunCopy", "Snapshot", "Store", "borrowed", "bring_home", "copies", "progress_of"]
 

@@ -1,4 +1,4 @@
-"""A worker of :class:`samo_core.experiments.launch.LocalLauncher`: does one job after another until its input ends."""
+"""A worker of :class:`samo.launch.local.LocalLauncher`: does one job after another until its input ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from samo_core.errors import Interrupted, SamoError
+from samo.errors import Interrupted, SamoError
 
 __all__ = ["attempt", "find_work", "main", "printing_to"]
 

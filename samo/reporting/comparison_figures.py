@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from samo_core.evaluation.drawing import BLUE, GREY, INK, VERMILION, legend_below, new_figure, save_named, verbatim
+from samo.reporting.drawing import BLUE, GREY, INK, VERMILION, legend_below, new_figure, save_named, verbatim
 
 __all__ = ["difference_figure", "per_class_difference_figure", "save_comparison_figures"]
 
@@ -24,7 +24,7 @@ def save_comparison_figures(comparison: Mapping[str, Any], folder: Path) -> list
     """Draw ``differences.png`` and a ``per_class.RUN.png`` for each run; returns the files.
 
     Args:
-        comparison: from :func:`samo_core.evaluation.comparison.build_comparison`.
+        comparison: from :func:`samo.evaluation.comparison.build_comparison`.
         folder: where the files go, each written and then renamed; made when missing.
     """
     figures = {"differences": difference_figure(comparison)}

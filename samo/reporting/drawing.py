@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from samo_core.evaluation.report import stamps
-from samo_core.files import replacing
+from samo.files import replacing
+from samo.reporting.report import stamps
 
 __all__ = [
     "BLUE",

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from samo_core.evaluation.decision import judged
-from samo_core.evaluation.drawing import (
+from samo.evaluation.decision import judged
+from samo.evaluation.predictions import Predictions
+from samo.reporting.drawing import (
     BLUE,
     GREEN,
     GREY,
@@ -27,8 +28,7 @@ from samo_core.evaluation.drawing import (
     save_named,
     verbatim,
 )
-from samo_core.evaluation.predictions import Predictions
-from samo_core.tasks import LabelSpace
+from samo.tasks import LabelSpace
 
 __all__ = [
     "by_group_figure",
@@ -61,7 +61,7 @@ def save_figures(
     """Draw what there is to draw and return the files, each written and then renamed.
 
     Args:
-        report: from :func:`samo_core.evaluation.report.build_report`.
+        report: from :func:`samo.reporting.report.build_report`.
         predictions: what the report was made from.
         history: one row an epoch with ``epoch``, ``train_loss``, ``val_loss``, ``val_macro_f1``, ``lr``; may be empty.
         label_space: the tasks and their columns.

@@ -8,10 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from samo_core.evaluation.calibration import summary
-from samo_core.evaluation.ensembles import gain_line, members_line
-from samo_core.evaluation.report import flat_items, groupings, headlines, reproduce_commands, stamps
-from samo_core.evaluation.wording import (
+from samo.evaluation.calibration import summary
+from samo.evaluation.ensembles import gain_line, members_line
+from samo.reporting.report import flat_items, groupings, headlines, reproduce_commands, stamps
+from samo.reporting.wording import (
     TASK_HEADS,
     THRESHOLD_HEADS,
     baseline_line,
@@ -41,14 +41,14 @@ def render_html(
     """Render a report with its pictures embedded; every name from data or settings is escaped.
 
     Args:
-        report: from :func:`samo_core.evaluation.report.build_report`.
+        report: from :func:`samo.reporting.report.build_report`.
         figures: PNG files by name (``{path.stem: path}`` of what ``save_figures`` returned).
         settings: every setting of the run by name.
         environment: versions and hardware; ``command`` or ``commands`` hold what was typed to train.
     """
     from jinja2 import Environment, StrictUndefined
 
-    source = files("samo_core.evaluation").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    source = files("samo.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
     seen = {name: value for name, value in environment.items() if name not in ("command", "commands")}
     placed = [

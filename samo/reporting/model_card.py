@@ -9,11 +9,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from samo_core.evaluation.calibration import summary
-from samo_core.evaluation.ensembles import gain_line, members_line
-from samo_core.evaluation.html import METRIC_NAMES
-from samo_core.evaluation.report import flat_items, groupings, headlines, reproduce_commands, stamps
-from samo_core.evaluation.wording import (
+from samo.evaluation.calibration import summary
+from samo.evaluation.ensembles import gain_line, members_line
+from samo.reporting.html import METRIC_NAMES
+from samo.reporting.report import flat_items, groupings, headlines, reproduce_commands, stamps
+from samo.reporting.wording import (
     TASK_HEADS,
     THRESHOLD_HEADS,
     baseline_line,
@@ -46,7 +46,7 @@ def model_card(
     """Write the card of one judged run as Markdown.
 
     Args:
-        report: from :func:`samo_core.evaluation.report.build_report`; with ``ensemble``, its account of its members.
+        report: from :func:`samo.reporting.report.build_report`; with ``ensemble``, its account of its members.
         settings: every setting of the run by name; of an ensemble, a list where its members differ.
         environment: versions and hardware; ``command`` or ``commands`` hold what was typed to train.
         data_card: about the data, any of ``title``, ``description``, ``licence``, ``citation``, ``url`` and

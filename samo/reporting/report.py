@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.evaluation.calibration import Calibration
-from samo_core.evaluation.decision import Decision
-from samo_core.evaluation.metrics import Judged, accuracy, macro_f1_present, tally, uar
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report_warnings import label_warnings, report_warnings
-from samo_core.evaluation.task_scores import judged_rows, task_scores
-from samo_core.evaluation.thresholds import Thresholds
-from samo_core.tasks import LabelSpace, Task
+from samo.evaluation.calibration import Calibration
+from samo.evaluation.decision import Decision
+from samo.evaluation.metrics import Judged, accuracy, macro_f1_present, tally, uar
+from samo.evaluation.predictions import Predictions
+from samo.evaluation.task_scores import judged_rows, task_scores
+from samo.evaluation.thresholds import Thresholds
+from samo.reporting.report_warnings import label_warnings, report_warnings
+from samo.tasks import LabelSpace, Task
 
 __all__ = [
     "SCHEMA",
@@ -75,12 +75,12 @@ def build_report(
         thresholds: those its labels are decided with; None takes what was decided when the predictions were made,
             else 0.5. Single-label tasks need none.
         baseline: a simple model on the same rows, from
-            :func:`~samo_core.evaluation.baseline.compare_to_baseline`.
+            :func:`~samo.evaluation.baseline.compare_to_baseline`.
         notes: further warnings.
 
     Returns:
         Plain Python numbers, strings, lists and dicts; None where a value is undefined, never NaN. With several tasks
-        ``tasks`` holds :func:`~samo_core.evaluation.task_scores.task_scores` of each that has labelled rows, and
+        ``tasks`` holds :func:`~samo.evaluation.task_scores.task_scores` of each that has labelled rows, and
         ``overall_macro_f1`` the mean of their macro-F1.
 
     Raises:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from samo_core.errors import first_ten
-from samo_core.evaluation.calibration import TEMPERATURE_RANGE
-from samo_core.evaluation.metrics import Judged
+from samo.errors import first_ten
+from samo.evaluation.calibration import TEMPERATURE_RANGE
+from samo.evaluation.metrics import Judged
 
 __all__ = ["FEW_GROUPS", "label_warnings", "report_warnings"]
 

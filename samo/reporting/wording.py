@@ -35,7 +35,7 @@ def threshold_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """A row of :data:`THRESHOLD_HEADS` for each rule; the one that decides is marked with a star.
 
     Args:
-        scores: of one task, from :func:`samo_core.evaluation.task_scores.task_scores`; empty without thresholds.
+        scores: of one task, from :func:`samo.evaluation.task_scores.task_scores`; empty without thresholds.
     """
     if not (found := scores["thresholds"]):
         return []

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from samo_core.config import Config, ThresholdSettings
-from samo_core.evaluation.calibration import Calibration
-from samo_core.evaluation.decision import Decision, fit_decision
-from samo_core.evaluation.thresholds import Thresholds
-from samo_core.experiments.run import Run
-from samo_core.tasks import LabelSpace
-from samo_core.training.checkpoint import read_about
+from samo.evaluation.calibration import Calibration
+from samo.evaluation.decision import Decision, fit_decision
+from samo.evaluation.thresholds import Thresholds
+from samo.runs.run import Run
+from samo.settings import Config, ThresholdSettings
+from samo.tasks import LabelSpace
+from samo.training.checkpoint import read_about
 
 __all__ = ["calibrate", "calibration_of", "decision_of", "threshold_settings"]
 

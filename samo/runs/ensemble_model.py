@@ -1,6 +1,6 @@
 """The model of an ensemble: a weighted mixture of what its members say, window by window.
 
-Every member's logits are divided by that member's own temperature first (:mod:`samo_core.experiments.calibrate`), so
+Every member's logits are divided by that member's own temperature first (:mod:`samo.runs.calibrate`), so
 that a member that is too sure of itself is not heard more than the others. With weights w that sum to 1 and members'
 probabilities p_k the mixture says
 
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samo_core.errors import RunError
-from samo_core.experiments.run import ACCOUNT, Run
-from samo_core.tasks import LabelSpace, Task
+from samo.errors import RunError
+from samo.runs.run import ACCOUNT, Run
+from samo.tasks import LabelSpace, Task
 
 __all__ = ["COMBINE", "Ensemble", "account_of", "cuts_of", "log_outcomes", "merged_settings", "mixed"]
 

@@ -11,26 +11,26 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import Split, audit, split_notes
-from samo_core.deploy.model_card import model_card
-from samo_core.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
-from samo_core.evaluation.baseline import compare_to_baseline
-from samo_core.evaluation.decision import Decision, fit_decision
-from samo_core.evaluation.figures import save_figures
-from samo_core.evaluation.html import render_html
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import build_report
-from samo_core.experiments.calibrate import calibrate, decision_of, threshold_settings
-from samo_core.experiments.experiment import load_run_model
-from samo_core.experiments.mixture import account_of, merged_settings
-from samo_core.experiments.run import Run
-from samo_core.files import write_json, write_text
-from samo_core.tasks import LabelSpace
-from samo_core.training.checkpoint import read_about
-from samo_core.training.frontend import Frontend
-from samo_core.training.runtime import Runtime
-from samo_core.training.trainer import predict_logits
+from samo.data.manifest import Item, Manifest
+from samo.data.splits import Split, audit, split_notes
+from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
+from samo.evaluation.baseline import compare_to_baseline
+from samo.evaluation.decision import Decision, fit_decision
+from samo.evaluation.predictions import Predictions
+from samo.files import write_json, write_text
+from samo.frontend import Frontend
+from samo.reporting.figures import save_figures
+from samo.reporting.html import render_html
+from samo.reporting.model_card import model_card
+from samo.reporting.report import build_report
+from samo.runs.calibrate import calibrate, decision_of, threshold_settings
+from samo.runs.ensemble_model import account_of, merged_settings
+from samo.runs.run import Run
+from samo.runs.train import load_run_model
+from samo.tasks import LabelSpace
+from samo.training.checkpoint import read_about
+from samo.training.runtime import Runtime
+from samo.training.trainer import predict_logits
 
 __all__ = ["judge_elsewhere", "judge_run", "macro_f1", "predictions_of", "relabel"]
 
@@ -273,6 +273,6 @@ def _report(
 
 def macro_f1(predictions: Predictions, space: LabelSpace) -> float:
     """Macro-F1 as the trainer selects by it."""
-    from samo_core.evaluation.metrics import selection_score
+    from samo.evaluation.metrics import selection_score
 
     return float(selection_score(space, predictions.logits, np.asarray(predictions.targets)))

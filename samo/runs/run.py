@@ -15,11 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from samo_core.data.augmented import AUGMENTATION, AUGMENTED
-from samo_core.data.manifest import Manifest
-from samo_core.data.splits import Split
-from samo_core.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
-from samo_core.files import leftovers, write_json, write_text
+from samo.data.augmented import AUGMENTATION, AUGMENTED
+from samo.data.manifest import Manifest
+from samo.data.splits import Split
+from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
+from samo.files import leftovers, write_json, write_text
 
 __all__ = ["ACCOUNT", "ASSETS", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
 

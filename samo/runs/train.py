@@ -15,16 +15,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from samo_core.data.augmented import augmentation_facts, load_augmented, save_augmented
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import Split, audit, make_split
-from samo_core.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError
-from samo_core.experiments.calibrate import calibrate, threshold_settings
-from samo_core.experiments.mixture import Ensemble
-from samo_core.experiments.run import ASSETS, Run, mark_trained, point_latest, write_history
-from samo_core.files import write_json
-from samo_core.tasks import LabelSpace
-from samo_core.training.checkpoint import (
+from samo.data.augmented import augmentation_facts, load_augmented, save_augmented
+from samo.data.manifest import Item, Manifest
+from samo.data.splits import Split, audit, make_split
+from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError
+from samo.files import write_json
+from samo.frontend import Frontend
+from samo.runs.calibrate import calibrate, threshold_settings
+from samo.runs.ensemble_model import Ensemble
+from samo.runs.run import ASSETS, Run, mark_trained, point_latest, write_history
+from samo.tasks import LabelSpace
+from samo.training.checkpoint import (
     load_checkpoint,
     load_model,
     load_tensors,
@@ -33,10 +34,9 @@ from samo_core.training.checkpoint import (
     save_model,
     save_tensors,
 )
-from samo_core.training.frontend import Frontend
-from samo_core.training.losses import EmotionLoss
-from samo_core.training.runtime import Runtime, environment, step_seed
-from samo_core.training.trainer import Observer, Plan, TrainState, fit, new_state, predict_logits
+from samo.training.losses import EmotionLoss
+from samo.training.runtime import Runtime, environment, step_seed
+from samo.training.trainer import Observer, Plan, TrainState, fit, new_state, predict_logits
 
 __all__ = ["load_run_model", "resume_training", "train_run"]
 

@@ -13,8 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from samo_core.errors import ModelFileError, first_ten
-from samo_core.files import replacing
+from samo.errors import ModelFileError, first_ten
+from samo.files import replacing
 
 __all__ = [
     "load_checkpoint",

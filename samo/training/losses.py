@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samo_core.config import LossSettings
-from samo_core.errors import SettingsError, nearest
-from samo_core.tasks import LabelSpace, Task
+from samo.errors import SettingsError, nearest
+from samo.settings import LossSettings
+from samo.tasks import LabelSpace, Task
 
 __all__ = ["EmotionLoss", "class_counts", "class_weights", "loss_of", "rdrop_weight"]
 

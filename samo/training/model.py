@@ -11,7 +11,7 @@ class EmotionModel(nn.Module):
     """A network whose parts may learn at different speeds, or from different epochs on.
 
     ``forward(inputs, lengths, draws=None, mix=None)`` gives (B, C) logits; see
-    :class:`samo_core.training.frontend.Frontend`. In training it may give (S, B, C) instead, S samples of each row
+    :class:`samo.frontend.Frontend`. In training it may give (S, B, C) instead, S samples of each row
     under unlike dropout: their losses are averaged. Other networks learn as a whole, at one rate.
 
     A parameter that needs no gradient when training begins (before the first :meth:`begin_epoch`) never learns. A model

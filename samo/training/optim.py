@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from samo_core.config import OptimSettings
-from samo_core.training.model import EmotionModel
+from samo.settings import OptimSettings
+from samo.training.model import EmotionModel
 
 __all__ = ["SCHEDULES", "Ema", "centralise_gradients", "learning_rate", "make_optimizer", "set_rate"]
 
@@ -19,7 +19,7 @@ def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Ada
     """AdamW with decoupled weight decay on matrices and filters only; biases and norms are left out.
 
     Parameters are grouped by the factor on their learning rate, the group's ``lr_scale``, which a
-    :class:`samo_core.training.model.EmotionModel` gives. What needs no gradient now never trains and is left out. A
+    :class:`samo.training.model.EmotionModel` gives. What needs no gradient now never trains and is left out. A
     parameter that has none in a later step (frozen for some epochs) rests: AdamW skips it, its weight decay included.
     """
     scale = model.lr_scale if isinstance(model, EmotionModel) else lambda name: 1.0

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from samo_core.errors import DataError, Interrupted, PeerLost, SettingsError
+from samo.errors import DataError, Interrupted, PeerLost, SettingsError
 
 __all__ = ["ALONE", "Peers", "joined"]
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from samo_core import __version__
-from samo_core.errors import SettingsError
-from samo_core.training.peers import ALONE, Peers
-from samo_core.training.shared_norm import share_norms
+from samo import __version__
+from samo.errors import SettingsError
+from samo.training.ranks import ALONE, Peers
+from samo.training.sync_batchnorm import share_norms
 
 __all__ = ["PRECISIONS", "Runtime", "environment", "make_runtime", "step_seed"]
 

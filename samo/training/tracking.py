@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from samo_core.errors import EnvironmentProblem, Interrupted, SettingsError, nearest
-from samo_core.files import write_json
+from samo.errors import EnvironmentProblem, Interrupted, SettingsError, nearest
+from samo.files import write_json
 
 if TYPE_CHECKING:
-    from samo_core.training.trainer import Observer
+    from samo.training.trainer import Observer
 
 __all__ = [
     "TRACKERS",
@@ -243,7 +243,7 @@ def require_trackers(given: str) -> tuple[str, ...]:
                 importlib.import_module(package)
             except ImportError as error:
                 raise EnvironmentProblem(
-                    f"--tracker {name} needs the package {package}: {error}", hint='pip install "samo[track]"'
+                    f"--tracker {name} needs the package {package}: {error}", hint='pip install "samo-emotion[track]"'
                 ) from error
     return names
 

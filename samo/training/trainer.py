@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samo_core.config import LossSettings, OptimSettings, TrainSettings
-from samo_core.data.batch import Batch, Draws, Mix, draw_mix, part_of
-from samo_core.data.sampling import batches_of, epoch_order, sampling_weights, sorted_batches
-from samo_core.errors import TrainingDiverged, first_ten
-from samo_core.evaluation.metrics import selection_score
-from samo_core.training.frontend import Frontend
-from samo_core.training.losses import EmotionLoss, loss_of, rdrop_weight
-from samo_core.training.model import EmotionModel
-from samo_core.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
-from samo_core.training.peers import Peers
-from samo_core.training.runtime import Runtime, step_seed
+from samo.data.batch import Batch, Draws, Mix, draw_mix, part_of
+from samo.data.sampling import batches_of, epoch_order, sampling_weights, sorted_batches
+from samo.errors import TrainingDiverged, first_ten
+from samo.evaluation.metrics import selection_score
+from samo.frontend import Frontend
+from samo.settings import LossSettings, OptimSettings, TrainSettings
+from samo.training.losses import EmotionLoss, loss_of, rdrop_weight
+from samo.training.model import EmotionModel
+from samo.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
+from samo.training.ranks import Peers
+from samo.training.runtime import Runtime, step_seed
 
 __all__ = ["Observer", "Plan", "TrainState", "fit", "new_state", "predict_logits"]
 

@@ -16,8 +16,8 @@ from matplotlib.ticker import MaxNLocator
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from samo_core.config import Config
-from samo_core.evaluation.drawing import (
+from samo.files import write_json, write_text
+from samo.reporting.drawing import (
     BLUE,
     GREY,
     INK,
@@ -28,10 +28,10 @@ from samo_core.evaluation.drawing import (
     save_named,
     verbatim,
 )
-from samo_core.experiments.run import Run
-from samo_core.experiments.space import plain_step
-from samo_core.experiments.study import StudySpec
-from samo_core.files import write_json, write_text
+from samo.runs.run import Run
+from samo.settings import Config
+from samo.tuning.space import plain_step
+from samo.tuning.study import StudySpec
 
 __all__ = ["best_toml", "history_figure", "importance_figure", "study_facts", "trial_row", "write_results"]
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from samo_core.config import Config, SettingField
-from samo_core.errors import SettingsError, nearest
+from samo.errors import SettingsError, nearest
+from samo.settings import Config, SettingField
 
 if TYPE_CHECKING:
     import optuna

@@ -11,9 +11,9 @@ import optuna
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
-from samo_core.errors import EnvironmentProblem, RunError, SettingsError, first_ten, nearest
-from samo_core.experiments.space import SearchSpace
-from samo_core.training.runtime import step_seed
+from samo.errors import EnvironmentProblem, RunError, SettingsError, first_ten, nearest
+from samo.training.runtime import step_seed
+from samo.tuning.space import SearchSpace
 
 __all__ = [
     "PRUNERS",

@@ -20,14 +20,14 @@ import optuna
 import torch
 from optuna.trial import FrozenTrial, TrialState
 
-from samo_core.config import Config
-from samo_core.errors import Interrupted, SamoError, SettingsError, TrainingDiverged
-from samo_core.experiments.experiment import train_run
-from samo_core.experiments.run import Run
-from samo_core.experiments.space import SearchSpace
-from samo_core.training.frontend import Frontend
-from samo_core.training.runtime import Runtime
-from samo_core.training.trainer import Observer
+from samo.errors import Interrupted, SamoError, SettingsError, TrainingDiverged
+from samo.frontend import Frontend
+from samo.runs.run import Run
+from samo.runs.train import train_run
+from samo.settings import Config
+from samo.training.runtime import Runtime
+from samo.training.trainer import Observer
+from samo.tuning.space import SearchSpace
 
 __all__ = ["Goal", "TrialWatcher", "counted", "end_stale_trials", "run_trials"]
 
@@ -53,7 +53,7 @@ class Goal:
 
 
 class TrialWatcher(Observer, Protocol):
-    """Watches trials, and each training as an :class:`samo_core.training.trainer.Observer`."""
+    """Watches trials, and each training as an :class:`samo.training.trainer.Observer`."""
 
     def on_trial(self, number: int, drawn: Mapping[str, Any]) -> None:
         """A trial begins with these settings."""

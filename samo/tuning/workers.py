@@ -11,9 +11,9 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from samo_core.errors import Interrupted, RunError
-from samo_core.experiments.launch import Job, LocalLauncher, Outcome
-from samo_core.experiments.tune import Goal, TrialWatcher, counted, end_stale_trials
+from samo.errors import Interrupted, RunError
+from samo.launch.local import Job, LocalLauncher, Outcome
+from samo.tuning.trials import Goal, TrialWatcher, counted, end_stale_trials
 
 __all__ = ["run_workers"]
 
@@ -44,7 +44,7 @@ def run_workers(
     """Run workers until the goal is reached; one that dies takes only its trial with it, which is begun again.
 
     Args:
-        launcher: its work function receives ``spec`` and runs :func:`samo_core.experiments.tune.run_trials`.
+        launcher: its work function receives ``spec`` and runs :func:`samo.tuning.trials.run_trials`.
         shared: whether other machines may be working on the study.
 
     Raises:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samo_core.data import corpora
-from samo_core.data.corpora import (
+from samo.data import corpora
+from samo.data.corpora import (
     DatasetModule,
     Registry,
     StageProgress,
@@ -17,7 +17,7 @@ from samo_core.data.corpora import (
     megabytes,
     require_known,
 )
-from samo_core.errors import SettingsError
+from samo.errors import SettingsError
 
 if TYPE_CHECKING:
     from samo_audio.config import DataSettings
@@ -77,7 +77,7 @@ def resolve_root(
 
 
 def download(name: str, *, on_progress: StageProgress | None = None) -> Path:
-    """Fetch a corpus into SAMO's cache; see :func:`samo_core.data.corpora.download`."""
+    """Fetch a corpus into SAMO's cache; see :func:`samo.data.corpora.download`."""
     return corpora.download(DATASETS, name, on_progress=on_progress)
 
 

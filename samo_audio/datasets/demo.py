@@ -33,6 +33,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from samo.errors import DataError, reporting_full_disk
+from samo.files import cache_root, replacing
 from samo_audio.datasets.voice import (
     SAMPLE_RATE_HZ,
     VOICE_RANGES,
@@ -42,8 +44,6 @@ from samo_audio.datasets.voice import (
     Syllable,
     speak,
 )
-from samo_core.errors import DataError, reporting_full_disk
-from samo_core.files import cache_root, replacing
 
 __all__ = [
     "CITATION",

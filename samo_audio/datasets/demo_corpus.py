@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samo.data.download import RemoteFile
 from samo_audio.datasets.demo import CITATION, FOLDS, LICENSE, NAME, SYNTHETIC, TITLE, ensure
 from samo_audio.datasets.ravdess import index_as
-from samo_core.data.download import RemoteFile
 
 if TYPE_CHECKING:
+    from samo.data.manifest import Manifest
     from samo_audio.config import DataSettings
-    from samo_core.data.manifest import Manifest
 
 __all__ = ["CITATION", "DOWNLOADS", "FOLDS", "HOMEPAGE", "LICENSE", "NAME", "SYNTHETIC", "TITLE", "ensure", "index"]
 

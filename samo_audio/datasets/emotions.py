@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from samo_core.errors import DataError, first_ten
+from samo.errors import DataError, first_ten
 
 if TYPE_CHECKING:
-    from samo_core.tasks import Task
+    from samo.tasks import Task
 
 __all__ = ["EMOTIONS", "EMOTION_TO_SENTIMENT", "SENTIMENTS", "label_task"]
 
@@ -46,7 +46,7 @@ def label_task(labels: Iterable[str], mode: str, source: object) -> tuple[Task, 
     Raises:
         DataError: a label has no sentiment, two labels differ only in case, or there is only one.
     """
-    from samo_core.tasks import Task
+    from samo.tasks import Task
 
     distinct = sorted(set(labels))
     spellings: defaultdict[str, list[str]] = defaultdict(list)

@@ -10,14 +10,14 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samo.data.download import RemoteFile
+from samo.errors import DataError, SettingsError, first_ten
 from samo_audio.datasets.emotions import label_task
 from samo_audio.datasets.listing import clips_below, ids_without_suffix, require_folder
-from samo_core.data.download import RemoteFile
-from samo_core.errors import DataError, SettingsError, first_ten
 
 if TYPE_CHECKING:
+    from samo.data.manifest import Manifest
     from samo_audio.config import DataSettings
-    from samo_core.data.manifest import Manifest
 
 __all__ = ["index"]
 
@@ -41,8 +41,8 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         DataError: no folder, clips outside the class folders, fewer than two classes, or a path without a speaker.
         SettingsError: the pattern is no regular expression or has no group.
     """
-    from samo_core.data.manifest import Item, Manifest
-    from samo_core.tasks import LabelSpace
+    from samo.data.manifest import Item, Manifest
+    from samo.tasks import LabelSpace
 
     speaker_of = _speaker_pattern(settings.speaker_pattern)
     paths = _clips(root)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from samo_core.errors import DataError
+from samo.errors import DataError
 
 __all__ = ["clips_below", "ids_without_suffix", "require_folder"]
 

@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from samo.data.download import RemoteFile
+from samo.errors import DataError, first_ten
 from samo_audio.datasets.emotions import EMOTION_TO_SENTIMENT, EMOTIONS, SENTIMENTS
 from samo_audio.datasets.listing import clips_below, require_folder
-from samo_core.data.download import RemoteFile
-from samo_core.errors import DataError, first_ten
 
 if TYPE_CHECKING:
+    from samo.data.manifest import Item, Manifest
+    from samo.tasks import Task
     from samo_audio.config import DataSettings
-    from samo_core.data.manifest import Item, Manifest
-    from samo_core.tasks import Task
 
 __all__ = ["DOWNLOADS", "FOLDS", "N_CLIPS", "RavdessName", "index", "index_as", "parse_name"]
 
@@ -125,8 +125,8 @@ def index_as(
     root: Path, mode: str, *, dataset: str, synthetic: bool = SYNTHETIC, folds: tuple[frozenset[str], ...] = FOLDS
 ) -> Manifest:
     """:func:`index` for any corpus with RAVDESS's names; the demo corpus has them too."""
-    from samo_core.data.manifest import Manifest
-    from samo_core.tasks import LabelSpace, Task
+    from samo.data.manifest import Manifest
+    from samo.tasks import LabelSpace, Task
 
     names = _speech_names(root, dataset)
     task = Task("emotion", EMOTIONS) if mode == "emotion" else Task("sentiment", SENTIMENTS)
@@ -186,7 +186,7 @@ def _first_copies(names: dict[str, RavdessName]) -> dict[str, RavdessName]:
 
 
 def _item(path: str, name: RavdessName, task: Task) -> Item:
-    from samo_core.data.manifest import Item
+    from samo.data.manifest import Item
 
     label = name.emotion if task.name == "emotion" else EMOTION_TO_SENTIMENT[name.emotion]
     return Item(

@@ -12,16 +12,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from samo.data import tables
+from samo.data.download import RemoteFile
+from samo.data.tables import Row
+from samo.errors import DataError, first_ten, nearest
 from samo_audio.datasets.emotions import label_task
 from samo_audio.datasets.listing import ids_without_suffix
-from samo_core.data import tables
-from samo_core.data.download import RemoteFile
-from samo_core.data.tables import Row
-from samo_core.errors import DataError, first_ten, nearest
 
 if TYPE_CHECKING:
+    from samo.data.manifest import Manifest
     from samo_audio.config import DataSettings
-    from samo_core.data.manifest import Manifest
 
 __all__ = ["index"]
 
@@ -43,8 +43,8 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         DataError: no table, a missing column, an empty cell where none may be, a missing file, a file listed twice,
             an unknown split word, or labels that pose no question.
     """
-    from samo_core.data.manifest import Item, Manifest
-    from samo_core.tasks import LabelSpace
+    from samo.data.manifest import Item, Manifest
+    from samo.tasks import LabelSpace
 
     used = {settings.path_column, settings.label_column, settings.speaker_column, settings.split_column}
     columns, rows = _read(root, used)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from samo_core.errors import SettingsError, nearest
+from samo.errors import SettingsError, nearest
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from samo.errors import EnvironmentProblem, ModelFileError
 from samo_audio.config import ModelSettings
-from samo_core.errors import EnvironmentProblem, ModelFileError
 
 __all__ = ["one_channel", "resnet18"]
 

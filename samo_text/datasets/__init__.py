@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samo_core.data import corpora
-from samo_core.data.corpora import (
+from samo.data import corpora
+from samo.data.corpora import (
     DatasetModule,
     Registry,
     StageProgress,
@@ -17,7 +17,7 @@ from samo_core.data.corpora import (
     megabytes,
     require_known,
 )
-from samo_core.errors import SettingsError
+from samo.errors import SettingsError
 
 if TYPE_CHECKING:
     from samo_text.config import DataSettings
@@ -71,7 +71,7 @@ def resolve_root(settings: DataSettings) -> tuple[DataSettings, str]:
 
 
 def download(name: str, *, on_progress: StageProgress | None = None) -> Path:
-    """Fetch a corpus into SAMO's cache; see :func:`samo_core.data.corpora.download`."""
+    """Fetch a corpus into SAMO's cache; see :func:`samo.data.corpora.download`."""
     return corpora.download(DATASETS, name, on_progress=on_progress)
 
 

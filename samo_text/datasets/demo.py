@@ -14,14 +14,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samo_core.data.copies import find_near_copies
-from samo_core.data.download import RemoteFile
+from samo.data.download import RemoteFile
+from samo.data.near_duplicates import find_near_copies
 from samo_text.datasets.demo_words import CLOSERS, CUES, DID, FAMILIES, OPENERS, SHARED, TOPICS, WHO
 from samo_text.datasets.emotions import EMOTIONS, grouped, label_space
 from samo_text.texts import content_of, length_of
 
 if TYPE_CHECKING:
-    from samo_core.data.manifest import Manifest
+    from samo.data.manifest import Manifest
     from samo_text.config import DataSettings
 
 __all__ = ["WEIGHTS", "index", "sentences"]
@@ -56,7 +56,7 @@ _WRONG_CUE = 0.06
 
 def index(root: Path, settings: DataSettings) -> Manifest:
     """List the sentences, which are always the same, under 28, 7 or 4 classes (``settings.mode``)."""
-    from samo_core.data.manifest import Item, Manifest
+    from samo.data.manifest import Item, Manifest
 
     parts = [part for part, size in SIZES.items() for _ in range(size)]
     items = [

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from samo_core.tasks import LabelSpace
+    from samo.tasks import LabelSpace
 
 __all__ = ["EKMAN", "EMOTIONS", "GROUPINGS", "SENTIMENT", "grouped", "label_space"]
 
@@ -58,7 +58,7 @@ _CLASS_OF = {
 
 def label_space(mode: str) -> LabelSpace:
     """The one multi-label task a mode poses, named after it."""
-    from samo_core.tasks import LabelSpace, Task
+    from samo.tasks import LabelSpace, Task
 
     return LabelSpace((Task(mode, tuple(GROUPINGS[mode]), multi_label=True),))
 

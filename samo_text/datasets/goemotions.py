@@ -11,13 +11,13 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samo_core.data.download import RemoteFile
-from samo_core.errors import DataError, first_ten
+from samo.data.download import RemoteFile
+from samo.errors import DataError, first_ten
 from samo_text.datasets.emotions import EMOTIONS, grouped, label_space
 from samo_text.texts import clean, content_of, length_of
 
 if TYPE_CHECKING:
-    from samo_core.data.manifest import Item, Manifest
+    from samo.data.manifest import Item, Manifest
     from samo_text.config import DataSettings
 
 __all__ = ["FILES", "index"]
@@ -66,7 +66,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         DataError: a file is missing, not UTF-8 or not quoted as CSV; a row has other than three columns, no text, or
             a label id that does not exist.
     """
-    from samo_core.data.manifest import Manifest
+    from samo.data.manifest import Manifest
 
     _require_files(root)
     items = [item for part, name in FILES.items() for item in _items(root / name, part, settings.mode)]
@@ -98,7 +98,7 @@ def _require_files(root: Path) -> None:
 
 
 def _items(path: Path, part: str, mode: str) -> list[Item]:
-    from samo_core.data.manifest import Item
+    from samo.data.manifest import Item
 
     items, places = [], {str(number): label for number, label in enumerate(EMOTIONS)}
     for number, (text, ids) in enumerate(_rows(path), start=1):

@@ -12,15 +12,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samo_core.data import tables
-from samo_core.data.download import RemoteFile
-from samo_core.data.tables import Row
-from samo_core.errors import DataError, SettingsError, first_few, first_ten, nearest
+from samo.data import tables
+from samo.data.download import RemoteFile
+from samo.data.tables import Row
+from samo.errors import DataError, SettingsError, first_few, first_ten, nearest
 from samo_text.texts import clean, content_of, length_of
 
 if TYPE_CHECKING:
-    from samo_core.data.manifest import Item, Manifest
-    from samo_core.tasks import Task
+    from samo.data.manifest import Item, Manifest
+    from samo.tasks import Task
     from samo_text.config import DataSettings
 
 __all__ = ["index"]
@@ -46,8 +46,8 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         DataError: no table, a missing column, a row without text, mixed kinds of labels, an unknown split word, or
             labels that pose no question.
     """
-    from samo_core.data.manifest import Manifest
-    from samo_core.tasks import LabelSpace
+    from samo.data.manifest import Manifest
+    from samo.tasks import LabelSpace
 
     names = _label_columns(settings)
     columns, rows = _read(root, {settings.text_column, *names, settings.split_column, settings.group_column})
@@ -210,7 +210,7 @@ def _task(path: Path, name: str, rows: Sequence[Row], cells: Sequence[tuple[str,
     Raises:
         DataError: two labels differ only in case, or there are fewer than two.
     """
-    from samo_core.tasks import Task
+    from samo.tasks import Task
 
     used = {label for cell in cells for label in _as_labels(cell)}
     spellings: dict[str, list[str]] = defaultdict(list)
@@ -248,7 +248,7 @@ def _items(
     path: Path,
     settings: DataSettings,
 ) -> list[Item]:
-    from samo_core.data.manifest import Item
+    from samo.data.manifest import Item
 
     splits = tables.splits(path, rows, columns, settings.split_column)
     groups = tables.optional(rows, columns, settings.group_column)

@@ -8,11 +8,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samo_core.errors import SettingsError, nearest
+from samo.errors import SettingsError, nearest
 
 if TYPE_CHECKING:
-    from samo_core.tasks import LabelSpace
-    from samo_core.training.model import EmotionModel
+    from samo.tasks import LabelSpace
+    from samo.training.model import EmotionModel
     from samo_text.config import ModelSettings, TextConfig
 
 __all__ = ["MODELS", "Architecture", "build_model", "require_usable"]
@@ -48,7 +48,7 @@ def require_usable(settings: ModelSettings) -> None:
     Raises:
         SettingsError: with the valid choices.
     """
-    from samo_text.models.pooling import pooling_parts
+    from samo.encoders.pooling import pooling_parts
 
     pooling_parts(settings.pooling, _architecture(settings.model))
 

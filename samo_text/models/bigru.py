@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from samo_core.tasks import LabelSpace
+from samo.encoders.pooling import pooling_parts, valid_tokens
+from samo.tasks import LabelSpace
 from samo_text.config import ModelSettings, TextConfig
 from samo_text.models import MODELS
 from samo_text.models.hash_embedding import HashEmbedding
-from samo_text.models.pooling import pooling_parts, valid_tokens
 from samo_text.models.text_model import Body, TextModel
 
 __all__ = ["BiGru", "bigru", "reversed_texts"]

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from samo_core.errors import ModelFileError, first_few
-from samo_core.files import write_text
-from samo_text.hub import NO_CODE, offline, quiet, reading, source_of
+from samo.encoders.hub import NO_CODE, offline, quiet, reading, source_of
+from samo.errors import ModelFileError, first_few
+from samo.files import write_text
 
 __all__ = ["CONFIG_NAME", "from_assets", "load_pretrained", "position_limit", "resize", "save_sizes"]
 

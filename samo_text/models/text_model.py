@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from samo_core.data.batch import Draws, Mix
-from samo_core.tasks import LabelSpace
-from samo_core.training.model import EmotionModel
+from samo.data.batch import Draws, Mix
+from samo.encoders.heads import Head
+from samo.encoders.pooling import Pooling
+from samo.tasks import LabelSpace
+from samo.training.model import EmotionModel
 from samo_text.config import ModelSettings
-from samo_text.models.heads import Head
-from samo_text.models.pooling import Pooling
 
 __all__ = ["Body", "TextModel"]
 
@@ -36,7 +36,7 @@ class TextModel(EmotionModel):
     """A body, a pooling and a head; everything but the body learns at the full learning rate."""
 
     def __init__(self, body: Body, parts: tuple[str, ...], space: LabelSpace, settings: ModelSettings) -> None:
-        """``parts`` are those of :func:`samo_text.models.pooling.pooling_parts`."""
+        """``parts`` are those of :func:`samo.encoders.pooling.pooling_parts`."""
         super().__init__()
         self.body = body
         self.pooling = Pooling(parts, body.width)

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from samo_core.data.batch import Draws, Mix
-from samo_core.tasks import LabelSpace
-from samo_core.training.model import EmotionModel
+from samo.data.batch import Draws, Mix
+from samo.tasks import LabelSpace
+from samo.training.model import EmotionModel
 from samo_text.config import ModelSettings, TextConfig
 
 __all__ = ["N_COLUMNS", "TfidfModel", "fit_tfidf", "ngram_columns", "tfidf"]

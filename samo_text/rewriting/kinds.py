@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from samo_core.errors import SettingsError, nearest
+from samo.errors import SettingsError, nearest
 from samo_text.rewriting.length import first_words, repeated
 from samo_text.rewriting.negation import insert_negation, toggle_contractions
 from samo_text.rewriting.noise import add_emoji, draw_out, lower_case, make_typos, remove_emoji, upper_case

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from samo_core.errors import ModelFileError
+from samo.errors import ModelFileError
 from samo_text.rewriting.pretrained import read_model
 from samo_text.rewriting.words import Piece, how_many, in_case_of, is_negation, joined, pieces_of, sample, word_places
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from samo_core.errors import ModelFileError, first_few
-from samo_text.hub import NO_CODE, offline, quiet, reading, source_of
+from samo.encoders.hub import NO_CODE, offline, quiet, reading, source_of
+from samo.errors import ModelFileError, first_few
 
 __all__ = ["read_model"]
 

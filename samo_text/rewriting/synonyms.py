@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from samo_core.errors import EnvironmentProblem
-from samo_core.files import cache_root
+from samo.errors import EnvironmentProblem
+from samo.files import cache_root
 from samo_text.rewriting.words import Piece, how_many, in_case_of, is_negation, joined, pieces_of, sample
 
 __all__ = ["CITATION", "LICENSE", "Synonyms", "download_wordnet", "open_wordnet"]

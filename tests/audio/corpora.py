@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
+from samo.data.manifest import Manifest
 from samo_audio.config import DataSettings
 from samo_audio.datasets import DATASETS
-from samo_core.data.manifest import Manifest
 
 # RAVDESS names: neutral and angry by actor 01, surprised by actor 02.
 GOOD = ("03-01-01-01-01-01-01", "03-01-05-02-02-02-01", "03-01-08-01-01-01-02")

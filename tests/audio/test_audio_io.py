@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from samo.errors import DataError
 from samo_audio import audio_io
 from samo_audio.audio_io import info, is_audio, read, window_starts, windows
-from samo_core.errors import DataError
 
 RATE = 8000
 SPECIAL = {

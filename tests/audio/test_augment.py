@@ -12,11 +12,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from samo.data.batch import Draws, Mix, draw_mix
+from samo.tasks import LabelSpace, Task
 from samo_audio.augment import SpecAugment, WaveAugment, freq_scale, pink_noise
 from samo_audio.config import AugmentSettings
 from samo_audio.frontend import AudioFrontend, AudioModel
-from samo_core.data.batch import Draws, Mix, draw_mix
-from samo_core.tasks import LabelSpace, Task
 
 SR = tiny.SR
 SPACE = LabelSpace((Task("emotion", tiny.LABELS),))

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from corpora import GOOD, listed, put
 
+from samo.data.download import RemoteFile
+from samo.errors import DataError, SettingsError
 from samo_audio import datasets
 from samo_audio.config import DataSettings
 from samo_audio.datasets import download, downloaded_root, resolve_root
-from samo_core.data.download import RemoteFile
-from samo_core.errors import DataError, SettingsError
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from corpora import GOOD, labels, listed, put, table
 
+from samo.errors import DataError
 from samo_audio.datasets import DATASETS
 from samo_audio.datasets.emotions import EMOTION_TO_SENTIMENT, EMOTIONS, SENTIMENTS, label_task
 from samo_audio.datasets.ravdess import FOLDS, parse_name
-from samo_core.errors import DataError
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from samo.errors import DataError
 from samo_audio.datasets import demo, voice
-from samo_core.errors import DataError
 
 FEW = ("03-01-01-01-01-01-01", "03-01-05-02-02-01-02", "03-01-04-02-01-01-08")
 

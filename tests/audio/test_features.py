@@ -12,10 +12,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from samo.errors import SettingsError
 from samo_audio.audio_io import read
 from samo_audio.config import FeatureSettings
 from samo_audio.features import LogMel, n_frames
-from samo_core.errors import SettingsError
 
 SR = 8000
 NORMALISATIONS = ("train", "clip", "fixed")

@@ -11,15 +11,15 @@ import tiny_audio as tiny
 import torch
 from torch import Tensor
 
+from samo.data.batch import Batch, Draws
+from samo.errors import DataError, SettingsError
+from samo.runs.train import make_plan
+from samo.training.trainer import predict_logits
 from samo_audio import frontend as module
 from samo_audio.audio_io import window_starts
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.features import LogMel
 from samo_audio.frontend import AudioFrontend, AudioModel, band_statistics, collate, read_noise
-from samo_core.data.batch import Batch, Draws
-from samo_core.errors import DataError, SettingsError
-from samo_core.experiments.experiment import make_plan
-from samo_core.training.trainer import predict_logits
 
 WINDOW = 4000
 

@@ -11,11 +11,11 @@ import soundfile
 from corpora import listed, table
 from matplotlib.image import imread
 
+from samo.data.manifest import Manifest
 from samo_audio import inspection
 from samo_audio.config import FeatureSettings
 from samo_audio.inspection import draw, inspect
 from samo_audio.waveforms import Waveforms, open_waveforms
-from samo_core.data.manifest import Manifest
 
 
 @pytest.fixture(autouse=True)

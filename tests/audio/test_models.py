@@ -10,12 +10,12 @@ import tiny_audio as tiny
 import torch
 from torch import Tensor, nn
 
+from samo.errors import SettingsError
+from samo.tasks import LabelSpace, Task
 from samo_audio.config import FeatureSettings, ModelSettings
 from samo_audio.frontend import AudioModel
 from samo_audio.models import MODELS, build_network, require_usable
 from samo_audio.models.resnet18 import one_channel
-from samo_core.errors import SettingsError
-from samo_core.tasks import LabelSpace, Task
 
 SPACE = LabelSpace((Task("emotion", tiny.LABELS),))
 

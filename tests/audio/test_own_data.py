@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from corpora import labels, listed, put, table
 
-from samo_core.data.splits import SplitRequest, make_split
-from samo_core.errors import DataError, SettingsError
+from samo.data.splits import SplitRequest, make_split
+from samo.errors import DataError, SettingsError
 
 
 @pytest.fixture

@@ -12,17 +12,17 @@ import soundfile
 import tiny_audio as tiny
 import torch
 
+from samo.errors import DataError, ModelFileError
+from samo.evaluation.calibration import apply_temperature
+from samo.evaluation.predictions import Predictions
+from samo.runs.calibrate import calibration_of
+from samo.runs.evaluate import judge_run
+from samo.runs.run import Run
+from samo.runs.train import train_run
+from samo.tasks import LabelSpace, Task
 from samo_audio import audio_io, predictor
 from samo_audio.frontend import AudioFrontend, AudioModel
 from samo_audio.predictor import AudioPredictor, Prediction, find_clips
-from samo_core.errors import DataError, ModelFileError
-from samo_core.evaluation.calibration import apply_temperature
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments.calibrate import calibration_of
-from samo_core.experiments.experiment import train_run
-from samo_core.experiments.judge import judge_run
-from samo_core.experiments.run import Run
-from samo_core.tasks import LabelSpace, Task
 
 SR = tiny.SR
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import tiny_audio as tiny
 
+from samo.runs.run import Run
+from samo.runs.train import train_run
+from samo.tasks import LabelSpace, Task
 from samo_audio.frontend import AudioModel
 from samo_audio.predictor import AudioPredictor, Prediction
-from samo_core.experiments.experiment import train_run
-from samo_core.experiments.run import Run
-from samo_core.tasks import LabelSpace, Task
 
 SPACE = LabelSpace((Task("mood", tiny.LABELS),))
 

@@ -17,12 +17,12 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from samo.errors import EnvironmentProblem, ModelFileError, SamoError
+from samo.tasks import LabelSpace, Task
+from samo.training.checkpoint import save_model
 from samo_audio.config import ModelSettings
 from samo_audio.frontend import AudioFrontend, AudioModel, load_weights
 from samo_audio.models import build_network, resnet18
-from samo_core.errors import EnvironmentProblem, ModelFileError, SamoError
-from samo_core.tasks import LabelSpace, Task
-from samo_core.training.checkpoint import save_model
 
 SPACE = LabelSpace((Task("emotion", tiny.LABELS),))
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from samo.errors import DataError, DiskFull, SamoError
 from samo_audio import waveforms
 from samo_audio.audio_io import read
 from samo_audio.waveforms import open_waveforms
-from samo_core.errors import DataError, DiskFull, SamoError
 
 SR = 8000
 Items = list[tuple[str, Path]]

@@ -9,9 +9,9 @@ import numpy as np
 import soundfile
 import torch
 
+from samo.training.runtime import Runtime
 from samo_audio.config import AudioConfig
 from samo_audio.frontend import AudioFrontend
-from samo_core.training.runtime import Runtime
 
 SR = 8000
 LABELS = ("angry", "happy", "sad")

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tones import TINY, done, ravdess
+from tone_corpora import TINY, done, ravdess
 
 
 @pytest.fixture(scope="session")

@@ -72,8 +72,8 @@ class Forks:
 
 def serve() -> None:
     """Answer until stdin ends."""
-    import_module("samo_core.experiments.experiment")
-    import_module("samo_cli.train")
+    import_module("samo.runs.train")
+    import_module("samo_cli.verbs.train")
     tried: set[str] = set()
     for line in sys.stdin:
         print(json.dumps(answer(json.loads(line), tried)), flush=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tones import SR, TINY, done, folder, ravdess, refused, table, table_rows, tone
+from tone_corpora import SR, TINY, done, folder, ravdess, refused, table, table_rows, tone
 
 CLIP = "03-01-05-01-01-01-02.wav"
 

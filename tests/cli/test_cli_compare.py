@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tones import EMOTIONS, done, read_json, refused
+from tone_corpora import EMOTIONS, done, read_json, refused
 
-from samo_core.data.manifest import Manifest
-from samo_core.data.splits import Split
-from samo_core.evaluation import comparison_figures
-from samo_core.evaluation.predictions import Predictions
-from samo_core.files import write_json
+from samo.data.manifest import Manifest
+from samo.data.splits import Split
+from samo.evaluation.predictions import Predictions
+from samo.files import write_json
+from samo.reporting import comparison_figures
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tones import EMOTIONS, TINY, done, folder, ravdess, refused
+from tone_corpora import EMOTIONS, TINY, done, folder, ravdess, refused
 
+from samo.errors import EnvironmentProblem
+from samo.modalities import preset_files
 from samo_audio.datasets import DATASETS
-from samo_cli.modalities import preset_files
 from samo_cli.render import out
-from samo_core.errors import EnvironmentProblem
 from samo_text.datasets import DATASETS as TEXTS
 
 
@@ -98,7 +98,7 @@ def test_downloads_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: Any, **__: Any) -> None:
         raise EnvironmentProblem("no connection to zenodo.org", hint="point --data-root at a copy you have")
 
-    monkeypatch.setattr("samo_core.data.download.download", offline)
+    monkeypatch.setattr("samo.data.download.download", offline)
     for name in ("ravdess", "goemotions"):
         assert "no connection to zenodo.org (hint: point --data-root" in refused(9, "data", "download", name)
 

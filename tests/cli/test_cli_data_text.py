@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tones import done, refused
+from tone_corpora import done, refused
 
 from samo_text.datasets.demo import SIZES
 from samo_text.datasets.emotions import EKMAN

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from sentences import MULTI, write_table
+from sentence_table import MULTI, write_table
 from small_encoders import small_bert
-from tones import done, read_json, refused
+from tone_corpora import done, read_json, refused
 
-from samo_cli.cells import work
-from samo_core.errors import SamoError
-from samo_core.evaluation.baseline import compare_to_baseline
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments import judge
-from samo_core.experiments.choice import gain_line
-from samo_core.experiments.launch import Job, LocalLauncher, Outcome, Watcher
-from samo_core.experiments.run import Run
+from samo.errors import SamoError
+from samo.evaluation.baseline import compare_to_baseline
+from samo.evaluation.predictions import Predictions
+from samo.experiments.selection import gain_line
+from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
+from samo.runs import evaluate as judge
+from samo.runs.run import Run
+from samo_cli.verbs.cells import work
 
 SETTINGS = ["--max-tokens", "24", "--batch-size", "32", "--epochs", "2", "--threads", "1", "--precision", "float32"]
 
@@ -148,7 +148,7 @@ def test_an_encoder_that_wins_is_kept_whole(artifacts: Path, table: Path, bert: 
 def test_a_training_that_fails_is_left_out(
     monkeypatch: pytest.MonkeyPatch, table: Path, bert: Path, artifacts: Path
 ) -> None:
-    from samo_core.experiments import experiment
+    from samo.runs import train as experiment
 
     real = experiment.train_run
 

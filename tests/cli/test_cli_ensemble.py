@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sentences import MULTI, write_table
+from sentence_table import MULTI, write_table
 from small_encoders import small_bert
-from tones import TINY, done, read_json, refused, table, table_rows
+from tone_corpora import TINY, done, read_json, refused, table, table_rows
 
-from samo_cli.cells import work
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments import judge
-from samo_core.experiments.launch import Job, LocalLauncher, Outcome, Watcher
+from samo.evaluation.predictions import Predictions
+from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
+from samo.runs import evaluate as judge
+from samo_cli.verbs.cells import work
 from samo_text.frontend import TextFrontend
 
 SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
-from tones import (
+from tone_corpora import (
     EMOTIONS,
     TINY,
     done,
@@ -34,7 +34,7 @@ def pictures() -> None:
 @pytest.fixture(autouse=True)
 def _few_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("samo_core.experiments.judge.save_figures", lambda *_: [])
+        monkeypatch.setattr("samo.runs.evaluate.save_figures", lambda *_: [])
 
 
 def judge(*argv: object) -> dict:

@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flags import arrived, described, options_of, typed
-from tones import TINY, done, read_json, refused
+from tone_corpora import TINY, done, read_json, refused
+from typed_flags import arrived, described, options_of, typed
 
 import samo_audio.datasets
 import samo_audio.models
 import samo_text.datasets
 import samo_text.models
+from samo.errors import SettingsError
+from samo.modalities import preset_files, read_preset
+from samo.settings import SettingField
 from samo_audio.config import AudioConfig
-from samo_cli.modalities import preset_files, read_preset
 from samo_cli.options import Flag, flags_of, given_settings, switch
-from samo_cli.train import resolve
-from samo_core.config import SettingField
-from samo_core.errors import SettingsError
+from samo_cli.verbs.train import resolve
 from samo_text.config import TextConfig
 
 FIELDS = {field.name: field for field in AudioConfig.fields()}

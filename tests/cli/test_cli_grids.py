@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
-from tones import TINY, done, ravdess, read_json, refused, samo, table, table_rows
+from tone_corpora import TINY, done, ravdess, read_json, refused, samo, table, table_rows
 
-from samo_cli.cells import spec_of, work
-from samo_cli.grids import Plan
-from samo_cli.modalities import config_type
-from samo_cli.train import resolve
-from samo_core.errors import DataError
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments.cells import Cell
-from samo_core.experiments.grid import cells_of, read_grid
+from samo.errors import DataError
+from samo.evaluation.predictions import Predictions
+from samo.experiments.cells import Cell
+from samo.experiments.grid import cells_of, read_grid
+from samo.modalities import config_type
+from samo_cli.verbs.cells import spec_of, work
+from samo_cli.verbs.grids import Plan
+from samo_cli.verbs.train import resolve
 
 WHERE = ["--workers", "1", "--threads", "1", "--precision", "float32"]
 SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from forked import Ended, Forks
-from tones import TINY, refused
+from forked_cli import Ended, Forks
+from tone_corpora import TINY, refused
 
-from samo_core.training.checkpoint import load_checkpoint
+from samo.training.checkpoint import load_checkpoint
 
 EPOCHS = 4
 PLAIN = [*TINY, "--epochs", str(EPOCHS), "--patience", "0"]

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from tones import done, refused, samo
+from tone_corpora import done, refused, samo
 
 import samo_cli.main
+from samo import __version__
+from samo.errors import SamoError
 from samo_cli.main import VERBS
-from samo_core import __version__
-from samo_core.errors import SamoError
 
 ESCAPE = "\x1b"
 

@@ -8,9 +8,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from samo.errors import SettingsError
+from samo.settings import Config, Section, ThresholdSettings, setting
 from samo_cli.options import flags_of, with_settings
-from samo_core.config import Config, Section, ThresholdSettings, setting
-from samo_core.errors import SettingsError
 
 
 class _Ranged(Config):

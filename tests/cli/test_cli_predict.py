@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from tones import EMOTIONS, SR, done, read_json, refused, samo, tone
+from tone_corpora import EMOTIONS, SR, done, read_json, refused, samo, tone
 
-from samo_core.evaluation.predictions import Predictions
+from samo.evaluation.predictions import Predictions
 
 
 @pytest.fixture

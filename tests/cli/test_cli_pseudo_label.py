@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 
 import pytest
-from sentences import LABELS, MULTI, TINY_TEXT, WORDS, sentence, write_table
-from tones import done, read_json, refused
+from sentence_table import LABELS, MULTI, TINY_TEXT, WORDS, sentence, write_table
+from tone_corpora import done, read_json, refused
 
 FLAGS = ["--threads", "1"]
 

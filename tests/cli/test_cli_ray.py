@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from ray_cluster import Nodes, needs_ray, nodes, wait_for
 from safetensors.numpy import load_file
-from tones import TINY, done, read_json, refused, table, table_rows
+from tone_corpora import TINY, done, read_json, refused, table, table_rows
 
-from samo_core.experiments.store import Store, copies
+from samo.launch.store import Store, copies
 
 GRID = """
 seeds = [0, 1]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from tones import TINY
+from tone_corpora import TINY
 
 from samo_cli.render import TrainingView, out, show_inspection, show_report, training_panel
 

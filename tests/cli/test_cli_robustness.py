@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from sentences import MULTI, TINY_TEXT, write_table
-from tones import Result, done, read_json, refused, samo
+from sentence_table import MULTI, TINY_TEXT, write_table
+from tone_corpora import Result, done, read_json, refused, samo
 
 AUGMENT = ["--augment", "word-order,punctuation", "--augment-target", "80", "--augment-max-per-text", "2"]
 

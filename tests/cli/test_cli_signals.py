@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tones import TINY, done
+from tone_corpora import TINY, done
 
 EPOCHS = 40
 LONG = [*TINY, "--epochs", str(EPOCHS), "--patience", "0"]

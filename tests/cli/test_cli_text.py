@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from sentences import LABELS, MULTI, TABLE, TINY_TEXT, write_table
-from tones import done, read_json, refused, samo, stop_after
+from sentence_table import LABELS, MULTI, TABLE, TINY_TEXT, write_table
+from tone_corpora import done, read_json, refused, samo, stop_after
 
-from samo_core.evaluation.predictions import Predictions
+from samo.evaluation.predictions import Predictions
 
 
 @pytest.fixture(scope="module")

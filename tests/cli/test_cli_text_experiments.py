@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from sentences import LABELS, MULTI, TINY_TEXT, write_table
+from sentence_table import LABELS, MULTI, TINY_TEXT, write_table
 from small_encoders import small_bert
-from tones import Result, done, read_json, refused
+from tone_corpora import Result, done, read_json, refused
 
-import samo_cli.cells
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments import crossval, judge
-from samo_core.experiments.launch import Job, LocalLauncher, Outcome, Watcher
+import samo_cli.verbs.cells
+from samo.evaluation.predictions import Predictions
+from samo.experiments import crossval
+from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
+from samo.runs import evaluate as judge
 from samo_text.frontend import TextFrontend
 
 WHERE = ["--threads", "1", "--precision", "float32"]
@@ -35,7 +36,7 @@ WRONG = re.compile(r"\b[Ss]peakers?\b|\b[Cc]lips?\b|LEAKY|\baudio\b|\brecordings
 def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list[Outcome]:
     """Cells in this process: test_cli_grids sees to workers."""
     for job in jobs:
-        samo_cli.cells.work(job.spec)
+        samo_cli.verbs.cells.work(job.spec)
     return [Outcome(job.name, "done") for job in jobs]
 
 
@@ -44,7 +45,7 @@ def without_workers_and_pictures(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(judge, "save_figures", lambda *_: [])
     patch.setattr(crossval, "save_figures", lambda *_: [])
     patch.setattr(LocalLauncher, "run", here)
-    patch.setattr(samo_cli.cells, "_last", {})
+    patch.setattr(samo_cli.verbs.cells, "_last", {})
 
 
 @pytest.fixture(autouse=True)

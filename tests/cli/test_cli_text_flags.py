@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flags import arrived, described, options_of, typed
-from tones import done, refused
+from tone_corpora import done, refused
+from typed_flags import arrived, described, options_of, typed
 
+from samo.errors import SettingsError
+from samo.experiments.grid import cells_of, read_grid
+from samo.modalities import grid_files, preset_files, read_preset
+from samo.settings import SettingField
 from samo_audio.config import AudioConfig
-from samo_cli.modalities import grid_files, preset_files, read_preset
 from samo_cli.options import switch
-from samo_cli.train import resolve
-from samo_core.config import SettingField
-from samo_core.errors import SettingsError
-from samo_core.experiments.grid import cells_of, read_grid
+from samo_cli.verbs.train import resolve
 from samo_text.config import TextConfig
 
 FIELDS = {field.name: field for field in TextConfig.fields()}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tones import FEATURES, SPLIT, done, read_json
+from tone_corpora import FEATURES, SPLIT, done, read_json
 
 TORCHRUN = Path(sys.executable).parent / "torchrun"
 EPOCHS, LONG = 2, 40

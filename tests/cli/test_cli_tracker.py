@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tones import TINY, done, refused, samo
+from tone_corpora import TINY, done, refused, samo
 
 STEPS = 3
 
@@ -66,7 +66,7 @@ def test_refused_before_anything_is_decoded(clips: Path, artifacts: Path, monkey
     result = samo("train", "--data-root", clips, *TINY, "--tracker", "tensorboard,mlflow")
     assert result.status == 9
     assert result.err.startswith("error: --tracker mlflow needs the package mlflow: ")
-    assert result.err.endswith('(hint: pip install "samo[track]")\n')
+    assert result.err.endswith('(hint: pip install "samo-emotion[track]")\n')
     assert len(result.err.splitlines()) == 1
     assert not artifacts.exists()
 
@@ -79,7 +79,7 @@ def test_a_tracker_that_fails_is_one_note(clips: Path, artifacts: Path, monkeypa
     assert len(rows(artifacts / "runs" / "a")) == 2
 
 
-@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason='needs "samo[track]"')
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason='needs "samo-emotion[track]"')
 def test_mlflow(clips: Path, artifacts: Path) -> None:
     from mlflow import MlflowClient
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from tones import EMOTIONS, SMALL, TINY, done, folder, ravdess, read_json, refused, samo, stop_after
+from tone_corpora import EMOTIONS, SMALL, TINY, done, folder, ravdess, read_json, refused, samo, stop_after
 from torch import Tensor
 
-from samo_cli.modalities import preset_files
+from samo.modalities import preset_files
+from samo.runs.run import Run
+from samo.training.losses import EmotionLoss
 from samo_cli.render import TrainingView
-from samo_core.experiments.run import Run
-from samo_core.training.losses import EmotionLoss
 
 
 def digest(path: Path) -> str:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tones import SMALL, done, read_json, refused, samo
+from tone_corpora import SMALL, done, read_json, refused, samo
 
-from samo_cli.modalities import MODALITIES, config_type, frontend_type, space_files
-from samo_cli.tune import _without_password
-from samo_core.errors import Interrupted, SettingsError
-from samo_core.experiments.space import parse_space, read_space
+from samo.errors import Interrupted, SettingsError
+from samo.modalities import MODALITIES, config_type, frontend_type, space_files
+from samo.tuning.space import parse_space, read_space
+from samo_cli.verbs.tune import _without_password
 
 FAST = [*SMALL, "--width", "4", "--epochs", "1"]
 SPACE = """
@@ -99,7 +99,7 @@ def test_a_stopped_search_says_how_to_go_on(
     def stopped(*rest: Any) -> Any:
         raise Interrupted("training stopped", hint="samo train --resume", exit_status=143)
 
-    monkeypatch.setattr("samo_core.experiments.tune.train_run", stopped)
+    monkeypatch.setattr("samo.tuning.trials.train_run", stopped)
     flags = ["--data-root", clips, *FAST, "--space", space, "--split", "random", "--name", "broken"]
     result = samo("tune", *flags)
     assert result.status == 143
@@ -156,7 +156,7 @@ def test_what_is_refused(artifacts: Path, argv: list[Any], status: int, says: st
 def test_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     error = refused(9, "tune")
-    assert error == 'error: samo tune needs Optuna (hint: pip install "samo[tune]")'
+    assert error == 'error: samo tune needs Optuna (hint: pip install "samo-emotion[tune]")'
 
 
 def test_a_password_is_not_kept() -> None:

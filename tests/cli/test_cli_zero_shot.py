@@ -7,9 +7,9 @@ import io
 from pathlib import Path
 
 import pytest
-from sentences import LABELS, write_table
+from sentence_table import LABELS, write_table
 from small_encoders import small_bert
-from tones import done, refused
+from tone_corpora import done, refused
 
 NOTE = "zero-shot: not trained on these labels"
 TEXT = ["--text", "we hate the dog", "--text", "so sunny"]

@@ -6,11 +6,11 @@ import re
 from typing import Any
 
 import pytest
-from tones import done
+from tone_corpora import done
 
-import samo_cli.train
+import samo_cli.verbs.train
+from samo.settings import Config, SettingField
 from samo_cli.options import switch
-from samo_core.config import Config, SettingField
 
 
 def typed(name: str, value: Any) -> list[str]:
@@ -72,7 +72,7 @@ def arrived(monkeypatch: pytest.MonkeyPatch, *argv: object) -> dict[str, Any]:
         return real(error, verb)
 
     with monkeypatch.context() as patch:
-        patch.setattr(samo_cli.train, "frontend_type", lambda modality: Frontend)
+        patch.setattr(samo_cli.verbs.train, "frontend_type", lambda modality: Frontend)
         patch.setattr(samo_cli.main, "_explain", explain)
         done("train", *argv)
     return caught[0].flat()

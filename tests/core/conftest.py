@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from trainings import train
+from tiny_trainings import train
 
-from samo_core.experiments import store as stores
-from samo_core.experiments.run import Run
-from samo_core.experiments.store import Store
+from samo.launch import store as stores
+from samo.launch.store import Store
+from samo.runs.run import Run
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import build_report
-from samo_core.tasks import LabelSpace, Task
+from samo.evaluation.predictions import Predictions
+from samo.reporting.report import build_report
+from samo.tasks import LabelSpace, Task
 
 LABELS = ("calm", "happy", "sad")
 SPACE = LabelSpace((Task("emotion", LABELS),))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import Split
-from samo_core.evaluation.metrics import judge, scores, tally
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments.cells import Cell
-from samo_core.files import write_json
-from samo_core.tasks import LabelSpace, Task
+from samo.data.manifest import Item, Manifest
+from samo.data.splits import Split
+from samo.evaluation.metrics import judge, scores, tally
+from samo.evaluation.predictions import Predictions
+from samo.experiments.cells import Cell
+from samo.files import write_json
+from samo.tasks import LabelSpace, Task
 
 SPACE = LabelSpace((Task("emotion", ("no", "yes")),))
 SPEAKERS = tuple(f"s{k}" for k in range(10))

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from samo_core.errors import DataError, Interrupted
+from samo.errors import DataError, Interrupted
 
 
 def chore(spec: Mapping[str, Any]) -> None:

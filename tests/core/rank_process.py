@@ -1,4 +1,4 @@
-"""One of several processes that train together: ``python ranks.py FOLDER RANK PORT...``; run by test_distributed."""
+"""One of several processes that train together: ``python rank_process.py FOLDER RANK PORT...``; run by test_distributed."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import tiny
+import tiny_frontend as tiny
 import torch
 import torch.distributed as dist
-from tiny import BOTH, QUICK, RICH
+from tiny_frontend import BOTH, QUICK, RICH
 from torch import nn
 
-from samo_core.errors import DataError, Interrupted, SamoError, SettingsError
-from samo_core.training import peers as peers_module
-from samo_core.training.peers import ALONE, Peers, joined
-from samo_core.training.runtime import Runtime, environment, make_runtime
-from samo_core.training.trainer import fit
+from samo.errors import DataError, Interrupted, SamoError, SettingsError
+from samo.training import ranks as peers_module
+from samo.training.ranks import ALONE, Peers, joined
+from samo.training.runtime import Runtime, environment, make_runtime
+from samo.training.trainer import fit
 
 NORM = {**QUICK, "hidden": 8}
 STORES: list[dist.TCPStore] = []

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from samo_core.experiments.run import Run
-from samo_core.experiments.store import RunCopy, Store
+from samo.launch.store import RunCopy, Store
+from samo.runs.run import Run
 
 REPORT = "report.json"
 FACTS = {"settings": {"modality": "pretend", "lr": 1}, "data": "d"}

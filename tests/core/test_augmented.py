@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 import torch
 
-from samo_core.data.augmented import (
+from samo.data.augmented import (
     AUGMENTATION,
     AUGMENTED,
     augmentation_facts,
@@ -19,12 +19,12 @@ from samo_core.data.augmented import (
     load_augmented,
     save_augmented,
 )
-from samo_core.data.manifest import Item
-from samo_core.errors import Interrupted, RunError
-from samo_core.experiments.experiment import resume_training, train_run
-from samo_core.experiments.run import Run, create_run, find_run
-from samo_core.tasks import LabelSpace
-from samo_core.training.checkpoint import load_checkpoint
+from samo.data.manifest import Item
+from samo.errors import Interrupted, RunError
+from samo.runs.run import Run, create_run, find_run
+from samo.runs.train import resume_training, train_run
+from samo.tasks import LabelSpace
+from samo.training.checkpoint import load_checkpoint
 
 ITEMS = (
     Item(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from samo_core.data.batch import Batch, Draws, Mix, draw_mix
+from samo.data.batch import Batch, Draws, Mix, draw_mix
 
 ROWS = np.array([4, 0, 17, 9])
 

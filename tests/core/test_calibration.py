@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
-from samo_core.errors import RunError
-from samo_core.evaluation.calibration import (
+from samo.errors import RunError
+from samo.evaluation.calibration import (
     Calibration,
     apply_temperature,
     brier_score,
@@ -24,8 +24,8 @@ from samo_core.evaluation.calibration import (
     summary,
     usable_rows,
 )
-from samo_core.evaluation.metrics import judge
-from samo_core.tasks import LabelSpace
+from samo.evaluation.metrics import judge
+from samo.tasks import LabelSpace
 
 ONE, MANY = LabelSpace((tiny.EMOTION,)), LabelSpace((tiny.TAGS,))
 

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from samo_core.errors import DiskFull, ModelFileError
-from samo_core.training.checkpoint import (
+from samo.errors import DiskFull, ModelFileError
+from samo.training.checkpoint import (
     load_checkpoint,
     load_model,
     load_tensors,

@@ -12,17 +12,17 @@ import pytest
 import scipy.stats
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
-from samo_core.errors import DataError, SettingsError
-from samo_core.evaluation.comparison import COMPARED, aligned, build_comparison, paired_bootstrap
-from samo_core.evaluation.comparison_figures import (
+from samo.errors import DataError, SettingsError
+from samo.evaluation.comparison import COMPARED, aligned, build_comparison, paired_bootstrap
+from samo.evaluation.metrics import Tally, accuracy, macro_f1
+from samo.evaluation.predictions import Predictions
+from samo.evaluation.statistics import bootstrap, tally_by_unit
+from samo.reporting.comparison_figures import (
     difference_figure,
     per_class_difference_figure,
     save_comparison_figures,
 )
-from samo_core.evaluation.metrics import Tally, accuracy, macro_f1
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.statistics import bootstrap, tally_by_unit
-from samo_core.tasks import LabelSpace, Task
+from samo.tasks import LabelSpace, Task
 
 LABELS = ("calm", "happy", "sad")
 SPACE = LabelSpace((Task("emotion", LABELS),))

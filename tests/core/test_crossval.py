@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from grids import finished
+from finished_cells import finished
 from sklearn.metrics import f1_score
 
-from samo_core.errors import RunError
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments.cells import Cell
-from samo_core.experiments.crossval import crossval_report, joined
-from samo_core.experiments.learning_curve import curve_of
+from samo.errors import RunError
+from samo.evaluation.predictions import Predictions
+from samo.experiments.cells import Cell
+from samo.experiments.crossval import crossval_report, joined
+from samo.experiments.learning_curve import curve_of
 
 
 def two_seeds(grid: Path, groups: bool = True) -> list[Cell]:

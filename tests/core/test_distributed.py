@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ranks
-import tiny
+import rank_process as ranks
+import tiny_frontend as tiny
 import torch
 from torch import nn
 
-from samo_core.data.batch import Draws, draw_mix, part_of
-from samo_core.training.peers import ALONE, Peers, joined
-from samo_core.training.runtime import make_runtime
-from samo_core.training.shared_norm import SharedBatchNorm, share_norms
-from samo_core.training.trainer import fit
+from samo.data.batch import Draws, draw_mix, part_of
+from samo.training.ranks import ALONE, Peers, joined
+from samo.training.runtime import make_runtime
+from samo.training.sync_batchnorm import SharedBatchNorm, share_norms
+from samo.training.trainer import fit
 
 SIZES = (3, 2)
 

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from samo_core.data import download as module
-from samo_core.data.download import download, unpack_zip
-from samo_core.errors import DataError, DiskFull, EnvironmentProblem
+from samo.data import download as module
+from samo.data.download import download, unpack_zip
+from samo.errors import DataError, DiskFull, EnvironmentProblem
 
 BODY = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(BODY).hexdigest()

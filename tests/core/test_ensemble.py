@@ -10,27 +10,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 import torch
 
-from samo_core.deploy.model_card import model_card
-from samo_core.errors import LeakError, RunError, SamoError, SettingsError
-from samo_core.evaluation.calibration import fit_temperature
-from samo_core.evaluation.html import render_html
-from samo_core.evaluation.metrics import selection_score
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments import judge
-from samo_core.experiments.calibrate import calibration_of
-from samo_core.experiments.compare import compare_runs
-from samo_core.experiments.ensemble import assemble, write_ensemble
-from samo_core.experiments.experiment import load_run_model, resume_training, train_run
-from samo_core.experiments.judge import judge_run
-from samo_core.experiments.members import common_split, gather
-from samo_core.experiments.mixture import Ensemble, merged_settings
-from samo_core.experiments.run import Run, create_run
-from samo_core.tasks import LabelSpace
-from samo_core.training.checkpoint import read_about
-from samo_core.training.trainer import predict_logits
+from samo.ensembles.ensemble import assemble, write_ensemble
+from samo.ensembles.members import common_split, gather
+from samo.errors import LeakError, RunError, SamoError, SettingsError
+from samo.evaluation.calibration import fit_temperature
+from samo.evaluation.metrics import selection_score
+from samo.evaluation.predictions import Predictions
+from samo.experiments.compare import compare_runs
+from samo.reporting.html import render_html
+from samo.reporting.model_card import model_card
+from samo.runs import evaluate as judge
+from samo.runs.calibrate import calibration_of
+from samo.runs.ensemble_model import Ensemble, merged_settings
+from samo.runs.evaluate import judge_run
+from samo.runs.run import Run, create_run
+from samo.runs.train import load_run_model, resume_training, train_run
+from samo.tasks import LabelSpace
+from samo.training.checkpoint import read_about
+from samo.training.trainer import predict_logits
 
 ONE = LabelSpace((tiny.EMOTION,))
 TAGS = LabelSpace((tiny.TAGS,))
@@ -164,7 +164,7 @@ def test_weights_are_fitted_on_validation_alone(root: Path) -> None:
     model_file = Run(root / "runs" / "b").model_file
     from safetensors.torch import load_file
 
-    from samo_core.training.checkpoint import save_model
+    from samo.training.checkpoint import save_model
 
     about = read_about(model_file)
     tensors = {name: torch.zeros_like(tensor) for name, tensor in load_file(model_file).items()}

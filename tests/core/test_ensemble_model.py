@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 import torch
 from torch import Tensor, nn
 
-from samo_core.evaluation.calibration import negative_log_likelihood
-from samo_core.experiments.mixture import VOTE_SMOOTHING, Ensemble, cuts_of, mixed
-from samo_core.experiments.mixture_weights import fit_weights
-from samo_core.tasks import LabelSpace
+from samo.ensembles.weights import fit_weights
+from samo.evaluation.calibration import negative_log_likelihood
+from samo.runs.ensemble_model import VOTE_SMOOTHING, Ensemble, cuts_of, mixed
+from samo.tasks import LabelSpace
 
 ONE = LabelSpace((tiny.EMOTION,))
 TAGS = LabelSpace((tiny.TAGS,))

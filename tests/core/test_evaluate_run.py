@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 
-from samo_core.data.manifest import Manifest
-from samo_core.errors import DataError, LeakError, RunError, SettingsError
-from samo_core.evaluation.calibration import fit_temperature
-from samo_core.evaluation.metrics import selection_score
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments import judge
-from samo_core.experiments.experiment import train_run
-from samo_core.experiments.judge import judge_elsewhere, judge_run, relabel
-from samo_core.experiments.run import Run, create_run
-from samo_core.tasks import LabelSpace, Task
+from samo.data.manifest import Manifest
+from samo.errors import DataError, LeakError, RunError, SettingsError
+from samo.evaluation.calibration import fit_temperature
+from samo.evaluation.metrics import selection_score
+from samo.evaluation.predictions import Predictions
+from samo.runs import evaluate as judge
+from samo.runs.evaluate import judge_elsewhere, judge_run, relabel
+from samo.runs.run import Run, create_run
+from samo.runs.train import train_run
+from samo.tasks import LabelSpace, Task
 
 SETTINGS: dict[str, Any] = {"epochs": 12, "batch_size": 8, "lr": 0.05, "patience": 0}
 FOREIGN = LabelSpace((Task("feeling", ("anger", "joy", "sad", "boredom")),))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from samo_core.errors import DiskFull
-from samo_core.files import cache_root, leftovers, own_folder, replacing, write_json, write_text
+from samo.errors import DiskFull
+from samo.files import cache_root, leftovers, own_folder, replacing, write_json, write_text
 
 
 def test_write_and_replace(tmp_path: Path) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import TinyConfig
+from tiny_frontend import TinyConfig
 
-from samo_core.config import Config
-from samo_core.errors import SettingsError
-from samo_core.experiments.cells import Cell
-from samo_core.experiments.grid import Grid, cells_of, read_grid
+from samo.errors import SettingsError
+from samo.experiments.cells import Cell
+from samo.experiments.grid import Grid, cells_of, read_grid
+from samo.settings import Config
 
 PRESETS = {"smooth": {"label_smoothing": 0.3}}
 

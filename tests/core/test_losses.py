@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from samo_core.config import LossSettings
-from samo_core.errors import SettingsError
-from samo_core.tasks import LabelSpace, Task
-from samo_core.training.losses import EmotionLoss, class_counts, class_weights
+from samo.errors import SettingsError
+from samo.settings import LossSettings
+from samo.tasks import LabelSpace, Task
+from samo.training.losses import EmotionLoss, class_counts, class_weights
 
 EMOTION = Task("emotion", ("a", "b", "c"))
 TAGS = Task("tags", ("x", "y"), multi_label=True)

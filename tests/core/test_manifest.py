@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samo_core.data.manifest import Item, Manifest
-from samo_core.errors import DataError, RunError
-from samo_core.tasks import LabelSpace, Task
+from samo.data.manifest import Item, Manifest
+from samo.errors import DataError, RunError
+from samo.tasks import LabelSpace, Task
 
 SPACE = LabelSpace((Task("emotion", ("angry", "happy")), Task("tags", ("loud", "fast"), multi_label=True)))
 

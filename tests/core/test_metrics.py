@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import sklearn.metrics as reference
 
-from samo_core.evaluation import metrics
-from samo_core.tasks import LabelSpace, Task
+from samo.evaluation import metrics
+from samo.tasks import LabelSpace, Task
 
 # 0 -> 0 0 1, 1 -> 1 2, 2 -> 2; class 3 never occurs and is never predicted.
 TRUE, PRED = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 2, 2])
@@ -182,8 +182,8 @@ def test_selection_score_averages_tasks_and_masks() -> None:
 
 def test_importing_the_scores_costs_no_heavy_library() -> None:
     code = (
-        "import sys, samo_core.evaluation.metrics, samo_core.evaluation.statistics, samo_core.evaluation.report, "
-        "samo_core.evaluation.html, samo_core.deploy.model_card; "
+        "import sys, samo.evaluation.metrics, samo.evaluation.statistics, samo.reporting.report, "
+        "samo.reporting.html, samo.reporting.model_card; "
         "print([m for m in ('torch', 'sklearn', 'scipy', 'matplotlib', 'jinja2') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samo_core.deploy.model_card import model_card
-from samo_core.evaluation.calibration import Calibration, summary
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import build_report
-from samo_core.tasks import LabelSpace, Task
+from samo.evaluation.calibration import Calibration, summary
+from samo.evaluation.predictions import Predictions
+from samo.reporting.model_card import model_card
+from samo.reporting.report import build_report
+from samo.tasks import LabelSpace, Task
 
 DATA = {
     "title": "A corpus",

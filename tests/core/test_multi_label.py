@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
-from samo_core.config import ThresholdSettings
-from samo_core.data.manifest import Item
-from samo_core.deploy.model_card import model_card
-from samo_core.errors import DataError
-from samo_core.evaluation.baseline import compare_to_baseline
-from samo_core.evaluation.comparison import build_comparison, paired_bootstrap
-from samo_core.evaluation.decision import Decision, fit_decision
-from samo_core.evaluation.html import render_html
-from samo_core.evaluation.metrics import macro_f1, uar
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import build_report, headlines
-from samo_core.evaluation.statistics import bootstrap, tally_by_unit
-from samo_core.evaluation.wording import baseline_line, task_rows, threshold_line, threshold_rows
-from samo_core.tasks import LabelSpace, Task
+from samo.data.manifest import Item
+from samo.errors import DataError
+from samo.evaluation.baseline import compare_to_baseline
+from samo.evaluation.comparison import build_comparison, paired_bootstrap
+from samo.evaluation.decision import Decision, fit_decision
+from samo.evaluation.metrics import macro_f1, uar
+from samo.evaluation.predictions import Predictions
+from samo.evaluation.statistics import bootstrap, tally_by_unit
+from samo.reporting.html import render_html
+from samo.reporting.model_card import model_card
+from samo.reporting.report import build_report, headlines
+from samo.reporting.wording import baseline_line, task_rows, threshold_line, threshold_rows
+from samo.settings import ThresholdSettings
+from samo.tasks import LabelSpace, Task
 
 LABELS = ("a", "b", "c")
 ABC = Task("tags", LABELS, multi_label=True)

@@ -10,25 +10,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 from sklearn.metrics import f1_score
 
-from samo_core.config import ThresholdSettings
-from samo_core.data.manifest import Manifest
-from samo_core.evaluation.decision import fit_decision
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments import judge
-from samo_core.experiments.calibrate import decision_of
-from samo_core.experiments.cells import Cell
-from samo_core.experiments.compare import compare_runs
-from samo_core.experiments.crossval import crossval_report, joined
-from samo_core.experiments.ensemble import assemble, write_ensemble
-from samo_core.experiments.experiment import load_run_model, train_run
-from samo_core.experiments.judge import judge_elsewhere, judge_run, relabel
-from samo_core.experiments.members import gather
-from samo_core.experiments.run import Run, create_run
-from samo_core.experiments.table import pooled
-from samo_core.tasks import LabelSpace, Task
+from samo.data.manifest import Manifest
+from samo.ensembles.ensemble import assemble, write_ensemble
+from samo.ensembles.members import gather
+from samo.evaluation.decision import fit_decision
+from samo.evaluation.predictions import Predictions
+from samo.experiments.cells import Cell
+from samo.experiments.compare import compare_runs
+from samo.experiments.crossval import crossval_report, joined
+from samo.experiments.table import pooled
+from samo.runs import evaluate as judge
+from samo.runs.calibrate import decision_of
+from samo.runs.evaluate import judge_elsewhere, judge_run, relabel
+from samo.runs.run import Run, create_run
+from samo.runs.train import load_run_model, train_run
+from samo.settings import ThresholdSettings
+from samo.tasks import LabelSpace, Task
 
 TAGS = LabelSpace((tiny.TAGS,))
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 0.02, "patience": 0, "split": "folds", "val_ratio": 0.3}

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from samo_core.data.copies import NEAR, bare, find_copies, find_near_copies, folded
+from samo.data.near_duplicates import NEAR, bare, find_copies, find_near_copies, folded
 
 
 def grams(text: str) -> set[str]:

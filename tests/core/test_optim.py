@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from samo_core.config import OptimSettings
-from samo_core.training.model import EmotionModel
-from samo_core.training.optim import SCHEDULES, Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
+from samo.settings import OptimSettings
+from samo.training.model import EmotionModel
+from samo.training.optim import SCHEDULES, Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
 
 
 def rates(total: int, **settings: Any) -> list[float]:

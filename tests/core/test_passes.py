@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from samo_core.config import LossSettings
-from samo_core.tasks import LabelSpace, Task
-from samo_core.training.losses import EmotionLoss, loss_of, rdrop_weight
+from samo.settings import LossSettings
+from samo.tasks import LabelSpace, Task
+from samo.training.losses import EmotionLoss, loss_of, rdrop_weight
 
 EMOTION = Task("emotion", ("a", "b", "c"))
 ONE, TAGS = LabelSpace((EMOTION,)), LabelSpace((Task("tags", ("a", "b", "c"), multi_label=True),))

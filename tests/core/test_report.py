@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reports import LABELS, SPACE, predictions, report
+from example_reports import LABELS, SPACE, predictions, report
 from sklearn.metrics import f1_score, roc_auc_score
 
-from samo_core.errors import DataError
-from samo_core.evaluation.calibration import Calibration, calibration_scores
-from samo_core.evaluation.html import render_html
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import (
+from samo.errors import DataError
+from samo.evaluation.calibration import Calibration, calibration_scores
+from samo.evaluation.predictions import Predictions
+from samo.reporting.html import render_html
+from samo.reporting.report import (
     flat_items,
     groupings,
     headlines,
@@ -23,7 +23,7 @@ from samo_core.evaluation.report import (
     reproduce_commands,
     stamps,
 )
-from samo_core.tasks import LabelSpace, Task
+from samo.tasks import LabelSpace, Task
 
 SCHEMA_KEYS = {
     "schema", "run", "dataset", "synthetic", "split", "split_rule", "leaky", "n", "labels", "metrics", "ci",

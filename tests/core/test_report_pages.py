@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reports import HISTORY, LABELS, SPACE, predictions, report
+from example_reports import HISTORY, LABELS, SPACE, predictions, report
 
-from samo_core.evaluation import figures
-from samo_core.evaluation.calibration import Calibration
-from samo_core.evaluation.html import render_html
-from samo_core.tasks import LabelSpace, Task
+from samo.evaluation.calibration import Calibration
+from samo.reporting import figures
+from samo.reporting.html import render_html
+from samo.tasks import LabelSpace, Task
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from samo_core.errors import ModelFileError, RunError, SettingsError
-from samo_core.experiments.run import (
+from samo.errors import ModelFileError, RunError, SettingsError
+from samo.runs.run import (
     Run,
     artifacts_root,
     create_run,

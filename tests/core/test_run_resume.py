@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 import torch
-from trainings import (
+from tiny_trainings import (
     SETTINGS,
     Stopping,
     assert_same_run,
@@ -26,11 +26,11 @@ from trainings import (
     train,
 )
 
-from samo_core.errors import DiskFull, Interrupted, ModelFileError, RunError, TrainingDiverged
-from samo_core.experiments import experiment
-from samo_core.experiments.experiment import load_run_model, resume_training
-from samo_core.experiments.run import Run, find_run
-from samo_core.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint
+from samo.errors import DiskFull, Interrupted, ModelFileError, RunError, TrainingDiverged
+from samo.runs import train as experiment
+from samo.runs.run import Run, find_run
+from samo.runs.train import load_run_model, resume_training
+from samo.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 
 
 @pytest.mark.parametrize(("action", "status"), [(interrupt, 130), (terminate, 143)], ids=["ctrl-c", "sigterm"])
@@ -80,7 +80,7 @@ def test_stopped_twice(tmp_path: Path, whole: Run) -> None:
 
 KILLED = """
 import os, signal, sys
-import trainings
+import tiny_trainings as trainings
 trainings.train(
     trainings.Path(sys.argv[1]),
     observer=trainings.Stopping(lambda: os.kill(os.getpid(), signal.SIGKILL), epoch=3),

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 import torch
-from trainings import (
+from tiny_trainings import (
     SETTINGS,
     about_epoch,
     train,
 )
 
-from samo_core.data.batch import Batch, Draws
-from samo_core.errors import LeakError, ModelFileError, RunError
-from samo_core.experiments.experiment import load_run_model, train_run
-from samo_core.experiments.run import Run, find_run
-from samo_core.training.checkpoint import load_tensors, read_about
-from samo_core.training.trainer import predict_logits
+from samo.data.batch import Batch, Draws
+from samo.errors import LeakError, ModelFileError, RunError
+from samo.runs.run import Run, find_run
+from samo.runs.train import load_run_model, train_run
+from samo.training.checkpoint import load_tensors, read_about
+from samo.training.trainer import predict_logits
 
 
 def test_what_a_run_holds(whole: Run) -> None:

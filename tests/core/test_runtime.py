@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from samo_core.errors import SettingsError
-from samo_core.training import runtime as module
-from samo_core.training.runtime import PRECISIONS, Runtime, environment, make_runtime, step_seed
+from samo.errors import SettingsError
+from samo.training import runtime as module
+from samo.training.runtime import PRECISIONS, Runtime, environment, make_runtime, step_seed
 
 CPU = torch.device("cpu")
 

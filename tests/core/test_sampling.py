@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from samo_core.config import LossSettings
-from samo_core.data.sampling import (
+from samo.data.sampling import (
     balanced_weights,
     batches_of,
     epoch_order,
@@ -14,7 +13,8 @@ from samo_core.data.sampling import (
     sampling_weights,
     sorted_batches,
 )
-from samo_core.tasks import LabelSpace, Task
+from samo.settings import LossSettings
+from samo.tasks import LabelSpace, Task
 
 ONE = LabelSpace((Task("emotion", ("a", "b", "c")),))
 MANY = LabelSpace((Task("tags", ("a", "b", "c"), multi_label=True),))

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from tiny import TinyConfig
+from tiny_frontend import TinyConfig
 
-from samo_core.config import LossSettings, OptimSettings, TrainSettings, read_toml
-from samo_core.errors import DiskFull, SamoError, SettingsError, first_ten, nearest, reporting_full_disk
+from samo.errors import DiskFull, SamoError, SettingsError, first_ten, nearest, reporting_full_disk
+from samo.settings import LossSettings, OptimSettings, TrainSettings, read_toml
 
 SECTIONS = {"data", "model", "loss", "optim", "train"}
 

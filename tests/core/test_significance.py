@@ -8,7 +8,7 @@ import scipy.stats
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from samo_core.evaluation.significance import (
+from samo.evaluation.significance import (
     McNemar,
     PairedDifference,
     holm,

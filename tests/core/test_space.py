@@ -7,10 +7,10 @@ from typing import Any
 
 import optuna
 import pytest
-from tiny import TinyConfig
+from tiny_frontend import TinyConfig
 
-from samo_core.errors import SettingsError
-from samo_core.experiments.space import SearchSpace, parse_space, read_space
+from samo.errors import SettingsError
+from samo.tuning.space import SearchSpace, parse_space, read_space
 
 BASE = TinyConfig.build({"epochs": 2})
 FOCAL = {"focal_loss": {"choices": [False, True]}, "focal_gamma": {"low": 1.0, "high": 3.0, "step": 0.5}}

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import PARTS, SPLIT_RULES, Split, SplitRequest, audit, find_leaks, fold_warnings, make_split
-from samo_core.errors import DataError, LeakError, RunError, SettingsError
-from samo_core.tasks import LabelSpace, Task
+from samo.data.manifest import Item, Manifest
+from samo.data.splits import PARTS, SPLIT_RULES, Split, SplitRequest, audit, find_leaks, fold_warnings, make_split
+from samo.errors import DataError, LeakError, RunError, SettingsError
+from samo.tasks import LabelSpace, Task
 
 SPACE = LabelSpace((Task("emotion", ("angry", "happy", "sad")),))
 FOLDS = tuple(frozenset(f"s{2 * k + j:02d}" for j in range(2)) for k in range(5))

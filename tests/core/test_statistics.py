@@ -12,9 +12,9 @@ import pytest
 import scipy.stats
 from sklearn.metrics import f1_score
 
-from samo_core.evaluation import statistics
-from samo_core.evaluation.metrics import METRICS, Tally, accuracy, macro_f1
-from samo_core.evaluation.statistics import Interval, bootstrap, tail_area, tally_by_unit
+from samo.evaluation import statistics
+from samo.evaluation.metrics import METRICS, Tally, accuracy, macro_f1
+from samo.evaluation.statistics import Interval, bootstrap, tail_area, tally_by_unit
 
 
 def bootstrap_macro_f1(

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stored import FACTS, REPORT, Broken, brought, copied, epochs, files_at, written
+from store_fixtures import FACTS, REPORT, Broken, brought, copied, epochs, files_at, written
 
-from samo_core.errors import EnvironmentProblem, RunError, SamoError, SettingsError
-from samo_core.experiments.run import Run
-from samo_core.experiments.store import RunCopy, Store, borrowed, bring_home, copies
+from samo.errors import EnvironmentProblem, RunError, SamoError, SettingsError
+from samo.launch.store import RunCopy, Store, borrowed, bring_home, copies
+from samo.runs.run import Run
 
 
 def test_files(store: Store, tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from stored import FACTS, REPORT, copied, epochs, written
+from store_fixtures import FACTS, REPORT, copied, epochs, written
 
-from samo_core.errors import RunError
-from samo_core.experiments.cells import Cell, state_of
-from samo_core.experiments.launch import Outcome
-from samo_core.experiments.run import Run
-from samo_core.experiments.store import RunCopy, Store, copies
-from samo_core.experiments.stored_grid import StoredGrid
+from samo.errors import RunError
+from samo.experiments.cells import Cell, state_of
+from samo.experiments.stored_grid import StoredGrid
+from samo.launch.local import Outcome
+from samo.launch.store import RunCopy, Store, copies
+from samo.runs.run import Run
 
 CELL = Cell("a.seed0", "a", 0, None, FACTS["settings"])  # type: ignore[arg-type]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import PARTS, Split, SplitRequest, audit, fold_count, make_split, split_notes
-from samo_core.data.stratify import inseparable, label_keys, rarest_labels, stratify
-from samo_core.errors import DataError, LeakError, SettingsError
-from samo_core.tasks import LabelSpace, Task
+from samo.data.manifest import Item, Manifest
+from samo.data.splits import PARTS, Split, SplitRequest, audit, fold_count, make_split, split_notes
+from samo.data.stratify import inseparable, label_keys, rarest_labels, stratify
+from samo.errors import DataError, LeakError, SettingsError
+from samo.tasks import LabelSpace, Task
 
 LABELS = ("a", "b", "c", "d")
 SPACE = LabelSpace((Task("emotion", LABELS, multi_label=True),))

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from grids import finished
+from finished_cells import finished
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from samo_core.errors import RunError
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments.cells import Cell, refuse_changed, result_of, seconds_left, state_of
-from samo_core.experiments.table import GridTable, make_table, overlap_ratio
-from samo_core.experiments.table_files import heads_of, text_rows, write_table
-from samo_core.files import write_json
+from samo.errors import RunError
+from samo.evaluation.predictions import Predictions
+from samo.experiments.cells import Cell, refuse_changed, result_of, seconds_left, state_of
+from samo.experiments.table import GridTable, make_table, overlap_ratio
+from samo.experiments.table_files import heads_of, text_rows, write_table
+from samo.files import write_json
 
 
 def wrong_ones(n: int, seed: int) -> list[int]:

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from samo_core.errors import DataError
-from samo_core.tasks import LabelSpace, Task
+from samo.errors import DataError
+from samo.tasks import LabelSpace, Task
 
 EMOTION = Task("emotion", ("angry", "happy", "sad"))
 TAGS = Task("tags", ("loud", "fast"), multi_label=True)

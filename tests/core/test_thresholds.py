@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from samo_core.config import ThresholdSettings
-from samo_core.errors import RunError
-from samo_core.evaluation.calibration import Calibration
-from samo_core.evaluation.decision import Decision, fit_decision, judged
-from samo_core.evaluation.metrics import f1_by_threshold, selection_score
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.thresholds import TaskThresholds, Thresholds, best_threshold, fit_thresholds
-from samo_core.tasks import LabelSpace, Task
+from samo.errors import RunError
+from samo.evaluation.calibration import Calibration
+from samo.evaluation.decision import Decision, fit_decision, judged
+from samo.evaluation.metrics import f1_by_threshold, selection_score
+from samo.evaluation.predictions import Predictions
+from samo.evaluation.thresholds import TaskThresholds, Thresholds, best_threshold, fit_thresholds
+from samo.settings import ThresholdSettings
+from samo.tasks import LabelSpace, Task
 
 ABC = Task("tags", ("a", "b", "c"), multi_label=True)
 SPACE = LabelSpace((ABC,))

@@ -10,20 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from samo_core.errors import EnvironmentProblem, Interrupted, SettingsError, TrainingDiverged
-from samo_core.experiments.experiment import resume_training, train_run
-from samo_core.experiments.run import Run, create_run
-from samo_core.training import tracking
-from samo_core.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
+from samo.errors import EnvironmentProblem, Interrupted, SettingsError, TrainingDiverged
+from samo.runs.run import Run, create_run
+from samo.runs.train import resume_training, train_run
+from samo.training import tracking
+from samo.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 2, "lr": 0.05, "patience": 0, "hidden": 8, "dropout": 0.3}
 STEPS = 16
 NUMBERS = ("train_loss", "val_loss", "val_macro_f1", "lr", "seconds")
 
-without_mlflow = pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason='needs "samo[track]"')
+without_mlflow = pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason='needs "samo-emotion[track]"')
 
 
 class Watcher(tiny.Silent):
@@ -239,7 +239,7 @@ def test_not_installed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(EnvironmentProblem, match=f"--tracker {name} needs the package {name}: ") as caught:
         require_trackers(name)
-    assert caught.value.hint == 'pip install "samo[track]"'
+    assert caught.value.hint == 'pip install "samo-emotion[track]"'
 
 
 @pytest.fixture(scope="module")
@@ -322,7 +322,7 @@ def test_a_training_tracked_from_its_middle_is_whole_in_mlflow(store: Path, no_s
 @without_mlflow
 def test_a_finished_run_stays_finished_in_mlflow(store: Path, no_server: None) -> None:
     """Refused to go on: nothing is written. Killed before its last file: finished then."""
-    from samo_core.errors import RunError
+    from samo.errors import RunError
 
     run = create_run(store, "end", "tiny")
     go(run, "mlflow")

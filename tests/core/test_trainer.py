@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 import torch
-from tiny import BOTH, QUICK, Recorder, begin, same, train
+from tiny_frontend import BOTH, QUICK, Recorder, begin, same, train
 
-from samo_core.config import OptimSettings, TrainSettings
-from samo_core.data.batch import Batch, Draws
-from samo_core.errors import TrainingDiverged
-from samo_core.tasks import LabelSpace
-from samo_core.training import trainer
-from samo_core.training.optim import learning_rate
-from samo_core.training.runtime import Runtime
-from samo_core.training.trainer import TrainState, fit, predict_logits
+from samo.data.batch import Batch, Draws
+from samo.errors import TrainingDiverged
+from samo.settings import OptimSettings, TrainSettings
+from samo.tasks import LabelSpace
+from samo.training import trainer
+from samo.training.optim import learning_rate
+from samo.training.runtime import Runtime
+from samo.training.trainer import TrainState, fit, predict_logits
 
 
 class Watched(tiny.TinyFrontend):

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 import torch
-from tiny import BOTH, QUICK, Recorder, begin, same, train
+from tiny_frontend import BOTH, QUICK, Recorder, begin, same, train
 from torch import Tensor, nn
 
-from samo_core.data.batch import Batch, Draws, Mix
-from samo_core.data.sampling import epoch_order, sorted_batches
-from samo_core.errors import TrainingDiverged
-from samo_core.training import trainer
-from samo_core.training.model import EmotionModel
-from samo_core.training.trainer import TrainState, fit, new_state, predict_logits
+from samo.data.batch import Batch, Draws, Mix
+from samo.data.sampling import epoch_order, sorted_batches
+from samo.errors import TrainingDiverged
+from samo.training import trainer
+from samo.training.model import EmotionModel
+from samo.training.trainer import TrainState, fit, new_state, predict_logits
 
 HIDDEN = {**QUICK, "hidden": 8}
 SILENT = tiny.Silent()

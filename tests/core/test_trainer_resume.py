@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
+import tiny_frontend as tiny
 import torch
-from tiny import BOTH, QUICK, RICH, Recorder, begin, same, train
+from tiny_frontend import BOTH, QUICK, RICH, Recorder, begin, same, train
 
-from samo_core.training.runtime import Runtime
-from samo_core.training.trainer import TrainState, fit, new_state
+from samo.training.runtime import Runtime
+from samo.training.trainer import TrainState, fit, new_state
 
 
 @pytest.mark.parametrize("settings", [QUICK, RICH])

@@ -11,19 +11,20 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-import tiny
+import tiny_frontend as tiny
 from optuna.trial import FrozenTrial, TrialState
 
-from samo_core.config import read_toml
-from samo_core.data.batch import Batch, Draws
-from samo_core.data.splits import make_split
-from samo_core.errors import DataError, Interrupted, RunError, SettingsError, TrainingDiverged
-from samo_core.experiments import tune, tune_results
-from samo_core.experiments.run import Run
-from samo_core.experiments.space import SearchSpace, parse_space
-from samo_core.experiments.study import StudySpec, connect, join_study, make_pruner, open_study, require_same_data
-from samo_core.experiments.tune import Goal, counted, end_stale_trials, run_trials
-from samo_core.experiments.tune_results import best_toml, study_facts, trial_row, write_results
+from samo.data.batch import Batch, Draws
+from samo.data.splits import make_split
+from samo.errors import DataError, Interrupted, RunError, SettingsError, TrainingDiverged
+from samo.runs.run import Run
+from samo.settings import read_toml
+from samo.tuning import results as tune_results
+from samo.tuning import trials as tune
+from samo.tuning.results import best_toml, study_facts, trial_row, write_results
+from samo.tuning.space import SearchSpace, parse_space
+from samo.tuning.study import StudySpec, connect, join_study, make_pruner, open_study, require_same_data
+from samo.tuning.trials import Goal, counted, end_stale_trials, run_trials
 
 RAW: dict[str, Any] = {
     "lr": {"low": 1e-3, "high": 0.1, "log": True},
@@ -327,7 +328,7 @@ def test_best_toml_is_the_best_trial_whole(six: tuple[Path, optuna.Study]) -> No
     assert {"modality": "tiny", **config.flat()} == stored
     assert f"the best of 6: validation macro-F1 {facts['best']['value']:.4f}" in path.read_text()
     # The same settings give the same score.
-    from samo_core.experiments.experiment import train_run
+    from samo.runs.train import train_run
 
     front = tiny.TinyFrontend(config, *tiny.corpus())
     assert (

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samo_core.config import Config, LossSettings, OptimSettings, Section, ThresholdSettings, TrainSettings, setting
-from samo_core.data.batch import Batch, Draws, Mix
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import SplitRequest
-from samo_core.tasks import LabelSpace, Task
-from samo_core.training.frontend import Notify, Progress
-from samo_core.training.model import EmotionModel
-from samo_core.training.runtime import Runtime
-from samo_core.training.trainer import Plan, TrainState, fit, new_state
+from samo.data.batch import Batch, Draws, Mix
+from samo.data.manifest import Item, Manifest
+from samo.data.splits import SplitRequest
+from samo.frontend import Notify, Progress
+from samo.settings import Config, LossSettings, OptimSettings, Section, ThresholdSettings, TrainSettings, setting
+from samo.tasks import LabelSpace, Task
+from samo.training.model import EmotionModel
+from samo.training.runtime import Runtime
+from samo.training.trainer import Plan, TrainState, fit, new_state
 
 EMOTION = Task("emotion", ("angry", "happy", "sad"))
 TAGS = Task("tags", ("loud", "fast", "high"), multi_label=True)

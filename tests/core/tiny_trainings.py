@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
+import tiny_frontend as tiny
 import torch
 
-from samo_core.errors import Interrupted
-from samo_core.experiments.experiment import resume_training, train_run
-from samo_core.experiments.run import Run, create_run, find_run
-from samo_core.training.checkpoint import load_checkpoint, read_about
-from samo_core.training.trainer import TrainState
+from samo.errors import Interrupted
+from samo.runs.run import Run, create_run, find_run
+from samo.runs.train import resume_training, train_run
+from samo.training.checkpoint import load_checkpoint, read_about
+from samo.training.trainer import TrainState
 
 SETTINGS: dict[str, Any] = {
     "epochs": 5,

@@ -13,16 +13,16 @@ import pytest
 import tiny_rewriting
 import torch
 
-from samo_core.data.augmented import AUGMENTATION, load_augmented
-from samo_core.data.copies import folded
-from samo_core.data.manifest import Item, Manifest
-from samo_core.errors import EnvironmentProblem, Interrupted, SettingsError
-from samo_core.experiments.experiment import resume_training, train_run
-from samo_core.experiments.run import Run, create_run, find_run
-from samo_core.tasks import LabelSpace, Task
-from samo_core.training.checkpoint import load_checkpoint
-from samo_core.training.runtime import Runtime
-from samo_core.training.trainer import Observer
+from samo.data.augmented import AUGMENTATION, load_augmented
+from samo.data.manifest import Item, Manifest
+from samo.data.near_duplicates import folded
+from samo.errors import EnvironmentProblem, Interrupted, SettingsError
+from samo.runs.run import Run, create_run, find_run
+from samo.runs.train import resume_training, train_run
+from samo.tasks import LabelSpace, Task
+from samo.training.checkpoint import load_checkpoint
+from samo.training.runtime import Runtime
+from samo.training.trainer import Observer
 from samo_text import augmentation
 from samo_text.augmentation import augment
 from samo_text.config import AUGMENTATIONS, TextConfig

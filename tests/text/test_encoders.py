@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from samo_core.errors import EnvironmentProblem, ModelFileError, SamoError, SettingsError
+from samo.errors import EnvironmentProblem, ModelFileError, SamoError, SettingsError
 from samo_text.models import build_model
 from samo_text.models.pretrained import from_assets, load_pretrained, position_limit, resize, save_sizes
 from samo_text.models.text_model import TextModel
@@ -252,7 +252,7 @@ def test_models_that_are_no_encoders(described: dict[str, Any], message: str, tm
 
 
 def test_a_name_without_a_net(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("samo_text.hub._hub_answers", lambda: False)
+    monkeypatch.setattr("samo.encoders.hub._hub_answers", lambda: False)
     error = refused("nobody/has-this-encoder", EnvironmentProblem)
     assert "the hub cannot be reached and this machine has no copy" in error.message
     assert "--encoder FOLDER" in error.hint

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samo_core.errors import SettingsError
-from samo_core.tasks import LabelSpace
+from samo.encoders.heads import Head, MaskedDropout, votes_to_logits
+from samo.errors import SettingsError
+from samo.tasks import LabelSpace
 from samo_text.config import ModelSettings
-from samo_text.models.heads import Head, MaskedDropout, votes_to_logits
 
 WIDTH = 8
 

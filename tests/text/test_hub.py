@@ -20,7 +20,7 @@ READ = """
 import json, sys
 from samo_text.models.pretrained import load_pretrained
 from samo_text.tokens import EncoderTokens
-from samo_core.errors import SamoError
+from samo.errors import SamoError
 for name in sys.argv[1:]:
     try:
         tokens = EncoderTokens.load(name, 16)

@@ -7,9 +7,9 @@ import tiny_text as tiny
 import torch
 from torch import Tensor
 
-from samo_core.errors import SettingsError
+from samo.encoders.pooling import LAST, LAST4, POOLINGS, Pooling, pooling_parts, sequences_of
+from samo.errors import SettingsError
 from samo_text.models import MODELS, build_model, require_usable
-from samo_text.models.pooling import LAST, LAST4, POOLINGS, Pooling, pooling_parts, sequences_of
 
 ENCODER = MODELS["encoder"]
 # Two texts of two and three tokens, states of width 2; what stands on padding would win every maximum.

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from samo_core.data.manifest import Item, Manifest
-from samo_core.data.splits import Split
-from samo_core.errors import DataError, RunError, SettingsError
-from samo_core.evaluation.calibration import Calibration
-from samo_core.evaluation.decision import Decision
-from samo_core.experiments.run import Run
-from samo_core.tasks import LabelSpace, Task
+from samo.data.manifest import Item, Manifest
+from samo.data.splits import Split
+from samo.errors import DataError, RunError, SettingsError
+from samo.evaluation.calibration import Calibration
+from samo.evaluation.decision import Decision
+from samo.runs.run import Run
+from samo.tasks import LabelSpace, Task
 from samo_text.config import TextConfig
 from samo_text.extra_table import extra_items
 from samo_text.frontend import TextFrontend

@@ -10,8 +10,8 @@ import pytest
 import tiny_rewriting as tiny
 import torch
 
-from samo_core.data.copies import folded
-from samo_core.errors import EnvironmentProblem, ModelFileError, SettingsError
+from samo.data.near_duplicates import folded
+from samo.errors import EnvironmentProblem, ModelFileError, SettingsError
 from samo_text.rewriting import synonyms
 from samo_text.rewriting.kinds import KINDS, chosen_kinds
 from samo_text.rewriting.length import first_words, repeated

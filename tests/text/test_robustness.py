@@ -10,11 +10,11 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from samo_core.errors import DataError, SettingsError
-from samo_core.evaluation.decision import Decision
-from samo_core.evaluation.thresholds import TaskThresholds, Thresholds
-from samo_core.experiments.run import Run
-from samo_core.tasks import LabelSpace, Task
+from samo.errors import DataError, SettingsError
+from samo.evaluation.decision import Decision
+from samo.evaluation.thresholds import TaskThresholds, Thresholds
+from samo.runs.run import Run
+from samo.tasks import LabelSpace, Task
 from samo_text.predictor import TextPredictor
 from samo_text.rewriting.kinds import KINDS
 from samo_text.robustness import check_robustness, robustness_of

@@ -11,13 +11,13 @@ import tiny_text as tiny
 import torch
 from safetensors.torch import load_file
 
-from samo_core.data.batch import Draws
-from samo_core.data.manifest import Item
-from samo_core.data.splits import make_split
-from samo_core.experiments.experiment import make_plan, train_run
-from samo_core.experiments.run import Run, create_run
-from samo_core.training.runtime import Runtime
-from samo_core.training.trainer import predict_logits
+from samo.data.batch import Draws
+from samo.data.manifest import Item
+from samo.data.splits import make_split
+from samo.runs.run import Run, create_run
+from samo.runs.train import make_plan, train_run
+from samo.training.runtime import Runtime
+from samo.training.trainer import predict_logits
 from samo_text import states
 from samo_text.frontend import TextFrontend
 from samo_text.models.encoder import Encoder

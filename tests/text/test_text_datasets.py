@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from samo_core.data.download import RemoteFile
-from samo_core.errors import DataError, SettingsError
+from samo.data.download import RemoteFile
+from samo.errors import DataError, SettingsError
 from samo_text.config import DataSettings
 from samo_text.datasets import DATASETS, download, downloaded_root, resolve_root
 from samo_text.texts import clean, content_of, length_of

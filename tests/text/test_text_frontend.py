@@ -11,14 +11,14 @@ import pytest
 import tiny_text as tiny
 import torch
 
-from samo_core.data.batch import Batch, Draws
-from samo_core.data.splits import make_split
-from samo_core.errors import SettingsError
-from samo_core.experiments.experiment import make_plan
-from samo_core.experiments.judge import judge_run
-from samo_core.experiments.run import create_run
-from samo_core.training.runtime import Runtime
-from samo_core.training.trainer import predict_logits
+from samo.data.batch import Batch, Draws
+from samo.data.splits import make_split
+from samo.errors import SettingsError
+from samo.runs.evaluate import judge_run
+from samo.runs.run import create_run
+from samo.runs.train import make_plan
+from samo.training.runtime import Runtime
+from samo.training.trainer import predict_logits
 from samo_text import baseline
 from samo_text.config import TextConfig
 from samo_text.frontend import TextFrontend, collate
@@ -335,13 +335,13 @@ def test_what_only_a_baseline_is_fitted_for(front: TextFrontend) -> None:
 
 def test_judging_says_row_or_group(table: Path, tmp_path: Path) -> None:
     """The unit of the interval and the baseline reach the report."""
-    from samo_core.experiments.experiment import train_run
+    from samo.runs.train import train_run
 
     front = opened(table, group_column="author", split="group", epochs=1, batch_size=8, lr=0.01)
     run = create_run(tmp_path, "mine", "")
     train_run(run, front, RUNTIME, Silent())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("samo_core.experiments.judge.save_figures", lambda *_: [])
+        patch.setattr("samo.runs.evaluate.save_figures", lambda *_: [])
         report = judge_run(run, front, "test", RUNTIME)
     assert report["ci"]["unit"] == "group"
     assert report["baseline"]["name"] == "tfidf"

@@ -8,8 +8,8 @@ from typing import Any
 import matplotlib.image
 import pytest
 
-from samo_core.data.manifest import Item, Manifest
-from samo_core.tasks import LabelSpace, Task
+from samo.data.manifest import Item, Manifest
+from samo.tasks import LabelSpace, Task
 from samo_text.inspection import draw, inspect
 from samo_text.texts import length_of
 

@@ -10,9 +10,9 @@ import tiny_text as tiny
 import torch
 from torch import Tensor, nn
 
-from samo_core.data.batch import Mix
-from samo_core.errors import SettingsError
-from samo_core.training.model import EmotionModel
+from samo.data.batch import Mix
+from samo.errors import SettingsError
+from samo.training.model import EmotionModel
 from samo_text.config import ModelSettings
 from samo_text.models import MODELS, build_model, require_usable
 from samo_text.models.bigru import BiGru, reversed_texts

@@ -12,14 +12,14 @@ import pytest
 import tiny_text as tiny
 import torch
 
+from samo.data.batch import Draws
+from samo.data.splits import PARTS, make_split
+from samo.errors import DataError
+from samo.evaluation.thresholds import Thresholds, fit_thresholds
+from samo.runs.train import make_plan
+from samo.training.runtime import Runtime
+from samo.training.trainer import TrainState, fit, new_state
 from samo_audio.config import AudioConfig
-from samo_core.data.batch import Draws
-from samo_core.data.splits import PARTS, make_split
-from samo_core.errors import DataError
-from samo_core.evaluation.thresholds import Thresholds, fit_thresholds
-from samo_core.experiments.experiment import make_plan
-from samo_core.training.runtime import Runtime
-from samo_core.training.trainer import TrainState, fit, new_state
 from samo_text.config import TextConfig
 from samo_text.datasets.goemotions import FILES
 from samo_text.frontend import TextFrontend
@@ -145,7 +145,7 @@ def test_losses_and_optimiser_are_those_of_audio() -> None:
     for section in ("loss", "optim", "thresholds"):
         text = TextConfig.model_fields[section].annotation
         assert section == "thresholds" or text is AudioConfig.model_fields[section].annotation
-        assert text.__module__ == "samo_core.config"
+        assert text.__module__ == "samo.settings"
 
 
 @pytest.fixture(scope="module")

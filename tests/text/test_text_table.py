@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from samo_core.data.manifest import Manifest
-from samo_core.data.splits import SplitRequest, audit, make_split, split_notes
-from samo_core.errors import DataError, SamoError, SettingsError
+from samo.data.manifest import Manifest
+from samo.data.splits import SplitRequest, audit, make_split, split_notes
+from samo.errors import DataError, SamoError, SettingsError
 from samo_text.config import DataSettings
 from samo_text.datasets import DATASETS
 

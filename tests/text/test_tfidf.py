@@ -13,7 +13,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from samo_core.tasks import LabelSpace, Task
+from samo.tasks import LabelSpace, Task
 from samo_text.config import ModelSettings
 from samo_text.models import build_model
 from samo_text.models.tfidf import N_COLUMNS, TfidfModel, fit_tfidf, ngram_columns

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samo_core.errors import EnvironmentProblem, ModelFileError, SettingsError
-from samo_text import hub
+from samo.encoders import hub
+from samo.errors import EnvironmentProblem, ModelFileError, SettingsError
 from samo_text.config import TextConfig
 from samo_text.tokens import EncoderTokens, HashTokens, TokenLists, open_tokens, readable, token_lists, word_hash
 

@@ -11,10 +11,10 @@ import torch
 from sklearn.metrics import f1_score
 from transformers import AutoModel, AutoTokenizer
 
-from samo_core.data.manifest import Item, Manifest
-from samo_core.errors import DataError, ModelFileError, SettingsError
-from samo_core.tasks import LabelSpace, Task
-from samo_core.training.runtime import Runtime
+from samo.data.manifest import Item, Manifest
+from samo.errors import DataError, ModelFileError, SettingsError
+from samo.tasks import LabelSpace, Task
+from samo.training.runtime import Runtime
 from samo_text.zero_shot import Embedder, ZeroShot, judge_zero_shot, part_of, read_labels
 
 RUNTIME = Runtime(torch.device("cpu"), "float32", channels_last=False, threads=1)

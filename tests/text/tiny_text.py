@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModel, PretrainedConfig, PreTrainedTokenizerFast
 
-from samo_core.tasks import LabelSpace, Task
+from samo.tasks import LabelSpace, Task
 from samo_text.config import TextConfig
 
 WORDS = (

@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from samo_core.config import ThresholdSettings
-from samo_core.evaluation.decision import fit_decision
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import build_report
-from samo_core.experiments.calibrate import decision_of
-from samo_core.experiments.run import Run
-from samo_core.tasks import LabelSpace
+from samo.evaluation.decision import fit_decision
+from samo.evaluation.predictions import Predictions
+from samo.reporting.report import build_report
+from samo.runs.calibrate import decision_of
+from samo.runs.run import Run
+from samo.settings import ThresholdSettings
+from samo.tasks import LabelSpace
 from samo_text.datasets.emotions import GROUPINGS, label_space
 
 HERE = Path(__file__).parent

@@ -13,11 +13,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from samo_core.config import ThresholdSettings
-from samo_core.evaluation.decision import fit_decision, judged
-from samo_core.evaluation.metrics import macro_f1, tally
-from samo_core.evaluation.predictions import Predictions
-from samo_core.experiments.run import Run
+from samo.evaluation.decision import fit_decision, judged
+from samo.evaluation.metrics import macro_f1, tally
+from samo.evaluation.predictions import Predictions
+from samo.runs.run import Run
+from samo.settings import ThresholdSettings
 
 RANGES = {
     "0.1 to 0.9 in 20 steps": ThresholdSettings(),

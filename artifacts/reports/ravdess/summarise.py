@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
+from samo.evaluation.predictions import Predictions
+from samo.reporting.report import build_report
+from samo.runs.run import Run
+from samo.tasks import LabelSpace, Task
 from samo_audio.datasets.emotions import EMOTION_TO_SENTIMENT, SENTIMENTS
-from samo_core.evaluation.predictions import Predictions
-from samo_core.evaluation.report import build_report
-from samo_core.experiments.run import Run
-from samo_core.tasks import LabelSpace, Task
 
 HERE = Path(__file__).parent
 FOLDS = range(5)

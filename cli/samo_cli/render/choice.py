@@ -17,8 +17,8 @@ _STYLES = {"better": "bold green", "worse": "bold red", "cannot tell": "bold"}
 
 def show_choice(account: Mapping[str, Any], next_command: str) -> None:
     """A row for each encoder, the finding in words, and the next command."""
-    from samo_core.evaluation.report import stamps
-    from samo_core.experiments.choice import gain_line
+    from samo.experiments.selection import gain_line
+    from samo.reporting.report import stamps
 
     title = f"{account['grid']}: {account['dataset']}, validation part, {account['n']} items"
     out.print(f"\n[bold]{escape(title)}[/bold]", soft_wrap=True)

@@ -20,7 +20,7 @@ _STYLES = {"better": "bold green", "worse": "bold red", "cannot tell": "dim"}
 
 def show_comparison(comparison: Mapping[str, Any], folder: Path) -> None:
     """Macro-F1 of every run against the baseline, each run's other scores and classes, and the finding in words."""
-    from samo_core.evaluation.report import stamps
+    from samo.reporting.report import stamps
 
     units = "" if comparison["unit"] == "row" else f" of {comparison['n_units']} {comparison['unit']}s"
     title = f"{comparison['dataset']}, {comparison['split']} part: {comparison['n']} items{units}"

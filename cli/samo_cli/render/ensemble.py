@@ -18,8 +18,8 @@ _STYLES = {"better": "bold green", "worse": "bold red", "cannot tell": "bold"}
 
 def show_ensemble(account: Mapping[str, Any], page: Path) -> None:
     """Members, their mean and the ensemble, and the finding in words."""
-    from samo_core.evaluation.ensembles import gain_line, members_line
-    from samo_core.evaluation.report import stamps
+    from samo.evaluation.ensembles import gain_line, members_line
+    from samo.reporting.report import stamps
 
     units = "" if account["unit"] == "row" else f" of {account['n_units']} {account['unit']}s"
     title = f"{account['run']}: {members_line(account)}"

@@ -15,9 +15,9 @@ from samo_cli.render.report import show_report
 from samo_cli.render.tables import number, show_table
 
 if TYPE_CHECKING:
-    from samo_core.experiments.launch import Outcome
-    from samo_core.experiments.learning_curve import LearningCurve
-    from samo_core.experiments.table import GridTable
+    from samo.experiments.learning_curve import LearningCurve
+    from samo.experiments.table import GridTable
+    from samo.launch.local import Outcome
 
 __all__ = ["GridView", "show_cells", "show_crossval", "show_curve", "show_grid", "time_of"]
 
@@ -29,7 +29,7 @@ class GridView:
 
     def __init__(self, n_cells: int, metric: str, score: Callable[[str], float | None], part: str = "test") -> None:
         """Begin; ``score`` gives the metric of a finished cell on ``part`` by name."""
-        from samo_core.evaluation.html import METRIC_NAMES
+        from samo.reporting.html import METRIC_NAMES
 
         self._metric, self._score, self._n = f"{part} {METRIC_NAMES[metric]}", score, n_cells
         self._seconds: list[float] = []
@@ -123,7 +123,7 @@ def _mean_sd(values: Sequence[float]) -> str:
 
 def show_grid(table: GridTable, files: Sequence[Path]) -> None:
     """The table of a grid; the same columns as in its files."""
-    from samo_core.experiments.table_files import heads_of, marks, text_rows
+    from samo.experiments.table_files import heads_of, marks, text_rows
 
     out.print(f"\n[bold]{escape(table.name)}[/bold]: {table.n_done} of {table.n_cells} cells", soft_wrap=True)
     for mark in marks(table):

@@ -18,9 +18,9 @@ __all__ = ["show_report"]
 
 def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
     """The report as tables."""
-    from samo_core.evaluation.calibration import summary
-    from samo_core.evaluation.report import groupings, stamps
-    from samo_core.evaluation.wording import baseline_line
+    from samo.evaluation.calibration import summary
+    from samo.reporting.report import groupings, stamps
+    from samo.reporting.wording import baseline_line
 
     judged = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
     title = f"{report['run']} on {report['dataset']}, {judged}: {report['n']} items"
@@ -44,8 +44,8 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
 
 
 def _metrics(report: Mapping[str, Any]) -> Table:
-    from samo_core.evaluation.report import headlines
-    from samo_core.evaluation.wording import selection_note
+    from samo.reporting.report import headlines
+    from samo.reporting.wording import selection_note
 
     table = plain_table()
     table.add_column("metric")
@@ -64,14 +64,14 @@ def _metrics(report: Mapping[str, Any]) -> Table:
 
 def _thresholds(report: Mapping[str, Any]) -> list[Group]:
     """What each way of choosing thresholds scored here and on validation; nothing for a single-label task."""
-    from samo_core.evaluation.wording import THRESHOLD_HEADS, threshold_line, threshold_rows
+    from samo.reporting.wording import THRESHOLD_HEADS, threshold_line, threshold_rows
 
     rows = threshold_rows(report)
     return [_rows(f"thresholds (* decides): {threshold_line(report)}", THRESHOLD_HEADS, rows)] if rows else []
 
 
 def _tasks(report: Mapping[str, Any]) -> list[Group]:
-    from samo_core.evaluation.wording import TASK_HEADS, task_rows
+    from samo.reporting.wording import TASK_HEADS, task_rows
 
     rows = task_rows(report)
     return [_rows("tasks", TASK_HEADS, rows)] if rows else []

@@ -55,7 +55,7 @@ class TuningView:
 
     def on_trial_end(self, trial: FrozenTrial) -> None:
         """Print the trial."""
-        from samo_core.experiments.tune_results import trial_row
+        from samo.tuning.results import trial_row
 
         row = trial_row(trial)
         better = row["state"] == "finished" and (self.best is None or row["value"] > self.best)

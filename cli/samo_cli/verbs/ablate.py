@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo_cli.grids import (
+from samo.errors import RunError, SettingsError, nearest
+from samo.modalities import MODALITIES, config_type, config_types, grid_files
+from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
+from samo_cli.verbs.grids import (
     GRID_SETTINGS,
     DryRun,
     GridName,
@@ -22,10 +25,7 @@ from samo_cli.grids import (
     open_plan,
     run_cells,
 )  # fmt: skip
-from samo_cli.modalities import MODALITIES, config_type, config_types, grid_files
-from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
-from samo_cli.train import resolve
-from samo_core.errors import RunError, SettingsError, nearest
+from samo_cli.verbs.train import resolve
 
 if TYPE_CHECKING:
     pass
@@ -67,7 +67,7 @@ def ablate(
     Running it again trains only what is missing and goes on with what was interrupted. Settings given as flags hold for
     all cells.
     """
-    from samo_core.experiments.run import artifacts_root
+    from samo.runs.run import artifacts_root
 
     root = artifacts_root(artifacts) / "grids"
     if grid == "show":
@@ -76,7 +76,7 @@ def ablate(
     if of:
         raise SettingsError(f"unexpected argument '{of}'", hint="samo ablate GRID.toml, or samo ablate show NAME")
     where = Where(workers, threads, device, precision, ray, store)
-    from samo_core.experiments.grid import cells_of, read_grid
+    from samo.experiments.grid import cells_of, read_grid
 
     path = _find(grid)
     asked = read_grid(path)
@@ -114,10 +114,10 @@ def _newest(root: Path) -> Path:
 
 def _show(folder: Path, *, json: bool) -> None:
     """Print and save the table of what is done."""
+    from samo.experiments.cells import Cell, result_of
+    from samo.experiments.table import make_table
+    from samo.experiments.table_files import write_table
     from samo_cli.render import print_json, show_grid
-    from samo_core.experiments.cells import Cell, result_of
-    from samo_core.experiments.table import make_table
-    from samo_core.experiments.table_files import write_table
 
     facts = account(folder)
     cells = [Cell(**cell) for cell in facts["cells"]]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samo_cli.modalities import config_type, frontend_type
-from samo_core.config import Config
-from samo_core.errors import DataError
+from samo.errors import DataError
+from samo.modalities import config_type, frontend_type
+from samo.settings import Config
 
 if TYPE_CHECKING:
-    from samo_core.experiments.run import Run
-    from samo_core.training.trainer import Observer
+    from samo.runs.run import Run
+    from samo.training.trainer import Observer
 
 __all__ = ["spec_of", "work"]
 
@@ -63,9 +63,9 @@ def work(spec: Mapping[str, Any]) -> None:
     Raises:
         SamoError: what the same training would raise alone.
     """
-    from samo_core.experiments.cells import report_of
-    from samo_core.experiments.run import Run
-    from samo_core.experiments.store import Store, borrowed
+    from samo.experiments.cells import report_of
+    from samo.launch.store import Store, borrowed
+    from samo.runs.run import Run
 
     folder = Path(spec["folder"])
     if not spec["store"]:
@@ -91,12 +91,12 @@ class _AfterEpochs:
 
 
 def _bring_to_end(run: Run, spec: Mapping[str, Any], *watching: Observer) -> None:
+    from samo.experiments.cells import report_of
+    from samo.runs.evaluate import judge_run
+    from samo.runs.train import resume_training, train_run
+    from samo.training.runtime import make_runtime
+    from samo.training.tracking import Observers
     from samo_cli.render import TrainingView
-    from samo_core.experiments.cells import report_of
-    from samo_core.experiments.experiment import resume_training, train_run
-    from samo_core.experiments.judge import judge_run
-    from samo_core.training.runtime import make_runtime
-    from samo_core.training.tracking import Observers
 
     part = spec["part"]
     if run.path(report_of(part)).exists() and run.path("trained.json").exists():

@@ -24,9 +24,9 @@ def compare(
 
     Reads what `samo evaluate` wrote: nothing is trained or judged anew.
     """
+    from samo.experiments.compare import compare_runs, write_comparison
+    from samo.runs.run import artifacts_root, find_run
     from samo_cli.render import print_json, show_comparison
-    from samo_core.experiments.compare import compare_runs, write_comparison
-    from samo_core.experiments.run import artifacts_root, find_run
 
     root = artifacts_root(artifacts)
     comparison = compare_runs([find_run(root, name) for name in runs], on)

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo_cli.grids import (
+from samo.errors import SettingsError
+from samo.modalities import MODALITIES, config_types
+from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, with_settings
+from samo_cli.verbs.grids import (
     GRID_SETTINGS,
     DryRun,
     GridName,
@@ -25,14 +28,11 @@ from samo_cli.grids import (
     open_plan,
     run_cells,
 )  # fmt: skip
-from samo_cli.modalities import MODALITIES, config_types
-from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, with_settings
-from samo_cli.train import resolve
-from samo_core.errors import SettingsError
+from samo_cli.verbs.train import resolve
 
 if TYPE_CHECKING:
-    from samo_core.config import Config
-    from samo_core.experiments.cells import Cell
+    from samo.experiments.cells import Cell
+    from samo.settings import Config
 
 __all__ = ["crossval", "made_up_name"]
 
@@ -67,10 +67,10 @@ def crossval(
     chosen = resolve(modality, preset, config, settings)
     repeats = numbers(seeds, "--seeds")
     asked = numbers(folds, "--folds") if folds else ()
+    from samo.experiments.cells import Cell
+    from samo.experiments.crossval import crossval_report, write_crossval
+    from samo.runs.run import artifacts_root
     from samo_cli.render import print_json, show_crossval
-    from samo_core.experiments.cells import Cell
-    from samo_core.experiments.crossval import crossval_report, write_crossval
-    from samo_core.experiments.run import artifacts_root
 
     chosen = type(chosen).build({**chosen.flat(), "split": "folds"})
     base = Cell("", "", 0, 0, {"modality": modality, **chosen.flat()})
@@ -102,8 +102,8 @@ def made_up_name(kind: str, config: Config, *asked: object) -> str:
 
 
 def _cells(frontend: Any, chosen: Config, seeds: tuple[int, ...], asked: tuple[int, ...]) -> tuple[Cell, ...]:
-    from samo_core.data.splits import audit, fold_count, make_split
-    from samo_core.experiments.cells import Cell
+    from samo.data.splits import audit, fold_count, make_split
+    from samo.experiments.cells import Cell
 
     manifest = frontend.manifest
     n_folds = fold_count(manifest)

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from samo.errors import SettingsError, nearest
+from samo.modalities import MODALITIES, config_type, config_types
+from samo.settings import SPLIT_SETTINGS, Config
 from samo_cli.help import Verb
-from samo_cli.modalities import MODALITIES, config_type, config_types
 from samo_cli.options import Artifacts, Json, flags_of, with_settings
-from samo_cli.train import resolve
-from samo_core.config import SPLIT_SETTINGS, Config
-from samo_core.errors import SettingsError, nearest
+from samo_cli.verbs.train import resolve
 
 __all__ = ["app"]
 
@@ -99,8 +99,8 @@ def inspect_corpus(
 ) -> None:
     """Show counts, lengths, duplicates and what else could spoil a result; draw class balance and lengths, of clips
     also waveform, mel and level."""
+    from samo.runs.run import artifacts_root
     from samo_cli.render import print_json, show_inspection, show_text_inspection
-    from samo_core.experiments.run import artifacts_root
 
     config = resolve(modality, "", None, settings)
     found, draw = (_inspected_texts if modality == "text" else _inspected_clips)(config)

@@ -17,11 +17,11 @@ DOWNLOADABLE = ("ravdess", "goemotions")
 
 def doctor(json: Json = False) -> None:
     """Say what machine, precision, threads, versions and data SAMO sees."""
+    from samo.data.corpora import downloaded_root
+    from samo.files import cache_root
+    from samo.runs.run import artifacts_root
+    from samo.training.runtime import environment, make_runtime
     from samo_cli.render import out, print_json
-    from samo_core.data.corpora import downloaded_root
-    from samo_core.experiments.run import artifacts_root
-    from samo_core.files import cache_root
-    from samo_core.training.runtime import environment, make_runtime
 
     seen: dict[str, Any] = {"schema": 1, **environment(make_runtime())}
     cache = cache_root()

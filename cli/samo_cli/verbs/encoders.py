@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samo_cli.crossval import made_up_name
-from samo_cli.grids import Plan, Where, open_frontend, open_plan, run_cells
-from samo_cli.modalities import config_type
+from samo.errors import SamoError, SettingsError
+from samo.modalities import config_type
+from samo.settings import Config
 from samo_cli.options import switch
-from samo_cli.train import gathered
-from samo_core.config import Config
-from samo_core.errors import SamoError, SettingsError
+from samo_cli.verbs.crossval import made_up_name
+from samo_cli.verbs.grids import Plan, Where, open_frontend, open_plan, run_cells
+from samo_cli.verbs.train import gathered
 
 if TYPE_CHECKING:
-    from samo_core.experiments.cells import Cell
+    from samo.experiments.cells import Cell
 
 __all__ = ["Asked", "train_encoders"]
 
@@ -48,9 +48,9 @@ def train_encoders(asked: Asked, where: Where, artifacts: str, *, json: bool) ->
         SamoError: no encoder can be read; what is wrong with the first.
     """
     configs = _configs(asked)
+    from samo.experiments.selection import choose, keep
+    from samo.runs.run import artifacts_root, create_run
     from samo_cli.render import note, print_json, show_choice
-    from samo_core.experiments.choice import choose, keep
-    from samo_core.experiments.run import artifacts_root, create_run
 
     root = artifacts_root(artifacts)
     if asked.name and not asked.overwrite:
@@ -146,7 +146,7 @@ def _sound(configs: Mapping[str, Config]) -> tuple[list[str], dict[str, str]]:
     Raises:
         SamoError: of the first, when there is none.
     """
-    from samo_core.tasks import LabelSpace, Task
+    from samo.tasks import LabelSpace, Task
     from samo_text.models import build_model
     from samo_text.tokens import EncoderTokens, open_tokens
 
@@ -165,7 +165,7 @@ def _sound(configs: Mapping[str, Config]) -> tuple[list[str], dict[str, str]]:
 
 
 def _plan(asked: Asked, configs: Mapping[str, Config], sound: list[str], root: Path) -> Plan:
-    from samo_core.experiments.cells import Cell
+    from samo.experiments.cells import Cell
 
     cells: tuple[Cell, ...] = tuple(
         Cell(name, name, configs[name].flat()["seed"], None, {"modality": "text", **configs[name].flat()}, "val")

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo_cli.crossval import made_up_name
-from samo_cli.grids import Plan, Ray, StoreUrl, Where, Workers, numbers, open_frontend, open_plan, run_cells
-from samo_cli.modalities import MODALITIES, config_types, frontend_type
+from samo.errors import RunError, SettingsError, nearest
+from samo.modalities import MODALITIES, config_types, frontend_type
 from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, switch, with_settings
-from samo_cli.train import resolve
-from samo_core.errors import RunError, SettingsError, nearest
+from samo_cli.verbs.crossval import made_up_name
+from samo_cli.verbs.grids import Plan, Ray, StoreUrl, Where, Workers, numbers, open_frontend, open_plan, run_cells
+from samo_cli.verbs.train import resolve
 
 if TYPE_CHECKING:
-    from samo_core.config import Config
-    from samo_core.experiments.run import Run
-    from samo_core.training.frontend import Frontend
+    from samo.frontend import Frontend
+    from samo.runs.run import Run
+    from samo.settings import Config
 
 __all__ = ["ensemble"]
 
@@ -104,12 +104,12 @@ def ensemble(
         }
         _refuse_training_flags(settings, others)
     where = Where(workers, threads, device, precision, ray, store)
+    from samo.ensembles.ensemble import assemble, check_choices, write_ensemble
+    from samo.ensembles.members import gather
+    from samo.runs.evaluate import judge_run
+    from samo.runs.run import artifacts_root, create_run, find_run
+    from samo.training.runtime import make_runtime
     from samo_cli.render import note, print_json, show_ensemble
-    from samo_core.experiments.ensemble import assemble, check_choices, write_ensemble
-    from samo_core.experiments.judge import judge_run
-    from samo_core.experiments.members import gather
-    from samo_core.experiments.run import artifacts_root, create_run, find_run
-    from samo_core.training.runtime import make_runtime
 
     check_choices(combine, weights)
     root = artifacts_root(artifacts)
@@ -163,8 +163,8 @@ def _modality(runs: Sequence[Run]) -> str:
 
 
 def _open(kind: type[Frontend], config: Config, settings: dict[str, Any], run: Run) -> Frontend:
+    from samo.runs.run import ASSETS
     from samo_cli.render import counting, note
-    from samo_core.experiments.run import ASSETS
 
     with counting(kind.preparing) as progress:
         return kind.open(type(config).build({**config.flat(), **settings}), note, progress, run.path(ASSETS))
@@ -172,7 +172,7 @@ def _open(kind: type[Frontend], config: Config, settings: dict[str, Any], run: R
 
 def _plan(chosen: Config, seeds: str, variants: str, root: Path, name: str, command: str) -> Plan:
     """One cell for each seed of each variant, all on one split."""
-    from samo_core.experiments.cells import Cell
+    from samo.experiments.cells import Cell
 
     values = {"modality": chosen.modality, **chosen.flat()}
     repeats = numbers(seeds, "--seeds") if seeds else [values["seed"]]

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo_cli.modalities import config_type, config_types, frontend_type
+from samo.errors import SettingsError
+from samo.modalities import config_type, config_types, frontend_type
+from samo.settings import SPLIT_SETTINGS
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
-from samo_core.config import SPLIT_SETTINGS
-from samo_core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from samo_core.experiments.run import Run
+    from samo.runs.run import Run
 
 __all__ = ["evaluate"]
 
@@ -39,17 +39,17 @@ def evaluate(
     settings: dict[str, Any],
 ) -> None:
     """Judge a run on its held-out speakers or texts, or with --dataset on another corpus."""
-    from samo_core.data.splits import PARTS
+    from samo.data.splits import PARTS
 
     if on not in PARTS:
         raise SettingsError(f"--on {on}: unknown part", hint=f"valid: {', '.join(PARTS)}")
     mapping = _pairs(label_map)
     if mapping and "dataset" not in settings:
         raise SettingsError("--label-map acts only together with --dataset of another corpus")
+    from samo.runs.evaluate import judge_elsewhere, judge_run, relabel
+    from samo.runs.run import artifacts_root, find_model
+    from samo.training.runtime import make_runtime
     from samo_cli.render import err, note, print_json, show_report
-    from samo_core.experiments.judge import judge_elsewhere, judge_run, relabel
-    from samo_core.experiments.run import artifacts_root, find_model
-    from samo_core.training.runtime import make_runtime
 
     found = find_model(artifacts_root(artifacts), run)
     runtime = make_runtime(device, precision, threads)
@@ -77,8 +77,8 @@ def evaluate(
 
 def _open(run: Run, settings: dict[str, Any]) -> Any:
     """The frontend over the run's own corpus, or over the one that ``settings`` name."""
+    from samo.runs.run import ASSETS
     from samo_cli.render import counting, note
-    from samo_core.experiments.run import ASSETS
 
     modality = run.settings["modality"]
     kind = config_type(modality)

@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo_cli.cells import spec_of
-from samo_cli.modalities import config_type, frontend_type
+from samo.errors import RunError, SettingsError, first_ten
+from samo.modalities import config_type, frontend_type
+from samo.settings import SPLIT_SETTINGS
 from samo_cli.options import MACHINE
-from samo_core.config import SPLIT_SETTINGS
-from samo_core.errors import RunError, SettingsError, first_ten
+from samo_cli.verbs.cells import spec_of
 
 if TYPE_CHECKING:
-    from samo_core.experiments.cells import Cell
-    from samo_core.experiments.launch import Job, Launcher
-    from samo_core.experiments.stored_grid import StoredGrid
-    from samo_core.training.frontend import Frontend
+    from samo.experiments.cells import Cell
+    from samo.experiments.stored_grid import StoredGrid
+    from samo.frontend import Frontend
+    from samo.launch.local import Job, Launcher
 
 __all__ = [
     "GRID_SETTINGS",
@@ -157,7 +157,7 @@ def open_plan(plan: Plan, frontend: Frontend) -> Plan:
     Raises:
         RunError: cells on disk have other settings, or the data changed.
     """
-    from samo_core.experiments.cells import refuse_changed
+    from samo.experiments.cells import refuse_changed
 
     asked, found = plan.cells[0].settings, frontend.config.flat()
     filled = {name: value for name, value in found.items() if value != asked[name]}
@@ -191,10 +191,10 @@ def run_cells(plan: Plan, where: Where, *, tolerant: bool = False) -> dict[str, 
         EnvironmentProblem, SettingsError: there is no such Ray cluster, or it cannot take a cell.
         Interrupted: stopped by Ctrl-C.
     """
+    from samo.experiments.cells import result_of, state_of
+    from samo.files import write_json
+    from samo.runs.run import Run
     from samo_cli.render import GridView, note
-    from samo_core.experiments.cells import result_of, state_of
-    from samo_core.experiments.run import Run
-    from samo_core.files import write_json
 
     with Run(plan.folder).locked():
         stored = _stored(plan, where)
@@ -236,15 +236,15 @@ def make_launcher(where: Where, n_cells: int) -> Iterator[Launcher]:
     Raises:
         EnvironmentProblem, SettingsError: there is no such Ray cluster, or it cannot take a cell.
     """
-    work = "samo_cli.cells:work"
+    work = "samo_cli.verbs.cells:work"
     if where.ray:
-        from samo_core.experiments.launch_ray import ray_launcher
+        from samo.launch.ray import ray_launcher
 
         share = (n_cells, where.workers, where.threads, where.device)
         with ray_launcher(work, where.ray, *share, shared=not where.store) as launcher:
             yield launcher
         return
-    from samo_core.experiments.launch import LocalLauncher, share_of_cores
+    from samo.launch.local import LocalLauncher, share_of_cores
 
     gpus = _gpus(where.device)
     yield LocalLauncher(work, *share_of_cores(n_cells, where.workers, where.threads, gpus), gpus)
@@ -252,8 +252,8 @@ def make_launcher(where: Where, n_cells: int) -> Iterator[Launcher]:
 
 def list_cells(plan: Plan, where: Where, *, json: bool) -> None:
     """Print the state of every cell and the estimated time that is left on the machines given."""
+    from samo.experiments.cells import seconds_left, state_of
     from samo_cli.render import print_json, show_cells
-    from samo_core.experiments.cells import seconds_left, state_of
 
     stored = _stored(plan, where)
     states = stored.states() if stored else {cell.name: state_of(cell, plan.folder) for cell in plan.cells}
@@ -313,13 +313,13 @@ def _stored(plan: Plan, where: Where) -> StoredGrid | None:
     """The grid at its store, if it has one."""
     if not where.store:
         return None
-    from samo_core.experiments.stored_grid import StoredGrid
+    from samo.experiments.stored_grid import StoredGrid
 
     return StoredGrid(f"{where.store.rstrip('/')}/{plan.name}", plan.cells, plan.folder, plan.data_of)
 
 
 def _job(cell: Cell, plan: Plan, where: Where, threads: int, stored: StoredGrid | None) -> Job:
-    from samo_core.experiments.launch import Job
+    from samo.launch.local import Job
 
     folder = cell.run(plan.folder).folder
     url = stored.run_url(cell.name) if stored else ""

@@ -6,8 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from samo_cli.crossval import made_up_name
-from samo_cli.grids import (
+from samo.errors import SettingsError
+from samo.modalities import MODALITIES, config_types
+from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, with_settings
+from samo_cli.verbs.crossval import made_up_name
+from samo_cli.verbs.grids import (
     GRID_SETTINGS,
     DryRun,
     GridName,
@@ -23,10 +26,7 @@ from samo_cli.grids import (
     open_plan,
     run_cells,
 )
-from samo_cli.modalities import MODALITIES, config_types
-from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, with_settings
-from samo_cli.train import resolve
-from samo_core.errors import SettingsError
+from samo_cli.verbs.train import resolve
 
 __all__ = ["learning_curve"]
 
@@ -59,7 +59,7 @@ def learning_curve(
 
     Larger shares hold the smaller ones; validation and test stay the same for all shares of a seed.
     """
-    from samo_core.experiments.grid import Grid, cells_of
+    from samo.experiments.grid import Grid, cells_of
 
     where = Where(workers, threads, device, precision, ray, store)
     repeats = numbers(seeds, "--seeds")
@@ -68,9 +68,9 @@ def learning_curve(
     sizes = _shares(shares)
     grid = Grid(modality=modality, seeds=repeats, folds=tested, base=base, axes={"limit_fraction": sizes})
     cells = cells_of(grid, resolve, {})
+    from samo.experiments.learning_curve import curve_of, write_curve
+    from samo.runs.run import artifacts_root
     from samo_cli.render import print_json, show_curve
-    from samo_core.experiments.learning_curve import curve_of, write_curve
-    from samo_core.experiments.run import artifacts_root
 
     frontend = open_frontend(cells)
     name = name or made_up_name("learning-curve", frontend.config, repeats, tested, sizes)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samo.errors import DataError, SettingsError
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads
-from samo_core.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
+    from samo.runs.run import Run
+    from samo.training.runtime import Runtime
     from samo_audio.predictor import Prediction
-    from samo_core.experiments.run import Run
-    from samo_core.training.runtime import Runtime
     from samo_text.predictor import TextPrediction
 
 __all__ = ["predict"]
@@ -54,10 +54,10 @@ def predict(
         raise SettingsError("--json, --csv and --windows exclude each other")
     if not inputs and not text:
         raise SettingsError("nothing to predict", hint="name clips, folders or files of texts, or give --text TEXT")
+    from samo.runs.run import artifacts_root, find_model
+    from samo.training.checkpoint import read_about
+    from samo.training.runtime import make_runtime
     from samo_cli.render import note
-    from samo_core.experiments.run import artifacts_root, find_model
-    from samo_core.training.checkpoint import read_about
-    from samo_core.training.runtime import make_runtime
 
     found = find_model(artifacts_root(artifacts), run)
     modality = found.settings["modality"]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from samo_cli.modalities import MODALITIES, preset_files, read_preset
+from samo.modalities import MODALITIES, preset_files, read_preset
 from samo_cli.options import Json, switch
 
 __all__ = ["presets"]

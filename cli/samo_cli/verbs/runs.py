@@ -5,19 +5,19 @@ from __future__ import annotations
 import json as jsonlib
 from typing import TYPE_CHECKING, Any
 
+from samo.errors import RunError
 from samo_cli.options import Artifacts, Json
-from samo_core.errors import RunError
 
 if TYPE_CHECKING:
-    from samo_core.experiments.run import Run
+    from samo.runs.run import Run
 
 __all__ = ["runs"]
 
 
 def runs(artifacts: Artifacts = "", json: Json = False) -> None:
     """List the runs trained so far, oldest first."""
+    from samo.runs.run import artifacts_root, list_runs
     from samo_cli.render import note, print_json, show_table
-    from samo_core.experiments.run import artifacts_root, list_runs
 
     root = artifacts_root(artifacts)
     rows = [_row(run) for run in list_runs(root)]
@@ -36,7 +36,7 @@ def runs(artifacts: Artifacts = "", json: Json = False) -> None:
 
 def _row(run: Run) -> dict[str, Any]:
     """A damaged run is listed as such: it must not hide the others."""
-    from samo_core.experiments.run import ACCOUNT
+    from samo.runs.run import ACCOUNT
 
     try:
         scores = [row["val_macro_f1"] for row in run.history]

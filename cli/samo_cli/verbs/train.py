@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo_cli.modalities import MODALITIES, config_type, config_types, frontend_type, preset_files, read_preset
+from samo.errors import Interrupted, RunError, SettingsError, nearest
+from samo.modalities import MODALITIES, config_type, config_types, frontend_type, preset_files, read_preset
+from samo.settings import Config, read_toml
+from samo.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
 from samo_cli.options import (
     MACHINE,
     Artifacts,
@@ -21,16 +24,13 @@ from samo_cli.options import (
     switch,
     with_settings,
 )
-from samo_core.config import Config, read_toml
-from samo_core.errors import Interrupted, RunError, SettingsError, nearest
-from samo_core.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
 
 if TYPE_CHECKING:
-    from samo_core.data.splits import Split
-    from samo_core.experiments.run import Run
-    from samo_core.training.frontend import Frontend
-    from samo_core.training.runtime import Runtime
-    from samo_core.training.trainer import TrainState
+    from samo.data.splits import Split
+    from samo.frontend import Frontend
+    from samo.runs.run import Run
+    from samo.training.runtime import Runtime
+    from samo.training.trainer import TrainState
 
 __all__ = ["gathered", "resolve", "train"]
 
@@ -89,8 +89,8 @@ def train(
     if resume and (name or preset or config or overwrite):
         raise SettingsError("--resume takes neither --name, --preset, --config nor --overwrite")
     if encoders:
-        from samo_cli.encoders import Asked, train_encoders
-        from samo_cli.grids import Where
+        from samo_cli.verbs.encoders import Asked, train_encoders
+        from samo_cli.verbs.grids import Where
 
         if resume or tracker:
             raise SettingsError(f"--encoders goes without {'--resume' if resume else '--tracker'}")
@@ -101,10 +101,10 @@ def train(
     chosen = None if resume else resolve(modality, preset, config, settings)
     trackers = require_trackers(tracker)
     # torch is imported only once the settings are known to be good: a typing error costs no waiting.
+    from samo.runs.run import ASSETS, Run, artifacts_root, create_run, find_run
+    from samo.training.ranks import joined
+    from samo.training.runtime import make_runtime
     from samo_cli.render import counting, note, silence
-    from samo_core.experiments.run import ASSETS, Run, artifacts_root, create_run, find_run
-    from samo_core.training.peers import joined
-    from samo_core.training.runtime import make_runtime
 
     root = artifacts_root(artifacts)
     with joined() as peers:
@@ -216,7 +216,7 @@ def _unchanged(stored: dict[str, Any], flags: dict[str, Any]) -> Config:
 
 def _checked_split(frontend: Frontend) -> Split:
     """Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone."""
-    from samo_core.data.splits import audit, make_split
+    from samo.data.splits import audit, make_split
 
     split = make_split(frontend.manifest, frontend.split_request())
     audit(frontend.manifest, split)
@@ -225,7 +225,7 @@ def _checked_split(frontend: Frontend) -> Split:
 
 def _about_split(frontend: Frontend, split: Split) -> list[str]:
     """The size of its parts, and what will make its scores doubtful."""
-    from samo_core.data.splits import PARTS, audit, split_notes
+    from samo.data.splits import PARTS, audit, split_notes
 
     manifest, sizes, few = frontend.manifest, [], []
     for part in PARTS:
@@ -243,8 +243,8 @@ def _about_split(frontend: Frontend, split: Split) -> list[str]:
 def _train(
     run: Run, frontend: Frontend, runtime: Runtime, trackers: Sequence[str], command: str, *, resume: bool
 ) -> TrainState:
+    from samo.runs.train import resume_training, train_run
     from samo_cli.render import TrainingView, note
-    from samo_core.experiments.experiment import resume_training, train_run
 
     values = frontend.config.flat()
     watched = Watched(run.folder, {"modality": frontend.modality, **values}, lambda: run.history)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo_cli.modalities import MODALITIES, config_type, config_types, frontend_type, space_files
+from samo.errors import EnvironmentProblem, Interrupted, RunError, SettingsError
+from samo.modalities import MODALITIES, config_type, config_types, frontend_type, space_files
+from samo.settings import Config
 from samo_cli.options import (
     MACHINE,
     Artifacts,
@@ -24,15 +26,13 @@ from samo_cli.options import (
     flags_of,
     with_settings,
 )
-from samo_cli.train import resolve
-from samo_core.config import Config
-from samo_core.errors import EnvironmentProblem, Interrupted, RunError, SettingsError
+from samo_cli.verbs.train import resolve
 
 if TYPE_CHECKING:
     import optuna
 
-    from samo_core.experiments.study import StudySpec
-    from samo_core.training.frontend import Frontend
+    from samo.frontend import Frontend
+    from samo.tuning.study import StudySpec
 
 __all__ = ["tune", "work"]
 
@@ -97,12 +97,12 @@ def tune(
     Flags fix a setting; what no flag fixes is varied if it is in the search space.
     """
     if find_spec("optuna") is None:
-        raise EnvironmentProblem("samo tune needs Optuna", hint='pip install "samo[tune]"')
+        raise EnvironmentProblem("samo tune needs Optuna", hint='pip install "samo-emotion[tune]"')
     # Wrong settings are met before torch and Optuna are imported.
     chosen = resolve(modality, preset, config, settings)
     raw = _space(modality, space, chosen, settings)
-    from samo_core.experiments.run import NAME_PATTERN, artifacts_root
-    from samo_core.experiments.study import connect, make_pruner, open_study
+    from samo.runs.run import NAME_PATTERN, artifacts_root
+    from samo.tuning.study import connect, make_pruner, open_study
 
     if pruner:
         make_pruner(pruner, 1)
@@ -137,12 +137,12 @@ def work(spec: Mapping[str, Any]) -> None:
     Raises:
         SamoError: what stops every trial.
     """
+    from samo.training.runtime import make_runtime
+    from samo.tuning.results import study_facts
+    from samo.tuning.space import parse_space
+    from samo.tuning.study import connect, join_study, open_study
+    from samo.tuning.trials import Goal, run_trials
     from samo_cli.render import TuningView
-    from samo_core.experiments.space import parse_space
-    from samo_core.experiments.study import connect, join_study, open_study
-    from samo_core.experiments.tune import Goal, run_trials
-    from samo_core.experiments.tune_results import study_facts
-    from samo_core.training.runtime import make_runtime
 
     folder = Path(spec["folder"])
     found = open_study(connect(folder, spec["storage"]), spec["name"])
@@ -161,7 +161,7 @@ def work(spec: Mapping[str, Any]) -> None:
 
 def _space(modality: str, file: Path | None, base: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings to vary, checked, less those that flags fix."""
-    from samo_core.experiments.space import parse_space, read_space
+    from samo.tuning.space import parse_space, read_space
 
     raw = read_space(file or space_files(modality)["default"])
     return parse_space(raw, base, fixed=settings, drop_idle=file is None).to_json()
@@ -182,13 +182,13 @@ def _search(
     asked: _Asked, modality: str, chosen: Config, raw: Mapping[str, Any], pruner: str
 ) -> tuple[dict[str, Any], dict[str, bool]]:
     """Open the data, run the trials, write what came of them."""
+    from samo.data.splits import make_split
+    from samo.runs.run import Run
+    from samo.tuning.results import write_results
+    from samo.tuning.space import parse_space
+    from samo.tuning.study import StudySpec, connect, join_study, require_same_data
+    from samo.tuning.trials import end_stale_trials
     from samo_cli.render import counting, note
-    from samo_core.data.splits import make_split
-    from samo_core.experiments.run import Run
-    from samo_core.experiments.space import parse_space
-    from samo_core.experiments.study import StudySpec, connect, join_study, require_same_data
-    from samo_core.experiments.tune import end_stale_trials
-    from samo_core.experiments.tune_results import write_results
 
     kind = frontend_type(modality)
     with counting(kind.preparing) as progress:
@@ -223,12 +223,12 @@ def _search(
 
 def _run(asked: _Asked, study: optuna.Study, spec: StudySpec, searched: Any, frontend: Frontend) -> None:
     """In this process, or in several."""
+    from samo.launch.local import LocalLauncher, share_of_cores
+    from samo.training.runtime import make_runtime
+    from samo.tuning.results import study_facts
+    from samo.tuning.trials import Goal, counted, run_trials
+    from samo.tuning.workers import run_workers
     from samo_cli.render import TuningView, note
-    from samo_core.experiments.launch import LocalLauncher, share_of_cores
-    from samo_core.experiments.tune import Goal, counted, run_trials
-    from samo_core.experiments.tune_results import study_facts
-    from samo_core.experiments.tune_workers import run_workers
-    from samo_core.training.runtime import make_runtime
 
     goal = Goal(asked.trials, time.time() + asked.timeout if asked.timeout else None)
     done = len(counted(study))
@@ -257,7 +257,7 @@ def _run(asked: _Asked, study: optuna.Study, spec: StudySpec, searched: Any, fro
             "precision": asked.precision,
             "threads": threads,
         }
-        launcher = LocalLauncher("samo_cli.tune:work", workers, threads, gpus)
+        launcher = LocalLauncher("samo_cli.verbs.tune:work", workers, threads, gpus)
         run_workers(study, launcher, told, asked.folder, goal, view, shared=bool(asked.storage))
 
 

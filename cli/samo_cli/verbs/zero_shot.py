@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo_cli.modalities import config_type
+from samo.errors import SettingsError
+from samo.modalities import config_type
+from samo.settings import SPLIT_SETTINGS
 from samo_cli.options import Device, Json, Precision, Threads, flags_of, with_settings
-from samo_core.config import SPLIT_SETTINGS
-from samo_core.errors import SettingsError
 
 if TYPE_CHECKING:
-    from samo_core.data.manifest import Manifest
+    from samo.data.manifest import Manifest
     from samo_text.zero_shot import ZeroShotAnswer
 
 __all__ = ["zero_shot"]
@@ -87,8 +87,8 @@ def zero_shot(
             "--encoder is needed: a folder, or a name on the Hugging Face hub",
             hint="for example --encoder sentence-transformers/all-MiniLM-L6-v2",
         )
+    from samo.training.runtime import make_runtime
     from samo_cli.render import counting, note, print_json, show_zero_shot, show_zero_shot_report
-    from samo_core.training.runtime import make_runtime
     from samo_text.predictor import read_texts
     from samo_text.zero_shot import NOTE, Embedder, ZeroShot, judge_zero_shot, read_labels
 
@@ -124,7 +124,7 @@ def zero_shot(
 
 def _manifest(settings: dict[str, Any]) -> Manifest:
     from samo_cli.render import note
-    from samo_cli.train import resolve
+    from samo_cli.verbs.train import resolve
     from samo_text.datasets import DATASETS, resolve_root
 
     config: Any = resolve("text", "", None, settings)

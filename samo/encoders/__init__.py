@@ -1,0 +1,1 @@
+"""What encoders of speech and of text share."""

@@ -1,0 +1,1 @@
+"""Where work runs: processes of this machine, a Ray cluster, a store that machines share."""

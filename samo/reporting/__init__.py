@@ -1,0 +1,1 @@
+"""Reports for people: pages, pictures, words and the model card."""

@@ -1,0 +1,1 @@
+"""One training: its folder, training, resuming, loading, evaluating."""

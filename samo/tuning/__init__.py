@@ -1,0 +1,1 @@
+"""Search for settings by validation macro-F1."""
