@@ -15,7 +15,7 @@ __all__ = [
     "Interrupted",
     "LeakError",
     "ModelFileError",
-    "PeerLost",
+    "RankLost",
     "RunError",
     "SamoError",
     "SettingsError",
@@ -101,11 +101,11 @@ class EnvironmentProblem(SamoError):  # noqa: N818
     code = "environment"
 
 
-class PeerLost(SamoError):  # noqa: N818
+class RankLost(SamoError):  # noqa: N818
     """Another process of a training under torchrun ended or does not answer."""
 
     exit_status = 10
-    code = "peer-lost"
+    code = "rank-lost"
 
 
 class Interrupted(SamoError):  # noqa: N818

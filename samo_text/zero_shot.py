@@ -23,7 +23,7 @@ from samo.data.manifest import Manifest
 from samo.data.splits import PARTS
 from samo.encoders.pooling import valid_tokens
 from samo.errors import DataError, SettingsError, first_ten, nearest
-from samo.evaluation.metrics import Judged, accuracy, macro_f1, per_class, tally
+from samo.evaluation.metrics import Decided, accuracy, macro_f1, per_class, tally
 from samo.evaluation.statistics import bootstrap, tally_by_unit
 from samo.frontend import Progress
 from samo.tasks import LabelSpace, Task
@@ -31,7 +31,7 @@ from samo.training.runtime import Runtime
 from samo_text.models.pretrained import load_pretrained, position_limit, resize
 from samo_text.tokens import EncoderTokens
 
-__all__ = ["NOTE", "TEMPERATURE", "Embedder", "ZeroShot", "ZeroShotAnswer", "judge_zero_shot", "read_labels"]
+__all__ = ["NOTE", "TEMPERATURE", "Embedder", "ZeroShot", "ZeroShotAnswer", "evaluate_zero_shot", "read_labels"]
 
 NOTE = "zero-shot: not trained on these labels"
 """Stands in every output."""
@@ -224,7 +224,7 @@ def part_of(manifest: Manifest, on: str) -> tuple[str, np.ndarray]:
     return part, rows
 
 
-def judge_zero_shot(
+def evaluate_zero_shot(
     model: ZeroShot,
     manifest: Manifest,
     *,
@@ -258,9 +258,9 @@ def judge_zero_shot(
     targets = np.stack([space.encode(item.labels) for item in items])
     shares = model.probabilities([item.source for item in items], progress)
     predicted = shares.argmax(axis=1)[:, None] == np.arange(len(model.labels))
-    judged = Judged(np.arange(len(rows)), targets >= 0.5, predicted, shares)
-    counts = tally(judged.truth, predicted)
-    units = tally_by_unit(judged.truth, predicted, [item.group for item in items])
+    decided = Decided(np.arange(len(rows)), targets >= 0.5, predicted, shares)
+    counts = tally(decided.truth, predicted)
+    units = tally_by_unit(decided.truth, predicted, [item.group for item in items])
     ends = bootstrap(units, {"f1": macro_f1}, n_resamples=n_resamples, level=LEVEL, seed=seed)["f1"]
     return {
         "dataset": manifest.dataset,
@@ -272,9 +272,9 @@ def judge_zero_shot(
         "level": LEVEL,
         "unit": manifest.group_noun if any(item.group for item in items) else "row",
         "accuracy": float(accuracy(counts)),
-        "hits": float((judged.truth & predicted).any(axis=1).mean()),
-        "per_class": per_class(judged, model.labels),
-        "warnings": _warnings(judged, asked),
+        "hits": float((decided.truth & predicted).any(axis=1).mean()),
+        "per_class": per_class(decided, model.labels),
+        "warnings": _warnings(decided, asked),
     }
 
 
@@ -295,12 +295,12 @@ def _task(model: ZeroShot, manifest: Manifest) -> Task:
     return Task(tasks[0].name, model.labels, tasks[0].multi_label)
 
 
-def _warnings(judged: Judged, task: Task) -> list[str]:
+def _warnings(decided: Decided, task: Task) -> list[str]:
     found = []
-    several = int((judged.truth.sum(axis=1) > 1).sum())
+    several = int((decided.truth.sum(axis=1) > 1).sum())
     if several:
         found.append(f"{several} texts have several labels; zero-shot names one, so the others count as missed")
-    absent = [label for k, label in enumerate(task.labels) if not judged.truth[:, k].any()]
+    absent = [label for k, label in enumerate(task.labels) if not decided.truth[:, k].any()]
     if absent:
         found.append(f"no text has these labels, whose F1 counts as 0: {first_ten(absent)}")
     return found

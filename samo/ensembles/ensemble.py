@@ -23,7 +23,7 @@ from samo.ensembles.members import WEIGHTS, LeftOut, Member, common_split
 from samo.ensembles.weights import fit_weights
 from samo.errors import RunError, SettingsError
 from samo.evaluation.comparison import COMPARED, paired_bootstrap
-from samo.evaluation.decision import Decision, fit_decision, judged
+from samo.evaluation.decision import Decision, decided_rows, fit_decision
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import verdict
 from samo.evaluation.statistics import tally_by_unit
@@ -31,9 +31,9 @@ from samo.files import write_json
 from samo.frontend import Frontend
 from samo.reporting.report import build_report
 from samo.runs.calibrate import calibrate, threshold_settings
-from samo.runs.ensemble_model import COMBINE, cuts_of, mixed
+from samo.runs.ensemble_model import COMBINE, mixed, threshold_logits
 from samo.runs.evaluate import macro_f1, predictions_of
-from samo.runs.run import ACCOUNT, ASSETS, Run, mark_trained, point_latest
+from samo.runs.run import ASSETS, ENSEMBLE_FILE, Run, mark_trained, point_latest
 from samo.runs.train import write_beginning
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import save_model
@@ -113,7 +113,7 @@ def assemble(
     manifest, space = frontend.manifest, frontend.manifest.label_space
     decisions = tuple(_decision(member, frontend, runtime) for member in members)
     temperatures = tuple(decision.calibration.temperature for decision in decisions)
-    cuts = cuts_of([decision.thresholds.by_task(space) for decision in decisions], space)
+    cuts = threshold_logits([decision.thresholds.by_task(space) for decision in decisions], space)
     models = [member.model for member in members]
     notify(f"validation part: {len(split.val)} items, {len(members)} members")
     logits, owners = _windows(models, frontend, manifest.rows(split.val), runtime)
@@ -134,7 +134,7 @@ def write_ensemble(
     """Write the run of an ensemble: one model file, its calibration, and the account of members and gain.
 
     Returns:
-        The account, as ``ensemble.json`` holds it. ``samo evaluate`` (:func:`judge_run`) writes the report.
+        The account, as ``ensemble.json`` holds it. ``samo evaluate`` (:func:`evaluate_run`) writes the report.
 
     Raises:
         RunError: another process began this run.
@@ -149,7 +149,7 @@ def write_ensemble(
         said, settings = assembly.val[-1], threshold_settings(frontend.config)
         decision = calibrate(run, space, said.logits, said.targets, settings)
         account = _account(run, assembly, decision, left_out, frontend, space)
-        write_json(run.path(ACCOUNT), account)
+        write_json(run.path(ENSEMBLE_FILE), account)
         mark_trained(run, {"members": len(assembly.members), "val_macro_f1": account["ensemble"]["val_macro_f1"]})
         write_beginning(run, frontend, assembly.split, {}, runtime, command)
         point_latest(run.folder.parent.parent, run)
@@ -305,7 +305,7 @@ def _account(
 
 def _gain(member: Predictions, ensemble: Predictions, space: LabelSpace, level: float) -> dict[str, Any]:
     """The ensemble's macro-F1 minus a member's, over joint draws of the groups, as `samo compare` takes it."""
-    answers = [judged(space.primary, said, space) for said in (member, ensemble)]
+    answers = [decided_rows(space.primary, said, space) for said in (member, ensemble)]
     groups = [member.groups[row] for row in answers[0].rows]
     tallies = [tally_by_unit(each.truth, each.predicted, groups) for each in answers]
     found = paired_bootstrap(tallies[0], tallies[1], {"macro_f1": COMPARED["macro_f1"]}, level=level)["macro_f1"]

@@ -39,7 +39,7 @@ def fit_weights(
         share: (W,) how much a window counts, above 0.
         space: the tasks and their columns.
         combine: one of :data:`~samo.runs.ensemble_model.COMBINE`.
-        cuts: (K, C) from :func:`~samo.runs.ensemble_model.cuts_of`; None is 0.
+        cuts: (K, C) from :func:`~samo.runs.ensemble_model.threshold_logits`; None is 0.
 
     Returns:
         (K,) in [0, 1], sum 1; below :data:`LEAST_WEIGHT` it is 0.

@@ -24,8 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from samo.errors import DataError, SettingsError, first_ten
-from samo.evaluation.decision import judged
-from samo.evaluation.metrics import Judged, Metric, Tally, accuracy, macro_f1, uar
+from samo.evaluation.decision import decided_rows
+from samo.evaluation.metrics import Decided, Metric, Tally, accuracy, macro_f1, uar
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import holm, mcnemar, verdict
 from samo.evaluation.statistics import resampled, tail_area, tally_by_unit
@@ -79,7 +79,7 @@ def aligned(baseline: Predictions, other: Predictions, names: tuple[str, str] = 
         raise DataError(
             f"'{names[0]}' and '{names[1]}' do not speak of the same items: {len(baseline)} and {len(other)}, "
             f"{common} in common; only in one of them: {first_ten(strays)}",
-            hint="only runs judged on the same items can be compared",
+            hint="only runs decided on the same items can be compared",
         )
     rows = [row_of[name] for name in baseline.ids]
     targets = other.targets[rows]
@@ -165,7 +165,7 @@ def build_comparison(
         label_space: the tasks and their columns.
         unit: what a group is called, for example ``speaker``; without groups rows are drawn.
         dataset: name of the data set.
-        split: the part of the data judged on.
+        split: the part of the data decided on.
         split_rule: how the split was drawn.
         synthetic: whether the data were generated.
         leaky: whether groups may stand on two sides of the split.
@@ -212,7 +212,7 @@ def build_comparison(
     return comparison
 
 
-def answers_of(name: str, task: Task, space: LabelSpace, said: Predictions) -> Judged:
+def answers_of(name: str, task: Task, space: LabelSpace, said: Predictions) -> Decided:
     """What was decided for the labelled rows of one task.
 
     Raises:
@@ -220,17 +220,17 @@ def answers_of(name: str, task: Task, space: LabelSpace, said: Predictions) -> J
     """
     if not np.isfinite(said.logits[:, space.slices[task.name]]).all():
         raise DataError(f"the outputs of '{name}' are not finite", hint="its weights may be damaged; train again")
-    found = judged(task, said, space)
+    found = decided_rows(task, said, space)
     if not len(found.rows):
         raise DataError(f"none of the {len(said)} items has a label for the task '{task.name}'")
     return found
 
 
 def _against(
-    baseline: Judged, other: Judged, groups: Sequence[str], task: Task, drawn: Mapping[str, Any]
+    baseline: Decided, other: Decided, groups: Sequence[str], task: Task, drawn: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Every score of one run beside the baseline's, still without corrected p-values."""
-    first, second = (tally_by_unit(judged.truth, judged.predicted, groups) for judged in (baseline, other))
+    first, second = (tally_by_unit(decided.truth, decided.predicted, groups) for decided in (baseline, other))
     by_class = {f"class {label}": _f1_of(column) for column, label in enumerate(task.labels)}
     found = paired_bootstrap(first, second, {**COMPARED, **by_class}, **drawn)
     row: dict[str, Any] = {
@@ -239,7 +239,7 @@ def _against(
         "mcnemar": None,
     }
     if not task.multi_label:
-        test = mcnemar(*((judged.truth == judged.predicted).all(axis=1) for judged in (baseline, other)))
+        test = mcnemar(*((decided.truth == decided.predicted).all(axis=1) for decided in (baseline, other)))
         row["mcnemar"] = {"only_baseline": test.only_a, "only_run": test.only_b, "p": test.p}
     return row
 

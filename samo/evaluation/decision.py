@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from samo.evaluation.calibration import Calibration, apply_temperature, fit_temperature, usable_rows
-from samo.evaluation.metrics import Judged, judge
+from samo.evaluation.metrics import Decided, decide
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.thresholds import Rule, Thresholds, fit_thresholds
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["Decision", "fit_decision", "judged"]
+__all__ = ["Decision", "decided_rows", "fit_decision"]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -49,7 +49,7 @@ class Decision:
         for task in space.tasks:
             columns = space.slices[task.name]
             given = probabilities[:, columns]
-            holds[:, columns] = judge(task, given, np.zeros_like(given), threshold=self.thresholds.of(task)).predicted
+            holds[:, columns] = decide(task, given, np.zeros_like(given), threshold=self.thresholds.of(task)).predicted
         return probabilities, holds
 
     def applied(self, said: Predictions, space: LabelSpace) -> Predictions:
@@ -93,14 +93,14 @@ def fit_decision(
     return Decision(calibration, Thresholds(settings.threshold, tasks, tried, "val", epoch))
 
 
-def judged(
+def decided_rows(
     task: Task,
     said: Predictions,
     space: LabelSpace,
     temperatures: Mapping[str, float] | None = None,
     thresholds: Thresholds | None = None,
     rule: Rule | None = None,
-) -> Judged:
+) -> Decided:
     """The labelled rows of one task, decided.
 
     Args:
@@ -115,7 +115,7 @@ def judged(
     # Only the task's own columns: a second task need not be finite.
     scaled = said.logits[:, columns].astype(np.float64) / (temperatures or {}).get(task.name, 1.0)
     cuts = (thresholds or Thresholds()).of(task, rule)
-    found = judge(task, LabelSpace((task,)).probabilities(scaled), said.targets[:, columns], threshold=cuts)
+    found = decide(task, LabelSpace((task,)).probabilities(scaled), said.targets[:, columns], threshold=cuts)
     if task.multi_label and thresholds is None and said.decided is not None:
         return replace(found, predicted=said.decided[found.rows, columns])
     return found

@@ -21,13 +21,13 @@ from samo.tasks import LabelSpace, Task
 
 __all__ = [
     "METRICS",
-    "Judged",
+    "Decided",
     "Metric",
     "Tally",
     "accuracy",
     "confusion",
+    "decide",
     "f1_by_threshold",
-    "judge",
     "label_confusion",
     "macro_f1",
     "macro_f1_present",
@@ -49,7 +49,7 @@ _SELECTION_THRESHOLDS = np.concatenate([[0.01, 0.025], np.linspace(0.05, 0.95, 1
 
 
 @dataclass(frozen=True)
-class Judged:
+class Decided:
     """The labelled rows of one task, decided.
 
     Attributes:
@@ -97,7 +97,9 @@ class Tally:
 Metric = Callable[[Tally], FloatArray]
 
 
-def judge(task: Task, probabilities: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5) -> Judged:
+def decide(
+    task: Task, probabilities: np.ndarray, targets: np.ndarray, *, threshold: float | np.ndarray = 0.5
+) -> Decided:
     """Decide each row: the largest probability (single-label) or all at or above ``threshold`` (multi-label).
 
     Args:
@@ -109,9 +111,9 @@ def judge(task: Task, probabilities: np.ndarray, targets: np.ndarray, *, thresho
     rows = np.flatnonzero(~np.isnan(targets).any(axis=1))
     given, asked = np.asarray(probabilities, dtype=np.float64)[rows], targets[rows]
     if task.multi_label:
-        return Judged(rows, asked >= 0.5, given >= threshold, given)
+        return Decided(rows, asked >= 0.5, given >= threshold, given)
     labels = np.arange(len(task.labels))
-    return Judged(rows, asked.argmax(axis=1)[:, None] == labels, given.argmax(axis=1)[:, None] == labels, given)
+    return Decided(rows, asked.argmax(axis=1)[:, None] == labels, given.argmax(axis=1)[:, None] == labels, given)
 
 
 def tally(truth: BoolArray, predicted: BoolArray) -> Tally:
@@ -256,19 +258,19 @@ def most_confused(
     ]
 
 
-def per_class(judged: Judged, labels: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+def per_class(decided: Decided, labels: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
     """Precision, recall, F1, ROC-AUC and average precision (one label against the rest) and support by label.
 
     ROC-AUC is None when a label has no positive or no negative row, average precision when it has no positive.
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    counts = tally(judged.truth, judged.predicted)
+    counts = tally(decided.truth, decided.predicted)
     precision, recall = _ratio(counts.tp, counts.tp + counts.fp), _ratio(counts.tp, counts.tp + counts.fn)
     f1, support = _f1(counts), (counts.tp + counts.fn).astype(int)
     table: dict[str, dict[str, float | int | None]] = {}
     for column, label in enumerate(labels):
-        truth, given = judged.truth[:, column], judged.probabilities[:, column]
+        truth, given = decided.truth[:, column], decided.probabilities[:, column]
         positive, n_rows = int(support[column]), len(truth)
         table[label] = {
             "precision": float(precision[column]),
@@ -300,8 +302,8 @@ def selection_score(space: LabelSpace, logits: np.ndarray, targets: np.ndarray) 
         if np.isnan(asked).any(axis=1).all():
             continue
         if not task.multi_label:
-            judged = judge(task, given, asked)
-            found.append(float(macro_f1(tally(judged.truth, judged.predicted))))
+            decided = decide(task, given, asked)
+            found.append(float(macro_f1(tally(decided.truth, decided.predicted))))
         else:
             # Thresholds are moved to the logits, so no sigmoid is taken.
             cuts = np.log(_SELECTION_THRESHOLDS / (1 - _SELECTION_THRESHOLDS))

@@ -9,10 +9,10 @@ import numpy as np
 
 from samo.errors import DataError, first_ten
 from samo.evaluation.calibration import calibration_scores
-from samo.evaluation.decision import Decision, judged
+from samo.evaluation.decision import Decision, decided_rows
 from samo.evaluation.metrics import (
     BoolArray,
-    Judged,
+    Decided,
     Metric,
     Tally,
     accuracy,
@@ -29,7 +29,7 @@ from samo.evaluation.statistics import bootstrap, tally_by_unit
 from samo.evaluation.thresholds import RULES, Rule
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["CI_LEVEL", "FREQUENT_ROWS", "judged_rows", "task_scores"]
+__all__ = ["CI_LEVEL", "FREQUENT_ROWS", "rows_under", "task_scores"]
 
 CI_LEVEL = 0.95
 # A label with fewer rows has an F1 that a handful of them decides.
@@ -37,9 +37,9 @@ FREQUENT_ROWS = 50
 _CI_METRICS: dict[str, Metric] = {"macro_f1": macro_f1, "accuracy": accuracy, "uar": uar}
 
 
-def judged_rows(
+def rows_under(
     task: Task, said: Predictions, space: LabelSpace, decision: Decision, rule: Rule | None = None
-) -> Judged:
+) -> Decided:
     """The labelled rows of a task as a run decides them, or under another rule of thresholds.
 
     Raises:
@@ -53,20 +53,20 @@ def judged_rows(
             hint="the weights may be damaged; evaluate another run or train again",
         )
     thresholds = decision.thresholds if decision.thresholds.tasks or rule else None
-    found = judged(task, said, space, decision.calibration.temperature, thresholds, rule)
+    found = decided_rows(task, said, space, decision.calibration.temperature, thresholds, rule)
     if not len(found.rows):
         raise DataError(f"none of the {len(said)} items has a label for the task '{task.name}'")
     return found
 
 
 def task_scores(
-    task: Task, found: Judged, said: Predictions, space: LabelSpace, unit: str, decision: Decision
+    task: Task, found: Decided, said: Predictions, space: LabelSpace, unit: str, decision: Decision
 ) -> dict[str, Any]:
     """Everything a report says of one task alone.
 
     Args:
         task: the task.
-        found: its rows, from :func:`judged_rows`.
+        found: its rows, from :func:`rows_under`.
         said: what ``found`` was made of.
         space: the tasks and their columns.
         unit: what a group is called; without groups the interval's unit is ``row``.
@@ -125,7 +125,7 @@ def task_scores(
     }
 
 
-def _interval(found: Judged, groups: Sequence[str]) -> list[float] | None:
+def _interval(found: Decided, groups: Sequence[str]) -> list[float] | None:
     by_unit = tally_by_unit(found.truth, found.predicted, groups)
     ends = bootstrap(by_unit, {"macro_f1": macro_f1}, level=CI_LEVEL)["macro_f1"]
     return list(ends) if ends else None
@@ -136,7 +136,7 @@ def _macro_f1_over(chosen: BoolArray) -> Metric:
     return lambda c: macro_f1(Tally(c.tp[..., chosen], c.fp[..., chosen], c.fn[..., chosen], c.exact, c.rows))
 
 
-def _per_class(task: Task, found: Judged, decision: Decision) -> dict[str, dict[str, float | int | None]]:
+def _per_class(task: Task, found: Decided, decision: Decision) -> dict[str, dict[str, float | int | None]]:
     table = per_class(found, task.labels)
     if task.name in decision.thresholds.tasks:
         for label, cut in zip(task.labels, decision.thresholds.of(task), strict=True):
@@ -162,7 +162,7 @@ def _thresholds(
         return None
     rules: dict[str, dict[str, Any]] = {}
     for rule in RULES:
-        found = judged_rows(task, said, space, decision, rule)
+        found = rows_under(task, said, space, decision, rule)
         rules[rule] = {
             "macro_f1": float(macro_f1(tally(found.truth, found.predicted))),
             "interval": interval if rule == thresholds.used else _interval(found, groups),

@@ -14,7 +14,7 @@ import numpy as np
 from samo.data.splits import fold_warnings
 from samo.errors import RunError
 from samo.evaluation.calibration import apply_temperature
-from samo.evaluation.decision import judged
+from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import scores, tally
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
@@ -25,10 +25,10 @@ from samo.reporting.report import build_report
 from samo.runs.calibrate import calibration_of
 from samo.tasks import LabelSpace
 
-__all__ = ["crossval_report", "joined", "write_crossval"]
+__all__ = ["crossval_report", "join_predictions", "write_crossval"]
 
 
-def joined(cells: Sequence[Cell], grid: Path) -> Predictions:
+def join_predictions(cells: Sequence[Cell], grid: Path) -> Predictions:
     """The test predictions of several cells as one, scaled by each cell's own temperature, decided by its thresholds.
 
     With several seeds an item stands once for each; an item without a group is a group of its own over all seeds.
@@ -88,7 +88,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
         split_rule="folds",
         leaky=any(report["leaky"] for report in reports),
         task=manifest.label_space.primary,
-        predictions=joined(done, grid),
+        predictions=join_predictions(done, grid),
         label_space=manifest.label_space,
         unit=unit,
         train_macro_f1=fmean(report["train_macro_f1"] for report in reports),
@@ -105,7 +105,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     ]
     by_seed = {seed: [cell for cell in done if cell.seed == seed] for seed in dict.fromkeys(c.seed for c in done)}
     report["by_seed"] = [
-        {"seed": seed, **_metrics(joined(mine, grid), manifest.label_space)} for seed, mine in by_seed.items()
+        {"seed": seed, **_metrics(join_predictions(mine, grid), manifest.label_space)} for seed, mine in by_seed.items()
     ]
     report["spread"] = {
         "cells": _spread([row["macro_f1"] for row in report["folds"]]),
@@ -117,7 +117,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
 def write_crossval(report: dict[str, Any], cells: Sequence[Cell], grid: Path, command: str) -> None:
     """Predictions, pictures and page first, ``report.json`` last, all in the grid's folder."""
     done = [cell for cell in cells if cell.run(grid).path("report.json").is_file()]
-    predictions, run = joined(done, grid), done[0].run(grid)
+    predictions, run = join_predictions(done, grid), done[0].run(grid)
     predictions.save(grid / "predictions.npz")
     pictures = save_figures(report, predictions, [], run.manifest.label_space, grid / "figures")
     settings = {name: value for name, value in run.settings.items() if name not in ("seed", "fold")}
@@ -128,7 +128,7 @@ def write_crossval(report: dict[str, Any], cells: Sequence[Cell], grid: Path, co
 
 
 def _metrics(predictions: Predictions, space: LabelSpace) -> dict[str, float]:
-    found = judged(space.primary, predictions, space)
+    found = decided_rows(space.primary, predictions, space)
     return scores(tally(found.truth, found.predicted))
 
 

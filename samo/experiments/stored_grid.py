@@ -10,7 +10,7 @@ from typing import Any
 from samo.errors import RunError, SamoError, first_ten
 from samo.experiments.cells import Cell, refuse_other_settings, state_of
 from samo.launch.local import Outcome, Watcher
-from samo.launch.store import RunCopy, Snapshot, Store, bring_home, copies, progress_of
+from samo.launch.store import RunCopy, Snapshot, Store, fetch_run, progress_of, snapshots
 
 __all__ = ["StoredGrid"]
 
@@ -48,7 +48,7 @@ class StoredGrid:
             EnvironmentProblem: the store does not answer.
         """
         runs = Store(f"{self.url}/runs")
-        found = {cell.name: copies(runs.below(cell.name)) for cell in self.cells}
+        found = {cell.name: snapshots(runs.below(cell.name)) for cell in self.cells}
         return {name: known[0] for name, known in found.items() if known}
 
     def states(self) -> dict[str, str]:
@@ -80,7 +80,7 @@ class StoredGrid:
                 continue
             run, copy = cell.run(self.folder), there.get(cell.name)
             if copy and copy.is_finished:
-                bring_home(Store(self.run_url(cell.name)), run)
+                fetch_run(Store(self.run_url(cell.name)), run)
             elif run.path("config.json").is_file() and (copy is None or progress_of(run, cell.report) > copy.progress):
                 with run.locked():
                     RunCopy(Store(self.run_url(cell.name)), run, cell.report, self.facts(cell)).send()
@@ -99,7 +99,7 @@ class StoredGrid:
         if outcome.status == "done":
             cell = next(cell for cell in self.cells if cell.name == outcome.name)
             try:
-                bring_home(Store(self.run_url(cell.name), patient=True), cell.run(self.folder))
+                fetch_run(Store(self.run_url(cell.name), patient=True), cell.run(self.folder))
             except (SamoError, OSError) as error:
                 hint = getattr(error, "hint", "")
                 self.lost[cell.name] = f"done, but not brought home: {error}" + (f" (hint: {hint})" if hint else "")

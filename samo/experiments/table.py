@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from samo.evaluation.decision import judged
+from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import METRICS, Tally
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import PairedDifference, holm, paired_difference, verdict
@@ -129,7 +129,7 @@ def pooled(cells: Sequence[Cell], grid: Path, metric: str) -> tuple[float, Inter
         run = cell.run(grid)
         said = Predictions.load(run.path("predictions.test.npz"))
         space: LabelSpace = run.manifest.label_space
-        found = judged(space.primary, said, space)
+        found = decided_rows(space.primary, said, space)
         truth.append(found.truth)
         predicted.append(found.predicted)
         groups += [said.groups[row] or said.ids[row] for row in found.rows]

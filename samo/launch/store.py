@@ -26,7 +26,7 @@ from samo.errors import EnvironmentProblem, SettingsError, nearest
 from samo.files import own_folder
 from samo.runs.run import Run
 
-__all__ = ["RunCopy", "Snapshot", "Store", "borrowed", "bring_home", "copies", "progress_of"]
+__all__ = ["RunCopy", "Snapshot", "Store", "fetch_run", "progress_of", "snapshots", "working_copy"]
 
 # The pauses before a place that did not answer is asked again, in seconds.
 PAUSES_S = (2.0, 8.0, 30.0)
@@ -177,12 +177,12 @@ class Snapshot:
 
 
 def progress_of(run: Run, report: str) -> tuple[int, int, int]:
-    """Judged, trained, epochs: of two copies of one training the greater is further."""
+    """Decided, trained, epochs: of two copies of one training the greater is further."""
     trained = run.path("trained.json").is_file()
     return int(trained and run.path(report).is_file()), int(trained), len(run.history)
 
 
-def copies(store: Store) -> list[Snapshot]:
+def snapshots(store: Store) -> list[Snapshot]:
     """The copies of a run, the furthest first."""
     found = []
     for name in store.entries(INDEX):
@@ -216,7 +216,7 @@ class RunCopy:
         """Fill the folder here, which must be empty, from the furthest whole copy; without one it stays empty."""
         # While it is read, a writer that lives may go on and remove what it had sent before: then look again.
         for _ in range(3):
-            for snapshot in (known := copies(self.store)):
+            for snapshot in (known := snapshots(self.store)):
                 if _fetch(self.store, snapshot, self.run.folder):
                     return
             if not known:
@@ -253,7 +253,7 @@ class RunCopy:
 
 
 @contextmanager
-def borrowed(
+def working_copy(
     store: Store, name: str, report: str, facts: Mapping[str, Any]
 ) -> Iterator[tuple[Run, Callable[[], None]]]:
     """Go on with a run of a store in a folder of this machine; yields the run and what sends a copy back.
@@ -294,7 +294,7 @@ def borrowed(
         send_last()
 
 
-def bring_home(store: Store, run: Run) -> None:
+def fetch_run(store: Store, run: Run) -> None:
     """Let a finished run at a store take the place of what is in its folder here, once it is here whole.
 
     Then everything else that attempts left there is removed.
@@ -303,7 +303,7 @@ def bring_home(store: Store, run: Run) -> None:
         EnvironmentProblem: the store does not answer, or holds no finished copy.
         RunError: a process works in the folder here.
     """
-    finished = [snapshot for snapshot in copies(store) if snapshot.is_finished]
+    finished = [snapshot for snapshot in snapshots(store) if snapshot.is_finished]
     runs = run.folder.parent
     for left in runs.glob(f".{run.name}.*.home"):
         shutil.rmtree(left, ignore_errors=True)

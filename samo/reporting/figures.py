@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from samo.evaluation.decision import judged
+from samo.evaluation.decision import decided_rows
 from samo.evaluation.predictions import Predictions
 from samo.reporting.drawing import (
     BLUE,
@@ -163,7 +163,7 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
 
     task = next(task for task in label_space.tasks if task.name == report["task"])
     # A temperature moves rows past each other in a column of a softmax: without it the area is not the report's.
-    found = judged(task, predictions, label_space, {task.name: report["calibration"]["temperature"]})
+    found = decided_rows(task, predictions, label_space, {task.name: report["calibration"]["temperature"]})
     areas = {label: row["roc_auc"] for label, row in report["per_class"].items() if row["roc_auc"] is not None}
     worst_first = sorted(areas, key=lambda label: areas[label])
     coloured = worst_first[:_COLOURED_CURVES][::-1]

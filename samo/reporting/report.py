@@ -12,9 +12,9 @@ import numpy as np
 
 from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision
-from samo.evaluation.metrics import Judged, accuracy, macro_f1_present, tally, uar
+from samo.evaluation.metrics import Decided, accuracy, macro_f1_present, tally, uar
 from samo.evaluation.predictions import Predictions
-from samo.evaluation.task_scores import judged_rows, task_scores
+from samo.evaluation.task_scores import rows_under, task_scores
 from samo.evaluation.thresholds import Thresholds
 from samo.reporting.report_warnings import label_warnings, report_warnings
 from samo.tasks import LabelSpace, Task
@@ -59,7 +59,7 @@ def build_report(
 
     Args:
         run: name of the run.
-        dataset: name of the data set judged on.
+        dataset: name of the data set decided on.
         synthetic: whether its data, or those the model learned from, were generated.
         synthetic_model_only: whether only those the model learned from were.
         split: ``train``, ``val``, ``test`` or ``all``.
@@ -71,7 +71,7 @@ def build_report(
         unit: what a group is called, for example ``speaker``; without groups the interval's unit is ``row``.
         train_macro_f1: the same score on the training split, None when unknown.
         val_macro_f1: the same score on the validation split, None when unknown.
-        calibration: the temperatures its answers are judged and given with; None is temperature 1.
+        calibration: the temperatures its answers are decided and given with; None is temperature 1.
         thresholds: those its labels are decided with; None takes what was decided when the predictions were made,
             else 0.5. Single-label tasks need none.
         baseline: a simple model on the same rows, from
@@ -87,10 +87,10 @@ def build_report(
         DataError: no row is labelled, or the model's outputs are not finite.
     """
     decision = Decision(calibration or Calibration(), thresholds or Thresholds())
-    judged = judged_rows(task, predictions, label_space, decision)
-    groups = tuple(predictions.groups[row] for row in judged.rows)
-    by_group, skipped = _by_group(judged, groups, predictions, unit)
-    scored = task_scores(task, judged, predictions, label_space, unit, decision)
+    decided = rows_under(task, predictions, label_space, decision)
+    groups = tuple(predictions.groups[row] for row in decided.rows)
+    by_group, skipped = _by_group(decided, groups, predictions, unit)
+    scored = task_scores(task, decided, predictions, label_space, unit, decision)
     tasks, others = _tasks(scored, predictions, label_space, unit, decision)
     report: dict[str, Any] = {
         "schema": SCHEMA,
@@ -110,7 +110,7 @@ def build_report(
         "val_macro_f1": _plain(val_macro_f1),
         "gap": _gap(train_macro_f1, val_macro_f1),
     }
-    report["warnings"] = [*report_warnings(report, judged, unit), *others, *skipped, *notes]
+    report["warnings"] = [*report_warnings(report, decided, unit), *others, *skipped, *notes]
     return report
 
 
@@ -189,23 +189,23 @@ def _tasks(
         if task.name == scored["task"]:
             tasks[task.name] = scored
         elif np.isnan(predictions.targets[:, label_space.slices[task.name]]).any(axis=1).all():
-            warnings.append(f"no item has a label for the task '{task.name}', so it is not judged")
+            warnings.append(f"no item has a label for the task '{task.name}', so it is not decided")
         else:
-            judged = judged_rows(task, predictions, label_space, decision)
-            tasks[task.name] = task_scores(task, judged, predictions, label_space, unit, decision)
-            warnings += [f"{task.name}: {line}" for line in label_warnings(task.labels, judged)]
+            decided = rows_under(task, predictions, label_space, decision)
+            tasks[task.name] = task_scores(task, decided, predictions, label_space, unit, decision)
+            warnings += [f"{task.name}: {line}" for line in label_warnings(task.labels, decided)]
     return tasks, warnings
 
 
 def _by_group(
-    judged: Judged, groups: Sequence[str], predictions: Predictions, unit: str
+    decided: Decided, groups: Sequence[str], predictions: Predictions, unit: str
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Scores by value of each attribute, and a warning for each attribute that was left out."""
     # A row is no group of anything: cross-validation names rows only to draw each with all its predictions.
     attributes = {unit: groups} if any(groups) and unit != "row" else {}
     skipped = []
     for name, values in predictions.meta.items():
-        given = tuple(values[row] for row in judged.rows)
+        given = tuple(values[row] for row in decided.rows)
         n_values = len(set(given) - {""})
         if name in attributes or not n_values:
             continue
@@ -213,10 +213,10 @@ def _by_group(
             skipped.append(f"no scores by {name}: it has {n_values} values, more than {MAX_META_VALUES}")
         else:
             attributes[name] = given
-    return {name: _by_value(judged, values) for name, values in attributes.items()}, skipped
+    return {name: _by_value(decided, values) for name, values in attributes.items()}, skipped
 
 
-def _by_value(judged: Judged, values: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
+def _by_value(decided: Decided, values: Sequence[str]) -> dict[str, dict[str, float | int | None]]:
     """Scores of each value's rows.
 
     Macro-F1 and UAR are over the labels that occur among those rows: no one group can be asked for labels it
@@ -226,7 +226,7 @@ def _by_value(judged: Judged, values: Sequence[str]) -> dict[str, dict[str, floa
     table: dict[str, dict[str, float | int | None]] = {}
     for value in sorted(set(values) - {""}, key=natural_key):
         rows = array == value
-        counts = tally(judged.truth[rows], judged.predicted[rows])
+        counts = tally(decided.truth[rows], decided.predicted[rows])
         labelled = bool((counts.tp + counts.fn).any())
         table[value] = {
             "n": int(counts.rows),

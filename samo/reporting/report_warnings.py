@@ -7,7 +7,7 @@ from typing import Any
 
 from samo.errors import first_ten
 from samo.evaluation.calibration import TEMPERATURE_RANGE
-from samo.evaluation.metrics import Judged
+from samo.evaluation.metrics import Decided
 
 __all__ = ["FEW_GROUPS", "label_warnings", "report_warnings"]
 
@@ -15,17 +15,17 @@ __all__ = ["FEW_GROUPS", "label_warnings", "report_warnings"]
 FEW_GROUPS = 8
 
 
-def report_warnings(report: Mapping[str, Any], judged: Judged, unit: str) -> list[str]:
+def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str) -> list[str]:
     """One line for each reason to doubt the scores of a report.
 
     Args:
         report: whose warnings are still missing.
-        judged: the rows of its task.
+        decided: the rows of its task.
         unit: what a group is called.
     """
     found = []
     if report["synthetic_model_only"]:
-        found.append("model trained on synthetic demo data: it never learned from the real data it is judged on here")
+        found.append("model trained on synthetic demo data: it never learned from the real data it is decided on here")
     elif report["synthetic"]:
         found.append("synthetic demo data: these scores say nothing about real people")
     if report["leaky"]:
@@ -43,13 +43,13 @@ def report_warnings(report: Mapping[str, Any], judged: Judged, unit: str) -> lis
             f"{n_units} {drawn}s only: the intervals rest on little and hold the truth less often "
             f"than {100 * report['ci']['level']:.0f} % of the time"
         )
-    return found + label_warnings(report["labels"], judged)
+    return found + label_warnings(report["labels"], decided)
 
 
-def label_warnings(labels: Sequence[str], judged: Judged) -> list[str]:
-    """Labels that no judged row has, and those that are never predicted."""
+def label_warnings(labels: Sequence[str], decided: Decided) -> list[str]:
+    """Labels that no decided row has, and those that are never predicted."""
     found = []
-    occurs, predicted = judged.truth.sum(axis=0) > 0, judged.predicted.sum(axis=0) > 0
+    occurs, predicted = decided.truth.sum(axis=0) > 0, decided.predicted.sum(axis=0) > 0
     absent = [label for label, seen in zip(labels, occurs, strict=True) if not seen]
     if absent:
         found.append(f"absent from this split, so F1 = 0 in macro-F1: {', '.join(absent)}")

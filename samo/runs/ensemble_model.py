@@ -26,10 +26,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from samo.errors import RunError
-from samo.runs.run import ACCOUNT, Run
+from samo.runs.run import ENSEMBLE_FILE, Run
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["COMBINE", "Ensemble", "account_of", "cuts_of", "log_outcomes", "merged_settings", "mixed"]
+__all__ = ["COMBINE", "Ensemble", "ensemble_facts", "log_outcomes", "merged_settings", "mixed", "threshold_logits"]
 
 COMBINE = ("mean", "vote")
 # Below 1 / (number of members + 1), so that it never outweighs a vote of equal members.
@@ -68,7 +68,7 @@ class Ensemble(nn.Module):
         self.space = space
         self.combine = combine
         rows = [_by_column(given, space) for given in temperatures]
-        cuts = cuts_of(list(thresholds) or [{}] * len(rows), space)
+        cuts = threshold_logits(list(thresholds) or [{}] * len(rows), space)
         # They are facts of the ensemble and stand in its file's header, not among the tensors.
         self.register_buffer("temperatures", torch.tensor(rows), persistent=False)
         self.register_buffer("cuts", cuts, persistent=False)
@@ -88,7 +88,7 @@ def mixed(logits: Tensor, log_weights: Tensor, space: LabelSpace, combine: str, 
         log_weights: (K,) natural logarithms of weights that sum to 1.
         space: the tasks and their columns.
         combine: one of :data:`COMBINE`.
-        cuts: (K, C) from :func:`cuts_of`; None is 0.
+        cuts: (K, C) from :func:`threshold_logits`; None is 0.
     """
     parts = []
     for task in space.tasks:
@@ -102,7 +102,7 @@ def mixed(logits: Tensor, log_weights: Tensor, space: LabelSpace, combine: str, 
     return torch.cat(parts, dim=-1)
 
 
-def cuts_of(thresholds: Sequence[Mapping[str, Sequence[float]]], space: LabelSpace) -> Tensor:
+def threshold_logits(thresholds: Sequence[Mapping[str, Sequence[float]]], space: LabelSpace) -> Tensor:
     """(K, C) float32: the logit from which on each of K members names a label; 0 where it has no threshold."""
     rows = [
         [cut for task in space.tasks for cut in given.get(task.name, [0.5] * len(task.labels))] for given in thresholds
@@ -135,13 +135,13 @@ def log_outcomes(logits: Tensor, task: Task, combine: str, cuts: Tensor | None =
     return torch.logaddexp(ballot, outcomes + math.log(VOTE_SMOOTHING))
 
 
-def account_of(run: Run) -> dict[str, Any] | None:
+def ensemble_facts(run: Run) -> dict[str, Any] | None:
     """What an ensemble says of its members and its gain; None for any other run.
 
     Raises:
         RunError: the file is damaged.
     """
-    path = run.path(ACCOUNT)
+    path = run.path(ENSEMBLE_FILE)
     if not path.is_file():
         return None
     try:

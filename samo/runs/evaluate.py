@@ -24,7 +24,7 @@ from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
 from samo.reporting.report import build_report
 from samo.runs.calibrate import calibrate, decision_of, threshold_settings
-from samo.runs.ensemble_model import account_of, merged_settings
+from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.run import Run
 from samo.runs.train import load_run_model
 from samo.tasks import LabelSpace
@@ -32,10 +32,10 @@ from samo.training.checkpoint import read_about
 from samo.training.runtime import Runtime
 from samo.training.trainer import predict_logits
 
-__all__ = ["judge_elsewhere", "judge_run", "macro_f1", "predictions_of", "relabel"]
+__all__ = ["evaluate_corpus", "evaluate_run", "macro_f1", "predictions_of", "relabel"]
 
 
-def judge_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict[str, Any]:
+def evaluate_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict[str, Any]:
     """Judge a run on a part of its own corpus; writes predictions, report, pictures and model card.
 
     Predictions are kept as raw logits beside the answers they led to. Temperatures and thresholds are the run's own,
@@ -69,7 +69,7 @@ def judge_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict
     return report
 
 
-def judge_elsewhere(run: Run, frontend: Frontend, mapping: Mapping[str, str], runtime: Runtime) -> dict[str, Any]:
+def evaluate_corpus(run: Run, frontend: Frontend, mapping: Mapping[str, str], runtime: Runtime) -> dict[str, Any]:
     """Judge a run on all labelled items of another corpus, with the temperature of its own.
 
     Args:
@@ -205,7 +205,7 @@ def _baseline(
 
 def _settings(run: Run) -> dict[str, Any]:
     """Every setting; of an ensemble those of all its members."""
-    if not account_of(run):
+    if not ensemble_facts(run):
         return run.settings
     members = [member["settings"] for member in read_about(run.model_file)["ensemble"]["members"]]
     return {"modality": run.settings["modality"], **merged_settings(members)}
@@ -246,7 +246,7 @@ def _report(
     def score(said: Predictions | None) -> float | None:
         return macro_f1(said, space) if said else None
 
-    account = account_of(run)
+    account = ensemble_facts(run)
     if account and account["fitted_on"] == part:
         notes = [*notes, "the weights of the members were fitted on this split, so its scores are a little too good"]
     report = build_report(

@@ -21,7 +21,7 @@ from samo.data.splits import Split
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo.files import leftovers, write_json, write_text
 
-__all__ = ["ACCOUNT", "ASSETS", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
+__all__ = ["ASSETS", "ENSEMBLE_FILE", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
 
 # What is written before step 1, and what a training writes after; judging a run writes other files.
 BEGINNING = (
@@ -46,7 +46,7 @@ TRAINING = (
 # What a model needs besides weights and settings, by the frontend of its modality; of an ensemble one folder a member.
 ASSETS = "assets"
 # What an ensemble says of its members; its presence makes a run an ensemble.
-ACCOUNT = "ensemble.json"
+ENSEMBLE_FILE = "ensemble.json"
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
 

@@ -36,7 +36,7 @@ from samo.training.checkpoint import (
 )
 from samo.training.losses import EmotionLoss
 from samo.training.runtime import Runtime, environment, step_seed
-from samo.training.trainer import Observer, Plan, TrainState, fit, new_state, predict_logits
+from samo.training.trainer import Observer, TrainPlan, TrainState, fit, new_state, predict_logits
 
 __all__ = ["load_run_model", "resume_training", "train_run"]
 
@@ -49,7 +49,7 @@ def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer
         Interrupted: stopped by a signal; the best model so far is kept.
         TrainingDiverged, DiskFull: stopped; the best model so far is kept.
     """
-    first, peers = runtime.peers.is_first, runtime.peers
+    first, ranks = runtime.ranks.is_first, runtime.ranks
     with run.locked() if first else nullcontext():
         if first and run.path("config.json").exists():
             raise RunError(f"run '{run.name}' was begun by another process", hint="choose another --name")
@@ -60,12 +60,12 @@ def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer
         # Refuses a loss that does not fit the question, before anything is written.
         EmotionLoss(manifest.label_space, plan.loss, manifest.targets[plan.train_rows])
         _same_everywhere(frontend, runtime)
-        made = peers.told(lambda: frontend.augment(plan.train_rows, runtime.device))
+        made = ranks.broadcast(lambda: frontend.augment(plan.train_rows, runtime.device))
         learner, extended = _extended(frontend, plan, made)
         torch.manual_seed(step_seed(plan.train.seed, -1))
-        with peers.one_prepares():
+        with ranks.local_rank_first():
             model = learner.new_model()
-        fitted = peers.told(lambda: learner.fit(extended.train_rows))
+        fitted = ranks.broadcast(lambda: learner.fit(extended.train_rows))
         model.load_state_dict(fitted, strict=False)
         if first:
             facts = augmentation_facts(manifest.label_space, manifest.targets[plan.train_rows], made)
@@ -82,7 +82,7 @@ def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Ob
         RunError: the run is finished, or its data changed.
         ModelFileError: its checkpoint is damaged or of another model.
     """
-    first = runtime.peers.is_first
+    first = runtime.ranks.is_first
     with run.locked() if first else nullcontext():
         if run.path("trained.json").exists():
             raise RunError(f"run '{run.name}' is finished", hint="train a new one for more epochs")
@@ -107,14 +107,14 @@ def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Ob
         return _train(run, learner, manifest, runtime, observer, plan, state)
 
 
-def make_plan(frontend: Frontend, split: Split) -> Plan:
+def make_plan(frontend: Frontend, split: Split) -> TrainPlan:
     """Rows and settings the trainer needs."""
     config: Any = frontend.config
     rows = frontend.manifest.rows
-    return Plan(rows(split.train), rows(split.val), config.loss, config.optim, config.train, frontend.mixup_alpha)
+    return TrainPlan(rows(split.train), rows(split.val), config.loss, config.optim, config.train, frontend.mixup_alpha)
 
 
-def _extended(frontend: Frontend, plan: Plan, made: tuple[Item, ...]) -> tuple[Frontend, Plan]:
+def _extended(frontend: Frontend, plan: TrainPlan, made: tuple[Item, ...]) -> tuple[Frontend, TrainPlan]:
     """What is learned from: the training rows, and behind all of the manifest's what was made of them."""
     if not made:
         return frontend, plan
@@ -169,11 +169,11 @@ def _train(
     manifest: Manifest,
     runtime: Runtime,
     observer: Observer,
-    plan: Plan,
+    plan: TrainPlan,
     state: TrainState,
 ) -> TrainState:
     """Train on the rows of ``frontend``; ``manifest`` holds what the run is judged on, without what was added."""
-    first, peers = runtime.peers.is_first, runtime.peers
+    first, ranks = runtime.ranks.is_first, runtime.ranks
     if first:
         run.sweep()
 
@@ -181,7 +181,7 @@ def _train(
         if improved:
             save_model(
                 run.model_file,
-                state.judged(),
+                state.eval_weights(),
                 label_space=manifest.label_space.to_json(),
                 synthetic=manifest.synthetic,
                 dataset=manifest.dataset,
@@ -198,7 +198,7 @@ def _train(
             with _signals_wait():
                 keep(state, improved)
         # A slow disk must not look like a lost process.
-        peers.wait()
+        ranks.wait()
 
     try:
         with _sigterm_raises():
@@ -218,7 +218,7 @@ def _train(
 
 
 def _finish(run: Run, state: TrainState) -> None:
-    # Judged while it was still training: such a report may speak of an earlier best epoch.
+    # Decided while it was still training: such a report may speak of an earlier best epoch.
     run.path("report.json").unlink(missing_ok=True)
     mark_trained(
         run,
@@ -231,7 +231,7 @@ def _finish(run: Run, state: TrainState) -> None:
     )
 
 
-def _calibrate(run: Run, frontend: Frontend, runtime: Runtime, plan: Plan) -> None:
+def _calibrate(run: Run, frontend: Frontend, runtime: Runtime, plan: TrainPlan) -> None:
     """Fit temperature and thresholds on the validation rows, with the weights that ship."""
     model, space = load_run_model(run, type(frontend), runtime)
     logits = predict_logits(model, frontend, plan.val_rows, runtime)
@@ -242,8 +242,8 @@ def _calibrate(run: Run, frontend: Frontend, runtime: Runtime, plan: Plan) -> No
 def _same_everywhere(frontend: Frontend, runtime: Runtime) -> None:
     """Refuse to train in several processes that were started with other settings, or see other data."""
     settings = {name: value for name, value in frontend.config.flat().items() if name != "data_root"}
-    runtime.peers.agree("the settings", settings, SettingsError)
-    runtime.peers.agree("the data", frontend.manifest.digest, DataError)
+    runtime.ranks.require_equal("the settings", settings, SettingsError)
+    runtime.ranks.require_equal("the data", frontend.manifest.digest, DataError)
 
 
 def _load_state(state: TrainState, path: Path) -> None:

@@ -18,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from samo.errors import DataError, Interrupted, PeerLost, SettingsError
+from samo.errors import DataError, Interrupted, RankLost, SettingsError
 
-__all__ = ["ALONE", "Peers", "joined"]
+__all__ = ["ALONE", "Ranks", "process_group"]
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ HEAD_START_S = 0.5
 _JOB = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
-class Peers:
+class Ranks:
     """This process among those that train one model; with a single process every method is a no-op.
 
     Attributes:
@@ -53,7 +53,7 @@ class Peers:
         self.backend = ""
         self._steps: dist.ProcessGroup | None = None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Peers:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Ranks:
         """A copied model still speaks to the same processes."""
         return self
 
@@ -69,7 +69,7 @@ class Peers:
             SettingsError: the processes do not train on the same kind of device.
         """
         if self.world_size > 1:
-            self.agree("the device", device.type, SettingsError)
+            self.require_equal("the device", device.type, SettingsError)
             self.backend = "nccl" if device.type == "cuda" else "gloo"
             if device.type == "cuda":
                 torch.cuda.set_device(device)
@@ -80,7 +80,7 @@ class Peers:
         """The contiguous part of ``n`` rows that falls to this process; parts differ by one row at most."""
         return slice(n * self.rank // self.world_size, n * (self.rank + 1) // self.world_size)
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor, of any shape, by its sum over the processes; one message for all of them."""
         if self.world_size > 1:
             flat = torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
@@ -90,13 +90,13 @@ class Peers:
                 for tensor, total in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
                     tensor.copy_(total.view_as(tensor))
 
-    def complete(self, values: np.ndarray) -> None:
+    def gather_rows(self, values: np.ndarray) -> None:
         """Fill in what the others computed: each process gives its own :meth:`part` of rows and zeros elsewhere."""
         if self.world_size > 1:
             with _reaching():
                 dist.all_reduce(torch.from_numpy(values))
 
-    def told(self, make: Callable[[], T]) -> T:
+    def broadcast(self, make: Callable[[], T]) -> T:
         """What ``make`` returns in the first process; the others are told."""
         if self.world_size == 1:
             return make()
@@ -105,7 +105,7 @@ class Peers:
             dist.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
 
-    def agree(self, what: str, value: object, kind: type[DataError] | type[SettingsError]) -> None:
+    def require_equal(self, what: str, value: object, kind: type[DataError] | type[SettingsError]) -> None:
         """Refuse to train together on different things.
 
         Raises:
@@ -126,7 +126,7 @@ class Peers:
                 dist.barrier()
 
     @contextmanager
-    def one_prepares(self) -> Iterator[None]:
+    def local_rank_first(self) -> Iterator[None]:
         """One process of each machine runs the body first (decodes, downloads), the others find its result."""
         if self.local_rank > 0:
             self.wait()
@@ -144,25 +144,25 @@ class Peers:
         gc.collect()
 
 
-ALONE = Peers()
+ALONE = Ranks()
 
 
 @contextmanager
-def joined() -> Iterator[Peers]:
+def process_group() -> Iterator[Ranks]:
     """Join the other processes where ``torchrun`` (or its environment variables) started several.
 
     When the body fails, one process says why and the others leave silently. A process that was killed says nothing:
     then the lowest that notices names it.
 
     Raises:
-        PeerLost: a process ended without a word.
+        RankLost: a process ended without a word.
         SystemExit: this process leaves because of an error that another one reports.
     """
     if any(name not in os.environ for name in _JOB) or int(os.environ["WORLD_SIZE"]) == 1:
         yield ALONE
         return
     store, rank, size = next(dist.rendezvous("env://", timeout=timedelta(seconds=PATIENCE_S)))
-    peers = Peers(rank, size, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
+    ranks = Ranks(rank, size, int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"]))
     # Python's SIGTERM would end the process before it could say anything.
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -170,15 +170,15 @@ def joined() -> Iterator[Peers]:
             dist.init_process_group(
                 "gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=PATIENCE_S)
             )
-        yield peers
+        yield ranks
         store.set(f"samo/left/{rank}", "done")
     except BaseException as error:
         # torchrun sends SIGTERM as soon as one process is gone; what happened is still to be said.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        _leave(peers, store, error)
+        _leave(ranks, store, error)
     finally:
-        peers.close()
+        ranks.close()
         signal.signal(signal.SIGTERM, before)
 
 
@@ -186,20 +186,20 @@ def _terminate(signum: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + signum)
 
 
-def _leave(peers: Peers, store: dist.Store, error: BaseException) -> NoReturn:
+def _leave(ranks: Ranks, store: dist.Store, error: BaseException) -> NoReturn:
     """End with ``error`` if it is this process that reports, silently otherwise."""
     status = error.code if isinstance(error, SystemExit) else getattr(error, "exit_status", 1)
-    forced = isinstance(error, PeerLost | Interrupted | KeyboardInterrupt | SystemExit)
+    forced = isinstance(error, RankLost | Interrupted | KeyboardInterrupt | SystemExit)
     _forget_frames(error)
     try:
         if not forced and store.add("samo/reason", 1) > 1:
             raise SystemExit(status)
-        store.set(f"samo/left/{peers.rank}", "failed")
-        peers.close()
+        store.set(f"samo/left/{ranks.rank}", "failed")
+        ranks.close()
         if not forced:
             raise error
-        vanished = _roll_call(peers, store)
-        if isinstance(error, PeerLost) and not vanished:
+        vanished = _roll_call(ranks, store)
+        if isinstance(error, RankLost) and not vanished:
             time.sleep(HEAD_START_S)
         if store.add("samo/reason", 1) > 1:
             raise SystemExit(status)
@@ -207,19 +207,19 @@ def _leave(peers: Peers, store: dist.Store, error: BaseException) -> NoReturn:
         # The store went with the process that kept it.
         raise error from None
     if vanished:
-        raise PeerLost(
-            f"rank {', '.join(map(str, vanished))} of the {peers.world_size} processes of this training ended without a"
+        raise RankLost(
+            f"rank {', '.join(map(str, vanished))} of the {ranks.world_size} processes of this training ended without a"
             " word, or hangs: killed, out of memory, or its machine is lost",
             hint="go on from the last whole epoch with samo train --resume, under torchrun or alone",
         ) from None
     raise error
 
 
-def _roll_call(peers: Peers, store: dist.Store) -> list[int]:
+def _roll_call(ranks: Ranks, store: dist.Store) -> list[int]:
     """Wait until every process left; the ranks that did not, none once somebody gave the reason."""
     until = time.monotonic() + ROLL_CALL_S
     while True:
-        missing = [rank for rank in range(peers.world_size) if not store.check([f"samo/left/{rank}"])]
+        missing = [rank for rank in range(ranks.world_size) if not store.check([f"samo/left/{rank}"])]
         if not missing or store.check(["samo/reason"]):
             return []
         if time.monotonic() > until:
@@ -234,7 +234,7 @@ def _reaching() -> Iterator[None]:
         yield
     except RuntimeError as error:
         reason = str(error).strip().partition("\n")[0]
-        raise PeerLost(f"the other processes of this training do not answer: {reason}") from error
+        raise RankLost(f"the other processes of this training do not answer: {reason}") from error
 
 
 def _forget_frames(error: BaseException | None) -> None:

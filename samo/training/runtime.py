@@ -15,8 +15,8 @@ from torch import nn
 
 from samo import __version__
 from samo.errors import SettingsError
-from samo.training.ranks import ALONE, Peers
-from samo.training.sync_batchnorm import share_norms
+from samo.training.ranks import ALONE, Ranks
+from samo.training.sync_batchnorm import convert_sync_batchnorm
 
 __all__ = ["PRECISIONS", "Runtime", "environment", "make_runtime", "step_seed"]
 
@@ -32,14 +32,14 @@ class Runtime:
         precision: ``float32``, ``bf16`` or ``fp16`` (autocast; weights stay float32).
         channels_last: memory format of convolutions.
         threads: CPU threads torch uses.
-        peers: this process among those that train together.
+        ranks: this process among those that train together.
     """
 
     device: torch.device
     precision: str
     channels_last: bool
     threads: int
-    peers: Peers = ALONE
+    ranks: Ranks = ALONE
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
@@ -60,15 +60,15 @@ class Runtime:
 
     def shared(self, model: nn.Module) -> nn.Module:
         """Make a placed model one with those of the other processes: same weights, batch norm over all rows."""
-        if self.peers.world_size > 1:
-            model = share_norms(model, self.peers.add_up)
+        if self.ranks.world_size > 1:
+            model = convert_sync_batchnorm(model, self.ranks.all_reduce)
             # Equal seeds do not draw equal weights on unequal machines.
-            model.load_state_dict(self.peers.told(lambda: {k: v.cpu() for k, v in model.state_dict().items()}))
+            model.load_state_dict(self.ranks.broadcast(lambda: {k: v.cpu() for k, v in model.state_dict().items()}))
         return model
 
     def alone(self) -> Runtime:
         """The same place for what one process does by itself."""
-        return replace(self, peers=ALONE)
+        return replace(self, ranks=ALONE)
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling, active only for fp16, whose small gradients would vanish."""
@@ -77,7 +77,7 @@ class Runtime:
     def describe(self) -> str:
         """One line for people."""
         layout = "channels-last" if self.channels_last else "channels-first"
-        several = f", {self.peers.world_size} processes ({self.peers.backend})" if self.peers.world_size > 1 else ""
+        several = f", {self.ranks.world_size} processes ({self.ranks.backend})" if self.ranks.world_size > 1 else ""
         return f"{self.device.type}, {self.precision}, {layout}, {self.threads} threads{several}"
 
 
@@ -87,7 +87,7 @@ def cpu_has_fast_bf16() -> bool:
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16") or capabilities.get("bf16"))
 
 
-def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0, peers: Peers = ALONE) -> Runtime:
+def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0, ranks: Ranks = ALONE) -> Runtime:
     """Resolve ``auto`` by known rules, so that the same machine always chooses alike.
 
     bf16 with channels-last wherever the hardware multiplies bf16 (measured in ``benchmarks/precision.py``), fp16 on
@@ -99,10 +99,10 @@ def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if peers.local_size > 1 and device.startswith("cuda:"):
+    if ranks.local_size > 1 and device.startswith("cuda:"):
         raise SettingsError(f"--device {device}: one GPU for several processes", hint="--device cuda gives each one")
-    if peers.world_size > 1 and device == "cuda":
-        device = f"cuda:{peers.local_rank}"
+    if ranks.world_size > 1 and device == "cuda":
+        device = f"cuda:{ranks.local_rank}"
     try:
         place = torch.device(device)
     except RuntimeError as error:
@@ -119,13 +119,13 @@ def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0
         raise SettingsError("--precision fp16 needs a GPU", hint="use bf16 or float32 on a CPU")
     if precision == "auto":
         precision = _best_precision(place)
-    if peers.world_size > 1 and threads == 0 and place.type == "cpu":
-        threads = max(1, _cores() // peers.local_size)
+    if ranks.world_size > 1 and threads == 0 and place.type == "cpu":
+        threads = max(1, _cores() // ranks.local_size)
     if threads > 0:
         torch.set_num_threads(threads)
-    peers.agree("--precision", precision, SettingsError)
-    peers.connect(place)
-    return Runtime(place, precision, precision != "float32", torch.get_num_threads(), peers)
+    ranks.require_equal("--precision", precision, SettingsError)
+    ranks.connect(place)
+    return Runtime(place, precision, precision != "float32", torch.get_num_threads(), ranks)
 
 
 def step_seed(seed: int, epoch: int, rank: int = 0) -> int:
@@ -175,8 +175,8 @@ def environment(runtime: Runtime | None = None) -> dict[str, Any]:
             "channels_last": runtime.channels_last,
             "threads": runtime.threads,
         }
-        if runtime.peers.world_size > 1:
-            seen["runtime"] |= {"processes": runtime.peers.world_size, "backend": runtime.peers.backend}
+        if runtime.ranks.world_size > 1:
+            seen["runtime"] |= {"processes": runtime.ranks.world_size, "backend": runtime.ranks.backend}
     return seen
 
 

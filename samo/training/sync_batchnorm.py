@@ -10,27 +10,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["SharedBatchNorm", "share_norms"]
+__all__ = ["SyncBatchNorm", "convert_sync_batchnorm"]
 
-AddUp = Callable[[Sequence[Tensor]], None]
+AllReduce = Callable[[Sequence[Tensor]], None]
 
 
-class SharedBatchNorm(_BatchNorm):
+class SyncBatchNorm(_BatchNorm):
     """Batch norm (Ioffe & Szegedy 2015, algorithm 1) whose mean and variance are those of the global batch.
 
     Its state is that of the torch module it replaces. torch's own SyncBatchNorm runs on GPUs only, and holds a
     process group, with which a model can no longer be copied.
     """
 
-    add_up: AddUp
+    all_reduce: AllReduce
 
     @classmethod
-    def of(cls, norm: _BatchNorm, add_up: AddUp) -> SharedBatchNorm:
-        """The same layer, sharing its parameters and buffers; ``add_up`` sums tensors over the processes."""
+    def of(cls, norm: _BatchNorm, all_reduce: AllReduce) -> SyncBatchNorm:
+        """The same layer, sharing its parameters and buffers; ``all_reduce`` sums tensors over the processes."""
         shared = cls(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
         shared._parameters.update(norm._parameters)
         shared._buffers.update(norm._buffers)
-        shared.add_up = add_up
+        shared.all_reduce = all_reduce
         return shared.train(norm.training)
 
     def forward(self, values: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class SharedBatchNorm(_BatchNorm):
             return super().forward(values)
         weight = self.weight if self.affine else values.new_ones(self.num_features, dtype=torch.float32)
         bias = self.bias if self.affine else torch.zeros_like(weight)
-        answer, mean, variance, count = _BatchNormed.apply(values, weight, bias, self.eps, self.add_up)
+        answer, mean, variance, count = _BatchNormed.apply(values, weight, bias, self.eps, self.all_reduce)
         if self.track_running_stats:
             self._remember(mean, variance * (count / (count - 1)))
         return answer
@@ -70,26 +70,26 @@ class _BatchNormed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float, add_up: AddUp
+        ctx: Any, values: Tensor, weight: Tensor, bias: Tensor, eps: float, all_reduce: AllReduce
     ) -> tuple[Tensor, Tensor, Tensor, float]:
         dims, shape = _around(values)
         # As torch's own kernels do: sums in double precision on a CPU, in single on a GPU.
         exact = torch.float64 if values.device.type == "cpu" else torch.float32
         total = values.sum(dims, dtype=exact)
         rows = total.new_tensor(values.numel() / values.shape[1])
-        add_up([total, rows])
+        all_reduce([total, rows])
         count = float(rows)
         if count <= 1:
             raise ValueError("batch norm needs more than 1 value per channel in training")
         mean = total / count
         # Two passes: the mean square less the squared mean loses the digits of a small spread.
         squares = (values.float() - mean.float().view(shape)).square().sum(dims, dtype=exact)
-        add_up([squares])
+        all_reduce([squares])
         variance = squares / count
         mean32, scale = mean.float(), (variance + eps).rsqrt().float()
         answer = F.batch_norm(values, mean32, variance.float(), weight, bias, eps=eps)
         ctx.save_for_backward(values, weight, mean32, scale)
-        ctx.add_up, ctx.count, ctx.exact = add_up, count, exact
+        ctx.all_reduce, ctx.count, ctx.exact = all_reduce, count, exact
         ctx.mark_non_differentiable(mean, variance)
         return answer, mean, variance, count
 
@@ -102,19 +102,19 @@ class _BatchNormed(torch.autograd.Function):
         along = (gradient * centred).sum(dims, dtype=ctx.exact)
         # Those of the weights are this process's own: they are added up with all other gradients.
         of_weight, of_bias = (along * scale).float(), level.float()
-        ctx.add_up([level, along])
+        ctx.all_reduce([level, along])
         level = (level / ctx.count).float()
         along = (along * scale * scale / ctx.count).float()
         of_values = (gradient - level.view(shape) - centred * along.view(shape)) * (scale * weight).view(shape)
         return of_values.to(values.dtype), of_weight, of_bias, None, None
 
 
-def share_norms(model: nn.Module, add_up: AddUp) -> nn.Module:
+def convert_sync_batchnorm(model: nn.Module, all_reduce: AllReduce) -> nn.Module:
     """Replace every batch norm of a model by one over all processes; parameters stay the same objects."""
     if isinstance(model, _BatchNorm):
-        return SharedBatchNorm.of(model, add_up)
+        return SyncBatchNorm.of(model, all_reduce)
     for name, child in model.named_children():
-        setattr(model, name, share_norms(child, add_up))
+        setattr(model, name, convert_sync_batchnorm(child, all_reduce))
     return model
 
 

@@ -24,10 +24,10 @@ from samo.settings import LossSettings, OptimSettings, TrainSettings
 from samo.training.losses import EmotionLoss, loss_of, rdrop_weight
 from samo.training.model import EmotionModel
 from samo.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
-from samo.training.ranks import Peers
+from samo.training.ranks import Ranks
 from samo.training.runtime import Runtime, step_seed
 
-__all__ = ["Observer", "Plan", "TrainState", "fit", "new_state", "predict_logits"]
+__all__ = ["Observer", "TrainPlan", "TrainState", "fit", "new_state", "predict_logits"]
 
 
 class Observer(Protocol):
@@ -41,7 +41,7 @@ class Observer(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     """What is trained and how, apart from where.
 
     Attributes:
@@ -91,7 +91,7 @@ class TrainState:
     best_epoch: int = -1
     history: list[dict[str, Any]] = field(default_factory=list)
 
-    def judged(self) -> dict[str, Tensor]:
+    def eval_weights(self) -> dict[str, Tensor]:
         """The weights that are validated and published: the moving average where there is one."""
         return self.ema.average if self.ema else self.model.state_dict()
 
@@ -132,7 +132,7 @@ class TrainState:
         return self.epoch >= (settings.epochs if self.learns else 1) or out_of_patience
 
 
-def new_state(model: nn.Module, plan: Plan, runtime: Runtime) -> TrainState:
+def new_state(model: nn.Module, plan: TrainPlan, runtime: Runtime) -> TrainState:
     """A state before step 1."""
     model = runtime.shared(runtime.place(model))
     ema = Ema(model, plan.optim.ema_decay) if plan.optim.ema_decay > 0.0 else None
@@ -142,7 +142,7 @@ def new_state(model: nn.Module, plan: Plan, runtime: Runtime) -> TrainState:
 def fit(
     state: TrainState,
     frontend: Frontend,
-    plan: Plan,
+    plan: TrainPlan,
     runtime: Runtime,
     observer: Observer,
     keep: Callable[[TrainState, bool], None],
@@ -172,7 +172,7 @@ def fit(
             train_loss, rate = train_epoch(state, frontend, plan, runtime, criterion, weights, observer)
         else:
             rate = 0.0
-            _, train_loss = judge_rows(state.model, frontend, plan.train_rows, runtime, criterion, "training", 0)
+            _, train_loss = evaluate_rows(state.model, frontend, plan.train_rows, runtime, criterion, "training", 0)
         if state.ema:
             judge.load_state_dict(state.ema.average)
         score, val_loss = validate(judge, frontend, plan, runtime, criterion, state.epoch)
@@ -194,14 +194,14 @@ def fit(
 
 
 def validate(
-    model: nn.Module, frontend: Frontend, plan: Plan, runtime: Runtime, criterion: EmotionLoss, epoch: int
+    model: nn.Module, frontend: Frontend, plan: TrainPlan, runtime: Runtime, criterion: EmotionLoss, epoch: int
 ) -> tuple[float, float]:
     """Macro-F1 and mean loss per row on the validation split."""
-    logits, loss = judge_rows(model, frontend, plan.val_rows, runtime, criterion, "validation", epoch)
+    logits, loss = evaluate_rows(model, frontend, plan.val_rows, runtime, criterion, "validation", epoch)
     return selection_score(frontend.manifest.label_space, logits, frontend.manifest.targets[plan.val_rows]), loss
 
 
-def judge_rows(
+def evaluate_rows(
     model: nn.Module,
     frontend: Frontend,
     rows: np.ndarray,
@@ -236,7 +236,7 @@ def _begin_epoch(state: TrainState) -> None:
 def train_epoch(
     state: TrainState,
     frontend: Frontend,
-    plan: Plan,
+    plan: TrainPlan,
     runtime: Runtime,
     criterion: EmotionLoss,
     weights: np.ndarray | None,
@@ -245,7 +245,7 @@ def train_epoch(
     """One pass; returns the mean loss per row and the last learning rate."""
     seed, epoch = plan.train.seed, state.epoch
     # Dropout draws from torch's global generator: set by epoch, so that an epoch can be repeated on its own.
-    torch.manual_seed(step_seed(seed, epoch, runtime.peers.rank))
+    torch.manual_seed(step_seed(seed, epoch, runtime.ranks.rank))
     state.model.train()
     batches = _batches(frontend, epoch_order(plan.train_rows, seed, epoch, weights), plan.train, epoch)
     groups = [batches[k : k + plan.optim.grad_accum] for k in range(0, len(batches), plan.optim.grad_accum)]
@@ -261,7 +261,7 @@ def train_epoch(
 def train_step(
     state: TrainState,
     frontend: Frontend,
-    plan: Plan,
+    plan: TrainPlan,
     runtime: Runtime,
     criterion: EmotionLoss,
     group: list[np.ndarray],
@@ -274,7 +274,7 @@ def train_step(
     total = 0.0
     for rows in group:
         mix = draw_mix(Draws(plan.train.seed, state.epoch, rows), plan.mixup_alpha)
-        rows, mix = part_of(rows, mix, runtime.peers.part(len(rows)))
+        rows, mix = part_of(rows, mix, runtime.ranks.part(len(rows)))
         draws = Draws(plan.train.seed, state.epoch, rows)
         batch = frontend.train_batch(rows, draws).to(runtime.device)
         mix = mix.to(runtime.device) if mix else None
@@ -286,7 +286,7 @@ def train_step(
             _diverged(frontend, rows, f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}")
         state.scaler.scale(loss).backward()
         total += value
-    total = _add_up(state.model, runtime.peers, total)
+    total = _add_up(state.model, runtime.ranks, total)
     _update(state, plan.optim)
     state.step += 1
     return total
@@ -313,19 +313,19 @@ def _diverged(frontend: Frontend, rows: np.ndarray, what: str) -> NoReturn:
     )
 
 
-def _add_up(model: nn.Module, peers: Peers, loss: float) -> float:
+def _add_up(model: nn.Module, ranks: Ranks, loss: float) -> float:
     """Sum gradients and loss over the processes; returns the loss of the global batch.
 
     Each share's loss is a sum over rows divided by all rows, so gradients are added, once for all accumulated batches.
     torch's DistributedDataParallel averages instead (wrong for uneven shares), and wraps the model and its state.
     """
-    if peers.world_size == 1:
+    if ranks.world_size == 1:
         return loss
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     used = [float(parameter.grad is not None) for parameter in parameters]
     facts = torch.tensor([*used, loss], device=parameters[0].device)
     gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    peers.add_up([*gradients, facts])
+    ranks.all_reduce([*gradients, facts])
     *used, loss = facts.tolist()
     for parameter, gradient, count in zip(parameters, gradients, used, strict=True):
         # What no process used gets no gradient, as in one process: a zero would let weight decay at it.
@@ -355,7 +355,7 @@ def predict_logits(
     """
     model.eval()
     averaged = np.zeros((len(rows), frontend.manifest.label_space.n_columns), dtype=np.float32)
-    part = runtime.peers.part(len(rows))
+    part = runtime.ranks.part(len(rows))
     own = rows[part]
     position = {int(row): k for k, row in enumerate(own)}
     total = np.zeros((len(own), averaged.shape[1]), dtype=np.float64)
@@ -370,5 +370,5 @@ def predict_logits(
         np.add.at(total, places, logits)
         np.add.at(count, places, 1)
     averaged[part] = total / count[:, None]
-    runtime.peers.complete(averaged)
+    runtime.ranks.gather_rows(averaged)
     return averaged

@@ -53,7 +53,7 @@ def run_workers(
     """
     jobs = [Job(f"worker {k}", spec, folder / "logs" / f"worker-{k}.log") for k in range(launcher.workers)]
     with _telling(study, watcher):
-        barren = 0
+        rounds_without_trial = 0
         while not goal.over() and (left := goal.trials - len(counted(study))) > 0:
             before = _trained(study)
             try:
@@ -65,8 +65,8 @@ def run_workers(
             if not failed:
                 return
             # A worker that was killed gets a second one; what fails again is no accident.
-            barren = 0 if _trained(study) > before else barren + 1
-            if barren > 1:
+            rounds_without_trial = 0 if _trained(study) > before else rounds_without_trial + 1
+            if rounds_without_trial > 1:
                 raise RunError(f"no worker could train: {failed[0]}", hint=f"their logs are in {folder / 'logs'}")
 
 

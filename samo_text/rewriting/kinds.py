@@ -48,7 +48,7 @@ KINDS: Mapping[str, tuple[Rewrite, ...]] = {
 
 
 def chosen_kinds(given: str) -> tuple[str, ...]:
-    """The kinds named by a list joined with commas; all for an empty one.
+    """The kinds named by a list join_pieces with commas; all for an empty one.
 
     Raises:
         SettingsError: an unknown kind, or one named twice.

@@ -9,7 +9,16 @@ import torch
 
 from samo.errors import ModelFileError
 from samo_text.rewriting.pretrained import read_model
-from samo_text.rewriting.words import Piece, how_many, in_case_of, is_negation, joined, pieces_of, sample, word_places
+from samo_text.rewriting.words import (
+    Piece,
+    how_many,
+    in_case_of,
+    is_negation,
+    join_pieces,
+    pieces_of,
+    sample,
+    word_places,
+)
 
 __all__ = ["MaskedWords"]
 
@@ -65,11 +74,11 @@ class MaskedWords:
         able = [number for number, places in enumerate(chosen) if places]
         for start in range(0, len(able), _BATCH):
             self._fill([(cut[number], chosen[number], chances[number]) for number in able[start : start + _BATCH]])
-        return [joined(pieces) for pieces in cut]
+        return [join_pieces(pieces) for pieces in cut]
 
     def _chosen(self, pieces: list[Piece], chance: random.Random) -> list[int]:
         words = word_places(pieces)
-        if not words or self.tokenizer.mask_token in joined(pieces):
+        if not words or self.tokenizer.mask_token in join_pieces(pieces):
             return []
         free = [place for place in words if not is_negation(pieces[place].text)]
         return sample(free, how_many(self.strength, len(words)), chance)

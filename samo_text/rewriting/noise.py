@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from samo_text.rewriting.words import Piece, how_many, joined, pieces_of, sample, word_places
+from samo_text.rewriting.words import Piece, how_many, join_pieces, pieces_of, sample, word_places
 
 __all__ = ["add_emoji", "draw_out", "lower_case", "make_typos", "remove_emoji", "upper_case"]
 
@@ -31,18 +31,22 @@ def make_typos(text: str, strength: float, chance: random.Random) -> str:
     able = [place for place in words if sum(letter.isalpha() for letter in pieces[place].text) > 1]
     for place in sample(able, how_many(strength, len(words)), chance) if able else []:
         pieces[place] = Piece("word", _mistyped(pieces[place].text, chance))
-    return joined(pieces)
+    return join_pieces(pieces)
 
 
 def upper_case(text: str, strength: float = 1.0, chance: random.Random | None = None) -> str:
     """Everything in capitals; links stay."""
-    return joined(piece if piece.kind == "link" else Piece(piece.kind, piece.text.upper()) for piece in pieces_of(text))
+    return join_pieces(
+        piece if piece.kind == "link" else Piece(piece.kind, piece.text.upper()) for piece in pieces_of(text)
+    )
 
 
 def lower_case(text: str, strength: float = 1.0, chance: random.Random | None = None) -> str:
     """Everything in small letters; placeholders, links and emoticons stay."""
     kept = ("placeholder", "link", "emoticon")
-    return joined(piece if piece.kind in kept else Piece(piece.kind, piece.text.lower()) for piece in pieces_of(text))
+    return join_pieces(
+        piece if piece.kind in kept else Piece(piece.kind, piece.text.lower()) for piece in pieces_of(text)
+    )
 
 
 def draw_out(text: str, strength: float, chance: random.Random) -> str:
@@ -54,7 +58,7 @@ def draw_out(text: str, strength: float, chance: random.Random) -> str:
         word = pieces[place].text
         at = max(k for k, letter in enumerate(word) if letter in _VOWELS)
         pieces[place] = Piece("word", word[:at] + word[at] * (3 + int(chance.random() * 3)) + word[at + 1 :])
-    return joined(pieces)
+    return join_pieces(pieces)
 
 
 def add_emoji(text: str, strength: float, chance: random.Random) -> str:
@@ -64,7 +68,7 @@ def add_emoji(text: str, strength: float, chance: random.Random) -> str:
 
 def remove_emoji(text: str, strength: float = 1.0, chance: random.Random | None = None) -> str:
     """Leave out emoji and emoticons, which may well be all that gives a feeling away."""
-    kept = joined(piece for piece in pieces_of(text) if piece.kind not in ("emoji", "emoticon"))
+    kept = join_pieces(piece for piece in pieces_of(text) if piece.kind not in ("emoji", "emoticon"))
     return kept if kept == text else " ".join(kept.split())
 
 

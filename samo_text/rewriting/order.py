@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from samo_text.rewriting.words import how_many, is_negation, joined, pieces_of, word_places
+from samo_text.rewriting.words import how_many, is_negation, join_pieces, pieces_of, word_places
 
 __all__ = ["swap_neighbours"]
 
@@ -36,4 +36,4 @@ def swap_neighbours(text: str, strength: float, chance: random.Random) -> str:
             break
         one, other = pairs[int(chance.random() * len(pairs))]
         pieces[one], pieces[other] = pieces[other], pieces[one]
-    return joined(pieces)
+    return join_pieces(pieces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from samo_text.rewriting.words import MARKS, Piece, how_many, joined, pieces_of, sample, word_places
+from samo_text.rewriting.words import MARKS, Piece, how_many, join_pieces, pieces_of, sample, word_places
 
 __all__ = ["add_marks", "change_marks", "remove_marks"]
 
@@ -35,7 +35,7 @@ def change_marks(text: str, strength: float, chance: random.Random) -> str:
         else:
             others = MARKS.replace(pieces[place].text, "")
             pieces[place] = Piece("mark", others[int(chance.random() * len(others))])
-    return joined(pieces)
+    return join_pieces(pieces)
 
 
 def add_marks(text: str, strength: float, chance: random.Random) -> str:
@@ -44,12 +44,12 @@ def add_marks(text: str, strength: float, chance: random.Random) -> str:
     words = word_places(pieces)
     for place in sample(words, how_many(strength, len(words)), chance):
         pieces[place] = Piece("word", pieces[place].text + MARKS[int(chance.random() * len(MARKS))])
-    return joined(pieces)
+    return join_pieces(pieces)
 
 
 def remove_marks(text: str, strength: float = 1.0, chance: random.Random | None = None) -> str:
     """Leave out every mark, ? and ! among them; apostrophes within words, placeholders, links and emoticons stay."""
-    return joined(piece for piece in pieces_of(text) if piece.kind != "mark")
+    return join_pieces(piece for piece in pieces_of(text) if piece.kind != "mark")
 
 
 def _add(pieces: list[Piece], chance: random.Random) -> None:

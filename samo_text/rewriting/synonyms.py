@@ -11,7 +11,7 @@ from typing import Any
 
 from samo.errors import EnvironmentProblem
 from samo.files import cache_root
-from samo_text.rewriting.words import Piece, how_many, in_case_of, is_negation, joined, pieces_of, sample
+from samo_text.rewriting.words import Piece, how_many, in_case_of, is_negation, join_pieces, pieces_of, sample
 
 __all__ = ["CITATION", "LICENSE", "Synonyms", "download_wordnet", "open_wordnet"]
 
@@ -59,7 +59,7 @@ class Synonyms:
             known = self._of(pieces[place].text.lower())
             chosen = known[int(chance.random() * len(known))]
             pieces[place] = Piece("word", in_case_of(chosen, pieces[place].text))
-        return joined(pieces)
+        return join_pieces(pieces)
 
     def _look_up(self, word: str) -> tuple[str, ...]:
         """Synonyms in the order WordNet lists them; none for function words, negations and inflected forms."""

@@ -18,7 +18,7 @@ __all__ = [
     "how_many",
     "in_case_of",
     "is_negation",
-    "joined",
+    "join_pieces",
     "kept_as_is",
     "pieces_of",
     "sample",
@@ -89,11 +89,11 @@ class OneByOne:
 
 
 def pieces_of(text: str) -> list[Piece]:
-    """The pieces of a text in order; joined again they are the text."""
+    """The pieces of a text in order; join_pieces again they are the text."""
     return [Piece(str(found.lastgroup), found.group()) for found in _PIECES.finditer(text)]
 
 
-def joined(pieces: Iterable[Piece]) -> str:
+def join_pieces(pieces: Iterable[Piece]) -> str:
     """The text of pieces."""
     return "".join(piece.text for piece in pieces)
 

@@ -16,7 +16,7 @@ from samo.errors import DataError, ModelFileError
 from samo.evaluation.calibration import apply_temperature
 from samo.evaluation.predictions import Predictions
 from samo.runs.calibrate import calibration_of
-from samo.runs.evaluate import judge_run
+from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
@@ -43,7 +43,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AudioFrontend]:
+def decided_rows(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AudioFrontend]:
     """A run, trained with fitted statistics and every augmentation, and judged on its held-out speaker."""
     root = tmp_path_factory.mktemp("artifacts")
     with pytest.MonkeyPatch.context() as patch:
@@ -53,7 +53,7 @@ def judged(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, 
         )
         run = Run(root / "runs" / "tiny")
         train_run(run, frontend, tiny.CPU, Quiet())
-        judge_run(run, frontend, "test", tiny.CPU)
+        evaluate_run(run, frontend, "test", tiny.CPU)
     return run, frontend
 
 

@@ -37,7 +37,7 @@ def _few_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReques
         monkeypatch.setattr("samo.runs.evaluate.save_figures", lambda *_: [])
 
 
-def judge(*argv: object) -> dict:
+def decide(*argv: object) -> dict:
     return done("evaluate", *argv, "--threads", "1", "--json").json
 
 
@@ -103,7 +103,7 @@ def test_table_for_people(copied: Path) -> None:
 
 
 def test_on_another_part(copied: Path) -> None:
-    report = judge("first", "--on", "val")
+    report = decide("first", "--on", "val")
     assert report["split"] == "val"
     assert report["n"] == 8
     assert report["metrics"]["macro_f1"] == report["val_macro_f1"]
@@ -118,12 +118,12 @@ def test_a_run_by_folder_by_name_and_the_newest(trained: Path) -> None:
     assert "there is no run 'frist'" in line
     assert "did you mean 'first'?" in line
     moved = shutil.copytree(trained / "runs" / "first", Path("moved"))
-    assert judge(moved, "--on", "val")["run"] == "moved"
+    assert decide(moved, "--on", "val")["run"] == "moved"
 
 
 def test_clips_that_moved_and_clips_that_changed(copied: Path, clips: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(clips, tmp_path / "moved")
-    assert judge("first", "--data-root", moved)["n"] == 16
+    assert decide("first", "--data-root", moved)["n"] == 16
     next(moved.rglob("*.wav")).unlink()
     line = refused(5, "evaluate", "first", "--data-root", moved)
     assert "the data differ from those run 'first' was trained on" in line
@@ -155,7 +155,7 @@ def test_another_corpus_with_a_label_map(tmp_path: Path, artifacts: Path) -> Non
     line = refused(3, "evaluate", "own", *there)
     assert "the run does not know these classes of the corpus: anger, surprise" in line
     assert "--label-map anger=angry" in line
-    report = judge("own", *there, "--label-map", "anger=angry, surprise=-")
+    report = decide("own", *there, "--label-map", "anger=angry, surprise=-")
     assert report["n"] == 8
     assert (report["split"], report["split_rule"], report["dataset"]) == ("all", "other corpus", "table")
     assert report["labels"] == ["angry", "happy", "sad"]
@@ -169,7 +169,7 @@ def test_another_corpus_with_a_label_map(tmp_path: Path, artifacts: Path) -> Non
 @pytest.mark.usefixtures("own")
 def test_another_kind_of_corpus(tmp_path: Path, clips: Path) -> None:
     root = folder(tmp_path / "classes", ("angry", "happy"), speakers=3)
-    report = judge("own", "--dataset", "folder", "--data-root", root, "--speaker-pattern", "(spk[0-9])")
+    report = decide("own", "--dataset", "folder", "--data-root", root, "--speaker-pattern", "(spk[0-9])")
     assert (report["dataset"], report["n"], report["ci"]["unit"]) == ("folder", 12, "speaker")
     without = ["neutral=-", "calm=-", "fearful=-", "disgust=-", "surprised=-"]
     shown = done("evaluate", "own", "--dataset", "ravdess", "--data-root", clips, "--label-map", ",".join(without))
@@ -187,7 +187,7 @@ def test_another_corpus_that_holds_training_clips(own: Path, tmp_path: Path) -> 
 
 
 def test_naming_the_own_corpus_changes_nothing(own: Path) -> None:
-    report = judge("own", "--dataset", "table", "--data-root", own)
+    report = decide("own", "--dataset", "table", "--data-root", own)
     assert (report["split"], report["split_rule"]) == ("test", "speaker")
     line = refused(2, "evaluate", "own", "--dataset", "table", "--data-root", own, "--label-map", "sad=happy")
     assert "this is the run's own" in line
@@ -294,7 +294,7 @@ def test_demo_data_is_stamped_everywhere(small_demo: Path, artifacts: Path, clip
     assert (elsewhere["synthetic"], elsewhere["synthetic_model_only"]) == (True, True)
     # The corpus can be made again, so a cache that was emptied or moved is no loss.
     shutil.rmtree(small_demo)
-    assert judge("demo", "--on", "val")["synthetic"] is True
+    assert decide("demo", "--on", "val")["synthetic"] is True
 
 
 def test_a_class_without_examples_in_test_is_said(tmp_path: Path) -> None:
@@ -307,7 +307,7 @@ def test_a_class_without_examples_in_test_is_said(tmp_path: Path) -> None:
     csv = table(tmp_path / "uneven", rows, "path,label,speaker,split")
     there = ["--dataset", "table", "--data-root", csv, "--split", "table"]
     done("train", *there, *TINY, "--epochs", "1", "--name", "uneven")
-    report = judge("uneven")
+    report = decide("uneven")
     assert report["per_class"]["sad"] == {
         "precision": 0.0, "recall": 0.0, "f1": 0.0, "roc_auc": None, "average_precision": None, "support": 0,
     }  # fmt: skip

@@ -21,7 +21,7 @@ import samo_cli.verbs.cells
 from samo.evaluation.predictions import Predictions
 from samo.experiments import crossval
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
-from samo.runs import evaluate as judge
+from samo.runs import evaluate as evaluation
 from samo_text.frontend import TextFrontend
 
 WHERE = ["--threads", "1", "--precision", "float32"]
@@ -42,7 +42,7 @@ def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list
 
 def without_workers_and_pictures(patch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds, and test_report sees to it."""
-    patch.setattr(judge, "save_figures", lambda *_: [])
+    patch.setattr(evaluation, "save_figures", lambda *_: [])
     patch.setattr(crossval, "save_figures", lambda *_: [])
     patch.setattr(LocalLauncher, "run", here)
     patch.setattr(samo_cli.verbs.cells, "_last", {})

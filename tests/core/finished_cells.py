@@ -10,7 +10,7 @@ import numpy as np
 
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import Split
-from samo.evaluation.metrics import judge, scores, tally
+from samo.evaluation.metrics import decide, scores, tally
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.files import write_json
@@ -56,7 +56,7 @@ def finished(
         truth,
         tuple(item.group if groups else "" for item in tested),
     )
-    judged = judge(SPACE.primary, predictions.probabilities(SPACE), truth)
+    decided = decide(SPACE.primary, predictions.probabilities(SPACE), truth)
     whole.save(run.path("manifest.jsonl"))
     split = Split("random" if leaky else "folds", seed, tuple(rest[8:]), tuple(rest[:8]), predictions.ids)
     split.save(run.path("split.json"))
@@ -65,7 +65,7 @@ def finished(
     run.path("history.jsonl").write_text("".join(json.dumps(row_of) + "\n" for _ in range(2)))
     write_json(run.path("config.json"), dict(cell.settings))
     write_json(run.path("trained.json"), {})
-    metrics = scores(tally(judged.truth, judged.predicted))
+    metrics = scores(tally(decided.truth, decided.predicted))
     facts = {"synthetic": False, "leaky": leaky, "n": len(tested), "train_macro_f1": 0.9, "val_macro_f1": 0.5}
     write_json(run.path("report.json"), {"metrics": metrics, **facts})
     return cell

@@ -1,4 +1,4 @@
-"""One of several processes that train together: ``python rank_process.py FOLDER RANK PORT...``; run by test_distributed."""
+"""One of the processes that train together: ``python rank_process.py FOLDER RANK PORT...``; for test_distributed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import nn
 
 from samo.errors import DataError, Interrupted, SamoError, SettingsError
 from samo.training import ranks as peers_module
-from samo.training.ranks import ALONE, Peers, joined
+from samo.training.ranks import ALONE, Ranks, process_group
 from samo.training.runtime import Runtime, environment, make_runtime
 from samo.training.trainer import fit
 
@@ -104,7 +104,7 @@ def trained(case: dict[str, Any], runtime: Runtime, kept: Callable[..., None] | 
     front.norm, front.maps = case.get("norm", False), case.get("maps", False)
     front.alternating = case.get("alternating", False)
     # Only the first process's weights count.
-    torch.manual_seed(runtime.peers.rank)
+    torch.manual_seed(runtime.ranks.rank)
     plan = tiny.plan_of(front)
     state = tiny.new_state(front.new_model(), plan, runtime)
     steps: list[float] = []
@@ -115,22 +115,22 @@ def trained(case: dict[str, Any], runtime: Runtime, kept: Callable[..., None] | 
         "steps": steps,
         "history": [{k: v for k, v in row.items() if k != "seconds"} for row in state.history],
         "best": state.best_epoch,
-        "weights": {name: tensor.flatten().tolist() for name, tensor in state.judged().items()},
+        "weights": {name: tensor.flatten().tolist() for name, tensor in state.eval_weights().items()},
     }
 
 
-def collectives(peers: Peers) -> dict[str, Any]:
-    """What the methods of Peers return here."""
-    runtime = make_runtime("cpu", "float32", 0, peers)
+def collectives(ranks: Ranks) -> dict[str, Any]:
+    """What the methods of Ranks return here."""
+    runtime = make_runtime("cpu", "float32", 0, ranks)
     order: list[str] = []
-    with peers.one_prepares():
+    with ranks.local_rank_first():
         order.append("body")
-        time.sleep(0.3 * peers.is_first)
+        time.sleep(0.3 * ranks.is_first)
         prepared = time.monotonic()
-    mine = torch.full((2,), float(peers.rank + 1))
-    peers.add_up([mine, torch.zeros(3)])
+    mine = torch.full((2,), float(ranks.rank + 1))
+    ranks.all_reduce([mine, torch.zeros(3)])
     found: dict[str, Any] = {
-        "told": peers.told(lambda: f"by {peers.rank}"),
+        "told": ranks.broadcast(lambda: f"by {ranks.rank}"),
         "sum": mine.tolist(),
         "prepared": prepared,
         "seen": environment(runtime)["runtime"],
@@ -138,8 +138,8 @@ def collectives(peers: Peers) -> dict[str, Any]:
         "refused": [],
     }
     for call in (
-        lambda: peers.agree("the data", peers.rank == 1, DataError),
-        lambda: make_runtime("cuda:0", "float32", 0, peers),
+        lambda: ranks.require_equal("the data", ranks.rank == 1, DataError),
+        lambda: make_runtime("cuda:0", "float32", 0, ranks),
     ):
         try:
             call()
@@ -150,45 +150,45 @@ def collectives(peers: Peers) -> dict[str, Any]:
     return found
 
 
-def first_session(folder: Path, peers: Peers) -> dict[str, Any]:
+def first_session(folder: Path, ranks: Ranks) -> dict[str, Any]:
     """Every case, and the collectives."""
-    runtime = make_runtime("cpu", "float32", 1, peers)
+    runtime = make_runtime("cpu", "float32", 1, ranks)
 
     def keep(state: Any, improved: bool) -> None:
-        if peers.is_first and state.epoch == 2 and state.ema:
-            torch.save(state.state_dict(), folder / f"half-{peers.world_size}.ckpt")
+        if ranks.is_first and state.epoch == 2 and state.ema:
+            torch.save(state.state_dict(), folder / f"half-{ranks.world_size}.ckpt")
 
-    results = {name: trained(CASES[name], runtime, keep) for name in cases_of(peers.world_size)}
-    return {"cases": results, **collectives(peers)}
+    results = {name: trained(CASES[name], runtime, keep) for name in cases_of(ranks.world_size)}
+    return {"cases": results, **collectives(ranks)}
 
 
-def fail(peers: Peers, how: str) -> None:
+def fail(ranks: Ranks, how: str) -> None:
     """End in one of the ways a training ends."""
-    runtime = make_runtime("cpu", "float32", 1, peers)
-    peers.wait()
-    if how == "error" and peers.rank == 1:
+    runtime = make_runtime("cpu", "float32", 1, ranks)
+    ranks.wait()
+    if how == "error" and ranks.rank == 1:
         raise SamoError("rank 1 met something")
-    if how == "signal" and peers.rank == 0:
+    if how == "signal" and ranks.rank == 0:
         raise Interrupted("stopped by a signal")
-    if how == "finished" and peers.rank == 1:
+    if how == "finished" and ranks.rank == 1:
         return
     if how == "finished":
         time.sleep(0.2)
         raise Interrupted("stopped by a signal")
-    if how == "hangs" and peers.rank == 1:
+    if how == "hangs" and ranks.rank == 1:
         time.sleep(7)
-    if how == "killed" and peers.rank == 1:
+    if how == "killed" and ranks.rank == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     while True:
-        runtime.peers.add_up([torch.zeros(4)])
+        runtime.ranks.all_reduce([torch.zeros(4)])
 
 
 def ending(how: str) -> dict[str, Any]:
     """How a session ends in this process: what it reports, if anything."""
     started = time.monotonic()
     try:
-        with joined() as peers:
-            fail(peers, how)
+        with process_group() as ranks:
+            fail(ranks, how)
     except SamoError as error:
         return {"reports": error.message, "hint": error.hint, "seconds": time.monotonic() - started}
     except SystemExit as leave:
@@ -208,8 +208,8 @@ def main() -> None:
         port = next(ports)
         if rank < size:
             place(rank, size, port)
-            with joined() as peers:
-                found[str(size)] = first_session(folder, peers)
+            with process_group() as ranks:
+                found[str(size)] = first_session(folder, ranks)
             write()
     if rank < 2:
         peers_module.STEP_TIMEOUT_S, peers_module.ROLL_CALL_S = 3.0, 1.5

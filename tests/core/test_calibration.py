@@ -24,7 +24,7 @@ from samo.evaluation.calibration import (
     summary,
     usable_rows,
 )
-from samo.evaluation.metrics import judge
+from samo.evaluation.metrics import decide
 from samo.tasks import LabelSpace
 
 ONE, MANY = LabelSpace((tiny.EMOTION,)), LabelSpace((tiny.TAGS,))
@@ -181,9 +181,9 @@ def test_a_temperature_changes_no_label(temperature: float) -> None:
     targets = np.zeros_like(logits)
     for space in (ONE, MANY):
         task = space.primary
-        before = judge(task, space.probabilities(logits), targets).predicted
+        before = decide(task, space.probabilities(logits), targets).predicted
         scaled = apply_temperature(logits, {task.name: temperature}, space)
-        np.testing.assert_array_equal(judge(task, space.probabilities(scaled), targets).predicted, before)
+        np.testing.assert_array_equal(decide(task, space.probabilities(scaled), targets).predicted, before)
 
 
 def test_scores_before_and_after() -> None:

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from samo.data.batch import Draws, draw_mix, part_of
-from samo.training.ranks import ALONE, Peers, joined
+from samo.training.ranks import ALONE, Ranks, process_group
 from samo.training.runtime import make_runtime
-from samo.training.sync_batchnorm import SharedBatchNorm, share_norms
+from samo.training.sync_batchnorm import SyncBatchNorm, convert_sync_batchnorm
 from samo.training.trainer import fit
 
 SIZES = (3, 2)
@@ -144,35 +144,35 @@ def test_a_lost_process_is_named(how: str, found: list[dict[str, Any]]) -> None:
 def test_each_process_takes_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(Peers, "agree", lambda *_: None)
-    monkeypatch.setattr(Peers, "connect", lambda *_: None)
+    monkeypatch.setattr(Ranks, "agree", lambda *_: None)
+    monkeypatch.setattr(Ranks, "connect", lambda *_: None)
     for device in ("auto", "cuda"):
-        assert make_runtime(device, "float32", 0, Peers(3, 4, 1, 2)).device == torch.device("cuda:1")
+        assert make_runtime(device, "float32", 0, Ranks(3, 4, 1, 2)).device == torch.device("cuda:1")
     # One process on each of two machines may name its GPU.
-    assert make_runtime("cuda:1", "float32", 0, Peers(1, 2, 0, 1)).device == torch.device("cuda:1")
+    assert make_runtime("cuda:1", "float32", 0, Ranks(1, 2, 0, 1)).device == torch.device("cuda:1")
     with pytest.raises(ranks.SettingsError, match="there are 2 CUDA devices"):
-        make_runtime("auto", "float32", 0, Peers(2, 3, 2, 3))
+        make_runtime("auto", "float32", 0, Ranks(2, 3, 2, 3))
 
 
 def test_alone_everything_is_a_no_op(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
-    with joined() as peers:
-        assert peers is ALONE
+    with process_group() as ranks:
+        assert ranks is ALONE
     model, ones, values = nn.BatchNorm1d(2), torch.ones(2), np.ones((2, 2))
-    peers.add_up([ones])
-    peers.complete(values)
-    peers.agree("nothing", object(), ranks.DataError)
-    peers.wait()
-    assert (peers.told(lambda: 3), ones.tolist(), values.sum(), peers.is_first) == (3, [1.0, 1.0], 4.0, True)
-    assert peers.part(5) == slice(0, 5)
+    ranks.all_reduce([ones])
+    ranks.gather_rows(values)
+    ranks.require_equal("nothing", object(), ranks.DataError)
+    ranks.wait()
+    assert (ranks.broadcast(lambda: 3), ones.tolist(), values.sum(), ranks.is_first) == (3, [1.0, 1.0], 4.0, True)
+    assert ranks.part(5) == slice(0, 5)
     assert make_runtime("cpu", "float32").shared(model) is model
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 @pytest.mark.parametrize("n", [0, 1, 4, 7, 9])
 def test_parts_are_even_and_whole(n: int, size: int) -> None:
-    parts = [list(range(n))[Peers(rank, size).part(n)] for rank in range(size)]
+    parts = [list(range(n))[Ranks(rank, size).part(n)] for rank in range(size)]
     assert [row for part in parts for row in part] == list(range(n))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
@@ -185,7 +185,7 @@ def test_parts_of_a_mixed_batch_mix_as_the_whole(size: int) -> None:
     values = torch.from_numpy(rows**2).double()
     mixed = []
     for rank in range(size):
-        own, local = part_of(rows, mix, Peers(rank, size).part(4))
+        own, local = part_of(rows, mix, Ranks(rank, size).part(4))
         assert local is not None
         assert len(own) > 0
         mixed.append(local.apply(torch.from_numpy(own**2).double()))
@@ -201,7 +201,7 @@ def test_shared_norm_of_one_process_is_batch_norm(momentum: float | None, affine
     if affine:
         nn.init.normal_(plain.weight)
         nn.init.normal_(plain.bias)
-    shared = SharedBatchNorm.of(nn.BatchNorm2d(3, momentum=momentum, affine=affine), lambda tensors: None)
+    shared = SyncBatchNorm.of(nn.BatchNorm2d(3, momentum=momentum, affine=affine), lambda tensors: None)
     shared.load_state_dict(plain.state_dict())
     for _ in range(2):
         values = [(torch.randn(4, 3, 5, 2) * 3 + 40).requires_grad_()]
@@ -220,8 +220,8 @@ def test_shared_norm_of_one_process_is_batch_norm(momentum: float | None, affine
 def test_shared_norms_keep_parameters_and_refuse_a_single_value() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2)))
     parameters = list(model.parameters())
-    shared = share_norms(model, lambda tensors: None)
+    shared = convert_sync_batchnorm(model, lambda tensors: None)
     assert all(one is other for one, other in zip(shared.parameters(), parameters, strict=True))
-    assert isinstance(share_norms(nn.BatchNorm1d(2), lambda tensors: None), SharedBatchNorm)
+    assert isinstance(convert_sync_batchnorm(nn.BatchNorm1d(2), lambda tensors: None), SyncBatchNorm)
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         shared(torch.ones(1, 2))

@@ -22,10 +22,10 @@ from samo.evaluation.predictions import Predictions
 from samo.experiments.compare import compare_runs
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
-from samo.runs import evaluate as judge
+from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import calibration_of
 from samo.runs.ensemble_model import Ensemble, merged_settings
-from samo.runs.evaluate import judge_run
+from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run, create_run
 from samo.runs.train import load_run_model, resume_training, train_run
 from samo.tasks import LabelSpace
@@ -57,7 +57,7 @@ def root(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds, and test_report sees to it."""
-    monkeypatch.setattr(judge, "save_figures", lambda *_: [])
+    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
 
 
 def runs(root: Path, *names: str) -> list[Run]:
@@ -79,7 +79,7 @@ def build(
 def test_an_ensemble_is_a_run(root: Path, combine: str, windows: int) -> None:
     run, account, front = build(root, "a", "b", combine=combine, windows=windows)
     assert (run.status, (root / "latest").resolve()) == ("trained", run.folder)
-    report = judge_run(run, front, "test", tiny.RUNTIME)
+    report = evaluate_run(run, front, "test", tiny.RUNTIME)
     assert run.status == "evaluated"
     # What is judged is what was announced, and what the model file says on its own.
     assert report["metrics"]["macro_f1"] == account["ensemble"]["macro_f1"]
@@ -102,7 +102,7 @@ def test_an_ensemble_is_a_run(root: Path, combine: str, windows: int) -> None:
 
 def test_the_mean_of_what_the_members_say(root: Path) -> None:
     run, _, front = build(root, "a", "b")
-    judge_run(run, front, "test", tiny.RUNTIME)
+    evaluate_run(run, front, "test", tiny.RUNTIME)
     expected = np.zeros((len(run.split.test), 3))
     for member in runs(root, "a", "b"):
         model, space = load_run_model(member, tiny.TinyFrontend, tiny.RUNTIME)
@@ -120,7 +120,7 @@ def test_the_account(root: Path) -> None:
     assert account == json.loads(run.path("ensemble.json").read_text())
     assert [member["name"] for member in account["members"]] == ["a", "b"]
     for member, own in zip(account["members"], runs(root, "a", "b"), strict=True):
-        report = judge_run(own, front, "test", tiny.RUNTIME)
+        report = evaluate_run(own, front, "test", tiny.RUNTIME)
         assert member["macro_f1"] == report["metrics"]["macro_f1"]
         assert member["interval"] == report["ci"]["macro_f1"]
         assert member["val_macro_f1"] == report["val_macro_f1"]
@@ -131,7 +131,7 @@ def test_the_account(root: Path) -> None:
     assert account["mean_of_members"] == pytest.approx(np.mean([m["macro_f1"] for m in account["members"]]))
     best = max(account["members"], key=lambda member: member["val_macro_f1"])
     assert account["best_member"] == best["name"]
-    judge_run(run, front, "test", tiny.RUNTIME)
+    evaluate_run(run, front, "test", tiny.RUNTIME)
     compared = compare_runs(runs(root, best["name"], "joined"))["comparisons"][0]["scores"]["macro_f1"]
     assert account["gain"] == {name: compared[name] for name in ("difference", "low", "high", "p", "verdict")}
     assert (account["combine"], account["weights"], account["fitted_on"]) == ("mean", "equal", None)
@@ -140,7 +140,7 @@ def test_the_account(root: Path) -> None:
 def test_report_and_card_name_the_members(root: Path) -> None:
     shutil.rmtree(root / "runs" / "other")
     run, account, front = build(root, "a", "b", "other")
-    report = judge_run(run, front, "test", tiny.RUNTIME)
+    report = evaluate_run(run, front, "test", tiny.RUNTIME)
     assert report["ensemble"] == account
     card = run.path("MODEL_CARD.md").read_text()
     page = run.path("report.html").read_text()
@@ -176,8 +176,8 @@ def test_weights_are_fitted_on_validation_alone(root: Path) -> None:
     stored = [member["weight"] for member in read_about(run.model_file)["ensemble"]["members"]]
     assert stored == [weight for weight in weights if weight > 0]
     note = "the weights of the members were fitted on this split, so its scores are a little too good"
-    assert note in judge_run(run, front, "val", tiny.RUNTIME)["warnings"]
-    assert note not in judge_run(run, front, "test", tiny.RUNTIME)["warnings"]
+    assert note in evaluate_run(run, front, "val", tiny.RUNTIME)["warnings"]
+    assert note not in evaluate_run(run, front, "test", tiny.RUNTIME)["warnings"]
     # Test labels turned round leave the weights where they are.
     members, _ = gather(runs(root, "b", "a"), tiny.TinyFrontend, tiny.RUNTIME)
     targets = front.manifest.targets.copy()
@@ -343,4 +343,4 @@ def test_a_damaged_account_is_named(root: Path) -> None:
     run, _, front = build(root, "a", "b")
     run.path("ensemble.json").write_text("{}")
     with pytest.raises(RunError, match=r"cannot read .*ensemble\.json"):
-        judge_run(run, front, "test", tiny.RUNTIME)
+        evaluate_run(run, front, "test", tiny.RUNTIME)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from samo.ensembles.weights import fit_weights
 from samo.evaluation.calibration import negative_log_likelihood
-from samo.runs.ensemble_model import VOTE_SMOOTHING, Ensemble, cuts_of, mixed
+from samo.runs.ensemble_model import VOTE_SMOOTHING, Ensemble, mixed, threshold_logits
 from samo.tasks import LabelSpace
 
 ONE = LabelSpace((tiny.EMOTION,))
@@ -59,7 +59,7 @@ def test_votes_are_counted_and_ties_go_to_the_larger_mean() -> None:
 def test_members_vote_at_their_own_thresholds() -> None:
     e, tags = VOTE_SMOOTHING, torch.tensor([[[0.3, 0.2, 0.6]], [[0.3, 0.4, 0.5]]])
     thresholds = [{"tags": [0.25, 0.5, 0.7]}, {"tags": [0.35, 0.3, 0.4]}]
-    cuts = cuts_of(thresholds, TAGS)
+    cuts = threshold_logits(thresholds, TAGS)
     np.testing.assert_allclose(cuts.sigmoid(), [each["tags"] for each in thresholds], rtol=1e-6)
     weights = torch.tensor([0.25, 0.75])
     mean = np.array([0.3, 0.35, 0.525])
@@ -71,7 +71,7 @@ def test_members_vote_at_their_own_thresholds() -> None:
     model = Ensemble(members, weights.tolist(), [{}, {}], TAGS, "vote", thresholds)
     answer = TAGS.probabilities(model(torch.zeros(1, 4), torch.tensor([4])).numpy())[0]
     np.testing.assert_allclose(answer, found, atol=1e-6)
-    assert cuts_of([{}], tiny.BOTH).tolist() == [[0.0] * 6]
+    assert threshold_logits([{}], tiny.BOTH).tolist() == [[0.0] * 6]
     # The weights are fitted to the same votes: only the second member names what holds.
     targets = np.array([[0.0, 1.0, 1.0]], dtype=np.float32)
     np.testing.assert_array_equal(fit_weights(tags.logit(), targets, np.ones(1), TAGS, "vote", cuts), [0.0, 1.0])

@@ -96,17 +96,17 @@ def test_nothing_counted_scores_zero() -> None:
 def test_judge_masks_unlabelled_rows_and_decides() -> None:
     probabilities = np.array([[0.2, 0.8, 0, 0], [0.9, 0.1, 0, 0], [0.3, 0.3, 0.4, 0]])
     targets = np.array([[0, 1, 0, 0], [np.nan] * 4, [1, 0, 0, 0]])
-    judged = metrics.judge(ABC, probabilities, targets)
-    assert judged.rows.tolist() == [0, 2]
-    assert judged.truth.argmax(1).tolist() == [1, 0]
-    assert judged.predicted.argmax(1).tolist() == [1, 2]
-    assert judged.predicted.sum(1).tolist() == [1, 1]
+    decided = metrics.decide(ABC, probabilities, targets)
+    assert decided.rows.tolist() == [0, 2]
+    assert decided.truth.argmax(1).tolist() == [1, 0]
+    assert decided.predicted.argmax(1).tolist() == [1, 2]
+    assert decided.predicted.sum(1).tolist() == [1, 1]
 
 
 def test_judge_multi_label_thresholds() -> None:
     probabilities, targets = np.array([[0.5, 0.49], [0.2, 0.9]]), np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert metrics.judge(TAGS, probabilities, targets).predicted.tolist() == [[True, False], [False, True]]
-    by_label = metrics.judge(TAGS, probabilities, targets, threshold=np.array([0.2, 0.95]))
+    assert metrics.decide(TAGS, probabilities, targets).predicted.tolist() == [[True, False], [False, True]]
+    by_label = metrics.decide(TAGS, probabilities, targets, threshold=np.array([0.2, 0.95]))
     assert by_label.predicted.tolist() == [[True, False], [True, False]]
 
 
@@ -115,8 +115,8 @@ def test_per_class_agrees_with_sklearn(seed: int) -> None:
     rng = np.random.default_rng(seed)
     probabilities = rng.dirichlet(np.ones(4), 120)
     truth = rng.integers(0, 4, 120)
-    judged = metrics.judge(ABC, probabilities, np.eye(4)[truth])
-    table = metrics.per_class(judged, ABC.labels)
+    decided = metrics.decide(ABC, probabilities, np.eye(4)[truth])
+    table = metrics.per_class(decided, ABC.labels)
     expected = reference.precision_recall_fscore_support(truth, probabilities.argmax(1), zero_division=0)
     for column, label in enumerate(ABC.labels):
         row = table[label]
@@ -128,8 +128,8 @@ def test_per_class_agrees_with_sklearn(seed: int) -> None:
 
 
 def test_per_class_undefined_is_none() -> None:
-    judged = metrics.judge(ABC, np.tile([0.7, 0.1, 0.1, 0.1], (3, 1)), np.eye(4)[[0, 0, 0]])
-    table = metrics.per_class(judged, ABC.labels)
+    decided = metrics.decide(ABC, np.tile([0.7, 0.1, 0.1, 0.1], (3, 1)), np.eye(4)[[0, 0, 0]])
+    table = metrics.per_class(decided, ABC.labels)
     assert table["a"]["roc_auc"] is None
     assert table["a"]["average_precision"] == 1.0
     assert table["b"] == {

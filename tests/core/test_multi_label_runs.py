@@ -22,9 +22,9 @@ from samo.experiments.cells import Cell
 from samo.experiments.compare import compare_runs
 from samo.experiments.crossval import crossval_report, joined
 from samo.experiments.table import pooled
-from samo.runs import evaluate as judge
+from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import decision_of
-from samo.runs.evaluate import judge_elsewhere, judge_run, relabel
+from samo.runs.evaluate import evaluate_corpus, evaluate_run, relabel
 from samo.runs.run import Run, create_run
 from samo.runs.train import load_run_model, train_run
 from samo.settings import ThresholdSettings
@@ -47,14 +47,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy that may be written into; drawing takes seconds, and test_report_pages sees to it."""
-    monkeypatch.setattr(judge, "save_figures", lambda *_: [])
+    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
     shutil.copytree(trained, tmp_path / "artifacts", symlinks=True)
     return tmp_path / "artifacts"
 
 
 def judged_run(root: Path, name: str, **changes: Any) -> tuple[Run, dict[str, Any]]:
     run = Run(root / "runs" / name)
-    return run, judge_run(run, tiny.frontend(TAGS, **{**SETTINGS, **changes}), "test", tiny.RUNTIME)
+    return run, evaluate_run(run, tiny.frontend(TAGS, **{**SETTINGS, **changes}), "test", tiny.RUNTIME)
 
 
 def test_training_leaves_thresholds_and_judging_uses_them(root: Path) -> None:
@@ -124,13 +124,13 @@ def test_elsewhere_the_thresholds_are_those_of_the_run(root: Path) -> None:
     # None of its labels is an answer; only labels that are left out is not.
     assert front.manifest.items[0].labels == {"tags": ()}
     assert front.manifest.items[1].labels == {}
-    found = judge_elsewhere(run, front, mapping, tiny.RUNTIME)
+    found = evaluate_corpus(run, front, mapping, tiny.RUNTIME)
     assert found["n"] == sum(bool(item.labels) for item in front.manifest.items)
     assert found["per_class"]["loud"]["threshold"] == decision_of(run, TAGS).thresholds.of(tiny.TAGS)[0]
     run.path("thresholds.json").unlink()
     assert any(
         "no thresholds: judge the run" in line
-        for line in judge_elsewhere(run, front, mapping, tiny.RUNTIME)["warnings"]
+        for line in evaluate_corpus(run, front, mapping, tiny.RUNTIME)["warnings"]
     )
 
 
@@ -160,7 +160,7 @@ def test_an_ensemble_has_thresholds_of_its_own(root: Path, combine: str) -> None
     val = assembly.val[-1]
     direct = fit_decision(val.logits, val.targets, TAGS, ThresholdSettings())
     assert decision.thresholds.tasks == direct.thresholds.tasks
-    found = judge_run(run, front, "test", tiny.RUNTIME)
+    found = evaluate_run(run, front, "test", tiny.RUNTIME)
     assert account["ensemble"]["macro_f1"] == found["metrics"]["macro_f1"] > 0
     for member in account["members"]:
         own = judged_run(root, member["name"], **({"hidden": 6} if member["name"] == "b" else {}))[1]
@@ -170,7 +170,7 @@ def test_an_ensemble_has_thresholds_of_its_own(root: Path, combine: str) -> None
     # The file of the model votes with its members' thresholds, as the assembly did.
     model, _ = load_run_model(run, tiny.TinyFrontend, tiny.RUNTIME)
     rows = front.manifest.rows(run.split.test)
-    logits = judge.predict_logits(model, front, rows, tiny.RUNTIME)
+    logits = evaluation.predict_logits(model, front, rows, tiny.RUNTIME)
     np.testing.assert_allclose(logits, assembly.test[-1].logits, atol=1e-5)
 
 
@@ -217,7 +217,7 @@ def test_the_baseline_of_the_modality_stands_in_the_report(root: Path, part: str
     run = Run(root / "runs" / "a")
     plain = tiny.frontend(TAGS, **SETTINGS)
     front = WithBaseline(plain.config, plain.manifest, plain.features)
-    found = judge_run(run, front, part, tiny.RUNTIME)
+    found = evaluate_run(run, front, part, tiny.RUNTIME)
     split, manifest = run.split, front.manifest
     assert front.asked[-1] == (len(split.train), len(split.val) + (len(split.test) if part == "test" else 0))
     ids = split.part(part)

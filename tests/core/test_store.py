@@ -12,7 +12,7 @@ import pytest
 from store_fixtures import FACTS, REPORT, Broken, brought, copied, epochs, files_at, written
 
 from samo.errors import EnvironmentProblem, RunError, SamoError, SettingsError
-from samo.launch.store import RunCopy, Store, borrowed, bring_home, copies
+from samo.launch.store import RunCopy, Store, fetch_run, snapshots, working_copy
 from samo.runs.run import Run
 
 
@@ -104,7 +104,7 @@ def test_no_file_leaves_the_folder(store: Store, tmp_path: Path) -> None:
         said = {"files": {name: ["x/000001/evil", 4]}, "progress": [1, 1, 1], "facts": {}}
         store.put(json.dumps(said).encode(), f"index/{len(name)}.json")
     with pytest.raises(EnvironmentProblem, match="no whole finished copy"):
-        bring_home(store, Run(tmp_path / "runs" / "cell"))
+        fetch_run(store, Run(tmp_path / "runs" / "cell"))
     assert not list((tmp_path / "runs").rglob("evil"))
     assert not (tmp_path / "evil").exists()
 
@@ -182,12 +182,12 @@ def test_half_an_index_and_half_a_file_are_not_taken(store: Store, tmp_path: Pat
     copied(store, tmp_path / "first", history_jsonl=epochs(1))
     copied(store, tmp_path / "second", history_jsonl=epochs(2))
     copied(store, tmp_path / "third", history_jsonl=epochs(3))
-    third, second, first = copies(store)
+    third, second, first = snapshots(store)
     whole = store.read(f"index/{third.index}") or b""
     store._files.pipe_file(store._path(f"index/{third.index}"), whole[: len(whole) // 2])
     (place, _) = second.files["history.jsonl"]
     store._files.pipe_file(store._path(place), b"{")
-    assert [snapshot.index for snapshot in copies(store)] == [second.index, first.index]
+    assert [snapshot.index for snapshot in snapshots(store)] == [second.index, first.index]
     assert brought(store, tmp_path / "here") == {"history.jsonl": epochs(1)}
     store.remove(first.files["history.jsonl"][0])
     assert brought(store, tmp_path / "nothing whole") == {}
@@ -205,29 +205,29 @@ def test_a_writer_that_comes_back_does_no_harm(store: Store, tmp_path: Path) -> 
     heir.send()
     written(cut_off.run, last_ckpt="5", history_jsonl=epochs(5))
     cut_off.send()
-    bring_home(store, Run(tmp_path / "home"))
+    fetch_run(store, Run(tmp_path / "home"))
     assert (tmp_path / "home" / "best.model").read_text() == "2"
     assert (tmp_path / "home" / "report.json").read_text() == "of the heir"
     # Everything else is removed; it wakes up once more and ends, on files that are gone.
     written(cut_off.run, trained_json="{}", report_json="of the other", history_jsonl=epochs(9))
     cut_off.send()
-    bring_home(store, Run(tmp_path / "home"))
+    fetch_run(store, Run(tmp_path / "home"))
     assert (tmp_path / "home" / "report.json").read_text() == "of the heir"
 
 
 def test_a_run_is_borrowed_and_sent_back_however_it_ends(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), borrowed(store, "cell", REPORT, FACTS) as (run, send):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), working_copy(store, "cell", REPORT, FACTS) as (run, send):  # noqa: PT012
         assert run.name == "cell"
         written(run, history_jsonl=epochs(1))
         send()
         written(run, history_jsonl=epochs(2))
         raise ZeroDivisionError
     assert not run.folder.exists()
-    with borrowed(store, "cell", REPORT, FACTS) as (run, _):
+    with working_copy(store, "cell", REPORT, FACTS) as (run, _):
         assert len(run.history) == 2
         written(run, history_jsonl=epochs(3))
     assert brought(store, tmp_path / "after") == {"history.jsonl": epochs(3)}
-    assert copies(store)[0].facts == FACTS
+    assert snapshots(store)[0].facts == FACTS
 
 
 def test_a_store_that_fails_costs_one_copy_and_at_the_end_none(
@@ -235,22 +235,22 @@ def test_a_store_that_fails_costs_one_copy_and_at_the_end_none(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     puts = Broken(monkeypatch, store, "put_file")
-    with pytest.raises(EnvironmentProblem) as caught, borrowed(store, "cell", REPORT, FACTS) as (run, send):  # noqa: PT012
+    with pytest.raises(EnvironmentProblem) as caught, working_copy(store, "cell", REPORT, FACTS) as (run, send):  # noqa: PT012
         written(run, history_jsonl=epochs(1))
         send()
         puts.now(times=1)
         written(run, history_jsonl=epochs(2))
         send()
-        assert copies(store)[0].progress == (0, 0, 1)
+        assert snapshots(store)[0].progress == (0, 0, 1)
         assert "warning: not copied" in capsys.readouterr().err
         written(run, history_jsonl=epochs(3))
         send()
-        assert copies(store)[0].progress == (0, 0, 3)
+        assert snapshots(store)[0].progress == (0, 0, 3)
         puts.now()
         written(run, history_jsonl=epochs(4))
     kept = Path(re.search(r"the run was kept in (\S+)", caught.value.message)[1])  # type: ignore[index]
     assert len(Run(kept).history) == 4
-    with pytest.raises(ZeroDivisionError), borrowed(store, "cell", REPORT, FACTS) as (run, _):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), working_copy(store, "cell", REPORT, FACTS) as (run, _):  # noqa: PT012
         written(run, history_jsonl=epochs(5))
         raise ZeroDivisionError  # stays what it is though the store is silent
     kept = Path(re.search(r"the run was kept in (\S+)", capsys.readouterr().err)[1])  # type: ignore[index]
@@ -260,23 +260,23 @@ def test_a_store_that_fails_costs_one_copy_and_at_the_end_none(
 def test_home_in_one_step(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = written(Run(tmp_path / "runs" / "cell"), config_json="old", last_ckpt="old")
     with pytest.raises(EnvironmentProblem, match="holds no whole finished copy") as caught:
-        bring_home(store, home)
+        fetch_run(store, home)
     assert "same place on all machines" in caught.value.hint
     copied(store, tmp_path / "far", config_json="{}", history_jsonl=epochs(7))
     with pytest.raises(EnvironmentProblem):
-        bring_home(store, home)
+        fetch_run(store, home)
     copied(store, tmp_path / "end", config_json="{}", trained_json="{}", report_json="{}")
     gets = Broken(monkeypatch, store, "get_file")
     gets.from_call = 2
     with pytest.raises(EnvironmentProblem):
-        bring_home(store, home)
+        fetch_run(store, home)
     gets.from_call = 10**9
     with home.locked(), pytest.raises(RunError, match="is being written by process"):
-        bring_home(store, home)
+        fetch_run(store, home)
     assert sorted(path.name for path in (tmp_path / "runs").rglob("*")) == [".lock", "cell", "config.json", "last.ckpt"]
     (tmp_path / "runs" / ".cell.12345678.home").mkdir()
-    bring_home(store, home)
+    fetch_run(store, home)
     assert sorted(path.name for path in home.folder.iterdir()) == ["config.json", "report.json", "trained.json"]
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["cell"]
     assert len(files_at(store)) == 3
-    bring_home(store, Run(tmp_path / "laptop" / "cell"))
+    fetch_run(store, Run(tmp_path / "laptop" / "cell"))

@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 
 from samo.errors import RunError
 from samo.evaluation.calibration import Calibration
-from samo.evaluation.decision import Decision, fit_decision, judged
+from samo.evaluation.decision import Decision, decided_rows, fit_decision
 from samo.evaluation.metrics import f1_by_threshold, selection_score
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.thresholds import TaskThresholds, Thresholds, best_threshold, fit_thresholds
@@ -209,15 +209,15 @@ def test_stored_decisions_are_what_is_judged(tmp_path: Path) -> None:
     stored = Predictions.load(tmp_path / "p.npz")
     cuts = decision.thresholds.of(ABC)
     shares = SPACE.probabilities(logits / np.float64(decision.calibration.temperature["tags"]))
-    found = judged(ABC, stored, SPACE)
+    found = decided_rows(ABC, stored, SPACE)
     np.testing.assert_array_equal(found.predicted, shares >= cuts)
     assert not np.array_equal(found.predicted, logits >= 0)
     # Thresholds given by name win over what was decided.
-    np.testing.assert_array_equal(judged(ABC, stored, SPACE, thresholds=Thresholds()).predicted, logits >= 0)
-    again = judged(ABC, stored, SPACE, decision.calibration.temperature, decision.thresholds)
+    np.testing.assert_array_equal(decided_rows(ABC, stored, SPACE, thresholds=Thresholds()).predicted, logits >= 0)
+    again = decided_rows(ABC, stored, SPACE, decision.calibration.temperature, decision.thresholds)
     np.testing.assert_array_equal(again.predicted, found.predicted)
     stored.targets[:5] = np.nan
-    np.testing.assert_array_equal(judged(ABC, stored, SPACE).predicted, found.predicted[5:])
+    np.testing.assert_array_equal(decided_rows(ABC, stored, SPACE).predicted, found.predicted[5:])
 
 
 def test_thresholds_are_chosen_under_the_temperature() -> None:

@@ -199,7 +199,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
 def test_every_setting_acts(name: str) -> None:
     needs, value = CHANGES[name]
     base = {**QUICK, **needs}
-    assert not same(train(**base).judged(), train(**{**base, name: value}).judged())
+    assert not same(train(**base).eval_weights(), train(**{**base, name: value}).eval_weights())
 
 
 def test_no_setting_is_forgotten() -> None:
@@ -215,17 +215,17 @@ def test_asymmetric_loss_over_four_micro_batches() -> None:
 
 
 def test_clipping_off_and_out_of_reach_are_the_same() -> None:
-    assert same(train(**QUICK, max_grad_norm=0.0).judged(), train(**QUICK, max_grad_norm=1e6).judged())
+    assert same(train(**QUICK, max_grad_norm=0.0).eval_weights(), train(**QUICK, max_grad_norm=1e6).eval_weights())
 
 
 def test_the_moving_average_is_judged_and_the_model_left_alone() -> None:
     plain, averaged = train(**QUICK), train(**QUICK, ema_decay=0.9)
     assert same(plain.model.state_dict(), averaged.model.state_dict())
-    assert not same(averaged.judged(), averaged.model.state_dict())
-    assert same(plain.judged(), plain.model.state_dict())
+    assert not same(averaged.eval_weights(), averaged.model.state_dict())
+    assert same(plain.eval_weights(), plain.model.state_dict())
     front = tiny.frontend(**QUICK)
     model = front.new_model()
-    model.load_state_dict(averaged.judged())
+    model.load_state_dict(averaged.eval_weights())
     logits = predict_logits(model, front, np.arange(32, 48), tiny.RUNTIME)
     truth = torch.from_numpy(front.manifest.targets[32:48])
     expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), truth).item()

@@ -69,7 +69,7 @@ def test_frozen_epochs() -> None:
 
 
 def _averaged(state: TrainState) -> dict[str, Tensor]:
-    return {"average " + name: tensor for name, tensor in state.judged().items()}
+    return {"average " + name: tensor for name, tensor in state.eval_weights().items()}
 
 
 def test_what_sleeps_from_the_start_is_never_woken() -> None:
@@ -130,7 +130,7 @@ def test_a_model_with_nothing_to_learn_is_judged_once(settings: dict[str, Any]) 
     assert kept == [True]
     assert seen.steps == []
     assert (state.epoch, state.step, state.best_epoch, len(state.history)) == (1, 0, 0, 1)
-    assert same(state.judged(), Fitted().state_dict())
+    assert same(state.eval_weights(), Fitted().state_dict())
     # The loss of all training rows, found without learning from them.
     logits = torch.from_numpy(predict_logits(state.model, front, plan.train_rows, tiny.RUNTIME))
     expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(front.manifest.targets[plan.train_rows]))

@@ -22,7 +22,7 @@ def test_training_twice_gives_the_same_bits(settings: dict[str, Any]) -> None:
     np.random.seed(3)
     other = train(BOTH, **settings)
     assert same(one.model.state_dict(), other.model.state_dict())
-    assert same(one.judged(), other.judged())
+    assert same(one.eval_weights(), other.eval_weights())
     strip = [[{k: v for k, v in row.items() if k != "seconds"} for row in state.history] for state in (one, other)]
     assert strip[0] == strip[1]
 
@@ -76,7 +76,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(settings: dict[str, Any], step: 
     assert again.epoch == 2
     fit(again, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
     assert same(whole.model.state_dict(), again.model.state_dict())
-    assert same(whole.judged(), again.judged())
+    assert same(whole.eval_weights(), again.eval_weights())
     assert (whole.best_epoch, whole.best_score, whole.best_loss) == (
         again.best_epoch,
         again.best_score,

@@ -19,7 +19,7 @@ from samo.settings import Config, LossSettings, OptimSettings, Section, Threshol
 from samo.tasks import LabelSpace, Task
 from samo.training.model import EmotionModel
 from samo.training.runtime import Runtime
-from samo.training.trainer import Plan, TrainState, fit, new_state
+from samo.training.trainer import TrainPlan, TrainState, fit, new_state
 
 EMOTION = Task("emotion", ("angry", "happy", "sad"))
 TAGS = Task("tags", ("loud", "fast", "high"), multi_label=True)
@@ -239,10 +239,10 @@ def frontend(space: LabelSpace | None = None, windows: int = 1, **settings: Any)
     return TinyFrontend(TinyConfig.build(settings), *corpus(space), windows=windows)
 
 
-def plan_of(front: TinyFrontend) -> Plan:
+def plan_of(front: TinyFrontend) -> TrainPlan:
     """Train on the first four speakers, validate on the last two."""
     config, rows = front.config, np.arange(len(front.manifest.items))
-    return Plan(rows[:32], rows[32:], config.loss, config.optim, config.train, front.mixup_alpha)
+    return TrainPlan(rows[:32], rows[32:], config.loss, config.optim, config.train, front.mixup_alpha)
 
 
 class Silent:
@@ -272,7 +272,7 @@ class Recorder(Silent):
         self.rows.append((row, improved))
 
 
-def begin(front: TinyFrontend, runtime: Runtime = RUNTIME) -> tuple[TrainState, Plan]:
+def begin(front: TinyFrontend, runtime: Runtime = RUNTIME) -> tuple[TrainState, TrainPlan]:
     """A state before step 1, and the plan it is for."""
     torch.manual_seed(0)
     given = plan_of(front)

@@ -52,7 +52,7 @@ MOODS = np.array([[0, 1], [1, 0], [1, 0], [0, 1], [1, 0], [0, 1]], dtype=np.floa
 IDS = [f"t{k}" for k in range(len(TEXTS))]
 
 
-def judge(reader: Reader, targets: np.ndarray = MOODS, texts: Sequence[str] = TEXTS, **values: Any) -> dict[str, Any]:
+def decide(reader: Reader, targets: np.ndarray = MOODS, texts: Sequence[str] = TEXTS, **values: Any) -> dict[str, Any]:
     given = {"kinds": tuple(KINDS), "strength": 0.1, "seed": 0, "n_resamples": 200, **values}
     ids = [f"t{k}" for k in range(len(texts))]
     return robustness_of(texts, targets, [""] * len(texts), ids, cast(TextPredictor, reader), **given)
@@ -64,7 +64,7 @@ def row(report: dict[str, Any], name: str, task: str = "mood") -> dict[str, Any]
 
 
 def test_what_is_lost_is_computed_as_by_hand() -> None:
-    report = judge(Reader(), kinds=("case", "emoji"))
+    report = decide(Reader(), kinds=("case", "emoji"))
     mood = report["tasks"]["mood"]
     assert mood["macro_f1"] == 1.0  # "GOOD grief" is bad, and said to be
     # In capitals nothing is "good": all are bad, F1 2*3/(6+3) = 2/3 of bad and 0 of good.
@@ -87,17 +87,17 @@ def test_what_is_lost_is_computed_as_by_hand() -> None:
 
 
 def test_p_values_are_corrected_for_the_number_of_rewritings() -> None:
-    alone, among = judge(Reader(), kinds=("case",)), judge(Reader(), kinds=tuple(KINDS))
+    alone, among = decide(Reader(), kinds=("case",)), decide(Reader(), kinds=tuple(KINDS))
     for name in ("upper case", "lower case"):
         assert row(alone, name)["p"] == row(among, name)["p"] is not None
         assert row(among, name)["p_corrected"] >= row(alone, name)["p_corrected"]
     assert row(among, "upper case")["p_corrected"] > row(alone, "upper case")["p_corrected"]
-    many = judge(Reader(), np.tile(MOODS, (20, 1)), TEXTS * 20, kinds=("case",))
+    many = decide(Reader(), np.tile(MOODS, (20, 1)), TEXTS * 20, kinds=("case",))
     assert (row(many, "upper case")["verdict"], row(alone, "lower case")["verdict"]) == ("worse", "cannot tell")
 
 
 def test_negation_is_counted_and_not_scored() -> None:
-    report = judge(
+    report = decide(
         Reader(), texts=["is it bad", "it is fine", "bad", "no good"], targets=MOODS[:4], kinds=("negation",)
     )
     negation = row(report, "negation added")
@@ -109,39 +109,39 @@ def test_negation_is_counted_and_not_scored() -> None:
 
 def test_only_what_was_rewritten_is_read_again() -> None:
     reader = Reader()
-    judge(reader, kinds=("case",))
+    decide(reader, kinds=("case",))
     assert len(reader.read) == 6 + 6 + 1
 
 
 def test_unlabelled_rows_count_nowhere() -> None:
     targets = MOODS.copy()
     targets[0] = np.nan
-    report = judge(Reader(), targets, kinds=("case", "length"))
+    report = decide(Reader(), targets, kinds=("case", "length"))
     assert report["tasks"]["mood"]["n"] == 5
     assert row(report, "upper case")["answers_changed"] == pytest.approx(2 / 5)
     assert row(report, "upper case")["answers_changed_of_rewritten"] == pytest.approx(2 / 5)
     assert sum(entry["n"] for entry in report["tasks"]["mood"]["lengths"]) == 5
     with pytest.raises(DataError, match="no text of this part is labelled"):
-        judge(Reader(), np.full_like(MOODS, np.nan))
+        decide(Reader(), np.full_like(MOODS, np.nan))
 
 
 def test_by_length() -> None:
-    lengths = judge(Reader(), kinds=("length",))["tasks"]["mood"]["lengths"]
+    lengths = decide(Reader(), kinds=("length",))["tasks"]["mood"]["lengths"]
     assert [(entry["name"], entry["n"]) for entry in lengths] == [("up to 3 words", 5), ("4 to 8 words", 1)]
     assert [entry["micro_f1"] for entry in lengths] == [1.0, 1.0]
     assert lengths[1]["ci"] is None  # one text
     texts = [" ".join(["w"] * n) for n in (0, 3, 4, 8, 9, 16, 17, 24, 25, 300)]
-    lengths = judge(Reader(), np.tile(MOODS[:1], (10, 1)), texts, kinds=("length",))["tasks"]["mood"]["lengths"]
+    lengths = decide(Reader(), np.tile(MOODS[:1], (10, 1)), texts, kinds=("length",))["tasks"]["mood"]["lengths"]
     assert [entry["n"] for entry in lengths] == [2, 2, 2, 2, 2]
     assert lengths[-1]["name"] == "over 24 words"
-    assert judge(Reader(), kinds=("case",))["tasks"]["mood"]["lengths"] == []
+    assert decide(Reader(), kinds=("case",))["tasks"]["mood"]["lengths"] == []
 
 
 def test_every_task_is_decided_by_its_own_thresholds() -> None:
     space = LabelSpace((MOOD, TAGS))
     targets = np.array([[0, 1, 1, 0], [1, 0, 0, 0]], dtype=np.float32)
     texts = ["good!", "bad"]
-    at_half = judge(Reader(space), targets, texts, kinds=("punctuation",))
+    at_half = decide(Reader(space), targets, texts, kinds=("punctuation",))
     assert at_half["tasks"]["tags"]["macro_f1"] == 0.5  # loud is right, long has no row
     assert row(at_half, "marks removed", "tags")["macro_f1"] == 0.0
     assert row(at_half, "marks removed", "mood")["macro_f1"] == 1.0
@@ -150,7 +150,7 @@ def test_every_task_is_decided_by_its_own_thresholds() -> None:
         0.3, {"loud": 0.3, "long": 0.3}, {"half": 1, "global": 1, "per-class": 1}, {"loud": 1, "long": 1}
     )
     low = Decision(thresholds=Thresholds("per-class", {"tags": cut}))
-    found = judge(Reader(space, low), targets, texts, kinds=("punctuation",))
+    found = decide(Reader(space, low), targets, texts, kinds=("punctuation",))
     assert found["tasks"]["tags"]["macro_f1"] == pytest.approx((2 / 3) / 2)
     assert row(found, "marks removed", "tags")["difference"] == 0.0
 
@@ -159,7 +159,7 @@ def test_seed_and_strength_act() -> None:
     texts = [" ".join(["good grief again"] * 5)] * 6
 
     def typos(**values: Any) -> list[list[str]]:
-        found: list[list[str]] = judge(Reader(), texts=texts, kinds=("typos",), **values)["rewrites"][0]["examples"]
+        found: list[list[str]] = decide(Reader(), texts=texts, kinds=("typos",), **values)["rewrites"][0]["examples"]
         return found
 
     assert typos() == typos()
@@ -173,7 +173,7 @@ def test_seed_and_strength_act() -> None:
 
 def test_files_say_the_same(tmp_path: Path) -> None:
     texts = ["<b>good</b> & well", *TEXTS[1:]]
-    report = {**FACTS, **judge(Reader(LabelSpace((MOOD, TAGS))), np.hstack([MOODS, MOODS]), texts), "synthetic": True}
+    report = {**FACTS, **decide(Reader(LabelSpace((MOOD, TAGS))), np.hstack([MOODS, MOODS]), texts), "synthetic": True}
     page = write_robustness(report, tmp_path)
     assert page == tmp_path / "robustness.html"
     assert json.loads((tmp_path / "robustness.json").read_text()) == report
@@ -189,14 +189,14 @@ def test_files_say_the_same(tmp_path: Path) -> None:
 
 
 def test_each_part_has_files_of_its_own_and_nothing_scored_has_no_picture(tmp_path: Path) -> None:
-    report = {**FACTS, **judge(Reader(), kinds=("negation", "length")), "split": "val"}
+    report = {**FACTS, **decide(Reader(), kinds=("negation", "length")), "split": "val"}
     assert write_robustness(report, tmp_path) == tmp_path / "robustness.val.html"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["robustness.val.html", "robustness.val.json"]
     assert "<img" not in (tmp_path / "robustness.val.html").read_text()
 
 
 def test_bars_are_as_long_as_the_differences() -> None:
-    report = {**FACTS, **judge(Reader(), kinds=("case",))}
+    report = {**FACTS, **decide(Reader(), kinds=("case",))}
     (axes,) = robustness_figure(report).axes
     assert [bar.get_width() for bar in axes.patches] == [
         row["difference"] for row in report["tasks"]["mood"]["rewrites"]

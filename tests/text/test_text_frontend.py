@@ -14,7 +14,7 @@ import torch
 from samo.data.batch import Batch, Draws
 from samo.data.splits import make_split
 from samo.errors import SettingsError
-from samo.runs.evaluate import judge_run
+from samo.runs.evaluate import evaluate_run
 from samo.runs.run import create_run
 from samo.runs.train import make_plan
 from samo.training.runtime import Runtime
@@ -342,7 +342,7 @@ def test_judging_says_row_or_group(table: Path, tmp_path: Path) -> None:
     train_run(run, front, RUNTIME, Silent())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("samo.runs.evaluate.save_figures", lambda *_: [])
-        report = judge_run(run, front, "test", RUNTIME)
+        report = evaluate_run(run, front, "test", RUNTIME)
     assert report["ci"]["unit"] == "group"
     assert report["baseline"]["name"] == "tfidf"
     assert report["split_rule"] == "group"

@@ -288,9 +288,9 @@ def test_model(name: str, opened: Callable[..., TextFrontend], monkeypatch: pyte
     assert without[differs] != with_[differs]
     if differs in ("rates", "learning"):
         assert without["shapes"] == with_["shapes"]
-        np.testing.assert_allclose(without["judged"], with_["judged"], atol=1e-6)
+        np.testing.assert_allclose(without["decided_rows"], with_["decided_rows"], atol=1e-6)
     if name == "dropout":
-        assert without["judged"] == with_["judged"]
+        assert without["decided_rows"] == with_["decided_rows"]
 
 
 class Silent:
@@ -310,7 +310,7 @@ def come_to(opened: Callable[..., TextFrontend], values: dict[str, Any]) -> tupl
     torch.manual_seed(0)
     state: TrainState = new_state(front.new_model(), plan, RUNTIME)
     fit(state, front, plan, RUNTIME, Silent(), lambda *_: None)
-    return state.history, torch.cat([tensor.flatten() for tensor in state.judged().values()])
+    return state.history, torch.cat([tensor.flatten() for tensor in state.eval_weights().values()])
 
 
 @pytest.fixture(scope="module")

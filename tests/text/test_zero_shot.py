@@ -15,7 +15,7 @@ from samo.data.manifest import Item, Manifest
 from samo.errors import DataError, ModelFileError, SettingsError
 from samo.tasks import LabelSpace, Task
 from samo.training.runtime import Runtime
-from samo_text.zero_shot import Embedder, ZeroShot, judge_zero_shot, part_of, read_labels
+from samo_text.zero_shot import Embedder, ZeroShot, evaluate_zero_shot, part_of, read_labels
 
 RUNTIME = Runtime(torch.device("cpu"), "float32", channels_last=False, threads=1)
 TEXTS = ["i love it", "you hate this , very very angry !", "so", "this is not sad"]
@@ -130,7 +130,7 @@ def corpus(*labels: tuple[str, ...], task: Task | None = None, split: tuple[str,
 def test_scores_against_scikit_learn() -> None:
     model = fixed({"up": ("up",), "right": ("right",), "never": ("b",)})
     # Nearest: up, right (the first of two equal ones), up, right, right.
-    report = judge_zero_shot(model, corpus(("up",), ("up",), ("up",), ("right",), ("up",)), n_resamples=200)
+    report = evaluate_zero_shot(model, corpus(("up",), ("up",), ("up",), ("right",), ("up",)), n_resamples=200)
     truth, said = ["up", "up", "up", "right", "up"], ["up", "right", "up", "right", "right"]
     names = ["up", "right", "never"]
     assert report["macro_f1"] == pytest.approx(f1_score(truth, said, labels=names, average="macro", zero_division=0))
@@ -143,7 +143,7 @@ def test_scores_against_scikit_learn() -> None:
 def test_several_true_labels() -> None:
     task = Task("label", ("right", "up"), multi_label=True)
     model = fixed({"up": ("up",), "right": ("right",)})
-    report = judge_zero_shot(model, corpus(("up", "right"), ("up",), (), task=task), n_resamples=50)
+    report = evaluate_zero_shot(model, corpus(("up", "right"), ("up",), (), task=task), n_resamples=50)
     # Said: up, right, up. True: both, up, none. F1 of up 2*1/(2+2), of right 0.
     assert report["macro_f1"] == pytest.approx(0.25)
     assert (report["hits"], report["accuracy"]) == (pytest.approx(1 / 3), 0.0)
@@ -165,12 +165,12 @@ def test_the_part_judged() -> None:
 
 def test_labels_that_are_not_described_are_refused() -> None:
     with pytest.raises(DataError, match="not described: right"):
-        judge_zero_shot(fixed({"up": ("up",), "b": ("b",)}), corpus(("up",), ("right",)))
+        evaluate_zero_shot(fixed({"up": ("up",), "b": ("b",)}), corpus(("up",), ("right",)))
     both = Manifest(
         "made up", LabelSpace((Task("x", ("a", "b")), Task("y", ("a", "b")))), (Item("i", "a", {}),), Path()
     )
     with pytest.raises(DataError, match="several questions: x, y"):
-        judge_zero_shot(fixed({"a": ("a",), "b": ("b",)}), both)
+        evaluate_zero_shot(fixed({"a": ("a",), "b": ("b",)}), both)
 
 
 def test_a_folder_that_is_no_encoder(tmp_path: Path) -> None:

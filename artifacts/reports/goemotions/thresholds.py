@@ -13,7 +13,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from samo.evaluation.decision import fit_decision, judged
+from samo.evaluation.decision import decided_rows, fit_decision
 from samo.evaluation.metrics import macro_f1, tally
 from samo.evaluation.predictions import Predictions
 from samo.runs.run import Run
@@ -36,7 +36,7 @@ def main() -> None:
         val, test = (Predictions.load(run.path(f"predictions.{part}.npz")) for part in ("val", "test"))
         for name, settings in RANGES.items():
             decision = fit_decision(val.logits, val.targets, space, settings)
-            answers = judged(space.primary, test, space, decision.calibration.temperature, decision.thresholds)
+            answers = decided_rows(space.primary, test, space, decision.calibration.temperature, decision.thresholds)
             found[variant][name].append(float(macro_f1(tally(answers.truth, answers.predicted))))
     lines = ["| variant | " + " | ".join(RANGES) + " |", "| --- " * (1 + len(RANGES)) + "|"]
     for variant, by_range in sorted(found.items(), key=lambda pair: -statistics.mean(list(pair[1].values())[-1])):

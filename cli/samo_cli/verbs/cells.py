@@ -64,7 +64,7 @@ def work(spec: Mapping[str, Any]) -> None:
         SamoError: what the same training would raise alone.
     """
     from samo.experiments.cells import report_of
-    from samo.launch.store import Store, borrowed
+    from samo.launch.store import Store, working_copy
     from samo.runs.run import Run
 
     folder = Path(spec["folder"])
@@ -72,7 +72,7 @@ def work(spec: Mapping[str, Any]) -> None:
         _bring_to_end(Run(folder), spec)
         return
     facts = {"settings": dict(spec["settings"]), "data": spec["data"]}
-    with borrowed(Store(spec["store"], patient=True), folder.name, report_of(spec["part"]), facts) as (run, send):
+    with working_copy(Store(spec["store"], patient=True), folder.name, report_of(spec["part"]), facts) as (run, send):
         _bring_to_end(run, spec, _AfterEpochs(send))
 
 
@@ -92,7 +92,7 @@ class _AfterEpochs:
 
 def _bring_to_end(run: Run, spec: Mapping[str, Any], *watching: Observer) -> None:
     from samo.experiments.cells import report_of
-    from samo.runs.evaluate import judge_run
+    from samo.runs.evaluate import evaluate_run
     from samo.runs.train import resume_training, train_run
     from samo.training.runtime import make_runtime
     from samo.training.tracking import Observers
@@ -116,8 +116,8 @@ def _bring_to_end(run: Run, spec: Mapping[str, Any], *watching: Observer) -> Non
                 resume_training(run, frontend, runtime, Observers(view, *watching))
             else:
                 train_run(run, frontend, runtime, Observers(view, *watching), spec["command"])
-    # Judged as `samo evaluate` judges.
-    judge_run(run, frontend, part, make_runtime(spec["device"], "float32", spec["threads"]))
+    # Decided as `samo evaluate` judges.
+    evaluate_run(run, frontend, part, make_runtime(spec["device"], "float32", spec["threads"]))
 
 
 def _open(modality: str, config: Config) -> Any:

@@ -106,7 +106,7 @@ def ensemble(
     where = Where(workers, threads, device, precision, ray, store)
     from samo.ensembles.ensemble import assemble, check_choices, write_ensemble
     from samo.ensembles.members import gather
-    from samo.runs.evaluate import judge_run
+    from samo.runs.evaluate import evaluate_run
     from samo.runs.run import artifacts_root, create_run, find_run
     from samo.training.runtime import make_runtime
     from samo_cli.render import note, print_json, show_ensemble
@@ -135,7 +135,7 @@ def ensemble(
     values = frontend.config.flat()
     run = create_run(root, name, f"ensemble-{values['dataset']}-{values['mode']}", overwrite=overwrite)
     account = write_ensemble(run, assembly, left_out, frontend, runtime, context.obj["command"])
-    judge_run(run, frontend, "test", runtime)
+    evaluate_run(run, frontend, "test", runtime)
     if json:
         print_json(account)
     else:

@@ -46,7 +46,7 @@ def evaluate(
     mapping = _pairs(label_map)
     if mapping and "dataset" not in settings:
         raise SettingsError("--label-map acts only together with --dataset of another corpus")
-    from samo.runs.evaluate import judge_elsewhere, judge_run, relabel
+    from samo.runs.evaluate import evaluate_corpus, evaluate_run, relabel
     from samo.runs.run import artifacts_root, find_model
     from samo.training.runtime import make_runtime
     from samo_cli.render import err, note, print_json, show_report
@@ -59,11 +59,11 @@ def evaluate(
         if on != "test":
             raise SettingsError(f"--on {on} names a part of the run's own split; another corpus is judged as a whole")
         frontend.manifest = relabel(frontend.manifest, found.manifest.label_space, mapping)
-        report = judge_elsewhere(found, frontend, mapping, runtime)
+        report = evaluate_corpus(found, frontend, mapping, runtime)
     elif mapping:
         raise SettingsError("--label-map acts only together with --dataset of another corpus; this is the run's own")
     else:
-        report = judge_run(found, frontend, on, runtime)
+        report = evaluate_run(found, frontend, on, runtime)
     if json:
         print_json(report)
         return

@@ -36,7 +36,7 @@ def runs(artifacts: Artifacts = "", json: Json = False) -> None:
 
 def _row(run: Run) -> dict[str, Any]:
     """A damaged run is listed as such: it must not hide the others."""
-    from samo.runs.run import ACCOUNT
+    from samo.runs.run import ENSEMBLE_FILE
 
     try:
         scores = [row["val_macro_f1"] for row in run.history]
@@ -47,7 +47,7 @@ def _row(run: Run) -> dict[str, Any]:
             "dataset": run.settings["dataset"],
             "status": run.status,
             # An ensemble was not trained itself, so its score is its report's.
-            "epochs": None if run.path(ACCOUNT).is_file() else len(scores),
+            "epochs": None if run.path(ENSEMBLE_FILE).is_file() else len(scores),
             "val_macro_f1": max(scores, default=report["val_macro_f1"] if report else None),
             "test_macro_f1": report["metrics"]["macro_f1"] if report else None,
         }

@@ -102,28 +102,28 @@ def train(
     trackers = require_trackers(tracker)
     # torch is imported only once the settings are known to be good: a typing error costs no waiting.
     from samo.runs.run import ASSETS, Run, artifacts_root, create_run, find_run
-    from samo.training.ranks import joined
+    from samo.training.ranks import process_group
     from samo.training.runtime import make_runtime
     from samo_cli.render import counting, note, silence
 
     root = artifacts_root(artifacts)
-    with joined() as peers:
-        if not peers.is_first:
+    with process_group() as ranks:
+        if not ranks.is_first:
             silence()
-        runtime = make_runtime(device, precision, threads, peers)
+        runtime = make_runtime(device, precision, threads, ranks)
         if chosen is None:
             run = find_run(root, resume)
             chosen, modality = _unchanged(run.settings, settings), run.settings["modality"]
         elif name and not overwrite:
             create_run(root, name, "")  # a name that is taken costs no decoding
         kind = frontend_type(modality)
-        with peers.one_prepares(), counting(kind.preparing) as progress:
+        with ranks.local_rank_first(), counting(kind.preparing) as progress:
             frontend: Any = kind.open(chosen, note, progress, run.path(ASSETS) if resume else None)
         values = frontend.config.flat()
         if not resume:
             split = _checked_split(frontend)
             stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
-            run = Run(peers.told(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
+            run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
         if values["split"] == "random":
             note("LEAKY SPLIT: with --split random the same speaker stands in train and test; every output is stamped")
         note(
@@ -138,9 +138,9 @@ def train(
             stop.hint += f" --artifacts {artifacts}" if artifacts else ""
             raise
         finally:
-            if peers.is_first:
+            if ranks.is_first:
                 run.forget()
-        if peers.is_first:
+        if ranks.is_first:
             _show(_facts(run, frontend, state), values["epochs"] if state.learns else state.epoch, artifacts, json=json)
 
 
@@ -248,7 +248,7 @@ def _train(
 
     values = frontend.config.flat()
     watched = Watched(run.folder, {"modality": frontend.modality, **values}, lambda: run.history)
-    wanted = trackers if runtime.peers.is_first else ()
+    wanted = trackers if runtime.ranks.is_first else ()
     with TrainingView(values["epochs"], run.history) as view, tracked(wanted, watched, note) as drawn:
         observer = Observers(view, *drawn)
         if resume:

@@ -90,7 +90,7 @@ def zero_shot(
     from samo.training.runtime import make_runtime
     from samo_cli.render import counting, note, print_json, show_zero_shot, show_zero_shot_report
     from samo_text.predictor import read_texts
-    from samo_text.zero_shot import NOTE, Embedder, ZeroShot, judge_zero_shot, read_labels
+    from samo_text.zero_shot import NOTE, Embedder, ZeroShot, evaluate_zero_shot, read_labels
 
     described = read_labels(labels, labels_file)
     texts = [*(text or ()), *(line for path in inputs or () for line in read_texts(path))]
@@ -108,7 +108,7 @@ def zero_shot(
         note(f"{NOTE}; encoder {encoder}, temperature {temperature:g}")
     with counting("embedding") as progress:
         if manifest:
-            report = {**facts, **judge_zero_shot(model, manifest, on=on, progress=progress)}
+            report = {**facts, **evaluate_zero_shot(model, manifest, on=on, progress=progress)}
             answers: list[ZeroShotAnswer] = []
         else:
             answers = model.predict(texts, progress)
