@@ -17,6 +17,7 @@ from samo.data.splits import make_split
 from samo.runs.train import make_plan
 from samo.training.losses import EmotionLoss
 from samo.training.runtime import make_runtime
+from samo.training.setup import Setup
 from samo.training.trainer import new_state, train_step
 from samo_audio.config import AudioConfig
 from samo_audio.frontend import AudioFrontend
@@ -55,7 +56,7 @@ def main() -> None:
         optimizer.step()
 
     def samo_step(k: int) -> None:
-        train_step(state, frontend, plan, runtime, criterion, [batches[k][0]], 1e-3)
+        train_step(state, Setup(frontend, runtime), plan, criterion, [batches[k][0]], 1e-3)
 
     times: dict[str, list[float]] = {"bare": [], "samo": []}
     for k in range(args.steps):

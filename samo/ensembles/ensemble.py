@@ -37,7 +37,7 @@ from samo.runs.run import ASSETS, ENSEMBLE_FILE, Run, mark_trained, point_latest
 from samo.runs.train import write_beginning
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import save_model
-from samo.training.runtime import Runtime
+from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
 __all__ = ["Assembly", "assemble", "check_choices", "write_ensemble"]
@@ -83,8 +83,7 @@ def check_choices(combine: str, rule: str) -> None:
 
 def assemble(
     members: Sequence[Member],
-    frontend: Frontend,
-    runtime: Runtime,
+    setup: Setup,
     *,
     combine: str = "mean",
     rule: str = "equal",
@@ -94,8 +93,7 @@ def assemble(
 
     Args:
         members: from :func:`~samo.ensembles.members.gather`.
-        frontend: of the members' data.
-        runtime: where.
+        setup: of the members' data.
         combine: one of :data:`~samo.runs.ensemble_model.COMBINE`.
         rule: one of :data:`~samo.ensembles.members.WEIGHTS`.
         notify: told what is being done.
@@ -106,30 +104,30 @@ def assemble(
         LeakError: the common split leaks.
     """
     check_choices(combine, rule)
-    if frontend.manifest.digest != members[0].manifest.digest:
+    if setup.frontend.manifest.digest != members[0].manifest.digest:
         raise RunError("the data differ from those the members were trained on", hint="give the same --data-root")
     split = common_split(members, rule)
-    audit(frontend.manifest, split)
-    manifest, space = frontend.manifest, frontend.manifest.label_space
-    decisions = tuple(_decision(member, frontend, runtime) for member in members)
+    audit(setup.frontend.manifest, split)
+    manifest, space = setup.frontend.manifest, setup.frontend.manifest.label_space
+    decisions = tuple(_decision(member, setup) for member in members)
     temperatures = tuple(decision.calibration.temperature for decision in decisions)
     cuts = threshold_logits([decision.thresholds.by_task(space) for decision in decisions], space)
     models = [member.model for member in members]
     notify(f"validation part: {len(split.val)} items, {len(members)} members")
-    logits, owners = _windows(models, frontend, manifest.rows(split.val), runtime)
+    logits, owners = _windows(models, setup, manifest.rows(split.val))
     weights = np.full(len(members), 1.0 / len(members))
     if rule == "fitted":
         targets, share = manifest.targets[manifest.rows(split.val)][owners], 1.0 / np.bincount(owners)[owners]
         weights = fit_weights(_scaled(logits, temperatures, space), targets, share, space, combine, cuts)
-    answer = _Answer(frontend, temperatures, weights, combine, cuts)
+    answer = _Answer(setup.frontend, temperatures, weights, combine, cuts)
     val = answer.said(split.val, logits, owners)
     notify(f"test part: {len(split.test)} items")
-    test = answer.said(split.test, *_windows(models, frontend, manifest.rows(split.test), runtime))
+    test = answer.said(split.test, *_windows(models, setup, manifest.rows(split.test)))
     return Assembly(tuple(members), split, combine, rule, decisions, tuple(weights.tolist()), val, test)
 
 
 def write_ensemble(
-    run: Run, assembly: Assembly, left_out: Sequence[LeftOut], frontend: Frontend, runtime: Runtime, command: str = ""
+    run: Run, assembly: Assembly, left_out: Sequence[LeftOut], setup: Setup, command: str = ""
 ) -> dict[str, Any]:
     """Write the run of an ensemble: one model file, its calibration, and the account of members and gain.
 
@@ -142,42 +140,42 @@ def write_ensemble(
     with run.locked():
         if run.path("config.json").exists():
             raise RunError(f"run '{run.name}' was begun by another process", hint="choose another --name")
-        space = frontend.manifest.label_space
+        space = setup.frontend.manifest.label_space
         # Before config.json makes the folder a run: without its model it would look like one that was stopped.
-        _save_model(run, assembly, frontend, space)
+        _save_model(run, assembly, setup.frontend, space)
         _copy_assets(run, assembly)
-        said, settings = assembly.val[-1], threshold_settings(frontend.config)
+        said, settings = assembly.val[-1], threshold_settings(setup.frontend.config)
         decision = calibrate(run, space, said.logits, said.targets, settings)
-        account = _account(run, assembly, decision, left_out, frontend, space)
+        account = _account(run, assembly, decision, left_out, setup.frontend, space)
         write_json(run.path(ENSEMBLE_FILE), account)
         mark_trained(run, {"members": len(assembly.members), "val_macro_f1": account["ensemble"]["val_macro_f1"]})
-        write_beginning(run, frontend, assembly.split, {}, runtime, command)
+        write_beginning(run, setup, assembly.split, {}, command)
         point_latest(run.folder.parent.parent, run)
     return account
 
 
-def _decision(member: Member, frontend: Frontend, runtime: Runtime) -> Decision:
+def _decision(member: Member, setup: Setup) -> Decision:
     """The member's own; where something was never fitted it is here, and the member's folder stays as it is."""
-    space, known = frontend.manifest.label_space, member.decision
+    space, known = setup.frontend.manifest.label_space, member.decision
     if known.is_complete(space):
         return known
-    rows = frontend.manifest.rows(member.split.val)
-    logits = predict_logits(member.model, frontend, rows, runtime)
+    rows = setup.frontend.manifest.rows(member.split.val)
+    logits = predict_logits(member.model, setup, rows)
     keep = known.calibration if known.calibration.fitted_on else None
     settings = threshold_settings(member.config)
-    return fit_decision(logits, frontend.manifest.targets[rows], space, settings, calibration=keep)
+    return fit_decision(logits, setup.frontend.manifest.targets[rows], space, settings, calibration=keep)
 
 
 @torch.inference_mode()
 def _windows(
-    models: Sequence[nn.Module], frontend: Frontend, rows: np.ndarray, runtime: Runtime, batch_size: int = 32
+    models: Sequence[nn.Module], setup: Setup, rows: np.ndarray, batch_size: int = 32
 ) -> tuple[Tensor, npt.NDArray[np.int64]]:
     """Every member's (K, W, C) logits of all windows, and (W,) the place in ``rows`` each belongs to."""
     place = {int(row): k for k, row in enumerate(rows)}
     logits, owners = [], []
-    for batch in frontend.eval_batches(rows, batch_size):
-        moved = batch.to(runtime.device)
-        with runtime.autocast():
+    for batch in setup.frontend.eval_batches(rows, batch_size):
+        moved = batch.to(setup.runtime.device)
+        with setup.runtime.autocast():
             logits.append(torch.stack([model(moved.inputs, moved.lengths).float().cpu() for model in models]))
         owners += [place[int(row)] for row in batch.rows]
     return torch.cat(logits, dim=1), np.array(owners, dtype=np.int64)

@@ -30,12 +30,13 @@ from samo.runs.train import load_run_model
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about
 from samo.training.runtime import Runtime
+from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
 __all__ = ["evaluate_corpus", "evaluate_run", "macro_f1", "predictions_of", "relabel"]
 
 
-def evaluate_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> dict[str, Any]:
+def evaluate_run(run: Run, setup: Setup, part: str) -> dict[str, Any]:
     """Judge a run on a part of its own corpus; writes predictions, report, pictures and model card.
 
     Predictions are kept as raw logits beside the answers they led to. Temperatures and thresholds are the run's own,
@@ -45,65 +46,64 @@ def evaluate_run(run: Run, frontend: Frontend, part: str, runtime: Runtime) -> d
         RunError: the data changed since training, or ``calibration.json`` or ``thresholds.json`` is damaged.
         LeakError: the split shares speakers or recordings.
     """
-    if frontend.manifest.digest != run.manifest.digest:
+    if setup.frontend.manifest.digest != run.manifest.digest:
         raise RunError(
             f"the data differ from those run '{run.name}' was trained on",
             hint="give the same --data-root, or name the other corpus with --dataset to judge on it",
         )
     split = run.split
-    leaks = audit(frontend.manifest, split)
-    known = decision_of(run, frontend.manifest.label_space)
-    model, space = load_run_model(run, type(frontend), runtime)
-    said = {name: _predict(model, frontend, split.part(name), runtime) for name in {"train", "val", part}}
-    decision = _completed(run, frontend, space, known, said["val"])
+    leaks = audit(setup.frontend.manifest, split)
+    known = decision_of(run, setup.frontend.manifest.label_space)
+    model, space = load_run_model(run, type(setup.frontend), setup.runtime)
+    said = {name: _predict(model, setup, split.part(name)) for name in {"train", "val", part}}
+    decision = _completed(run, setup.frontend, space, known, said["val"])
     said = {name: decision.applied(predictions, space) for name, predictions in said.items()}
     for name, predictions in said.items():
         predictions.save(run.path(f"predictions.{name}.npz"))
-    notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(frontend.manifest, split)]
-    notes += _other_precision(run, runtime)
-    baseline = _baseline(frontend, space, split, part, said[part])
+    notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(setup.frontend.manifest, split)]
+    notes += _other_precision(run, setup.runtime)
+    baseline = _baseline(setup.frontend, space, split, part, said[part])
     report = _report(
-        run, frontend, space, split, said[part], part, decision, notes, said["train"], said["val"], baseline
+        run, setup.frontend, space, split, said[part], part, decision, notes, said["train"], said["val"], baseline
     )
-    write_report(run, frontend, report, said[part], "" if part == "test" else f".{part}")
+    write_report(run, setup.frontend, report, said[part], "" if part == "test" else f".{part}")
     return report
 
 
-def evaluate_corpus(run: Run, frontend: Frontend, mapping: Mapping[str, str], runtime: Runtime) -> dict[str, Any]:
+def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> dict[str, Any]:
     """Judge a run on all labelled items of another corpus, with the temperature of its own.
 
     Args:
         run: the trained run.
-        frontend: of the other corpus; its manifest must already be relabelled.
+        setup: of the other corpus, whose manifest must already be relabelled.
         mapping: kept in the report.
-        runtime: where.
 
     Raises:
         LeakError: a recording of the other corpus was trained on.
         DataError: the mapping leaves no item.
     """
-    ids = tuple(item.id for item in frontend.manifest.items if item.labels)
+    ids = tuple(item.id for item in setup.frontend.manifest.items if item.labels)
     if not ids:
         raise DataError("no item of the corpus is left to judge on", hint="--label-map leaves every class out")
     trained = run.manifest
     known = {trained.items[row].content for row in trained.rows(run.split.train + run.split.val)}
-    seen = [item.source for item in frontend.manifest.items if item.content and item.content in known]
+    seen = [item.source for item in setup.frontend.manifest.items if item.content and item.content in known]
     notes = []
-    if seen and frontend.manifest.copies == "reported":
+    if seen and setup.frontend.manifest.copies == "reported":
         notes.append(f"leak: {len(seen)} of {len(ids)} items also stand in what the run was trained on")
     elif seen:
         raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
-    model, space = load_run_model(run, type(frontend), runtime)
+    model, space = load_run_model(run, type(setup.frontend), setup.runtime)
     decision = decision_of(run, space)
     if not decision.is_complete(space):
         missing = "thresholds" if decision.calibration.fitted_on else "temperature"
         notes.append(f"no {missing}: judge the run on its own corpus first, which fits it")
-    predictions = decision.applied(_predict(model, frontend, ids, runtime), space)
+    predictions = decision.applied(_predict(model, setup, ids), space)
     everything = Split("other corpus", 0, (), (), ids)
-    report = _report(run, frontend, space, everything, predictions, "all", decision, notes)
+    report = _report(run, setup.frontend, space, everything, predictions, "all", decision, notes)
     report["label_map"] = dict(mapping)
-    predictions.save(run.path(f"predictions.{frontend.manifest.dataset}.npz"))
-    write_report(run, frontend, report, predictions, f".{frontend.manifest.dataset}")
+    predictions.save(run.path(f"predictions.{setup.frontend.manifest.dataset}.npz"))
+    write_report(run, setup.frontend, report, predictions, f".{setup.frontend.manifest.dataset}")
     return report
 
 
@@ -211,8 +211,8 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"modality": run.settings["modality"], **merged_settings(members)}
 
 
-def _predict(model: nn.Module, frontend: Frontend, ids: tuple[str, ...], runtime: Runtime) -> Predictions:
-    return predictions_of(frontend, ids, predict_logits(model, frontend, frontend.manifest.rows(ids), runtime))
+def _predict(model: nn.Module, setup: Setup, ids: tuple[str, ...]) -> Predictions:
+    return predictions_of(setup.frontend, ids, predict_logits(model, setup, setup.frontend.manifest.rows(ids)))
 
 
 def predictions_of(frontend: Frontend, ids: tuple[str, ...], logits: np.ndarray) -> Predictions:

@@ -36,12 +36,13 @@ from samo.training.checkpoint import (
 )
 from samo.training.losses import EmotionLoss
 from samo.training.runtime import Runtime, environment, step_seed
+from samo.training.setup import Setup
 from samo.training.trainer import Observer, TrainPlan, TrainState, fit, new_state, predict_logits
 
 __all__ = ["load_run_model", "resume_training", "train_run"]
 
 
-def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer, command: str = "") -> TrainState:
+def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> TrainState:
     """Train a new run into its folder; ``command`` is what was typed, kept for whoever wants to repeat it.
 
     Raises:
@@ -49,19 +50,19 @@ def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer
         Interrupted: stopped by a signal; the best model so far is kept.
         TrainingDiverged, DiskFull: stopped; the best model so far is kept.
     """
-    first, ranks = runtime.ranks.is_first, runtime.ranks
+    first, ranks = setup.runtime.ranks.is_first, setup.runtime.ranks
     with run.locked() if first else nullcontext():
         if first and run.path("config.json").exists():
             raise RunError(f"run '{run.name}' was begun by another process", hint="choose another --name")
-        manifest = frontend.manifest
-        split = make_split(manifest, frontend.split_request())
+        manifest = setup.frontend.manifest
+        split = make_split(manifest, setup.frontend.split_request())
         audit(manifest, split)
-        plan = make_plan(frontend, split)
+        plan = make_plan(setup.frontend, split)
         # Refuses a loss that does not fit the question, before anything is written.
         EmotionLoss(manifest.label_space, plan.loss, manifest.targets[plan.train_rows])
-        _same_everywhere(frontend, runtime)
-        made = ranks.broadcast(lambda: frontend.augment(plan.train_rows, runtime.device))
-        learner, extended = _extended(frontend, plan, made)
+        _same_everywhere(setup)
+        made = ranks.broadcast(lambda: setup.frontend.augment(plan.train_rows, setup.runtime.device))
+        learner, extended = _extended(setup.frontend, plan, made)
         torch.manual_seed(step_seed(plan.train.seed, -1))
         with ranks.local_rank_first():
             model = learner.new_model()
@@ -70,23 +71,24 @@ def train_run(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer
         if first:
             facts = augmentation_facts(manifest.label_space, manifest.targets[plan.train_rows], made)
             save_augmented(run.folder, facts, made)
-            write_beginning(run, frontend, split, fitted, runtime, command)
+            write_beginning(run, setup, split, fitted, command)
             point_latest(run.folder.parent.parent, run)
-        return _train(run, learner, manifest, runtime, observer, extended, new_state(model, extended, runtime))
+        state = new_state(model, extended, setup.runtime)
+        return _train(run, Setup(learner, setup.runtime), manifest, observer, extended, state)
 
 
-def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Observer) -> TrainState:
+def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
     """Go on with a run that was stopped, from the end of its last whole epoch.
 
     Raises:
         RunError: the run is finished, or its data changed.
         ModelFileError: its checkpoint is damaged or of another model.
     """
-    first = runtime.ranks.is_first
+    first = setup.runtime.ranks.is_first
     with run.locked() if first else nullcontext():
         if run.path("trained.json").exists():
             raise RunError(f"run '{run.name}' is finished", hint="train a new one for more epochs")
-        manifest = frontend.manifest
+        manifest = setup.frontend.manifest
         if manifest.digest != run.manifest.digest:
             raise RunError(f"the data of run '{run.name}' changed since it was begun", hint="train a new run")
         split = run.split
@@ -94,17 +96,17 @@ def resume_training(run: Run, frontend: Frontend, runtime: Runtime, observer: Ob
         if first:
             # A report of the unfinished model would speak of another model once training goes on.
             run.path("report.json").unlink(missing_ok=True)
-        _same_everywhere(frontend, runtime)
-        learner, plan = _extended(frontend, make_plan(frontend, split), load_augmented(run.folder))
+        _same_everywhere(setup)
+        learner, plan = _extended(setup.frontend, make_plan(setup.frontend, split), load_augmented(run.folder))
         torch.manual_seed(step_seed(plan.train.seed, -1))
         model = learner.new_model()
         model.load_state_dict(load_tensors(run.path("fitted.safetensors")), strict=False)
-        state = new_state(model, plan, runtime)
+        state = new_state(model, plan, setup.runtime)
         if run.path("last.ckpt").exists():
             _load_state(state, run.path("last.ckpt"))
             if first:
                 write_history(run, state.history)  # a kill right after a checkpoint leaves it an epoch behind
-        return _train(run, learner, manifest, runtime, observer, plan, state)
+        return _train(run, Setup(learner, setup.runtime), manifest, observer, plan, state)
 
 
 def make_plan(frontend: Frontend, split: Split) -> TrainPlan:
@@ -123,17 +125,15 @@ def _extended(frontend: Frontend, plan: TrainPlan, made: tuple[Item, ...]) -> tu
     return frontend.with_extra(made), replace(plan, train_rows=rows)
 
 
-def write_beginning(
-    run: Run, frontend: Frontend, split: Split, fitted: dict[str, Any], runtime: Runtime, command: str = ""
-) -> None:
+def write_beginning(run: Run, setup: Setup, split: Split, fitted: dict[str, Any], command: str = "") -> None:
     """Everything that is known before step 1; ``config.json`` comes last, its presence makes the folder a run."""
-    frontend.manifest.save(run.path("manifest.jsonl"))
+    setup.frontend.manifest.save(run.path("manifest.jsonl"))
     split.save(run.path("split.json"))
     save_tensors(run.path("fitted.safetensors"), fitted)
-    frontend.save_assets(run.path(ASSETS))
+    setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
-    write_json(run.path("environment.json"), {**environment(runtime), **typed})
-    write_json(run.path("config.json"), {"modality": frontend.modality, **frontend.config.flat()})
+    write_json(run.path("environment.json"), {**environment(setup.runtime), **typed})
+    write_json(run.path("config.json"), {"modality": setup.frontend.modality, **setup.frontend.config.flat()})
 
 
 def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> tuple[nn.Module, LabelSpace]:
@@ -165,15 +165,14 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
 
 def _train(
     run: Run,
-    frontend: Frontend,
+    setup: Setup,
     manifest: Manifest,
-    runtime: Runtime,
     observer: Observer,
     plan: TrainPlan,
     state: TrainState,
 ) -> TrainState:
-    """Train on the rows of ``frontend``; ``manifest`` holds what the run is judged on, without what was added."""
-    first, ranks = runtime.ranks.is_first, runtime.ranks
+    """Train on the rows of ``setup``; ``manifest`` holds what the run is judged on, without what was added."""
+    first, ranks = setup.runtime.ranks.is_first, setup.runtime.ranks
     if first:
         run.sweep()
 
@@ -202,10 +201,10 @@ def _train(
 
     try:
         with _sigterm_raises():
-            fit(state, frontend, plan, runtime, observer, keep_once)
+            fit(state, setup, plan, observer, keep_once)
             if first:
                 # In the precision that judges and predicts, whatever the training took.
-                _calibrate(run, frontend, replace(runtime.alone(), precision="float32"), plan)
+                _calibrate(run, Setup(setup.frontend, replace(setup.runtime.alone(), precision="float32")), plan)
     except (KeyboardInterrupt, _Terminated) as stop:
         raise Interrupted(
             f"training stopped after {state.epoch} of {plan.train.epochs} epochs; " + _what_is_kept(state),
@@ -231,19 +230,19 @@ def _finish(run: Run, state: TrainState) -> None:
     )
 
 
-def _calibrate(run: Run, frontend: Frontend, runtime: Runtime, plan: TrainPlan) -> None:
+def _calibrate(run: Run, setup: Setup, plan: TrainPlan) -> None:
     """Fit temperature and thresholds on the validation rows, with the weights that ship."""
-    model, space = load_run_model(run, type(frontend), runtime)
-    logits = predict_logits(model, frontend, plan.val_rows, runtime)
-    targets = frontend.manifest.targets[plan.val_rows]
-    calibrate(run, space, logits, targets, threshold_settings(frontend.config))
+    model, space = load_run_model(run, type(setup.frontend), setup.runtime)
+    logits = predict_logits(model, setup, plan.val_rows)
+    targets = setup.frontend.manifest.targets[plan.val_rows]
+    calibrate(run, space, logits, targets, threshold_settings(setup.frontend.config))
 
 
-def _same_everywhere(frontend: Frontend, runtime: Runtime) -> None:
+def _same_everywhere(setup: Setup) -> None:
     """Refuse to train in several processes that were started with other settings, or see other data."""
-    settings = {name: value for name, value in frontend.config.flat().items() if name != "data_root"}
-    runtime.ranks.require_equal("the settings", settings, SettingsError)
-    runtime.ranks.require_equal("the data", frontend.manifest.digest, DataError)
+    settings = {name: value for name, value in setup.frontend.config.flat().items() if name != "data_root"}
+    setup.runtime.ranks.require_equal("the settings", settings, SettingsError)
+    setup.runtime.ranks.require_equal("the data", setup.frontend.manifest.digest, DataError)
 
 
 def _load_state(state: TrainState, path: Path) -> None:

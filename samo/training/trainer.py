@@ -26,6 +26,7 @@ from samo.training.model import EmotionModel
 from samo.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
 from samo.training.ranks import Ranks
 from samo.training.runtime import Runtime, step_seed
+from samo.training.setup import Setup
 
 __all__ = ["Observer", "TrainPlan", "TrainState", "fit", "new_state", "predict_logits"]
 
@@ -141,9 +142,8 @@ def new_state(model: nn.Module, plan: TrainPlan, runtime: Runtime) -> TrainState
 
 def fit(
     state: TrainState,
-    frontend: Frontend,
+    setup: Setup,
     plan: TrainPlan,
-    runtime: Runtime,
     observer: Observer,
     keep: Callable[[TrainState, bool], None],
 ) -> None:
@@ -151,17 +151,16 @@ def fit(
 
     Args:
         state: where to begin; changed in place.
-        frontend: gives the batches.
+        setup: what gives the batches; device and precision.
         plan: what to train on and how.
-        runtime: device and precision.
         observer: told after every step and epoch.
         keep: called after each epoch with the state and whether it is the best so far; writes the files.
 
     Raises:
         TrainingDiverged: the loss became NaN or infinite; names the files of the batch (or of the validation split).
     """
-    space, targets = frontend.manifest.label_space, frontend.manifest.targets
-    criterion = EmotionLoss(space, plan.loss, targets[plan.train_rows]).to(runtime.device)
+    space, targets = setup.frontend.manifest.label_space, setup.frontend.manifest.targets
+    criterion = EmotionLoss(space, plan.loss, targets[plan.train_rows]).to(setup.runtime.device)
     weights = sampling_weights(targets[plan.train_rows], space, plan.loss)
     # The averaged weights are judged in a model of their own, so that the trained one is never disturbed.
     judge = copy.deepcopy(state.model) if state.ema else state.model
@@ -169,13 +168,13 @@ def fit(
         started = time.perf_counter()
         if state.learns:
             _begin_epoch(state)
-            train_loss, rate = train_epoch(state, frontend, plan, runtime, criterion, weights, observer)
+            train_loss, rate = train_epoch(state, setup, plan, criterion, weights, observer)
         else:
             rate = 0.0
-            _, train_loss = evaluate_rows(state.model, frontend, plan.train_rows, runtime, criterion, "training", 0)
+            _, train_loss = evaluate_rows(state.model, setup, plan.train_rows, criterion, "training", 0)
         if state.ema:
             judge.load_state_dict(state.ema.average)
-        score, val_loss = validate(judge, frontend, plan, runtime, criterion, state.epoch)
+        score, val_loss = validate(judge, setup, plan, criterion, state.epoch)
         improved = (score, -val_loss) > (state.best_score, -state.best_loss)
         if improved:
             state.best_score, state.best_loss, state.best_epoch = score, val_loss, state.epoch
@@ -194,32 +193,33 @@ def fit(
 
 
 def validate(
-    model: nn.Module, frontend: Frontend, plan: TrainPlan, runtime: Runtime, criterion: EmotionLoss, epoch: int
+    model: nn.Module, setup: Setup, plan: TrainPlan, criterion: EmotionLoss, epoch: int
 ) -> tuple[float, float]:
     """Macro-F1 and mean loss per row on the validation split."""
-    logits, loss = evaluate_rows(model, frontend, plan.val_rows, runtime, criterion, "validation", epoch)
-    return selection_score(frontend.manifest.label_space, logits, frontend.manifest.targets[plan.val_rows]), loss
+    logits, loss = evaluate_rows(model, setup, plan.val_rows, criterion, "validation", epoch)
+    return selection_score(
+        setup.frontend.manifest.label_space, logits, setup.frontend.manifest.targets[plan.val_rows]
+    ), loss
 
 
 def evaluate_rows(
     model: nn.Module,
-    frontend: Frontend,
+    setup: Setup,
     rows: np.ndarray,
-    runtime: Runtime,
     criterion: EmotionLoss,
     part: str,
     epoch: int,
 ) -> tuple[np.ndarray, float]:
     """(N, C) logits of the rows of a part, without learning from them, and their mean loss."""
-    truth = frontend.manifest.targets[rows]
-    logits = predict_logits(model, frontend, rows, runtime)
+    truth = setup.frontend.manifest.targets[rows]
+    logits = predict_logits(model, setup, rows)
     with torch.no_grad():
-        there = runtime.device
+        there = setup.runtime.device
         losses = criterion.per_row(torch.from_numpy(logits).to(there), torch.from_numpy(truth).to(there))
     loss = losses.sum().item() / len(rows)
     if not math.isfinite(loss):
         bad = rows[~losses.isfinite().cpu().numpy()]
-        _diverged(frontend, bad, f"the {part} loss became {loss} after epoch {epoch + 1}")
+        _diverged(setup.frontend, bad, f"the {part} loss became {loss} after epoch {epoch + 1}")
     return logits, loss
 
 
@@ -235,9 +235,8 @@ def _begin_epoch(state: TrainState) -> None:
 
 def train_epoch(
     state: TrainState,
-    frontend: Frontend,
+    setup: Setup,
     plan: TrainPlan,
-    runtime: Runtime,
     criterion: EmotionLoss,
     weights: np.ndarray | None,
     observer: Observer,
@@ -245,14 +244,14 @@ def train_epoch(
     """One pass; returns the mean loss per row and the last learning rate."""
     seed, epoch = plan.train.seed, state.epoch
     # Dropout draws from torch's global generator: set by epoch, so that an epoch can be repeated on its own.
-    torch.manual_seed(step_seed(seed, epoch, runtime.ranks.rank))
+    torch.manual_seed(step_seed(seed, epoch, setup.runtime.ranks.rank))
     state.model.train()
-    batches = _batches(frontend, epoch_order(plan.train_rows, seed, epoch, weights), plan.train, epoch)
+    batches = _batches(setup.frontend, epoch_order(plan.train_rows, seed, epoch, weights), plan.train, epoch)
     groups = [batches[k : k + plan.optim.grad_accum] for k in range(0, len(batches), plan.optim.grad_accum)]
     total, rate = 0.0, 0.0
     for number, group in enumerate(groups, start=1):
         rate = learning_rate(state.step, plan.total_steps, plan.optim)
-        loss = train_step(state, frontend, plan, runtime, criterion, group, rate)
+        loss = train_step(state, setup, plan, criterion, group, rate)
         total += loss
         observer.on_step(epoch, number, len(groups), loss)
     return total / len(groups), rate
@@ -260,9 +259,8 @@ def train_epoch(
 
 def train_step(
     state: TrainState,
-    frontend: Frontend,
+    setup: Setup,
     plan: TrainPlan,
-    runtime: Runtime,
     criterion: EmotionLoss,
     group: list[np.ndarray],
     rate: float,
@@ -274,19 +272,21 @@ def train_step(
     total = 0.0
     for rows in group:
         mix = draw_mix(Draws(plan.train.seed, state.epoch, rows), plan.mixup_alpha)
-        rows, mix = part_of(rows, mix, runtime.ranks.part(len(rows)))
+        rows, mix = part_of(rows, mix, setup.runtime.ranks.part(len(rows)))
         draws = Draws(plan.train.seed, state.epoch, rows)
-        batch = frontend.train_batch(rows, draws).to(runtime.device)
-        mix = mix.to(runtime.device) if mix else None
-        forward = partial(_forward, state.model, runtime, batch, draws, mix)
+        batch = setup.frontend.train_batch(rows, draws).to(setup.runtime.device)
+        mix = mix.to(setup.runtime.device) if mix else None
+        forward = partial(_forward, state.model, setup.runtime, batch, draws, mix)
         targets = mix.apply(batch.targets) if mix else batch.targets
         loss = loss_of(forward, criterion, targets, rdrop_weight(plan.loss, state.epoch)) / n_rows
         value = loss.item()
         if not math.isfinite(value):
-            _diverged(frontend, rows, f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}")
+            _diverged(
+                setup.frontend, rows, f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}"
+            )
         state.scaler.scale(loss).backward()
         total += value
-    total = _add_up(state.model, runtime.ranks, total)
+    total = _add_up(state.model, setup.runtime.ranks, total)
     _update(state, plan.optim)
     state.step += 1
     return total
@@ -346,29 +346,27 @@ def _update(state: TrainState, settings: OptimSettings) -> None:
 
 
 @torch.inference_mode()
-def predict_logits(
-    model: nn.Module, frontend: Frontend, rows: np.ndarray, runtime: Runtime, batch_size: int = 32
-) -> np.ndarray:
+def predict_logits(model: nn.Module, setup: Setup, rows: np.ndarray, batch_size: int = 32) -> np.ndarray:
     """(N, C) float32 logits of manifest rows, averaged over the windows of each row.
 
     Rows of similar size are judged together. Several processes share the rows; each ends with the logits of all.
     """
     model.eval()
-    averaged = np.zeros((len(rows), frontend.manifest.label_space.n_columns), dtype=np.float32)
-    part = runtime.ranks.part(len(rows))
+    averaged = np.zeros((len(rows), setup.frontend.manifest.label_space.n_columns), dtype=np.float32)
+    part = setup.runtime.ranks.part(len(rows))
     own = rows[part]
     position = {int(row): k for k, row in enumerate(own)}
     total = np.zeros((len(own), averaged.shape[1]), dtype=np.float64)
     count = np.zeros(len(own), dtype=np.int64)
-    sizes = frontend.sizes(own)
+    sizes = setup.frontend.sizes(own)
     by_size = own if sizes is None else own[np.argsort(sizes, kind="stable")]
-    for batch in frontend.eval_batches(by_size, batch_size):
-        moved = batch.to(runtime.device)
-        with runtime.autocast():
+    for batch in setup.frontend.eval_batches(by_size, batch_size):
+        moved = batch.to(setup.runtime.device)
+        with setup.runtime.autocast():
             logits = model(moved.inputs, moved.lengths).float().cpu().numpy()
         places = np.array([position[int(row)] for row in batch.rows])
         np.add.at(total, places, logits)
         np.add.at(count, places, 1)
     averaged[part] = total / count[:, None]
-    runtime.ranks.gather_rows(averaged)
+    setup.runtime.ranks.gather_rows(averaged)
     return averaged

@@ -21,11 +21,10 @@ import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from samo.errors import Interrupted, SamoError, SettingsError, TrainingDiverged
-from samo.frontend import Frontend
 from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.settings import Config
-from samo.training.runtime import Runtime
+from samo.training.setup import Setup
 from samo.training.trainer import Observer
 from samo.tuning.space import SearchSpace
 
@@ -89,8 +88,7 @@ def end_stale_trials(study: optuna.Study, folder: Path, *, shared: bool) -> list
 def run_trials(
     study: optuna.Study,
     space: SearchSpace,
-    frontend: Frontend,
-    runtime: Runtime,
+    setup: Setup,
     folder: Path,
     goal: Goal,
     watcher: TrialWatcher,
@@ -107,7 +105,7 @@ def run_trials(
     while (trial := _next(study, folder, goal)) is not None:
         run = _run_of(folder, trial.number)
         try:
-            score = _train(trial, space, frontend, runtime, run, watcher)
+            score = _train(trial, space, setup, run, watcher)
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
         except (TrainingDiverged, SettingsError, MemoryError, torch.OutOfMemoryError) as error:
@@ -140,8 +138,7 @@ def _next(study: optuna.Study, folder: Path, goal: Goal) -> optuna.Trial | None:
 def _train(
     trial: optuna.Trial,
     space: SearchSpace,
-    frontend: Frontend,
-    runtime: Runtime,
+    setup: Setup,
     run: Run,
     watcher: TrialWatcher,
 ) -> float:
@@ -149,7 +146,9 @@ def _train(
     values = space.draw(trial)
     watcher.on_trial(trial.number, trial.params)
     config: Config = space.kind.build(values)
-    state = train_run(run, frontend.with_config(config), runtime, _Reporting(trial, watcher, values["epochs"]))
+    state = train_run(
+        run, Setup(setup.frontend.with_config(config), setup.runtime), _Reporting(trial, watcher, values["epochs"])
+    )
     return state.best_score
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from samo.data.batch import Batch, Draws
 from samo.errors import DataError, SettingsError
 from samo.runs.train import make_plan
+from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_audio import frontend as module
 from samo_audio.audio_io import window_starts
@@ -199,7 +200,7 @@ def test_nothing_to_judge_gives_no_batch(clips: AudioFrontend) -> None:
 def test_a_clips_logits_are_the_mean_over_its_windows(clips: AudioFrontend) -> None:
     model = clips.new_model().eval()
     rows = np.array([7, 3, 0])
-    found = predict_logits(model, clips, rows, tiny.CPU, batch_size=2)
+    found = predict_logits(model, Setup(clips, tiny.CPU), rows, batch_size=2)
     for row, logits in zip(rows, found, strict=True):
         waveform = clips.waveforms.waveform(row)
         cuts = [waveform[s : s + WINDOW] for s in window_starts(len(waveform), WINDOW)]

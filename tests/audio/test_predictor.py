@@ -20,6 +20,7 @@ from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
+from samo.training.setup import Setup
 from samo_audio import audio_io, predictor
 from samo_audio.frontend import AudioFrontend, AudioModel
 from samo_audio.predictor import AudioPredictor, Prediction, find_clips
@@ -52,8 +53,8 @@ def decided_rows(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
             table, epochs=2, normalisation="train", use_specaug=True, noise=True, mixup_alpha=0.2, gain=3.0
         )
         run = Run(root / "runs" / "tiny")
-        train_run(run, frontend, tiny.CPU, Quiet())
-        evaluate_run(run, frontend, "test", tiny.CPU)
+        train_run(run, Setup(frontend, tiny.CPU), Quiet())
+        evaluate_run(run, Setup(frontend, tiny.CPU), "test")
     return run, frontend
 
 

@@ -12,6 +12,7 @@ import tiny_audio as tiny
 from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
+from samo.training.setup import Setup
 from samo_audio.frontend import AudioModel
 from samo_audio.predictor import AudioPredictor, Prediction
 
@@ -47,7 +48,7 @@ def test_a_run_without_a_temperature_answers_as_its_model_does(tmp_path: Path, m
 
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
     run = Run(tmp_path / "runs" / "tiny")
-    train_run(run, tiny.frontend(tiny.corpus(tmp_path / "corpus")), tiny.CPU, Quiet())
+    train_run(run, Setup(tiny.frontend(tiny.corpus(tmp_path / "corpus")), tiny.CPU), Quiet())
     kept = json.loads(run.path("calibration.json").read_text())
     assert AudioPredictor.from_run(run, tiny.CPU).temperatures == kept["temperature"]
     run.path("calibration.json").write_text(json.dumps({**kept, "epoch": kept["epoch"] + 1}))

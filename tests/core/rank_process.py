@@ -21,6 +21,7 @@ from samo.errors import DataError, Interrupted, SamoError, SettingsError
 from samo.training import ranks as peers_module
 from samo.training.ranks import ALONE, Ranks, process_group
 from samo.training.runtime import Runtime, environment, make_runtime
+from samo.training.setup import Setup
 from samo.training.trainer import fit
 
 NORM = {**QUICK, "hidden": 8}
@@ -110,7 +111,7 @@ def trained(case: dict[str, Any], runtime: Runtime, kept: Callable[..., None] | 
     steps: list[float] = []
     watch = tiny.Silent()
     watch.on_step = lambda epoch, step, n_steps, loss: steps.append(loss)  # type: ignore[method-assign]
-    fit(state, front, plan, runtime, watch, kept or (lambda state, improved: None))
+    fit(state, Setup(front, runtime), plan, watch, kept or (lambda state, improved: None))
     return {
         "steps": steps,
         "history": [{k: v for k, v in row.items() if k != "seconds"} for row in state.history],

@@ -25,6 +25,7 @@ from samo.runs.run import Run, create_run, find_run
 from samo.runs.train import resume_training, train_run
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import load_checkpoint
+from samo.training.setup import Setup
 
 ITEMS = (
     Item(
@@ -42,7 +43,7 @@ ITEMS = (
 def train(artifacts: Path, name: str = "mine", observer: Any = None, **settings: Any) -> Run:
     run = create_run(artifacts, name, "tiny")
     front = tiny.frontend(**{**tiny.RICH, **settings})
-    train_run(run, front, tiny.RUNTIME, observer or tiny.Silent())
+    train_run(run, Setup(front, tiny.RUNTIME), observer or tiny.Silent())
     return run
 
 
@@ -117,7 +118,7 @@ def test_resuming_reads_what_was_made_and_ends_the_same(tmp_path: Path, monkeypa
         raise AssertionError("made again")
 
     monkeypatch.setattr(tiny.TinyFrontend, "augment", never)
-    resume_training(Run(cut.folder), tiny.frontend(**tiny.RICH, extra=9), tiny.RUNTIME, tiny.Silent())
+    resume_training(Run(cut.folder), Setup(tiny.frontend(**tiny.RICH, extra=9), tiny.RUNTIME), tiny.Silent())
     assert whole.model_file.read_bytes() == cut.model_file.read_bytes()
     ends = [load_checkpoint(run.path("last.ckpt"))["model"] for run in (whole, cut)]
     assert ends[0].keys() == ends[1].keys()

@@ -20,6 +20,7 @@ from torch import nn
 from samo.data.batch import Draws, draw_mix, part_of
 from samo.training.ranks import ALONE, Ranks, process_group
 from samo.training.runtime import make_runtime
+from samo.training.setup import Setup
 from samo.training.sync_batchnorm import SyncBatchNorm, convert_sync_batchnorm
 from samo.training.trainer import fit
 
@@ -96,7 +97,7 @@ def test_one_process_goes_on_with_what_several_began(size: int, folder: Path, al
     state, plan = tiny.begin(front)
     state.load_state_dict(torch.load(folder / f"half-{size}.ckpt", weights_only=True))
     assert state.epoch == 2
-    fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     losses = [[row["train_loss"], row["val_loss"], row["val_macro_f1"]] for row in state.history]
     expected = [[row["train_loss"], row["val_loss"], row["val_macro_f1"]] for row in alone["rich"]["history"]]
     np.testing.assert_allclose(losses, expected, atol=1e-5)

@@ -30,6 +30,7 @@ from samo.runs.run import Run, create_run
 from samo.runs.train import load_run_model, resume_training, train_run
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about
+from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
 ONE = LabelSpace((tiny.EMOTION,))
@@ -43,7 +44,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("artifacts")
     for name, changes in {"a": {}, "b": {"hidden": 6}, "other": {"fold": 1}}.items():
         front = tiny.frontend(**{**SETTINGS, **changes})
-        train_run(create_run(root, name, "tiny"), front, tiny.RUNTIME, tiny.Silent())
+        train_run(create_run(root, name, "tiny"), Setup(front, tiny.RUNTIME), tiny.Silent())
     return root
 
 
@@ -70,16 +71,16 @@ def build(
     """An ensemble named ``joined``, its account, and the frontend it was made with."""
     members, left_out = gather(runs(root, *names), tiny.TinyFrontend, tiny.RUNTIME)
     front = tiny.frontend(windows=windows, **SETTINGS)
-    assembly = assemble(members, front, tiny.RUNTIME, combine=combine, rule=rule)
+    assembly = assemble(members, Setup(front, tiny.RUNTIME), combine=combine, rule=rule)
     run = create_run(root, "joined", "")
-    return run, write_ensemble(run, assembly, left_out, front, tiny.RUNTIME, "samo ensemble a b"), front
+    return run, write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME), "samo ensemble a b"), front
 
 
 @pytest.mark.parametrize(("combine", "windows"), [("mean", 1), ("vote", 3)])
 def test_an_ensemble_is_a_run(root: Path, combine: str, windows: int) -> None:
     run, account, front = build(root, "a", "b", combine=combine, windows=windows)
     assert (run.status, (root / "latest").resolve()) == ("trained", run.folder)
-    report = evaluate_run(run, front, "test", tiny.RUNTIME)
+    report = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     assert run.status == "evaluated"
     # What is judged is what was announced, and what the model file says on its own.
     assert report["metrics"]["macro_f1"] == account["ensemble"]["macro_f1"]
@@ -89,10 +90,10 @@ def test_an_ensemble_is_a_run(root: Path, combine: str, windows: int) -> None:
     model, space = load_run_model(run, tiny.TinyFrontend, tiny.RUNTIME)
     assert isinstance(model, Ensemble)
     rows = front.manifest.rows(run.split.test)
-    said = predict_logits(model, front, rows, tiny.RUNTIME)
+    said = predict_logits(model, Setup(front, tiny.RUNTIME), rows)
     np.testing.assert_allclose(Predictions.load(run.path("predictions.test.npz")).logits, said, atol=1e-6)
     val = front.manifest.rows(run.split.val)
-    logits = predict_logits(model, front, val, tiny.RUNTIME)
+    logits = predict_logits(model, Setup(front, tiny.RUNTIME), val)
     calibration = calibration_of(run)
     assert calibration is not None
     fitted = fit_temperature(logits, front.manifest.targets[val], space)
@@ -102,11 +103,11 @@ def test_an_ensemble_is_a_run(root: Path, combine: str, windows: int) -> None:
 
 def test_the_mean_of_what_the_members_say(root: Path) -> None:
     run, _, front = build(root, "a", "b")
-    evaluate_run(run, front, "test", tiny.RUNTIME)
+    evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     expected = np.zeros((len(run.split.test), 3))
     for member in runs(root, "a", "b"):
         model, space = load_run_model(member, tiny.TinyFrontend, tiny.RUNTIME)
-        logits = predict_logits(model, front, front.manifest.rows(run.split.test), tiny.RUNTIME)
+        logits = predict_logits(model, Setup(front, tiny.RUNTIME), front.manifest.rows(run.split.test))
         calibration = calibration_of(member)
         assert calibration is not None
         assert calibration.temperature["emotion"] != 1.0
@@ -120,7 +121,7 @@ def test_the_account(root: Path) -> None:
     assert account == json.loads(run.path("ensemble.json").read_text())
     assert [member["name"] for member in account["members"]] == ["a", "b"]
     for member, own in zip(account["members"], runs(root, "a", "b"), strict=True):
-        report = evaluate_run(own, front, "test", tiny.RUNTIME)
+        report = evaluate_run(own, Setup(front, tiny.RUNTIME), "test")
         assert member["macro_f1"] == report["metrics"]["macro_f1"]
         assert member["interval"] == report["ci"]["macro_f1"]
         assert member["val_macro_f1"] == report["val_macro_f1"]
@@ -131,7 +132,7 @@ def test_the_account(root: Path) -> None:
     assert account["mean_of_members"] == pytest.approx(np.mean([m["macro_f1"] for m in account["members"]]))
     best = max(account["members"], key=lambda member: member["val_macro_f1"])
     assert account["best_member"] == best["name"]
-    evaluate_run(run, front, "test", tiny.RUNTIME)
+    evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     compared = compare_runs(runs(root, best["name"], "joined"))["comparisons"][0]["scores"]["macro_f1"]
     assert account["gain"] == {name: compared[name] for name in ("difference", "low", "high", "p", "verdict")}
     assert (account["combine"], account["weights"], account["fitted_on"]) == ("mean", "equal", None)
@@ -140,7 +141,7 @@ def test_the_account(root: Path) -> None:
 def test_report_and_card_name_the_members(root: Path) -> None:
     shutil.rmtree(root / "runs" / "other")
     run, account, front = build(root, "a", "b", "other")
-    report = evaluate_run(run, front, "test", tiny.RUNTIME)
+    report = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     assert report["ensemble"] == account
     card = run.path("MODEL_CARD.md").read_text()
     page = run.path("report.html").read_text()
@@ -176,15 +177,15 @@ def test_weights_are_fitted_on_validation_alone(root: Path) -> None:
     stored = [member["weight"] for member in read_about(run.model_file)["ensemble"]["members"]]
     assert stored == [weight for weight in weights if weight > 0]
     note = "the weights of the members were fitted on this split, so its scores are a little too good"
-    assert note in evaluate_run(run, front, "val", tiny.RUNTIME)["warnings"]
-    assert note not in evaluate_run(run, front, "test", tiny.RUNTIME)["warnings"]
+    assert note in evaluate_run(run, Setup(front, tiny.RUNTIME), "val")["warnings"]
+    assert note not in evaluate_run(run, Setup(front, tiny.RUNTIME), "test")["warnings"]
     # Test labels turned round leave the weights where they are.
     members, _ = gather(runs(root, "b", "a"), tiny.TinyFrontend, tiny.RUNTIME)
     targets = front.manifest.targets.copy()
     test = front.manifest.rows(run.split.test)
     targets[test] = np.roll(targets[test], 1, axis=1)
     front.manifest.__dict__["targets"] = targets
-    again = assemble(members, front, tiny.RUNTIME, rule="fitted")
+    again = assemble(members, Setup(front, tiny.RUNTIME), rule="fitted")
     assert list(again.weights) == weights
     assert selection_score(ONE, again.test[-1].logits, again.test[-1].targets) < account["ensemble"]["macro_f1"]
 
@@ -192,9 +193,9 @@ def test_weights_are_fitted_on_validation_alone(root: Path) -> None:
 def test_a_member_without_weight_is_not_in_the_model(root: Path) -> None:
     members, left_out = gather(runs(root, "a", "b"), tiny.TinyFrontend, tiny.RUNTIME)
     front = tiny.frontend(**SETTINGS)
-    whole = assemble(members, front, tiny.RUNTIME)
+    whole = assemble(members, Setup(front, tiny.RUNTIME))
     run = create_run(root, "joined", "")
-    write_ensemble(run, replace(whole, weights=(0.0, 1.0)), left_out, front, tiny.RUNTIME)
+    write_ensemble(run, replace(whole, weights=(0.0, 1.0)), left_out, Setup(front, tiny.RUNTIME))
     model, _ = load_run_model(run, tiny.TinyFrontend, tiny.RUNTIME)
     assert [member["name"] for member in read_about(run.model_file)["ensemble"]["members"]] == ["b"]
     assert sum(name.startswith("members.") for name in model.state_dict()) == len(members[1].model.state_dict())
@@ -257,7 +258,7 @@ def test_a_broken_member_is_named_and_left_out(root: Path, how: str, reason: str
 
 def test_other_labels_and_ensembles_are_left_out(root: Path) -> None:
     front = tiny.frontend(TAGS, **{**SETTINGS, "epochs": 1})
-    train_run(create_run(root, "tags", "tiny"), front, tiny.RUNTIME, tiny.Silent())
+    train_run(create_run(root, "tags", "tiny"), Setup(front, tiny.RUNTIME), tiny.Silent())
     build(root, "a", "b")
     _, left_out = gather(runs(root, "a", "tags", "b", "joined"), tiny.TinyFrontend, tiny.RUNTIME)
     assert [left.name for left in left_out] == ["tags", "joined"]
@@ -322,19 +323,19 @@ def test_other_data_and_unknown_choices(root: Path) -> None:
     members, _ = gather(runs(root, "a", "b"), tiny.TinyFrontend, tiny.RUNTIME)
     front = tiny.frontend(**SETTINGS)
     with pytest.raises(SettingsError, match="--combine sum: unknown") as caught:
-        assemble(members, front, tiny.RUNTIME, combine="sum")
+        assemble(members, Setup(front, tiny.RUNTIME), combine="sum")
     assert caught.value.hint == "valid: mean, vote"
     with pytest.raises(SettingsError, match="--weights best: unknown"):
-        assemble(members, front, tiny.RUNTIME, rule="best")
+        assemble(members, Setup(front, tiny.RUNTIME), rule="best")
     front.manifest = replace(front.manifest, items=front.manifest.items[:-1])
     with pytest.raises(RunError, match="the data differ from those the members were trained on"):
-        assemble(members, front, tiny.RUNTIME)
+        assemble(members, Setup(front, tiny.RUNTIME))
 
 
 def test_an_ensemble_is_not_trained_on(root: Path) -> None:
     run, _, front = build(root, "a", "b")
     with pytest.raises(RunError, match="run 'joined' is finished"):
-        resume_training(run, front, tiny.RUNTIME, tiny.Silent())
+        resume_training(run, Setup(front, tiny.RUNTIME), tiny.Silent())
     with pytest.raises(RunError, match="a run named 'joined' exists"):
         build(root, "a", "b")
 
@@ -343,4 +344,4 @@ def test_a_damaged_account_is_named(root: Path) -> None:
     run, _, front = build(root, "a", "b")
     run.path("ensemble.json").write_text("{}")
     with pytest.raises(RunError, match=r"cannot read .*ensemble\.json"):
-        evaluate_run(run, front, "test", tiny.RUNTIME)
+        evaluate_run(run, Setup(front, tiny.RUNTIME), "test")

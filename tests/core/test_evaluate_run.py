@@ -24,6 +24,7 @@ from samo.runs.evaluate import evaluate_corpus, evaluate_run, relabel
 from samo.runs.run import Run, create_run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
+from samo.training.setup import Setup
 
 SETTINGS: dict[str, Any] = {"epochs": 12, "batch_size": 8, "lr": 0.05, "patience": 0}
 FOREIGN = LabelSpace((Task("feeling", ("anger", "joy", "sad", "boredom")),))
@@ -32,7 +33,7 @@ FOREIGN = LabelSpace((Task("feeling", ("anger", "joy", "sad", "boredom")),))
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     run = create_run(tmp_path_factory.mktemp("artifacts"), "mine", "tiny")
-    train_run(run, tiny.frontend(**SETTINGS), tiny.RUNTIME, tiny.Silent())
+    train_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), tiny.Silent())
     return run
 
 
@@ -66,7 +67,7 @@ MAPPING = {"anger": "angry", "joy": "happy", "boredom": "-"}
 
 def test_judging_the_test_part(run: Run) -> None:
     front = tiny.frontend(**SETTINGS)
-    report = evaluate_run(run, front, "test", tiny.RUNTIME)
+    report = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     split = run.split
     assert report == json.loads(run.path("report.json").read_text())
     assert (report["run"], report["dataset"], report["split"], report["split_rule"]) == (
@@ -101,17 +102,17 @@ def answered_with(run: Run) -> float:
 def test_the_temperature_of_the_run_is_the_one_it_is_judged_with(run: Run) -> None:
     front = tiny.frontend(**SETTINGS)
     kept = run.path("calibration.json").read_text()
-    report = evaluate_run(run, front, "test", tiny.RUNTIME)
+    report = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     said = Predictions.load(run.path("predictions.val.npz"))
     fitted = fit_temperature(said.logits, said.targets, front.manifest.label_space)
     assert report["calibration"]["temperature"] == answered_with(run) == pytest.approx(fitted["emotion"], rel=1e-6)
     assert report["calibration"]["temperature"] != 1.0
     assert report["calibration"]["fitted_on"] == "val"
-    assert evaluate_run(run, front, "test", tiny.RUNTIME) == report
+    assert evaluate_run(run, Setup(front, tiny.RUNTIME), "test") == report
     assert run.path("calibration.json").read_text() == kept
     # The file is what counts, and it changes no label.
     run.path("calibration.json").write_text(kept.replace(str(answered_with(run)), "5.0"))
-    other = evaluate_run(run, front, "test", tiny.RUNTIME)
+    other = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     assert other["calibration"]["temperature"] == 5.0
     assert other["calibration"]["nll_uncalibrated"] == report["calibration"]["nll_uncalibrated"]
     assert other["calibration"]["nll"] != report["calibration"]["nll"]
@@ -127,7 +128,7 @@ def test_judging_fits_the_temperature_that_is_missing(run: Run, stale: bool) -> 
     if stale:
         other = {**kept, "temperature": {"emotion": 7.0}, "epoch": kept["epoch"] + 1}
         run.path("calibration.json").write_text(json.dumps(other))
-    report = evaluate_run(run, tiny.frontend(**SETTINGS), "test", tiny.RUNTIME)
+    report = evaluate_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), "test")
     assert json.loads(run.path("calibration.json").read_text()) == kept
     assert report["calibration"]["temperature"] == kept["temperature"]["emotion"]
 
@@ -135,13 +136,13 @@ def test_judging_fits_the_temperature_that_is_missing(run: Run, stale: bool) -> 
 def test_a_damaged_calibration_is_named(run: Run) -> None:
     run.path("calibration.json").write_text("{")
     with pytest.raises(RunError, match=r"calibration\.json") as caught:
-        evaluate_run(run, tiny.frontend(**SETTINGS), "test", tiny.RUNTIME)
+        evaluate_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), "test")
     assert caught.value.hint == "remove it; `samo evaluate` fits the temperature again"
 
 
 @pytest.mark.usefixtures("without_pictures")
 def test_judging_another_part_leaves_the_report_alone(run: Run) -> None:
-    report = evaluate_run(run, tiny.frontend(**SETTINGS), "val", tiny.RUNTIME)
+    report = evaluate_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), "val")
     assert report["split"] == "val"
     assert report["n"] == len(run.split.val)
     assert run.path("report.val.json").exists()
@@ -154,8 +155,8 @@ def test_judging_another_part_leaves_the_report_alone(run: Run) -> None:
 def test_a_leaky_run_is_stamped(tmp_path: Path) -> None:
     run = create_run(tmp_path, "leaky", "tiny")
     front = tiny.frontend(**{**SETTINGS, "epochs": 1}, split="random")
-    train_run(run, front, tiny.RUNTIME, tiny.Silent())
-    report = evaluate_run(run, front, "test", tiny.RUNTIME)
+    train_run(run, Setup(front, tiny.RUNTIME), tiny.Silent())
+    report = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     assert report["leaky"] is True
     assert any("leak: speaker s0 is in more than one part: clip" in line for line in report["warnings"])
 
@@ -164,7 +165,7 @@ def test_other_data_are_refused(run: Run) -> None:
     front = tiny.frontend(**SETTINGS)
     front.manifest = replace(front.manifest, items=front.manifest.items[:-1])
     with pytest.raises(RunError, match="the data differ from those run 'mine' was trained on"):
-        evaluate_run(run, front, "test", tiny.RUNTIME)
+        evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     assert not run.path("predictions.test.npz").exists()
 
 
@@ -172,7 +173,7 @@ def test_a_split_that_was_tampered_with_is_refused(run: Run) -> None:
     split = run.split
     replace(split, train=(*split.train, split.test[0])).save(run.path("split.json"))
     with pytest.raises(LeakError, match="the speaker split leaks"):
-        evaluate_run(run, tiny.frontend(**SETTINGS), "test", tiny.RUNTIME)
+        evaluate_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), "test")
 
 
 def test_relabel() -> None:
@@ -240,11 +241,11 @@ def test_the_label_most_alike_is_suggested(word: str, label: str) -> None:
 @pytest.mark.usefixtures("without_pictures")
 def test_another_precision_than_in_training_is_said(run: Run) -> None:
     front, words = tiny.frontend(**SETTINGS), "validation macro-F1 of training was measured in bf16, here in float32"
-    assert words not in evaluate_run(run, front, "test", tiny.RUNTIME)["warnings"]
+    assert words not in evaluate_run(run, Setup(front, tiny.RUNTIME), "test")["warnings"]
     seen = run.environment
     seen["runtime"]["precision"] = "bf16"
     run.path("environment.json").write_text(json.dumps(seen))
-    assert words in evaluate_run(run, front, "test", tiny.RUNTIME)["warnings"]
+    assert words in evaluate_run(run, Setup(front, tiny.RUNTIME), "test")["warnings"]
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -254,7 +255,7 @@ def test_a_model_of_synthetic_data_judged_on_real_ones(run: Run, real: bool) -> 
     own.write_text(own.read_text().replace('"synthetic": false', '"synthetic": true', 1))
     front = foreign(THEIRS)
     front.manifest = replace(relabel(front.manifest, run.manifest.label_space, MAPPING), synthetic=not real)
-    report = evaluate_corpus(run, front, MAPPING, tiny.RUNTIME)
+    report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
     assert (report["synthetic"], report["synthetic_model_only"]) == (True, real)
 
 
@@ -262,7 +263,7 @@ def test_a_model_of_synthetic_data_judged_on_real_ones(run: Run, real: bool) -> 
 def test_judging_elsewhere(run: Run) -> None:
     front = foreign(THEIRS)
     front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
-    report = evaluate_corpus(run, front, MAPPING, tiny.RUNTIME)
+    report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
     assert report == json.loads(run.path("report.other.json").read_text())
     assert (report["dataset"], report["split"], report["n"]) == ("other", "all", 24)
     assert report["label_map"] == MAPPING
@@ -276,11 +277,11 @@ def test_judging_elsewhere_has_the_temperature_of_home(run: Run) -> None:
     front = foreign(THEIRS)
     front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
     words = "no temperature: judge the run on its own corpus first, which fits it"
-    report = evaluate_corpus(run, front, MAPPING, tiny.RUNTIME)
+    report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
     assert report["calibration"]["temperature"] == answered_with(run)
     assert words not in report["warnings"]
     run.path("calibration.json").unlink()
-    bare = evaluate_corpus(run, front, MAPPING, tiny.RUNTIME)
+    bare = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
     assert (bare["calibration"]["temperature"], bare["calibration"]["fitted_on"]) == (1.0, None)
     assert words in bare["warnings"]
     assert bare["metrics"] == report["metrics"]
@@ -294,7 +295,7 @@ def test_judging_elsewhere_on_what_was_trained_on(run: Run) -> None:
     items = (*front.manifest.items[:-1], replace(front.manifest.items[-1], content=seen.content))
     front.manifest = replace(front.manifest, items=items)
     with pytest.raises(LeakError, match=r"recordings the run was trained on are in this corpus: clip023\.wav"):
-        evaluate_corpus(run, front, MAPPING, tiny.RUNTIME)
+        evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -304,7 +305,7 @@ def test_items_that_were_never_hashed_are_no_copies_of_each_other(run: Run) -> N
     front = foreign(THEIRS)
     bare = tuple(replace(item, content="") for item in front.manifest.items)
     front.manifest = relabel(replace(front.manifest, items=bare), trained.label_space, MAPPING)
-    assert evaluate_corpus(run, front, MAPPING, tiny.RUNTIME)["n"] == 24
+    assert evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)["n"] == 24
 
 
 def test_a_mapping_that_leaves_nothing(run: Run) -> None:
@@ -312,4 +313,4 @@ def test_a_mapping_that_leaves_nothing(run: Run) -> None:
     nothing = dict.fromkeys(FOREIGN.primary.labels, "-")
     front.manifest = relabel(front.manifest, run.manifest.label_space, nothing)
     with pytest.raises(DataError, match="no item of the corpus is left to judge on"):
-        evaluate_corpus(run, front, nothing, tiny.RUNTIME)
+        evaluate_corpus(run, Setup(front, tiny.RUNTIME), nothing)

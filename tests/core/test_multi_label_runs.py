@@ -29,6 +29,7 @@ from samo.runs.run import Run, create_run
 from samo.runs.train import load_run_model, train_run
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
+from samo.training.setup import Setup
 
 TAGS = LabelSpace((tiny.TAGS,))
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 0.02, "patience": 0, "split": "folds", "val_ratio": 0.3}
@@ -40,7 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("artifacts")
     for name, changes in {"a": {}, "b": {"hidden": 6}}.items():
         front = tiny.frontend(TAGS, **{**SETTINGS, **changes})
-        train_run(create_run(root, name, "tiny"), front, tiny.RUNTIME, tiny.Silent())
+        train_run(create_run(root, name, "tiny"), Setup(front, tiny.RUNTIME), tiny.Silent())
     return root
 
 
@@ -54,7 +55,7 @@ def root(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 
 def judged_run(root: Path, name: str, **changes: Any) -> tuple[Run, dict[str, Any]]:
     run = Run(root / "runs" / name)
-    return run, evaluate_run(run, tiny.frontend(TAGS, **{**SETTINGS, **changes}), "test", tiny.RUNTIME)
+    return run, evaluate_run(run, Setup(tiny.frontend(TAGS, **{**SETTINGS, **changes}), tiny.RUNTIME), "test")
 
 
 def test_training_leaves_thresholds_and_judging_uses_them(root: Path) -> None:
@@ -102,7 +103,7 @@ def test_thresholds_of_other_weights_or_temperatures_are_chosen_again(root: Path
 def test_settings_choose_what_is_tried(root: Path, tmp_path: Path) -> None:
     settings = {**SETTINGS, "threshold": "global", "threshold_range": (0.3, 0.4), "num_thresholds": 3}
     run = create_run(tmp_path, "own", "tiny")
-    train_run(run, tiny.frontend(TAGS, **settings), tiny.RUNTIME, tiny.Silent())
+    train_run(run, Setup(tiny.frontend(TAGS, **settings), tiny.RUNTIME), tiny.Silent())
     stored = json.loads(run.path("thresholds.json").read_text())
     assert (stored["used"], stored["tried"]) == ("global", [0.3, 0.4, 3])
     assert round(stored["tasks"]["tags"]["common"], 9) in (0.3, 0.35, 0.4)
@@ -124,13 +125,13 @@ def test_elsewhere_the_thresholds_are_those_of_the_run(root: Path) -> None:
     # None of its labels is an answer; only labels that are left out is not.
     assert front.manifest.items[0].labels == {"tags": ()}
     assert front.manifest.items[1].labels == {}
-    found = evaluate_corpus(run, front, mapping, tiny.RUNTIME)
+    found = evaluate_corpus(run, Setup(front, tiny.RUNTIME), mapping)
     assert found["n"] == sum(bool(item.labels) for item in front.manifest.items)
     assert found["per_class"]["loud"]["threshold"] == decision_of(run, TAGS).thresholds.of(tiny.TAGS)[0]
     run.path("thresholds.json").unlink()
     assert any(
         "no thresholds: judge the run" in line
-        for line in evaluate_corpus(run, front, mapping, tiny.RUNTIME)["warnings"]
+        for line in evaluate_corpus(run, Setup(front, tiny.RUNTIME), mapping)["warnings"]
     )
 
 
@@ -153,14 +154,14 @@ def test_compared_runs_are_decided_by_their_own_thresholds(root: Path) -> None:
 def test_an_ensemble_has_thresholds_of_its_own(root: Path, combine: str) -> None:
     members, left_out = gather([Run(root / "runs" / name) for name in "ab"], tiny.TinyFrontend, tiny.RUNTIME)
     front = tiny.frontend(TAGS, **SETTINGS)
-    assembly = assemble(members, front, tiny.RUNTIME, combine=combine)
+    assembly = assemble(members, Setup(front, tiny.RUNTIME), combine=combine)
     run = create_run(root, "joined", "")
-    account = write_ensemble(run, assembly, left_out, front, tiny.RUNTIME)
+    account = write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME))
     decision = decision_of(run, TAGS)
     val = assembly.val[-1]
     direct = fit_decision(val.logits, val.targets, TAGS, ThresholdSettings())
     assert decision.thresholds.tasks == direct.thresholds.tasks
-    found = evaluate_run(run, front, "test", tiny.RUNTIME)
+    found = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     assert account["ensemble"]["macro_f1"] == found["metrics"]["macro_f1"] > 0
     for member in account["members"]:
         own = judged_run(root, member["name"], **({"hidden": 6} if member["name"] == "b" else {}))[1]
@@ -170,7 +171,7 @@ def test_an_ensemble_has_thresholds_of_its_own(root: Path, combine: str) -> None
     # The file of the model votes with its members' thresholds, as the assembly did.
     model, _ = load_run_model(run, tiny.TinyFrontend, tiny.RUNTIME)
     rows = front.manifest.rows(run.split.test)
-    logits = evaluation.predict_logits(model, front, rows, tiny.RUNTIME)
+    logits = evaluation.predict_logits(model, Setup(front, tiny.RUNTIME), rows)
     np.testing.assert_allclose(logits, assembly.test[-1].logits, atol=1e-5)
 
 
@@ -217,7 +218,7 @@ def test_the_baseline_of_the_modality_stands_in_the_report(root: Path, part: str
     run = Run(root / "runs" / "a")
     plain = tiny.frontend(TAGS, **SETTINGS)
     front = WithBaseline(plain.config, plain.manifest, plain.features)
-    found = evaluate_run(run, front, part, tiny.RUNTIME)
+    found = evaluate_run(run, Setup(front, tiny.RUNTIME), part)
     split, manifest = run.split, front.manifest
     assert front.asked[-1] == (len(split.train), len(split.val) + (len(split.test) if part == "test" else 0))
     ids = split.part(part)

@@ -31,6 +31,7 @@ from samo.runs import train as experiment
 from samo.runs.run import Run, find_run
 from samo.runs.train import load_run_model, resume_training
 from samo.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint
+from samo.training.setup import Setup
 
 
 @pytest.mark.parametrize(("action", "status"), [(interrupt, 130), (terminate, 143)], ids=["ctrl-c", "sigterm"])
@@ -186,7 +187,7 @@ def test_what_cannot_be_resumed(whole: Run, tmp_path: Path) -> None:
     items = (replace(front.manifest.items[0], content="other"), *front.manifest.items[1:])
     front.manifest = replace(front.manifest, items=items)
     with pytest.raises(RunError, match="the data of run 'mine' changed since it was begun"):
-        resume_training(run, front, tiny.RUNTIME, tiny.Silent())
+        resume_training(run, Setup(front, tiny.RUNTIME), tiny.Silent())
     with run.locked(), pytest.raises(RunError, match="is being written by process"):
         resume(run)
 
@@ -222,5 +223,5 @@ def test_stopped_before_the_temperature_is_fitted(tmp_path: Path, whole: Run, mo
     run = find_run(tmp_path)
     assert not run.path("calibration.json").exists()
     assert not run.path("trained.json").exists()
-    resume_training(run, tiny.frontend(**SETTINGS), tiny.RUNTIME, tiny.Silent())
+    resume_training(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), tiny.Silent())
     assert_same_run(run, whole)

@@ -22,6 +22,7 @@ from samo.errors import LeakError, ModelFileError, RunError
 from samo.runs.run import Run, find_run
 from samo.runs.train import load_run_model, train_run
 from samo.training.checkpoint import load_tensors, read_about
+from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
 
@@ -72,7 +73,7 @@ def test_the_best_model_can_be_judged_with(whole: Run) -> None:
     # It is the moving average that was validated.
     front = tiny.frontend(**SETTINGS)
     rows = front.manifest.rows(whole.split.val)
-    logits = torch.from_numpy(predict_logits(model, front, rows, tiny.RUNTIME))
+    logits = torch.from_numpy(predict_logits(model, Setup(front, tiny.RUNTIME), rows))
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(front.manifest.targets[rows])).item()
     best = whole.history[about_epoch(whole) - 1]
     assert loss == pytest.approx(best["val_loss"], rel=1e-5)
@@ -128,6 +129,6 @@ def test_a_leaking_split_writes_nothing(tmp_path: Path) -> None:
 def test_two_trainings_into_one_folder(tmp_path: Path) -> None:
     run = train(tmp_path, epochs=1)
     with pytest.raises(RunError, match="run 'mine' was begun by another process"):
-        train_run(run, tiny.frontend(**SETTINGS), tiny.RUNTIME, tiny.Silent())
+        train_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), tiny.Silent())
     with run.locked(), pytest.raises(RunError, match="run 'mine' is being written by process"):
-        train_run(run, tiny.frontend(**SETTINGS), tiny.RUNTIME, tiny.Silent())
+        train_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), tiny.Silent())

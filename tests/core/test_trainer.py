@@ -20,6 +20,7 @@ from samo.tasks import LabelSpace
 from samo.training import trainer
 from samo.training.optim import learning_rate
 from samo.training.runtime import Runtime
+from samo.training.setup import Setup
 from samo.training.trainer import TrainState, fit, predict_logits
 
 
@@ -44,7 +45,7 @@ def run_scripted(**settings: Any) -> tuple[TrainState, list[bool]]:
     front = tiny.frontend(**settings)
     state, plan = begin(front)
     seen = Recorder()
-    fit(state, front, plan, tiny.RUNTIME, seen, lambda state, improved: None)
+    fit(state, Setup(front, tiny.RUNTIME), plan, seen, lambda state, improved: None)
     return state, [improved for _, improved in seen.rows]
 
 
@@ -63,7 +64,7 @@ def test_learns_in_reduced_precision() -> None:
     front = tiny.frontend(**{**QUICK, "epochs": 25})
     runtime = Runtime(torch.device("cpu"), "bf16", channels_last=True, threads=1)
     state, plan = begin(front, runtime)
-    fit(state, front, plan, runtime, tiny.Silent(), lambda state, improved: None)
+    fit(state, Setup(front, runtime), plan, tiny.Silent(), lambda state, improved: None)
     assert state.best_score > 0.8
     assert {tensor.dtype for tensor in state.model.state_dict().values()} == {torch.float32}
 
@@ -72,7 +73,7 @@ def test_history_and_observer() -> None:
     front = tiny.frontend(**QUICK, grad_accum=3)
     state, plan = begin(front)
     seen = Recorder()
-    fit(state, front, plan, tiny.RUNTIME, seen, lambda state, improved: None)
+    fit(state, Setup(front, tiny.RUNTIME), plan, seen, lambda state, improved: None)
     assert [row["epoch"] for row in state.history] == [1, 2, 3]
     assert [row for row, _ in seen.rows] == state.history
     # Four batches of eight, three of them to a step.
@@ -87,7 +88,7 @@ def test_a_set_smaller_than_a_batch_is_one_step() -> None:
     front = tiny.frontend(**{**QUICK, "batch_size": 64})
     state, plan = begin(front)
     assert (plan.steps_per_epoch, plan.total_steps) == (1, 3)
-    fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     assert state.step == 3
 
 
@@ -96,7 +97,7 @@ def test_rows_of_an_epoch() -> None:
     front = Watched(base.config, base.manifest, base.features)
     front.watch()
     state, plan = begin(front)
-    fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     for epoch in range(3):
         rows = np.concatenate([rows for number, rows in front.trained if number == epoch])
         assert len(set(rows)) == len(rows) == 30  # 32 rows in full batches of 5
@@ -108,7 +109,7 @@ def test_balanced_sampler_shows_classes_equally_often() -> None:
     front = Watched(base.config, base.manifest, base.features)
     front.watch()
     state, plan = begin(front)
-    fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     rows = np.concatenate([rows for _, rows in front.trained])
     shares = front.manifest.targets[rows].mean(axis=0)
     # 1280 draws: sd 0.013; the corpus itself has 1/2, 1/4, 1/4.
@@ -135,14 +136,14 @@ def test_the_short_last_group_is_a_mean_over_its_own_rows() -> None:
     """Five batches, four to a step: the fifth makes a step as large as a batch of its own would."""
     front = tiny.frontend(epochs=1, batch_size=6, grad_accum=4, lr=0.05)
     state, plan = begin(front)
-    fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     assert state.step == 2
     again, _ = begin(front)
     criterion = trainer.EmotionLoss(front.manifest.label_space, plan.loss, front.manifest.targets[plan.train_rows])
     order = trainer.epoch_order(plan.train_rows, 0, 0)
     for rows, step in ((order[:24], 0), (order[24:30], 1)):
         rate = learning_rate(step, plan.total_steps, plan.optim)
-        trainer.train_step(again, front, plan, tiny.RUNTIME, criterion, [rows], rate)
+        trainer.train_step(again, Setup(front, tiny.RUNTIME), plan, criterion, [rows], rate)
     for name, tensor in state.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], tensor, rtol=0.0, atol=1e-6)
 
@@ -156,7 +157,7 @@ def test_first_step_by_hand() -> None:
         before(torch.from_numpy(front.features[:32]), torch.zeros(32)), torch.from_numpy(front.manifest.targets[:32])
     )
     loss.backward()
-    fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     weight, bias = before.get_parameter("head.weight"), before.get_parameter("head.bias")
     assert weight.grad is not None
     assert bias.grad is not None
@@ -226,7 +227,7 @@ def test_the_moving_average_is_judged_and_the_model_left_alone() -> None:
     front = tiny.frontend(**QUICK)
     model = front.new_model()
     model.load_state_dict(averaged.eval_weights())
-    logits = predict_logits(model, front, np.arange(32, 48), tiny.RUNTIME)
+    logits = predict_logits(model, Setup(front, tiny.RUNTIME), np.arange(32, 48))
     truth = torch.from_numpy(front.manifest.targets[32:48])
     expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), truth).item()
     assert averaged.history[-1]["val_loss"] == pytest.approx(expected, rel=1e-6)
@@ -267,9 +268,8 @@ def test_keep_is_called_each_epoch_with_the_state_to_write(monkeypatch: pytest.M
     kept: list[tuple[int, int, bool, int]] = []
     fit(
         state,
-        front,
+        Setup(front, tiny.RUNTIME),
         plan,
-        tiny.RUNTIME,
         tiny.Silent(),
         lambda state, improved: kept.append((state.epoch, state.best_epoch, improved, len(state.history))),
     )
@@ -286,7 +286,7 @@ def test_a_loss_that_is_no_number_names_the_files(bad: float) -> None:
     state, plan = begin(front)
     kept: list[bool] = []
     with pytest.raises(TrainingDiverged) as caught:
-        fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: kept.append(improved))
+        fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: kept.append(improved))
     order = trainer.epoch_order(plan.train_rows, 0, 0).tolist()
     step = order.index(13) // 4
     files = ", ".join(f"clip{row:03d}.wav" for row in order[4 * step : 4 * step + 4])
@@ -304,7 +304,7 @@ def test_a_validation_loss_that_is_no_number_is_never_the_best() -> None:
     state, plan = begin(front)
     kept: list[bool] = []
     with pytest.raises(TrainingDiverged, match=r"the validation loss became nan after epoch 1; clips: clip040\.wav$"):
-        fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: kept.append(improved))
+        fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: kept.append(improved))
     assert kept == []
     assert state.best_epoch == -1
 
@@ -317,26 +317,26 @@ def test_logits_are_averaged_over_windows() -> None:
     one, five = tiny.frontend(), tiny.frontend(windows=5)
     model = one.new_model()
     rows = np.array([7, 3, 40, 0])
-    direct = predict_logits(model, one, rows, tiny.RUNTIME)
+    direct = predict_logits(model, Setup(one, tiny.RUNTIME), rows)
     assert direct.shape == (4, 3)
     assert direct.dtype == np.float32
     for batch_size in (1, 3, 64):  # cuts through a row's windows
-        averaged = predict_logits(model, five, rows, tiny.RUNTIME, batch_size)
+        averaged = predict_logits(model, Setup(five, tiny.RUNTIME), rows, batch_size)
         np.testing.assert_allclose(averaged, direct, rtol=1e-5, atol=1e-6)
-    np.testing.assert_array_equal(predict_logits(model, one, rows[::-1], tiny.RUNTIME), direct[::-1])
-    assert predict_logits(model, one, rows[:0], tiny.RUNTIME).shape == (0, 3)
+    np.testing.assert_array_equal(predict_logits(model, Setup(one, tiny.RUNTIME), rows[::-1]), direct[::-1])
+    assert predict_logits(model, Setup(one, tiny.RUNTIME), rows[:0]).shape == (0, 3)
 
 
 def test_judging_switches_dropout_off_and_training_on() -> None:
     front = tiny.frontend(**QUICK, hidden=8, dropout=0.9)
     state, plan = begin(front)
     rows = np.arange(8)
-    first = predict_logits(state.model, front, rows, tiny.RUNTIME)
-    np.testing.assert_array_equal(predict_logits(state.model, front, rows, tiny.RUNTIME), first)
+    first = predict_logits(state.model, Setup(front, tiny.RUNTIME), rows)
+    np.testing.assert_array_equal(predict_logits(state.model, Setup(front, tiny.RUNTIME), rows), first)
     assert not state.model.training
     modes: list[bool] = []
     state.model.register_forward_hook(lambda model, *_: modes.append(model.training))
-    fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     assert modes == [True, True, True, True, False] * 3
 
 
@@ -345,5 +345,5 @@ def test_unlabelled_rows_do_not_disturb() -> None:
     items = tuple(replace(item, labels={}) if row in (1, 33) else item for row, item in enumerate(front.manifest.items))
     front.manifest = replace(front.manifest, items=items)
     state, plan = begin(front)
-    fit(state, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     assert all(math.isfinite(row["val_loss"]) for row in state.history)

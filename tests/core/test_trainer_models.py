@@ -20,6 +20,7 @@ from samo.data.sampling import epoch_order, sorted_batches
 from samo.errors import TrainingDiverged
 from samo.training import trainer
 from samo.training.model import EmotionModel
+from samo.training.setup import Setup
 from samo.training.trainer import TrainState, fit, new_state, predict_logits
 
 HIDDEN = {**QUICK, "hidden": 8}
@@ -38,7 +39,7 @@ def test_parts_learn_at_their_own_rate() -> None:
     state, plan = begin(front)
     rates: list[list[float]] = []
     watch = Recorder(lambda *_: bool(rates.append([group["lr"] for group in state.optimizer.param_groups])))
-    fit(state, front, plan, tiny.RUNTIME, watch, keep)
+    fit(state, Setup(front, tiny.RUNTIME), plan, watch, keep)
     expected = [trainer.learning_rate(step, plan.total_steps, plan.optim) for step in range(plan.total_steps)]
     np.testing.assert_allclose(rates, np.outer(expected, [1.0, 1.0, 0.25, 0.25]))
     # The history speaks of the rate they are shares of.
@@ -54,9 +55,8 @@ def test_frozen_epochs() -> None:
     kept: list[dict[str, Tensor]] = []
     fit(
         state,
-        front,
+        Setup(front, tiny.RUNTIME),
         plan,
-        tiny.RUNTIME,
         SILENT,
         lambda state, improved: kept.append(copy.deepcopy({**state.model.state_dict(), **_averaged(state)})),
     )
@@ -86,7 +86,7 @@ def test_what_sleeps_from_the_start_is_never_woken() -> None:
     with pytest.raises(
         RuntimeError, match=r"frozen when the model was made, so never trained: hidden\.0\.weight, hidd"
     ):
-        fit(state, front, plan, tiny.RUNTIME, SILENT, keep)
+        fit(state, Setup(front, tiny.RUNTIME), plan, SILENT, keep)
 
 
 def test_a_network_without_hooks_learns_as_a_whole() -> None:
@@ -102,7 +102,7 @@ def test_a_network_without_hooks_learns_as_a_whole() -> None:
     front = tiny.frontend(**{**QUICK, "epochs": 25})
     _, plan = begin(front)
     state = new_state(Plain(), plan, tiny.RUNTIME)
-    fit(state, front, plan, tiny.RUNTIME, SILENT, keep)
+    fit(state, Setup(front, tiny.RUNTIME), plan, SILENT, keep)
     assert not isinstance(state.model, EmotionModel)
     assert state.best_score > 0.8
 
@@ -126,13 +126,13 @@ def test_a_model_with_nothing_to_learn_is_judged_once(settings: dict[str, Any]) 
     _, plan = begin(front)
     state, seen = new_state(Fitted(), plan, tiny.RUNTIME), Recorder()
     kept: list[bool] = []
-    fit(state, front, plan, tiny.RUNTIME, seen, lambda state, improved: kept.append(improved))
+    fit(state, Setup(front, tiny.RUNTIME), plan, seen, lambda state, improved: kept.append(improved))
     assert kept == [True]
     assert seen.steps == []
     assert (state.epoch, state.step, state.best_epoch, len(state.history)) == (1, 0, 0, 1)
     assert same(state.eval_weights(), Fitted().state_dict())
     # The loss of all training rows, found without learning from them.
-    logits = torch.from_numpy(predict_logits(state.model, front, plan.train_rows, tiny.RUNTIME))
+    logits = torch.from_numpy(predict_logits(state.model, Setup(front, tiny.RUNTIME), plan.train_rows))
     expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(front.manifest.targets[plan.train_rows]))
     row = state.history[0]
     assert row["train_loss"] == pytest.approx(expected.item(), rel=1e-5)
@@ -154,7 +154,7 @@ def test_fitted_weights_that_are_no_numbers_are_refused() -> None:
     front.features[3] = np.nan
     _, plan = begin(front)
     with pytest.raises(TrainingDiverged, match=r"the training loss became nan after epoch 1; clips: clip003\.wav$"):
-        fit(new_state(Fitted(), plan, tiny.RUNTIME), front, plan, tiny.RUNTIME, SILENT, keep)
+        fit(new_state(Fitted(), plan, tiny.RUNTIME), Setup(front, tiny.RUNTIME), plan, SILENT, keep)
 
 
 # --- batches of rows of similar size
@@ -181,7 +181,7 @@ def test_batches_by_size() -> None:
     base = tiny.frontend(**{**QUICK, "batch_size": 5}, by_size=True)
     front = Watched(base.config, base.manifest, base.features)
     state, plan = begin(front)
-    fit(state, front, plan, tiny.RUNTIME, SILENT, keep)
+    fit(state, Setup(front, tiny.RUNTIME), plan, SILENT, keep)
     for epoch in range(3):
         order = epoch_order(plan.train_rows, 0, epoch)
         expected = [batch.tolist() for batch in sorted_batches(order, order % 5, 5, 0, epoch)]
@@ -196,9 +196,9 @@ def test_judging_by_size_gives_rows_back_in_their_places(windows: int) -> None:
     model = plain.new_model()
     rows = np.array([7, 3, 40, 0, 12])
     for batch_size in (1, 3, 64):
-        found = predict_logits(model, sized, rows, tiny.RUNTIME, batch_size)
-        np.testing.assert_allclose(found, predict_logits(model, plain, rows, tiny.RUNTIME), rtol=1e-5, atol=1e-6)
-    assert predict_logits(model, sized, rows[:0], tiny.RUNTIME).shape == (0, 3)
+        found = predict_logits(model, Setup(sized, tiny.RUNTIME), rows, batch_size)
+        np.testing.assert_allclose(found, predict_logits(model, Setup(plain, tiny.RUNTIME), rows), rtol=1e-5, atol=1e-6)
+    assert predict_logits(model, Setup(sized, tiny.RUNTIME), rows[:0]).shape == (0, 3)
 
 
 # --- several samples, several passes
@@ -220,7 +220,7 @@ def test_samples_of_a_row(settings: dict[str, Any]) -> None:
         torch.manual_seed(0)
         plan = tiny.plan_of(front)
         state = new_state(kind(front.config.model, BOTH), plan, tiny.RUNTIME)
-        fit(state, front, plan, tiny.RUNTIME, SILENT, keep)
+        fit(state, Setup(front, tiny.RUNTIME), plan, SILENT, keep)
         return state
 
     # Without dropout all samples are one.
@@ -235,7 +235,7 @@ def test_rdrop_brings_the_passes_together() -> None:
     def apart(**settings: Any) -> float:
         front = tiny.frontend(**{**HIDDEN, "epochs": 20}, dropout=0.5, **settings)
         state, plan = begin(front)
-        fit(state, front, plan, tiny.RUNTIME, SILENT, keep)
+        fit(state, Setup(front, tiny.RUNTIME), plan, SILENT, keep)
         criterion = trainer.EmotionLoss(front.manifest.label_space, plan.loss, front.manifest.targets)
         state.model.train()
         passes = [state.model(torch.from_numpy(front.features), torch.zeros(48)) for _ in range(2)]

@@ -12,6 +12,7 @@ import torch
 from tiny_frontend import BOTH, QUICK, RICH, Recorder, begin, same, train
 
 from samo.training.runtime import Runtime
+from samo.training.setup import Setup
 from samo.training.trainer import TrainState, fit, new_state
 
 
@@ -63,9 +64,8 @@ def test_a_stopped_training_goes_on_bit_for_bit(settings: dict[str, Any], step: 
     with pytest.raises(KeyboardInterrupt):
         fit(
             state,
-            front,
+            Setup(front, tiny.RUNTIME),
             plan,
-            tiny.RUNTIME,
             Recorder(lambda epoch, number: (epoch, number) == (2, 1 + step * (plan.steps_per_epoch - 1))),
             lambda state, improved: kept.append(saved(state)),
         )
@@ -74,7 +74,7 @@ def test_a_stopped_training_goes_on_bit_for_bit(settings: dict[str, Any], step: 
     again = new_state(front.new_model(), plan, tiny.RUNTIME)
     again.load_state_dict(torch.load(io.BytesIO(kept[-1]), weights_only=True))
     assert again.epoch == 2
-    fit(again, front, plan, tiny.RUNTIME, tiny.Silent(), lambda state, improved: None)
+    fit(again, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     assert same(whole.model.state_dict(), again.model.state_dict())
     assert same(whole.eval_weights(), again.eval_weights())
     assert (whole.best_epoch, whole.best_score, whole.best_loss) == (
@@ -91,7 +91,7 @@ def test_loading_a_finished_state_trains_no_more() -> None:
     again, plan = begin(front)
     again.load_state_dict(torch.load(io.BytesIO(saved(state)), weights_only=True))
     assert again.finished(plan.train)
-    fit(again, front, plan, tiny.RUNTIME, Recorder(lambda epoch, step: True), lambda state, improved: None)
+    fit(again, Setup(front, tiny.RUNTIME), plan, Recorder(lambda epoch, step: True), lambda state, improved: None)
     assert same(state.model.state_dict(), again.model.state_dict())
 
 

@@ -19,6 +19,7 @@ from samo.data.splits import make_split
 from samo.errors import DataError, Interrupted, RunError, SettingsError, TrainingDiverged
 from samo.runs.run import Run
 from samo.settings import read_toml
+from samo.training.setup import Setup
 from samo.tuning import results as tune_results
 from samo.tuning import trials as tune
 from samo.tuning.results import best_toml, study_facts, trial_row, write_results
@@ -68,7 +69,7 @@ def search(
 ) -> optuna.Study:
     begun, _, space, own = begin(folder, **how)
     study = study or begun
-    run_trials(study, space, front or own, tiny.RUNTIME, folder, Goal(trials), watcher or Watcher())
+    run_trials(study, space, Setup(front or own, tiny.RUNTIME), folder, Goal(trials), watcher or Watcher())
     return study
 
 
@@ -152,7 +153,7 @@ def test_a_pruned_trial_leaves_a_whole_folder_and_no_lock(tmp_path: Path) -> Non
     study, spec, space, front = begin(tmp_path)
     study.pruner = Impatient()
     watcher = Watcher()
-    run_trials(study, space, front, tiny.RUNTIME, tmp_path, Goal(3), watcher)
+    run_trials(study, space, Setup(front, tiny.RUNTIME), tmp_path, Goal(3), watcher)
     assert [trial.state.name for trial in watcher.ended] == ["COMPLETE", "PRUNED", "PRUNED"]
     run = Run(tmp_path / "runs" / "trial-0001")
     assert (run.status, len(run.history)) == ("stopped", 1)
@@ -166,7 +167,7 @@ def test_a_pruned_trial_leaves_a_whole_folder_and_no_lock(tmp_path: Path) -> Non
 def test_the_last_epoch_is_never_pruned(tmp_path: Path) -> None:
     study, _, space, front = begin(tmp_path, epochs=1)
     study.pruner = Impatient()
-    run_trials(study, space, front, tiny.RUNTIME, tmp_path, Goal(2), Watcher())
+    run_trials(study, space, Setup(front, tiny.RUNTIME), tmp_path, Goal(2), Watcher())
     assert study.trials[1].state == TrialState.COMPLETE
 
 
@@ -212,8 +213,8 @@ def test_an_interrupted_trial_stands_in_line_again(tmp_path: Path) -> None:
 
     study, spec, space, front = begin(tmp_path)
     with pytest.raises(Interrupted):
-        run_trials(study, space, front, tiny.RUNTIME, tmp_path, Goal(3), Watcher(stop))
-    run_trials(study, space, front, tiny.RUNTIME, tmp_path, Goal(3), Watcher())
+        run_trials(study, space, Setup(front, tiny.RUNTIME), tmp_path, Goal(3), Watcher(stop))
+    run_trials(study, space, Setup(front, tiny.RUNTIME), tmp_path, Goal(3), Watcher())
     states = [trial_row(trial)["state"] for trial in study.trials]
     assert states == ["finished", "stopped", "finished", "finished"]
     assert study.trials[2].params == study.trials[1].params
@@ -229,7 +230,7 @@ def test_an_error_of_the_data_stops_the_study(tmp_path: Path, monkeypatch: pytes
     study, _, space, front = begin(tmp_path)
     for expected in ("stopped", "failed"):  # a second time it is no accident
         with pytest.raises(DataError):
-            run_trials(study, space, front, tiny.RUNTIME, tmp_path, Goal(3), Watcher())
+            run_trials(study, space, Setup(front, tiny.RUNTIME), tmp_path, Goal(3), Watcher())
         ended = [trial for trial in study.trials if trial.state == TrialState.FAIL]
         assert trial_row(ended[-1])["state"] == expected
         assert trial_row(ended[-1])["reason"] == "DataError: the corpus is gone"
@@ -332,7 +333,7 @@ def test_best_toml_is_the_best_trial_whole(six: tuple[Path, optuna.Study]) -> No
 
     front = tiny.TinyFrontend(config, *tiny.corpus())
     assert (
-        train_run(Run(folder / "runs" / "retrained"), front, tiny.RUNTIME, tiny.Silent()).best_score
+        train_run(Run(folder / "runs" / "retrained"), Setup(front, tiny.RUNTIME), tiny.Silent()).best_score
         == (facts["best"]["value"])
     )
 

@@ -19,6 +19,7 @@ from samo.settings import Config, LossSettings, OptimSettings, Section, Threshol
 from samo.tasks import LabelSpace, Task
 from samo.training.model import EmotionModel
 from samo.training.runtime import Runtime
+from samo.training.setup import Setup
 from samo.training.trainer import TrainPlan, TrainState, fit, new_state
 
 EMOTION = Task("emotion", ("angry", "happy", "sad"))
@@ -283,7 +284,7 @@ def train(space: LabelSpace | None = None, windows: int = 1, **settings: Any) ->
     """Train under flat settings, without files."""
     front = frontend(space, windows, **settings)
     state, plan = begin(front)
-    fit(state, front, plan, RUNTIME, Silent(), lambda state, improved: None)
+    fit(state, Setup(front, RUNTIME), plan, Silent(), lambda state, improved: None)
     return state
 
 

@@ -15,6 +15,7 @@ from samo.errors import Interrupted
 from samo.runs.run import Run, create_run, find_run
 from samo.runs.train import resume_training, train_run
 from samo.training.checkpoint import load_checkpoint, read_about
+from samo.training.setup import Setup
 from samo.training.trainer import TrainState
 
 SETTINGS: dict[str, Any] = {
@@ -52,13 +53,13 @@ def terminate() -> None:
 
 def train(artifacts: Path, name: str = "mine", observer: Any = None, front: Any = None, **settings: Any) -> Run:
     run = create_run(artifacts, name, "tiny")
-    train_run(run, front or tiny.frontend(**{**SETTINGS, **settings}), tiny.RUNTIME, observer or tiny.Silent())
+    train_run(run, Setup(front or tiny.frontend(**{**SETTINGS, **settings}), tiny.RUNTIME), observer or tiny.Silent())
     return run
 
 
 def resume(run: Run, observer: Any = None, **settings: Any) -> TrainState:
     front = tiny.frontend(**{**SETTINGS, **settings})
-    return resume_training(Run(run.folder), front, tiny.RUNTIME, observer or tiny.Silent())
+    return resume_training(Run(run.folder), Setup(front, tiny.RUNTIME), observer or tiny.Silent())
 
 
 def stopped(artifacts: Path, **settings: Any) -> Run:

@@ -22,6 +22,7 @@ from samo.runs.train import resume_training, train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.checkpoint import load_checkpoint
 from samo.training.runtime import Runtime
+from samo.training.setup import Setup
 from samo.training.trainer import Observer
 from samo_text import augmentation
 from samo_text.augmentation import augment
@@ -265,7 +266,7 @@ def opened(table: Path, **values: Any) -> TextFrontend:
 
 def trained(artifacts: Path, frontend: TextFrontend, observer: Observer) -> Run:
     run = create_run(artifacts, "mine", "text")
-    train_run(run, frontend, RUNTIME, observer)
+    train_run(run, Setup(frontend, RUNTIME), observer)
     return run
 
 
@@ -290,7 +291,7 @@ def test_a_run_resumes_bit_for_bit_with_augmentation(
         trained(tmp_path / "cut", opened(table, **asked), Silent(stops=True))
     cut = find_run(tmp_path / "cut", "mine")
     monkeypatch.setattr(augmentation, "augment", lambda *given: pytest.fail("made again"))
-    resume_training(Run(cut.folder), opened(table, **asked), RUNTIME, Silent())
+    resume_training(Run(cut.folder), Setup(opened(table, **asked), RUNTIME), Silent())
     assert whole.model_file.read_bytes() == cut.model_file.read_bytes()
     ends = [load_checkpoint(run.path("last.ckpt"))["model"] for run in (whole, cut)]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())

@@ -17,6 +17,7 @@ from samo.data.splits import make_split
 from samo.runs.run import Run, create_run
 from samo.runs.train import make_plan, train_run
 from samo.training.runtime import Runtime
+from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_text import states
 from samo_text.frontend import TextFrontend
@@ -102,7 +103,9 @@ def test_states_and_ids_give_the_same_logits(table: Path, encoders: dict[str, st
         assert torch.is_floating_point(next(front.eval_batches(np.arange(3), 3)).inputs)
         rows = np.arange(N)
         np.testing.assert_allclose(
-            predict_logits(model, front, rows, RUNTIME), predict_logits(model, from_ids, rows, RUNTIME), atol=1e-5
+            predict_logits(model, Setup(front, RUNTIME), rows),
+            predict_logits(model, Setup(from_ids, RUNTIME), rows),
+            atol=1e-5,
         )
 
 
@@ -207,7 +210,7 @@ class Silent:
 
 def trained(front: TextFrontend, root: Path, name: str) -> tuple[Run, dict[str, torch.Tensor]]:
     run = create_run(root, name, "")
-    train_run(run, front, RUNTIME, Silent())
+    train_run(run, Setup(front, RUNTIME), Silent())
     return run, load_file(run.path("best_model.safetensors"))
 
 

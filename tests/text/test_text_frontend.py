@@ -18,6 +18,7 @@ from samo.runs.evaluate import evaluate_run
 from samo.runs.run import create_run
 from samo.runs.train import make_plan
 from samo.training.runtime import Runtime
+from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_text import baseline
 from samo_text.config import TextConfig
@@ -265,7 +266,7 @@ def test_a_run_predicts_without_the_encoders_folder(
     reopened = TextFrontend.open(front.config, [].append, None, assets)
     assert [reopened.lists.row(k).tolist() for k in range(48)] == [front.lists.row(k).tolist() for k in range(48)]
     chosen = np.arange(48)
-    before, after = (predict_logits(m, f, chosen, RUNTIME) for m, f in ((model, front), (again, reopened)))
+    before, after = (predict_logits(m, Setup(f, RUNTIME), chosen) for m, f in ((model, front), (again, reopened)))
     assert np.array_equal(before, after)
     assert not (assets / "model.safetensors").exists()
 
@@ -320,7 +321,7 @@ def test_the_baseline_is_a_tfidf_run_and_is_fitted_once(
     assert own.baseline(plan.train_rows, test) is None
     model = own.new_model()
     model.load_state_dict(own.fit(plan.train_rows), strict=False)
-    np.testing.assert_allclose(predict_logits(model.eval(), own, test, RUNTIME), logits, atol=1e-6)
+    np.testing.assert_allclose(predict_logits(model.eval(), Setup(own, RUNTIME), test), logits, atol=1e-6)
     for path in (tmp_path / "cache" / "baselines").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     again = front.baseline(plan.train_rows, test)
@@ -339,10 +340,10 @@ def test_judging_says_row_or_group(table: Path, tmp_path: Path) -> None:
 
     front = opened(table, group_column="author", split="group", epochs=1, batch_size=8, lr=0.01)
     run = create_run(tmp_path, "mine", "")
-    train_run(run, front, RUNTIME, Silent())
+    train_run(run, Setup(front, RUNTIME), Silent())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("samo.runs.evaluate.save_figures", lambda *_: [])
-        report = evaluate_run(run, front, "test", RUNTIME)
+        report = evaluate_run(run, Setup(front, RUNTIME), "test")
     assert report["ci"]["unit"] == "group"
     assert report["baseline"]["name"] == "tfidf"
     assert report["split_rule"] == "group"

@@ -18,6 +18,7 @@ from samo.errors import DataError
 from samo.evaluation.thresholds import Thresholds, fit_thresholds
 from samo.runs.train import make_plan
 from samo.training.runtime import Runtime
+from samo.training.setup import Setup
 from samo.training.trainer import TrainState, fit, new_state
 from samo_audio.config import AudioConfig
 from samo_text.config import TextConfig
@@ -309,7 +310,7 @@ def come_to(opened: Callable[..., TextFrontend], values: dict[str, Any]) -> tupl
     plan = make_plan(front, make_split(front.manifest, front.split_request()))
     torch.manual_seed(0)
     state: TrainState = new_state(front.new_model(), plan, RUNTIME)
-    fit(state, front, plan, RUNTIME, Silent(), lambda *_: None)
+    fit(state, Setup(front, RUNTIME), plan, Silent(), lambda *_: None)
     return state.history, torch.cat([tensor.flatten() for tensor in state.eval_weights().values()])
 
 

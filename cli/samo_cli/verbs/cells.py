@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from samo.errors import DataError
 from samo.modalities import config_type, frontend_type
 from samo.settings import Config
+from samo.training.setup import Setup
 
 if TYPE_CHECKING:
     from samo.runs.run import Run
@@ -113,11 +114,11 @@ def _bring_to_end(run: Run, spec: Mapping[str, Any], *watching: Observer) -> Non
         runtime = make_runtime(spec["device"], spec["precision"], spec["threads"])
         with TrainingView(settings["epochs"], run.history) as view:
             if run.path("config.json").exists():
-                resume_training(run, frontend, runtime, Observers(view, *watching))
+                resume_training(run, Setup(frontend, runtime), Observers(view, *watching))
             else:
-                train_run(run, frontend, runtime, Observers(view, *watching), spec["command"])
+                train_run(run, Setup(frontend, runtime), Observers(view, *watching), spec["command"])
     # Decided as `samo evaluate` judges.
-    evaluate_run(run, frontend, part, make_runtime(spec["device"], "float32", spec["threads"]))
+    evaluate_run(run, Setup(frontend, make_runtime(spec["device"], "float32", spec["threads"])), part)
 
 
 def _open(modality: str, config: Config) -> Any:

@@ -10,6 +10,7 @@ import typer
 
 from samo.errors import RunError, SettingsError, nearest
 from samo.modalities import MODALITIES, config_types, frontend_type
+from samo.training.setup import Setup
 from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, switch, with_settings
 from samo_cli.verbs.crossval import made_up_name
 from samo_cli.verbs.grids import Plan, Ray, StoreUrl, Where, Workers, numbers, open_frontend, open_plan, run_cells
@@ -131,11 +132,11 @@ def ensemble(
     for left in left_out:
         note(f"left out: '{left.name}': {left.reason}")
     frontend = frontend or _open(kind, sound[0].config, settings, sound[0].run)
-    assembly = assemble(sound, frontend, runtime, combine=combine, rule=weights, notify=note)
+    assembly = assemble(sound, Setup(frontend, runtime), combine=combine, rule=weights, notify=note)
     values = frontend.config.flat()
     run = create_run(root, name, f"ensemble-{values['dataset']}-{values['mode']}", overwrite=overwrite)
-    account = write_ensemble(run, assembly, left_out, frontend, runtime, context.obj["command"])
-    evaluate_run(run, frontend, "test", runtime)
+    account = write_ensemble(run, assembly, left_out, Setup(frontend, runtime), context.obj["command"])
+    evaluate_run(run, Setup(frontend, runtime), "test")
     if json:
         print_json(account)
     else:

@@ -9,6 +9,7 @@ import typer
 from samo.errors import SettingsError
 from samo.modalities import config_type, config_types, frontend_type
 from samo.settings import SPLIT_SETTINGS
+from samo.training.setup import Setup
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ def evaluate(
         if on != "test":
             raise SettingsError(f"--on {on} names a part of the run's own split; another corpus is judged as a whole")
         frontend.manifest = relabel(frontend.manifest, found.manifest.label_space, mapping)
-        report = evaluate_corpus(found, frontend, mapping, runtime)
+        report = evaluate_corpus(found, Setup(frontend, runtime), mapping)
     elif mapping:
         raise SettingsError("--label-map acts only together with --dataset of another corpus; this is the run's own")
     else:
-        report = evaluate_run(found, frontend, on, runtime)
+        report = evaluate_run(found, Setup(frontend, runtime), on)
     if json:
         print_json(report)
         return

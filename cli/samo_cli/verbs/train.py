@@ -11,6 +11,7 @@ import typer
 from samo.errors import Interrupted, RunError, SettingsError, nearest
 from samo.modalities import MODALITIES, config_type, config_types, frontend_type, preset_files, read_preset
 from samo.settings import Config, read_toml
+from samo.training.setup import Setup
 from samo.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
 from samo_cli.options import (
     MACHINE,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from samo.data.splits import Split
     from samo.frontend import Frontend
     from samo.runs.run import Run
-    from samo.training.runtime import Runtime
     from samo.training.trainer import TrainState
 
 __all__ = ["gathered", "resolve", "train"]
@@ -133,7 +133,7 @@ def train(
             note(line)
         command = context.obj["command"] + ("" if name else f" --name {run.name}")
         try:
-            state = _train(run, frontend, runtime, trackers, command, resume=bool(resume))
+            state = _train(run, Setup(frontend, runtime), trackers, command, resume=bool(resume))
         except Interrupted as stop:
             stop.hint += f" --artifacts {artifacts}" if artifacts else ""
             raise
@@ -240,20 +240,18 @@ def _about_split(frontend: Frontend, split: Split) -> list[str]:
     return [", ".join(sizes), *thin, *copies, *split_notes(manifest, split)]
 
 
-def _train(
-    run: Run, frontend: Frontend, runtime: Runtime, trackers: Sequence[str], command: str, *, resume: bool
-) -> TrainState:
+def _train(run: Run, setup: Setup, trackers: Sequence[str], command: str, *, resume: bool) -> TrainState:
     from samo.runs.train import resume_training, train_run
     from samo_cli.render import TrainingView, note
 
-    values = frontend.config.flat()
-    watched = Watched(run.folder, {"modality": frontend.modality, **values}, lambda: run.history)
-    wanted = trackers if runtime.ranks.is_first else ()
+    values = setup.frontend.config.flat()
+    watched = Watched(run.folder, {"modality": setup.frontend.modality, **values}, lambda: run.history)
+    wanted = trackers if setup.runtime.ranks.is_first else ()
     with TrainingView(values["epochs"], run.history) as view, tracked(wanted, watched, note) as drawn:
         observer = Observers(view, *drawn)
         if resume:
-            return resume_training(run, frontend, runtime, observer)
-        return train_run(run, frontend, runtime, observer, command)
+            return resume_training(run, setup, observer)
+        return train_run(run, setup, observer, command)
 
 
 def _facts(run: Run, frontend: Frontend, state: TrainState) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import typer
 from samo.errors import EnvironmentProblem, Interrupted, RunError, SettingsError
 from samo.modalities import MODALITIES, config_type, config_types, frontend_type, space_files
 from samo.settings import Config
+from samo.training.setup import Setup
 from samo_cli.options import (
     MACHINE,
     Artifacts,
@@ -156,7 +157,7 @@ def work(spec: Mapping[str, Any]) -> None:
     runtime = make_runtime(spec["device"], spec["precision"], spec["threads"])
     goal = Goal(spec["trials"], spec["until"])
     with TuningView(goal.trials, study_facts(study, stored, folder)) as view:
-        run_trials(study, searched, frontend, runtime, folder, goal, view)
+        run_trials(study, searched, Setup(frontend, runtime), folder, goal, view)
 
 
 def _space(modality: str, file: Path | None, base: Config, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,7 +242,7 @@ def _run(asked: _Asked, study: optuna.Study, spec: StudySpec, searched: Any, fro
     with TuningView(goal.trials, study_facts(study, spec, asked.folder)) as view:
         if asked.workers == 1:
             runtime = make_runtime(asked.device, asked.precision, asked.threads)
-            run_trials(study, searched, frontend, runtime, asked.folder, goal, view)
+            run_trials(study, searched, Setup(frontend, runtime), asked.folder, goal, view)
             return
         gpus = _gpus(asked.device)
         workers, threads = share_of_cores(asked.trials - done, asked.workers, asked.threads, gpus)
