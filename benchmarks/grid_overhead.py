@@ -29,7 +29,7 @@ ALONE = """
 import sys, json
 from pathlib import Path
 from samo_cli.verbs.cells import spec_of, work
-from samo_cli.verbs.train import resolve
+from samo.settings import resolve
 from samo.experiments.grid import cells_of, read_grid
 folder = Path(sys.argv[2])
 for cell in cells_of(read_grid(Path(sys.argv[1])), resolve, {}):

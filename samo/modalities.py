@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from samo.errors import SettingsError, nearest
-from samo.settings import Config, read_toml
+from samo.lazy import load_object
 
 if TYPE_CHECKING:
     from samo.frontend import Frontend
+    from samo.settings import Config
 
 __all__ = [
     "MODALITIES",
@@ -19,7 +20,6 @@ __all__ = [
     "frontend_type",
     "grid_files",
     "preset_files",
-    "read_preset",
     "space_files",
 ]
 
@@ -36,7 +36,7 @@ def config_type(modality: str) -> type[Config]:
     Raises:
         SettingsError: unknown modality.
     """
-    found: type[Config] = _load(_entry(modality)[0])
+    found: type[Config] = load_object(_entry(modality)[0])
     return found
 
 
@@ -47,7 +47,7 @@ def config_types() -> dict[str, type[Config]]:
 
 def frontend_type(modality: str) -> type[Frontend]:
     """The frontend of a modality; imports torch."""
-    found: type[Frontend] = _load(_entry(modality)[1])
+    found: type[Frontend] = load_object(_entry(modality)[1])
     return found
 
 
@@ -66,19 +66,6 @@ def space_files(modality: str) -> dict[str, Path]:
     return _shipped(modality, "spaces")
 
 
-def read_preset(modality: str, name: str) -> tuple[str, dict[str, object]]:
-    """A preset's one-line description and its settings.
-
-    Raises:
-        SettingsError: unknown preset.
-    """
-    files = preset_files(modality)
-    if name not in files:
-        raise SettingsError(f"unknown preset '{name}'", hint=nearest(name, files) + f"valid: {', '.join(files)}")
-    settings = read_toml(files[name], set(config_type(modality).model_fields))
-    return str(settings.pop("description", "")), settings
-
-
 def _entry(modality: str) -> tuple[str, str, str]:
     if modality not in MODALITIES:
         raise SettingsError(
@@ -90,8 +77,3 @@ def _entry(modality: str) -> tuple[str, str, str]:
 def _shipped(modality: str, folder: str) -> dict[str, Path]:
     root = Path(str(import_module(_entry(modality)[2]).__file__)).parent / folder
     return {path.stem: path for path in sorted(root.glob("*.toml"))}
-
-
-def _load(target: str) -> Any:
-    module, _, name = target.partition(":")
-    return getattr(import_module(module), name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from samo.errors import SettingsError, nearest
+from samo.modalities import config_type, config_types, preset_files
 
 __all__ = [
     "SPLIT_SETTINGS",
@@ -22,8 +24,13 @@ __all__ = [
     "SettingField",
     "ThresholdSettings",
     "TrainSettings",
+    "collect_settings",
+    "named_setting",
+    "read_preset",
     "read_toml",
+    "resolve",
     "setting",
+    "stored_config",
 ]
 
 
@@ -107,7 +114,7 @@ class LossSettings(Section):
         ge=0.0,
     )
     rdrop_warmup_epochs: int = setting(
-        0, "epochs over which --rdrop-alpha rises from 0, linearly", ge=0, needs="rdrop_alpha"
+        0, "epochs over which `rdrop_alpha` rises from 0, linearly", ge=0, needs="rdrop_alpha"
     )
     balanced_sampler: bool = setting(False, "draw training rows so that every class is equally likely")
     joint_alpha: float = setting(
@@ -126,9 +133,9 @@ class LossSettings(Section):
     @model_validator(mode="after")
     def _one_of_a_kind(self) -> LossSettings:
         if self.asymmetric_loss and self.focal_loss:
-            raise ValueError("--asymmetric-loss and --focal-loss exclude each other")
+            raise ValueError("`asymmetric_loss` and `focal_loss` exclude each other")
         if self.joint_alpha > 0.0 and self.balanced_sampler:
-            raise ValueError("--joint-alpha and --balanced-sampler exclude each other")
+            raise ValueError("`joint_alpha` and `balanced_sampler` exclude each other")
         return self
 
 
@@ -142,7 +149,7 @@ class OptimSettings(Section):
     schedule: Literal["constant", "cosine", "cosine-restarts"] = setting("cosine", "learning rate over the training")
     warmup_ratio: float = setting(0.1, "share of the steps in which the learning rate rises", ge=0.0, lt=1.0)
     num_cycles: int = setting(
-        3, "number of cosine cycles with --schedule cosine-restarts", ge=1, le=100, needs="schedule=cosine-restarts"
+        3, "number of cosine cycles with `schedule=cosine-restarts`", ge=1, le=100, needs="schedule=cosine-restarts"
     )
     lr_min: float = setting(0.0, "learning rate the schedule ends at", ge=0.0)
     grad_accum: int = setting(1, "batches whose gradients are added before a step", ge=1, le=1024)
@@ -155,9 +162,9 @@ class OptimSettings(Section):
     @model_validator(mode="after")
     def _floor_below_peak(self) -> OptimSettings:
         if self.lr_min > self.lr:
-            raise ValueError("--lr-min must not exceed --lr")
+            raise ValueError("`lr_min` must not exceed `lr`")
         if self.lr_min > 0.0 and self.schedule == "constant":
-            raise ValueError("--lr-min acts only together with a --schedule that falls: cosine or cosine-restarts")
+            raise ValueError("`lr_min` acts only together with a `schedule` that falls: cosine or cosine-restarts")
         return self
 
 
@@ -187,7 +194,7 @@ class ThresholdSettings(Section):
     def _ordered(self) -> ThresholdSettings:
         low, high = self.threshold_range
         if not 0.0 < low < high < 1.0:
-            raise ValueError("--threshold-range needs 0 < lowest < highest < 1")
+            raise ValueError("`threshold_range` needs 0 < lowest < highest < 1")
         return self
 
 
@@ -278,13 +285,16 @@ class Config(BaseModel):
                 continue
             needed, _, value = field.needs.partition("=")
             if (str(flat[needed]) != value) if value else not flat[needed]:
-                flag = "--" + needed.replace("_", "-") + (f" {value}" if value else "")
-                raise SettingsError(f"--{field.name.replace('_', '-')} acts only together with {flag}")
+                raise SettingsError(f"`{field.name}` acts only together with `{field.needs}`")
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its flag's name with underscores, ready for JSON."""
         dumped = self.model_dump(mode="json")
         return {name: value for section in dumped.values() for name, value in section.items()}
+
+    def stored(self) -> dict[str, Any]:
+        """:meth:`flat` with ``modality``, as ``config.json`` holds it; :func:`stored_config` reads it."""
+        return {"modality": self.modality, **self.flat()}
 
     def differences(self, other: Self) -> dict[str, tuple[Any, Any]]:
         """Settings whose values differ, by name: (mine, theirs)."""
@@ -315,10 +325,89 @@ def read_toml(path: Path, sections: set[str]) -> dict[str, Any]:
     return flat
 
 
+def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]) -> Config:
+    """Settings from preset, then file, then flags; each wins over the one before.
+
+    Raises:
+        SettingsError: an unknown setting, one of another modality, or a value out of range.
+    """
+    kind = config_type(modality)
+    values, read = collect_settings(modality, preset, file, flags)
+    try:
+        return kind.build(values)
+    except SettingsError as error:
+        name = named_setting(error)
+        if not file or name in flags or name not in read:
+            raise
+        raise SettingsError(f"{file}: {error.message}", hint=error.hint) from error
+
+
+def collect_settings(
+    modality: str, preset: str, file: Path | None, flags: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What preset, file and flags set together, and what the file alone does; values are not looked at.
+
+    Raises:
+        SettingsError: an unknown setting, or one of another modality.
+    """
+    known = {field.name for field in config_type(modality).fields()}
+    for name in flags:
+        if name not in known:
+            owners = [other for other, config in config_types().items() if name in {f.name for f in config.fields()}]
+            raise SettingsError(
+                f"`{name}` is no setting of `modality={modality}`",
+                hint=f"it belongs to {' and '.join(f'`modality={owner}`' for owner in owners)}",
+            )
+    values = read_preset(modality, preset)[1] if preset else {}
+    read = _read_config(file, modality, known) if file else {}
+    return {**values, **read, **flags}, read
+
+
+def _read_config(file: Path, modality: str, known: set[str]) -> dict[str, Any]:
+    """The settings of a file, its paths counted from its folder; a ``description`` as in the presets is allowed."""
+    values = read_toml(file, set(config_type(modality).model_fields))
+    values.pop("description", None)
+    for name in values:
+        if name not in known:
+            raise SettingsError(
+                f"{file}: unknown setting '{name}' for modality {modality}",
+                hint=nearest(name, known) + "`samo train --help` lists all settings",
+            )
+    return config_type(modality).anchored(values, file)
+
+
+def read_preset(modality: str, name: str) -> tuple[str, dict[str, object]]:
+    """A preset's one-line description and its settings.
+
+    Raises:
+        SettingsError: unknown preset.
+    """
+    files = preset_files(modality)
+    if name not in files:
+        raise SettingsError(f"unknown preset '{name}'", hint=nearest(name, files) + f"valid: {', '.join(files)}")
+    settings = read_toml(files[name], set(config_type(modality).model_fields))
+    return str(settings.pop("description", "")), settings
+
+
+def stored_config(stored: Mapping[str, Any]) -> Config:
+    """The settings that :meth:`Config.stored` gave, ``modality`` among them.
+
+    Raises:
+        SettingsError: an unknown modality, an unknown name, or a value out of range.
+    """
+    values = dict(stored)
+    return config_type(str(values.pop("modality"))).build(values)
+
+
+def named_setting(error: SettingsError) -> str:
+    """The setting an error begins with, or an empty string."""
+    found = re.match(r"`([a-z_0-9]+)", error.message)
+    return found[1] if found else ""
+
+
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     message = problem["msg"].removeprefix("Value error, ")
-    if len(problem["loc"]) < 2:  # a rule over a whole section names its flags itself
+    if len(problem["loc"]) < 2:  # a rule over a whole section names its settings itself
         return message
-    flag = "--" + str(problem["loc"][1]).replace("_", "-")
-    return f"{flag} {problem['input']!r}: {message[0].lower()}{message[1:]}"
+    return f"`{problem['loc'][1]}` {problem['input']!r}: {message[0].lower()}{message[1:]}"

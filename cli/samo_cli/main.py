@@ -9,16 +9,16 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
-from typing import Any
 
 import typer
 from typer.exceptions import TyperException
 
 from samo import __version__
 from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError
+from samo.lazy import load_object
+from samo_cli.flags import as_flags
 from samo_cli.help import Verb
 
 __all__ = ["VERBS", "build_app", "main"]
@@ -66,7 +66,7 @@ def build_app(verb: str | None) -> typer.Typer:
     )
     app.callback()(_top)
     for name, (target, summary) in VERBS.items():
-        implementation = _load(target) if verb in (None, name) else _named_only
+        implementation = load_object(target) if verb in (None, name) else _named_only
         if isinstance(implementation, typer.Typer):
             app.add_typer(implementation, name=name, help=summary)
         else:
@@ -125,12 +125,6 @@ def _named_only() -> None:
     """Stands in for a verb that this call does not use, so that its imports cost nothing."""
 
 
-def _load(target: str) -> Callable[..., Any] | typer.Typer:
-    module, _, name = target.partition(":")
-    found: Callable[..., Any] | typer.Typer = getattr(import_module(module), name)
-    return found
-
-
 def _explain(error: BaseException, verb: str | None) -> int:
     """One line on stderr for any error; returns the exit status."""
     if isinstance(error, Interrupted):
@@ -173,7 +167,7 @@ def _complain(message: str, hint: str, status: int) -> int:
 
 
 def _remark(line: str, hint: str, status: int) -> int:
-    line += f" (hint: {hint})" if hint else ""
+    line = as_flags(line + (f" (hint: {hint})" if hint else ""))
     with suppress(OSError):
         print(line, file=sys.stderr)
     return status
@@ -189,7 +183,7 @@ class _Notes(logging.Handler):
     """Logged warnings as notes in the style of the others."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"· {' '.join(record.getMessage().split())}", file=sys.stderr)
+        print(f"· {as_flags(' '.join(record.getMessage().split()))}", file=sys.stderr)
 
 
 @contextmanager

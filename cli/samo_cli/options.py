@@ -6,14 +6,15 @@ import inspect
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
 from samo.errors import SettingsError
+from samo.lazy import load_object
 from samo.settings import Config, SettingField
+from samo_cli.flags import as_flags, switch
 
 __all__ = [
     "MACHINE",
@@ -26,7 +27,6 @@ __all__ = [
     "Threads",
     "flags_of",
     "given_settings",
-    "switch",
     "with_settings",
 ]
 
@@ -73,11 +73,6 @@ _METAVARS: Mapping[type, str] = {
 # What typer is told where that is not the kind itself.
 _TYPED: Mapping[type, Any] = {dict: str, tuple: tuple[float, float]}
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-
-
-def switch(name: str) -> str:
-    """The flag of a setting: ``class_weight_loss`` is ``--class-weight-loss``."""
-    return "--" + name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -211,16 +206,14 @@ def _kind(field: SettingField) -> type:
 def _choices(field: SettingField) -> tuple[str, ...]:
     if typing.get_origin(field.info.annotation) is Literal:
         return typing.get_args(field.info.annotation)
-    module, _, name = field.choices.partition(":")
-    return tuple(getattr(import_module(module), name)) if module else ()
+    return tuple(load_object(field.choices)) if field.choices else ()
 
 
 def _describe(field: SettingField, default: str) -> str:
     facts = [default or _default(field.info.default), *_limits(field)]
     if field.needs:
-        name, _, value = field.needs.partition("=")
-        facts.append(f"with {switch(name)}" + (f" {value}" if value else ""))
-    return f"{field.info.description} [{'; '.join(facts)}]"
+        facts.append(f"with `{field.needs}`")
+    return as_flags(f"{field.info.description} [{'; '.join(facts)}]")
 
 
 def _default(default: Any) -> str:

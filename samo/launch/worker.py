@@ -11,11 +11,11 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from samo.errors import Interrupted, SamoError
+from samo.lazy import load_object
 
 __all__ = ["attempt", "find_work", "main", "printing_to"]
 
@@ -44,8 +44,7 @@ def main(argv: list[str]) -> None:
 
 def find_work(target: str) -> Work:
     """The function behind ``module:function``."""
-    module, _, name = target.partition(":")
-    work: Work = getattr(import_module(module), name)
+    work: Work = load_object(target)
     return work
 
 

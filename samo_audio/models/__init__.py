@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from samo.errors import SettingsError, nearest
+from samo.lazy import load_object
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,8 +61,8 @@ def build_network(settings: ModelSettings, n_columns: int) -> nn.Module:
     Raises:
         SettingsError: the model is not in :data:`MODELS`.
     """
-    module, _, name = _architecture(settings.model).make.partition(":")
-    make: Callable[[ModelSettings, int], nn.Module] = getattr(import_module(module), name)
+    target = _architecture(settings.model).make
+    make: Callable[[ModelSettings, int], nn.Module] = load_object(target)
     return make(settings, n_columns)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samo.errors import SettingsError, nearest
+from samo.lazy import load_object
 
 if TYPE_CHECKING:
     from samo.tasks import LabelSpace
@@ -70,9 +70,9 @@ def build_model(
         ModelFileError, EnvironmentProblem: see :func:`samo_text.models.pretrained.load_pretrained`.
     """
     require_usable(config.model)
-    module, _, name = _architecture(config.model.model).make.partition(":")
+    target = _architecture(config.model.model).make
     make: Callable[[TextConfig, LabelSpace, Path | None, int | None], EmotionModel]
-    make = getattr(import_module(module), name)
+    make = load_object(target)
     return make(config, space, assets, n_tokens)
 
 

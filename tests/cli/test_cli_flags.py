@@ -15,11 +15,15 @@ import samo_audio.models
 import samo_text.datasets
 import samo_text.models
 from samo.errors import SettingsError
-from samo.modalities import preset_files, read_preset
-from samo.settings import SettingField
+from samo.modalities import preset_files
+from samo.settings import SettingField, read_preset, resolve
 from samo_audio.config import AudioConfig
-from samo_cli.options import Flag, flags_of, given_settings, switch
-from samo_cli.verbs.train import resolve
+from samo_cli.flags import switch
+from samo_cli.options import (
+    Flag,
+    flags_of,
+    given_settings,
+)
 from samo_text.config import TextConfig
 
 FIELDS = {field.name: field for field in AudioConfig.fields()}

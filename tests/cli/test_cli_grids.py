@@ -17,9 +17,9 @@ from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.grid import cells_of, read_grid
 from samo.modalities import config_type
+from samo.settings import resolve
 from samo_cli.verbs.cells import spec_of, work
 from samo_cli.verbs.grids import Plan
-from samo_cli.verbs.train import resolve
 
 WHERE = ["--workers", "1", "--threads", "1", "--precision", "float32"]
 SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]

@@ -12,11 +12,10 @@ from typed_flags import arrived, described, options_of, typed
 
 from samo.errors import SettingsError
 from samo.experiments.grid import cells_of, read_grid
-from samo.modalities import grid_files, preset_files, read_preset
-from samo.settings import SettingField
+from samo.modalities import grid_files, preset_files
+from samo.settings import SettingField, read_preset, resolve
 from samo_audio.config import AudioConfig
-from samo_cli.options import switch
-from samo_cli.verbs.train import resolve
+from samo_cli.flags import switch
 from samo_text.config import TextConfig
 
 FIELDS = {field.name: field for field in TextConfig.fields()}

@@ -10,7 +10,7 @@ from tone_corpora import done
 
 import samo_cli.verbs.train
 from samo.settings import Config, SettingField
-from samo_cli.options import switch
+from samo_cli.flags import switch
 
 
 def typed(name: str, value: Any) -> list[str]:

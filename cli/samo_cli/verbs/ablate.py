@@ -9,6 +9,7 @@ import typer
 
 from samo.errors import RunError, SettingsError, nearest
 from samo.modalities import MODALITIES, config_type, config_types, grid_files
+from samo.settings import resolve
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
 from samo_cli.verbs.grids import (
     GRID_SETTINGS,
@@ -25,7 +26,6 @@ from samo_cli.verbs.grids import (
     open_plan,
     run_cells,
 )  # fmt: skip
-from samo_cli.verbs.train import resolve
 
 if TYPE_CHECKING:
     pass

@@ -11,6 +11,7 @@ import typer
 
 from samo.errors import SettingsError
 from samo.modalities import MODALITIES, config_types
+from samo.settings import resolve
 from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, with_settings
 from samo_cli.verbs.grids import (
     GRID_SETTINGS,
@@ -28,7 +29,6 @@ from samo_cli.verbs.grids import (
     open_plan,
     run_cells,
 )  # fmt: skip
-from samo_cli.verbs.train import resolve
 
 if TYPE_CHECKING:
     from samo.experiments.cells import Cell

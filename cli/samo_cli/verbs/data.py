@@ -11,10 +11,9 @@ import typer
 
 from samo.errors import SettingsError, nearest
 from samo.modalities import MODALITIES, config_type, config_types
-from samo.settings import SPLIT_SETTINGS, Config
+from samo.settings import SPLIT_SETTINGS, Config, resolve
 from samo_cli.help import Verb
 from samo_cli.options import Artifacts, Json, flags_of, with_settings
-from samo_cli.verbs.train import resolve
 
 __all__ = ["app"]
 

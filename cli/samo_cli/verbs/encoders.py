@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from samo.errors import SamoError, SettingsError
 from samo.modalities import config_type
-from samo.settings import Config
-from samo_cli.options import switch
+from samo.settings import Config, collect_settings, named_setting
+from samo_cli.flags import switch
 from samo_cli.verbs.crossval import made_up_name
 from samo_cli.verbs.grids import Plan, Where, open_frontend, open_plan, run_cells
-from samo_cli.verbs.train import gathered
 
 if TYPE_CHECKING:
     from samo.experiments.cells import Cell
@@ -88,7 +87,7 @@ def _configs(asked: Asked) -> dict[str, Config]:
     given = [place.strip() for place in asked.encoders.split(",") if place.strip()]
     if len(given) < 2 or len(set(given)) < len(given):
         raise SettingsError(f"--encoders {asked.encoders}: name two or more different ones, joined by commas")
-    values = gathered(asked.modality, asked.preset, asked.config, dict(asked.settings))[0]
+    values = collect_settings(asked.modality, asked.preset, asked.config, dict(asked.settings))[0]
     found: dict[str, Config] = {}
     dropped: dict[str, dict[str, SettingsError]] = {}
     for place in given:
@@ -116,7 +115,7 @@ def _config(place: str, values: Mapping[str, Any]) -> tuple[Config, dict[str, Se
         try:
             return config_type("text").build(own), dropped
         except SettingsError as error:
-            setting = error.message.split()[0].removeprefix("--").replace("-", "_")
+            setting = named_setting(error)
             if setting not in own or setting in ("encoder", "model"):
                 raise
             dropped[setting] = error

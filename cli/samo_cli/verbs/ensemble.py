@@ -10,11 +10,21 @@ import typer
 
 from samo.errors import RunError, SettingsError, nearest
 from samo.modalities import MODALITIES, config_types, frontend_type
+from samo.settings import resolve
 from samo.training.setup import Setup
-from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, switch, with_settings
+from samo_cli.flags import switch
+from samo_cli.options import (
+    Artifacts,
+    ConfigFile,
+    Device,
+    Json,
+    Precision,
+    Threads,
+    flags_of,
+    with_settings,
+)
 from samo_cli.verbs.crossval import made_up_name
 from samo_cli.verbs.grids import Plan, Ray, StoreUrl, Where, Workers, numbers, open_frontend, open_plan, run_cells
-from samo_cli.verbs.train import resolve
 
 if TYPE_CHECKING:
     from samo.frontend import Frontend

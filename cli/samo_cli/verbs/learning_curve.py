@@ -8,6 +8,7 @@ import typer
 
 from samo.errors import SettingsError
 from samo.modalities import MODALITIES, config_types
+from samo.settings import resolve
 from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, with_settings
 from samo_cli.verbs.crossval import made_up_name
 from samo_cli.verbs.grids import (
@@ -26,7 +27,6 @@ from samo_cli.verbs.grids import (
     open_plan,
     run_cells,
 )
-from samo_cli.verbs.train import resolve
 
 __all__ = ["learning_curve"]
 

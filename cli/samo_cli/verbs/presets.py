@@ -8,8 +8,12 @@ from typing import Annotated
 
 import typer
 
-from samo.modalities import MODALITIES, preset_files, read_preset
-from samo_cli.options import Json, switch
+from samo.modalities import MODALITIES, preset_files
+from samo.settings import read_preset
+from samo_cli.flags import switch
+from samo_cli.options import (
+    Json,
+)
 
 __all__ = ["presets"]
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo.errors import Interrupted, RunError, SettingsError, nearest
-from samo.modalities import MODALITIES, config_type, config_types, frontend_type, preset_files, read_preset
-from samo.settings import Config, read_toml
+from samo.errors import Interrupted, RunError, SettingsError
+from samo.modalities import MODALITIES, config_type, config_types, frontend_type, preset_files
+from samo.settings import Config, resolve
 from samo.training.setup import Setup
 from samo.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
+from samo_cli.flags import switch
 from samo_cli.options import (
     MACHINE,
     Artifacts,
@@ -22,7 +22,6 @@ from samo_cli.options import (
     Precision,
     Threads,
     flags_of,
-    switch,
     with_settings,
 )
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from samo.runs.run import Run
     from samo.training.trainer import TrainState
 
-__all__ = ["gathered", "resolve", "train"]
+__all__ = ["train"]
 
 # Where the data lies may change between a run's beginning and its end; that they are the same data is checked.
 MOVABLE = {"data_root"}
@@ -142,58 +141,6 @@ def train(
                 run.forget()
         if ranks.is_first:
             _show(_facts(run, frontend, state), values["epochs"] if state.learns else state.epoch, artifacts, json=json)
-
-
-def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]) -> Config:
-    """Settings from preset, then file, then flags; each wins over the one before.
-
-    Raises:
-        SettingsError: an unknown setting, one of another modality, or a value out of range.
-    """
-    kind = config_type(modality)
-    values, read = gathered(modality, preset, file, flags)
-    try:
-        return kind.build(values)
-    except SettingsError as error:
-        flag, _, rest = error.message.partition(" ")
-        name = flag.removeprefix("--").replace("-", "_")
-        if not file or name in flags or name not in read:
-            raise
-        raise SettingsError(f"{file}: {name} {rest}", hint=error.hint) from error
-
-
-def gathered(
-    modality: str, preset: str, file: Path | None, flags: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What preset, file and flags set together, and what the file alone does; values are not looked at.
-
-    Raises:
-        SettingsError: an unknown setting, or one of another modality.
-    """
-    known = {field.name for field in config_type(modality).fields()}
-    for name in flags:
-        if name not in known:
-            owners = [other for other, config in config_types().items() if name in {f.name for f in config.fields()}]
-            raise SettingsError(
-                f"{switch(name)} is no setting of --modality {modality}",
-                hint=f"it belongs to --modality {' and '.join(owners)}",
-            )
-    values = read_preset(modality, preset)[1] if preset else {}
-    read = _read_config(file, modality, known) if file else {}
-    return {**values, **read, **flags}, read
-
-
-def _read_config(file: Path, modality: str, known: set[str]) -> dict[str, Any]:
-    """The settings of a file, its paths counted from its folder; a ``description`` as in the presets is allowed."""
-    values = read_toml(file, set(config_type(modality).model_fields))
-    values.pop("description", None)
-    for name in values:
-        if name not in known:
-            raise SettingsError(
-                f"{file}: unknown setting '{name}' for modality {modality}",
-                hint=nearest(name, known) + "`samo train --help` lists all settings",
-            )
-    return config_type(modality).anchored(values, file)
 
 
 def _unchanged(stored: dict[str, Any], flags: dict[str, Any]) -> Config:

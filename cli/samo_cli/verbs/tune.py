@@ -14,7 +14,7 @@ import typer
 
 from samo.errors import EnvironmentProblem, Interrupted, RunError, SettingsError
 from samo.modalities import MODALITIES, config_type, config_types, frontend_type, space_files
-from samo.settings import Config
+from samo.settings import Config, resolve
 from samo.training.setup import Setup
 from samo_cli.options import (
     MACHINE,
@@ -27,7 +27,6 @@ from samo_cli.options import (
     flags_of,
     with_settings,
 )
-from samo_cli.verbs.train import resolve
 
 if TYPE_CHECKING:
     import optuna

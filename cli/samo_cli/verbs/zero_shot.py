@@ -123,8 +123,8 @@ def zero_shot(
 
 
 def _manifest(settings: dict[str, Any]) -> Manifest:
+    from samo.settings import resolve
     from samo_cli.render import note
-    from samo_cli.verbs.train import resolve
     from samo_text.datasets import DATASETS, resolve_root
 
     config: Any = resolve("text", "", None, settings)
