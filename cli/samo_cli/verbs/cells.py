@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from samo.errors import DataError
 from samo.modalities import config_type, frontend_type
 from samo.settings import Config
-from samo.training.setup import Setup
 
 if TYPE_CHECKING:
     from samo.runs.run import Run
@@ -96,6 +95,7 @@ def _bring_to_end(run: Run, spec: Mapping[str, Any], *watching: Observer) -> Non
     from samo.runs.evaluate import evaluate_run
     from samo.runs.train import resume_training, train_run
     from samo.training.runtime import make_runtime
+    from samo.training.setup import Setup
     from samo.training.tracking import Observers
     from samo_cli.render import TrainingView
 

@@ -11,7 +11,6 @@ import typer
 from samo.errors import RunError, SettingsError, nearest
 from samo.modalities import MODALITIES, config_types, frontend_type
 from samo.settings import resolve
-from samo.training.setup import Setup
 from samo_cli.flags import switch
 from samo_cli.options import (
     Artifacts,
@@ -120,6 +119,7 @@ def ensemble(
     from samo.runs.evaluate import evaluate_run
     from samo.runs.run import artifacts_root, create_run, find_run
     from samo.training.runtime import make_runtime
+    from samo.training.setup import Setup
     from samo_cli.render import note, print_json, show_ensemble
 
     check_choices(combine, weights)

@@ -9,7 +9,6 @@ import typer
 from samo.errors import SettingsError
 from samo.modalities import config_type, config_types, frontend_type
 from samo.settings import SPLIT_SETTINGS
-from samo.training.setup import Setup
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ def evaluate(
     from samo.runs.evaluate import evaluate_corpus, evaluate_run, relabel
     from samo.runs.run import artifacts_root, find_model
     from samo.training.runtime import make_runtime
+    from samo.training.setup import Setup
     from samo_cli.render import err, note, print_json, show_report
 
     found = find_model(artifacts_root(artifacts), run)

@@ -10,7 +10,6 @@ import typer
 from samo.errors import Interrupted, RunError, SettingsError
 from samo.modalities import MODALITIES, config_type, config_types, frontend_type, preset_files
 from samo.settings import Config, resolve
-from samo.training.setup import Setup
 from samo.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
 from samo_cli.flags import switch
 from samo_cli.options import (
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from samo.data.splits import Split
     from samo.frontend import Frontend
     from samo.runs.run import Run
+    from samo.training.setup import Setup
     from samo.training.trainer import TrainState
 
 __all__ = ["train"]
@@ -103,6 +103,7 @@ def train(
     from samo.runs.run import ASSETS, Run, artifacts_root, create_run, find_run
     from samo.training.ranks import process_group
     from samo.training.runtime import make_runtime
+    from samo.training.setup import Setup
     from samo_cli.render import counting, note, silence
 
     root = artifacts_root(artifacts)

@@ -15,7 +15,6 @@ import typer
 from samo.errors import EnvironmentProblem, Interrupted, RunError, SettingsError
 from samo.modalities import MODALITIES, config_type, config_types, frontend_type, space_files
 from samo.settings import Config, resolve
-from samo.training.setup import Setup
 from samo_cli.options import (
     MACHINE,
     Artifacts,
@@ -138,6 +137,7 @@ def work(spec: Mapping[str, Any]) -> None:
         SamoError: what stops every trial.
     """
     from samo.training.runtime import make_runtime
+    from samo.training.setup import Setup
     from samo.tuning.results import study_facts
     from samo.tuning.space import parse_space
     from samo.tuning.study import connect, join_study, open_study
@@ -225,6 +225,7 @@ def _run(asked: _Asked, study: optuna.Study, spec: StudySpec, searched: Any, fro
     """In this process, or in several."""
     from samo.launch.local import LocalLauncher, share_of_cores
     from samo.training.runtime import make_runtime
+    from samo.training.setup import Setup
     from samo.tuning.results import study_facts
     from samo.tuning.trials import Goal, counted, run_trials
     from samo.tuning.workers import run_workers
