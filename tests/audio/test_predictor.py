@@ -44,7 +44,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def decided_rows(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AudioFrontend]:
+def judged(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AudioFrontend]:
     """A run, trained with fitted statistics and every augmentation, and judged on its held-out speaker."""
     root = tmp_path_factory.mktemp("artifacts")
     with pytest.MonkeyPatch.context() as patch:

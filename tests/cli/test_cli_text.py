@@ -22,7 +22,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def decided_rows(tmp_path_factory: pytest.TempPathFactory, cache: Path, table: Path) -> Path:
+def judged(tmp_path_factory: pytest.TempPathFactory, cache: Path, table: Path) -> Path:
     """The artifacts of one training on the table and its evaluation, run ``words``; to read only."""
     root = tmp_path_factory.mktemp("judged")
     with pytest.MonkeyPatch.context() as patch:
