@@ -129,6 +129,10 @@ class AudioFrontend:
         require_usable(config.model, config.features)
         return type(self)(config, self.manifest, self.waveforms)
 
+    def with_manifest(self, manifest: Manifest) -> Self:
+        """The same items under other labels."""
+        return type(self)(self._config, manifest, self.waveforms)
+
     @staticmethod
     def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
         """A model without data, for a run's weights to be loaded into."""

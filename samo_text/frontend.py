@@ -85,6 +85,10 @@ class TextFrontend:
         require_usable(config.model)
         return type(self)(config, self.manifest, self.tokens, self.lists, self._notify)
 
+    def with_manifest(self, manifest: Manifest) -> Self:
+        """The same items under other labels."""
+        return type(self)(self._config, manifest, self.tokens, self.lists, self._notify)
+
     @staticmethod
     def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
         """A model without weights; an encoder's sizes are read from ``assets``."""
