@@ -1,4 +1,4 @@
-"""Which frontend serves which ``--modality``."""
+"""Which frontend serves which ``modality``."""
 
 from __future__ import annotations
 

@@ -267,7 +267,7 @@ class Config(BaseModel):
             if name not in home:
                 raise SettingsError(
                     f"unknown setting '{name}' for modality {cls.modality}",
-                    hint=nearest(name, home) + f"`samo train --modality {cls.modality} --help` lists all settings",
+                    hint=nearest(name, home) + "`samo train --help` lists all settings",
                 )
             nested[home[name]][name] = value
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
@@ -49,7 +48,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> dict[str, Any]:
     if setup.frontend.manifest.digest != run.manifest.digest:
         raise RunError(
             f"the data differ from those run '{run.name}' was trained on",
-            hint="give the same --data-root, or name the other corpus with --dataset to judge on it",
+            hint="give the same `data_root`, or name the other corpus with `dataset` to judge on it",
         )
     split = run.split
     leaks = audit(setup.frontend.manifest, split)
@@ -84,7 +83,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> dict[
     """
     ids = tuple(item.id for item in setup.frontend.manifest.items if item.labels)
     if not ids:
-        raise DataError("no item of the corpus is left to judge on", hint="--label-map leaves every class out")
+        raise DataError("no item of the corpus is left to judge on", hint="`label_map` leaves every class out")
     trained = run.manifest
     known = {trained.items[row].content for row in trained.rows(run.split.train + run.split.val)}
     seen = [item.source for item in setup.frontend.manifest.items if item.content and item.content in known]
@@ -118,20 +117,19 @@ def relabel(manifest: Manifest, space: LabelSpace, mapping: Mapping[str, str]) -
     for old, new in mapping.items():
         if old not in foreign.labels:
             raise SettingsError(
-                f"--label-map: the corpus has no class '{old}'",
+                f"`label_map`: the corpus has no class '{old}'",
                 hint=nearest(old, foreign.labels) + f"valid: {', '.join(foreign.labels)}",
             )
         if new != "-" and new not in own:
             raise SettingsError(
-                f"--label-map: the run has no class '{new}'", hint=nearest(new, own) + f"valid: {', '.join(own)}, -"
+                f"`label_map`: the run has no class '{new}'", hint=nearest(new, own) + f"valid: {', '.join(own)}, -"
             )
     stray = [label for label in foreign.labels if label not in own and label not in mapping]
     if stray:
         pairs = [f"{old}={new}" for old, new in mapping.items()] + [f"{old}={_alike(old, own)}" for old in stray]
         raise DataError(
             f"the run does not know these classes of the corpus: {first_ten(stray)}",
-            hint=f"--label-map {shlex.quote(','.join(pairs))}, where x=- leaves x out; "
-            f"the run's classes: {', '.join(own)}",
+            hint=f"`label_map={','.join(pairs)}`, where x=- leaves x out; the run's classes: {', '.join(own)}",
         )
 
     def translated(item: Item) -> Item:

@@ -53,7 +53,7 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
     first, ranks = setup.runtime.ranks.is_first, setup.runtime.ranks
     with run.locked() if first else nullcontext():
         if first and run.path("config.json").exists():
-            raise RunError(f"run '{run.name}' was begun by another process", hint="choose another --name")
+            raise RunError(f"run '{run.name}' was begun by another process", hint="choose another `name`")
         manifest = setup.frontend.manifest
         split = make_split(manifest, setup.frontend.split_request())
         audit(manifest, split)
@@ -208,7 +208,7 @@ def _train(
     except (KeyboardInterrupt, _Terminated) as stop:
         raise Interrupted(
             f"training stopped after {state.epoch} of {plan.train.epochs} epochs; " + _what_is_kept(state),
-            hint=f"go on with: samo train --resume {run.name}",
+            hint=f"go on with: `resume={run.name}`",
             exit_status=143 if isinstance(stop, _Terminated) else 130,
         ) from None
     if first:
