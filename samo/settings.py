@@ -339,7 +339,9 @@ def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]
         name = named_setting(error)
         if not file or name in flags or name not in read:
             raise
-        raise SettingsError(f"{file}: {error.message}", hint=error.hint) from error
+        # In a file it stands under its name, whatever it is called elsewhere.
+        message = re.sub("^`([^`]*)`", r"\1", error.message)
+        raise SettingsError(f"{file}: {message}", hint=error.hint) from error
 
 
 def collect_settings(

@@ -194,9 +194,9 @@ def test_strength_acts() -> None:
     [
         ({"augment": "synonims"}, "unknown; valid: synonyms, word-order"),
         ({"augment": "punctuation,punctuation"}, "twice"),
-        ({"augment": "back-translation"}, "THERE,BACK need each other"),
-        ({"augment": "punctuation", "back_translation_models": "a,b"}, "THERE,BACK need each other"),
-        ({"augment": "back-translation", "back_translation_models": "a"}, "THERE,BACK need each other"),
+        ({"augment": "back-translation"}, "THERE,BACK` need each other"),
+        ({"augment": "punctuation", "back_translation_models": "a,b"}, "THERE,BACK` need each other"),
+        ({"augment": "back-translation", "back_translation_models": "a"}, "THERE,BACK` need each other"),
         ({"augment": "masked-lm"}, "`masked_lm=FOLDER_OR_NAME` need each other"),
         ({"augment": "punctuation", "masked_lm": "a"}, "`masked_lm=FOLDER_OR_NAME` need each other"),
         ({"augment": "", "augment_target": 5}, "`augment_target` acts only together with `augment`"),
