@@ -271,7 +271,7 @@ def read_noise(root: Path, sr: int) -> np.ndarray:
     clips = [read(path, sr).waveform for path in files]
     loud = [clip / clip.std() for clip in clips if len(clip) and clip.std() > 0]
     if not loud:
-        raise DataError(f"--noise-root {root}: no audible recordings in there")
+        raise DataError(f"`noise_root={root}`: no audible recordings in there")
     return np.concatenate(loud)
 
 
@@ -296,6 +296,6 @@ def load_weights(path: Path, model: AudioModel) -> None:
         raise ModelFileError(
             f"{path}: {len(missing)} of {len(trunk)} tensors of the network are missing or of another shape,"
             f" for example {missing[0]}",
-            hint="the file must come from the same --model and --width",
+            hint="the file must come from the same `model` and `width`",
         )
     model.network.load_state_dict(fitting, strict=False)

@@ -28,11 +28,11 @@ class DataSettings(Section):
         "auto",
         "the corpus' own split where it has one, else stratified by label set; five stratified folds; or by group",
     )
-    fold: int = setting(0, "test fold with --split folds", ge=0, le=99, needs="split=folds")
-    train_ratio: float = setting(0.8, "share of the rows (groups with --split group) to train on", gt=0.0, lt=1.0)
-    val_ratio: float = setting(0.1, "share of the rows (groups with --split group) to validate on", gt=0.0, lt=1.0)
+    fold: int = setting(0, "test fold with `split=folds`", ge=0, le=99, needs="split=folds")
+    train_ratio: float = setting(0.8, "share of the rows (groups with `split=group`) to train on", gt=0.0, lt=1.0)
+    val_ratio: float = setting(0.1, "share of the rows (groups with `split=group`) to validate on", gt=0.0, lt=1.0)
     split_seed: int = setting(
-        -1, "seed of the split alone, so that several seeds share one split; -1 = --seed", ge=-1, lt=2**32
+        -1, "seed of the split alone, so that several seeds share one split; -1 = `seed`", ge=-1, lt=2**32
     )
     limit_fraction: float = setting(
         1.0, "share of the training rows to learn from (0.05 for a quick look); the other parts stay", gt=0, le=1
@@ -55,12 +55,12 @@ class DataSettings(Section):
         needs="dataset=table",
     )
     split_column: str = setting("split", "table: optional column with train, val or test", needs="dataset=table")
-    group_column: str = setting("", "table: column of the author, for --split group", needs="dataset=table")
+    group_column: str = setting("", "table: column of the author, for `split=group`", needs="dataset=table")
 
     @model_validator(mode="after")
     def _room_for_test(self) -> DataSettings:
         if self.train_ratio + self.val_ratio >= 1.0:
-            raise ValueError("--train-ratio and --val-ratio leave nothing to test on; their sum must be below 1")
+            raise ValueError("`train_ratio` and `val_ratio` leave nothing to test on; their sum must be below 1")
         return self
 
 
@@ -71,7 +71,7 @@ class TokenSettings(Section):
 
     max_tokens: int = setting(128, "longest text in tokens; the rest is cut off", ge=4, le=8192)
     length_sorted: bool = setting(
-        True, "make batches of texts of similar length and pad each only to its longest (off: to --max-tokens)"
+        True, "make batches of texts of similar length and pad each only to its longest (off: to `max_tokens`)"
     )
 
 
@@ -107,7 +107,7 @@ class AugmentSettings(Section):
         needs="augment",
     )
     masked_lm: str = setting(
-        "", "model of --augment masked-lm: a folder, or a name on the Hugging Face hub", needs="augment"
+        "", "model of `augment=masked-lm`: a folder, or a name on the Hugging Face hub", needs="augment"
     )
     extra_table: str = setting(
         "", "table of further texts that are only ever trained on, for example from `samo pseudo-label`", is_path=True
@@ -127,13 +127,13 @@ class AugmentSettings(Section):
     def _known_and_complete(self) -> AugmentSettings:
         for name in self.methods:
             if name not in AUGMENTATIONS:
-                raise ValueError(f"--augment '{name}': unknown; valid: {', '.join(AUGMENTATIONS)}")
+                raise ValueError(f"`augment` '{name}': unknown; valid: {', '.join(AUGMENTATIONS)}")
         if len(set(self.methods)) < len(self.methods):
-            raise ValueError(f"--augment {self.augment} names a method twice")
+            raise ValueError(f"`augment={self.augment}` names a method twice")
         if ("back-translation" in self.methods) != (len(self.translation_models) == 2):
-            raise ValueError("--augment back-translation and --back-translation-models THERE,BACK need each other")
+            raise ValueError("`augment=back-translation` and `back_translation_models=THERE,BACK` need each other")
         if ("masked-lm" in self.methods) != bool(self.masked_lm):
-            raise ValueError("--augment masked-lm and --masked-lm FOLDER_OR_NAME need each other")
+            raise ValueError("`augment=masked-lm` and `masked_lm=FOLDER_OR_NAME` need each other")
         return self
 
 
@@ -156,7 +156,7 @@ class ModelSettings(Section):
     panel: ClassVar[str] = "Model"
 
     model: str = setting(
-        "textcnn", "architecture; with --encoder the default is encoder", choices="samo_text.models:MODELS"
+        "textcnn", "architecture; with `encoder` the default is encoder", choices="samo_text.models:MODELS"
     )
     encoder: str = setting("", "pretrained encoder: a folder, or a name on the Hugging Face hub", needs="model=encoder")
     pooling: str = setting(
@@ -174,7 +174,7 @@ class ModelSettings(Section):
     dropout: float = setting(0.1, "dropout before each of the head's layers", ge=0.0, lt=1.0)
     dropout_samples: int = setting(1, "dropout masks per row whose losses are averaged (Inoue 2019)", ge=1, le=64)
     dropout_inference: Literal["off", "mean", "vote"] = setting(
-        "off", "in judging: no dropout, or the mean or the vote over --dropout-samples fixed masks"
+        "off", "in judging: no dropout, or the mean or the vote over `dropout_samples` fixed masks"
     )
     freeze_encoder: bool = setting(False, "leave the encoder as it is and train the head alone", needs="model=encoder")
     unfreeze_epochs: int = setting(
@@ -185,7 +185,7 @@ class ModelSettings(Section):
         needs="model=encoder",
     )
     encoder_lr_scale: float = setting(
-        0.05, "learning rate of the encoder as a share of --lr", gt=0.0, le=1.0, needs="model=encoder"
+        0.05, "learning rate of the encoder as a share of `lr`", gt=0.0, le=1.0, needs="model=encoder"
     )
     layer_lr_decay: float = setting(
         1.0,
@@ -214,23 +214,23 @@ class ModelSettings(Section):
     @model_validator(mode="after")
     def _whole(self) -> ModelSettings:
         if self.model == "encoder" and not self.encoder:
-            raise ValueError("--model encoder needs --encoder with a folder or a name on the Hugging Face hub")
+            raise ValueError("`model=encoder` needs `encoder` with a folder or a name on the Hugging Face hub")
         if self.freeze_encoder and self.unfreeze_epochs:
-            raise ValueError("--freeze-encoder and --unfreeze-epochs exclude each other")
+            raise ValueError("`freeze_encoder` and `unfreeze_epochs` exclude each other")
         if self.dropout_inference != "off" and self.dropout_samples < 2:
-            raise ValueError("--dropout-inference mean and vote act only together with --dropout-samples above 1")
+            raise ValueError("`dropout_inference` mean and vote act only together with `dropout_samples` above 1")
         if self.dropout_samples > 1 and self.dropout == 0.0:
-            raise ValueError("--dropout-samples acts only together with --dropout above 0")
-        self._refuse_idle(_OF_HIDDEN_LAYERS, self.head_layers > 1, "--head-layers above 1")
-        self._refuse_idle(_OF_ENCODER_RATES, not self.freeze_encoder, "an encoder that learns, not --freeze-encoder")
-        self._refuse_idle(_OF_NETWORKS, self.model != "tfidf", "a network, not --model tfidf")
-        self._refuse_idle(_OF_WORD_VECTORS, self.model in ("textcnn", "bigru"), "--model textcnn or bigru")
+            raise ValueError("`dropout_samples` acts only together with `dropout` above 0")
+        self._refuse_idle(_OF_HIDDEN_LAYERS, self.head_layers > 1, "`head_layers` above 1")
+        self._refuse_idle(_OF_ENCODER_RATES, not self.freeze_encoder, "an encoder that learns, not `freeze_encoder`")
+        self._refuse_idle(_OF_NETWORKS, self.model != "tfidf", "a network, not `model=tfidf`")
+        self._refuse_idle(_OF_WORD_VECTORS, self.model in ("textcnn", "bigru"), "`model=textcnn` or bigru")
         return self
 
     def _refuse_idle(self, names: tuple[str, ...], acts: bool, partner: str) -> None:
         for name in names:
             if not acts and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"--{name.replace('_', '-')} acts only together with {partner}")
+                raise ValueError(f"`{name}` acts only together with {partner}")
 
 
 class TrainSettings(CommonTrainSettings):
@@ -270,5 +270,5 @@ class TextConfig(Config):
                 if name in _FOR_EVERY_MODEL or name.startswith("augment"):
                     continue
                 if getattr(section, name) != type(section).model_fields[name].default:
-                    raise ValueError(f"--{name.replace('_', '-')} does nothing for --model tfidf, which takes no steps")
+                    raise ValueError(f"`{name}` does nothing for `model=tfidf`, which takes no steps")
         return self

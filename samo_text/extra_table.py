@@ -76,7 +76,7 @@ def extra_items(
     found = tuple(item for row, item in enumerate(fresh) if row not in leaked)
     said = ", ".join(f"{why} {n}" for why, n in lost.items() if n)
     if not found:
-        raise DataError(f"--extra-table {path} has no row that can be trained on ({said})")
+        raise DataError(f"`extra_table={path}` has no row that can be trained on ({said})")
     if notify:
         notify(
             f"{len(found)} of {len(rows)} rows of {path} join the training part"
@@ -100,16 +100,16 @@ def _refuse_knowing_teacher(path: Path, judged: Sequence[Item]) -> None:
     known = [item.id for item in judged if item.content in learned]
     if known:
         raise LeakError(
-            f"--extra-table {path}: run '{name}', whose labels these are, learned from {len(known)} of the"
+            f"`extra_table={path}`: run '{name}', whose labels these are, learned from {len(known)} of the"
             f" {len(judged)} validation and test texts of this run: {first_few(known, 3)}",
-            hint="train both on one split: the same --split-seed, or the corpus' own",
+            hint="train both on one split: the same `split_seed`, or the corpus' own",
         )
 
 
 def _read(path: Path, text_column: str, manifest: Manifest) -> tuple[Sequence[Row], Sequence[str]]:
     names = [task.name for task in manifest.label_space.tasks]
     if not path.is_file():
-        raise DataError(f"--extra-table {path}: there is no such table")
+        raise DataError(f"`extra_table={path}`: there is no such table")
     text, kind = tables.read_text(path), path.suffix.lower()
     if kind in (".json", ".jsonl", ".ndjson"):
         columns, rows = tables.read_json(path, text, lines=kind != ".json")
@@ -118,7 +118,7 @@ def _read(path: Path, text_column: str, manifest: Manifest) -> tuple[Sequence[Ro
     if text_column not in columns or not set(names).intersection(columns):
         missing = text_column if text_column not in columns else names[0]
         raise DataError(
-            f"--extra-table {path} has no column '{missing}'; it has: {', '.join(filter(None, columns))}",
+            f"`extra_table={path}` has no column '{missing}'; it has: {', '.join(filter(None, columns))}",
             hint=f"{nearest(missing, columns)}it needs '{text_column}' and {' or '.join(map(repr, names))}",
         )
     return rows, columns

@@ -136,13 +136,13 @@ class TextFrontend:
         )
 
     def augment(self, train_rows: np.ndarray, device: torch.device) -> tuple[Item, ...]:
-        """Texts of ``--extra-table``, then those made of the training rows and of them.
+        """Texts of ``extra_table``, then those made of the training rows and of them.
 
         See :mod:`samo_text.extra_table` and :mod:`samo_text.augmentation`.
 
         Raises:
             EnvironmentProblem, ModelFileError: WordNet or a model that is asked for is missing or damaged.
-            DataError: ``--extra-table`` holds nothing that can be trained on.
+            DataError: ``extra_table`` holds nothing that can be trained on.
         """
         settings, manifest, added = self._config.augment, self.manifest, self._extra_items(train_rows)
         if not settings.methods:

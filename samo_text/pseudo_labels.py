@@ -92,7 +92,7 @@ def read_unlabelled(path: Path, column: str = "text") -> list[str]:
     if column not in columns:
         raise DataError(
             f"{path} has no column '{column}'; it has: {', '.join(filter(None, columns))}",
-            hint=f"{nearest(column, columns)}name it with --text-column",
+            hint=f"{nearest(column, columns)}name it with `text_column`",
         )
     odd = [row.line for row in rows if not isinstance(row.cells[column], str | None)]
     if odd:
@@ -182,7 +182,7 @@ def check_confidence(confidence: float) -> None:
         SettingsError: outside (0.5, 1].
     """
     if not 0.5 < confidence <= 1.0:
-        raise SettingsError(f"--confidence {confidence:g} must be above 0.5 and at most 1")
+        raise SettingsError(f"`confidence={confidence:g}` must be above 0.5 and at most 1")
 
 
 def check_target(run: Run, target: Path, *, overwrite: bool) -> None:
@@ -194,9 +194,9 @@ def check_target(run: Run, target: Path, *, overwrite: bool) -> None:
         DataError: a task is named like a column of the table.
     """
     if target.suffix.lower() not in _DELIMITERS:
-        raise SettingsError(f"--out {target} must end in .csv or .tsv")
+        raise SettingsError(f"`out={target}` must end in .csv or .tsv")
     if target.exists() and not overwrite:
-        raise RunError(f"{target} exists", hint="choose another --out, or replace it with --overwrite")
+        raise RunError(f"{target} exists", hint="choose another `out`, or replace it with `overwrite`")
     if run.settings["modality"] != "text":
         raise RunError(f"run '{run.name}' was trained on {run.settings['modality']}; pseudo-labels need a run on text")
     taken = [task.name for task in run.manifest.label_space.tasks if task.name in _OWN_COLUMNS]
@@ -211,10 +211,10 @@ def write_pseudo_labels(found: PseudoLabels, run: Run, target: Path) -> None:
     """Write a table: the text, a column for each task, ``confidence`` and ``source``.
 
     Columns and separator are those of the table the run was trained on, else ``text``, the tasks' names and ``|``, so
-    that ``--extra-table`` and ``--dataset table`` take it.
+    that ``extra_table`` and ``dataset=table`` take it.
 
     Beside it, ``TABLE.teacher.json`` names the run and what it learned from (hashes of its training texts), so that
-    ``--extra-table`` can refuse a table whose teacher knew the texts another run is judged on.
+    ``extra_table`` can refuse a table whose teacher knew the texts another run is judged on.
 
     Raises:
         DataError: a label holds the separator.

@@ -48,7 +48,7 @@ Labels = dict[str, tuple[str, ...]]
 
 
 def read_labels(given: str = "", file: Path | None = None) -> Labels:
-    """Descriptions by label, from a flag or a TOML file.
+    """Descriptions by label, from one line or a TOML file.
 
     Args:
         given: ``calm=feeling calm and relaxed,panic=sheer panic|fear of dying``: several descriptions of a label are
@@ -61,9 +61,9 @@ def read_labels(given: str = "", file: Path | None = None) -> Labels:
         DataError: the file cannot be read.
     """
     if bool(given.strip()) == bool(file):
-        raise SettingsError("name the labels with --labels or --labels-file, one of the two")
+        raise SettingsError("name the labels with `labels` or `labels_file`, one of the two")
     labels = _from_file(file) if file else _from_flag(given)
-    where = str(file) if file else "--labels"
+    where = str(file) if file else "`labels`"
     bare = [name for name, descriptions in labels.items() if not name or not all(descriptions) or not descriptions]
     if bare:
         raise SettingsError(f"{where}: label {bare[0]!r} has no description", hint="for example calm=feeling calm")
@@ -81,7 +81,7 @@ def _from_flag(given: str) -> Labels:
     labels: Labels = {}
     for name, described in pairs:
         if name in labels:
-            raise SettingsError(f"--labels names '{name}' twice", hint="join its descriptions by |")
+            raise SettingsError(f"`labels` names '{name}' twice", hint="join its descriptions by |")
         labels[name] = tuple(part.strip() for part in described.split("|"))
     return labels
 
@@ -167,7 +167,7 @@ class ZeroShot:
             SettingsError: a temperature that is not above 0.
         """
         if not temperature > 0.0:
-            raise SettingsError(f"--temperature {temperature:g} must be above 0")
+            raise SettingsError(f"`temperature={temperature:g}` must be above 0")
         self.embedder, self.labels, self.temperature = embedder, tuple(labels), temperature
         flat = embedder.embed([text for described in labels.values() for text in described])
         ends = np.cumsum([len(described) for described in labels.values()])
@@ -214,12 +214,12 @@ def part_of(manifest: Manifest, on: str) -> tuple[str, np.ndarray]:
         DataError: no item of the corpus is in it.
     """
     if on not in ("", "all", *PARTS):
-        raise SettingsError(f"--on {on}: unknown part", hint=f"valid: {', '.join(PARTS)}, all")
+        raise SettingsError(f"`on={on}`: unknown part", hint=f"valid: {', '.join(PARTS)}, all")
     split = any(item.split for item in manifest.items)
     part = on or ("test" if split else "all")
     rows = np.array([k for k, item in enumerate(manifest.items) if part in ("all", item.split)], dtype=np.int64)
     if not len(rows):
-        hint = "--on all judges every row" if not split else ""
+        hint = "`on=all` judges every row" if not split else ""
         raise DataError(f"no row of {manifest.dataset} is in its {part} part", hint=hint)
     return part, rows
 
@@ -284,7 +284,7 @@ def _task(model: ZeroShot, manifest: Manifest) -> Task:
     if len(tasks) > 1:
         raise DataError(
             f"the corpus asks several questions: {', '.join(task.name for task in tasks)}",
-            hint="name one with --label-columns",
+            hint="name one with `label_columns`",
         )
     stray = [label for label in tasks[0].labels if label not in model.labels]
     if stray:

@@ -29,7 +29,7 @@ POOLINGS = {
 
 
 def pooling_parts(pooling: str, architecture: Architecture) -> tuple[str, ...]:
-    """The parts that ``--pooling`` names, in order; ``()`` for a model that pools nothing.
+    """The parts that ``pooling`` names, in order; ``()`` for a model that pools nothing.
 
     Raises:
         SettingsError: an unknown name, a part named twice, or last4-mean of a model without layers.
@@ -47,9 +47,9 @@ def pooling_parts(pooling: str, architecture: Architecture) -> tuple[str, ...]:
         parts += POOLINGS[name]
     twice = next((part for part in parts if parts.count(part) > 1), None)
     if twice:
-        raise SettingsError(f"--pooling {pooling} names {twice} twice")
+        raise SettingsError(f"`pooling={pooling}` names {twice} twice")
     if "last4-mean" in parts and not architecture.has_layers:
-        raise SettingsError("--pooling last4-mean acts only together with --model encoder, which has layers")
+        raise SettingsError("`pooling=last4-mean` acts only together with `model=encoder`, which has layers")
     return tuple(parts)
 
 

@@ -195,7 +195,7 @@ class Run:
                 lock.seek(0)
                 raise RunError(
                     f"run '{self.name}' is being written by process {lock.read().strip() or 'unknown'}",
-                    hint="wait for it, or choose another --name",
+                    hint="wait for it, or choose another `name`",
                 ) from error
             lock.truncate(0)
             lock.write(str(os.getpid()))
@@ -225,7 +225,7 @@ class Run:
 
 
 def artifacts_root(given: str = "") -> Path:
-    """``--artifacts``, else ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory."""
+    """``artifacts``, else ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory."""
     return Path(given or os.environ.get("SAMO_ARTIFACTS") or "artifacts").expanduser()
 
 
@@ -249,7 +249,7 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
             number += 1
         return Run(runs / f"{stem}-{number:03d}")
     if not NAME_PATTERN.fullmatch(name):
-        raise SettingsError(f"--name '{name}': use letters, digits and . _ + = - only")
+        raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
     run = Run(runs / name)
     if run.folder.exists() and not _is_free(run.folder):
         if run.is_busy():
@@ -258,7 +258,7 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
         if not overwrite:
             raise RunError(
                 f"a run named '{name}' exists in {runs}",
-                hint=f"choose another --name, go on with --resume {name}, or replace it with --overwrite",
+                hint=f"choose another `name`, go on with `resume={name}`, or replace it with `overwrite`",
             )
         with run.locked():
             _empty(run.folder)
@@ -304,7 +304,7 @@ def find_model(artifacts: Path, given: str = "") -> Run:
         return usable[-1]
     if not run.has_model:
         ended = run.path("trained.json").is_file()
-        hint = "train it again" if ended else f"samo train --resume {run.name}"
+        hint = "train it again" if ended else f"go on with: `resume={run.name}`"
         raise ModelFileError(f"there is no model at {run.model_file}", hint=hint)
     return run
 

@@ -48,7 +48,7 @@ class Watched:
     Attributes:
         folder: the run's folder; its name is the run's name.
         root: the folder of all outputs, in whose ``runs`` it lies.
-        settings: every setting by flag name.
+        settings: every setting by name.
         history: gives the rows of the epochs done so far.
     """
 
@@ -224,7 +224,7 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoardTracker, "mlflow
 
 
 def require_trackers(given: str) -> tuple[str, ...]:
-    """The names in ``--tracker`` (or ``$SAMO_TRACKER``), joined by commas, each known and installed.
+    """The names in ``tracker`` (or ``$SAMO_TRACKER``), joined by commas, each known and installed.
 
     Raises:
         SettingsError: an unknown name.
@@ -235,7 +235,7 @@ def require_trackers(given: str) -> tuple[str, ...]:
     for name in names:
         if name not in TRACKERS:
             raise SettingsError(
-                f"--tracker '{name}': unknown", hint=nearest(name, TRACKERS) + f"valid: {', '.join(TRACKERS)}"
+                f"`tracker` '{name}': unknown", hint=nearest(name, TRACKERS) + f"valid: {', '.join(TRACKERS)}"
             )
     for name in names:
         if name == "mlflow":
@@ -245,7 +245,7 @@ def require_trackers(given: str) -> tuple[str, ...]:
                 importlib.import_module(package)
             except ImportError as error:
                 raise EnvironmentProblem(
-                    f"--tracker {name} needs the package {package}: {error}", hint='pip install "samo-emotion[track]"'
+                    f"`tracker={name}` needs the package {package}: {error}", hint='pip install "samo-emotion[track]"'
                 ) from error
     return names
 
@@ -296,7 +296,7 @@ class _Spared:
         except Exception as error:
             self._failed = True
             reason = str(error).partition("\n")[0] or type(error).__name__
-            self._warn(f"the training goes on without --tracker {self._name}, which failed: {reason}")
+            self._warn(f"the training goes on without `tracker={self._name}`, which failed: {reason}")
 
 
 def _quieten_mlflow() -> None:

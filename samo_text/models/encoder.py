@@ -51,7 +51,7 @@ class Encoder(Body):
         if not self.n_layers and (self.unfreeze_epochs or self.lr_decay < 1.0):
             family = network.config.model_type
             raise SettingsError(
-                f"--unfreeze-epochs and --layer-lr-decay: the layers of '{family}' cannot be told apart by name"
+                f"`unfreeze_epochs` and `layer_lr_decay`: the layers of '{family}' cannot be told apart by name"
             )
         if self.frozen:
             self.network.requires_grad_(False)
@@ -102,15 +102,15 @@ def encoder(config: TextConfig, space: LabelSpace, assets: Path | None, n_tokens
     """A pretrained encoder under its pooling and head; see :func:`samo_text.models.build_model`.
 
     Raises:
-        SettingsError: ``--max-tokens`` above what the encoder has positions for.
+        SettingsError: ``max_tokens`` above what the encoder has positions for.
     """
     parts = pooling_parts(config.model.pooling, MODELS["encoder"])
     network = load_pretrained(config.model.encoder) if assets is None else from_assets(assets)
     limit = position_limit(network)
     if limit is not None and config.tokens.max_tokens > limit:
         raise SettingsError(
-            f"--max-tokens {config.tokens.max_tokens} is more than the {limit} tokens"
-            f" --encoder {config.model.encoder} has positions for"
+            f"`max_tokens={config.tokens.max_tokens}` is more than the {limit} tokens"
+            f" `encoder={config.model.encoder}` has positions for"
         )
     if n_tokens is not None:
         resize(network, n_tokens)

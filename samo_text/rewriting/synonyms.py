@@ -108,7 +108,7 @@ def open_wordnet() -> Any:
                 f"WordNet in {root} cannot be read: {error}", hint="remove it, then: samo data download wordnet"
             ) from error
     raise EnvironmentProblem(
-        "--augment synonyms needs WordNet, which is not on this machine",
+        "`augment=synonyms` needs WordNet, which is not on this machine",
         hint="samo data download wordnet (11 MB, WordNet licence); or copy corpora/wordnet into ~/nltk_data",
     )
 

@@ -334,7 +334,7 @@ def test_a_folder_without_noise_is_refused(content: str, tmp_path: Path) -> None
         tiny.write(root / "silent.wav", np.zeros(800))
     if content == "text":
         (root / "notes.txt").write_text("no sound")
-    with pytest.raises(DataError, match=r"--noise-root .*noise: no audible recordings in there"):
+    with pytest.raises(DataError, match=r"`noise_root=.*noise`: no audible recordings in there"):
         read_noise(root, 8000)
 
 

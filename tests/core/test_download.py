@@ -211,8 +211,8 @@ def test_a_wrong_size_is_refused_before_the_transfer(server: Server, tmp_path: P
 def test_offline_says_what_to_do(dead_url: str, tmp_path: Path) -> None:
     target = tmp_path / "file.bin"
     with pytest.raises(EnvironmentProblem, match=r"cannot reach 127\.0\.0\.1") as caught:
-        download(dead_url, target, sha256=SHA256, hint="give --data-root")
-    assert caught.value.hint == f"download {dead_url} by hand and place it at {target}, or give --data-root"
+        download(dead_url, target, sha256=SHA256, hint="give `data_root`")
+    assert caught.value.hint == f"download {dead_url} by hand and place it at {target}, or give `data_root`"
     assert os.listdir(tmp_path) == []
 
 

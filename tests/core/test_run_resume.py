@@ -47,7 +47,7 @@ def test_stopped_and_resumed(tmp_path: Path, whole: Run, action: Any, status: in
         f"training stopped after 2 of 5 epochs; the best model (epoch {best['epoch']}, validation macro-F1 "
         f"{best['val_macro_f1']:.3f}) is kept"
     )
-    assert caught.value.hint == "go on with: samo train --resume mine"
+    assert caught.value.hint == "go on with: `resume=mine`"
     assert caught.value.exit_status == status
     assert run.status == "stopped"
     assert len(run.history) == 2

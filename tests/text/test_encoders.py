@@ -110,7 +110,7 @@ def test_position_limits(family: str, encoders: dict[str, str]) -> None:
     with pytest.raises(SettingsError) as caught:
         built(encoders[family], max_tokens=41)
     assert caught.value.message == (
-        f"--max-tokens 41 is more than the 40 tokens --encoder {encoders[family]} has positions for"
+        f"`max_tokens=41` is more than the 40 tokens `encoder={encoders[family]}` has positions for"
     )
 
 
@@ -211,7 +211,7 @@ def test_folders_that_hold_no_encoder(tmp_path: Path, encoders: dict[str, str]) 
     wrapped = tmp_path / "st"
     shutil.copytree(encoders["bert"], wrapped / "0_Transformer")
     (wrapped / "modules.json").write_text("[]")
-    assert refused(wrapped).hint == f"give --encoder {wrapped / '0_Transformer'}"
+    assert refused(wrapped).hint == f"give `encoder={wrapped / '0_Transformer'}`"
     shutil.copytree(encoders["bert"], tmp_path / "flat")
     (tmp_path / "flat" / "modules.json").write_text("[]")
     load_pretrained(str(tmp_path / "flat"))
@@ -248,14 +248,14 @@ def test_weights_that_do_not_fit(tmp_path: Path, encoders: dict[str, str]) -> No
 )
 def test_models_that_are_no_encoders(described: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(described))
-    assert refused(tmp_path).message == f"--encoder {tmp_path}: {message}"
+    assert refused(tmp_path).message == f"`encoder={tmp_path}`: {message}"
 
 
 def test_a_name_without_a_net(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("samo.encoders.hub._hub_answers", lambda: False)
     error = refused("nobody/has-this-encoder", EnvironmentProblem)
     assert "the hub cannot be reached and this machine has no copy" in error.message
-    assert "--encoder FOLDER" in error.hint
+    assert "`encoder=FOLDER`" in error.hint
 
 
 def test_assets_without_a_configuration(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def test_downloaded_once_then_read_without_a_net(hub: tuple[str, list[str]], tmp
     assert whole == "[31, 16]"
     assert any(line.startswith("GET /somebody/tiny/resolve/") and "model.safetensors" in line for line in asked)
     assert wrong.startswith(
-        "EnvironmentProblem: --encoder somebody/else: no such folder, and no tokenizer of that name"
+        "EnvironmentProblem: `encoder=somebody/else`: no such folder, and no tokenizer of that name"
     )
     # From the cache, when nobody answers: port 9 discards.
     cached, alone = read(["somebody/tiny", "somebody/else"], "http://127.0.0.1:9", tmp_path / "home")

@@ -138,7 +138,7 @@ def test_the_temperature_counts_and_so_does_confidence(run: Run) -> None:
 
 @pytest.mark.parametrize("confidence", [0.5, 1.01, float("nan"), -1.0])
 def test_confidence_refused(confidence: float) -> None:
-    with pytest.raises(SettingsError, match="--confidence"):
+    with pytest.raises(SettingsError, match="`confidence="):
         check_confidence(confidence)
 
 

@@ -313,9 +313,9 @@ def test_tokens_within_a_word_are_no_words(tmp_path: Path) -> None:
 
 
 def test_no_model_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"--masked-lm .*no such folder"):
+    with pytest.raises(ModelFileError, match=r"`masked_lm=.*`: .*no such folder"):
         MaskedWords(str(tmp_path / "none"), 0.1, CPU)
-    with pytest.raises(ModelFileError, match=r"--back-translation-models .*neither config.json"):
+    with pytest.raises(ModelFileError, match=r"`back_translation_models=.*` .*neither config.json"):
         BackTranslation(str(tmp_path), str(tmp_path), CPU)
     encoder = str(tiny.tiny.encoder(tmp_path / "encoder"))
     with pytest.raises(ModelFileError, match=r"is no masked language model; its weights lack cls\.predictions"):

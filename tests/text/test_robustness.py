@@ -207,9 +207,9 @@ def test_bars_are_as_long_as_the_differences() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"part": "train"}, "--on train: unknown part"),
-        ({"strength": 0.0}, "--strength 0"),
-        ({"strength": 1.5}, "--strength 1.5"),
+        ({"part": "train"}, "`on=train`: unknown part"),
+        ({"strength": 0.0}, "`strength=0`"),
+        ({"strength": 1.5}, "`strength=1.5`"),
     ],
 )
 def test_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from samo.errors import DataError, SettingsError
+from samo_cli.flags import as_flags
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def predict(
     elif good:
         show_predictions(good)
     for prediction in bad:
-        err.print(f"error: {prediction.error}", markup=False, soft_wrap=True)
+        err.print(f"error: {as_flags(prediction.error)}", markup=False, soft_wrap=True)
     if bad:
         raise typer.Exit(DataError.exit_status)
 
