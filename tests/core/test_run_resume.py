@@ -90,6 +90,7 @@ trainings.train(
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path: Path, whole: Run) -> None:
     """The kind of end no program hears of, in a process of its own."""
     here = Path(__file__).parent

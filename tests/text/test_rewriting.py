@@ -26,7 +26,7 @@ from samo_text.rewriting.words import (
     chance_of,
     how_many,
     is_negation,
-    joined,
+    join_pieces,
     kept_as_is,
     pieces_of,
     word_places,
@@ -57,7 +57,7 @@ def kinds_of(text: str) -> list[tuple[str, str]]:
 
 
 def test_pieces_are_told_apart_and_join_again() -> None:
-    assert joined(pieces_of(FULL)) == FULL
+    assert join_pieces(pieces_of(FULL)) == FULL
     assert kinds_of("[NAME] isn't :) XD 8-) <3 sad, r/news or/and") == [
         ("placeholder", "[NAME]"), ("word", "isn't"), ("emoticon", ":)"), ("emoticon", "XD"), ("emoticon", "8-)"),
         ("emoticon", "<3"), ("word", "sad"), ("mark", ","), ("link", "r/news"), ("word", "or"), ("mark", "/"),
