@@ -21,8 +21,9 @@ from samo.runs.train import load_run_model
 from samo.tasks import LabelSpace
 from samo.training.runtime import Runtime
 from samo_audio.audio_io import info, is_audio, read, window_starts, windows
+from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
-from samo_audio.frontend import AudioFrontend, collate
+from samo_audio.frontend import AudioFrontend
 
 __all__ = ["TIMELINE_S", "AudioPredictor", "Prediction", "Stretch", "find_clips"]
 

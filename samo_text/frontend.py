@@ -18,6 +18,7 @@ from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace
 from samo_text.baseline import BASELINE, baseline_logits
+from samo_text.batches import collate
 from samo_text.config import TextConfig
 from samo_text.datasets import DATASETS, resolve_root
 from samo_text.models import build_model, require_usable
@@ -25,7 +26,7 @@ from samo_text.models.tfidf import fit_tfidf
 from samo_text.states import States, encoder_states
 from samo_text.tokens import EncoderTokens, TokenLists, Tokens, open_tokens, token_lists
 
-__all__ = ["TextFrontend", "collate"]
+__all__ = ["TextFrontend"]
 
 
 class TextFrontend:
@@ -212,23 +213,6 @@ class TextFrontend:
             inputs = [self.lists.row(row) for row in rows]
         width = 0 if self._config.tokens.length_sorted else self._config.tokens.max_tokens
         return collate(inputs, targets, rows, self.tokens.pad_id, width, draws)
-
-
-def collate(
-    inputs: list[np.ndarray],
-    targets: np.ndarray,
-    rows: np.ndarray,
-    pad_id: int,
-    width: int = 0,
-    draws: Draws | None = None,
-) -> Batch:
-    """Pad (T_i,) token ids, or (T_i, H) states of tokens, to the longest of them, or to ``width`` when that is more."""
-    lengths = [len(row) for row in inputs]
-    shape = (len(inputs), max(width, *lengths), *inputs[0].shape[1:])
-    padded = np.full(shape, pad_id if inputs[0].ndim == 1 else 0, dtype=inputs[0].dtype)
-    for place, row in zip(padded, inputs, strict=True):
-        place[: len(row)] = row
-    return Batch(torch.from_numpy(padded), torch.tensor(lengths), torch.from_numpy(targets), rows, draws)
 
 
 def _absolute(model: Any) -> Any:

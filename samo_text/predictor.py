@@ -19,8 +19,9 @@ from samo.runs.run import ASSETS, Run
 from samo.runs.train import load_run_model
 from samo.tasks import LabelSpace
 from samo.training.runtime import Runtime
+from samo_text.batches import collate
 from samo_text.config import TextConfig
-from samo_text.frontend import TextFrontend, collate
+from samo_text.frontend import TextFrontend
 from samo_text.tokens import Tokens, open_tokens
 
 __all__ = ["Answer", "TextPrediction", "TextPredictor", "read_texts"]
