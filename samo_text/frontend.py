@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from samo.data.batch import Batch, Draws
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
+from samo.encoders.states import States, encoder_states
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace
@@ -23,7 +24,6 @@ from samo_text.config import TextConfig
 from samo_text.datasets import DATASETS, resolve_root
 from samo_text.models import build_model, require_usable
 from samo_text.models.tfidf import fit_tfidf
-from samo_text.states import States, encoder_states
 from samo_text.tokens import EncoderTokens, TokenLists, Tokens, open_tokens, token_lists
 
 __all__ = ["TextFrontend"]
@@ -111,7 +111,7 @@ class TextFrontend:
         """The tokenizer and the encoder's sizes, so that a run needs nothing else to predict."""
         self.tokens.save(folder)
         if self._config.model.model == "encoder":
-            from samo_text.models.pretrained import save_sizes
+            from samo.encoders.pretrained import save_sizes
 
             assert isinstance(self.tokens, EncoderTokens)
             save_sizes(self._config.model.encoder, len(self.tokens), folder)

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from samo.encoders.pooling import LAST, LAST4, pooling_parts, sequences_of, valid_tokens
+from samo.encoders.pretrained import from_assets, load_pretrained, position_limit, resize
 from samo.errors import SettingsError
 from samo.tasks import LabelSpace
 from samo_text.config import ModelSettings, TextConfig
 from samo_text.models import MODELS
-from samo_text.models.pretrained import from_assets, load_pretrained, position_limit, resize
 from samo_text.models.text_model import Body, TextModel
 
 __all__ = ["Encoder", "encoder"]

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from samo.encoders.pretrained import from_assets, load_pretrained, position_limit, resize, save_sizes
 from samo.errors import EnvironmentProblem, ModelFileError, SamoError, SettingsError
 from samo_text.models import build_model
-from samo_text.models.pretrained import from_assets, load_pretrained, position_limit, resize, save_sizes
 from samo_text.models.text_model import TextModel
 
 MINILM = Path(__file__).resolve().parents[2].parent / "shared" / "models" / "all-MiniLM-L6-v2"

@@ -18,7 +18,7 @@ import pytest
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 READ = """
 import json, sys
-from samo_text.models.pretrained import load_pretrained
+from samo.encoders.pretrained import load_pretrained
 from samo_text.tokens import EncoderTokens
 from samo.errors import SamoError
 for name in sys.argv[1:]:
@@ -117,7 +117,7 @@ def test_code_of_strangers_is_neither_run_nor_asked_about(tmp_path: Path) -> Non
     strange = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.EvilConfig", "AutoTokenizer": "evil.EvilConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(strange))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(strange))
-    read = "from pathlib import Path; from samo_text.models.pretrained import from_assets; from_assets(Path('.'))"
+    read = "from pathlib import Path; from samo.encoders.pretrained import from_assets; from_assets(Path('.'))"
     tokens = "from samo_text.tokens import EncoderTokens; EncoderTokens.load('.', 8)"
     for words in (read, tokens):
         done = subprocess.run(
