@@ -21,7 +21,7 @@ import torch
 
 from samo.data.manifest import Manifest
 from samo.data.splits import PARTS
-from samo.encoders.pooling import valid_tokens
+from samo.encoders.pooling import valid_positions
 from samo.encoders.pretrained import load_pretrained, position_limit, resize
 from samo.errors import DataError, SettingsError, first_ten, nearest
 from samo.evaluation.metrics import Decided, accuracy, macro_f1, per_class, tally
@@ -132,7 +132,7 @@ class Embedder:
             rows = [torch.from_numpy(ids[k]) for k in places]
             lengths = torch.tensor([len(row) for row in rows])
             padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokens.pad_id)
-            mask = valid_tokens(padded.shape[1], lengths).to(self.runtime.device)
+            mask = valid_positions(padded.shape[1], lengths).to(self.runtime.device)
             with self.runtime.autocast():
                 states = self.encoder(input_ids=padded.to(self.runtime.device), attention_mask=mask.long())
             summed = (states.last_hidden_state.float() * mask.unsqueeze(2)).sum(dim=1)

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from samo.encoders.pooling import LAST, LAST4, pooling_parts, sequences_of, valid_tokens
+from samo.encoders.pooling import LAST, LAST4, pooling_parts, sequences_of, valid_positions
 from samo.encoders.pretrained import from_assets, load_pretrained, position_limit, resize
 from samo.errors import SettingsError
 from samo.tasks import LabelSpace
@@ -58,7 +58,7 @@ class Encoder(Body):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, T) ids and (B,) lengths to (B, T, H * k): the last layer, the mean of the last four, or both."""
-        mask = valid_tokens(ids.shape[1], lengths).long()
+        mask = valid_positions(ids.shape[1], lengths).long()
         found = self.network(input_ids=ids, attention_mask=mask, output_hidden_states=LAST4 in self.sequences)
         parts = []
         if LAST in self.sequences:

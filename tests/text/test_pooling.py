@@ -123,7 +123,7 @@ def test_what_would_change_nothing_is_refused() -> None:
         pooling_parts("max+mean-max", ENCODER)
     with pytest.raises(SettingsError, match="last4-mean acts only together with --model encoder"):
         require_usable(tiny.config(pooling="last4-mean").model)
-    with pytest.raises(SettingsError, match="--pooling acts only together with a network"):
+    with pytest.raises(SettingsError, match="`pooling` acts only together with a network"):
         tiny.config(model="tfidf", pooling="mean")
 
 
