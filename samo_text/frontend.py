@@ -111,7 +111,7 @@ class TextFrontend:
         """The tokenizer and the encoder's sizes, so that a run needs nothing else to predict."""
         self.tokens.save(folder)
         if self._config.model.model == "encoder":
-            from samo.encoders.pretrained import save_sizes
+            from samo_text.models.pretrained import save_sizes
 
             assert isinstance(self.tokens, EncoderTokens)
             save_sizes(self._config.model.encoder, len(self.tokens), folder)
@@ -206,7 +206,13 @@ class TextFrontend:
         if self._frozen is not None:
             # Only now: a resumed run's encoder is that of its checkpoint, whatever lies in the folder today.
             frozen, self._frozen = self._frozen, None
-            self._states = encoder_states(frozen, self)
+            self._states = encoder_states(
+                frozen,
+                lengths=self.lists.lengths,
+                batch_of=self._batch,
+                digest=self.tokens.digest,
+                contents=(self.lists.row(row).tobytes() for row in range(len(self.lists))),
+            )
         if self._states is not None:
             inputs = [self._states.row(row) for row in rows]
         else:

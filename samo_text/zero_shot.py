@@ -22,13 +22,13 @@ import torch
 from samo.data.manifest import Manifest
 from samo.data.splits import PARTS
 from samo.encoders.pooling import valid_positions
-from samo.encoders.pretrained import load_pretrained, position_limit, resize
 from samo.errors import DataError, SettingsError, first_ten, nearest
 from samo.evaluation.metrics import Decided, accuracy, macro_f1, per_class, tally
 from samo.evaluation.statistics import bootstrap, tally_by_unit
 from samo.frontend import Progress
 from samo.tasks import LabelSpace, Task
 from samo.training.runtime import Runtime
+from samo_text.models.pretrained import load_pretrained, position_limit, resize
 from samo_text.tokens import EncoderTokens
 
 __all__ = ["NOTE", "TEMPERATURE", "Embedder", "ZeroShot", "ZeroShotAnswer", "evaluate_zero_shot", "read_labels"]
@@ -113,7 +113,7 @@ class Embedder:
             runtime: where it runs.
 
         Raises:
-            ModelFileError, EnvironmentProblem: see :func:`samo.encoders.pretrained.load_pretrained`.
+            ModelFileError, EnvironmentProblem: see :func:`samo_text.models.pretrained.load_pretrained`.
         """
         encoder = load_pretrained(place)
         self.tokens = EncoderTokens.load(place, min(_MOST_TOKENS, position_limit(encoder) or _MOST_TOKENS))

@@ -83,7 +83,7 @@ def _before(width: int, settings: EncoderSettings, place: int) -> nn.Sequential:
 
 
 class MaskedDropout(nn.Module):
-    """Dropout in training; in evaluation nothing, or ``n_masks`` masks drawn once, the same for every row of every batch.
+    """Dropout in training; in evaluation none, or ``n_masks`` masks drawn once and shared by all rows of all batches.
 
     A row's logits then depend on neither its batch nor its place in it.
     """

@@ -67,7 +67,7 @@ def build_model(
 
     Raises:
         SettingsError: an unknown model or pooling, or texts longer than the encoder can take.
-        ModelFileError, EnvironmentProblem: see :func:`samo.encoders.pretrained.load_pretrained`.
+        ModelFileError, EnvironmentProblem: see :func:`samo_text.models.pretrained.load_pretrained`.
     """
     require_usable(config.model)
     target = _architecture(config.model.model).make

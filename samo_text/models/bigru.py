@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from samo.encoders.body import Body
 from samo.encoders.pooling import pooling_parts, valid_positions
 from samo.tasks import LabelSpace
 from samo_text.config import ModelSettings, TextConfig
 from samo_text.models import MODELS
 from samo_text.models.hash_embedding import HashEmbedding
-from samo_text.models.text_model import Body, TextModel
+from samo_text.models.text_model import TextModel
 
 __all__ = ["BiGru", "bigru", "reversed_texts"]
 

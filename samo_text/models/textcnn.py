@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from samo.encoders.body import Body
 from samo.encoders.pooling import pooling_parts, valid_positions
 from samo.tasks import LabelSpace
 from samo_text.config import ModelSettings, TextConfig
 from samo_text.models import MODELS
 from samo_text.models.hash_embedding import HashEmbedding
-from samo_text.models.text_model import Body, TextModel
+from samo_text.models.text_model import TextModel
 
 __all__ = ["KERNEL_WIDTHS", "TextCnn", "textcnn"]
 
