@@ -20,8 +20,9 @@ from samo.runs.load import trained_model
 from samo.runs.run import Run
 from samo.training.runtime import Runtime
 from samo_audio.audio_io import Clip, clip_of, info, is_audio, read, window_starts, windows
+from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
-from samo_audio.frontend import AudioFrontend, collate
+from samo_audio.frontend import AudioFrontend
 
 __all__ = ["AudioPredictor", "find_clips"]
 

@@ -17,8 +17,9 @@ from samo.prediction import ModelPredictor, Prediction, TrainedModel
 from samo.runs.load import trained_model
 from samo.runs.run import ASSETS, Run
 from samo.training.runtime import Runtime
+from samo_text.batches import collate
 from samo_text.config import TextConfig
-from samo_text.frontend import TextFrontend, collate
+from samo_text.frontend import TextFrontend
 from samo_text.tokens import Tokens, open_tokens
 
 __all__ = ["TextPredictor", "read_texts"]

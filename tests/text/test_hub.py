@@ -18,7 +18,7 @@ import pytest
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 READ = """
 import json, sys
-from samo_text.models.pretrained import load_pretrained
+from samo.encoders.pretrained import load_pretrained
 from samo_text.tokens import EncoderTokens
 from samo.errors import SamoError
 for name in sys.argv[1:]:
@@ -31,7 +31,7 @@ for name in sys.argv[1:]:
 """
 READ_STRANGE = """
 from pathlib import Path
-from samo_text.models.pretrained import from_assets
+from samo.encoders.pretrained import from_assets
 from samo_text.tokens import EncoderTokens
 for read in (lambda: from_assets(Path(".")), lambda: EncoderTokens.load(".", 8)):
     try:
