@@ -75,7 +75,7 @@ def extra_items(
     found = tuple(item for row, item in enumerate(fresh) if row not in leaked)
     reasons = ", ".join(f"{why} {n}" for why, n in lost.items() if n)
     if not found:
-        raise DataError(f"--extra-table {path} has no row that can be trained on ({reasons})")
+        raise DataError(f"`extra_table` {path} has no row that can be trained on ({reasons})")
     if notify:
         notify(
             f"{len(found)} of {len(rows)} rows of {path} join the training part"
@@ -90,9 +90,9 @@ def _refuse_knowing_teacher(path: Path, evaluated: Sequence[Item]) -> None:
     known = [item.id for item in evaluated if item.content in teacher.learned] if teacher else []
     if teacher and known:
         raise LeakError(
-            f"--extra-table {path}: run '{teacher.run}', whose labels these are, learned from {len(known)} of the"
+            f"`extra_table` {path}: run '{teacher.run}', whose labels these are, learned from {len(known)} of the"
             f" {len(evaluated)} validation and test texts of this run: {first_few(known, 3)}",
-            hint="train both on one split: the same --split-seed, or the corpus' own",
+            hint="train both on one split: the same `split_seed`, or the corpus' own",
         )
 
 

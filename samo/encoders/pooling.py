@@ -48,7 +48,7 @@ class PooledArchitecture(Protocol):
 
 
 def pooling_parts(pooling: str, architecture: PooledArchitecture) -> tuple[str, ...]:
-    """The parts that ``--pooling`` names, in order; ``()`` for a model that pools nothing.
+    """The parts that ``pooling`` names, in order; ``()`` for a model that pools nothing.
 
     Raises:
         SettingsError: an unknown name, a part named twice, or last4-mean of a model without layers.

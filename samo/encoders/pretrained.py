@@ -50,7 +50,7 @@ def load_pretrained(place: str, check: Check) -> Any:
     missing, n_tensors = sorted(found["missing_keys"]), len(encoder.state_dict())
     if missing:
         raise ModelFileError(
-            f"--encoder {place}: {len(missing)} of {n_tensors} tensors are not among its weights:"
+            f"`encoder` {place}: {len(missing)} of {n_tensors} tensors are not among its weights:"
             f" {first_few(missing, 3)}",
             hint="its config.json and its weights must belong together",
         )
@@ -104,8 +104,8 @@ def _refuse_wrapped(place: str) -> None:
         return
     inner = sorted(path.parent.name for path in folder.glob(f"*_Transformer/{CONFIG_NAME}"))
     raise ModelFileError(
-        f"--encoder {place} is a sentence-transformers model that keeps its encoder in a folder below",
-        hint=f"give --encoder {folder / inner[0]}" if inner else "give the folder with config.json and weights",
+        f"`encoder` {place} is a sentence-transformers model that keeps its encoder in a folder below",
+        hint=f"give `encoder={folder / inner[0]}`" if inner else "give the folder with config.json and weights",
     )
 
 
