@@ -21,7 +21,7 @@ import torch
 
 from samo.data.manifest import Manifest
 from samo.data.splits import PARTS
-from samo.encoders.pooling import valid_tokens
+from samo.encoders.pooling import valid_positions
 from samo.errors import DataError, SettingsError, first_ten, nearest
 from samo.evaluation.metrics import Decided, accuracy, macro_f1, per_class, tally
 from samo.evaluation.statistics import bootstrap, tally_by_unit
@@ -115,6 +115,7 @@ class Embedder:
         Raises:
             ModelFileError, EnvironmentProblem: see :func:`samo_text.models.pretrained.load_pretrained`.
         """
+        self.place = place
         encoder = load_pretrained(place)
         self.tokens = EncoderTokens.load(place, min(_MOST_TOKENS, position_limit(encoder) or _MOST_TOKENS))
         resize(encoder, len(self.tokens))
@@ -132,7 +133,7 @@ class Embedder:
             rows = [torch.from_numpy(ids[k]) for k in places]
             lengths = torch.tensor([len(row) for row in rows])
             padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokens.pad_id)
-            mask = valid_tokens(padded.shape[1], lengths).to(self.runtime.device)
+            mask = valid_positions(padded.shape[1], lengths).to(self.runtime.device)
             with self.runtime.autocast():
                 states = self.encoder(input_ids=padded.to(self.runtime.device), attention_mask=mask.long())
             summed = (states.last_hidden_state.float() * mask.unsqueeze(2)).sum(dim=1)
@@ -156,6 +157,15 @@ class ZeroShotAnswer:
     probabilities: dict[str, float]
     warnings: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """As ``samo zero-shot --json`` has it."""
+        return {
+            "text": self.text,
+            "label": self.label,
+            "probabilities": self.probabilities,
+            "warnings": list(self.warnings),
+        }
+
 
 class ZeroShot:
     """Chooses between labels by their descriptions."""
@@ -169,10 +179,22 @@ class ZeroShot:
         if not temperature > 0.0:
             raise SettingsError(f"`temperature={temperature:g}` must be above 0")
         self.embedder, self.labels, self.temperature = embedder, tuple(labels), temperature
+        self.descriptions = {name: list(described) for name, described in labels.items()}
         flat = embedder.embed([text for described in labels.values() for text in described])
         ends = np.cumsum([len(described) for described in labels.values()])
         means = np.stack([part.mean(axis=0) for part in np.split(flat, ends[:-1])])
         self.centres = means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    def facts(self) -> dict[str, Any]:
+        """What answers, for whoever reads them: encoder, temperature and descriptions."""
+        return {
+            "schema": 1,
+            "zero_shot": True,
+            "note": NOTE,
+            "encoder": self.embedder.place,
+            "temperature": self.temperature,
+            "labels": self.descriptions,
+        }
 
     def similarities(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
         """(N, L) cosines in [-1, 1]."""

@@ -20,6 +20,7 @@ from samo.data.manifest import Manifest
 from samo.data.splits import Split
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo.files import leftovers, write_json, write_text
+from samo.settings import Config, stored_config
 
 __all__ = ["ASSETS", "ENSEMBLE_FILE", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
 
@@ -77,6 +78,31 @@ class Run:
             raise RunError(f"{self.folder} is not a run: cannot read config.json ({error})") from error
 
     @property
+    def modality(self) -> str:
+        """``audio`` or ``text``."""
+        return str(self.settings["modality"])
+
+    @property
+    def flat_settings(self) -> dict[str, Any]:
+        """Every setting by name, without ``modality``."""
+        return {name: value for name, value in self.settings.items() if name != "modality"}
+
+    @property
+    def config(self) -> Config:
+        """The settings, typed.
+
+        Raises:
+            RunError: not a run, or damaged.
+            SettingsError: its settings are not those of this version.
+        """
+        return stored_config(self.settings)
+
+    @property
+    def root(self) -> Path:
+        """The folder in whose ``runs`` this run lies: the artifacts, or those of a grid."""
+        return self.folder.parent.parent
+
+    @property
     def manifest(self) -> Manifest:
         """The items the run was trained on."""
         return Manifest.load(self.path("manifest.jsonl"))
@@ -95,6 +121,18 @@ class Run:
         """
         rows: list[dict[str, Any]] = self._lines("history.jsonl")
         return rows
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """What came of the training: epochs, the best one, its scores, when it ended.
+
+        Raises:
+            RunError: it has not come to its end, or the file is damaged.
+        """
+        found = self._lines("trained.json", whole=True)
+        if not found or not isinstance(found[0], dict):
+            raise RunError(f"the training of run '{self.name}' has not come to its end", hint=f"`resume={self.name}`")
+        return dict(found[0])
 
     @property
     def environment(self) -> dict[str, Any]:

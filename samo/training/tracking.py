@@ -46,12 +46,14 @@ class Watched:
     """The training that is tracked.
 
     Attributes:
-        folder: the run's folder, ``ARTIFACTS/runs/NAME``; its name is the run's name.
+        folder: the run's folder; its name is the run's name.
+        root: the folder of all outputs, in whose ``runs`` it lies.
         settings: every setting by name.
         history: gives the rows of the epochs done so far.
     """
 
     folder: Path
+    root: Path
     settings: Mapping[str, Any]
     history: Callable[[], Sequence[Mapping[str, Any]]]
 
@@ -153,7 +155,7 @@ class MlflowTracker:
 
     def __init__(self, watched: Watched) -> None:
         self._watched, self._file = watched, watched.folder / "mlflow.json"
-        self._store = watched.folder.parent.parent / "mlflow"
+        self._store = watched.root / "mlflow"
         self._client: Any = None
         self._id = ""
 

@@ -14,12 +14,13 @@ import pytest
 import tiny_frontend as tiny
 
 from samo.data.manifest import Manifest
+from samo.data.relabel import relabel
 from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.evaluation.calibration import fit_temperature
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
 from samo.runs import evaluate as evaluation
-from samo.runs.evaluate import evaluate_corpus, evaluate_run, relabel
+from samo.runs.evaluate import evaluate_corpus, evaluate_run
 from samo.runs.run import Run, create_run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
@@ -253,7 +254,7 @@ def test_a_model_of_synthetic_data_judged_on_real_ones(run: Run, real: bool) -> 
     own = run.path("manifest.jsonl")
     own.write_text(own.read_text().replace('"synthetic": false', '"synthetic": true', 1))
     front = foreign(THEIRS)
-    front.manifest = replace(relabel(front.manifest, run.manifest.label_space, MAPPING), synthetic=not real)
+    front.manifest = replace(front.manifest, synthetic=not real)
     report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
     assert (report["synthetic"], report["synthetic_model_only"]) == (True, real)
 
@@ -261,7 +262,6 @@ def test_a_model_of_synthetic_data_judged_on_real_ones(run: Run, real: bool) -> 
 @pytest.mark.usefixtures("without_pictures")
 def test_judging_elsewhere(run: Run) -> None:
     front = foreign(THEIRS)
-    front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
     report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
     assert report == json.loads(run.path("report.other.json").read_text())
     assert (report["dataset"], report["split"], report["n"]) == ("other", "all", 24)
@@ -274,7 +274,6 @@ def test_judging_elsewhere(run: Run) -> None:
 @pytest.mark.usefixtures("without_pictures")
 def test_judging_elsewhere_has_the_temperature_of_home(run: Run) -> None:
     front = foreign(THEIRS)
-    front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
     words = "no temperature: judge the run on its own corpus first, which fits it"
     report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
     assert report["calibration"]["temperature"] == answered_with(run)
@@ -289,7 +288,6 @@ def test_judging_elsewhere_has_the_temperature_of_home(run: Run) -> None:
 
 def test_judging_elsewhere_on_what_was_trained_on(run: Run) -> None:
     front = foreign(THEIRS)
-    front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
     seen = run.manifest.items[run.manifest.row_of[run.split.val[0]]]
     items = (*front.manifest.items[:-1], replace(front.manifest.items[-1], content=seen.content))
     front.manifest = replace(front.manifest, items=items)
@@ -303,13 +301,12 @@ def test_items_that_were_never_hashed_are_no_copies_of_each_other(run: Run) -> N
     replace(trained, items=tuple(replace(item, content="") for item in trained.items)).save(run.path("manifest.jsonl"))
     front = foreign(THEIRS)
     bare = tuple(replace(item, content="") for item in front.manifest.items)
-    front.manifest = relabel(replace(front.manifest, items=bare), trained.label_space, MAPPING)
+    front.manifest = replace(front.manifest, items=bare)
     assert evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)["n"] == 24
 
 
 def test_a_mapping_that_leaves_nothing(run: Run) -> None:
     front = foreign(THEIRS)
     nothing = dict.fromkeys(FOREIGN.primary.labels, "-")
-    front.manifest = relabel(front.manifest, run.manifest.label_space, nothing)
     with pytest.raises(DataError, match="no item of the corpus is left to judge on"):
         evaluate_corpus(run, Setup(front, tiny.RUNTIME), nothing)

@@ -20,13 +20,14 @@ from samo.evaluation.decision import fit_decision
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.compare import compare_runs
-from samo.experiments.crossval import crossval_report, joined
+from samo.experiments.crossval import crossval_report, join_predictions
 from samo.experiments.table import pooled
 from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import decision_of
-from samo.runs.evaluate import evaluate_corpus, evaluate_run, relabel
+from samo.runs.evaluate import evaluate_corpus, evaluate_run
+from samo.runs.load import load_run_model
 from samo.runs.run import Run, create_run
-from samo.runs.train import load_run_model, train_run
+from samo.runs.train import train_run
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
@@ -121,7 +122,7 @@ def test_elsewhere_the_thresholds_are_those_of_the_run(root: Path) -> None:
     items = (replace(items[0], labels={"words": ()}), replace(items[1], labels={"words": ("squeak",)}), *items[2:])
     foreign = Manifest("other", other, items, Path("/other"))
     mapping = {"shout": "loud", "rush": "fast", "squeak": "-"}
-    front.manifest = relabel(foreign, TAGS, mapping)
+    front.manifest = foreign
     # None of its labels is an answer; only labels that are left out is not.
     assert front.manifest.items[0].labels == {"tags": ()}
     assert front.manifest.items[1].labels == {}
@@ -184,7 +185,7 @@ def test_folds_are_joined_as_each_was_decided(root: Path) -> None:
     second, _ = judged_run(root, "b", hidden=6)
     cells = [cell_of(root, "a", 0), cell_of(root, "b", 1)]
     said = [Predictions.load(each.path("predictions.test.npz")) for each in (run, second)]
-    both = joined(cells, root)
+    both = join_predictions(cells, root)
     assert both.decided is not None
     assert said[0].decided is not None
     assert said[1].decided is not None

@@ -28,8 +28,9 @@ from tiny_trainings import (
 
 from samo.errors import DiskFull, Interrupted, ModelFileError, RunError, TrainingDiverged
 from samo.runs import train as experiment
+from samo.runs.load import load_run_model
 from samo.runs.run import Run, find_run
-from samo.runs.train import load_run_model, resume_training
+from samo.runs.train import resume_training
 from samo.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from samo.training.setup import Setup
 
@@ -89,6 +90,7 @@ trainings.train(
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path: Path, whole: Run) -> None:
     """The kind of end no program hears of, in a process of its own."""
     here = Path(__file__).parent

@@ -11,7 +11,7 @@ from samo.errors import RunError
 from samo.experiments.cells import Cell, state_of
 from samo.experiments.stored_grid import StoredGrid
 from samo.launch.local import Outcome
-from samo.launch.store import RunCopy, Store, copies
+from samo.launch.store import RunCopy, Store, snapshots
 from samo.runs.run import Run
 
 CELL = Cell("a.seed0", "a", 0, None, FACTS["settings"])  # type: ignore[arg-type]
@@ -46,23 +46,23 @@ def test_of_two_copies_the_further_is_gone_on_with(store: Store, tmp_path: Path)
     run = written(CELL.run(tmp_path / "grid"), config_json='{"modality": "pretend"}', history_jsonl=epochs(2))
     for _ in range(2):  # the second time both are as far
         grid(store, tmp_path).prepare()
-        (only,) = copies(there(store))
+        (only,) = snapshots(there(store))
         assert (only.progress, only.facts) == ((0, 0, 2), FACTS)
     copied(there(store), tmp_path / "x", config_json="{}", history_jsonl=epochs(5))
     grid(store, tmp_path).prepare()
-    assert copies(there(store))[0].progress == (0, 0, 5)
+    assert snapshots(there(store))[0].progress == (0, 0, 5)
     assert len(run.history) == 2
     written(run, history_jsonl=epochs(6))
     with run.locked(), pytest.raises(RunError, match="is being written"):
         grid(store, tmp_path).prepare()
     grid(store, tmp_path).prepare()
-    assert copies(there(store))[0].progress == (0, 0, 6)
+    assert snapshots(there(store))[0].progress == (0, 0, 6)
 
 
 def test_what_is_done_here_is_left_alone(store: Store, tmp_path: Path) -> None:
     run = written(CELL.run(tmp_path / "grid"), config_json="{}", trained_json="{}", report_json="here")
     grid(store, tmp_path).prepare()
-    assert copies(there(store)) == []
+    assert snapshots(there(store)) == []
     copied(there(store), tmp_path / "x", config_json="{}", trained_json="{}", report_json="there", extra="")
     grid(store, tmp_path).prepare()
     assert run.path("report.json").read_text() == "here"

@@ -17,6 +17,7 @@ from samo.errors import EnvironmentProblem, Interrupted, SettingsError, Training
 from samo.runs.run import Run, create_run
 from samo.runs.train import resume_training, train_run
 from samo.training import tracking
+from samo.training.setup import Setup
 from samo.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 2, "lr": 0.05, "patience": 0, "hidden": 8, "dropout": 0.3}
@@ -55,9 +56,9 @@ def go(
     watcher = watcher or Watcher()
     told = warned if warned is not None else []
     front = tiny.frontend(**SETTINGS)
-    watched = Watched(run.folder, front.config.flat(), lambda: run.history)
+    watched = Watched(run.folder, run.root, front.config.flat(), lambda: run.history)
     with tracked(require_trackers(tracker), watched, told.append) as drawn:
-        (resume_training if resume else train_run)(run, front, tiny.RUNTIME, Observers(*drawn, watcher))
+        (resume_training if resume else train_run)(run, Setup(front, tiny.RUNTIME), Observers(*drawn, watcher))
     if warned is None:
         assert told == []
     return watcher

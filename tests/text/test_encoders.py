@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from samo.encoders.pretrained import from_assets
 from samo.errors import EnvironmentProblem, ModelFileError, SamoError, SettingsError
 from samo_text.models import build_model
-from samo_text.models.pretrained import from_assets, load_pretrained, position_limit, resize, save_sizes
+from samo_text.models.pretrained import load_pretrained, position_limit, resize, save_sizes
 from samo_text.models.text_model import TextModel
 
 MINILM = Path(__file__).resolve().parents[2].parent / "shared" / "models" / "all-MiniLM-L6-v2"
@@ -266,7 +267,7 @@ def test_assets_without_a_configuration(tmp_path: Path) -> None:
 def test_layers_without_numbers_cannot_be_told_apart(encoders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     import re
 
-    monkeypatch.setattr("samo_text.models.encoder._LAYER", re.compile("never"))
+    monkeypatch.setattr("samo.encoders.body._LAYER", re.compile("never"))
     built(encoders["bert"])
     for values in ({"unfreeze_epochs": 1}, {"layer_lr_decay": 0.9}):
         with pytest.raises(SettingsError, match="the layers of 'bert' cannot be told apart"):

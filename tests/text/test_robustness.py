@@ -18,7 +18,7 @@ from samo.tasks import LabelSpace, Task
 from samo_text.predictor import TextPredictor
 from samo_text.rewriting.kinds import KINDS
 from samo_text.robustness import check_robustness, robustness_of
-from samo_text.robustness_files import robustness_figure, text_rows, write_robustness
+from samo_text.robustness_report import robustness_figure, text_rows, write_robustness
 
 MOOD = Task("mood", ("bad", "good"))
 TAGS = Task("tags", ("loud", "long"), multi_label=True)

@@ -243,9 +243,9 @@ def test_an_unknown_model_gets_a_suggestion() -> None:
     [
         (
             {"model": "tfidf", "embedding_width": 8},
-            "`embedding_width` acts only together with `model=textcnn` or bigru",
+            "`embedding_width` acts only together with `model` textcnn or bigru",
         ),
-        ({"encoder": "x", "hash_buckets": 512}, "`hash_buckets` acts only together with `model=textcnn` or bigru"),
+        ({"encoder": "x", "hash_buckets": 512}, "`hash_buckets` acts only together with `model` textcnn or bigru"),
         ({"model": "bigru", "filters": 8}, "`filters` acts only together with `model=textcnn`"),
         ({"gru_units": 8}, "`gru_units` acts only together with `model=bigru`"),
         ({"ngrams": 3}, "`ngrams` acts only together with `model=tfidf`"),

@@ -20,7 +20,7 @@ _SHORT = {"texts changed": "texts", "difference": "diff.", "answers changed": "c
 def show_robustness(report: Mapping[str, Any], page: Path) -> None:
     """Each task's rewritings against the texts as they are, and its scores by length."""
     from samo.reporting.report import stamps
-    from samo_text.robustness_files import HEADS, text_rows
+    from samo_text.robustness_report import HEADS, text_rows
 
     title = f"{report['run']}: {report['dataset']}, {report['split']} part, {report['n']} texts written otherwise"
     out.print(f"\n[bold]{escape(title)}[/bold]", soft_wrap=True)

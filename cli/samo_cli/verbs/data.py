@@ -147,7 +147,7 @@ def _corpora(modality: str) -> Any:
         SettingsError: unknown modality.
     """
     config_type(modality)
-    return import_module(f"{MODALITIES[modality][2]}.datasets")
+    return import_module(f"{MODALITIES[modality].package}.datasets")
 
 
 def _rows(modality: str) -> dict[str, dict[str, str]]:
