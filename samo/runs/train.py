@@ -136,7 +136,7 @@ def train(
 
 
 def training_summary(run: Run) -> dict[str, Any]:
-    """What came of a training, as ``samo train --json`` prints it.
+    """What came of a training, as ``samo train`` prints it in JSON.
 
     Raises:
         RunError: the training has not come to its end.
