@@ -324,8 +324,18 @@ def _show_mel(axes: Axes, mel: np.ndarray, features: FeatureSettings) -> Any:
     top, htk = features.fmax or features.sr / 2, features.mel_scale == "htk"
     # By itself specshow places the outer bands at the ends of the range instead of a band within.
     centres = mel_frequencies(features.n_mels + 2, fmin=features.fmin, fmax=top, htk=htk)[1:-1]
-    how = {"sr": features.sr, "hop_length": features.hop_length, "x_axis": "time", "y_axis": "mel", "y_coords": centres}
-    return specshow(mel, ax=axes, cmap="magma", vmin=-_DEPTH_DB, vmax=0.0, **how)
+    return specshow(
+        mel,
+        sr=features.sr,
+        hop_length=features.hop_length,
+        x_axis="time",
+        y_axis="mel",
+        y_coords=centres,
+        cmap="magma",
+        vmin=-_DEPTH_DB,
+        vmax=0.0,
+        ax=axes,
+    )
 
 
 def _log_mels(waves: list[np.ndarray], features: FeatureSettings) -> list[np.ndarray]:
