@@ -19,7 +19,7 @@ from samo.prediction import ModelPredictor, Prediction, TrainedModel, Window
 from samo.runs.load import trained_model
 from samo.runs.run import Run
 from samo.training.runtime import Runtime
-from samo_audio.audio_io import Clip, clip_of, info, is_audio, read, window_starts, windows
+from samo_audio.audio_io import SILENT_PEAK, Clip, clip_of, info, is_audio, read, window_starts, windows
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.frontend import AudioFrontend
@@ -29,8 +29,6 @@ __all__ = ["AudioPredictor", "find_clips"]
 
 # Longer recordings are streamed, so that hours of sound need no more memory than a minute.
 STREAMED_S = LONGEST_S
-# As samo_audio.audio_io judges a whole clip.
-SILENT_PEAK = 1e-4
 BATCH = 32
 
 

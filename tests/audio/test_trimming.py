@@ -128,6 +128,7 @@ def test_members_of_an_ensemble_are_trimmed_alike() -> None:
     assert settings[0] != settings[1] == settings[2]
 
 
+@pytest.mark.slow
 def test_librosa_is_not_waited_for_without_trimming(table: Path) -> None:
     code = (
         "import sys\n"
