@@ -25,6 +25,7 @@ def padded(path: Path, folder: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_predict_trims_as_training_and_evaluation_do(clips: Path, artifacts: Path, tmp_path: Path) -> None:
     files = {path.stem: padded(path, tmp_path / "padded") for path in sorted(clips.rglob("*.wav"))}
     done("train", "--data-root", tmp_path / "padded", *TINY, "--trim-db", "30", "--name", "short")
