@@ -21,7 +21,9 @@ from samo.data.splits import Split, audit, make_split
 from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError
 from samo.files import write_json
 from samo.frontend import Frontend
+from samo.plugins import code_used
 from samo.runs.calibrate import calibrate, threshold_settings
+from samo.runs.code import require_code
 from samo.runs.ensemble_model import Ensemble
 from samo.runs.run import ASSETS, Run, mark_trained, point_latest, write_history
 from samo.tasks import LabelSpace
@@ -132,7 +134,9 @@ def write_beginning(run: Run, setup: Setup, split: Split, fitted: dict[str, Any]
     save_tensors(run.path("fitted.safetensors"), fitted)
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
-    write_json(run.path("environment.json"), {**environment(setup.runtime), **typed})
+    code = code_used(setup.frontend.config.stored())
+    facts = {**environment(setup.runtime), **({"code": code} if code else {}), **typed}
+    write_json(run.path("environment.json"), facts)
     write_json(run.path("config.json"), {"modality": setup.frontend.modality, **setup.frontend.config.flat()})
 
 
@@ -141,12 +145,14 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
 
     Raises:
         ModelFileError: missing, damaged, foreign, or not of these settings.
+        RunError: it needs code that nobody named; see :func:`samo.runs.code.require_code`.
     """
     settings = {name: value for name, value in run.settings.items() if name != "modality"}
     about = read_about(run.model_file)
     space = LabelSpace.from_json(about["label_space"])
 
     def built(settings: dict[str, Any], assets: Path) -> nn.Module:
+        require_code(run, "model", settings={"modality": run.settings["modality"], **settings})
         return frontend_type.build_model(frontend_type.config_type.build(settings), space, assets)
 
     model: nn.Module

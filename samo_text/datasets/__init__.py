@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samo.data import corpora
 from samo.data.corpora import (
     DatasetModule,
-    Registry,
     StageProgress,
+    corpus_registry,
     downloaded_root,
     existing_root,
     megabytes,
@@ -24,13 +23,16 @@ if TYPE_CHECKING:
 
 __all__ = ["DATASETS", "DatasetModule", "download", "downloaded_root", "resolve_root"]
 
-DATASETS: Mapping[str, DatasetModule] = Registry(
+DATASETS = corpus_registry(
+    "text",
     {
         "goemotions": "samo_text.datasets.goemotions",
         "demo": "samo_text.datasets.demo",
         "table": "samo_text.datasets.table",
-    }
+    },
 )
+
+_ROOTS = {"table": "give the CSV, TSV or JSON file"}
 
 
 def resolve_root(settings: DataSettings) -> tuple[DataSettings, str]:
@@ -55,7 +57,10 @@ def resolve_root(settings: DataSettings) -> tuple[DataSettings, str]:
     if settings.data_root:
         return _at(settings, settings.dataset, existing_root(settings.data_root, "--data-root")), ""
     if settings.dataset != "goemotions":
-        raise SettingsError(f"--dataset {settings.dataset} needs --data-root", hint="give the CSV, TSV or JSON file")
+        raise SettingsError(
+            f"--dataset {settings.dataset} needs --data-root",
+            hint=_ROOTS.get(settings.dataset, "give the folder or file the corpus lies in"),
+        )
     if given := os.environ.get("SAMO_TEXT_DATA_ROOT"):
         root = existing_root(given, "$SAMO_TEXT_DATA_ROOT")
         return _at(settings, "goemotions", root), f"Data: GoEmotions in {root} (from $SAMO_TEXT_DATA_ROOT)."

@@ -11,6 +11,7 @@ import typer
 
 from samo.errors import SettingsError, nearest
 from samo.modalities import MODALITIES, config_type, config_types
+from samo.plugins import trust
 from samo.settings import SPLIT_SETTINGS, Config, resolve
 from samo_cli.help import Verb
 from samo_cli.options import Artifacts, Json, flags_of, with_settings
@@ -59,6 +60,7 @@ def download_corpus(
         return
     from samo_cli.render import downloading, note, out, print_json
 
+    trust(name)
     package = _corpora(_owner(name, modality))
     with downloading() as progress:
         folder = package.download(name, on_progress=progress)
@@ -152,7 +154,12 @@ def _corpora(modality: str) -> Any:
 def _rows(modality: str) -> dict[str, dict[str, str]]:
     """What `list` says of each corpus of a modality."""
     package, rows = _corpora(modality), {}
-    for name, corpus in package.DATASETS.items():
+    for name in package.DATASETS:
+        if plugin := package.DATASETS.plugin(name):
+            # Listing runs no code: what it says of itself shows `samo data inspect`.
+            rows[name] = {"title": f"of {plugin.distribution}", "licence": "", "place": "--data-root", "citation": ""}
+            continue
+        corpus = package.DATASETS[name]
         here = package.downloaded_root(name)
         place = "built in" if corpus.SYNTHETIC else "--data-root"
         if corpus.DOWNLOADS:
@@ -173,4 +180,5 @@ def _owner(name: str, modality: str) -> str:
     if not owners:
         names = list(dict.fromkeys(other for datasets in known.values() for other in datasets))
         raise SettingsError(f"unknown dataset '{name}'", hint=nearest(name, names) + f"valid: {', '.join(names)}")
-    return next((kind for kind in owners if known[kind][name].DOWNLOADS), owners[0])
+    own = [kind for kind in owners if name in known[kind].own]
+    return next((kind for kind in own if known[kind][name].DOWNLOADS), owners[0])

@@ -78,9 +78,11 @@ def evaluate(
 
 def _open(run: Run, settings: dict[str, Any]) -> Any:
     """The frontend over the run's own corpus, or over the one that ``settings`` name."""
+    from samo.runs.code import require_code
     from samo.runs.run import ASSETS
     from samo_cli.render import counting, note
 
+    require_code(run, "model", *([] if "dataset" in settings else ["dataset"]))
     modality = run.settings["modality"]
     kind = config_type(modality)
     values = {name: value for name, value in run.settings.items() if name != "modality"}

@@ -100,6 +100,7 @@ def train(
     chosen = None if resume else resolve(modality, preset, config, settings)
     trackers = require_trackers(tracker)
     # torch is imported only once the settings are known to be good: a typing error costs no waiting.
+    from samo.runs.code import require_code
     from samo.runs.run import ASSETS, Run, artifacts_root, create_run, find_run
     from samo.training.ranks import process_group
     from samo.training.runtime import make_runtime
@@ -113,6 +114,7 @@ def train(
         runtime = make_runtime(device, precision, threads, ranks)
         if chosen is None:
             run = find_run(root, resume)
+            require_code(run, "model", "dataset")
             chosen, modality = _unchanged(run.settings, settings), run.settings["modality"]
         elif name and not overwrite:
             create_run(root, name, "")  # a name that is taken costs no decoding
