@@ -13,6 +13,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-from samo.errors import SettingsError, first_ten, nearest
+from samo.errors import SamoError, SettingsError, first_ten, nearest
 from samo.lazy import load_object
 from samo.modalities import MODALITIES, config_type
 
@@ -109,18 +110,33 @@ class Plugin:
         """What the function it names makes of ``arguments``.
 
         Raises:
-            SettingsError: see :meth:`load`; or it cannot be called, or makes something else.
+            SettingsError: see :meth:`load`; or it cannot be called, fails, or makes something else.
         """
         make = self.load()
         if not callable(make):
             raise SettingsError(f"{self} is no function: {type(make).__name__} cannot be called")
-        found = make(*arguments)
+        with self.blamed(SettingsError, "it"):
+            found = make(*arguments)
         if not isinstance(found, kind):
             raise SettingsError(
                 f"{self} gives {type(found).__name__}, not a {kind.__module__}.{kind.__qualname__}",
                 hint="name the function that makes the network of its settings",
             )
         return found
+
+    @contextmanager
+    def blamed(self, kind: type[SamoError], what: str) -> Iterator[None]:
+        """Say whose fault an exception is; those of :mod:`samo.errors` say it themselves.
+
+        Raises:
+            SamoError: of ``kind``, for any other exception.
+        """
+        try:
+            yield
+        except SamoError:
+            raise
+        except Exception as error:
+            raise kind(f"{self}: {what} fails: {type(error).__name__}: {error}") from error
 
     def record(self) -> dict[str, str]:
         """Which code it is, for a run to remember: module, attribute, distribution, SHA-256 of the module's file.
@@ -146,21 +162,17 @@ class Plugin:
         here = os.getcwd()
         if here not in sys.path and "" not in sys.path:
             sys.path.append(here)
-        try:
-            return import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+        with self.blamed(SettingsError, f"importing '{name}'"):
+            try:
+                return import_module(name)
+            except ModuleNotFoundError as error:
+                if not error.name or not f"{name}.".startswith(f"{error.name}."):
+                    raise
                 raise SettingsError(
                     f"{self}: there is no module '{name}'",
                     hint="it is looked for among the installed packages and in the working directory; write it as "
                     "package.module:name, without .py",
                 ) from error
-            raise self._broken(name, error) from error
-        except Exception as error:
-            raise self._broken(name, error) from error
-
-    def _broken(self, module: str, error: Exception) -> SettingsError:
-        return SettingsError(f"{self}: importing '{module}' fails: {type(error).__name__}: {error}")
 
 
 class Registry(Mapping[str, T]):

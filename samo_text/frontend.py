@@ -21,7 +21,7 @@ from samo.tasks import LabelSpace
 from samo_text.baseline import BASELINE, baseline_logits
 from samo_text.batches import collate
 from samo_text.config import TextConfig
-from samo_text.datasets import DATASETS, resolve_root
+from samo_text.datasets import DATASETS, index_corpus, resolve_root
 from samo_text.models import build_model, require_usable
 from samo_text.models.tfidf import fit_tfidf
 from samo_text.tokens import EncoderTokens, TokenLists, Tokens, open_tokens, token_lists
@@ -71,7 +71,7 @@ class TextFrontend:
         if line:
             notify(line)
         config = config.model_copy(update={"data": data, "model": _absolute(config.model)})
-        manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
+        manifest = index_corpus(data)
         for note in manifest.notes:
             notify(note)
         tokens = open_tokens(config, assets)

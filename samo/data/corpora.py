@@ -100,11 +100,12 @@ class OutsideCorpus:
         """List the corpus that lies at ``root``.
 
         Raises:
-            DataError: what comes back is no manifest, or its name no file name.
+            DataError: it fails, what comes back is no manifest, or its name no file name.
         """
         from samo.data.manifest import Manifest
 
-        manifest = self._given.index(root, settings)
+        with self._plugin.blamed(DataError, "index"):
+            manifest = self._given.index(root, settings)
         if not isinstance(manifest, Manifest):
             raise DataError(f"{self._plugin}: index gives {type(manifest).__name__}, not a samo.data.manifest.Manifest")
         if not _FILE_NAME.fullmatch(manifest.dataset):

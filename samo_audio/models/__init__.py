@@ -41,12 +41,15 @@ MODELS = Registry("model", "audio", _OWN, _OWN.__getitem__, lambda plugin: Archi
 
 
 def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:
-    """Refuse a model that does not exist, or features too small for it.
+    """Refuse a model that does not exist or cannot be imported, or features too small for it.
 
     Raises:
         SettingsError: with the valid choices, or the flags to change.
     """
-    smallest = _architecture(settings.model).smallest
+    architecture = _architecture(settings.model)
+    if architecture.plugin:
+        architecture.plugin.load()
+    smallest = architecture.smallest
     if features.n_mels < smallest:
         raise SettingsError(
             f"--model {settings.model} needs at least {smallest} mel bands, --n-mels is {features.n_mels}"

@@ -49,14 +49,17 @@ MODELS = Registry(
 
 
 def require_usable(settings: ModelSettings) -> None:
-    """Refuse a model or a pooling that does not exist, before anything is read or downloaded.
+    """Refuse a model or a pooling that does not exist or cannot be imported, before anything is read or downloaded.
 
     Raises:
         SettingsError: with the valid choices.
     """
     from samo.encoders.pooling import pooling_parts
 
-    pooling_parts(settings.pooling, _architecture(settings.model))
+    architecture = _architecture(settings.model)
+    if architecture.plugin:
+        architecture.plugin.load()
+    pooling_parts(settings.pooling, architecture)
 
 
 def build_model(

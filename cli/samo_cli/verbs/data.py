@@ -131,13 +131,13 @@ def _inspected_clips(config: Config) -> tuple[dict[str, Any], Drawing]:
 
 def _inspected_texts(config: Any) -> tuple[dict[str, Any], Drawing]:
     from samo_cli.render import note
-    from samo_text.datasets import DATASETS, resolve_root
+    from samo_text.datasets import index_corpus, resolve_root
     from samo_text.inspection import draw, inspect
 
     data, line = resolve_root(config.data)
     if line:
         note(line)
-    manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
+    manifest = index_corpus(data)
     return inspect(manifest), lambda folder: draw(manifest, folder)
 
 
