@@ -16,7 +16,11 @@ class DataSettings(Section):
 
     panel: ClassVar[str] = "Data and split"
 
-    dataset: str = setting("ravdess", "corpus, as listed by `samo data list`", choices="samo_audio.datasets:DATASETS")
+    dataset: str = setting(
+        "ravdess",
+        "corpus, as listed by `samo data list`, or one of yours as package.module:name",
+        choices="samo_audio.datasets:DATASETS",
+    )
     data_root: str = setting(
         "", "folder (or CSV file) the corpus lies in; empty: $SAMO_DATA_ROOT, download, demo", is_path=True
     )
@@ -137,7 +141,9 @@ class ModelSettings(Section):
 
     panel: ClassVar[str] = "Model"
 
-    model: str = setting("small-cnn", "architecture", choices="samo_audio.models:MODELS")
+    model: str = setting(
+        "small-cnn", "architecture, or one of yours as package.module:function", choices="samo_audio.models:MODELS"
+    )
     use_bn: bool = setting(True, "batch normalisation in small-cnn", needs="model=small-cnn")
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
     width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512, needs="model=small-cnn")
