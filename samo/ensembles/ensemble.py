@@ -76,9 +76,9 @@ def check_choices(combine: str, rule: str) -> None:
     Raises:
         SettingsError: names the valid choices.
     """
-    for flag, given, choices in (("--combine", combine, COMBINE), ("--weights", rule, WEIGHTS)):
+    for name, given, choices in (("combine", combine, COMBINE), ("weights", rule, WEIGHTS)):
         if given not in choices:
-            raise SettingsError(f"{flag} {given}: unknown", hint=f"valid: {', '.join(choices)}")
+            raise SettingsError(f"`{name}={given}`: unknown", hint=f"valid: {', '.join(choices)}")
 
 
 def assemble(
@@ -105,7 +105,7 @@ def assemble(
     """
     check_choices(combine, rule)
     if setup.frontend.manifest.digest != members[0].manifest.digest:
-        raise RunError("the data differ from those the members were trained on", hint="give the same --data-root")
+        raise RunError("the data differ from those the members were trained on", hint="give the same `data_root`")
     split = common_split(members, rule)
     audit(setup.frontend.manifest, split)
     manifest, space = setup.frontend.manifest, setup.frontend.manifest.label_space
@@ -139,7 +139,7 @@ def write_ensemble(
     """
     with run.locked():
         if run.path("config.json").exists():
-            raise RunError(f"run '{run.name}' was begun by another process", hint="choose another --name")
+            raise RunError(f"run '{run.name}' was begun by another process", hint="choose another `name`")
         space = setup.frontend.manifest.label_space
         # Before config.json makes the folder a run: without its model it would look like one that was stopped.
         _save_model(run, assembly, setup.frontend, space)

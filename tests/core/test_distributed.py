@@ -118,7 +118,7 @@ def test_what_the_processes_share(size: int, found: list[dict[str, Any]]) -> Non
     assert here[0]["described"].endswith(f", {size} processes (gloo)")
     refused = [
         "the data of rank 1 differs from that of rank 0",
-        "--device cuda:0: one GPU for several processes",
+        "`device=cuda:0`: one GPU for several processes",
     ]
     assert [one["refused"] for one in here] == [refused] * size
     assert len({one["drawn"] for one in here}) == size, "ranks drew the same dropout masks"
@@ -142,7 +142,7 @@ def test_one_process_says_why_it_ends(how: str, reports: list[str], found: list[
 def test_a_lost_process_is_named(how: str, found: list[dict[str, Any]]) -> None:
     left = found[0][how]
     assert left["reports"].startswith("rank 1 of the 2 processes of this training ended without a word")
-    assert "samo train --resume" in left["hint"]
+    assert "`resume`" in left["hint"]
     assert left["seconds"] < 30
     assert "killed" not in found[1]
 

@@ -26,8 +26,9 @@ from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import calibration_of
 from samo.runs.ensemble_model import Ensemble, merged_settings
 from samo.runs.evaluate import evaluate_run
+from samo.runs.load import load_run_model
 from samo.runs.run import Run, create_run
-from samo.runs.train import load_run_model, resume_training, train_run
+from samo.runs.train import resume_training, train_run
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about
 from samo.training.setup import Setup
@@ -307,7 +308,7 @@ def test_different_validation_parts(root: Path) -> None:
     val = tuple(name for name in (*split.train, *split.val) if group[name] in (s, u))
     train = tuple(name for name in (*split.train, *split.val) if group[name] not in (s, u))
     moved(root, "b", train=train, val=val)
-    with pytest.raises(SettingsError, match="--weights fitted: validated on other items than 'a': b"):
+    with pytest.raises(SettingsError, match="`weights=fitted`: validated on other items than 'a': b"):
         build(root, "a", "b", rule="fitted")
     run, _, _ = build(root, "a", "b")
     assert {group[name] for name in run.split.val} == {s}
@@ -322,10 +323,10 @@ def test_different_validation_parts(root: Path) -> None:
 def test_other_data_and_unknown_choices(root: Path) -> None:
     members, _ = gather(runs(root, "a", "b"), tiny.TinyFrontend, tiny.RUNTIME)
     front = tiny.frontend(**SETTINGS)
-    with pytest.raises(SettingsError, match="--combine sum: unknown") as caught:
+    with pytest.raises(SettingsError, match="`combine=sum`: unknown") as caught:
         assemble(members, Setup(front, tiny.RUNTIME), combine="sum")
     assert caught.value.hint == "valid: mean, vote"
-    with pytest.raises(SettingsError, match="--weights best: unknown"):
+    with pytest.raises(SettingsError, match="`weights=best`: unknown"):
         assemble(members, Setup(front, tiny.RUNTIME), rule="best")
     front.manifest = replace(front.manifest, items=front.manifest.items[:-1])
     with pytest.raises(RunError, match="the data differ from those the members were trained on"):

@@ -164,7 +164,7 @@ def test_a_folder_that_another_machine_does_not_see(tmp_path: Path) -> None:
     said = list(launch_ray._do("launch_work:do_job", {}, str(log), str(tmp_path)))
     assert said[0] == ("started", "")
     assert said[1][0] == "failed"
-    assert f"does not see {log.parent}: --ray needs a folder" in said[1][1]
+    assert f"does not see {log.parent}: `ray` needs a folder" in said[1][1]
     assert not log.parent.exists()
 
 
@@ -226,9 +226,9 @@ def test_share_of_cluster(
 
 def test_cells_no_machine_can_take() -> None:
     machines = [Machine(0, 0), Machine(2, 0), Machine(4, 0)]
-    with pytest.raises(SettingsError, match=r"--threads 8: no machine .* they have 0 CPUs, 2 CPUs, 4 CPUs"):
+    with pytest.raises(SettingsError, match=r"`threads=8`: no machine .* they have 0 CPUs, 2 CPUs, 4 CPUs"):
         share_of_cluster(machines, 4, threads=8)
-    with pytest.raises(SettingsError, match="--device cuda: the Ray cluster has no GPU"):
+    with pytest.raises(SettingsError, match="`device=cuda`: the Ray cluster has no GPU"):
         share_of_cluster(machines, 4, device="cuda")
     with pytest.raises(SettingsError, match="no machine of the Ray cluster can take one cell"):
         share_of_cluster([Machine(4, 0), Machine(0, 2)], 4)

@@ -18,7 +18,7 @@ import pytest
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 READ = """
 import json, sys
-from samo_text.models.pretrained import load_pretrained
+from samo.encoders.pretrained import load_pretrained
 from samo_text.tokens import EncoderTokens
 from samo.errors import SamoError
 for name in sys.argv[1:]:
@@ -31,7 +31,7 @@ for name in sys.argv[1:]:
 """
 READ_STRANGE = """
 from pathlib import Path
-from samo_text.models.pretrained import from_assets
+from samo.encoders.pretrained import from_assets
 from samo_text.tokens import EncoderTokens
 for read in (lambda: from_assets(Path(".")), lambda: EncoderTokens.load(".", 8)):
     try:
@@ -114,7 +114,7 @@ def test_downloaded_once_then_read_without_a_net(hub: tuple[str, list[str]], tmp
     assert whole == "[31, 16]"
     assert any(line.startswith("GET /somebody/tiny/resolve/") and "model.safetensors" in line for line in asked)
     assert wrong.startswith(
-        "EnvironmentProblem: --encoder somebody/else: no such folder, and no tokenizer of that name"
+        "EnvironmentProblem: `encoder=somebody/else`: no such folder, and no tokenizer of that name"
     )
     # From the cache, when nobody answers: port 9 discards.
     cached, alone = read(["somebody/tiny", "somebody/else"], "http://127.0.0.1:9", tmp_path / "home")

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from samo_cli.render.console import progress_bar
+from samo_cli.render.console import progress_bar, worded
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -67,7 +67,7 @@ class TuningView:
         mark = " [green]* best[/green]" if better else ""
         self._progress.console.print(
             f"trial {row['number']:>{len(str(self.trials))}}  {row['state']:<8}  val macro-F1 {score}  {seconds:>7}"
-            f"{mark}  [dim]{escape(what)}[/dim]",
+            f"{mark}  [dim]{worded(what)}[/dim]",
             soft_wrap=True,
         )
         self._progress.update(self._task, advance=0 if row["state"] == "stopped" else 1, now="")
