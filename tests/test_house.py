@@ -1,4 +1,4 @@
-"""Rules for the whole tree: no circles of imports, install hints with the distribution's name, no unknown lanes."""
+"""Rules for the whole tree: no circles of imports, install hints with the distribution's name, tests that exist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HOUSE: dict[str, Any] = runpy.run_path(str(ROOT / "benchmarks" / "house.py"))
 # On the package index `samo` is somebody else's tool.
-FOREIGN = re.compile(r"pip3? install[^\n]*?[\s\"'`]samo(?![-\w./])|\bsamo\[(?:track|tune|cluster|serve|export|dev|all)\b")
+FOREIGN = re.compile(
+    r"pip3? install[^\n]*?[\s\"'`]samo(?![-\w./])|\bsamo\[(?:track|tune|cluster|serve|export|dev|all)\b"
+)
 
 
 def graph_of(root: Path) -> dict[str, set[str]]:
@@ -86,7 +88,7 @@ def test_install_hints_name_this_distribution() -> None:
 @pytest.mark.parametrize(
     ("line", "foreign"),
     [
-        ('hint=\'pip install "samo[tune]"\'', True),
+        ("hint='pip install \"samo[tune]\"'", True),
         ("pip install samo", True),
         ("`pip install -U samo` again", True),
         ("pip3 install samo==0.2.4", True),
