@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import samo
+
 ROOT = Path(__file__).resolve().parent.parent
 HOUSE: dict[str, Any] = runpy.run_path(str(ROOT / "benchmarks" / "house.py"))
 # On the package index `samo` is somebody else's tool.
@@ -102,6 +104,10 @@ def test_install_hints_name_this_distribution() -> None:
 )
 def test_what_a_foreign_install_hint_is(line: str, foreign: bool) -> None:
     assert bool(FOREIGN.search(line)) == foreign
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {samo.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_long_files_exist() -> None:
