@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ import samo
 
 ROOT = Path(__file__).resolve().parent.parent
 HOUSE: dict[str, Any] = runpy.run_path(str(ROOT / "benchmarks" / "house.py"))
+LANES: dict[str, Any] = runpy.run_path(str(ROOT / "tests" / "conftest.py"))
 # On the package index `samo` is somebody else's tool.
 FOREIGN = re.compile(
     r"pip3? install[^\n]*?[\s\"'`]samo(?![-\w./])|\bsamo\[(?:track|tune|cluster|serve|export|dev|all)\b"
@@ -112,4 +114,17 @@ def test_the_citation_is_of_this_version() -> None:
 
 def test_long_files_exist() -> None:
     names = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
-    assert set(runpy.run_path(str(ROOT / "tests" / "conftest.py"))["LONG"]) <= names
+    assert set(LANES["LONG"]) <= names
+
+
+def test_a_slow_test_without_the_mark_is_named() -> None:
+    lanes, lines = LANES["Lanes"](), []
+    used = {"a": (0.5, {}), "b": (LANES["QUICK_S"] + 1, {}), "c": (30.0, {"slow": True})}
+    for name, (seconds, keywords) in used.items():
+        for when in ("setup", "call"):
+            properties = [(LANES["SPENT"], seconds)] if when == "call" else []
+            report = SimpleNamespace(when=when, user_properties=properties, keywords=keywords, nodeid=name)
+            lanes.pytest_runtest_logreport(report)
+    lanes.pytest_terminal_summary(SimpleNamespace(write_line=lines.append))
+    assert lines[0] == f"CPU seconds of tests: {0.5 + LANES['QUICK_S'] + 1:.0f} quick, 30 slow"
+    assert [line.split()[1] for line in lines[1:]] == ["b"]
