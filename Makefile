@@ -25,6 +25,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@# What the tests use of librosa is compiled by numba once (16 s): here, not by every test worker.
+	@$(BIN)/python -c "import numpy, librosa; clip = numpy.zeros(1024, 'f'); librosa.feature.melspectrogram(y=clip, n_fft=256); librosa.effects.trim(clip)"
 	@touch $@
 
 install: $(VENV)/.installed

@@ -356,6 +356,11 @@ def collect_settings(
     for name in flags:
         if name not in known:
             owners = [other for other, config in config_types().items() if name in {f.name for f in config.fields()}]
+            if not owners:
+                raise SettingsError(
+                    f"unknown setting '{name}' for modality {modality}",
+                    hint=nearest(name, known) + "`samo train --help` lists all settings",
+                )
             raise SettingsError(
                 f"`{name}` is no setting of `modality={modality}`",
                 hint=f"it belongs to {' and '.join(f'`modality={owner}`' for owner in owners)}",

@@ -54,6 +54,13 @@ class FeatureSettings(Section):
     panel: ClassVar[str] = "Features"
 
     sr: int = setting(22050, "sampling rate in Hz that clips are resampled to", ge=4000, le=192_000)
+    trim_db: float = setting(
+        0.0,
+        "cut silence off both ends of a clip: what lies more than so many dB below its loudest 40 ms; 0 = off; "
+        "recordings over a minute stay whole",
+        ge=0.0,
+        le=120.0,
+    )
     duration: float = setting(
         3.0,
         "seconds the model sees at once; longer clips are cropped at random in training and judged by the mean of "

@@ -41,6 +41,22 @@ def minilm_root() -> Path:
     pytest.skip("no all-MiniLM-L6-v2: neither in models beside $SAMO_TEST_DATA nor in ../shared/models")
 
 
+@pytest.fixture(scope="session")
+def compiled_librosa(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compile what tests use of librosa; numba keeps it, so that only a fresh installation waits (16 s).
+
+    One worker at a time: several at once would all compile the same.
+    """
+    import librosa
+    import numpy as np
+    from filelock import FileLock
+
+    with FileLock(tmp_path_factory.getbasetemp().parent / "librosa.lock"):
+        silence = np.zeros(1024, np.float32)
+        librosa.feature.melspectrogram(y=silence, sr=8000, n_fft=256)
+        librosa.effects.trim(silence, frame_length=256, hop_length=64)
+
+
 # Files that take 15 s or more, the longest first: begun before all others, so that no worker is left alone at the end.
 LONG = (
     "test_cli_ray",

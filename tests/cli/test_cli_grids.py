@@ -138,7 +138,8 @@ def test_a_failed_cell_is_that_cells_failure_alone(corpus: Path, artifacts: Path
     assert "1 of 2 cells did not end: noisy.seed0" in result.error
     assert [row["name"] for row in result.json["rows"]] == ["baseline"]
     log = artifacts / "grids" / "broken" / "logs" / "noisy.seed0.log"
-    assert f"--noise-root {tmp_path / 'nowhere'}" in log.read_text(), "paths in a grid count from its file"
+    assert f"`noise_root={tmp_path / 'nowhere'}`" in log.read_text(), "paths in a grid count from its file"
+    assert f"--noise-root {tmp_path / 'nowhere'}" in result.err
 
 
 def test_paths_in_a_grid_count_from_its_file_and_those_typed_do_not(tmp_path: Path) -> None:
