@@ -94,9 +94,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Hand what a test used to the process that prints the summary."""
+    """Hand what a test used, until its end, to the process that prints the summary."""
     report = yield
-    if report.when == "teardown":
+    # What is torn down may be a whole file's.
+    if report.when == "call":
         report.user_properties.append((SPENT, cpu_seconds() - item.stash[BEGAN]))
     return report
 
@@ -110,7 +111,7 @@ class Lanes:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         spent = dict(report.user_properties).get(SPENT)
-        if report.when != "teardown" or spent is None:
+        if report.when != "call" or spent is None:
             return
         slow = "slow" in report.keywords
         self.used[slow] += spent
