@@ -134,7 +134,7 @@ def write_beginning(run: Run, setup: Setup, split: Split, fitted: dict[str, Any]
     save_tensors(run.path("fitted.safetensors"), fitted)
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
-    code = code_used(setup.frontend.config.stored())
+    code = code_used(setup.frontend.config)
     facts = {**environment(setup.runtime), **({"code": code} if code else {}), **typed}
     write_json(run.path("environment.json"), facts)
     write_json(run.path("config.json"), {"modality": setup.frontend.modality, **setup.frontend.config.flat()})
@@ -152,7 +152,7 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
     space = LabelSpace.from_json(about["label_space"])
 
     def built(settings: dict[str, Any], assets: Path) -> nn.Module:
-        require_code(run, "model", settings={"modality": run.settings["modality"], **settings})
+        require_code(run, "model", settings=settings, kind=frontend_type.config_type)
         return frontend_type.build_model(frontend_type.config_type.build(settings), space, assets)
 
     model: nn.Module
