@@ -20,11 +20,14 @@ from importlib import import_module
 from importlib.metadata import entry_points, packages_distributions, version
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from samo.errors import SamoError, SettingsError, first_ten, nearest
 from samo.lazy import load_object
-from samo.modalities import MODALITIES, config_type
+from samo.modalities import MODALITIES
+
+if TYPE_CHECKING:
+    from samo.settings import Config
 
 __all__ = [
     "CODE_SETTINGS",
@@ -33,7 +36,6 @@ __all__ = [
     "code_used",
     "is_trusted",
     "names_of",
-    "plugin_of",
     "registry_of",
     "trust",
     "trust_settings",
@@ -248,27 +250,26 @@ class Registry(Mapping[str, T]):
         return found
 
 
-def registry_of(setting: str, modality: str) -> Registry[Any]:
-    """The registry behind a setting of :data:`CODE_SETTINGS`."""
-    field = next(field for field in config_type(modality).fields() if field.name == setting)
-    found: Registry[Any] = load_object(field.choices)
-    return found
+def registry_of(setting: str, kind: type[Config]) -> Registry[Any] | None:
+    """The registry behind a setting of :data:`CODE_SETTINGS` in a modality's settings; None where it names no code."""
+    choices = next((field.choices for field in kind.fields() if field.name == setting), "")
+    return load_object(choices) if choices else None
 
 
-def plugin_of(setting: str, settings: Mapping[str, Any]) -> Plugin | None:
-    """The code that a run's settings, ``modality`` included, name for ``setting``."""
-    return registry_of(setting, settings["modality"]).plugin(str(settings[setting]))
+def code_used(config: Config) -> dict[str, dict[str, str]]:
+    """What a run with these settings must remember of code that does not come with SAMO, by setting.
 
-
-def code_used(settings: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """What a run with these settings, ``modality`` included, must remember of code that does not come with SAMO.
-
-    By setting; see :meth:`Plugin.record`.
+    See :meth:`Plugin.record`.
 
     Raises:
         SettingsError: see :meth:`Plugin.load`.
     """
-    return {name: plugin.record() for name in CODE_SETTINGS if (plugin := plugin_of(name, settings))}
+    values, found = config.flat(), {}
+    for setting in CODE_SETTINGS:
+        registry = registry_of(setting, type(config))
+        if registry is not None and (plugin := registry.plugin(str(values[setting]))):
+            found[setting] = plugin.record()
+    return found
 
 
 def trust_hint(names: Iterable[str]) -> str:

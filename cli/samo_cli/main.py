@@ -16,9 +16,8 @@ import typer
 from typer.exceptions import TyperException
 
 from samo import __version__
-from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError
+from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError, SettingsError
 from samo.lazy import load_object
-from samo.plugins import trust
 from samo_cli.flags import as_flags
 from samo_cli.help import Verb
 
@@ -93,7 +92,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         with _notes_from_libraries():
             app = build_app(verb)
             rest, code = _without_trust(arguments)
-            trust(*code)
+            if not all(code):
+                raise SettingsError("--trust-code needs a name", hint="for example --trust-code my_net:tiny")
+            if code:
+                from samo.plugins import trust
+
+                trust(*code)
             status = app(
                 args=rest,
                 prog_name="samo",
@@ -111,14 +115,16 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The arguments without ``--trust-code NAME``, and the names, several of which may be joined by commas."""
-    rest, names, following = [], "", iter(arguments)
+    rest: list[str] = []
+    names: list[str] = []
+    following = iter(arguments)
     for argument in following:
         flag, equals, value = argument.partition("=")
         if flag == "--trust-code":
-            names += "," + (value if equals else next(following, ""))
+            names += (value if equals else next(following, "")).split(",")
         else:
             rest.append(argument)
-    return rest, [name.strip() for name in names.split(",") if name.strip()]
+    return rest, [name.strip() for name in names]
 
 
 def _show_version(asked: bool) -> None:

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from samo.errors import RunError
-from samo.plugins import Plugin, is_trusted, registry_of, trust_hint
+from samo.modalities import config_type
+from samo.plugins import Plugin, Registry, is_trusted, registry_of, trust_hint
 from samo.runs.run import Run
+from samo.settings import Config
 
 __all__ = ["code_of", "require_code"]
 
@@ -25,7 +27,9 @@ def code_of(run: Run) -> dict[str, dict[str, str]]:
     return found if isinstance(found, dict) else {}
 
 
-def require_code(run: Run, *needed: str, settings: Mapping[str, Any] | None = None) -> None:
+def require_code(
+    run: Run, *needed: str, settings: Mapping[str, Any] | None = None, kind: type[Config] | None = None
+) -> None:
     """Refuse to go on where a run needs code that nobody named; a note where that code changed since its training.
 
     Nothing is imported unless all of it is trusted.
@@ -33,14 +37,20 @@ def require_code(run: Run, *needed: str, settings: Mapping[str, Any] | None = No
     Args:
         run: the run.
         needed: which of :data:`samo.plugins.CODE_SETTINGS` will be used: a corpus is not needed to predict.
-        settings: those of an ensemble's member, ``modality`` included; the run's own when left out.
+        settings: those of an ensemble's member; the run's own when left out.
+        kind: of its modality's settings, where the caller knows.
 
     Raises:
         RunError: names the code, and how to trust it.
         SettingsError: trusted code that cannot be imported.
     """
-    values = run.settings if settings is None else settings
-    found = [plugin for setting in needed if (plugin := _plugin(run, setting, values))]
+    kind, values = kind or config_type(run.settings["modality"]), run.settings if settings is None else settings
+    found = [
+        plugin
+        for setting in needed
+        if (registry := registry_of(setting, kind)) is not None
+        and (plugin := _plugin(run, setting, registry, str(values[setting])))
+    ]
     strange = [plugin.name for plugin in found if not is_trusted(plugin.name)]
     if strange:
         raise RunError(
@@ -51,8 +61,7 @@ def require_code(run: Run, *needed: str, settings: Mapping[str, Any] | None = No
         _note_change(run, plugin)
 
 
-def _plugin(run: Run, setting: str, values: Mapping[str, Any]) -> Plugin | None:
-    registry, name = registry_of(setting, values["modality"]), str(values[setting])
+def _plugin(run: Run, setting: str, registry: Registry[Any], name: str) -> Plugin | None:
     if name not in registry:
         known = code_of(run).get(setting, {})
         if known.get("name") == name:
