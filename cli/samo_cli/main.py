@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 from samo import __version__
 from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError
 from samo.lazy import load_object
+from samo.plugins import trust
 from samo_cli.flags import as_flags
 from samo_cli.help import Verb
 
@@ -82,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         warnings.simplefilter("ignore")
     debug = "--debug" in arguments or bool(os.environ.get("SAMO_DEBUG"))
     arguments = [argument for argument in arguments if argument != "--debug"]
-    words = [argument for argument in arguments if not argument.startswith("-")]
+    words = [argument for argument in _without_trust(arguments)[0] if not argument.startswith("-")]
     completing = any(name.startswith("_SAMO_COMPLETE") for name in os.environ)
     verb = None if completing else (words[0] if words else "")
     if hasattr(sys.stdout, "reconfigure"):
@@ -91,8 +92,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with _notes_from_libraries():
             app = build_app(verb)
+            rest, code = _without_trust(arguments)
+            trust(*code)
             status = app(
-                args=arguments,
+                args=rest,
                 prog_name="samo",
                 standalone_mode=False,
                 obj={"command": shlex.join(["samo", *arguments])},
@@ -106,6 +109,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without ``--trust-code NAME``, and the names, several of which may be joined by commas."""
+    rest, names, following = [], "", iter(arguments)
+    for argument in following:
+        flag, equals, value = argument.partition("=")
+        if flag == "--trust-code":
+            names += "," + (value if equals else next(following, ""))
+        else:
+            rest.append(argument)
+    return rest, [name.strip() for name in names.split(",") if name.strip()]
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         typer.echo(f"samo {__version__}")
@@ -117,8 +132,14 @@ def _top(
         False, "--version", help="Print the version and leave.", is_eager=True, callback=_show_version
     ),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of any error; works behind every verb."),
+    trust_code: str = typer.Option(
+        "",
+        "--trust-code",
+        metavar="MODULE:NAME,...",
+        help="Let a run import this code, which does not come with SAMO; works behind every verb.",
+    ),
 ) -> None:
-    """Options of ``samo`` itself; :func:`main` takes ``--debug`` out before."""
+    """Options of ``samo`` itself; :func:`main` takes ``--debug`` and ``--trust-code`` out before."""
 
 
 def _named_only() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from samo.errors import DataError
 from samo.modalities import config_type, frontend_type
+from samo.plugins import trust, trusted
 from samo.settings import Config
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def spec_of(
     data: str = "",
     store: str = "",
 ) -> dict[str, Any]:
-    """What :func:`work` needs, as plain JSON.
+    """What :func:`work` needs, as plain JSON: what was trusted here is trusted there.
 
     Args:
         folder: of the run.
@@ -50,6 +51,7 @@ def spec_of(
         "part": part,
         "data": data,
         "store": store,
+        "trusted": trusted(),
     }
 
 
@@ -63,6 +65,7 @@ def work(spec: Mapping[str, Any]) -> None:
     Raises:
         SamoError: what the same training would raise alone.
     """
+    trust(*spec.get("trusted", ()))
     from samo.experiments.cells import report_of
     from samo.launch.store import Store, working_copy
     from samo.runs.run import Run

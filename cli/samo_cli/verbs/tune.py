@@ -14,6 +14,7 @@ import typer
 
 from samo.errors import EnvironmentProblem, Interrupted, RunError, SettingsError
 from samo.modalities import MODALITIES, config_type, config_types, frontend_type, space_files
+from samo.plugins import trust, trusted
 from samo.settings import Config, resolve
 from samo_cli.options import (
     MACHINE,
@@ -144,6 +145,7 @@ def work(spec: Mapping[str, Any]) -> None:
     from samo.tuning.trials import Goal, run_trials
     from samo_cli.render import TuningView
 
+    trust(*spec.get("trusted", ()))
     folder = Path(spec["folder"])
     found = open_study(connect(folder, spec["storage"]), spec["name"])
     if found is None:
@@ -257,6 +259,7 @@ def _run(asked: _Asked, study: optuna.Study, spec: StudySpec, searched: Any, fro
             "device": asked.device,
             "precision": asked.precision,
             "threads": threads,
+            "trusted": trusted(),
         }
         launcher = LocalLauncher("samo_cli.verbs.tune:work", workers, threads, gpus)
         run_workers(study, launcher, told, asked.folder, goal, view, shared=bool(asked.storage))
