@@ -82,7 +82,7 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
     space = LabelSpace.from_json(about["label_space"])
 
     def built(settings: dict[str, Any], assets: Path) -> nn.Module:
-        require_code(run, "model", settings={"modality": run.modality, **settings})
+        require_code(run, "model", settings=settings, kind=frontend_type.config_type)
         return frontend_type.build_model(frontend_type.config_type.build(settings), space, assets)
 
     model: nn.Module

@@ -314,47 +314,11 @@ def write_beginning(run: Run, setup: Setup, split: Split, fitted: dict[str, Any]
     save_tensors(run.path("fitted.safetensors"), fitted)
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
-<<<<<<< HEAD
     began = {"began": datetime.now(UTC).isoformat(timespec="seconds")}
-    code = code_used(setup.frontend.config.stored())
+    code = code_used(setup.frontend.config)
     facts = {**environment(setup.runtime), **began, **({"code": code} if code else {}), **typed}
     write_json(run.path("environment.json"), facts)
     write_json(run.path("config.json"), setup.frontend.config.stored())
-=======
-    code = code_used(setup.frontend.config)
-    facts = {**environment(setup.runtime), **({"code": code} if code else {}), **typed}
-    write_json(run.path("environment.json"), facts)
-    write_json(run.path("config.json"), {"modality": setup.frontend.modality, **setup.frontend.config.flat()})
-
-
-def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> tuple[nn.Module, LabelSpace]:
-    """The model of a run's best epoch, or of an ensemble, ready to judge with, and what its columns mean.
-
-    Raises:
-        ModelFileError: missing, damaged, foreign, or not of these settings.
-        RunError: it needs code that nobody named; see :func:`samo.runs.code.require_code`.
-    """
-    settings = {name: value for name, value in run.settings.items() if name != "modality"}
-    about = read_about(run.model_file)
-    space = LabelSpace.from_json(about["label_space"])
-
-    def built(settings: dict[str, Any], assets: Path) -> nn.Module:
-        require_code(run, "model", settings=settings, kind=frontend_type.config_type)
-        return frontend_type.build_model(frontend_type.config_type.build(settings), space, assets)
-
-    model: nn.Module
-    if joined := about.get("ensemble"):
-        members = joined["members"]
-        weights, temperatures = ([member[name] for member in members] for name in ("weight", "temperature"))
-        parts = [built(member["settings"], run.path(ASSETS) / str(k)) for k, member in enumerate(members)]
-        thresholds = [member.get("thresholds", {}) for member in members]
-        model = Ensemble(parts, weights, temperatures, space, joined["combine"], thresholds)
-    else:
-        model = built(settings, run.path(ASSETS))
-    load_model(run.model_file, model)
-    # Without gradients channels-last is faster in every precision; in float32 training it is not always.
-    return runtime.place(model).to(memory_format=torch.channels_last).eval(), space  # type: ignore[call-overload]
->>>>>>> plug
 
 
 def _train(
