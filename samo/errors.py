@@ -80,35 +80,35 @@ class ModelFileError(SamoError):
     code = "model-file"
 
 
-class TrainingDiverged(SamoError):
+class TrainingDiverged(SamoError):  # noqa: N818
     """The loss left the finite numbers."""
 
     exit_status = 7
     code = "diverged"
 
 
-class DiskFull(SamoError):
+class DiskFull(SamoError):  # noqa: N818
     """No space left where SAMO writes."""
 
     exit_status = 8
     code = "disk-full"
 
 
-class EnvironmentProblem(SamoError):
+class EnvironmentProblem(SamoError):  # noqa: N818
     """Something outside SAMO is missing: network, optional package, device."""
 
     exit_status = 9
     code = "environment"
 
 
-class RankLost(SamoError):
+class RankLost(SamoError):  # noqa: N818
     """Another process of a training under torchrun ended or does not answer."""
 
     exit_status = 10
     code = "rank-lost"
 
 
-class Interrupted(SamoError):
+class Interrupted(SamoError):  # noqa: N818
     """Training was stopped by a signal; what was learned so far is kept."""
 
     code = "interrupted"
