@@ -28,7 +28,7 @@ epochs = {epochs}
 ALONE = """
 import sys, json
 from pathlib import Path
-from samo_cli.verbs.cells import spec_of, work
+from samo.experiments.train_cell import spec_of, work
 from samo.settings import resolve
 from samo.experiments.grid import cells_of, read_grid
 folder = Path(sys.argv[2])

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from samo.evaluation.significance import PairedDifference, paired_difference, verdict
 from samo.experiments.cells import Cell, result_of
-from samo.experiments.table import LEVEL, overlap_ratio
+from samo.experiments.results_table import LEVEL, overlap_ratio
 from samo.files import write_json, write_text
 from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, save_figure
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from samo.experiments.table import CORRECTION, GridTable, Row
+from samo.experiments.results_table import CORRECTION, GridTable, Row
 from samo.files import write_json, write_text
 from samo.reporting.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure
 from samo.reporting.html import METRIC_NAMES
@@ -25,7 +25,7 @@ def write_table(table: GridTable, scores: Mapping[str, Sequence[float]], folder:
     """Write ``table.md``, ``.csv``, ``.json``, ``.html`` and ``forest.png``; returns the files.
 
     Args:
-        table: from :func:`samo.experiments.table.make_table`.
+        table: from :func:`samo.experiments.results_table.make_table`.
         scores: the metric of each cell, by row.
         folder: the grid's folder.
         command: what was typed, printed below the table.
@@ -35,7 +35,7 @@ def write_table(table: GridTable, scores: Mapping[str, Sequence[float]], folder:
     save_figure(forest_figure(table, scores), forest)
     write_text(folder / "table.md", _markdown(table, heads, rows, command))
     write_text(folder / "table.csv", _csv(table))
-    source = files("samo.experiments").joinpath("table.html.jinja").read_text(encoding="utf-8")
+    source = files("samo.experiments").joinpath("results_table.html.jinja").read_text(encoding="utf-8")
     from jinja2 import Environment, StrictUndefined
 
     template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)

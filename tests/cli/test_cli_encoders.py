@@ -18,7 +18,7 @@ from samo.experiments.selection import gain_line
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
 from samo.runs import evaluate as evaluation
 from samo.runs.run import Run
-from samo_cli.verbs.cells import work
+from samo.experiments.train_cell import work
 
 SETTINGS = ["--max-tokens", "24", "--batch-size", "32", "--epochs", "2", "--threads", "1", "--precision", "float32"]
 

@@ -15,7 +15,7 @@ from tone_corpora import TINY, done, read_json, refused, table, table_rows
 from samo.evaluation.predictions import Predictions
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
 from samo.runs import evaluate as evaluation
-from samo_cli.verbs.cells import work
+from samo.experiments.train_cell import work
 from samo_text.frontend import TextFrontend
 
 SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]

@@ -18,8 +18,8 @@ from samo.experiments.cells import Cell
 from samo.experiments.grid import cells_of, read_grid
 from samo.modalities import config_type
 from samo.settings import resolve
-from samo_cli.verbs.cells import spec_of, work
-from samo_cli.verbs.grids import Plan
+from samo.experiments.train_cell import spec_of, work
+from samo.experiments.run_grid import Plan
 
 WHERE = ["--workers", "1", "--threads", "1", "--precision", "float32"]
 SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]

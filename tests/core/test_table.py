@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score
 from samo.errors import RunError
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell, refuse_changed, result_of, seconds_left, state_of
-from samo.experiments.table import GridTable, make_table, overlap_ratio
+from samo.experiments.results_table import GridTable, make_table, overlap_ratio
 from samo.experiments.table_files import heads_of, text_rows, write_table
 from samo.files import write_json
 

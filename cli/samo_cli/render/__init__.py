@@ -1,6 +1,6 @@
 """Everything that is drawn on a terminal."""
 
-from samo_cli.render.choice import show_choice
+from samo_cli.render.selection import show_choice
 from samo_cli.render.comparison import show_comparison
 from samo_cli.render.console import counting, downloading, err, note, out, print_json, progress_bar, silence
 from samo_cli.render.ensemble import show_ensemble

@@ -16,7 +16,7 @@ from samo_cli.render.tables import number, show_table
 
 if TYPE_CHECKING:
     from samo.experiments.learning_curve import LearningCurve
-    from samo.experiments.table import GridTable
+    from samo.experiments.results_table import GridTable
     from samo.launch.local import Outcome
 
 __all__ = ["GridView", "show_cells", "show_crossval", "show_curve", "show_grid", "time_of"]

@@ -11,7 +11,7 @@ from samo.errors import RunError, SettingsError, nearest
 from samo.modalities import MODALITIES, config_type, config_types, grid_files
 from samo.settings import resolve
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
-from samo_cli.verbs.grids import (
+from samo.experiments.run_grid import (
     GRID_SETTINGS,
     DryRun,
     GridName,
@@ -115,7 +115,7 @@ def _newest(root: Path) -> Path:
 def _show(folder: Path, *, json: bool) -> None:
     """Print and save the table of what is done."""
     from samo.experiments.cells import Cell, result_of
-    from samo.experiments.table import make_table
+    from samo.experiments.results_table import make_table
     from samo.experiments.table_files import write_table
     from samo_cli.render import print_json, show_grid
 

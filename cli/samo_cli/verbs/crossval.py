@@ -13,7 +13,7 @@ from samo.errors import SettingsError
 from samo.modalities import MODALITIES, config_types
 from samo.settings import resolve
 from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, with_settings
-from samo_cli.verbs.grids import (
+from samo.experiments.run_grid import (
     GRID_SETTINGS,
     DryRun,
     GridName,

@@ -13,7 +13,7 @@ from samo.modalities import config_type
 from samo.settings import Config, collect_settings, named_setting
 from samo_cli.flags import switch
 from samo_cli.verbs.crossval import made_up_name
-from samo_cli.verbs.grids import Plan, Where, open_frontend, open_plan, run_cells
+from samo.experiments.run_grid import Plan, Where, open_frontend, open_plan, run_cells
 
 if TYPE_CHECKING:
     from samo.experiments.cells import Cell

@@ -23,7 +23,7 @@ from samo_cli.options import (
     with_settings,
 )
 from samo_cli.verbs.crossval import made_up_name
-from samo_cli.verbs.grids import Plan, Ray, StoreUrl, Where, Workers, numbers, open_frontend, open_plan, run_cells
+from samo.experiments.run_grid import Plan, Ray, StoreUrl, Where, Workers, numbers, open_frontend, open_plan, run_cells
 
 if TYPE_CHECKING:
     from samo.frontend import Frontend

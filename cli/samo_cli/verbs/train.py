@@ -89,7 +89,7 @@ def train(
         raise SettingsError("--resume takes neither --name, --preset, --config nor --overwrite")
     if encoders:
         from samo_cli.verbs.encoders import Asked, train_encoders
-        from samo_cli.verbs.grids import Where
+        from samo.experiments.run_grid import Where
 
         if resume or tracker:
             raise SettingsError(f"--encoders goes without {'--resume' if resume else '--tracker'}")

@@ -15,7 +15,7 @@ from samo.errors import RunError, SettingsError, first_ten
 from samo.modalities import config_type, frontend_type
 from samo.settings import SPLIT_SETTINGS
 from samo_cli.options import MACHINE
-from samo_cli.verbs.cells import spec_of
+from samo.experiments.train_cell import spec_of
 
 if TYPE_CHECKING:
     from samo.experiments.cells import Cell
@@ -236,7 +236,7 @@ def make_launcher(where: Where, n_cells: int) -> Iterator[Launcher]:
     Raises:
         EnvironmentProblem, SettingsError: there is no such Ray cluster, or it cannot take a cell.
     """
-    work = "samo_cli.verbs.cells:work"
+    work = "samo.experiments.train_cell:work"
     if where.ray:
         from samo.launch.ray import ray_launcher
 
