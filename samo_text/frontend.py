@@ -16,7 +16,7 @@ from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
-from samo.tasks import LabelSpace
+from samo.tasks import LabelSpace, Task
 from samo_text.baseline import BASELINE, baseline_logits
 from samo_text.config import TextConfig
 from samo_text.datasets import DATASETS, resolve_root
@@ -84,6 +84,17 @@ class TextFrontend:
             return self.open(config, lambda line: None)
         require_usable(config.model)
         return type(self)(config, self.manifest, self.tokens, self.lists, self._notify)
+
+    @staticmethod
+    def check_model(config: TextConfig) -> None:
+        """Read tokenizer and start weights once, so that what is wrong with them is met before any data are.
+
+        Raises:
+            SettingsError, ModelFileError, EnvironmentProblem: they cannot be read, or not with these settings.
+        """
+        tokens = open_tokens(config)
+        space = LabelSpace((Task("any", ("a", "b")),))
+        build_model(config, space, None, len(tokens) if isinstance(tokens, EncoderTokens) else None)
 
     @staticmethod
     def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["as_flags", "switch"]
+__all__ = ["as_flags", "in_artifacts", "switch"]
 
 # The core writes settings and arguments in backquotes, alone or with a value: `focal_loss`, `split=folds`.
 _NAMED = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
@@ -29,3 +29,12 @@ def as_flags(text: str) -> str:
         return switch(name) + (f" {value}" if value else "")
 
     return _NAMED.sub(typed, text)
+
+
+def in_artifacts(command: str, artifacts: str) -> str:
+    """A command to type next, with the ``--artifacts`` that was typed.
+
+    >>> in_artifacts("samo evaluate x", "out"), in_artifacts("samo evaluate x", "")
+    ('samo evaluate x --artifacts out', 'samo evaluate x')
+    """
+    return f"{command} --artifacts {artifacts}" if artifacts else command

@@ -1,14 +1,22 @@
-"""What a grid found: per row its spread, and the paired difference from the baseline with a corrected p-value."""
+"""What a grid found: per row its spread, and the paired difference from the baseline with a corrected p-value.
+
+The results table as values, and as Markdown, CSV, JSON and one HTML page with its forest plot.
+"""
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import METRICS, Tally
@@ -16,12 +24,29 @@ from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import PairedDifference, holm, paired_difference, verdict
 from samo.evaluation.statistics import Interval, bootstrap, tally_by_unit
 from samo.experiments.cells import Cell, Result, result_of
+from samo.files import write_json, write_text
+from samo.reporting.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure
+from samo.reporting.html import METRIC_NAMES
 from samo.tasks import LabelSpace
 
-__all__ = ["CORRECTION", "LEVEL", "GridTable", "Row", "make_table", "overlap_ratio", "pooled"]
+__all__ = [
+    "CORRECTION",
+    "LEVEL",
+    "ResultsTable",
+    "Row",
+    "forest_figure",
+    "heads_of",
+    "make_table",
+    "marks",
+    "overlap_ratio",
+    "pooled",
+    "text_rows",
+    "write_table",
+]
 
 CORRECTION = "Holm"
 LEVEL = 0.95
+COLOURS = {"better": GREEN, "worse": VERMILION, "cannot tell": GREY, "": INK}
 
 
 @dataclass(frozen=True)
@@ -29,7 +54,7 @@ class Row:
     """One way of training over its seeds and folds.
 
     Attributes:
-        n: cells judged.
+        n: cells evaluated.
         mean: of the metric over cells.
         sd: standard deviation over cells, None with one.
         pooled: the metric of all cells' predictions taken together.
@@ -53,7 +78,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class GridTable:
+class ResultsTable:
     """The rows in the order of the grid, baseline first, and what a reader must know of them."""
 
     name: str
@@ -76,7 +101,7 @@ class GridTable:
         return {"schema": 1, "level": LEVEL, "correction": CORRECTION, "baseline": self.baseline, **asdict(self)}
 
 
-def make_table(name: str, cells: Sequence[Cell], grid: Path, metric: str, unit: str) -> GridTable:
+def make_table(name: str, cells: Sequence[Cell], grid: Path, metric: str, unit: str) -> ResultsTable:
     """Compare the rows of a grid from the cells that are done.
 
     Args:
@@ -99,11 +124,11 @@ def make_table(name: str, cells: Sequence[Cell], grid: Path, metric: str, unit: 
     ]
     corrected = holm([row.difference.p if row.difference and k else None for k, row in enumerate(rows)])
     everything = [result for results in by_row.values() for result in results.values()]
-    return GridTable(
+    return ResultsTable(
         name,
         metric,
         unit,
-        tuple(_judged(row, p, first=row.name == next(iter(by_row))) for row, p in zip(rows, corrected, strict=True)),
+        tuple(_compared(row, p, first=row.name == next(iter(by_row))) for row, p in zip(rows, corrected, strict=True)),
         len(cells),
         len(everything),
         any(result.synthetic for result in everything),
@@ -138,6 +163,90 @@ def pooled(cells: Sequence[Cell], grid: Path, metric: str) -> tuple[float, Inter
     return float(value), bootstrap(by_unit, {metric: METRICS[metric]}, level=LEVEL)[metric]
 
 
+def write_table(table: ResultsTable, scores: Mapping[str, Sequence[float]], folder: Path, command: str) -> list[Path]:
+    """Write ``table.md``, ``.csv``, ``.json``, ``.html`` and ``forest.png``; returns the files.
+
+    Args:
+        table: from :func:`make_table`.
+        scores: the metric of each cell, by row.
+        folder: the grid's folder.
+        command: what was typed, printed below the table.
+    """
+    heads, rows = heads_of(table), text_rows(table)
+    forest = folder / "forest.png"
+    save_figure(forest_figure(table, scores), forest)
+    write_text(folder / "table.md", _markdown(table, heads, rows, command))
+    write_text(folder / "table.csv", _csv(table))
+    source = files("samo.experiments").joinpath("results_table.html.jinja").read_text(encoding="utf-8")
+    from jinja2 import Environment, StrictUndefined
+
+    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    picture = "data:image/png;base64," + base64.b64encode(forest.read_bytes()).decode("ascii")
+    page = template.render(table=table, heads=heads, rows=rows, forest=picture, marks=marks(table), command=command)
+    write_text(folder / "table.html", page)
+    write_json(folder / "table.json", table.to_json())
+    return [folder / name for name in ("table.md", "table.csv", "table.html", "table.json", "forest.png")]
+
+
+def marks(table: ResultsTable) -> list[str]:
+    """What every output of this table must say in so many words."""
+    return ["synthetic demo data"] * table.synthetic + ["LEAKY SPLIT"] * table.leaky
+
+
+def heads_of(table: ResultsTable) -> tuple[str, ...]:
+    """Column heads, the same on the terminal and in every file."""
+    name = METRIC_NAMES[table.metric]
+    return (
+        "row", "n", f"{name}, mean", "sd", f"pooled [95 % over {table.unit}s]",
+        f"difference from {table.baseline} [95 %]", f"p ({CORRECTION})", "verdict",
+    )  # fmt: skip
+
+
+def text_rows(table: ResultsTable) -> list[tuple[str, ...]]:
+    """One row of text cells for each row of the table."""
+    return [
+        (
+            row.name,
+            str(row.n),
+            f"{row.mean:.3f}",
+            "-" if row.sd is None else f"{row.sd:.3f}",
+            f"{row.pooled:.3f}{_ends(row.low, row.high)}",
+            _difference_text(row),
+            "-" if row.p_corrected is None else f"{row.p_corrected:.3f}" if row.p_corrected >= 0.001 else "< 0.001",
+            row.verdict or "baseline",
+        )
+        for row in table.rows
+    ]
+
+
+def forest_figure(table: ResultsTable, scores: Mapping[str, Sequence[float]]) -> Figure:
+    """Left every cell and the mean of each row; right the paired difference from the baseline with its interval."""
+    n = len(table.rows)
+    figure = Figure(figsize=(10.5, 1.5 + 0.42 * n), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1))
+    for place, row in enumerate(table.rows):
+        colour = COLOURS[row.verdict]
+        left.plot(list(scores[row.name]), [place] * len(scores[row.name]), "o", color=BLUE, alpha=0.45, markersize=4)
+        left.plot([row.mean], [place], "|", color=INK, markersize=16, markeredgewidth=2)
+        if row.difference is None:
+            continue
+        right.plot([row.difference.mean], [place], "o", color=colour, markersize=6)
+        if row.difference.low is not None and row.difference.high is not None:
+            right.plot([row.difference.low, row.difference.high], [place] * 2, "-", color=colour, linewidth=2)
+    right.axvline(0.0, color=INK, linewidth=0.8)
+    left.set_yticks(range(n), [row.name for row in table.rows])
+    left.set_ylim(n - 0.5, -0.5)
+    name = METRIC_NAMES[table.metric]
+    left.set_xlabel(f"{name} of each cell on its test part; bar: mean")
+    right.set_xlabel(f"{name} minus that of {table.baseline}, 95 % interval")
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="x", color=GREY, alpha=0.3)
+    stamp = "".join(f"  ·  {mark}" for mark in marks(table))
+    figure.suptitle(f"{table.name}: {table.n_done} of {table.n_cells} cells{stamp}", fontsize=10)
+    return figure
+
+
 def _difference(
     reference: Mapping[tuple[int, int | None], Result],
     results: Mapping[tuple[int, int | None], Result],
@@ -160,7 +269,7 @@ def _row(name: str, results: Sequence[Result], grid: Path, metric: str, differen
     return Row(name, len(values), fmean(values), sd, together, low, high, difference)
 
 
-def _judged(row: Row, p: float | None, *, first: bool) -> Row:
+def _compared(row: Row, p: float | None, *, first: bool) -> Row:
     if first or row.difference is None:
         return row
     return replace(row, p_corrected=p, verdict=verdict(row.difference.mean, p))
@@ -178,3 +287,38 @@ def _notes(by_row: Mapping[str, Mapping[Any, Result]], ratio: float | None, unit
     else:
         notes.append("cells share training items: p-values and intervals of differences after Nadeau and Bengio (2003)")
     return notes
+
+
+def _ends(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f" [{low:.3f}, {high:.3f}]"
+
+
+def _difference_text(row: Row) -> str:
+    if row.difference is None:
+        return ""
+    ends = "" if row.difference.low is None else f" [{row.difference.low:+.3f}, {row.difference.high:+.3f}]"
+    return f"{row.difference.mean:+.3f}{ends}"
+
+
+def _markdown(table: ResultsTable, heads: Sequence[str], rows: Sequence[Sequence[str]], command: str) -> str:
+    lines = [f"# {table.name}", "", f"{table.n_done} of {table.n_cells} cells. {' '.join(marks(table))}".rstrip(), ""]
+    lines += ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines += ["", *(f"- {note}" for note in table.notes), "", "```console", f"$ {command}", "```", ""]
+    return "\n".join(lines)
+
+
+def _csv(table: ResultsTable) -> str:
+    sheet = io.StringIO()
+    writer = csv.writer(sheet, lineterminator="\n")
+    writer.writerow(
+        ["row", "n", f"{table.metric}_mean", "sd", "pooled", "pooled_low", "pooled_high", "pairs", "difference",
+         "difference_low", "difference_high", "p", f"p_{CORRECTION.lower()}", "verdict"]
+    )  # fmt: skip
+    for row in table.rows:
+        found = row.difference
+        paired = (found.n, found.mean, found.low, found.high, found.p) if found else (None,) * 5
+        writer.writerow(
+            [row.name, row.n, row.mean, row.sd, row.pooled, row.low, row.high, *paired, row.p_corrected, row.verdict]
+        )
+    return sheet.getvalue()

@@ -14,7 +14,7 @@ from ray_cluster import Nodes, needs_ray, nodes, wait_for
 from safetensors.numpy import load_file
 from tone_corpora import TINY, done, read_json, refused, table, table_rows
 
-from samo.launch.store import Store, copies
+from samo.launch.store import Store, snapshots
 
 GRID = """
 seeds = [0, 1]
@@ -126,7 +126,7 @@ def _kill_a_node_of_a_store(cluster: Nodes, place: Path, grid: Path, killed: lis
 
     def training() -> bool:
         for stored in place.glob("cluster/runs/*"):
-            begun = [copy for copy in copies(Store(f"file://{stored}")) if copy.progress[1:] > (0, 0)]
+            begun = [copy for copy in snapshots(Store(f"file://{stored}")) if copy.progress[1:] > (0, 0)]
             for lock in Path(tempfile.gettempdir()).glob(f"samo-run-*/runs/{stored.name}/.lock"):
                 process = int(lock.read_text() or 0)
                 if begun and begun[0].progress[1] == 0 and Path(f"/proc/{process}").exists():

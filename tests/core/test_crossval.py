@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 from samo.errors import RunError
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
-from samo.experiments.crossval import crossval_report, joined
+from samo.experiments.crossval import crossval_report, join_predictions
 from samo.experiments.learning_curve import curve_of
 
 
@@ -50,7 +50,7 @@ def test_items_without_speakers_are_one_unit_over_seeds(tmp_path: Path) -> None:
     cells = two_seeds(tmp_path, groups=False)
     report = crossval_report("c", cells, tmp_path, "speaker")
     assert (report["n"], report["ci"]["n_units"]) == (80, 40)
-    assert set(joined(cells[:5], tmp_path).groups) == {""}
+    assert set(join_predictions(cells[:5], tmp_path).groups) == {""}
 
 
 def test_missing_folds_are_named(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def build(
     front = tiny.frontend(windows=windows, **SETTINGS)
     assembly = assemble(members, Setup(front, tiny.RUNTIME), combine=combine, rule=rule)
     run = create_run(root, "joined", "")
-    return run, write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME), "samo ensemble a b"), front
+    return run, write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME), root, "samo ensemble a b"), front
 
 
 @pytest.mark.parametrize(("combine", "windows"), [("mean", 1), ("vote", 3)])
@@ -195,7 +195,7 @@ def test_a_member_without_weight_is_not_in_the_model(root: Path) -> None:
     front = tiny.frontend(**SETTINGS)
     whole = assemble(members, Setup(front, tiny.RUNTIME))
     run = create_run(root, "joined", "")
-    write_ensemble(run, replace(whole, weights=(0.0, 1.0)), left_out, Setup(front, tiny.RUNTIME))
+    write_ensemble(run, replace(whole, weights=(0.0, 1.0)), left_out, Setup(front, tiny.RUNTIME), root)
     model, _ = load_run_model(run, tiny.TinyFrontend, tiny.RUNTIME)
     assert [member["name"] for member in read_about(run.model_file)["ensemble"]["members"]] == ["b"]
     assert sum(name.startswith("members.") for name in model.state_dict()) == len(members[1].model.state_dict())

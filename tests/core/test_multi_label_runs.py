@@ -20,7 +20,7 @@ from samo.evaluation.decision import fit_decision
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.compare import compare_runs
-from samo.experiments.crossval import crossval_report, joined
+from samo.experiments.crossval import crossval_report, join_predictions
 from samo.experiments.results_table import pooled
 from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import decision_of
@@ -156,7 +156,7 @@ def test_an_ensemble_has_thresholds_of_its_own(root: Path, combine: str) -> None
     front = tiny.frontend(TAGS, **SETTINGS)
     assembly = assemble(members, Setup(front, tiny.RUNTIME), combine=combine)
     run = create_run(root, "joined", "")
-    account = write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME))
+    account = write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME), root)
     decision = decision_of(run, TAGS)
     val = assembly.val[-1]
     direct = fit_decision(val.logits, val.targets, TAGS, ThresholdSettings())
@@ -184,7 +184,7 @@ def test_folds_are_joined_as_each_was_decided(root: Path) -> None:
     second, _ = judged_run(root, "b", hidden=6)
     cells = [cell_of(root, "a", 0), cell_of(root, "b", 1)]
     said = [Predictions.load(each.path("predictions.test.npz")) for each in (run, second)]
-    both = joined(cells, root)
+    both = join_predictions(cells, root)
     assert both.decided is not None
     assert said[0].decided is not None
     assert said[1].decided is not None

@@ -88,14 +88,15 @@ def train(
     if resume and (name or preset or config or overwrite):
         raise SettingsError("--resume takes neither --name, --preset, --config nor --overwrite")
     if encoders:
-        from samo_cli.verbs.encoders import Asked, train_encoders
-        from samo.experiments.run_grid import Where
+        from samo.launch.resources import Resources
+        from samo_cli.verbs.encoders import train_encoders
 
         if resume or tracker:
             raise SettingsError(f"--encoders goes without {'--resume' if resume else '--tracker'}")
-        where = Where(1, threads, device, precision)
-        asked = Asked(encoders, modality, preset, config, settings, name, overwrite, context.obj["command"])
-        train_encoders(asked, where, artifacts, json=json)
+        train_encoders(
+            encoders, modality, preset, config, settings, artifacts, json=json, name=name, overwrite=overwrite,
+            resources=Resources(1, threads, device, precision), command=context.obj["command"],
+        )  # fmt: skip
         return
     chosen = None if resume else resolve(modality, preset, config, settings)
     trackers = require_trackers(tracker)
