@@ -322,10 +322,10 @@ def test_different_validation_parts(root: Path) -> None:
 def test_other_data_and_unknown_choices(root: Path) -> None:
     members, _ = gather(runs(root, "a", "b"), tiny.TinyFrontend, tiny.RUNTIME)
     front = tiny.frontend(**SETTINGS)
-    with pytest.raises(SettingsError, match="--combine sum: unknown") as caught:
+    with pytest.raises(SettingsError, match="`combine=sum`: unknown") as caught:
         assemble(members, Setup(front, tiny.RUNTIME), combine="sum")
     assert caught.value.hint == "valid: mean, vote"
-    with pytest.raises(SettingsError, match="--weights best: unknown"):
+    with pytest.raises(SettingsError, match="`weights=best`: unknown"):
         assemble(members, Setup(front, tiny.RUNTIME), rule="best")
     front.manifest = replace(front.manifest, items=front.manifest.items[:-1])
     with pytest.raises(RunError, match="the data differ from those the members were trained on"):

@@ -127,7 +127,7 @@ def test_refused_files(tmp_path: Path, text: str, message: str, hint: str) -> No
         ('[variants.baseline]\n[variants.x]\nsplit = "random"', "sets 'split' in [variants.x]", "folds"),
         ('folds = [0]\n[base]\nsplit = "speaker"', "sets 'split' in [base]", "folds"),
         ("[variants.baseline]\n[variants.x]\nlearning_rate = 1", "unknown setting 'learning_rate'", ""),
-        ("[variants.baseline]\n[variants.x]\nlr = -1", "--lr", ""),
+        ("[variants.baseline]\n[variants.x]\nlr = -1", "`lr`", ""),
         ("[variants.baseline]\n[variants.x]\nlr = 0.001", "rows 'baseline' and 'x' of the grid have the same", ""),
     ],
 )
