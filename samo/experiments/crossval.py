@@ -122,11 +122,11 @@ def join_predictions(cells: Sequence[Cell], grid: Path) -> Predictions:
     parts = []
     for cell in cells:
         run = cell.run(grid)
-        said = Predictions.load(run.path("predictions.test.npz"))
+        predictions = Predictions.load(run.path("predictions.test.npz"))
         if calibration := calibration_of(run):
-            scaled = apply_temperature(said.logits, calibration.temperature, run.manifest.label_space)
-            said = replace(said, logits=scaled)
-        parts.append(said)
+            scaled = apply_temperature(predictions.logits, calibration.temperature, run.manifest.label_space)
+            predictions = replace(predictions, logits=scaled)
+        parts.append(predictions)
     names = sorted(set.intersection(*(set(part.meta) for part in parts)))
     seeds = len({cell.seed for cell in cells})
     return Predictions(

@@ -233,13 +233,13 @@ def _finding(points: Sequence[Point], unit: str) -> str:
     gain = points[-1].gain
     assert gain is not None
     step = f"the last step, from {points[-2].n_units:.0f} to {points[-1].n_units:.0f} {unit}s, changed macro-F1 by "
-    said = f"{step}{gain.mean:+.3f}"
+    change = f"{step}{gain.mean:+.3f}"
     if gain.p is None:
-        return f"{said}; with {gain.n} pair{'s' * (gain.n > 1)} nothing can be told about its spread"
+        return f"{change}; with {gain.n} pair{'s' * (gain.n > 1)} nothing can be told about its spread"
     ends = f" [{gain.low:+.3f}, {gain.high:+.3f}], p {gain.p:.3f}"
     words = {
         "better": f"the curve still rises: more {unit}s would likely help",
         "worse": "the score falls with more data: look for a change in the data or a training that is too short",
         "cannot tell": "it cannot be told whether more data would help",
     }
-    return f"{said}{ends}: {words[verdict(gain.mean, gain.p)]}"
+    return f"{change}{ends}: {words[verdict(gain.mean, gain.p)]}"

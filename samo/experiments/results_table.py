@@ -152,12 +152,12 @@ def pooled(cells: Sequence[Cell], grid: Path, metric: str) -> tuple[float, Inter
     truth, predicted, groups = [], [], []
     for cell in cells:
         run = cell.run(grid)
-        said = Predictions.load(run.path("predictions.test.npz"))
+        predictions = Predictions.load(run.path("predictions.test.npz"))
         space: LabelSpace = run.manifest.label_space
-        found = decided_rows(space.primary, said, space)
+        found = decided_rows(space.primary, predictions, space)
         truth.append(found.truth)
         predicted.append(found.predicted)
-        groups += [said.groups[row] or said.ids[row] for row in found.rows]
+        groups += [predictions.groups[row] or predictions.ids[row] for row in found.rows]
     by_unit = tally_by_unit(np.concatenate(truth), np.concatenate(predicted), groups)
     value = METRICS[metric](Tally.from_flat(by_unit.flat().sum(axis=0)))
     return float(value), bootstrap(by_unit, {metric: METRICS[metric]}, level=LEVEL)[metric]
