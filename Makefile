@@ -2,13 +2,18 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install dev demo test lint types contracts check clean
+.PHONY: help install dev demo quick test coverage lint types contracts check hooks clean
 
 help:
-	@echo "make demo       train and judge a model on each built-in demo corpus, of speech and of text"
-	@echo "make test       run the tests"
-	@echo "make check      lint, types, import contracts and tests: what CI runs"
+	@echo "make demo       train and evaluate a model on each built-in demo corpus, of speech and of text"
+	@echo "make quick      the tests but those marked slow: under 2 minutes, for every edit"
+	@echo "make test       all tests"
+	@echo "make coverage   all tests, and which lines they ran; fails below the floor in pyproject.toml"
+	@echo "make lint types contracts   ruff and codespell; mypy; who may import whom"
+	@echo "make check      lint, types, contracts and test: what CI runs"
+	@echo "make hooks      let git run lint and types before each commit"
 	@echo "make install    only set up $(VENV) with the samo command"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -31,12 +36,20 @@ demo: $(VENV)/.installed
 	$(BIN)/samo train --modality text --dataset demo --preset textcnn --epochs 6
 	$(BIN)/samo evaluate
 
+quick: $(VENV)/.dev
+	$(PYTEST) -m "not slow"
+
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
+
+# Child processes are measured too. Slower than `make test`, so CI does without.
+coverage: $(VENV)/.dev
+	$(PYTEST) --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -46,5 +59,8 @@ contracts: $(VENV)/.dev
 
 check: lint types contracts test
 
+hooks: $(VENV)/.dev
+	$(BIN)/pre-commit install
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

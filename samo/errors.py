@@ -151,6 +151,6 @@ def reporting_full_disk(target: Path) -> Iterator[None]:
         if met is not None:
             raise DiskFull(
                 f"no space left while writing {target}",
-                hint="free some space or point --artifacts (or SAMO_CACHE) at another disk",
+                hint="free some space or point `artifacts` (or SAMO_CACHE) at another disk",
             ) from error
         raise

@@ -54,6 +54,9 @@ class Frontend(Protocol):
     def with_config(self, config: Config) -> Self:
         """The same data under other settings, opened again only where these change what is read."""
 
+    def with_manifest(self, manifest: Manifest) -> Self:
+        """The same items under other labels."""
+
     @staticmethod
     def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
         """A model for a run's weights: ``model(inputs, lengths, draws=None, mix=None)`` gives (B, C) logits.

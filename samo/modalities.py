@@ -1,10 +1,11 @@
-"""Which frontend serves which ``--modality``."""
+"""The modalities by name: nothing of them is imported before it is used."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from samo.errors import SettingsError, nearest
 from samo.lazy import load_object
@@ -15,18 +16,47 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MODALITIES",
+    "Modality",
     "config_type",
     "config_types",
     "frontend_type",
     "grid_files",
+    "predictor_type",
     "preset_files",
     "space_files",
 ]
 
-# modality: (settings, frontend, package with presets and grids), as "module:name": naming them imports nothing.
+
+@dataclass(frozen=True)
+class Modality:
+    """What belongs to a modality, as ``"module:attribute"``.
+
+    Attributes:
+        config: its settings.
+        frontend: what joins its data and networks to the trainer.
+        predictor: what answers with a trained run.
+        package: where presets, grids and search spaces lie.
+    """
+
+    config: str
+    frontend: str
+    predictor: str
+    package: str
+
+
 MODALITIES = {
-    "audio": ("samo_audio.config:AudioConfig", "samo_audio.frontend:AudioFrontend", "samo_audio"),
-    "text": ("samo_text.config:TextConfig", "samo_text.frontend:TextFrontend", "samo_text"),
+    "audio": Modality(
+        "samo_audio.config:AudioConfig",
+        "samo_audio.frontend:AudioFrontend",
+        "samo_audio.predictor:AudioPredictor",
+        "samo_audio",
+    ),
+    "text": Modality(
+        "samo_text.config:TextConfig",
+        "samo_text.frontend:TextFrontend",
+        "samo_text.predictor:TextPredictor",
+        "samo_text",
+    ),
 }
 
 
@@ -36,7 +66,7 @@ def config_type(modality: str) -> type[Config]:
     Raises:
         SettingsError: unknown modality.
     """
-    found: type[Config] = load_object(_entry(modality)[0])
+    found: type[Config] = load_object(_entry(modality).config)
     return found
 
 
@@ -47,8 +77,13 @@ def config_types() -> dict[str, type[Config]]:
 
 def frontend_type(modality: str) -> type[Frontend]:
     """The frontend of a modality; imports torch."""
-    found: type[Frontend] = load_object(_entry(modality)[1])
+    found: type[Frontend] = load_object(_entry(modality).frontend)
     return found
+
+
+def predictor_type(modality: str) -> Any:
+    """What answers with a trained run of a modality: a :class:`samo.prediction.ModelPredictor` with ``from_run``."""
+    return load_object(_entry(modality).predictor)
 
 
 def preset_files(modality: str) -> dict[str, Path]:
@@ -66,7 +101,7 @@ def space_files(modality: str) -> dict[str, Path]:
     return _shipped(modality, "spaces")
 
 
-def _entry(modality: str) -> tuple[str, str, str]:
+def _entry(modality: str) -> Modality:
     if modality not in MODALITIES:
         raise SettingsError(
             f"unknown modality '{modality}'", hint=nearest(modality, MODALITIES) + f"valid: {', '.join(MODALITIES)}"
@@ -75,5 +110,5 @@ def _entry(modality: str) -> tuple[str, str, str]:
 
 
 def _shipped(modality: str, folder: str) -> dict[str, Path]:
-    root = Path(str(import_module(_entry(modality)[2]).__file__)).parent / folder
+    root = Path(str(import_module(_entry(modality).package).__file__)).parent / folder
     return {path.stem: path for path in sorted(root.glob("*.toml"))}

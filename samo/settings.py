@@ -267,7 +267,7 @@ class Config(BaseModel):
             if name not in home:
                 raise SettingsError(
                     f"unknown setting '{name}' for modality {cls.modality}",
-                    hint=nearest(name, home) + f"`samo train --modality {cls.modality} --help` lists all settings",
+                    hint=nearest(name, home) + "`samo train --help` lists all settings",
                 )
             nested[home[name]][name] = value
         try:
@@ -339,7 +339,9 @@ def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]
         name = named_setting(error)
         if not file or name in flags or name not in read:
             raise
-        raise SettingsError(f"{file}: {error.message}", hint=error.hint) from error
+        # In a file it stands under its name, whatever it is called elsewhere.
+        message = re.sub("^`([^`]*)`", r"\1", error.message)
+        raise SettingsError(f"{file}: {message}", hint=error.hint) from error
 
 
 def collect_settings(

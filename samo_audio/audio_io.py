@@ -29,7 +29,18 @@ import soxr
 
 from samo.errors import DataError
 
-__all__ = ["AUDIO_SUFFIXES", "DECODER", "AudioInfo", "Clip", "info", "is_audio", "read", "window_starts", "windows"]
+__all__ = [
+    "AUDIO_SUFFIXES",
+    "DECODER",
+    "AudioInfo",
+    "Clip",
+    "clip_of",
+    "info",
+    "is_audio",
+    "read",
+    "window_starts",
+    "windows",
+]
 
 # The libraries that decide the samples' bits; part of every cache key.
 DECODER = f"libsndfile {soundfile.__libsndfile_version__}, libsoxr {soxr.__libsoxr_version__}"
@@ -129,9 +140,51 @@ def read(path: Path, sr: int) -> Clip:
     sound, about = _open(path)
     with sound:
         mono = np.concatenate(list(_mono_blocks(sound, about)))
+    return _clip(mono, about, sr)
+
+
+def clip_of(samples: np.ndarray, rate: int, sr: int) -> Clip:
+    """What :func:`read` gives of a file, of an array.
+
+    Args:
+        samples: (T,) or (channels, T); floats with 1 as full scale, or integers over the whole of their type, unsigned
+            ones around their middle.
+        rate: its sampling rate in Hz.
+        sr: the sampling rate asked for, in Hz.
+
+    Raises:
+        TypeError: not one or two axes of real numbers.
+        DataError: an absurd rate or number of channels, no samples, or samples that are not finite.
+    """
+    name = Path("the waveform")
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
+        raise TypeError(
+            f"a waveform is (time,) or (channels, time) of floats or integers, not {samples.dtype} of shape"
+            f" {samples.shape}"
+        )
+    channels = samples[None] if samples.ndim == 1 else samples
+    if not channels.size:
+        raise _bad(name, "holds no samples")
+    if not 1 <= len(channels) <= _MAX_CHANNELS:
+        raise _bad(
+            name, f"has {len(channels)} channels; at most {_MAX_CHANNELS} are supported",
+            hint="its shape is (channels, time); pass waveform.T if it is (time, channels)",
+        )  # fmt: skip
+    _check_rate(name, rate)
+    if samples.dtype.kind in "iu":
+        limits = np.iinfo(samples.dtype)
+        middle = 0 if samples.dtype.kind == "i" else (int(limits.max) + 1) / 2
+        channels = (channels - np.float64(middle)) / (middle or int(limits.max) + 1)
+    mono = channels.mean(axis=0, dtype=np.float64).astype(np.float32)
+    about = AudioInfo(name, int(rate), len(channels), len(mono), "array", str(samples.dtype))
+    _check_samples(mono, 0, about)
+    return _clip(mono, about, sr)
+
+
+def _clip(mono: np.ndarray, about: AudioInfo, sr: int) -> Clip:
     waveform = mono if about.sample_rate == sr else soxr.resample(mono, about.sample_rate, sr, quality="HQ")
     if not len(waveform):
-        raise _bad(path, f"holds less than one sample at {sr} Hz ({len(mono)} at {about.sample_rate} Hz)")
+        raise _bad(about.path, f"holds less than one sample at {sr} Hz ({len(mono)} at {about.sample_rate} Hz)")
     peak, mean_square = _peak(mono), float(np.mean(np.square(mono), dtype=np.float64))
     digest = hashlib.sha256(f"{about.sample_rate}\n".encode())
     digest.update(np.ascontiguousarray(mono, dtype="<f4").data)
@@ -144,6 +197,11 @@ def read(path: Path, sr: int) -> Clip:
         rms_db=10.0 * math.log10(max(mean_square, 1e-20)),
         warnings=about.warnings + _level_warnings(mono, peak, about.sample_rate),
     )
+
+
+def _check_rate(path: Path, rate: float) -> None:
+    if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
+        raise _bad(path, f"sample rate {rate} Hz is not within {_MIN_RATE_HZ} to {_MAX_RATE_HZ} Hz")
 
 
 def window_starts(n_samples: int, window: int) -> np.ndarray:
@@ -218,8 +276,7 @@ def _open(path: Path) -> tuple[soundfile.SoundFile, AudioInfo]:
     try:
         if sound.format in ("RAW", "SD2"):
             raise _not_audio(path)
-        if not _MIN_RATE_HZ <= sound.samplerate <= _MAX_RATE_HZ:
-            raise _bad(path, f"sample rate {sound.samplerate} Hz is not within {_MIN_RATE_HZ} to {_MAX_RATE_HZ} Hz")
+        _check_rate(path, sound.samplerate)
         if not 1 <= sound.channels <= _MAX_CHANNELS:
             raise _bad(path, f"{sound.channels} channels; at most {_MAX_CHANNELS} are supported")
         if sound.frames == 0:

@@ -24,14 +24,14 @@ class DataSettings(Section):
     split: Literal["speaker", "folds", "random", "table"] = setting(
         "speaker", "by speaker, five folds of speakers, random (leaky!), or the table's own split column"
     )
-    fold: int = setting(0, "test fold with --split folds", ge=0, le=99, needs="split=folds")
-    train_ratio: float = setting(0.8, "share of the speakers (rows with --split random) to train on", gt=0.0, lt=1.0)
-    val_ratio: float = setting(0.1, "share of the speakers (rows with --split random) to validate on", gt=0.0, lt=1.0)
+    fold: int = setting(0, "test fold with `split=folds`", ge=0, le=99, needs="split=folds")
+    train_ratio: float = setting(0.8, "share of the speakers (rows with `split=random`) to train on", gt=0.0, lt=1.0)
+    val_ratio: float = setting(0.1, "share of the speakers (rows with `split=random`) to validate on", gt=0.0, lt=1.0)
     split_seed: int = setting(
-        -1, "seed of the split alone, so that several seeds share one split; -1 = --seed", ge=-1, lt=2**32
+        -1, "seed of the split alone, so that several seeds share one split; -1 = `seed`", ge=-1, lt=2**32
     )
     limit_fraction: float = setting(
-        1.0, "share of the training speakers (rows with --split random) to learn from; the other parts stay", gt=0, le=1
+        1.0, "share of the training speakers (rows with `split=random`) to learn from; the other parts stay", gt=0, le=1
     )
     path_column: str = setting("path", "table: column of the clip's path, relative to the table", needs="dataset=table")
     label_column: str = setting("label", "table: column of the label", needs="dataset=table")
@@ -44,7 +44,7 @@ class DataSettings(Section):
     @model_validator(mode="after")
     def _room_for_test(self) -> DataSettings:
         if self.train_ratio + self.val_ratio >= 1.0:
-            raise ValueError("--train-ratio and --val-ratio leave nothing to test on; their sum must be below 1")
+            raise ValueError("`train_ratio` and `val_ratio` leave nothing to test on; their sum must be below 1")
         return self
 
 
@@ -75,12 +75,12 @@ class FeatureSettings(Section):
     @model_validator(mode="after")
     def _consistent(self) -> FeatureSettings:
         if self.win_length > self.n_fft:
-            raise ValueError("--win-length must not exceed --n-fft")
+            raise ValueError("`win_length` must not exceed `n_fft`")
         top = self.fmax or self.sr / 2
         if not self.fmin < top <= self.sr / 2:
-            raise ValueError("--fmin and --fmax need 0 <= fmin < fmax <= sr / 2")
+            raise ValueError("`fmin` and `fmax` need 0 <= fmin < fmax <= sr / 2")
         if self.duration * self.sr < self.n_fft:
-            raise ValueError("--duration is shorter than one FFT window of --n-fft samples")
+            raise ValueError("`duration` is shorter than one FFT window of `n_fft` samples")
         return self
 
     @property
@@ -121,7 +121,7 @@ class AugmentSettings(Section):
     @model_validator(mode="after")
     def _ordered(self) -> AugmentSettings:
         if self.noise_snr_min > self.noise_snr_max:
-            raise ValueError("--noise-snr-min must not exceed --noise-snr-max")
+            raise ValueError("`noise_snr_min` must not exceed `noise_snr_max`")
         return self
 
 

@@ -61,8 +61,8 @@ class LogMel(nn.Module):
             )
         if not self.mel.mel_scale.fb.any():
             raise SettingsError(
-                f"no mel filter between --fmin and --fmax reaches one of the {settings.n_fft // 2 + 1} FFT bins",
-                hint="widen the range, or raise --n-fft",
+                f"no mel filter between `fmin` and `fmax` reaches one of the {settings.n_fft // 2 + 1} FFT bins",
+                hint="widen the range, or raise `n_fft`",
             )
         self.register_buffer("mean", torch.full((settings.n_mels,), FIXED_MEAN_DB))
         self.register_buffer("sd", torch.full((settings.n_mels,), FIXED_SD_DB))

@@ -21,13 +21,14 @@ from samo.training.checkpoint import load_tensors
 from samo.training.model import EmotionModel
 from samo_audio.audio_io import window_starts
 from samo_audio.augment import SpecAugment, WaveAugment, freq_scale
+from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets import DATASETS, resolve_root
 from samo_audio.features import LogMel, n_frames
 from samo_audio.models import build_network, require_usable
 from samo_audio.waveforms import Waveforms, open_waveforms
 
-__all__ = ["AudioFrontend", "AudioModel", "collate"]
+__all__ = ["AudioFrontend", "AudioModel"]
 
 
 class AudioModel(EmotionModel):
@@ -129,6 +130,10 @@ class AudioFrontend:
         require_usable(config.model, config.features)
         return type(self)(config, self.manifest, self.waveforms)
 
+    def with_manifest(self, manifest: Manifest) -> Self:
+        """The same items under other labels."""
+        return type(self)(self._config, manifest, self.waveforms)
+
     @staticmethod
     def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
         """A model without data, for a run's weights to be loaded into."""
@@ -227,17 +232,6 @@ def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int]:
     return config.data.model_dump(exclude=set(SPLIT_SETTINGS)), config.features.sr
 
 
-def collate(
-    cuts: list[np.ndarray], targets: np.ndarray, rows: np.ndarray, window: int, draws: Draws | None = None
-) -> Batch:
-    """Pad (T_i,) waveforms to (B, window)."""
-    inputs = np.zeros((len(cuts), window), dtype=np.float32)
-    for place, cut in zip(inputs, cuts, strict=True):
-        place[: len(cut)] = cut
-    lengths = torch.tensor([len(cut) for cut in cuts])
-    return Batch(torch.from_numpy(inputs), lengths, torch.from_numpy(targets), rows, draws)
-
-
 def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation in dB of each mel band over all valid frames, each (n_mels,)."""
     features = LogMel(settings)
@@ -267,7 +261,7 @@ def read_noise(root: Path, sr: int) -> np.ndarray:
     clips = [read(path, sr).waveform for path in files]
     loud = [clip / clip.std() for clip in clips if len(clip) and clip.std() > 0]
     if not loud:
-        raise DataError(f"--noise-root {root}: no audible recordings in there")
+        raise DataError(f"`noise_root={root}`: no audible recordings in there")
     return np.concatenate(loud)
 
 
@@ -292,6 +286,6 @@ def load_weights(path: Path, model: AudioModel) -> None:
         raise ModelFileError(
             f"{path}: {len(missing)} of {len(trunk)} tensors of the network are missing or of another shape,"
             f" for example {missing[0]}",
-            hint="the file must come from the same --model and --width",
+            hint="the file must come from the same `model` and `width`",
         )
     model.network.load_state_dict(fitting, strict=False)

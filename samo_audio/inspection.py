@@ -184,7 +184,7 @@ def _about_classes(manifest: Manifest, by_class: Mapping[str, int]) -> list[str]
     if filled[largest] > _UNEVEN * filled[smallest]:
         lines.append(
             f"classes are uneven: {filled[largest]:,} of {largest}, {filled[smallest]:,} of {smallest}; "
-            "consider --class-weight-loss or --balanced-sampler"
+            "consider `class_weight_loss` or `balanced_sampler`"
         )
     voices = _collected((_label(manifest, item) for item in manifest.items), (item.group for item in manifest.items))
     rare = [label for label, groups in voices.items() if all(groups) and len(set(groups)) < _FEWEST_SPEAKERS]
@@ -350,7 +350,7 @@ def _durations(manifest: Manifest, waveforms: Waveforms, window_s: float) -> Fig
     first, last = np.floor(seconds.min() / width), np.floor(seconds.max() / width) + 1
     axes.hist(seconds, bins=[float(edge) for edge in np.arange(first, last + 1) * width], color=_INK)
     axes.axvline(float(np.median(seconds)), color="black", label=f"median {np.median(seconds):.2f} s")
-    axes.axvline(window_s, color=_SOFT, linestyle="--", linewidth=2, label=f"--duration {window_s:g} s")
+    axes.axvline(window_s, color=_SOFT, linestyle="--", linewidth=2, label=f"duration {window_s:g} s")
     axes.set(xlabel="length in seconds", ylabel="clips")
     axes.legend(frameon=False)
     return figure

@@ -1,76 +1,43 @@
-"""From files to labels with a trained run, exactly as the run was judged."""
+"""From recordings to labels with a trained run, exactly as the run was judged."""
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from samo.errors import DataError
-from samo.evaluation.calibration import apply_temperature
-from samo.runs.calibrate import calibration_of
+from samo.prediction import ModelPredictor, Prediction, TrainedModel, Window
+from samo.runs.load import trained_model
 from samo.runs.run import Run
-from samo.runs.train import load_run_model
-from samo.tasks import LabelSpace
 from samo.training.runtime import Runtime
-from samo_audio.audio_io import info, is_audio, read, window_starts, windows
+from samo_audio.audio_io import Clip, clip_of, info, is_audio, read, window_starts, windows
+from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
-from samo_audio.frontend import AudioFrontend, collate
+from samo_audio.frontend import AudioFrontend
 
-__all__ = ["TIMELINE_S", "AudioPredictor", "Prediction", "Stretch", "find_clips"]
+__all__ = ["AudioPredictor", "find_clips"]
 
 # Longer recordings are streamed, so that hours of sound need no more memory than a minute.
 STREAMED_S = 60.0
-# A clip of a few windows is one utterance; a time line says something only about more.
-TIMELINE_S = 10.0
 # As samo_audio.audio_io judges a whole clip.
 SILENT_PEAK = 1e-4
 BATCH = 32
 
 
-@dataclass(frozen=True)
-class Stretch:
-    """One window of a recording, in seconds, with its own probabilities by label."""
-
-    start_s: float
-    end_s: float
-    label: str
-    probabilities: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a model says about one file.
-
-    Attributes:
-        path: as given.
-        label: the most probable class; empty when the file could not be read.
-        probabilities: by label, sum 1; from the logits averaged over all windows, under the run's temperature.
-        warnings: what a listener should know.
-        timeline: the windows of a recording longer than ten seconds (or than was asked for), in order.
-        error: why the file could not be read, or empty.
-    """
-
-    path: Path
-    label: str = ""
-    probabilities: dict[str, float] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-    timeline: tuple[Stretch, ...] = ()
-    error: str = ""
-
-
 @dataclass
 class _Pending:
-    """A file whose windows are still on their way through the model."""
+    """A recording whose windows are still on their way through the model; ``path`` is None for an array."""
 
-    path: Path
+    path: Path | None
     cuts: Iterator[tuple[float, np.ndarray]]
     duration_s: float
     warnings: tuple[str, ...]
@@ -86,49 +53,47 @@ class _Pending:
         return self.exhausted and len(self.logits) == len(self.starts)
 
 
-class AudioPredictor:
-    """Predicts files in batches of windows; decoding runs ahead in threads."""
+class AudioPredictor(ModelPredictor):
+    """Predicts recordings in batches of windows; decoding runs ahead in threads."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        space: LabelSpace,
-        features: FeatureSettings,
-        runtime: Runtime,
-        temperatures: Mapping[str, float] | None = None,
-    ) -> None:
-        """``temperatures`` divide the logits of each task; 1 where none is given."""
-        self.model = model.eval()
-        self.space = space
-        self.temperatures = temperatures or {}
+    takes = "paths of recordings, or waveforms as numpy or torch arrays of shape (time,) or (channels, time)"
+
+    def __init__(self, model: TrainedModel, features: FeatureSettings) -> None:
+        """``features``: rate and window the model was trained with."""
+        super().__init__(model)
         self.sr = features.sr
         self.window = features.window
         self.window_s = features.duration
-        self.runtime = runtime
 
     @classmethod
     def from_run(cls, run: Run, runtime: Runtime) -> AudioPredictor:
-        """The best epoch of a run, with the temperature it is judged with; 1 when none was fitted for it.
+        """The best epoch of a run, with the temperature and thresholds it is judged with.
 
         Raises:
             ModelFileError: the run holds no usable model.
-            RunError: its ``calibration.json`` is damaged.
+            RunError: its ``calibration.json`` or ``thresholds.json`` is damaged.
         """
-        model, space = load_run_model(run, AudioFrontend, runtime)
-        stored = {name: value for name, value in run.settings.items() if name != "modality"}
-        calibration = calibration_of(run)
-        temperatures = calibration.temperature if calibration else None
-        return cls(model, space, AudioConfig.build(stored).features, runtime, temperatures)
+        return cls(trained_model(run, AudioFrontend, runtime), cast(AudioConfig, run.config).features)
 
-    def predict(self, paths: Iterable[Path], *, timeline_s: float = TIMELINE_S) -> Iterator[Prediction]:
-        """Predict files in the order given; a file that cannot be read yields a prediction with an ``error``.
+    def is_one(self, inputs: Any) -> bool:
+        """A path, or an array of numbers."""
+        return isinstance(inputs, str | os.PathLike) or _is_array(inputs)
 
-        Recordings longer than ``timeline_s`` seconds get a time line.
+    def stream(self, inputs: Iterable[Any], *, sr: int | None = None) -> Iterator[Prediction]:
+        """Predict recordings in the order given; one that cannot be read yields a prediction with an ``error``.
+
+        Args:
+            inputs: paths; or waveforms, numpy or torch, (time,) or (channels, time): floats with 1 as full scale, or
+                integers.
+            sr: sampling rate in Hz of the waveforms; any rate will do.
+
+        Raises:
+            TypeError: an input is neither a path nor a waveform, or a waveform comes without ``sr``.
         """
         waiting: deque[_Pending] = deque()
         cuts: list[np.ndarray] = []
         owners: list[_Pending] = []
-        for pending in self._decoded_ahead(paths):
+        for pending in self._decoded_ahead(inputs, sr):
             waiting.append(pending)
             for cut in self._take(pending):
                 cuts.append(cut)
@@ -137,30 +102,42 @@ class AudioPredictor:
                     self._run(cuts, owners)
                     cuts, owners = [], []
             while waiting and waiting[0].complete:
-                yield self._finish(waiting.popleft(), timeline_s)
+                yield self._finish(waiting.popleft())
         self._run(cuts, owners)
-        yield from (self._finish(pending, timeline_s) for pending in waiting)
+        yield from (self._finish(pending) for pending in waiting)
 
-    def _decoded_ahead(self, paths: Iterable[Path]) -> Iterator[_Pending]:
-        remaining = iter(paths)
+    def _decoded_ahead(self, inputs: Iterable[Any], sr: int | None) -> Iterator[_Pending]:
+        remaining = iter(inputs)
         with ThreadPoolExecutor(max_workers=max(2, self.runtime.threads)) as pool:
-            ahead: deque[Future[_Pending]] = deque(pool.submit(self._open, path) for path in islice(remaining, 16))
+            ahead: deque[Future[_Pending]] = deque(pool.submit(self._open, item, sr) for item in islice(remaining, 16))
             while ahead:
                 ready = ahead.popleft().result()
-                ahead.extend(pool.submit(self._open, path) for path in islice(remaining, 1))
+                ahead.extend(pool.submit(self._open, item, sr) for item in islice(remaining, 1))
                 yield ready
 
-    def _open(self, path: Path) -> _Pending:
+    def _open(self, item: Any, sr: int | None) -> _Pending:
+        if not self.is_one(item):
+            raise self.refused(item)
+        path = None if _is_array(item) else Path(item)
         try:
-            about = info(path)
-            if about.duration_s > STREAMED_S:
-                return _Pending(path, windows(path, self.sr, self.window_s), about.duration_s, about.warnings)
-            clip = read(path, self.sr)
+            if path is None:
+                clip = self._waveform(item, sr)
+            else:
+                about = info(path)
+                if about.duration_s > STREAMED_S:
+                    return _Pending(path, windows(path, self.sr, self.window_s), about.duration_s, about.warnings)
+                clip = read(path, self.sr)
         except DataError as error:
             return _Pending(path, iter(()), 0.0, (), error=error.message)
         starts = window_starts(len(clip.waveform), self.window).tolist()
         cuts = [(start / self.sr, clip.waveform[start : start + self.window]) for start in starts]
         return _Pending(path, iter(cuts), len(clip.waveform) / self.sr, clip.warnings)
+
+    def _waveform(self, samples: Any, sr: int | None) -> Clip:
+        if sr is None:
+            raise TypeError("a waveform needs its sampling rate: predict(waveform, sr=16000)")
+        samples = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else samples
+        return clip_of(samples, sr, self.sr)
 
     def _take(self, pending: _Pending) -> Iterator[np.ndarray]:
         try:
@@ -184,28 +161,26 @@ class AudioPredictor:
         for owner, row in zip(owners, logits, strict=True):
             owner.logits.append(row)
 
-    def _finish(self, pending: _Pending, timeline_s: float) -> Prediction:
+    def _finish(self, pending: _Pending) -> Prediction:
         if pending.error:
-            return Prediction(pending.path, error=pending.error)
+            return Prediction(path=pending.path, error=pending.error)
         logits = np.stack(pending.logits)
-        label, probabilities = self._named(logits.astype(np.float64).mean(axis=0))
+        (answers,) = self.answers(logits.astype(np.float64).mean(axis=0, keepdims=True))
         warnings = pending.warnings
         if pending.peak < SILENT_PEAK and "silent" not in warnings:
             warnings = (*warnings, "silent")
-        timeline = self._timeline(pending, logits) if pending.duration_s > timeline_s else ()
-        return Prediction(pending.path, label, probabilities, warnings, timeline)
+        timeline = self._timeline(pending, logits) if pending.duration_s > self.timeline_s else ()
+        return Prediction(answers, path=pending.path, warnings=warnings, timeline=timeline)
 
-    def _timeline(self, pending: _Pending, logits: np.ndarray) -> tuple[Stretch, ...]:
+    def _timeline(self, pending: _Pending, logits: np.ndarray) -> tuple[Window, ...]:
         return tuple(
-            Stretch(round(start, 3), round(start + length / self.sr, 3), *self._named(row))
-            for start, length, row in zip(pending.starts, pending.lengths, logits, strict=True)
+            Window(round(start, 3), round(start + length / self.sr, 3), answers)
+            for start, length, answers in zip(pending.starts, pending.lengths, self.answers(logits), strict=True)
         )
 
-    def _named(self, logits: np.ndarray) -> tuple[str, dict[str, float]]:
-        task = self.space.primary
-        scaled = apply_temperature(logits[None], self.temperatures, self.space)
-        row = self.space.probabilities(scaled)[0, self.space.slices[task.name]]
-        return task.labels[int(row.argmax())], dict(zip(task.labels, map(float, row), strict=True))
+
+def _is_array(given: Any) -> bool:
+    return isinstance(given, np.ndarray | torch.Tensor)
 
 
 def find_clips(given: Iterable[Path]) -> list[Path]:

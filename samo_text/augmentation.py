@@ -209,4 +209,4 @@ def _lines(facts: Mapping[str, Any], target: int) -> Iterable[str]:
             yield f"training rows of {task} before → after: {listed}"
         short = [label for label, n in ordered if n["after"] < target]
         if short:
-            yield f"still below {target}: {', '.join(short)} (--augment-max-per-text allows no more, or texts ran out)"
+            yield f"still below {target}: {', '.join(short)} (`augment_max_per_text` allows no more, or texts ran out)"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
+from samo.encoders.settings import EncoderSettings
 from samo.settings import Config, LossSettings, OptimSettings, Section, ThresholdSettings, setting
 from samo.settings import TrainSettings as CommonTrainSettings
 
@@ -28,11 +29,11 @@ class DataSettings(Section):
         "auto",
         "the corpus' own split where it has one, else stratified by label set; five stratified folds; or by group",
     )
-    fold: int = setting(0, "test fold with --split folds", ge=0, le=99, needs="split=folds")
-    train_ratio: float = setting(0.8, "share of the rows (groups with --split group) to train on", gt=0.0, lt=1.0)
-    val_ratio: float = setting(0.1, "share of the rows (groups with --split group) to validate on", gt=0.0, lt=1.0)
+    fold: int = setting(0, "test fold with `split=folds`", ge=0, le=99, needs="split=folds")
+    train_ratio: float = setting(0.8, "share of the rows (groups with `split=group`) to train on", gt=0.0, lt=1.0)
+    val_ratio: float = setting(0.1, "share of the rows (groups with `split=group`) to validate on", gt=0.0, lt=1.0)
     split_seed: int = setting(
-        -1, "seed of the split alone, so that several seeds share one split; -1 = --seed", ge=-1, lt=2**32
+        -1, "seed of the split alone, so that several seeds share one split; -1 = `seed`", ge=-1, lt=2**32
     )
     limit_fraction: float = setting(
         1.0, "share of the training rows to learn from (0.05 for a quick look); the other parts stay", gt=0, le=1
@@ -55,12 +56,12 @@ class DataSettings(Section):
         needs="dataset=table",
     )
     split_column: str = setting("split", "table: optional column with train, val or test", needs="dataset=table")
-    group_column: str = setting("", "table: column of the author, for --split group", needs="dataset=table")
+    group_column: str = setting("", "table: column of the author, for `split=group`", needs="dataset=table")
 
     @model_validator(mode="after")
     def _room_for_test(self) -> DataSettings:
         if self.train_ratio + self.val_ratio >= 1.0:
-            raise ValueError("--train-ratio and --val-ratio leave nothing to test on; their sum must be below 1")
+            raise ValueError("`train_ratio` and `val_ratio` leave nothing to test on; their sum must be below 1")
         return self
 
 
@@ -71,7 +72,7 @@ class TokenSettings(Section):
 
     max_tokens: int = setting(128, "longest text in tokens; the rest is cut off", ge=4, le=8192)
     length_sorted: bool = setting(
-        True, "make batches of texts of similar length and pad each only to its longest (off: to --max-tokens)"
+        True, "make batches of texts of similar length and pad each only to its longest (off: to `max_tokens`)"
     )
 
 
@@ -107,7 +108,7 @@ class AugmentSettings(Section):
         needs="augment",
     )
     masked_lm: str = setting(
-        "", "model of --augment masked-lm: a folder, or a name on the Hugging Face hub", needs="augment"
+        "", "model of `augment=masked-lm`: a folder, or a name on the Hugging Face hub", needs="augment"
     )
     extra_table: str = setting(
         "", "table of further texts that are only ever trained on, for example from `samo pseudo-label`", is_path=True
@@ -127,18 +128,16 @@ class AugmentSettings(Section):
     def _known_and_complete(self) -> AugmentSettings:
         for name in self.methods:
             if name not in AUGMENTATIONS:
-                raise ValueError(f"--augment '{name}': unknown; valid: {', '.join(AUGMENTATIONS)}")
+                raise ValueError(f"`augment` '{name}': unknown; valid: {', '.join(AUGMENTATIONS)}")
         if len(set(self.methods)) < len(self.methods):
-            raise ValueError(f"--augment {self.augment} names a method twice")
+            raise ValueError(f"`augment={self.augment}` names a method twice")
         if ("back-translation" in self.methods) != (len(self.translation_models) == 2):
-            raise ValueError("--augment back-translation and --back-translation-models THERE,BACK need each other")
+            raise ValueError("`augment=back-translation` and `back_translation_models=THERE,BACK` need each other")
         if ("masked-lm" in self.methods) != bool(self.masked_lm):
-            raise ValueError("--augment masked-lm and --masked-lm FOLDER_OR_NAME need each other")
+            raise ValueError("`augment=masked-lm` and `masked_lm=FOLDER_OR_NAME` need each other")
         return self
 
 
-_OF_HIDDEN_LAYERS = ("head_hidden", "head_intermediate", "head_residual")
-_OF_ENCODER_RATES = ("encoder_lr_scale", "layer_lr_decay")
 _OF_NETWORKS = (
     "pooling",
     "head_layers",
@@ -150,49 +149,18 @@ _OF_NETWORKS = (
 _OF_WORD_VECTORS = ("embedding_width", "hash_buckets")
 
 
-class ModelSettings(Section):
+class ModelSettings(EncoderSettings):
     """Encoder, pooling and head."""
 
     panel: ClassVar[str] = "Model"
 
     model: str = setting(
-        "textcnn", "architecture; with --encoder the default is encoder", choices="samo_text.models:MODELS"
+        "textcnn", "architecture; with `encoder` the default is encoder", choices="samo_text.models:MODELS"
     )
-    encoder: str = setting("", "pretrained encoder: a folder, or a name on the Hugging Face hub", needs="model=encoder")
     pooling: str = setting(
         "auto",
         "from token states to one vector: cls, mean, max, mean-max, attention, last4-mean; several joined with +;"
         " auto is mean for an encoder, else max",
-    )
-    head_layers: int = setting(1, "linear layers of the head, the output layer included", ge=1, le=12)
-    head_hidden: int = setting(0, "units of the head's hidden layers; 0 = as many as go in", ge=0, le=16_384)
-    head_intermediate: int = setting(
-        0, "units inside each hidden layer (expand, GELU, contract); 0 = none", ge=0, le=65_536
-    )
-    head_residual: bool = setting(False, "residual connections around the head's hidden layers")
-    head_norm: bool = setting(False, "layer norm before each of the head's layers")
-    dropout: float = setting(0.1, "dropout before each of the head's layers", ge=0.0, lt=1.0)
-    dropout_samples: int = setting(1, "dropout masks per row whose losses are averaged (Inoue 2019)", ge=1, le=64)
-    dropout_inference: Literal["off", "mean", "vote"] = setting(
-        "off", "in judging: no dropout, or the mean or the vote over --dropout-samples fixed masks"
-    )
-    freeze_encoder: bool = setting(False, "leave the encoder as it is and train the head alone", needs="model=encoder")
-    unfreeze_epochs: int = setting(
-        0,
-        "begin with the head alone and unfreeze one more encoder layer every so many epochs; 0 = all at once",
-        ge=0,
-        le=1000,
-        needs="model=encoder",
-    )
-    encoder_lr_scale: float = setting(
-        0.05, "learning rate of the encoder as a share of --lr", gt=0.0, le=1.0, needs="model=encoder"
-    )
-    layer_lr_decay: float = setting(
-        1.0,
-        "factor on the learning rate from each encoder layer to the one below; 1 = off",
-        gt=0.0,
-        le=1.0,
-        needs="model=encoder",
     )
     embedding_width: int = setting(128, "textcnn, bigru: width of a word's vector", ge=8, le=2048)
     hash_buckets: int = setting(
@@ -204,33 +172,11 @@ class ModelSettings(Section):
     min_count: int = setting(2, "tfidf: fewest training texts an n-gram stands in", ge=1, needs="model=tfidf")
     inverse_l2: float = setting(2.0, "tfidf: C of the logistic regression", gt=0.0, needs="model=tfidf")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _encoder_given(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("encoder") and "model" not in values:
-            return {**values, "model": "encoder"}
-        return values
-
     @model_validator(mode="after")
     def _whole(self) -> ModelSettings:
-        if self.model == "encoder" and not self.encoder:
-            raise ValueError("--model encoder needs --encoder with a folder or a name on the Hugging Face hub")
-        if self.freeze_encoder and self.unfreeze_epochs:
-            raise ValueError("--freeze-encoder and --unfreeze-epochs exclude each other")
-        if self.dropout_inference != "off" and self.dropout_samples < 2:
-            raise ValueError("--dropout-inference mean and vote act only together with --dropout-samples above 1")
-        if self.dropout_samples > 1 and self.dropout == 0.0:
-            raise ValueError("--dropout-samples acts only together with --dropout above 0")
-        self._refuse_idle(_OF_HIDDEN_LAYERS, self.head_layers > 1, "--head-layers above 1")
-        self._refuse_idle(_OF_ENCODER_RATES, not self.freeze_encoder, "an encoder that learns, not --freeze-encoder")
-        self._refuse_idle(_OF_NETWORKS, self.model != "tfidf", "a network, not --model tfidf")
-        self._refuse_idle(_OF_WORD_VECTORS, self.model in ("textcnn", "bigru"), "--model textcnn or bigru")
+        self.refuse_idle(_OF_NETWORKS, self.model != "tfidf", "a network, not `model=tfidf`")
+        self.refuse_idle(_OF_WORD_VECTORS, self.model in ("textcnn", "bigru"), "`model` textcnn or bigru")
         return self
-
-    def _refuse_idle(self, names: tuple[str, ...], acts: bool, partner: str) -> None:
-        for name in names:
-            if not acts and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"--{name.replace('_', '-')} acts only together with {partner}")
 
 
 class TrainSettings(CommonTrainSettings):
@@ -270,5 +216,5 @@ class TextConfig(Config):
                 if name in _FOR_EVERY_MODEL or name.startswith("augment"):
                     continue
                 if getattr(section, name) != type(section).model_fields[name].default:
-                    raise ValueError(f"--{name.replace('_', '-')} does nothing for --model tfidf, which takes no steps")
+                    raise ValueError(f"`{name}` does nothing for `model=tfidf`, which takes no steps")
         return self

@@ -1,8 +1,7 @@
-"""Further texts to train on, from a table of their own: pseudo-labelled ones, or any that must never be judged on."""
+"""Further texts to train on, from a table of their own: pseudo-labelled ones, or any kept out of evaluation."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from samo.data.tables import Row
 from samo.errors import DataError, LeakError, first_few, nearest
 from samo.frontend import Notify
 from samo.tasks import Task
-from samo_text.pseudo_labels import SEPARATOR, teacher_of
+from samo_text.teacher import SEPARATOR, read_teacher
 from samo_text.texts import clean, content_of
 
 __all__ = ["METHOD", "extra_items"]
@@ -36,7 +35,7 @@ def extra_items(
     """The rows of a table as items to train on.
 
     A text that stands in the corpus outside the training rows, word for word or nearly so, is left out: the model would
-    be judged on what it has seen. So are texts of the training rows, repetitions, and rows without text or label.
+    be evaluated on what it has seen. So are texts of the training rows, repetitions, and rows without text or label.
 
     Args:
         path: CSV, TSV, JSON or JSON Lines, with a column for each task of ``manifest``; a missing one is unlabelled.
@@ -74,42 +73,33 @@ def extra_items(
     leaked = find_copies(tuple(item.source for item in fresh), others).all
     lost["in validation or test"] = len(leaked)
     found = tuple(item for row, item in enumerate(fresh) if row not in leaked)
-    said = ", ".join(f"{why} {n}" for why, n in lost.items() if n)
+    reasons = ", ".join(f"{why} {n}" for why, n in lost.items() if n)
     if not found:
-        raise DataError(f"--extra-table {path} has no row that can be trained on ({said})")
+        raise DataError(f"`extra_table` {path} has no row that can be trained on ({reasons})")
     if notify:
         notify(
             f"{len(found)} of {len(rows)} rows of {path} join the training part"
-            + (f"; left out: {said}" if said else "")
+            + (f"; left out: {reasons}" if reasons else "")
         )
     return found
 
 
-def _refuse_knowing_teacher(path: Path, judged: Sequence[Item]) -> None:
-    """A teacher that learned from texts the pupil is judged on hands their labels on."""
-    facts = teacher_of(path)
-    if not facts.is_file():
-        return
-    try:
-        teacher = json.loads(facts.read_text(encoding="utf-8"))
-        name, learned = teacher["run"], set(teacher["learned"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DataError(
-            f"{facts} cannot be read: {error}", hint="make the table again with `samo pseudo-label`"
-        ) from error
-    known = [item.id for item in judged if item.content in learned]
-    if known:
+def _refuse_knowing_teacher(path: Path, evaluated: Sequence[Item]) -> None:
+    """A teacher that learned from texts the pupil is evaluated on hands their labels on."""
+    teacher = read_teacher(path)
+    known = [item.id for item in evaluated if item.content in teacher.learned] if teacher else []
+    if teacher and known:
         raise LeakError(
-            f"--extra-table {path}: run '{name}', whose labels these are, learned from {len(known)} of the"
-            f" {len(judged)} validation and test texts of this run: {first_few(known, 3)}",
-            hint="train both on one split: the same --split-seed, or the corpus' own",
+            f"`extra_table` {path}: run '{teacher.run}', whose labels these are, learned from {len(known)} of the"
+            f" {len(evaluated)} validation and test texts of this run: {first_few(known, 3)}",
+            hint="train both on one split: the same `split_seed`, or the corpus' own",
         )
 
 
 def _read(path: Path, text_column: str, manifest: Manifest) -> tuple[Sequence[Row], Sequence[str]]:
     names = [task.name for task in manifest.label_space.tasks]
     if not path.is_file():
-        raise DataError(f"--extra-table {path}: there is no such table")
+        raise DataError(f"`extra_table={path}`: there is no such table")
     text, kind = tables.read_text(path), path.suffix.lower()
     if kind in (".json", ".jsonl", ".ndjson"):
         columns, rows = tables.read_json(path, text, lines=kind != ".json")
@@ -118,7 +108,7 @@ def _read(path: Path, text_column: str, manifest: Manifest) -> tuple[Sequence[Ro
     if text_column not in columns or not set(names).intersection(columns):
         missing = text_column if text_column not in columns else names[0]
         raise DataError(
-            f"--extra-table {path} has no column '{missing}'; it has: {', '.join(filter(None, columns))}",
+            f"`extra_table={path}` has no column '{missing}'; it has: {', '.join(filter(None, columns))}",
             hint=f"{nearest(missing, columns)}it needs '{text_column}' and {' or '.join(map(repr, names))}",
         )
     return rows, columns

@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from samo.data.batch import Batch, Draws
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
+from samo.encoders.states import States, encoder_states
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace, Task
 from samo_text.baseline import BASELINE, baseline_logits
+from samo_text.batches import collate
 from samo_text.config import TextConfig
 from samo_text.datasets import DATASETS, resolve_root
 from samo_text.models import build_model, require_usable
 from samo_text.models.tfidf import fit_tfidf
-from samo_text.states import States, encoder_states
 from samo_text.tokens import EncoderTokens, TokenLists, Tokens, open_tokens, token_lists
 
-__all__ = ["TextFrontend", "collate"]
+__all__ = ["TextFrontend"]
 
 
 class TextFrontend:
@@ -85,6 +86,10 @@ class TextFrontend:
         require_usable(config.model)
         return type(self)(config, self.manifest, self.tokens, self.lists, self._notify)
 
+    def with_manifest(self, manifest: Manifest) -> Self:
+        """The same items under other labels."""
+        return type(self)(self._config, manifest, self.tokens, self.lists, self._notify)
+
     @staticmethod
     def check_model(config: TextConfig) -> None:
         """Read tokenizer and start weights once, so that what is wrong with them is met before any data are.
@@ -143,13 +148,13 @@ class TextFrontend:
         )
 
     def augment(self, train_rows: np.ndarray, device: torch.device) -> tuple[Item, ...]:
-        """Texts of ``--extra-table``, then those made of the training rows and of them.
+        """Texts of ``extra_table``, then those made of the training rows and of them.
 
         See :mod:`samo_text.extra_table` and :mod:`samo_text.augmentation`.
 
         Raises:
             EnvironmentProblem, ModelFileError: WordNet or a model that is asked for is missing or damaged.
-            DataError: ``--extra-table`` holds nothing that can be trained on.
+            DataError: ``extra_table`` holds nothing that can be trained on.
         """
         settings, manifest, added = self._config.augment, self.manifest, self._extra_items(train_rows)
         if not settings.methods:
@@ -216,30 +221,19 @@ class TextFrontend:
         if self._frozen is not None:
             # Only now: a resumed run's encoder is that of its checkpoint, whatever lies in the folder today.
             frozen, self._frozen = self._frozen, None
-            self._states = encoder_states(frozen, self)
+            self._states = encoder_states(
+                frozen,
+                lengths=self.lists.lengths,
+                batch_of=self._batch,
+                digest=self.tokens.digest,
+                contents=(self.lists.row(row).tobytes() for row in range(len(self.lists))),
+            )
         if self._states is not None:
             inputs = [self._states.row(row) for row in rows]
         else:
             inputs = [self.lists.row(row) for row in rows]
         width = 0 if self._config.tokens.length_sorted else self._config.tokens.max_tokens
         return collate(inputs, targets, rows, self.tokens.pad_id, width, draws)
-
-
-def collate(
-    inputs: list[np.ndarray],
-    targets: np.ndarray,
-    rows: np.ndarray,
-    pad_id: int,
-    width: int = 0,
-    draws: Draws | None = None,
-) -> Batch:
-    """Pad (T_i,) token ids, or (T_i, H) states of tokens, to the longest of them, or to ``width`` when that is more."""
-    lengths = [len(row) for row in inputs]
-    shape = (len(inputs), max(width, *lengths), *inputs[0].shape[1:])
-    padded = np.full(shape, pad_id if inputs[0].ndim == 1 else 0, dtype=inputs[0].dtype)
-    for place, row in zip(padded, inputs, strict=True):
-        place[: len(row)] = row
-    return Batch(torch.from_numpy(padded), torch.tensor(lengths), torch.from_numpy(targets), rows, draws)
 
 
 def _absolute(model: Any) -> Any:

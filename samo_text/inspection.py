@@ -126,7 +126,7 @@ def _warnings(manifest: Manifest, found: Mapping[str, Any]) -> list[str]:
             )
     for pair in found["duplicates"]["across"]:
         if pair["same"] or pair["near"]:
-            advice = "; consider --drop-leaked" if pair["other"] == "train" else ""
+            advice = "; consider `drop_leaked`" if pair["other"] == "train" else ""
             lines.append(
                 f"{pair['same']:,} {pair['part']} rows also stand in {pair['other']} word for word, {pair['near']:,} "
                 f"more nearly so{advice}"
@@ -145,7 +145,7 @@ def _about_labels(name: str, task: Mapping[str, Any], parts: Mapping[str, int]) 
     if filled[largest] > _UNEVEN * filled[smallest]:
         lines.append(
             f"{name}: labels are uneven: {filled[largest]:,} of {largest}, {filled[smallest]:,} of {smallest}; "
-            "consider --class-weight-loss"
+            "consider `class_weight_loss`"
         )
     few = {label: n for label, n in task["by_part"].get("test", {}).items() if n < _FEWEST_TEST_ROWS}
     if few:

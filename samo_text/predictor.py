@@ -4,69 +4,41 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from samo.errors import DataError
-from samo.evaluation.decision import Decision
-from samo.runs.calibrate import decision_of
+from samo.prediction import ModelPredictor, Prediction, TrainedModel
+from samo.runs.load import trained_model
 from samo.runs.run import ASSETS, Run
-from samo.runs.train import load_run_model
-from samo.tasks import LabelSpace
 from samo.training.runtime import Runtime
+from samo_text.batches import collate
 from samo_text.config import TextConfig
-from samo_text.frontend import TextFrontend, collate
+from samo_text.frontend import TextFrontend
 from samo_text.tokens import Tokens, open_tokens
 
-__all__ = ["Answer", "TextPrediction", "TextPredictor", "read_texts"]
+__all__ = ["TextPredictor", "read_texts"]
 
 BATCH = 64
 # As many texts are ordered by length at once: memory for a window of them, not for a whole file.
 _WINDOW = 4096
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What a model says to one question.
-
-    Attributes:
-        labels: those that hold: the most probable one, or of a multi-label task all that reach their thresholds.
-        likeliest: the most probable label, whether it reaches its threshold or not.
-        probabilities: by label in [0, 1], under the run's temperature; sum 1 unless the task is multi-label.
-    """
-
-    labels: tuple[str, ...]
-    likeliest: str
-    probabilities: dict[str, float]
-
-
-@dataclass(frozen=True)
-class TextPrediction:
-    """What a model says about one text; ``answers`` by task, ``warnings`` for whoever reads them."""
-
-    text: str
-    answers: dict[str, Answer]
-    warnings: tuple[str, ...] = ()
-
-
-class TextPredictor:
+class TextPredictor(ModelPredictor):
     """Predicts texts in batches of similar length."""
 
-    def __init__(
-        self, model: nn.Module, space: LabelSpace, tokens: Tokens, max_tokens: int, runtime: Runtime, decision: Decision
-    ) -> None:
-        """``decision`` holds temperatures and thresholds of the run."""
-        self.model = model.eval()
-        self.space = space
+    takes = "texts"
+
+    def __init__(self, model: TrainedModel, tokens: Tokens, max_tokens: int) -> None:
+        """Longer texts than ``max_tokens`` tokens are cut, with a warning."""
+        super().__init__(model)
         self.tokens = tokens
         self.max_tokens = max_tokens
-        self.runtime = runtime
-        self.decision = decision
 
     @classmethod
     def from_run(cls, run: Run, runtime: Runtime) -> TextPredictor:
@@ -76,26 +48,37 @@ class TextPredictor:
             ModelFileError: the run holds no usable model.
             RunError: its ``calibration.json`` or ``thresholds.json`` is damaged.
         """
-        model, space = load_run_model(run, TextFrontend, runtime)
-        config = TextConfig.build({name: value for name, value in run.settings.items() if name != "modality"})
+        config = cast(TextConfig, run.config)
         tokens = open_tokens(config, run.path(ASSETS))
-        return cls(model, space, tokens, config.tokens.max_tokens, runtime, decision_of(run, space))
+        return cls(trained_model(run, TextFrontend, runtime), tokens, config.tokens.max_tokens)
 
-    def predict(self, texts: Sequence[str]) -> Iterator[TextPrediction]:
-        """Predict texts in the order given."""
-        for start in range(0, len(texts), _WINDOW):
-            window = texts[start : start + _WINDOW]
+    def is_one(self, inputs: Any) -> bool:
+        """A string."""
+        return isinstance(inputs, str)
+
+    def stream(self, inputs: Iterable[Any], *, sr: int | None = None) -> Iterator[Prediction]:
+        """Predict texts in the order given.
+
+        Raises:
+            TypeError: an input is no text, or a sampling rate is given.
+        """
+        if sr is not None:
+            raise TypeError("texts have no sampling rate: leave `sr` out")
+        remaining = iter(inputs)
+        while window := list(islice(remaining, _WINDOW)):
+            for text in window:
+                if not self.is_one(text):
+                    raise self.refused(text)
             ids = self.tokens.encode(window)
-            logits = self._logits(ids)
-            probabilities, holds = self.decision.answers(logits, self.space)
-            for text, tokens, row, decided in zip(window, ids, probabilities, holds, strict=True):
-                yield TextPrediction(text, self._answers(row, decided), self._warnings(text, len(tokens)))
+            answers = self.answers(self._logits(ids))
+            for text, tokens, given in zip(window, ids, answers, strict=True):
+                yield Prediction(given, text=text, warnings=self._warnings(text, len(tokens)))
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """(N, C) float32 logits of texts in the order given, before temperatures and thresholds."""
         windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
-        said = [self._logits(self.tokens.encode(window)) for window in windows]
-        return np.concatenate(said) if said else np.zeros((0, self.space.n_columns), dtype=np.float32)
+        logits = [self._logits(self.tokens.encode(window)) for window in windows]
+        return np.concatenate(logits) if logits else np.zeros((0, self.space.n_columns), dtype=np.float32)
 
     @torch.inference_mode()
     def _logits(self, ids: Sequence[np.ndarray]) -> np.ndarray:
@@ -108,19 +91,6 @@ class TextPredictor:
             with self.runtime.autocast():
                 logits[places] = self.model(batch.inputs, batch.lengths).float().cpu().numpy()
         return logits
-
-    def _answers(self, probabilities: np.ndarray, holds: np.ndarray) -> dict[str, Answer]:
-        answers = {}
-        for task in self.space.tasks:
-            columns = self.space.slices[task.name]
-            shares, decided = probabilities[columns], holds[columns]
-            ranked = sorted(range(len(task.labels)), key=lambda k, shares=shares: (-shares[k], k))  # type: ignore[misc]
-            answers[task.name] = Answer(
-                tuple(task.labels[k] for k in ranked if decided[k]),
-                task.labels[ranked[0]],
-                dict(zip(task.labels, map(float, shares), strict=True)),
-            )
-        return answers
 
     def _warnings(self, text: str, n_tokens: int) -> tuple[str, ...]:
         if not text.strip():

@@ -1,6 +1,6 @@
 """Labels for unlabelled texts, from a trained run, where it is sure of them (Lee 2013, "Pseudo-Label").
 
-A text is kept when at least one task is decided with the confidence asked for, under the run's temperature:
+A text is kept when at least one task is decided with the confidence requested, under the run's temperature:
 
 - single-label: the largest probability is at least ``confidence``;
 - multi-label: every label is either at least ``confidence`` or at most ``1 - confidence`` probable, and at least one is
@@ -8,7 +8,7 @@ A text is kept when at least one task is decided with the confidence asked for, 
 
 A task that is not decided so stays empty in the row, which training masks. The row's confidence is the least of what it
 was decided with. Texts that stand in the run's validation or test part, word for word or nearly so, are left out: a
-model trained on them would be judged on what it has seen. So are those it was trained on, empty ones and repetitions.
+model trained on them would be evaluated on what it has seen. So are those it was trained on, empty ones, repetitions.
 
 A model's mistakes come back as labels: keep ``confidence`` high, and compare the run trained on them with the one
 before.
@@ -28,26 +28,23 @@ from samo.data import tables
 from samo.data.augmented import class_counts
 from samo.data.near_duplicates import find_copies, folded
 from samo.errors import DataError, RunError, SettingsError, nearest
-from samo.files import replacing, write_json
+from samo.files import replacing
 from samo.runs.run import Run
 from samo.tasks import LabelSpace
 from samo_text.predictor import TextPredictor, read_texts
+from samo_text.teacher import SEPARATOR, write_teacher
 from samo_text.texts import clean
 
 __all__ = [
-    "SEPARATOR",
     "PseudoLabels",
     "check_confidence",
     "check_target",
     "confident",
     "pseudo_label",
     "read_unlabelled",
-    "teacher_of",
     "write_pseudo_labels",
 ]
 
-SEPARATOR = "|"
-"""Joins several labels of a cell where the run's own table has no separator of its own."""
 _OWN_COLUMNS = ("confidence", "source")
 # What the rows' column ``source`` says.
 SOURCE = "pseudo"
@@ -62,7 +59,7 @@ class PseudoLabels:
         texts: M texts.
         labels: (M, C) bool, by the columns of ``space``.
         confidence: (M,) in [0, 1].
-        account: ``texts`` (read), ``kept``, ``left_out`` (how many for which reason) and ``counts`` (kept texts by
+        summary: ``texts`` (read), ``kept``, ``left_out`` (how many for which reason) and ``counts`` (kept texts by
             task and label).
     """
 
@@ -70,7 +67,7 @@ class PseudoLabels:
     texts: tuple[str, ...]
     labels: np.ndarray
     confidence: np.ndarray
-    account: dict[str, Any]
+    summary: dict[str, Any]
 
 
 def read_unlabelled(path: Path, column: str = "text") -> list[str]:
@@ -92,7 +89,7 @@ def read_unlabelled(path: Path, column: str = "text") -> list[str]:
     if column not in columns:
         raise DataError(
             f"{path} has no column '{column}'; it has: {', '.join(filter(None, columns))}",
-            hint=f"{nearest(column, columns)}name it with --text-column",
+            hint=f"{nearest(column, columns)}name it with `text_column`",
         )
     odd = [row.line for row in rows if not isinstance(row.cells[column], str | None)]
     if odd:
@@ -120,13 +117,13 @@ def confident(probabilities: np.ndarray, space: LabelSpace, confidence: float) -
         columns = space.slices[task.name]
         given = probabilities[:, columns]
         if task.multi_label:
-            said = given >= confidence
+            named = given >= confidence
             sure[:, k] = np.maximum(given, 1.0 - given).min(axis=1)
         else:
-            said = given.argmax(axis=1)[:, None] == np.arange(given.shape[1])
+            named = given.argmax(axis=1)[:, None] == np.arange(given.shape[1])
             sure[:, k] = given.max(axis=1)
-        decided[:, k] = (sure[:, k] >= confidence) & said.any(axis=1)
-        holds[:, columns] = said & decided[:, [k]]
+        decided[:, k] = (sure[:, k] >= confidence) & named.any(axis=1)
+        holds[:, columns] = named & decided[:, [k]]
     return holds, decided, np.where(decided, sure, 1.0).min(axis=1) * decided.any(axis=1)
 
 
@@ -153,26 +150,26 @@ def pseudo_label(run: Run, predictor: TextPredictor, texts: Sequence[str], confi
         known.add(folded(text))
         fresh.append(text)
     manifest, split = run.manifest, run.split
-    trained, judged = (
+    trained, held_out = (
         tuple(manifest.items[row].source for row in manifest.rows(ids)) for ids in (split.train, split.val + split.test)
     )
-    leaked = find_copies(tuple(fresh), judged).all
+    leaked = find_copies(tuple(fresh), held_out).all
     learned = {folded(text) for text in trained}
     seen = {row for row, text in enumerate(fresh) if row not in leaked and folded(text) in learned}
     left_out |= {"in validation or test": len(leaked), "in training": len(seen)}
-    asked = [text for row, text in enumerate(fresh) if row not in leaked and row not in seen]
-    probabilities = predictor.decision.probabilities(predictor.logits(asked), predictor.space)
+    candidates = [text for row, text in enumerate(fresh) if row not in leaked and row not in seen]
+    probabilities = predictor.decision.probabilities(predictor.logits(candidates), predictor.space)
     holds, decided, sure = confident(probabilities, predictor.space, confidence)
     kept = np.flatnonzero(decided.any(axis=1))
-    left_out["not confident"] = len(asked) - len(kept)
-    account = {
+    left_out["not confident"] = len(candidates) - len(kept)
+    summary = {
         "texts": len(texts),
         "kept": len(kept),
         "confidence": confidence,
         "left_out": left_out,
         "counts": class_counts(predictor.space, holds[kept]),
     }
-    return PseudoLabels(predictor.space, tuple(asked[row] for row in kept), holds[kept], sure[kept], account)
+    return PseudoLabels(predictor.space, tuple(candidates[row] for row in kept), holds[kept], sure[kept], summary)
 
 
 def check_confidence(confidence: float) -> None:
@@ -182,11 +179,11 @@ def check_confidence(confidence: float) -> None:
         SettingsError: outside (0.5, 1].
     """
     if not 0.5 < confidence <= 1.0:
-        raise SettingsError(f"--confidence {confidence:g} must be above 0.5 and at most 1")
+        raise SettingsError(f"`confidence={confidence:g}` must be above 0.5 and at most 1")
 
 
 def check_target(run: Run, target: Path, *, overwrite: bool) -> None:
-    """Refuse a table that cannot be written as asked, before the model is read.
+    """Refuse a table that cannot be written as requested, before the model is read.
 
     Raises:
         SettingsError: neither .csv nor .tsv.
@@ -194,9 +191,9 @@ def check_target(run: Run, target: Path, *, overwrite: bool) -> None:
         DataError: a task is named like a column of the table.
     """
     if target.suffix.lower() not in _DELIMITERS:
-        raise SettingsError(f"--out {target} must end in .csv or .tsv")
+        raise SettingsError(f"`out={target}` must end in .csv or .tsv")
     if target.exists() and not overwrite:
-        raise RunError(f"{target} exists", hint="choose another --out, or replace it with --overwrite")
+        raise RunError(f"{target} exists", hint="choose another `out`, or replace it with `overwrite`")
     if run.settings["modality"] != "text":
         raise RunError(f"run '{run.name}' was trained on {run.settings['modality']}; pseudo-labels need a run on text")
     taken = [task.name for task in run.manifest.label_space.tasks if task.name in _OWN_COLUMNS]
@@ -211,10 +208,10 @@ def write_pseudo_labels(found: PseudoLabels, run: Run, target: Path) -> None:
     """Write a table: the text, a column for each task, ``confidence`` and ``source``.
 
     Columns and separator are those of the table the run was trained on, else ``text``, the tasks' names and ``|``, so
-    that ``--extra-table`` and ``--dataset table`` take it.
+    that ``extra_table`` and ``dataset=table`` take it.
 
     Beside it, ``TABLE.teacher.json`` names the run and what it learned from (hashes of its training texts), so that
-    ``--extra-table`` can refuse a table whose teacher knew the texts another run is judged on.
+    ``extra_table`` can refuse a table whose teacher knew the texts another run is judged on.
 
     Raises:
         DataError: a label holds the separator.
@@ -233,15 +230,4 @@ def write_pseudo_labels(found: PseudoLabels, run: Run, target: Path) -> None:
                 own = holds[found.space.slices[task.name]]
                 cells.append(separator.join(label for label, held in zip(task.labels, own, strict=True) if held))
             writer.writerow([text, *cells, f"{sure:.4f}", SOURCE])
-    manifest = run.manifest
-    learned, held_out = (
-        {manifest.items[row].content for row in manifest.rows(ids)}
-        for ids in (run.split.train, run.split.val + run.split.test)
-    )
-    # Short texts stand on both sides of a corpus' own split; they say nothing about whose split it is.
-    write_json(teacher_of(target), {"schema": 1, "run": run.name, "learned": sorted(learned - held_out)})
-
-
-def teacher_of(table: Path) -> Path:
-    """Where a table of pseudo-labels says whose they are."""
-    return table.with_name(f"{table.name}.teacher.json")
+    write_teacher(run, target)

@@ -14,6 +14,7 @@ A negation changes what is true. For it only the share of changed answers is giv
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def check_robustness(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Judge a run on a part of its own texts, rewritten.
+    """Evaluate a run on a part of its own texts, rewritten.
 
     The texts are those in the run's manifest: the corpus itself is not needed.
 
@@ -62,7 +63,7 @@ def check_robustness(
         kinds: of :data:`samo_text.rewriting.kinds.KINDS`.
         strength: share of a text's words that typing errors, added marks and drawn-out letters touch, in (0, 1].
         seed: decides every draw.
-        progress: is told how many rewritings of how many are done.
+        progress: called with how many rewritings of how many are done.
 
     Returns:
         The report of :func:`robustness_of` under the run's name and data.
@@ -72,15 +73,7 @@ def check_robustness(
         DataError: the part holds no labelled text.
         ModelFileError, RunError: the run is damaged.
     """
-    if run.settings["modality"] != "text":
-        raise SettingsError(
-            f"run '{run.name}' was trained on {run.settings['modality']}; samo robustness rewrites texts",
-            hint="name a run of --modality text",
-        )
-    if part not in _PARTS:
-        raise SettingsError(f"--on {part}: unknown part", hint=f"valid: {', '.join(_PARTS)}")
-    if not 0.0 < strength <= 1.0:
-        raise SettingsError(f"--strength {strength:g}: a share of the words, above 0 and at most 1")
+    _refuse_wrong_question(run, part, strength)
     manifest, split = run.manifest, run.split
     rows = manifest.rows(split.part(part))
     items = [manifest.items[row] for row in rows]
@@ -112,6 +105,18 @@ def check_robustness(
     return {**facts, **report}
 
 
+def _refuse_wrong_question(run: Run, part: str, strength: float) -> None:
+    if run.settings["modality"] != "text":
+        raise SettingsError(
+            f"run '{run.name}' was trained on {run.settings['modality']}; samo robustness rewrites texts",
+            hint="name a run of `modality=text`",
+        )
+    if part not in _PARTS:
+        raise SettingsError(f"`on={part}`: unknown part", hint=f"valid: {', '.join(_PARTS)}")
+    if not 0.0 < strength <= 1.0:
+        raise SettingsError(f"`strength` {strength:g}: a share of the words, above 0 and at most 1")
+
+
 def robustness_of(
     texts: Sequence[str],
     targets: np.ndarray,
@@ -125,7 +130,7 @@ def robustness_of(
     progress: Callable[[int, int], None] | None = None,
     n_resamples: int = N_RESAMPLES,
 ) -> dict[str, Any]:
-    """Judge any texts, rewritten.
+    """Evaluate a predictor on any texts, rewritten.
 
     Args:
         texts: N texts.
@@ -136,7 +141,7 @@ def robustness_of(
         kinds: of :data:`samo_text.rewriting.kinds.KINDS`.
         strength: share of the words.
         seed: of the draws.
-        progress: is told how many rewritings of how many are done.
+        progress: called with how many rewritings of how many are done.
         n_resamples: draws of the bootstrap.
 
     Returns:
@@ -148,56 +153,110 @@ def robustness_of(
     Raises:
         DataError: no text is labelled.
     """
-    space = predictor.space
-    asked = [(kind, rewrite) for kind in kinds for rewrite in KINDS[kind]]
-    base = predictor.logits(texts)
-    if progress:
-        progress(1, len(asked) + 1)
-    rewritten, answers, touched = [], [], []
-    for number, (kind, rewrite) in enumerate(asked, start=2):
-        others = [
-            rewrite.rewrite(text, strength, chance_of(seed, rewrite.name, name))
-            for text, name in zip(texts, ids, strict=True)
-        ]
-        places = np.array([k for k, (old, new) in enumerate(zip(texts, others, strict=True)) if old != new], dtype=int)
-        logits = base.copy()
-        if len(places):
-            logits[places] = predictor.logits([others[k] for k in places])
-        answers.append(predictor.decision.answers(logits, space)[1])
-        touched.append(np.isin(np.arange(len(texts)), places))
-        shown = [[texts[k], others[k]] for k in places[:_EXAMPLES]]
-        rewritten.append({"name": rewrite.name, "kind": kind, "n_changed": len(places), "examples": shown})
+    n_steps = 1 + sum(len(KINDS[kind]) for kind in kinds)
+    steps = iter(range(1, n_steps + 1))
+
+    def logits_of(given: Sequence[str]) -> np.ndarray:
+        found = predictor.logits(given) if len(given) else np.zeros((0, predictor.space.n_columns), np.float32)
         if progress:
-            progress(number, len(asked) + 1)
-    untouched = predictor.decision.answers(base, space)[1]
-    how = {"n_resamples": n_resamples, "level": LEVEL, "seed": seed}
-    words = np.array([len(word_places(pieces_of(text))) for text in texts])
-    tasks = {}
-    for task in space.tasks:
-        judged = _Judged(task, space, targets, untouched, groups, how)
-        if not len(judged.rows):
-            continue
-        tasks[task.name] = {
-            "labels": len(task.labels),
-            "n": len(judged.rows),
-            **judged.untouched(),
-            "rewrites": judged.against([rewrite for _, rewrite in asked], answers, touched, rewritten),
-            "lengths": judged.by_length(words) if LENGTH in kinds else [],
-        }
+            progress(next(steps), n_steps)
+        return found
+
+    base = logits_of(texts)
+    rewritten = [
+        _rewritten(rewrite, kind, texts, ids, strength=strength, seed=seed, base=base, logits_of=logits_of)
+        for kind in kinds
+        for rewrite in KINDS[kind]
+    ]
+
+    resampling = {"n_resamples": n_resamples, "level": LEVEL, "seed": seed}
+    words = np.array([len(word_places(pieces_of(text))) for text in texts]) if LENGTH in kinds else None
+    tasks = _by_task(predictor, targets, groups, base, rewritten, words, resampling)
     if not tasks:
-        raise DataError("no text of this part is labelled, so there is nothing to judge")
+        raise DataError("no text of this part is labelled, so there is nothing to evaluate")
+    rewrites = [each.facts for each in rewritten]
     return {
         "n": len(texts),
         "unit": "group" if any(groups) else "row",
-        **how,
+        **resampling,
         "strength": strength,
-        "rewrites": rewritten,
+        "rewrites": rewrites,
         "tasks": tasks,
-        "warnings": _warnings(rewritten),
+        "warnings": _warnings(rewrites),
     }
 
 
-class _Judged:
+@dataclass(frozen=True)
+class _Rewritten:
+    """Every text under one rewriting.
+
+    Attributes:
+        changed: (N,) bool, which texts are not as they were.
+        logits: (N, C).
+        facts: ``name``, ``kind``, ``n_changed`` and ``examples``, as the report has them.
+    """
+
+    rewrite: Rewrite
+    changed: np.ndarray
+    logits: np.ndarray
+    facts: dict[str, Any]
+
+
+def _rewritten(
+    rewrite: Rewrite,
+    kind: str,
+    texts: Sequence[str],
+    ids: Sequence[str],
+    *,
+    strength: float,
+    seed: int,
+    base: np.ndarray,
+    logits_of: Callable[[Sequence[str]], np.ndarray],
+) -> _Rewritten:
+    """Rewrite all texts and predict those that changed; the others keep the logits of ``base``."""
+    others = [
+        rewrite.rewrite(text, strength, chance_of(seed, rewrite.name, name))
+        for text, name in zip(texts, ids, strict=True)
+    ]
+    changed = np.array([old != new for old, new in zip(texts, others, strict=True)], dtype=bool)
+    places = np.flatnonzero(changed)
+    logits = base.copy()
+    logits[places] = logits_of([others[k] for k in places])
+    examples = [[texts[k], others[k]] for k in places[:_EXAMPLES]]
+    facts = {"name": rewrite.name, "kind": kind, "n_changed": len(places), "examples": examples}
+    return _Rewritten(rewrite, changed, logits, facts)
+
+
+def _by_task(
+    predictor: TextPredictor,
+    targets: np.ndarray,
+    groups: Sequence[str],
+    base: np.ndarray,
+    rewritten: Sequence[_Rewritten],
+    words: np.ndarray | None,
+    resampling: dict[str, Any],
+) -> dict[str, dict[str, Any]]:
+    """The scores of every task that has labelled rows; by length where the (N,) numbers of words are given."""
+    space = predictor.space
+    untouched, *answers = (
+        predictor.decision.answers(logits, space)[1] for logits in (base, *(each.logits for each in rewritten))
+    )
+    found = {}
+    for task in space.tasks:
+        scores = _TaskScores(task, space, targets, untouched, groups, resampling)
+        if not len(scores.rows):
+            continue
+        found[task.name] = {
+            "labels": len(task.labels),
+            "n": len(scores.rows),
+            **scores.untouched(),
+            "rewrites": scores.against(rewritten, answers),
+            "lengths": [] if words is None else scores.by_length(words),
+        }
+    return found
+
+
+class _TaskScores:
     """One task's labelled rows, and the answers to the texts as they are."""
 
     def __init__(
@@ -207,15 +266,15 @@ class _Judged:
         targets: np.ndarray,
         untouched: np.ndarray,
         groups: Sequence[str],
-        how: dict[str, Any],
+        resampling: dict[str, Any],
     ) -> None:
         self.columns = space.slices[task.name]
-        asked = targets[:, self.columns]
-        self.rows = np.flatnonzero(~np.isnan(asked).any(axis=1))
-        self.truth = asked[self.rows] >= 0.5
+        own = targets[:, self.columns]
+        self.rows = np.flatnonzero(~np.isnan(own).any(axis=1))
+        self.truth = own[self.rows] >= 0.5
         self.answers = self.of(untouched)
         self.groups = [groups[int(row)] for row in self.rows]
-        self.how = how
+        self.resampling = resampling
 
     def of(self, holds: np.ndarray) -> np.ndarray:
         """(M, L) answers of this task for its rows."""
@@ -224,31 +283,23 @@ class _Judged:
 
     def untouched(self) -> dict[str, Any]:
         """Macro-F1 of the texts as they are."""
-        drawn = bootstrap(tally_by_unit(self.truth, self.answers, self.groups), {"f1": macro_f1}, **self.how)
+        drawn = bootstrap(tally_by_unit(self.truth, self.answers, self.groups), {"f1": macro_f1}, **self.resampling)
         return {"macro_f1": float(macro_f1(tally(self.truth, self.answers))), "ci": _ends(drawn["f1"])}
 
-    def against(
-        self,
-        rewrites: Sequence[Rewrite],
-        answers: Sequence[np.ndarray],
-        touched: Sequence[np.ndarray],
-        facts: Sequence[dict[str, Any]],
-    ) -> list[dict[str, Any]]:
-        """One row for each rewriting; ``touched`` says which of the N texts it changed."""
-        found = [
-            self._one(rewrite, self.of(holds), int(changed[self.rows].sum()), fact)
-            for rewrite, holds, changed, fact in zip(rewrites, answers, touched, facts, strict=True)
-        ]
+    def against(self, rewritten: Sequence[_Rewritten], answers: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """One row for each rewriting, whose (N, C) answers stand beside it."""
+        found = [self._one(each, self.of(decided)) for each, decided in zip(rewritten, answers, strict=True)]
         for row, p in zip(found, holm([row["p"] for row in found]), strict=True):
             row["p_corrected"] = p
             row["verdict"] = verdict(row["difference"], p) if row["difference"] is not None else ""
         return found
 
-    def _one(self, rewrite: Rewrite, answers: np.ndarray, n_changed: int, fact: dict[str, Any]) -> dict[str, Any]:
+    def _one(self, rewritten: _Rewritten, answers: np.ndarray) -> dict[str, Any]:
+        n_changed = int(rewritten.changed[self.rows].sum())
         differs = int((answers != self.answers).any(axis=1).sum())
         row: dict[str, Any] = {
-            "name": fact["name"],
-            "kind": fact["kind"],
+            "name": rewritten.facts["name"],
+            "kind": rewritten.facts["kind"],
             "macro_f1": None,
             "difference": None,
             "low": None,
@@ -257,9 +308,9 @@ class _Judged:
             "answers_changed": differs / len(self.rows),
             "answers_changed_of_rewritten": differs / n_changed if n_changed else None,
         }
-        if rewrite.keeps_truth:
-            said = [tally_by_unit(self.truth, each, self.groups) for each in (self.answers, answers)]
-            found = paired_bootstrap(said[0], said[1], {"f1": macro_f1}, **self.how)["f1"]
+        if rewritten.rewrite.keeps_truth:
+            before, after = (tally_by_unit(self.truth, each, self.groups) for each in (self.answers, answers))
+            found = paired_bootstrap(before, after, {"f1": macro_f1}, **self.resampling)["f1"]
             row |= {"macro_f1": found.value, "difference": found.difference}
             # Without one changed answer nothing can differ in any draw.
             row |= {"low": found.low, "high": found.high, "p": found.p if differs else None}
@@ -276,15 +327,15 @@ class _Judged:
             places = np.flatnonzero((own > low) & (own <= high))
             if not len(places):
                 continue
-            truth, said = self.truth[places], self.answers[places]
-            units = tally_by_unit(truth, said, [self.groups[k] for k in places])
-            counts = tally(truth, said)
+            truth, answers = self.truth[places], self.answers[places]
+            units = tally_by_unit(truth, answers, [self.groups[k] for k in places])
+            counts = tally(truth, answers)
             found.append(
                 {
                     "name": name,
                     "n": len(places),
                     "micro_f1": float(micro_f1(counts)),
-                    "ci": _ends(bootstrap(units, {"f1": micro_f1}, **self.how)["f1"]),
+                    "ci": _ends(bootstrap(units, {"f1": micro_f1}, **self.resampling)["f1"]),
                     "macro_f1_present": float(macro_f1_present(counts)),
                 }
             )

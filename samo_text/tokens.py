@@ -194,7 +194,7 @@ def open_tokens(config: TextConfig, assets: Path | None = None) -> Tokens:
     tokens = EncoderTokens.load(str(assets) if kept else config.model.encoder, longest)
     special = tokens.tokenizer.num_special_tokens_to_add()
     if longest <= special:
-        raise SettingsError(f"--max-tokens {longest} leaves no room beside {special} special tokens")
+        raise SettingsError(f"`max_tokens={longest}` leaves no room beside {special} special tokens")
     return tokens
 
 

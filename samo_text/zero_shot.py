@@ -21,7 +21,7 @@ import torch
 
 from samo.data.manifest import Manifest
 from samo.data.splits import PARTS
-from samo.encoders.pooling import valid_tokens
+from samo.encoders.pooling import valid_positions
 from samo.errors import DataError, SettingsError, first_ten, nearest
 from samo.evaluation.metrics import Decided, accuracy, macro_f1, per_class, tally
 from samo.evaluation.statistics import bootstrap, tally_by_unit
@@ -48,7 +48,7 @@ Labels = dict[str, tuple[str, ...]]
 
 
 def read_labels(given: str = "", file: Path | None = None) -> Labels:
-    """Descriptions by label, from a flag or a TOML file.
+    """Descriptions by label, from one line or a TOML file.
 
     Args:
         given: ``calm=feeling calm and relaxed,panic=sheer panic|fear of dying``: several descriptions of a label are
@@ -61,9 +61,9 @@ def read_labels(given: str = "", file: Path | None = None) -> Labels:
         DataError: the file cannot be read.
     """
     if bool(given.strip()) == bool(file):
-        raise SettingsError("name the labels with --labels or --labels-file, one of the two")
+        raise SettingsError("name the labels with `labels` or `labels_file`, one of the two")
     labels = _from_file(file) if file else _from_flag(given)
-    where = str(file) if file else "--labels"
+    where = str(file) if file else "`labels`"
     bare = [name for name, descriptions in labels.items() if not name or not all(descriptions) or not descriptions]
     if bare:
         raise SettingsError(f"{where}: label {bare[0]!r} has no description", hint="for example calm=feeling calm")
@@ -81,7 +81,7 @@ def _from_flag(given: str) -> Labels:
     labels: Labels = {}
     for name, described in pairs:
         if name in labels:
-            raise SettingsError(f"--labels names '{name}' twice", hint="join its descriptions by |")
+            raise SettingsError(f"`labels` names '{name}' twice", hint="join its descriptions by |")
         labels[name] = tuple(part.strip() for part in described.split("|"))
     return labels
 
@@ -115,6 +115,7 @@ class Embedder:
         Raises:
             ModelFileError, EnvironmentProblem: see :func:`samo_text.models.pretrained.load_pretrained`.
         """
+        self.place = place
         encoder = load_pretrained(place)
         self.tokens = EncoderTokens.load(place, min(_MOST_TOKENS, position_limit(encoder) or _MOST_TOKENS))
         resize(encoder, len(self.tokens))
@@ -132,7 +133,7 @@ class Embedder:
             rows = [torch.from_numpy(ids[k]) for k in places]
             lengths = torch.tensor([len(row) for row in rows])
             padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tokens.pad_id)
-            mask = valid_tokens(padded.shape[1], lengths).to(self.runtime.device)
+            mask = valid_positions(padded.shape[1], lengths).to(self.runtime.device)
             with self.runtime.autocast():
                 states = self.encoder(input_ids=padded.to(self.runtime.device), attention_mask=mask.long())
             summed = (states.last_hidden_state.float() * mask.unsqueeze(2)).sum(dim=1)
@@ -156,6 +157,15 @@ class ZeroShotAnswer:
     probabilities: dict[str, float]
     warnings: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """As ``samo zero-shot --json`` has it."""
+        return {
+            "text": self.text,
+            "label": self.label,
+            "probabilities": self.probabilities,
+            "warnings": list(self.warnings),
+        }
+
 
 class ZeroShot:
     """Chooses between labels by their descriptions."""
@@ -167,12 +177,24 @@ class ZeroShot:
             SettingsError: a temperature that is not above 0.
         """
         if not temperature > 0.0:
-            raise SettingsError(f"--temperature {temperature:g} must be above 0")
+            raise SettingsError(f"`temperature={temperature:g}` must be above 0")
         self.embedder, self.labels, self.temperature = embedder, tuple(labels), temperature
+        self.descriptions = {name: list(described) for name, described in labels.items()}
         flat = embedder.embed([text for described in labels.values() for text in described])
         ends = np.cumsum([len(described) for described in labels.values()])
         means = np.stack([part.mean(axis=0) for part in np.split(flat, ends[:-1])])
         self.centres = means / np.linalg.norm(means, axis=1, keepdims=True)
+
+    def facts(self) -> dict[str, Any]:
+        """What answers, for whoever reads them: encoder, temperature and descriptions."""
+        return {
+            "schema": 1,
+            "zero_shot": True,
+            "note": NOTE,
+            "encoder": self.embedder.place,
+            "temperature": self.temperature,
+            "labels": self.descriptions,
+        }
 
     def similarities(self, texts: Sequence[str], progress: Progress | None = None) -> np.ndarray:
         """(N, L) cosines in [-1, 1]."""
@@ -214,12 +236,12 @@ def part_of(manifest: Manifest, on: str) -> tuple[str, np.ndarray]:
         DataError: no item of the corpus is in it.
     """
     if on not in ("", "all", *PARTS):
-        raise SettingsError(f"--on {on}: unknown part", hint=f"valid: {', '.join(PARTS)}, all")
+        raise SettingsError(f"`on={on}`: unknown part", hint=f"valid: {', '.join(PARTS)}, all")
     split = any(item.split for item in manifest.items)
     part = on or ("test" if split else "all")
     rows = np.array([k for k, item in enumerate(manifest.items) if part in ("all", item.split)], dtype=np.int64)
     if not len(rows):
-        hint = "--on all judges every row" if not split else ""
+        hint = "`on=all` judges every row" if not split else ""
         raise DataError(f"no row of {manifest.dataset} is in its {part} part", hint=hint)
     return part, rows
 
@@ -284,7 +306,7 @@ def _task(model: ZeroShot, manifest: Manifest) -> Task:
     if len(tasks) > 1:
         raise DataError(
             f"the corpus asks several questions: {', '.join(task.name for task in tasks)}",
-            hint="name one with --label-columns",
+            hint="name one with `label_columns`",
         )
     stray = [label for label in tasks[0].labels if label not in model.labels]
     if stray:

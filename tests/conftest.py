@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -40,10 +41,77 @@ def minilm_root() -> Path:
     pytest.skip("no all-MiniLM-L6-v2: neither in models beside $SAMO_TEST_DATA nor in ../shared/models")
 
 
-# Files that take a minute or more: begun first, so that no worker is left alone with one of them at the end.
-LONG = ("test_cli_torchrun", "test_cli_kill", "test_launch_ray", "test_cli_ray", "test_distributed", "test_cli_text")
+# Files that take 15 s or more, the longest first: begun before all others, so that no worker is left alone at the end.
+LONG = (
+    "test_cli_ray",
+    "test_cli_grids",
+    "test_cli_torchrun",
+    "test_launch_ray",
+    "test_distributed",
+    "test_cli_kill",
+    "test_cli_train",
+    "test_hub",
+)
+# CPU seconds, those of ended child processes included, that a test may take without the mark `slow`.
+QUICK_S = 4.0
+
+BEGAN, SPENT = pytest.StashKey[float](), "cpu_seconds"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files of :data:`LONG` before all others, in that order; else as collected."""
     items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
+def cpu_seconds() -> float:
+    """What this process and its ended children have used; other work on the machine does not change it."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Note when a test begins, its fixtures included."""
+    item.stash[BEGAN] = cpu_seconds()
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Hand what a test used to the process that prints the summary."""
+    report = yield
+    if report.when == "teardown":
+        report.user_properties.append((SPENT, cpu_seconds() - item.stash[BEGAN]))
+    return report
+
+
+class Lanes:
+    """Adds up what tests used, and names those that belong in the slow lane."""
+
+    def __init__(self) -> None:
+        self.used = {True: 0.0, False: 0.0}
+        self.unmarked: list[tuple[float, str]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        spent = dict(report.user_properties).get(SPENT)
+        if report.when != "teardown" or spent is None:
+            return
+        slow = "slow" in report.keywords
+        self.used[slow] += spent
+        if not slow and spent > QUICK_S:
+            self.unmarked.append((spent, report.nodeid))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """One line of sums, and a line for each test without the mark that took too long."""
+        line = f"CPU seconds of tests: {self.used[False]:.0f} quick, {self.used[True]:.0f} slow"
+        terminalreporter.write_line(line)
+        for spent, name in sorted(self.unmarked, reverse=True):
+            terminalreporter.write_line(
+                f"WARNING: {name} took {spent:.1f} CPU seconds: mark it slow or make it quicker"
+            )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The sums are kept by the process that prints, not by its workers."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Lanes(), "lanes")

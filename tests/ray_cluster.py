@@ -13,8 +13,14 @@ from typing import Any
 
 import pytest
 
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='pip install "samo-emotion[cluster]"')
 SMALL: dict[str, Any] = {"object_store_memory": 80_000_000, "num_gpus": 0}
+
+
+def needs_ray(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test that starts a cluster: slow, and skipped where Ray is not installed."""
+    missing = importlib.util.find_spec("ray") is None
+    marked: Callable[..., None] = pytest.mark.skipif(missing, reason='pip install "samo-emotion[cluster]"')(test)
+    return pytest.mark.slow(marked)
 
 
 class Nodes:
@@ -53,12 +59,15 @@ class Nodes:
 @contextmanager
 def nodes(cpus: int = 1) -> Iterator[Nodes]:
     before = signal.getsignal(signal.SIGTERM)
+    # A test run begun in the background of a shell hands down an ignored SIGINT, and Ray cancels tasks with that.
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
     made = Nodes(cpus)
     try:
         yield made
     finally:
         made.cluster.shutdown()
         signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt)
 
 
 def wait_for(true: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -16,7 +16,6 @@ from samo_cli.options import MACHINE, Artifacts, Device, Flag, Json, Precision, 
 
 if TYPE_CHECKING:
     from samo.experiments.grid_plan import GridPlan
-    from samo.launch.views import Views
 
 __all__ = [
     "GRID_SETTINGS",
@@ -29,7 +28,6 @@ __all__ = [
     "numbers",
     "run_and_show",
     "show_status",
-    "views",
     "with_place",
 ]
 
@@ -127,15 +125,6 @@ def with_place(flags: Iterable[Flag]) -> Callable[[Verb], Verb]:
     return decorate
 
 
-def views() -> Views:
-    """Bars and lines on standard error."""
-    from samo.launch.views import Views
-    from samo_cli.flags import as_flags
-    from samo_cli.render import GridView, TuningView, counting, note
-
-    return Views(lambda line: note(as_flags(line)), counting, GridView, TuningView)
-
-
 def show_status(plan: GridPlan, place: Place) -> None:
     """List the cells of a grid and the time that is left."""
     from samo.experiments.run_grid import grid_status
@@ -160,9 +149,10 @@ def run_and_show(
         show: prints it.
     """
     from samo.experiments.run_grid import run_grid
+    from samo_cli.render import TerminalReporter
 
     try:
-        run_grid(plan, place.resources(), views())
+        run_grid(plan, place.resources(), TerminalReporter())
     finally:
         found = report(plan)
         if found is not None:

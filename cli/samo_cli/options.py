@@ -213,7 +213,7 @@ def _describe(field: SettingField, default: str) -> str:
     facts = [default or _default(field.info.default), *_limits(field)]
     if field.needs:
         facts.append(f"with `{field.needs}`")
-    return as_flags(f"{field.info.description} [{'; '.join(facts)}]")
+    return as_flags(f"{field.info.description} [{'; '.join(facts)}]", own_words=True)
 
 
 def _default(default: Any) -> str:

@@ -33,7 +33,7 @@ class DatasetModule(Protocol):
     """What a corpus module offers.
 
     Attributes:
-        NAME: as in ``--dataset NAME``.
+        NAME: as in ``dataset=NAME``.
         TITLE: one line on what it is.
         LICENSE: licence of the data.
         CITATION: how to cite it; may be empty.
@@ -124,7 +124,7 @@ def require_known(datasets: Mapping[str, DatasetModule], name: str) -> None:
 
 
 def existing_root(given: str, source: str) -> Path:
-    """The absolute path of a folder or file that ``source`` (a flag or variable) names.
+    """The absolute path of a folder or file that ``source`` (a setting or variable) names.
 
     Raises:
         DataError: there is none.
@@ -174,7 +174,7 @@ def _fetch(file: RemoteFile, folder: Path, on_progress: Callable[[int, int], Non
         md5=file.md5,
         sha256=file.sha256,
         on_progress=on_progress,
-        hint="point --data-root at a copy you have",
+        hint="point `data_root` at a copy you have",
     )
 
 

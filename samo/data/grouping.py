@@ -38,7 +38,7 @@ def groups_of(manifest: Manifest) -> dict[str, list[Item]]:
 
 def rule_without_groups(manifest: Manifest) -> str:
     """The rule that needs no groups."""
-    return "--split stratified" if manifest.copies == "reported" else "--split random, stamped as leaky"
+    return "`split=stratified`" if manifest.copies == "reported" else "`split=random`, stamped as leaky"
 
 
 def draw_groups(groups: dict[str, list[Item]], sizes: dict[str, int], seed: int) -> dict[str, list[Item]]:

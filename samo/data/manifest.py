@@ -113,7 +113,7 @@ class Manifest:
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(ids)} items of the split are not in {self.root}: {first_ten(missing)}",
-                hint="give the --data-root this run was trained on",
+                hint="give the `data_root` this run was trained on",
             )
         return np.array([self.row_of[name] for name in ids], dtype=np.int64)
 

@@ -158,7 +158,7 @@ def split_by_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[I
 
 
 def fold_count(manifest: Manifest) -> int:
-    """How many folds ``--split folds`` knows: those the corpus publishes, else five."""
+    """How many folds ``split=folds`` knows: those the corpus publishes, else five."""
     return len(manifest.folds) or DRAWN_FOLDS
 
 
@@ -226,7 +226,7 @@ def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list
     if unassigned:
         raise DataError(
             f"{manifest.dataset} assigns none of {', '.join(PARTS)} to: {first_ten(unassigned)}",
-            hint=f"fill the split column, name it with --split-column, or use --split {_own_rule(manifest)}",
+            hint=f"fill the split column, name it with `split_column`, or use `split={_own_rule(manifest)}`",
         )
     parts: dict[str, list[Item]] = {part: [] for part in PARTS}
     for item in manifest.items:
@@ -235,7 +235,7 @@ def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list
     if shared:
         raise LeakError(
             f"{manifest.group_noun}s stand in two splits: {first_ten(shared)}",
-            hint=f"correct the split column, or let SAMO split with --split {_own_rule(manifest)}",
+            hint=f"correct the split column, or let SAMO split with `split={_own_rule(manifest)}`",
         )
     if manifest.copies == "reported" and not parts["val"] and parts["train"] and parts["test"]:
         parts.update(_train_and_val(parts["train"], request))
@@ -378,15 +378,15 @@ def _refuse_unseen_classes(manifest: Manifest, train: Iterable[Item], request: S
         if nowhere:
             raise DataError(
                 f"no item of {manifest.dataset} in {manifest.root} has the class: {first_ten(nowhere)}",
-                hint="complete the corpus; or list it in a table (--dataset table), whose classes are those it names",
+                hint="complete the corpus; or list it in a table (`dataset=table`), whose classes are those it names",
             )
         if unseen:
             raise DataError(
                 f"the training split has no example of: {first_ten(unseen)}",
                 hint="a class without examples cannot be learned; "
                 + (
-                    "a larger --limit-fraction keeps more of them"
+                    "a larger `limit_fraction` keeps more of them"
                     if request.limit_fraction < 1.0
-                    else "another --seed or a larger --train-ratio may help"
+                    else "another `seed` or a larger `train_ratio` may help"
                 ),
             )

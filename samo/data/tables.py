@@ -102,7 +102,7 @@ def read_text(path: Path) -> str:
         DataError: it is missing, not UTF-8, or holds nothing.
     """
     if not path.exists():
-        raise DataError(f"there is no table {path}", hint="check --data-root")
+        raise DataError(f"there is no table {path}", hint="check `data_root`")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -140,7 +140,7 @@ def splits(path: Path, rows: Sequence[Row], columns: Collection[str], column: st
     if unknown:
         raise DataError(
             f"column '{column}' of {path} holds words that name no split: {first_ten(map(repr, unknown))}",
-            hint=f"valid: {', '.join(_SPLIT_WORDS)}; --split-column '' leaves the column alone",
+            hint=f"valid: {', '.join(_SPLIT_WORDS)}; `split_column=` leaves the column alone",
         )
     return [_SPLIT_WORDS[word.lower()] if word else "" for word in given]
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from samo.encoders.settings import EncoderSettings
 from samo.tasks import LabelSpace
-from samo_text.config import ModelSettings
 
 __all__ = ["Head", "MaskedDropout", "votes_to_logits"]
 
@@ -24,7 +24,7 @@ class Head(nn.Module):
     With S = ``dropout_samples`` > 1 each row passes under S dropout masks at once (multi-sample dropout, Inoue 2019).
     """
 
-    def __init__(self, width: int, space: LabelSpace, settings: ModelSettings) -> None:
+    def __init__(self, width: int, space: LabelSpace, settings: EncoderSettings) -> None:
         """``width`` is P, that of the pooled vector."""
         super().__init__()
         self.space = space
@@ -60,7 +60,7 @@ class Head(nn.Module):
 class _Hidden(nn.Module):
     """One hidden layer."""
 
-    def __init__(self, n_in: int, n_out: int, settings: ModelSettings, place: int) -> None:
+    def __init__(self, n_in: int, n_out: int, settings: EncoderSettings, place: int) -> None:
         super().__init__()
         self.before = _before(n_in, settings, place)
         inner = settings.head_intermediate
@@ -76,14 +76,14 @@ class _Hidden(nn.Module):
         return y if self.shortcut is None else y + self.shortcut(x)
 
 
-def _before(width: int, settings: ModelSettings, place: int) -> nn.Sequential:
+def _before(width: int, settings: EncoderSettings, place: int) -> nn.Sequential:
     n_masks = settings.dropout_samples if settings.dropout_inference != "off" else 0
     norm = [nn.LayerNorm(width)] if settings.head_norm else []
     return nn.Sequential(*norm, MaskedDropout(settings.dropout, width, n_masks, seed=place))
 
 
 class MaskedDropout(nn.Module):
-    """Dropout in training; in judging nothing, or ``n_masks`` masks drawn once, the same for every row of every batch.
+    """Dropout in training; in evaluation none, or ``n_masks`` masks drawn once and shared by all rows of all batches.
 
     A row's logits then depend on neither its batch nor its place in it.
     """

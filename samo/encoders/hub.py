@@ -17,8 +17,8 @@ __all__ = ["NO_CODE", "offline", "quiet", "reading", "source_of"]
 # What is read may be a stranger's: a model that brings code of its own is refused, and nobody is asked.
 NO_CODE = {"trust_remote_code": False}
 
-_OFFLINE_HINT = "download it where there is a net (`hf download NAME`) and copy the folder, then {flag} FOLDER"
-_WITHOUT = {"--encoder": "; or train without one: --model textcnn"}
+_OFFLINE_HINT = "download it where there is a net (`hf download NAME`) and copy the folder, then `{setting}=FOLDER`"
+_WITHOUT = {"encoder": "; or train without one: `model=textcnn`"}
 
 
 def source_of(place: str) -> str:
@@ -51,13 +51,13 @@ def _hub_answers() -> bool:
 
 
 @contextmanager
-def reading(place: str, what: str, flag: str = "--encoder") -> Iterator[None]:
+def reading(place: str, what: str, setting: str = "encoder") -> Iterator[None]:
     """Turn what ``transformers`` raises while it reads ``what`` of a pretrained model into one clear line.
 
     Args:
         place: a folder, or a name on the Hugging Face hub.
         what: ``tokenizer``, ``configuration`` or ``weights``.
-        flag: what named the place.
+        setting: what named the place.
 
     Raises:
         ModelFileError: a folder that does not exist or holds no usable model.
@@ -66,10 +66,10 @@ def reading(place: str, what: str, flag: str = "--encoder") -> Iterator[None]:
     folder = Path(place).expanduser()
     looks_like_path = folder.is_absolute() or place.startswith((".", "~")) or place.count("/") > 1
     if not folder.is_dir() and looks_like_path:
-        raise ModelFileError(f"{flag} {place}: there is no such folder", hint="check the spelling of the path")
+        raise ModelFileError(f"`{setting}={place}`: there is no such folder", hint="check the spelling of the path")
     if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "tokenizer_config.json")):
         raise ModelFileError(
-            f"{flag} {place} holds neither config.json nor tokenizer_config.json, so it is no pretrained model",
+            f"`{setting}={place}` holds neither config.json nor tokenizer_config.json, so it is no pretrained model",
             hint="give the folder with config.json, tokenizer files and weights",
         )
     try:
@@ -77,11 +77,11 @@ def reading(place: str, what: str, flag: str = "--encoder") -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         if folder.is_dir():
-            raise ModelFileError(f"{flag} {place}: cannot read its {what}: {reason}") from error
+            raise ModelFileError(f"`{setting}={place}`: cannot read its {what}: {reason}") from error
         why = reason if _hub_answers() else "the hub cannot be reached and this machine has no copy"
         raise EnvironmentProblem(
-            f"{flag} {place}: no such folder, and no {what} of that name: {why}",
-            hint=_OFFLINE_HINT.format(flag=flag) + _WITHOUT.get(flag, ""),
+            f"`{setting}={place}`: no such folder, and no {what} of that name: {why}",
+            hint=_OFFLINE_HINT.format(setting=setting) + _WITHOUT.get(setting, ""),
         ) from error
 
 

@@ -1,23 +1,30 @@
-"""From token states to one vector a text; padding is masked out everywhere."""
+"""From states of tokens or frames to one vector an item; padding is masked out everywhere."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from samo.errors import SettingsError, nearest
 
-if TYPE_CHECKING:
-    from samo_text.models import Architecture
+__all__ = [
+    "LAST",
+    "LAST4",
+    "POOLINGS",
+    "Attention",
+    "PooledArchitecture",
+    "Pooling",
+    "pooling_parts",
+    "sequences_of",
+    "valid_positions",
+]
 
-__all__ = ["LAST", "LAST4", "POOLINGS", "Attention", "Pooling", "pooling_parts", "sequences_of", "valid_tokens"]
-
-# The sequences of token states a body may be asked for: of its last layer, and the mean of its last four.
+# The sequences of states a body may give: of its last layer, and the mean of its last four.
 LAST, LAST4 = "last", "last4"
 
-# What each name on the command line is made of.
+# What each name of the setting `pooling` is made of.
 POOLINGS = {
     "cls": ("cls",),
     "mean": ("mean",),
@@ -28,8 +35,20 @@ POOLINGS = {
 }
 
 
-def pooling_parts(pooling: str, architecture: Architecture) -> tuple[str, ...]:
-    """The parts that ``--pooling`` names, in order; ``()`` for a model that pools nothing.
+class PooledArchitecture(Protocol):
+    """What :func:`pooling_parts` needs to know of an architecture."""
+
+    @property
+    def pooling(self) -> str:
+        """What ``auto`` stands for; empty for a model that pools nothing."""
+
+    @property
+    def has_layers(self) -> bool:
+        """Whether it is a stack of layers, the last four of which can be averaged."""
+
+
+def pooling_parts(pooling: str, architecture: PooledArchitecture) -> tuple[str, ...]:
+    """The parts that ``pooling`` names, in order; ``()`` for a model that pools nothing.
 
     Raises:
         SettingsError: an unknown name, a part named twice, or last4-mean of a model without layers.
@@ -47,36 +66,36 @@ def pooling_parts(pooling: str, architecture: Architecture) -> tuple[str, ...]:
         parts += POOLINGS[name]
     twice = next((part for part in parts if parts.count(part) > 1), None)
     if twice:
-        raise SettingsError(f"--pooling {pooling} names {twice} twice")
+        raise SettingsError(f"`pooling={pooling}` names {twice} twice")
     if "last4-mean" in parts and not architecture.has_layers:
-        raise SettingsError("--pooling last4-mean acts only together with --model encoder, which has layers")
+        raise SettingsError("`pooling=last4-mean` acts only together with `model=encoder`, which has layers")
     return tuple(parts)
 
 
 def sequences_of(parts: tuple[str, ...]) -> tuple[str, ...]:
-    """The sequences of token states that these parts look at."""
-    asked = {LAST4 if part == "last4-mean" else LAST for part in parts}
-    return tuple(name for name in (LAST, LAST4) if name in asked)
+    """The sequences of states that these parts look at."""
+    looked_at = {LAST4 if part == "last4-mean" else LAST for part in parts}
+    return tuple(name for name in (LAST, LAST4) if name in looked_at)
 
 
-def valid_tokens(length: int, lengths: Tensor) -> Tensor:
-    """(B, T) bool: True on tokens, False on padding."""
+def valid_positions(length: int, lengths: Tensor) -> Tensor:
+    """(B, T) bool: True on the tokens or frames of an item, False on padding."""
     return torch.arange(length, device=lengths.device)[None, :] < lengths[:, None]
 
 
 class Pooling(nn.Module):
     """Joins the pooled vectors of all parts, in order.
 
-    ``cls`` is the first token (of a body without such a token simply the first word); ``mean`` and ``max`` go over the
-    valid tokens; ``attention`` is :class:`Attention`; ``last4-mean`` averages the last four layers, then the tokens.
-    A text without tokens gives zeros.
+    ``cls`` is the first position (of a text's encoder its classification token, else simply the first word or frame);
+    ``mean`` and ``max`` go over the valid positions; ``attention`` is :class:`Attention`; ``last4-mean`` averages the
+    last four layers, then the positions. An item without valid positions gives zeros.
 
     Attributes:
         width: P, width of the joined vector.
     """
 
     def __init__(self, parts: tuple[str, ...], width: int) -> None:
-        """``width`` is H, that of one token's state."""
+        """``width`` is H, that of one state."""
         super().__init__()
         self.parts = parts
         self.sequences = sequences_of(parts)
@@ -85,18 +104,18 @@ class Pooling(nn.Module):
         self.attention = Attention(width) if "attention" in parts else None
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
-        """Pool the states of each text.
+        """Pool the states of each item.
 
         Args:
             states: (B, T, H * k), the k sequences of :func:`sequences_of` side by side.
-            lengths: (B,) valid tokens.
+            lengths: (B,) valid positions.
 
         Returns:
             (B, P) float32.
         """
-        # A sum over many tokens needs more digits than bfloat16 has.
+        # A sum over many positions needs more digits than bfloat16 has.
         with torch.autocast(states.device.type, enabled=False):
-            valid = valid_tokens(states.shape[1], lengths)
+            valid = valid_positions(states.shape[1], lengths)
             by_sequence = dict(zip(self.sequences, states.float().split(self._state_width, dim=2), strict=True))
             return torch.cat([self._pool(part, by_sequence, valid) for part in self.parts], dim=1)
 
@@ -115,9 +134,9 @@ class Pooling(nn.Module):
 
 
 class Attention(nn.Module):
-    """Weighted mean of the token states with weights learned from the states (Yang et al. 2016, eq. 5 to 7).
+    """Weighted mean of the states with weights learned from the states (Yang et al. 2016, eq. 5 to 7).
 
-    ``weight = softmax(u . tanh(W h + b))`` over the valid tokens.
+    ``weight = softmax(u . tanh(W h + b))`` over the valid positions.
     """
 
     def __init__(self, width: int) -> None:
@@ -128,7 +147,7 @@ class Attention(nn.Module):
     def forward(self, states: Tensor, valid: Tensor) -> Tensor:
         """(B, T, H) states and (B, T) validity to (B, H)."""
         score = self.score(torch.tanh(self.project(states)))[:, :, 0]
-        # The lowest finite number, not -inf: a row without tokens must not become 0 / 0.
+        # The lowest finite number, not -inf: a row without positions must not become 0 / 0.
         score = score.masked_fill(~valid, torch.finfo(score.dtype).min)
         weight = torch.softmax(score, dim=1) * valid
         return (weight[:, :, None] * states.masked_fill(~valid[:, :, None], 0.0)).sum(dim=1)

@@ -11,9 +11,9 @@ from samo.ensembles.members import gather
 from samo.errors import RunError, SettingsError
 from samo.frontend import Frontend
 from samo.launch.resources import Resources
-from samo.launch.views import Views
 from samo.modalities import frontend_type
 from samo.runs.evaluate import evaluate_run
+from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, Run, artifacts_root, create_run
 from samo.settings import Config
 from samo.training.runtime import make_runtime
@@ -33,7 +33,7 @@ def build_ensemble(
     frontend: Frontend | None = None,
     settings: Mapping[str, Any] | None = None,
     resources: Resources | None = None,
-    views: Views | None = None,
+    reporter: Reporter | None = None,
     command: str = "",
 ) -> tuple[Run, dict[str, Any]]:
     """Let several runs of one split answer as one, evaluate them, and say whether that gains more than chance.
@@ -50,7 +50,7 @@ def build_ensemble(
         frontend: the members' data, where they are open already.
         settings: where the data lie now, where they moved (``data_root``).
         resources: device and threads.
-        views: what shows the progress; left out: nothing.
+        reporter: shows the progress; left out: plain lines on stderr.
         command: kept with the run.
 
     Returns:
@@ -62,7 +62,7 @@ def build_ensemble(
         LeakError: members learned from each other's test items.
     """
     check_rules(combine, weights)
-    resources, views, root = resources or Resources(), views or Views(), artifacts_root(str(artifacts))
+    resources, reporter, root = resources or Resources(), reporter or PlainReporter(), artifacts_root(str(artifacts))
     if name and not overwrite:
         create_run(root, name, "")
     if name in [run.name for run in runs]:
@@ -71,13 +71,13 @@ def build_ensemble(
     runtime = make_runtime(resources.device, "float32", resources.threads)
     members, left_out = gather(runs, kind, runtime)
     for left in left_out:
-        views.notify(f"left out: '{left.name}': {left.reason}")
-    frontend = frontend or _open(kind, members[0].config, settings or {}, members[0].run, views)
+        reporter.note(f"left out: '{left.name}': {left.reason}")
+    frontend = frontend or _open(kind, members[0].config, settings or {}, members[0].run, reporter)
     setup = Setup(frontend, runtime)
-    assembly = assemble(members, setup, combine=combine, rule=weights, notify=views.notify)
+    assembly = assemble(members, setup, combine=combine, rule=weights, notify=reporter.note)
     values = frontend.config.flat()
     run = create_run(root, name, f"ensemble-{values['dataset']}-{values['mode']}", overwrite=overwrite)
-    summary = write_ensemble(run, assembly, left_out, setup, root, command)
+    summary = write_ensemble(run, assembly, left_out, setup, command)
     evaluate_run(run, setup, "test")
     return run, summary
 
@@ -93,6 +93,6 @@ def _modality(runs: Sequence[Run]) -> str:
     raise RunError(f"no run can be read: {'; '.join(problems[:1])}")
 
 
-def _open(kind: type[Frontend], config: Config, settings: Mapping[str, Any], run: Run, views: Views) -> Frontend:
-    with views.preparing(kind.preparing) as progress:
-        return kind.open(type(config).build({**config.flat(), **settings}), views.notify, progress, run.path(ASSETS))
+def _open(kind: type[Frontend], config: Config, settings: Mapping[str, Any], run: Run, reporter: Reporter) -> Frontend:
+    with reporter.counting(kind.preparing) as progress:
+        return kind.open(type(config).build({**config.flat(), **settings}), reporter.note, progress, run.path(ASSETS))

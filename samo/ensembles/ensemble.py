@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -128,16 +127,15 @@ def assemble(
 
 
 def write_ensemble(
-    run: Run, assembly: Assembly, left_out: Sequence[LeftOut], setup: Setup, artifacts: Path, command: str = ""
+    run: Run, assembly: Assembly, left_out: Sequence[LeftOut], setup: Setup, command: str = ""
 ) -> dict[str, Any]:
     """Write the run of an ensemble: one model file, its calibration, and the summary of members and gain.
 
     Args:
-        run: a new one, below ``artifacts``.
+        run: a new one; it becomes the newest.
         assembly: from :func:`assemble`.
         left_out: runs that could not be members.
         setup: of the members' data.
-        artifacts: root of all outputs; its ``latest`` becomes this run.
         command: kept with the run.
 
     Returns:
@@ -148,7 +146,7 @@ def write_ensemble(
     """
     with run.locked():
         if run.path("config.json").exists():
-            raise RunError(f"run '{run.name}' was begun by another process", hint="choose another --name")
+            raise RunError(f"run '{run.name}' was begun by another process", hint="choose another `name`")
         space = setup.frontend.manifest.label_space
         # Before config.json makes the folder a run: without its model it would look like one that was stopped.
         _save_model(run, assembly, setup.frontend, space)
@@ -159,7 +157,7 @@ def write_ensemble(
         write_json(run.path(ENSEMBLE_FILE), summary)
         mark_trained(run, {"members": len(assembly.members), "val_macro_f1": summary["ensemble"]["val_macro_f1"]})
         write_beginning(run, setup, assembly.split, {}, command)
-        point_latest(artifacts, run)
+        point_latest(run.root, run)
     return summary
 
 

@@ -102,14 +102,14 @@ def common_split(members: Sequence[Member], rule: str) -> Split:
     strangers = [member.name for member in members if set(member.split.val) != set(first.split.val)]
     if strangers and rule == "fitted":
         raise SettingsError(
-            f"--weights fitted: validated on other items than '{first.name}': {first_ten(strangers)}; a member looks "
+            f"`weights=fitted`: validated on other items than '{first.name}': {first_ten(strangers)}; a member looks "
             "better where its own best epoch was chosen, so the weights would measure that",
-            hint="take --weights equal, or members of one --split-seed, as --seeds makes them",
+            hint="take `weights=equal`, or members of one `split_seed`, as `seeds` makes them",
         )
     if not held_out:
         raise RunError(
             f"no item is in the validation part of '{first.name}' or another member and in no member's training part",
-            hint="take members of one --split-seed, as --seeds makes them",
+            hint="take members of one `split_seed`, as `seeds` makes them",
         )
     leaky = next((member.split for member in members if member.split.leaky), first.split)
     return Split(
@@ -149,7 +149,7 @@ def _refuse_other_question(first: Member, other: Member, frontend_type: type[Fro
 
 def _refuse_other_test(first: Member, other: Member) -> None:
     tests = [set(member.split.test) for member in (first, other)]
-    hint = "members share one split: make them with --seeds, or train with equal --split, --fold and --split-seed"
+    hint = "members share one split: make them with `seeds`, or train with equal `split`, `fold` and `split_seed`"
     for tested, learner in ((first, other), (other, first)):
         test = set(tested.split.test)
         for part, did in (("train", "was trained on"), ("val", "chose its best epoch on")):

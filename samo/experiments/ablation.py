@@ -10,10 +10,10 @@ from samo.errors import RunError, SettingsError, nearest
 from samo.experiments.cells import Cell, result_of
 from samo.experiments.grid import cells_of, read_grid
 from samo.experiments.grid_plan import GRID_FILE, GridPlan, read_grid_facts
+from samo.experiments.reporter import GridReporter
 from samo.experiments.results_table import ResultsTable, make_table, write_table
 from samo.experiments.run_grid import run_grid
 from samo.launch.resources import Resources
-from samo.launch.views import Views
 from samo.modalities import MODALITIES, config_type, grid_files
 from samo.runs.run import artifacts_root
 from samo.settings import resolve
@@ -28,7 +28,7 @@ def ablate(
     name: str = "",
     artifacts: Path | str = "",
     resources: Resources | None = None,
-    views: Views | None = None,
+    reporter: GridReporter | None = None,
     command: str = "",
 ) -> ResultsTable:
     """Run a grid of trainings over seeds and folds, and compare its rows with the baseline.
@@ -41,7 +41,7 @@ def ablate(
         name: of the folder; empty: the file's name.
         artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
         resources: on what; left out: this machine.
-        views: what shows the progress; left out: nothing.
+        reporter: shows the progress; left out: plain lines on stderr.
         command: kept with the results.
 
     Raises:
@@ -50,7 +50,7 @@ def ablate(
     """
     plan = plan_ablation(grid, settings, name, artifacts, command=command)
     try:
-        run_grid(plan, resources, views)
+        run_grid(plan, resources, reporter)
     finally:
         found = report_ablation(plan.folder) if plan.has_results else None
     assert found is not None

@@ -117,7 +117,7 @@ def refuse_other_settings(found: Iterable[tuple[Cell, Mapping[str, Any]]], place
     if changed:
         raise RunError(
             f"cells of {place} were trained with other settings: {first_ten(changed)}",
-            hint="give the grid another --name, undo the change, or remove these cells",
+            hint="give the grid another `name`, undo the change, or remove these cells",
         )
 
 

@@ -38,7 +38,7 @@ def compare_runs(runs: Sequence[Run], part: str = "test") -> dict[str, Any]:
         RunError: a run is not judged, damaged, or of other data, classes or items than the first.
     """
     if part not in COMPARED_PARTS:
-        raise SettingsError(f"--on {part}: runs are not compared there", hint=f"valid: {', '.join(COMPARED_PARTS)}")
+        raise SettingsError(f"`on={part}`: runs are not compared there", hint=f"valid: {', '.join(COMPARED_PARTS)}")
     _check_names(runs)
     predictions = {run.name: _predictions(run, part) for run in runs}
     baseline, *others = runs
@@ -96,7 +96,7 @@ def _predictions(run: Run, part: str) -> Predictions:
     if not path.is_file() or not _reports(run, part):
         raise RunError(
             f"run '{run.name}' is not judged on its {part} part yet (status: {run.status})",
-            hint=f"samo evaluate {run.name}" + (" --on val" if part == "val" else ""),
+            hint=f"samo evaluate {run.name}" + (" `on=val`" if part == "val" else ""),
         )
     try:
         return Predictions.load(path)
@@ -131,7 +131,7 @@ def _check_same_question(baseline: Run, other: Run, part: str) -> None:
         raise RunError(
             f"{named} are of different data ({first.dataset}, {len(first.items)} items; "
             f"{second.dataset}, {len(second.items)} items)",
-            hint="train both on the same --data-root, unchanged in between",
+            hint="train both on the same `data_root`, unchanged in between",
         )
     _check_same_items(baseline, other, part, named)
 
@@ -154,7 +154,7 @@ def _check_same_items(baseline: Run, other: Run, part: str, named: str) -> None:
             break
     raise RunError(
         message,
-        hint="compare runs of one split (equal --split, --fold, ratios and, unless folds are published, --seed); "
+        hint="compare runs of one split (equal `split`, `fold`, ratios and, unless folds are published, `seed`); "
         "over folds and seeds use `samo ablate`",
     )
 

@@ -20,11 +20,11 @@ from samo.evaluation.metrics import scores, tally
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
+from samo.experiments.reporter import GridReporter
 from samo.experiments.run_grid import run_grid
 from samo.files import write_json, write_text
 from samo.frontend import Frontend
 from samo.launch.resources import Resources
-from samo.launch.views import Views
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.report import build_report
@@ -51,7 +51,7 @@ def crossvalidate(
     name: str = "",
     artifacts: Path | str = "",
     resources: Resources | None = None,
-    views: Views | None = None,
+    reporter: GridReporter | None = None,
     command: str = "",
 ) -> dict[str, Any]:
     """Train once for each fold and evaluate the predictions of what each model never saw as one.
@@ -65,7 +65,7 @@ def crossvalidate(
         name: of the folder; empty makes one from the settings.
         artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
         resources: on what; left out: this machine.
-        views: what shows the progress; left out: nothing.
+        reporter: shows the progress; left out: plain lines on stderr.
         command: kept with the results.
 
     Returns:
@@ -76,9 +76,9 @@ def crossvalidate(
         LeakError, DataError: a fold that cannot be trained.
         RunError, Interrupted: see :func:`~samo.experiments.run_grid.run_grid`.
     """
-    plan = plan_crossval(config, seeds, folds, name, artifacts, views=views, command=command)
+    plan = plan_crossval(config, seeds, folds, name, artifacts, reporter=reporter, command=command)
     try:
-        run_grid(plan, resources, views)
+        run_grid(plan, resources, reporter)
     finally:
         report = report_crossval(plan)
     assert report is not None
@@ -92,12 +92,12 @@ def plan_crossval(
     name: str = "",
     artifacts: Path | str = "",
     *,
-    views: Views | None = None,
+    reporter: GridReporter | None = None,
     command: str = "",
 ) -> GridPlan:
     """One cell for each seed and fold, every one of which can be trained; see :func:`crossvalidate`."""
     config = type(config).build({**config.flat(), "split": "folds"})
-    frontend = open_data(config, views)
+    frontend = open_data(config, reporter)
     chosen = _usable_folds(frontend, seeds, folds)
     cells = tuple(make_cell(config, f"seed{seed}.fold{fold}", "all", seed=seed, fold=fold) for seed, fold in chosen)
     name = name or default_name("crossval", frontend.config, tuple(seeds), tuple(folds))

@@ -11,8 +11,8 @@ from typing import Any
 
 from samo.errors import RunError, SettingsError, first_ten
 from samo.experiments.cells import Cell, refuse_changed
+from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.frontend import Frontend
-from samo.launch.views import Views
 from samo.modalities import config_type, frontend_type
 from samo.runs.run import Run
 from samo.settings import SPLIT_SETTINGS, Config, stored_config
@@ -105,25 +105,25 @@ class GridPlan:
         }
 
 
-def open_data(config: Config, views: Views | None = None, assets: Path | None = None) -> Frontend:
+def open_data(config: Config, reporter: GridReporter | None = None, assets: Path | None = None) -> Frontend:
     """The data the settings name, decoded or tokenised once before the workers need them."""
-    views, kind = views or Views(), frontend_type(config.modality)
-    with views.preparing(kind.preparing) as progress:
-        return kind.open(config, views.notify, progress, assets)
+    reporter, kind = reporter or PlainGridReporter(), frontend_type(config.modality)
+    with reporter.counting(kind.preparing) as progress:
+        return kind.open(config, reporter.note, progress, assets)
 
 
-def open_plan(plan: GridPlan, views: Views | None = None, frontend: Frontend | None = None) -> GridPlan:
+def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Frontend | None = None) -> GridPlan:
     """The plan with the place of its data filled in, checked against what its folder holds already.
 
     Args:
         plan: as it was made.
-        views: what shows the progress.
+        reporter: shows the progress.
         frontend: the data of the first cell, where they are open already.
 
     Raises:
         RunError: cells on disk have other settings, or the data changed.
     """
-    frontend = frontend or open_data(stored_config(plan.cells[0].settings), views)
+    frontend = frontend or open_data(stored_config(plan.cells[0].settings), reporter)
     requested, found = plan.cells[0].settings, frontend.config.flat()
     filled = {name: value for name, value in found.items() if value != requested[name]}
     cells = tuple(_filled(cell, filled, requested) for cell in plan.cells)

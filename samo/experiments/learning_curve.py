@@ -17,11 +17,11 @@ from samo.errors import RunError
 from samo.evaluation.significance import PairedDifference, paired_difference, verdict
 from samo.experiments.cells import Cell, result_of
 from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
+from samo.experiments.reporter import GridReporter
 from samo.experiments.results_table import LEVEL, overlap_ratio
 from samo.experiments.run_grid import run_grid
 from samo.files import write_json, write_text
 from samo.launch.resources import Resources
-from samo.launch.views import Views
 from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, save_figure
 from samo.runs.run import artifacts_root
 from samo.settings import Config, stored_config
@@ -86,7 +86,7 @@ def learning_curve(
     name: str = "",
     artifacts: Path | str = "",
     resources: Resources | None = None,
-    views: Views | None = None,
+    reporter: GridReporter | None = None,
     command: str = "",
 ) -> LearningCurve:
     """Train on growing shares of the training speakers (or rows) and say whether more data would help.
@@ -102,16 +102,16 @@ def learning_curve(
         name: of the folder; empty makes one from the settings.
         artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
         resources: on what; left out: this machine.
-        views: what shows the progress; left out: nothing.
+        reporter: shows the progress; left out: plain lines on stderr.
         command: kept with the results.
 
     Raises:
         SettingsError: a share out of range, or a share or seed twice.
         RunError, Interrupted: see :func:`~samo.experiments.run_grid.run_grid`; or no seed was finished for every share.
     """
-    plan = plan_learning_curve(config, shares, seeds, folds, name, artifacts, views=views, command=command)
+    plan = plan_learning_curve(config, shares, seeds, folds, name, artifacts, reporter=reporter, command=command)
     try:
-        run_grid(plan, resources, views)
+        run_grid(plan, resources, reporter)
     finally:
         found = report_learning_curve(plan)
     if found is None:
@@ -129,7 +129,7 @@ def plan_learning_curve(
     name: str = "",
     artifacts: Path | str = "",
     *,
-    views: Views | None = None,
+    reporter: GridReporter | None = None,
     command: str = "",
 ) -> GridPlan:
     """One cell for each share, seed and fold; see :func:`learning_curve`."""
@@ -141,7 +141,7 @@ def plan_learning_curve(
         for row in [f"limit_fraction={size}"]
         for seed, fold in itertools.product(seeds, folds or (None,))
     )  # fmt: skip
-    frontend = open_data(stored_config(cells[0].settings), views)
+    frontend = open_data(stored_config(cells[0].settings), reporter)
     name = name or default_name("learning-curve", frontend.config, tuple(seeds), tuple(folds), sizes)
     plan = GridPlan("learning-curve", artifacts_root(str(artifacts)) / "grids" / name, cells, command=command)
     return open_plan(plan, frontend=frontend)

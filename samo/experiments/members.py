@@ -8,10 +8,10 @@ from typing import Any
 
 from samo.errors import SettingsError, nearest
 from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
+from samo.experiments.reporter import GridReporter
 from samo.experiments.run_grid import run_grid
 from samo.frontend import Frontend
 from samo.launch.resources import Resources
-from samo.launch.views import Views
 from samo.runs.run import Run, artifacts_root
 from samo.settings import Config, stored_config
 
@@ -34,7 +34,7 @@ def train_members(
     name: str = "",
     artifacts: Path | str = "",
     resources: Resources | None = None,
-    views: Views | None = None,
+    reporter: GridReporter | None = None,
     command: str = "",
 ) -> tuple[list[Run], Frontend]:
     """Train the members of an ensemble on one split; those that are trained already are kept.
@@ -46,7 +46,7 @@ def train_members(
         name: of the grid's folder; empty makes one from the settings.
         artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
         resources: on what; left out: this machine.
-        views: what shows the progress; left out: nothing.
+        reporter: shows the progress; left out: plain lines on stderr.
         command: kept with the results.
 
     Returns:
@@ -57,8 +57,8 @@ def train_members(
         RunError, Interrupted: see :func:`~samo.experiments.run_grid.run_grid`.
     """
     plan = plan_members(config, seeds, variants, name, artifacts, command=command)
-    frontend = open_data(stored_config(plan.cells[0].settings), views)
-    run_grid(open_plan(plan, frontend=frontend), resources, views)
+    frontend = open_data(stored_config(plan.cells[0].settings), reporter)
+    run_grid(open_plan(plan, frontend=frontend), resources, reporter)
     return plan.runs, frontend
 
 

@@ -27,6 +27,7 @@ from samo.experiments.cells import Cell, Result, result_of
 from samo.files import write_json, write_text
 from samo.reporting.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure
 from samo.reporting.html import METRIC_NAMES
+from samo.reporting.wording import as_code
 from samo.tasks import LabelSpace
 
 __all__ = [
@@ -180,7 +181,9 @@ def write_table(table: ResultsTable, scores: Mapping[str, Sequence[float]], fold
     source = files("samo.experiments").joinpath("results_table.html.jinja").read_text(encoding="utf-8")
     from jinja2 import Environment, StrictUndefined
 
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    pages = Environment(autoescape=True, undefined=StrictUndefined)
+    pages.filters["as_code"] = as_code
+    template = pages.from_string(source)
     picture = "data:image/png;base64," + base64.b64encode(forest.read_bytes()).decode("ascii")
     page = template.render(table=table, heads=heads, rows=rows, forest=picture, marks=marks(table), command=command)
     write_text(folder / "table.html", page)

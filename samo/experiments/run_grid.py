@@ -8,12 +8,12 @@ from typing import Any
 from samo.errors import RunError, first_ten
 from samo.experiments.cells import Cell, result_of, seconds_left, status_of
 from samo.experiments.grid_plan import GRID_FILE, GridPlan, open_plan
+from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.experiments.stored_grid import StoredGrid
 from samo.experiments.train_cell import cell_spec
 from samo.files import write_json
 from samo.launch.local import Job
 from samo.launch.resources import Resources, make_launcher
-from samo.launch.views import Views
 from samo.runs.run import Run
 
 __all__ = ["grid_status", "run_grid"]
@@ -23,14 +23,14 @@ WORK = "samo.experiments.train_cell:train_cell"
 
 
 def run_grid(
-    plan: GridPlan, resources: Resources | None = None, views: Views | None = None, *, tolerant: bool = False
+    plan: GridPlan, resources: Resources | None = None, reporter: GridReporter | None = None, *, tolerant: bool = False
 ) -> dict[str, str]:
     """Run every cell that is not done yet and keep ``grid.json``; running it again goes on where it stopped.
 
     Args:
         plan: the cells; their data are opened here unless :func:`~samo.experiments.grid_plan.open_plan` did it.
         resources: on what; left out: this machine.
-        views: what shows the progress; left out: nothing.
+        reporter: shows the progress; left out: plain lines on stderr.
         tolerant: go on when cells fail, as long as another is done.
 
     Returns:
@@ -41,8 +41,8 @@ def run_grid(
         EnvironmentProblem, SettingsError: there is no such Ray cluster, or it cannot take a cell.
         Interrupted: stopped by Ctrl-C.
     """
-    resources, views = resources or Resources(), views or Views()
-    plan = plan if plan.data else open_plan(plan, views)
+    resources, reporter = resources or Resources(), reporter or PlainGridReporter()
+    plan = plan if plan.data else open_plan(plan, reporter)
     with Run(plan.folder).locked():
         stored = _stored(plan, resources)
         if stored:
@@ -51,12 +51,12 @@ def run_grid(
         todo = [cell for cell in plan.cells if status_of(cell, plan.folder) != "done"]
         line = f"{plan.name}: {len(plan.cells)} cells, {len(plan.cells) - len(todo)} done before"
         if not todo:
-            views.notify(line)
+            reporter.note(line)
             return {}
         with make_launcher(WORK, resources, len(todo)) as launcher:
-            views.notify(f"{line}; {launcher.workers} at once{', on Ray' if resources.ray else ''}")
+            reporter.note(f"{line}; {launcher.workers} at once{', on Ray' if resources.ray else ''}")
             jobs = [_job(cell, plan, resources, launcher.threads, stored) for cell in todo]
-            with views.cells(len(jobs), plan.metric, _score_of(plan), todo[0].part) as view:
+            with reporter.cells(len(jobs), plan.metric, _score_of(plan), todo[0].part) as view:
                 if stored:
                     stored.watcher = view
                 outcomes = launcher.run(jobs, stored or view)

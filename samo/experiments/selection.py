@@ -14,10 +14,10 @@ from samo.evaluation.baseline import compare_to_baseline
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.grid_plan import GridPlan, default_name, open_data, open_plan
+from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.experiments.run_grid import run_grid
 from samo.files import write_json
 from samo.launch.resources import Resources
-from samo.launch.views import Views
 from samo.lazy import load_object
 from samo.modalities import config_type, frontend_type
 from samo.runs.run import Run, artifacts_root, create_run, point_latest
@@ -40,7 +40,7 @@ def select_encoder(
     overwrite: bool = False,
     artifacts: Path | str = "",
     resources: Resources | None = None,
-    views: Views | None = None,
+    reporter: GridReporter | None = None,
     command: str = "",
 ) -> dict[str, Any]:
     """Train one text model for each encoder, evaluate them on validation, and keep the best as a run.
@@ -56,7 +56,7 @@ def select_encoder(
         overwrite: replace the run of this name.
         artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
         resources: on what; left out: this machine.
-        views: what shows the progress; left out: nothing.
+        reporter: shows the progress; left out: plain lines on stderr.
         command: kept with the results.
 
     Returns:
@@ -67,20 +67,20 @@ def select_encoder(
         RunError: the run's name is taken.
         SamoError: no encoder can be read; what is wrong with the first.
     """
-    views, root = views or Views(), artifacts_root(str(artifacts))
+    reporter, root = reporter or PlainGridReporter(), artifacts_root(str(artifacts))
     configs, dropped = _configs(encoders, settings)
     for encoder, names in dropped.items():
-        views.notify(f"{encoder} trains without {', '.join(f'`{n}`' for n in names)}, which it does not take")
+        reporter.note(f"{encoder} trains without {', '.join(f'`{n}`' for n in names)}, which it does not take")
     if name and not overwrite:
         create_run(root, name, "")  # a name that is taken costs no training
     sound, left_out = _readable(configs)
     for encoder, reason in left_out.items():
-        views.notify(f"left out: '{encoder}': {reason}")
+        reporter.note(f"left out: '{encoder}': {reason}")
     folder = root / "grids" / (name or _default_name(encoders, configs))
     cells = tuple(Cell(n, n, config.flat()["seed"], None, config.stored(), "val") for n, config in sound.items())
     plan = GridPlan("encoders", folder, cells, command=command)
-    frontend = open_data(stored_config(cells[0].settings), views)
-    failed = run_grid(open_plan(plan, frontend=frontend), resources, views, tolerant=True)
+    frontend = open_data(stored_config(cells[0].settings), reporter)
+    failed = run_grid(open_plan(plan, frontend=frontend), resources, reporter, tolerant=True)
     left_out |= {n: f"{reason} (log: {folder / 'logs' / n}.log)" for n, reason in failed.items()}
     done = {run.name: run for run in plan.runs if run.name not in failed}
     summary = {"schema": 1, "grid": plan.name, **rank_runs(done)}
@@ -88,7 +88,7 @@ def select_encoder(
     values = frontend.config.flat()
     run = create_run(root, name, f"{values['dataset']}-{values['mode']}-{summary['best']}", overwrite=overwrite)
     summary |= {"run": run.name, "folder": str(run.folder)}
-    keep_best(done[summary["best"]], run, summary, root)
+    keep_best(done[summary["best"]], run, summary)
     return summary
 
 
@@ -149,16 +149,15 @@ def gain_line(summary: Mapping[str, Any]) -> str:
     return f"{gain['value']:+.3f} macro-F1{interval} {against}: {gain['verdict']}"
 
 
-def keep_best(chosen: Run, run: Run, summary: Mapping[str, Any], artifacts: Path) -> None:
+def keep_best(chosen: Run, run: Run, summary: Mapping[str, Any]) -> None:
     """Copy a finished run under another name, with the summary of what it was selected from, and make it the newest.
 
     What its evaluation wrote stays behind, so that it stands there as trained and not yet evaluated.
 
     Args:
         chosen: the run that is kept.
-        run: the new one, below ``artifacts``.
+        run: the new one.
         summary: from :func:`rank_runs`.
-        artifacts: root of all outputs.
     """
     left_behind = shutil.ignore_patterns(*_LEFT_BEHIND)
 
@@ -169,7 +168,7 @@ def keep_best(chosen: Run, run: Run, summary: Mapping[str, Any], artifacts: Path
         shutil.copytree(chosen.folder, run.folder, ignore=ignored, dirs_exist_ok=True)
         write_json(run.path(SELECTION_FILE), summary)
         write_json(run.path("config.json"), chosen.settings)
-        point_latest(artifacts, run)
+        point_latest(run.root, run)
 
 
 def _configs(encoders: Sequence[str], settings: Mapping[str, Any]) -> tuple[dict[str, Config], dict[str, list[str]]]:

@@ -73,7 +73,7 @@ class StoredGrid:
         other = [cell.name for cell in begun if there[cell.name].facts.get("data") != self.data_of(cell)]
         if other:
             raise RunError(
-                f"cells at {self.url} have other data: {first_ten(other)}", hint="give the grid another --name"
+                f"cells at {self.url} have other data: {first_ten(other)}", hint="give the grid another `name`"
             )
         for cell in self.cells:
             if status_of(cell, self.folder) == "done":

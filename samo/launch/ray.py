@@ -112,11 +112,11 @@ def share_of_cluster(
 
     has = ", ".join(f"{cpus} CPUs" + (f" and {n} GPUs" if n else "") for cpus, n in machines) or "no machine"
     if device.startswith("cuda") and not gpus:
-        raise SettingsError(f"--device {device}: the Ray cluster has no GPU, only {has}")
+        raise SettingsError(f"`device={device}`: the Ray cluster has no GPU, only {has}")
     if not places(threads or 1):
         raise SettingsError(
-            f"--threads {threads or 1}: no machine of the Ray cluster can take one cell; they have {has}",
-            hint="ask for fewer --threads, or add a machine: ray start --address=HOST:PORT",
+            f"`threads={threads or 1}`: no machine of the Ray cluster can take one cell; they have {has}",
+            hint="ask for fewer `threads`, or add a machine: ray start --address=HOST:PORT",
         )
     at_once = min(n_jobs, workers or n_jobs)
     if not threads:
@@ -276,7 +276,7 @@ def _do(work: str, spec: Mapping[str, Any], log: str, folder: str) -> Iterator[t
     unseen = [place for place in (folder, str(Path(log).parent)) if not Path(place).is_dir()]
     if unseen:
         here = socket.gethostname()
-        yield "failed", f"machine {here} does not see {unseen[0]}: --ray needs a folder that all machines share"
+        yield "failed", f"machine {here} does not see {unseen[0]}: `ray` needs a folder that all machines share"
         return
     os.chdir(folder)
     with printing_to(Path(log)):
@@ -321,7 +321,7 @@ def import_ray() -> Any:
         return importlib.import_module("ray")
     except ImportError as error:
         raise EnvironmentProblem(
-            "--ray needs Ray, which is not installed", hint='pip install "samo-emotion[cluster]"'
+            "`ray` needs Ray, which is not installed", hint='pip install "samo-emotion[cluster]"'
         ) from error
 
 
@@ -329,12 +329,13 @@ def _connect(address: str) -> Any:
     ray = import_ray()
     if "://" in address:
         raise SettingsError(
-            f"--ray {address}: no Ray Client addresses", hint="on a machine of the cluster: --ray auto, or HOST:6379"
+            f"`ray={address}`: no Ray Client addresses",
+            hint="on a machine of the cluster: `ray=auto`, or `ray=HOST:6379`",
         )
     from ray._private.services import canonicalize_bootstrap_address_or_die
 
-    no_cluster = f"--ray {address}: no Ray cluster answers"
-    hint = "start one with ray start --head, add this machine with ray start --address=HOST:6379, then --ray auto"
+    no_cluster = f"`ray={address}`: no Ray cluster answers"
+    hint = "start one with ray start --head, add this machine with ray start --address=HOST:6379, then `ray=auto`"
     before = signal.getsignal(signal.SIGTERM)
     try:
         found = canonicalize_bootstrap_address_or_die(address)
@@ -343,7 +344,7 @@ def _connect(address: str) -> Any:
             raise EnvironmentProblem(f"{no_cluster} at {found}", hint=hint)
         ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
     except ValueError as error:
-        raise SettingsError(f"--ray '{address}': write auto or HOST:PORT") from error
+        raise SettingsError(f"`ray` '{address}': write auto or HOST:PORT") from error
     except (ConnectionError, RuntimeError, OSError, SystemExit) as error:
         reason = next(iter(str(error).splitlines()), "")
         raise EnvironmentProblem(f"{no_cluster}: {reason}", hint=hint) from error

@@ -1,1 +1,16 @@
-"""From files, arrays and texts to answers."""
+"""From files, arrays and texts to answers: what every predictor gives, and what it is asked with."""
+
+from samo.prediction.prediction import Answer, Prediction, PredictionList, Window, answers_of
+from samo.prediction.predictor import ModelFacts, ModelPredictor, Predictor, TrainedModel
+
+__all__ = [
+    "Answer",
+    "ModelFacts",
+    "ModelPredictor",
+    "Prediction",
+    "PredictionList",
+    "Predictor",
+    "TrainedModel",
+    "Window",
+    "answers_of",
+]

@@ -14,6 +14,7 @@ from samo.reporting.report import flat_items, groupings, headlines, reproduce_co
 from samo.reporting.wording import (
     TASK_HEADS,
     THRESHOLD_HEADS,
+    as_code,
     baseline_line,
     selection_note,
     task_rows,
@@ -49,7 +50,9 @@ def render_html(
     from jinja2 import Environment, StrictUndefined
 
     source = files("samo.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    pages = Environment(autoescape=True, undefined=StrictUndefined)
+    pages.filters["as_code"] = as_code
+    template = pages.from_string(source)
     seen = {name: value for name, value in environment.items() if name not in ("command", "commands")}
     placed = [
         "confusion",

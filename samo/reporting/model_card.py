@@ -14,6 +14,7 @@ from samo.evaluation.ensembles import gain_line, members_line
 from samo.reporting.html import METRIC_NAMES
 from samo.reporting.report import flat_items, groupings, headlines, reproduce_commands, stamps
 from samo.reporting.wording import (
+    SETTING,
     TASK_HEADS,
     THRESHOLD_HEADS,
     baseline_line,
@@ -107,7 +108,7 @@ def _members(report: Mapping[str, Any]) -> str:
         _table(("member", "weight", "validation macro-F1", "test macro-F1"), rows),
         f"On the test part: {_text(gain_line(account))}.",
     ]
-    lines += [f"- Left out: {_text(left['name'])} ({_text(left['reason'])})" for left in account["left_out"]]
+    lines += [f"- Left out: {_text(left['name'])} ({_line(left['reason'])})" for left in account["left_out"]]
     return "\n\n".join(lines)
 
 
@@ -200,7 +201,7 @@ def _limitations(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str
             )
     if not report["calibration"]["fitted_on"]:
         found.append("its probabilities were not calibrated: read them as a ranking")
-    return "\n".join(f"- {_text(line)}" for line in found)
+    return "\n".join(f"- {_line(line)}" for line in found)
 
 
 def _stamped(report: Mapping[str, Any]) -> str:
@@ -231,4 +232,14 @@ def _interval(ends: Sequence[float] | None) -> str:
 
 def _text(value: object) -> str:
     """A name from data or settings as one line that Markdown takes for plain words."""
-    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", " ".join(str(value).split()))
+    return _escaped(" ".join(str(value).split()))
+
+
+def _line(line: str) -> str:
+    """A sentence of ours as Markdown: its settings stay in backquotes, the rest is plain words."""
+    pieces = SETTING.split(" ".join(line.split()))
+    return "".join(f"`{piece}`" if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
+
+
+def _escaped(text: str) -> str:
+    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", text)

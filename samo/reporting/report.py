@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -21,6 +23,7 @@ from samo.tasks import LabelSpace, Task
 
 __all__ = [
     "SCHEMA",
+    "Report",
     "build_report",
     "flat_items",
     "groupings",
@@ -33,6 +36,36 @@ __all__ = [
 SCHEMA = 1
 # An attribute with more values than this is a description of each row rather than a grouping.
 MAX_META_VALUES = 50
+
+
+class Report(dict[str, Any]):
+    """What ``report.json`` holds; a notebook shows its page.
+
+    Attributes:
+        page: ``report.html`` beside it.
+        figures: the folder of its pictures.
+        modality: of the run.
+    """
+
+    def __init__(self, content: Mapping[str, Any], page: Path, figures: Path, modality: str) -> None:
+        super().__init__(content)
+        self.page, self.figures, self.modality = page, figures, modality
+
+    def __repr__(self) -> str:
+        """The headline with its interval, and where the page is."""
+        stamped = "".join(f"{stamp}; " for stamp in stamps(self))
+        scores = "; ".join(
+            f"{name} {value:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
+            for name, value, ends in headlines(self)
+        )
+        return (
+            f"{stamped}{self['run']} on {self['dataset']} ({self['split']}, {self['n']} items): {scores}; {self.page}"
+        )
+
+    def _repr_html_(self) -> str:
+        """The whole page in a frame, so that its style stays its own."""
+        page = escape(self.page.read_text(encoding="utf-8"), quote=True)
+        return f'<iframe srcdoc="{page}" style="width:100%;height:45rem;border:1px solid #ccc"></iframe>'
 
 
 def build_report(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 __all__ = [
     "RULE_NAMES",
+    "SETTING",
     "TASK_HEADS",
     "THRESHOLD_HEADS",
+    "as_code",
     "baseline_line",
     "selection_note",
     "task_rows",
@@ -19,6 +25,16 @@ __all__ = [
 RULE_NAMES = {"half": "0.5", "global": "global", "per-class": "per class"}
 THRESHOLD_HEADS = ("thresholds", "macro-F1", "interval", "gain", "validation", "gain there")
 TASK_HEADS = ("task", "labels", "rows", "macro-F1", "interval", "accuracy", "thresholds")
+
+# A setting as messages write it: `focal_loss`, `split=folds`.
+SETTING = re.compile(r"`([a-z][a-z0-9_]*(?:=[^`]*)?)`")
+
+
+def as_code(line: str) -> Markup:
+    """A line for HTML, escaped, with its settings as ``<code>``."""
+    from markupsafe import Markup, escape
+
+    return Markup(SETTING.sub(r"<code>\1</code>", str(escape(line))))
 
 
 def baseline_line(baseline: Mapping[str, Any]) -> str:

@@ -1,43 +1,99 @@
-"""Judge a trained run: the only place that opens the test part."""
+"""Evaluate a trained run: the only place that opens the test part."""
 
 from __future__ import annotations
 
-import shlex
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from difflib import SequenceMatcher
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import nn
 
-from samo.data.manifest import Item, Manifest
-from samo.data.splits import Split, audit, split_notes
-from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
+from samo.data.relabel import relabel
+from samo.data.splits import PARTS, Split, audit, split_notes
+from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten
 from samo.evaluation.baseline import compare_to_baseline
 from samo.evaluation.decision import Decision, fit_decision
+from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
 from samo.files import write_json, write_text
 from samo.frontend import Frontend
+from samo.modalities import config_type, frontend_type
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
-from samo.reporting.report import build_report
+from samo.reporting.report import Report, build_report
 from samo.runs.calibrate import calibrate, decision_of, threshold_settings
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
-from samo.runs.run import Run
-from samo.runs.train import load_run_model
+from samo.runs.load import load_run_model
+from samo.runs.reporter import PlainReporter, Reporter
+from samo.runs.run import ASSETS, Run, artifacts_root, find_model
+from samo.settings import SPLIT_SETTINGS
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about
-from samo.training.runtime import Runtime
+from samo.training.runtime import Runtime, make_runtime
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
-__all__ = ["evaluate_corpus", "evaluate_run", "macro_f1", "predictions_of", "relabel"]
+__all__ = ["evaluate", "evaluate_corpus", "evaluate_run", "macro_f1", "predictions_of", "write_report"]
 
 
-def evaluate_run(run: Run, setup: Setup, part: str) -> dict[str, Any]:
-    """Judge a run on a part of its own corpus; writes predictions, report, pictures and model card.
+def evaluate(
+    run: str | Path | Run = "",
+    *,
+    on: str = "test",
+    label_map: Mapping[str, str] | None = None,
+    artifacts: str | Path = "",
+    device: str = "auto",
+    precision: str = "float32",
+    threads: int = 0,
+    reporter: Reporter | None = None,
+    **settings: Any,
+) -> Report:
+    """Evaluate a run on its held-out part, or with ``dataset`` on another corpus.
+
+    Args:
+        run: a run's name, ``GRID/CELL``, or folder; empty: the newest that has a model.
+        on: ``test``, ``val`` or ``train``: which part of the run's own split.
+        label_map: with ``dataset``: its classes in the run's words; ``-`` leaves a class out.
+        artifacts: folder of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory.
+        device: ``auto``, ``cpu``, ``cuda``.
+        precision: ``float32`` answers alike on every machine.
+        threads: CPU threads; 0 = as torch chooses.
+        reporter: is told what happens; None prints plain lines on stderr.
+        **settings: of the data, by their names: ``data_root``, ``dataset`` ...; the run's own where left out.
+
+    Returns:
+        What ``report.json`` holds, shown as a page in a notebook.
+
+    Raises:
+        SettingsError: an unknown part or setting.
+        RunError, ModelFileError: there is no such run, or no usable model; the data changed since training.
+        LeakError: the split shares speakers or recordings, or the other corpus was trained on.
+    """
+    if on not in PARTS:
+        raise SettingsError(f"`on={on}`: unknown part", hint=f"valid: {', '.join(PARTS)}")
+    mapping = dict(label_map or {})
+    alone = "`label_map` acts only together with `dataset` of another corpus"
+    if mapping and "dataset" not in settings:
+        raise SettingsError(alone)
+    found = run if isinstance(run, Run) else find_model(artifacts_root(str(artifacts)), str(run))
+    runtime = make_runtime(device, precision, threads)
+    given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in settings.items()}
+    setup = Setup(_open(found, given, reporter or PlainReporter()), runtime)
+    if "dataset" in settings and setup.frontend.manifest.digest != found.manifest.digest:
+        if on != "test":
+            raise SettingsError(f"`on={on}` names a part of the run's own split; another corpus is judged as a whole")
+        return evaluate_corpus(found, setup, mapping)
+    if mapping:
+        raise SettingsError(f"{alone}; this is the run's own")
+    return evaluate_run(found, setup, on)
+
+
+def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
+    """Evaluate a run on a part of its own corpus; writes predictions, report, pictures and model card.
 
     Predictions are kept as raw logits beside the answers they led to. Temperatures and thresholds are the run's own,
     fitted and kept here when training did not come to that.
@@ -46,117 +102,83 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> dict[str, Any]:
         RunError: the data changed since training, or ``calibration.json`` or ``thresholds.json`` is damaged.
         LeakError: the split shares speakers or recordings.
     """
-    if setup.frontend.manifest.digest != run.manifest.digest:
+    manifest = setup.frontend.manifest
+    if manifest.digest != run.manifest.digest:
         raise RunError(
             f"the data differ from those run '{run.name}' was trained on",
-            hint="give the same --data-root, or name the other corpus with --dataset to judge on it",
+            hint="give the same `data_root`, or name the other corpus with `dataset` to judge on it",
         )
     split = run.split
-    leaks = audit(setup.frontend.manifest, split)
-    known = decision_of(run, setup.frontend.manifest.label_space)
+    leaks = audit(manifest, split)
+    known = decision_of(run, manifest.label_space)
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
-    said = {name: _predict(model, setup, split.part(name)) for name in {"train", "val", part}}
-    decision = _completed(run, setup.frontend, space, known, said["val"])
-    said = {name: decision.applied(predictions, space) for name, predictions in said.items()}
-    for name, predictions in said.items():
+    predicted = {name: _predict(model, setup, split.part(name)) for name in {"train", "val", part}}
+    decision = _completed(run, setup.frontend, space, known, predicted["val"])
+    predicted = {name: decision.applied(predictions, space) for name, predictions in predicted.items()}
+    for name, predictions in predicted.items():
         predictions.save(run.path(f"predictions.{name}.npz"))
-    notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(setup.frontend.manifest, split)]
+    notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
     notes += _other_precision(run, setup.runtime)
-    baseline = _baseline(setup.frontend, space, split, part, said[part])
-    report = _report(
-        run, setup.frontend, space, split, said[part], part, decision, notes, said["train"], said["val"], baseline
-    )
-    write_report(run, setup.frontend, report, said[part], "" if part == "test" else f".{part}")
-    return report
+    baseline = _baseline(setup.frontend, space, split, part, predicted[part])
+    evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, baseline)
+    return write_report(run, setup.frontend, _report(evaluation), predicted[part], "" if part == "test" else f".{part}")
 
 
-def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> dict[str, Any]:
-    """Judge a run on all labelled items of another corpus, with the temperature of its own.
+def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Report:
+    """Evaluate a run on all labelled items of another corpus, with the temperature of its own.
 
     Args:
         run: the trained run.
-        setup: of the other corpus, whose manifest must already be relabelled.
-        mapping: kept in the report.
+        setup: of the other corpus.
+        mapping: its classes in the run's words; see :func:`~samo.data.relabel.relabel`.
 
     Raises:
+        SettingsError: the mapping names a class that does not exist.
         LeakError: a recording of the other corpus was trained on.
-        DataError: the mapping leaves no item.
+        DataError: the mapping leaves no item, or a class of the corpus has no counterpart.
     """
-    ids = tuple(item.id for item in setup.frontend.manifest.items if item.labels)
-    if not ids:
-        raise DataError("no item of the corpus is left to judge on", hint="--label-map leaves every class out")
     trained = run.manifest
+    manifest = relabel(setup.frontend.manifest, trained.label_space, mapping)
+    frontend = setup.frontend.with_manifest(manifest)
+    ids = tuple(item.id for item in manifest.items if item.labels)
+    if not ids:
+        raise DataError("no item of the corpus is left to judge on", hint="`label_map` leaves every class out")
     known = {trained.items[row].content for row in trained.rows(run.split.train + run.split.val)}
-    seen = [item.source for item in setup.frontend.manifest.items if item.content and item.content in known]
+    seen = [item.source for item in manifest.items if item.content and item.content in known]
     notes = []
-    if seen and setup.frontend.manifest.copies == "reported":
+    if seen and manifest.copies == "reported":
         notes.append(f"leak: {len(seen)} of {len(ids)} items also stand in what the run was trained on")
     elif seen:
         raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
-    model, space = load_run_model(run, type(setup.frontend), setup.runtime)
+    model, space = load_run_model(run, type(frontend), setup.runtime)
     decision = decision_of(run, space)
     if not decision.is_complete(space):
         missing = "thresholds" if decision.calibration.fitted_on else "temperature"
         notes.append(f"no {missing}: judge the run on its own corpus first, which fits it")
-    predictions = decision.applied(_predict(model, setup, ids), space)
+    predictions = decision.applied(_predict(model, Setup(frontend, setup.runtime), ids), space)
     everything = Split("other corpus", 0, (), (), ids)
-    report = _report(run, setup.frontend, space, everything, predictions, "all", decision, notes)
-    report["label_map"] = dict(mapping)
-    predictions.save(run.path(f"predictions.{setup.frontend.manifest.dataset}.npz"))
-    write_report(run, setup.frontend, report, predictions, f".{setup.frontend.manifest.dataset}")
-    return report
+    evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes)
+    report = {**_report(evaluation), "label_map": dict(mapping)}
+    predictions.save(run.path(f"predictions.{manifest.dataset}.npz"))
+    return write_report(run, frontend, report, predictions, f".{manifest.dataset}")
 
 
-def relabel(manifest: Manifest, space: LabelSpace, mapping: Mapping[str, str]) -> Manifest:
-    """Translate a corpus' labels into those of a run; ``label=-`` leaves a class out.
-
-    Raises:
-        SettingsError: the mapping names a class that does not exist.
-        DataError: a class of the corpus has no counterpart.
-    """
-    own, foreign = space.primary.labels, manifest.label_space.primary
-    for old, new in mapping.items():
-        if old not in foreign.labels:
-            raise SettingsError(
-                f"--label-map: the corpus has no class '{old}'",
-                hint=nearest(old, foreign.labels) + f"valid: {', '.join(foreign.labels)}",
-            )
-        if new != "-" and new not in own:
-            raise SettingsError(
-                f"--label-map: the run has no class '{new}'", hint=nearest(new, own) + f"valid: {', '.join(own)}, -"
-            )
-    stray = [label for label in foreign.labels if label not in own and label not in mapping]
-    if stray:
-        pairs = [f"{old}={new}" for old, new in mapping.items()] + [f"{old}={_alike(old, own)}" for old in stray]
-        raise DataError(
-            f"the run does not know these classes of the corpus: {first_ten(stray)}",
-            hint=f"--label-map {shlex.quote(','.join(pairs))}, where x=- leaves x out; "
-            f"the run's classes: {', '.join(own)}",
-        )
-
-    def translated(item: Item) -> Item:
-        given = item.labels.get(foreign.name)
-        names = (mapping.get(label, label) for label in given or ())
-        kept = tuple(dict.fromkeys(name for name in names if name != "-"))
-        # An item that has none of its labels is answered so; one whose labels are all left out is not judged.
-        none_hold = given == () and foreign.multi_label and space.primary.multi_label
-        return replace(item, labels={space.primary.name: kept} if kept or none_hold else {})
-
-    return replace(manifest, label_space=space, items=tuple(translated(item) for item in manifest.items))
+def _open(run: Run, settings: Mapping[str, Any], reporter: Reporter) -> Frontend:
+    """The frontend over the run's own corpus, or over the one that ``settings`` name."""
+    kind, values = config_type(run.modality), run.flat_settings
+    if "dataset" in settings:
+        # The run's split speaks of its own corpus, and so do columns and patterns unless both are of one kind.
+        same_kind = settings["dataset"] == values["dataset"]
+        stale = SPLIT_SETTINGS if same_kind else {field.name for field in kind.fields() if field.section == "data"}
+        values |= {field.name: field.info.default for field in kind.fields() if field.name in stale - {"mode"}}
+    frontend = frontend_type(run.modality)
+    with reporter.counting(frontend.preparing) as progress:
+        return frontend.open(kind.build({**values, **settings}), reporter.note, progress, run.path(ASSETS))
 
 
-def _alike(word: str, labels: Sequence[str]) -> str:
-    """The label that begins like ``word`` or is spelled most like it; ``-`` when none is."""
-
-    def likeness(label: str) -> tuple[bool, float]:
-        mine, theirs = word.casefold(), label.casefold()
-        return mine[:3] == theirs[:3], SequenceMatcher(None, mine, theirs).ratio()
-
-    best = max(labels, key=likeness)
-    return best if likeness(best) >= (False, 0.6) else "-"
-
-
-def write_report(run: Run, frontend: Frontend, report: dict[str, Any], predictions: Predictions, suffix: str) -> None:
+def write_report(
+    run: Run, frontend: Frontend, report: Mapping[str, Any], predictions: Predictions, suffix: str
+) -> Report:
     """Pictures, page and card first, ``report.json`` last: its presence means that all is there."""
     figures = save_figures(
         report, predictions, run.history, frontend.manifest.label_space, run.path(f"figures{suffix}")
@@ -168,6 +190,7 @@ def write_report(run: Run, frontend: Frontend, report: dict[str, Any], predictio
         card = model_card(report, settings, environment, data_card=frontend.data_card())
         write_text(run.path("MODEL_CARD.md"), card)
     write_json(run.path(f"report{suffix}.json"), report)
+    return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality)
 
 
 def _other_precision(run: Run, runtime: Runtime) -> list[str]:
@@ -208,7 +231,7 @@ def _settings(run: Run) -> dict[str, Any]:
     if not ensemble_facts(run):
         return run.settings
     members = [member["settings"] for member in read_about(run.model_file)["ensemble"]["members"]]
-    return {"modality": run.settings["modality"], **merged_settings(members)}
+    return {"modality": run.modality, **merged_settings(members)}
 
 
 def _predict(model: nn.Module, setup: Setup, ids: tuple[str, ...]) -> Predictions:
@@ -230,49 +253,55 @@ def predictions_of(frontend: Frontend, ids: tuple[str, ...], logits: np.ndarray)
     )
 
 
-def _report(
-    run: Run,
-    frontend: Frontend,
-    space: LabelSpace,
-    split: Split,
-    predictions: Predictions,
-    part: str,
-    decision: Decision,
-    notes: list[str],
-    train: Predictions | None = None,
-    val: Predictions | None = None,
-    baseline: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    def score(said: Predictions | None) -> float | None:
-        return macro_f1(said, space) if said else None
+@dataclass(frozen=True)
+class _Evaluation:
+    """All that a report of a run on one part is made of; ``predictions`` by part, of train and val where known."""
 
-    account = ensemble_facts(run)
-    if account and account["fitted_on"] == part:
-        notes = [*notes, "the weights of the members were fitted on this split, so its scores are a little too good"]
+    run: Run
+    frontend: Frontend
+    space: LabelSpace
+    split: Split
+    part: str
+    decision: Decision
+    predictions: Mapping[str, Predictions]
+    notes: Sequence[str]
+    baseline: Mapping[str, Any] | None = None
+
+    def macro_f1(self, part: str) -> float | None:
+        """As the trainer selects by it; None for a part that was not predicted."""
+        predictions = self.predictions.get(part)
+        return macro_f1(predictions, self.space) if predictions else None
+
+
+def _report(evaluation: _Evaluation) -> dict[str, Any]:
+    run, manifest, part = evaluation.run, evaluation.frontend.manifest, evaluation.part
+    facts, notes = ensemble_facts(run), list(evaluation.notes)
+    if facts and facts["fitted_on"] == part:
+        notes.append("the weights of the members were fitted on this split, so its scores are a little too good")
+    trained_on_synthetic = run.manifest.synthetic
+    thresholds = evaluation.decision.thresholds
     report = build_report(
         run=run.name,
-        dataset=frontend.manifest.dataset,
-        synthetic=frontend.manifest.synthetic or run.manifest.synthetic,
-        synthetic_model_only=run.manifest.synthetic and not frontend.manifest.synthetic,
+        dataset=manifest.dataset,
+        synthetic=manifest.synthetic or trained_on_synthetic,
+        synthetic_model_only=trained_on_synthetic and not manifest.synthetic,
         split=part,
-        split_rule=split.rule,
-        leaky=split.leaky or run.split.leaky,
-        task=space.primary,
-        predictions=predictions,
-        label_space=space,
-        unit=frontend.unit,
-        train_macro_f1=score(train),
-        val_macro_f1=score(val),
-        calibration=decision.calibration,
-        thresholds=decision.thresholds if decision.thresholds.tasks else None,
-        baseline=baseline,
+        split_rule=evaluation.split.rule,
+        leaky=evaluation.split.leaky or run.split.leaky,
+        task=evaluation.space.primary,
+        predictions=evaluation.predictions[part],
+        label_space=evaluation.space,
+        unit=evaluation.frontend.unit,
+        train_macro_f1=evaluation.macro_f1("train"),
+        val_macro_f1=evaluation.macro_f1("val"),
+        calibration=evaluation.decision.calibration,
+        thresholds=thresholds if thresholds.tasks else None,
+        baseline=evaluation.baseline,
         notes=notes,
     )
-    return {**report, "ensemble": account} if account else report
+    return {**report, "ensemble": facts} if facts else report
 
 
 def macro_f1(predictions: Predictions, space: LabelSpace) -> float:
     """Macro-F1 as the trainer selects by it."""
-    from samo.evaluation.metrics import selection_score
-
     return float(selection_score(space, predictions.logits, np.asarray(predictions.targets)))

@@ -20,6 +20,7 @@ from samo.data.manifest import Manifest
 from samo.data.splits import Split
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo.files import leftovers, write_json, write_text
+from samo.settings import Config, stored_config
 
 __all__ = ["ASSETS", "ENSEMBLE_FILE", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
 
@@ -64,7 +65,7 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """Every setting by flag name, ``modality`` included.
+        """Every setting by name, ``modality`` included.
 
         Raises:
             RunError: not a run, or damaged.
@@ -75,6 +76,31 @@ class Run:
             return settings
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.folder} is not a run: cannot read config.json ({error})") from error
+
+    @property
+    def modality(self) -> str:
+        """``audio`` or ``text``."""
+        return str(self.settings["modality"])
+
+    @property
+    def flat_settings(self) -> dict[str, Any]:
+        """Every setting by name, without ``modality``."""
+        return {name: value for name, value in self.settings.items() if name != "modality"}
+
+    @property
+    def config(self) -> Config:
+        """The settings, typed.
+
+        Raises:
+            RunError: not a run, or damaged.
+            SettingsError: its settings are not those of this version.
+        """
+        return stored_config(self.settings)
+
+    @property
+    def root(self) -> Path:
+        """The folder in whose ``runs`` this run lies: the artifacts, or those of a grid."""
+        return self.folder.parent.parent
 
     @property
     def manifest(self) -> Manifest:
@@ -95,6 +121,18 @@ class Run:
         """
         rows: list[dict[str, Any]] = self._lines("history.jsonl")
         return rows
+
+    @property
+    def trained(self) -> dict[str, Any]:
+        """What came of the training: epochs, the best one, its scores, when it ended.
+
+        Raises:
+            RunError: it has not come to its end, or the file is damaged.
+        """
+        found = self._lines("trained.json", whole=True)
+        if not found or not isinstance(found[0], dict):
+            raise RunError(f"the training of run '{self.name}' has not come to its end", hint=f"`resume={self.name}`")
+        return dict(found[0])
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -157,7 +195,7 @@ class Run:
                 lock.seek(0)
                 raise RunError(
                     f"run '{self.name}' is being written by process {lock.read().strip() or 'unknown'}",
-                    hint="wait for it, or choose another --name",
+                    hint="wait for it, or choose another `name`",
                 ) from error
             lock.truncate(0)
             lock.write(str(os.getpid()))
@@ -187,7 +225,7 @@ class Run:
 
 
 def artifacts_root(given: str = "") -> Path:
-    """``--artifacts``, else ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory."""
+    """``artifacts``, else ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory."""
     return Path(given or os.environ.get("SAMO_ARTIFACTS") or "artifacts").expanduser()
 
 
@@ -211,7 +249,7 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
             number += 1
         return Run(runs / f"{stem}-{number:03d}")
     if not NAME_PATTERN.fullmatch(name):
-        raise SettingsError(f"--name '{name}': use letters, digits and . _ + = - only")
+        raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
     run = Run(runs / name)
     if run.folder.exists() and not _is_free(run.folder):
         if run.is_busy():
@@ -220,7 +258,7 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
         if not overwrite:
             raise RunError(
                 f"a run named '{name}' exists in {runs}",
-                hint=f"choose another --name, go on with --resume {name}, or replace it with --overwrite",
+                hint=f"choose another `name`, go on with `resume={name}`, or replace it with `overwrite`",
             )
         with run.locked():
             _empty(run.folder)
@@ -266,7 +304,7 @@ def find_model(artifacts: Path, given: str = "") -> Run:
         return usable[-1]
     if not run.has_model:
         ended = run.path("trained.json").is_file()
-        hint = "train it again" if ended else f"samo train --resume {run.name}"
+        hint = "train it again" if ended else f"go on with: `resume={run.name}`"
         raise ModelFileError(f"there is no model at {run.model_file}", hint=hint)
     return run
 

@@ -1,33 +1,33 @@
-"""Train a run, judge a run: what every command and grid is made of."""
+"""Train a run, from settings to weights that ship; or go on with one that was stopped."""
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from samo.data.augmented import augmentation_facts, load_augmented, save_augmented
 from samo.data.manifest import Item, Manifest
-from samo.data.splits import Split, audit, make_split
+from samo.data.splits import PARTS, Split, audit, make_split, split_notes
 from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError
 from samo.files import write_json
 from samo.frontend import Frontend
+from samo.modalities import frontend_type
 from samo.runs.calibrate import calibrate, threshold_settings
-from samo.runs.ensemble_model import Ensemble
-from samo.runs.run import ASSETS, Run, mark_trained, point_latest, write_history
-from samo.tasks import LabelSpace
+from samo.runs.load import load_run_model
+from samo.runs.reporter import PlainReporter, Reporter
+from samo.runs.run import ASSETS, Run, artifacts_root, create_run, find_run, mark_trained, point_latest, write_history
+from samo.runs.signals import Terminated, signals_wait, sigterm_raises
+from samo.settings import Config, resolve, stored_config
 from samo.training.checkpoint import (
     load_checkpoint,
-    load_model,
     load_tensors,
     read_about,
     save_checkpoint,
@@ -35,11 +35,181 @@ from samo.training.checkpoint import (
     save_tensors,
 )
 from samo.training.losses import EmotionLoss
-from samo.training.runtime import Runtime, environment, step_seed
+from samo.training.ranks import process_group
+from samo.training.runtime import environment, make_runtime, step_seed
 from samo.training.setup import Setup
+from samo.training.tracking import Observers, Watched, require_trackers, tracked
 from samo.training.trainer import Observer, TrainPlan, TrainState, fit, new_state, predict_logits
 
-__all__ = ["load_run_model", "resume_training", "train_run"]
+__all__ = ["resume_training", "train", "train_run", "training_summary"]
+
+# Where the data lies may change between a run's beginning and its end; that they are the same data is checked.
+MOVABLE = {"data_root"}
+# With fewer groups in validation or test, chance decides what is called better.
+FEWEST_GROUPS = 3
+
+
+def train(
+    *,
+    modality: str = "audio",
+    preset: str = "",
+    config: str | Path | None = None,
+    name: str = "",
+    overwrite: bool = False,
+    resume: str = "",
+    tracker: str = "",
+    artifacts: str | Path = "",
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    reporter: Reporter | None = None,
+    command: str = "",
+    **settings: Any,
+) -> Run:
+    """Train a model and keep the epoch with the best validation macro-F1; the test part is never looked at.
+
+    Args:
+        modality: ``audio`` or ``text``.
+        preset: a recipe to start from.
+        config: a TOML file of settings; it wins over the preset.
+        name: of the run; made up when empty.
+        overwrite: replace the run of this name.
+        resume: the run to go on with, instead of a new one; of the settings only the place of the data may be given.
+        tracker: ``tensorboard``, ``mlflow``, or both joined by a comma; empty: ``$SAMO_TRACKER`` or none.
+        artifacts: folder of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory.
+        device: ``auto``, ``cpu``, ``cuda``.
+        precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
+        threads: CPU threads; 0 = as torch chooses.
+        reporter: is told what happens; None prints plain lines on stderr.
+        command: what was typed, kept in the run for whoever wants to repeat it.
+        **settings: by the names of ``samo train --help`` with underscores; they win over preset and file.
+
+    Returns:
+        The run: ``samo.evaluate(run)``, ``samo.load(run)``.
+
+    Raises:
+        SettingsError: an unknown setting, or a value out of range.
+        DataError: the corpus is missing or damaged.
+        LeakError: the split shares speakers or recordings.
+        RunError: the name is taken, or the run to resume is finished or busy.
+        Interrupted: stopped by a signal; the best model so far is kept, and ``resume`` goes on.
+        TrainingDiverged, DiskFull: stopped; the best model so far is kept.
+    """
+    if resume and (name or preset or config or overwrite):
+        raise SettingsError("`resume` takes neither `name`, `preset`, `config` nor `overwrite`")
+    given = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in settings.items()}
+    chosen = None if resume else resolve(modality, preset, Path(config) if config else None, given)
+    trackers = require_trackers(tracker)
+    root, reporter = artifacts_root(str(artifacts)), reporter or PlainReporter()
+    with process_group() as ranks:
+        if not ranks.is_first:
+            reporter.silence()
+        runtime = make_runtime(device, precision, threads, ranks)
+        if chosen is None:
+            run = find_run(root, resume)
+            chosen = _unchanged(run, given)
+        elif name and not overwrite:
+            create_run(root, name, "")  # a name that is taken costs no decoding
+        kind = frontend_type(chosen.modality)
+        with ranks.local_rank_first(), reporter.counting(kind.preparing) as progress:
+            assets = run.path(ASSETS) if resume else None
+            setup = Setup(kind.open(chosen, reporter.note, progress, assets), runtime)
+        values = setup.frontend.config.flat()
+        if not resume:
+            # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
+            split = make_split(setup.frontend.manifest, setup.frontend.split_request())
+            audit(setup.frontend.manifest, split)
+            stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
+            run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
+        for line in _first_lines(run, setup, None if resume else split):
+            reporter.note(line)
+        command = command and command + ("" if name or resume else f" --name {run.name}")
+        try:
+            _watched_training(run, setup, trackers, reporter, command, resume=bool(resume))
+        except Interrupted as stop:
+            stop.hint += f" `artifacts={artifacts}`" if artifacts else ""
+            raise
+        finally:
+            if ranks.is_first:
+                run.forget()
+    return run
+
+
+def training_summary(run: Run) -> dict[str, Any]:
+    """What came of a training, as ``samo train --json`` prints it.
+
+    Raises:
+        RunError: the training has not come to its end.
+    """
+    about, trained = read_about(run.model_file), run.trained
+    return {
+        "schema": 1,
+        "run": run.name,
+        "folder": str(run.folder),
+        "dataset": about["dataset"],
+        "synthetic": about["synthetic"],
+        "leaky": run.split.leaky,
+        **{name: trained[name] for name in ("epochs", "best_epoch", "val_macro_f1")},
+    }
+
+
+def _unchanged(run: Run, given: Mapping[str, Any]) -> Config:
+    """The settings of a run that goes on; others than it was begun with are refused."""
+    stored = run.settings
+    changed = [
+        f"`{name}` {stored.get(name)} is now {value}"
+        for name, value in given.items()
+        if name not in MOVABLE and stored.get(name) != value
+    ]
+    if changed:
+        raise RunError(
+            f"`resume` goes on with the settings the run was begun with; changed: {', '.join(changed)}",
+            hint="leave these settings away, or train a new run",
+        )
+    return stored_config({**stored, **{name: value for name, value in given.items() if name in MOVABLE}})
+
+
+def _first_lines(run: Run, setup: Setup, split: Split | None) -> list[str]:
+    """What a training begins with; of a new run also the size of its parts, and what will make its scores doubtful."""
+    frontend = setup.frontend
+    values, manifest = frontend.config.flat(), frontend.manifest
+    lines = []
+    if values["split"] == "random":
+        lines.append(
+            "LEAKY SPLIT: with `split=random` the same speaker stands in train and test; every output is stamped"
+        )
+    count = f"{len(manifest.items)} {frontend.item}s of {values['dataset']}"
+    lines.append(f"run {run.name}: {count}; {setup.runtime.describe()}")
+    return [*lines, *_about_split(frontend, split)] if split else lines
+
+
+def _about_split(frontend: Frontend, split: Split) -> list[str]:
+    manifest, sizes, few = frontend.manifest, [], []
+    for part in PARTS:
+        ids = split.part(part)
+        groups = {manifest.items[row].group for row in manifest.rows(ids)} - {""}
+        unit, item = (f" {frontend.unit}s", f" {frontend.item}s") if part == "train" else ("", "")
+        sizes.append(f"{part} {len(groups)}{unit} / {len(ids)}{item}" if groups else f"{part} {len(ids)}{item}")
+        if part != "train" and 0 < len(groups) < FEWEST_GROUPS:
+            few.append(f"{part} has {len(groups)} {frontend.unit}{'s' * (len(groups) > 1)}")
+    thin = [f"{' and '.join(few)} only: scores will rest on little"] if few else []
+    copies = audit(manifest, split) if manifest.copies == "reported" else []
+    return [", ".join(sizes), *thin, *copies, *split_notes(manifest, split)]
+
+
+def _watched_training(
+    run: Run, setup: Setup, trackers: Sequence[str], reporter: Reporter, command: str, *, resume: bool
+) -> None:
+    """Train or go on, drawn by the reporter and the trackers."""
+    values = setup.frontend.config.stored()
+    watched = Watched(run.folder, run.root, values, lambda: run.history)
+    wanted = trackers if setup.runtime.ranks.is_first else ()
+    with reporter.training(values["epochs"], run.history) as view, tracked(wanted, watched, reporter.note) as drawn:
+        observer = Observers(view, *drawn)
+        if resume:
+            resume_training(run, setup, observer)
+        else:
+            train_run(run, setup, observer, command)
 
 
 def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> TrainState:
@@ -53,7 +223,7 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
     first, ranks = setup.runtime.ranks.is_first, setup.runtime.ranks
     with run.locked() if first else nullcontext():
         if first and run.path("config.json").exists():
-            raise RunError(f"run '{run.name}' was begun by another process", hint="choose another --name")
+            raise RunError(f"run '{run.name}' was begun by another process", hint="choose another `name`")
         manifest = setup.frontend.manifest
         split = make_split(manifest, setup.frontend.split_request())
         audit(manifest, split)
@@ -72,7 +242,7 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
             facts = augmentation_facts(manifest.label_space, manifest.targets[plan.train_rows], made)
             save_augmented(run.folder, facts, made)
             write_beginning(run, setup, split, fitted, command)
-            point_latest(run.folder.parent.parent, run)
+            point_latest(run.root, run)
         state = new_state(model, extended, setup.runtime)
         return _train(run, Setup(learner, setup.runtime), manifest, observer, extended, state)
 
@@ -132,35 +302,9 @@ def write_beginning(run: Run, setup: Setup, split: Split, fitted: dict[str, Any]
     save_tensors(run.path("fitted.safetensors"), fitted)
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
-    write_json(run.path("environment.json"), {**environment(setup.runtime), **typed})
-    write_json(run.path("config.json"), {"modality": setup.frontend.modality, **setup.frontend.config.flat()})
-
-
-def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> tuple[nn.Module, LabelSpace]:
-    """The model of a run's best epoch, or of an ensemble, ready to judge with, and what its columns mean.
-
-    Raises:
-        ModelFileError: missing, damaged, foreign, or not of these settings.
-    """
-    settings = {name: value for name, value in run.settings.items() if name != "modality"}
-    about = read_about(run.model_file)
-    space = LabelSpace.from_json(about["label_space"])
-
-    def built(settings: dict[str, Any], assets: Path) -> nn.Module:
-        return frontend_type.build_model(frontend_type.config_type.build(settings), space, assets)
-
-    model: nn.Module
-    if joined := about.get("ensemble"):
-        members = joined["members"]
-        weights, temperatures = ([member[name] for member in members] for name in ("weight", "temperature"))
-        parts = [built(member["settings"], run.path(ASSETS) / str(k)) for k, member in enumerate(members)]
-        thresholds = [member.get("thresholds", {}) for member in members]
-        model = Ensemble(parts, weights, temperatures, space, joined["combine"], thresholds)
-    else:
-        model = built(settings, run.path(ASSETS))
-    load_model(run.model_file, model)
-    # Without gradients channels-last is faster in every precision; in float32 training it is not always.
-    return runtime.place(model).to(memory_format=torch.channels_last).eval(), space  # type: ignore[call-overload]
+    began = {"began": datetime.now(UTC).isoformat(timespec="seconds")}
+    write_json(run.path("environment.json"), {**environment(setup.runtime), **began, **typed})
+    write_json(run.path("config.json"), setup.frontend.config.stored())
 
 
 def _train(
@@ -194,29 +338,29 @@ def _train(
     def keep_once(state: TrainState, improved: bool) -> None:
         if first:
             # Ctrl-C inside torch's writer comes out as a fault of the file.
-            with _signals_wait():
+            with signals_wait():
                 keep(state, improved)
         # A slow disk must not look like a lost process.
         ranks.wait()
 
     try:
-        with _sigterm_raises():
+        with sigterm_raises():
             fit(state, setup, plan, observer, keep_once)
             if first:
                 # In the precision that judges and predicts, whatever the training took.
                 _calibrate(run, Setup(setup.frontend, replace(setup.runtime.alone(), precision="float32")), plan)
-    except (KeyboardInterrupt, _Terminated) as stop:
+    except (KeyboardInterrupt, Terminated) as stop:
         raise Interrupted(
             f"training stopped after {state.epoch} of {plan.train.epochs} epochs; " + _what_is_kept(state),
-            hint=f"go on with: samo train --resume {run.name}",
-            exit_status=143 if isinstance(stop, _Terminated) else 130,
+            hint=f"go on with: `resume={run.name}`",
+            exit_status=143 if isinstance(stop, Terminated) else 130,
         ) from None
     if first:
-        _finish(run, state)
+        _finish(run, state, plan.train.epochs if state.learns else state.epoch)
     return state
 
 
-def _finish(run: Run, state: TrainState) -> None:
+def _finish(run: Run, state: TrainState, allowed: int) -> None:
     # Decided while it was still training: such a report may speak of an earlier best epoch.
     run.path("report.json").unlink(missing_ok=True)
     mark_trained(
@@ -226,6 +370,7 @@ def _finish(run: Run, state: TrainState) -> None:
             "best_epoch": state.best_epoch + 1,
             "val_macro_f1": state.best_score,
             "val_loss": state.best_loss,
+            "allowed_epochs": allowed,
         },
     )
 
@@ -251,44 +396,6 @@ def _load_state(state: TrainState, path: Path) -> None:
         state.load_state_dict(stored)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise ModelFileError(f"{path} is not a checkpoint of this run: {str(error).partition(':')[0]}") from error
-
-
-class _Terminated(BaseException):
-    """SIGTERM as an exception, so that files are closed and the message is printed."""
-
-
-@contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    def stop(signum: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _signals_wait() -> Iterator[None]:
-    """SIGINT and SIGTERM act when the block is done: half a second at most, for files that are written whole."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda got, _: came.append(got)) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if came:
-        signal.raise_signal(came[0])
 
 
 def _what_is_kept(state: TrainState) -> str:

@@ -65,7 +65,7 @@ def read_about(path: Path) -> dict[str, Any]:
     except ValueError:
         about = None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ModelFileError(f"{path} was not written by SAMO", hint="train a run, or start from it with --weights")
+        raise ModelFileError(f"{path} was not written by SAMO", hint="train a run, or start from it with `weights`")
     return about
 
 

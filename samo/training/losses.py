@@ -228,15 +228,14 @@ def _refuse_misfit(space: LabelSpace, settings: LossSettings) -> None:
     _known("joint_boost", settings.joint_boost, classes)
     if settings.asymmetric_loss and not any(task.multi_label for task in space.tasks):
         raise SettingsError(
-            f"--asymmetric-loss is for items with several labels; here each has one {' and one '.join(tasks)}",
-            hint="--focal-loss or --class-weight-loss balances such classes",
+            f"`asymmetric_loss` is for items with several labels; here each has one {' and one '.join(tasks)}",
+            hint="`focal_loss` or `class_weight_loss` balances such classes",
         )
 
 
 def _known(setting: str, given: Iterable[str], valid: list[str]) -> None:
     for name in given:
         if name not in valid:
-            flag = "--" + setting.replace("_", "-")
             raise SettingsError(
-                f"{flag} names unknown '{name}'", hint=nearest(name, valid) + f"valid: {', '.join(valid)}"
+                f"`{setting}` names unknown '{name}'", hint=nearest(name, valid) + f"valid: {', '.join(valid)}"
             )

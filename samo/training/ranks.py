@@ -210,7 +210,7 @@ def _leave(ranks: Ranks, store: dist.Store, error: BaseException) -> NoReturn:
         raise RankLost(
             f"rank {', '.join(map(str, vanished))} of the {ranks.world_size} processes of this training ended without a"
             " word, or hangs: killed, out of memory, or its machine is lost",
-            hint="go on from the last whole epoch with samo train --resume, under torchrun or alone",
+            hint="go on from the last whole epoch with `resume`, under torchrun or alone",
         ) from None
     raise error
 

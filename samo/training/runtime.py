@@ -100,30 +100,30 @@ def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.local_size > 1 and device.startswith("cuda:"):
-        raise SettingsError(f"--device {device}: one GPU for several processes", hint="--device cuda gives each one")
+        raise SettingsError(f"`device={device}`: one GPU for several processes", hint="`device=cuda` gives each one")
     if ranks.world_size > 1 and device == "cuda":
         device = f"cuda:{ranks.local_rank}"
     try:
         place = torch.device(device)
     except RuntimeError as error:
-        raise SettingsError(f"--device {device}: not a device torch knows", hint="valid: auto, cpu, cuda") from error
+        raise SettingsError(f"`device={device}`: not a device torch knows", hint="valid: auto, cpu, cuda") from error
     if place.type not in ("cpu", "cuda"):
-        raise SettingsError(f"--device {device}: not supported", hint="valid: auto, cpu, cuda")
+        raise SettingsError(f"`device={device}`: not supported", hint="valid: auto, cpu, cuda")
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise SettingsError(f"--device {device}: no CUDA device is visible", hint="use --device cpu")
+        raise SettingsError(f"`device={device}`: no CUDA device is visible", hint="use `device=cpu`")
     if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
-        raise SettingsError(f"--device {device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+        raise SettingsError(f"`device={device}`: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
     if precision not in PRECISIONS:
-        raise SettingsError(f"--precision {precision}: unknown", hint=f"valid: {', '.join(PRECISIONS)}")
+        raise SettingsError(f"`precision={precision}`: unknown", hint=f"valid: {', '.join(PRECISIONS)}")
     if precision == "fp16" and place.type == "cpu":
-        raise SettingsError("--precision fp16 needs a GPU", hint="use bf16 or float32 on a CPU")
+        raise SettingsError("`precision=fp16` needs a GPU", hint="use bf16 or float32 on a CPU")
     if precision == "auto":
         precision = _best_precision(place)
     if ranks.world_size > 1 and threads == 0 and place.type == "cpu":
         threads = max(1, _cores() // ranks.local_size)
     if threads > 0:
         torch.set_num_threads(threads)
-    ranks.require_equal("--precision", precision, SettingsError)
+    ranks.require_equal("`precision`", precision, SettingsError)
     ranks.connect(place)
     return Runtime(place, precision, precision != "float32", torch.get_num_threads(), ranks)
 

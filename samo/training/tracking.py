@@ -46,12 +46,14 @@ class Watched:
     """The training that is tracked.
 
     Attributes:
-        folder: the run's folder, ``ARTIFACTS/runs/NAME``; its name is the run's name.
-        settings: every setting by flag name.
+        folder: the run's folder; its name is the run's name.
+        root: the folder of all outputs, in whose ``runs`` it lies.
+        settings: every setting by name.
         history: gives the rows of the epochs done so far.
     """
 
     folder: Path
+    root: Path
     settings: Mapping[str, Any]
     history: Callable[[], Sequence[Mapping[str, Any]]]
 
@@ -153,7 +155,7 @@ class MlflowTracker:
 
     def __init__(self, watched: Watched) -> None:
         self._watched, self._file = watched, watched.folder / "mlflow.json"
-        self._store = watched.folder.parent.parent / "mlflow"
+        self._store = watched.root / "mlflow"
         self._client: Any = None
         self._id = ""
 
@@ -222,7 +224,7 @@ TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoardTracker, "mlflow
 
 
 def require_trackers(given: str) -> tuple[str, ...]:
-    """The names in ``--tracker`` (or ``$SAMO_TRACKER``), joined by commas, each known and installed.
+    """The names in ``tracker`` (or ``$SAMO_TRACKER``), joined by commas, each known and installed.
 
     Raises:
         SettingsError: an unknown name.
@@ -233,7 +235,7 @@ def require_trackers(given: str) -> tuple[str, ...]:
     for name in names:
         if name not in TRACKERS:
             raise SettingsError(
-                f"--tracker '{name}': unknown", hint=nearest(name, TRACKERS) + f"valid: {', '.join(TRACKERS)}"
+                f"`tracker` '{name}': unknown", hint=nearest(name, TRACKERS) + f"valid: {', '.join(TRACKERS)}"
             )
     for name in names:
         if name == "mlflow":
@@ -243,7 +245,7 @@ def require_trackers(given: str) -> tuple[str, ...]:
                 importlib.import_module(package)
             except ImportError as error:
                 raise EnvironmentProblem(
-                    f"--tracker {name} needs the package {package}: {error}", hint='pip install "samo-emotion[track]"'
+                    f"`tracker={name}` needs the package {package}: {error}", hint='pip install "samo-emotion[track]"'
                 ) from error
     return names
 
@@ -294,7 +296,7 @@ class _Spared:
         except Exception as error:
             self._failed = True
             reason = str(error).partition("\n")[0] or type(error).__name__
-            self._warn(f"the training goes on without --tracker {self._name}, which failed: {reason}")
+            self._warn(f"the training goes on without `tracker={self._name}`, which failed: {reason}")
 
 
 def _quieten_mlflow() -> None:

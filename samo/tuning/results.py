@@ -144,7 +144,7 @@ def write_results(
 
 
 def best_toml(facts: Mapping[str, Any], spec: StudySpec, kind: type[Config], folder: Path) -> str:
-    """Every setting of the best trial, as ``samo train --config`` takes them."""
+    """Every setting of the best trial, as ``config`` takes them."""
     best = facts["best"]
     settings = Run(folder / "runs" / best["run"]).settings
     sections: dict[str, list[str]] = {}
@@ -153,7 +153,7 @@ def best_toml(facts: Mapping[str, Any], spec: StudySpec, kind: type[Config], fol
         sections.setdefault(field.section, []).append(line)
     counted = facts["counts"]["counted"]
     lines = [
-        f"# samo train --modality {spec.modality} --config best.toml",
+        f"# Train with `modality={spec.modality}` and `config=best.toml`.",
         f"# Trial {best['number']} of study {spec.name}, the best of {counted}: "
         f"validation macro-F1 {best['value']:.4f} (epoch by epoch the highest).",
         "# It was chosen on the validation part, so this number is optimistic; the test part was not looked at.",

@@ -195,7 +195,7 @@ def parse_space(
     entries = _ordered([entry for name, entry in found.items() if name not in held])
     kept, dropped = _without_idle(entries, base.flat(), drop_idle)
     if not kept:
-        raise SettingsError("search space: there is nothing to vary", hint="name settings that no flag fixes")
+        raise SettingsError("search space: there is nothing to vary", hint="name settings that are not fixed")
     return SearchSpace(type(base), tuple(kept), base.flat(), tuple(dropped))
 
 
@@ -203,7 +203,8 @@ def _entry(field: SettingField, table: Any, fields: Mapping[str, SettingField]) 
     name, where = field.name, f"search space: {field.name}"
     if field.section == "data" or name == "seed":
         raise SettingsError(
-            f"{where} decides what trials are validated on, so they could not be compared", hint="give it as a flag"
+            f"{where} decides what trials are validated on, so they could not be compared",
+            hint="fix it beside the search space",
         )
     if not isinstance(table, dict):
         raise SettingsError(
@@ -301,7 +302,7 @@ def _without_idle(entries: Sequence[Entry], base: Mapping[str, Any], drop: bool)
         else:
             raise SettingsError(
                 f"search space: {entry.name} acts only together with {unmet[0]}",
-                hint=f"search {unmet[0].partition('=')[0]} too, or set it by its flag",
+                hint=f"search {unmet[0].partition('=')[0]} too, or fix it beside the search space",
             )
     return list(kept.values()), dropped
 

@@ -74,7 +74,7 @@ class StudySpec:
         if changed:
             raise RunError(
                 f"study '{self.name}' was begun otherwise: {first_ten(changed)}",
-                hint="leave these flags away to go on with it, or choose another --name",
+                hint="leave these settings out to go on with it, or choose another `name`",
             )
 
 
@@ -103,13 +103,13 @@ def connect(folder: Path, url: str = "") -> optuna.storages.BaseStorage:
             backend = JournalFileBackend(str(path))
         return JournalStorage(backend)
     except ImportError as error:
-        raise EnvironmentProblem(f"--storage needs a package that is missing: {error}") from error
+        raise EnvironmentProblem(f"`storage` needs a package that is missing: {error}") from error
     except OSError:
         raise
     except Exception as error:
         reason = " ".join(str(error).split("\n")[0].split())
         raise SettingsError(
-            f"--storage: no study can be kept there: {reason}",
+            f"`storage`: no study can be kept there: {reason}",
             hint="a file, or a URL such as sqlite:///study.db or postgresql://user@host/name",
         ) from error
 
@@ -125,7 +125,7 @@ def open_study(storage: optuna.storages.BaseStorage, name: str) -> tuple[optuna.
     study = optuna.load_study(study_name=name, storage=storage)
     stored = study.user_attrs.get(_SPEC)
     if stored is None:
-        raise RunError(f"the storage holds a study '{name}' that samo did not begin", hint="choose another --name")
+        raise RunError(f"the storage holds a study '{name}' that samo did not begin", hint="choose another `name`")
     return study, StudySpec(**stored)
 
 
@@ -161,7 +161,7 @@ def require_same_data(study: optuna.Study, digest: str) -> None:
         study.set_user_attr(_DATA, digest)
     elif before != digest:
         raise RunError(
-            f"the data of study '{study.study_name}' changed since it was begun", hint="choose another --name"
+            f"the data of study '{study.study_name}' changed since it was begun", hint="choose another `name`"
         )
 
 
@@ -180,7 +180,7 @@ def make_pruner(name: str, epochs: int) -> optuna.pruners.BasePruner:
         return optuna.pruners.HyperbandPruner(min_resource=max(1, epochs // 9), max_resource=epochs)
     if name == "none":
         return optuna.pruners.NopPruner()
-    raise SettingsError(f"--pruner {name}: unknown", hint=nearest(name, PRUNERS) + f"valid: {', '.join(PRUNERS)}")
+    raise SettingsError(f"`pruner={name}`: unknown", hint=nearest(name, PRUNERS) + f"valid: {', '.join(PRUNERS)}")
 
 
 class TrialSeeded(BaseSampler):

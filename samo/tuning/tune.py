@@ -15,12 +15,12 @@ from samo.errors import Interrupted, RunError, SettingsError
 from samo.frontend import Frontend
 from samo.launch.local import LocalLauncher, share_of_cores
 from samo.launch.resources import Resources, count_gpus
-from samo.launch.views import Views
 from samo.modalities import frontend_type
 from samo.runs.run import NAME_PATTERN, Run, artifacts_root
 from samo.settings import Config, stored_config
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup
+from samo.tuning.reporter import PlainTuneReporter, TuneReporter
 from samo.tuning.results import study_facts, write_results
 from samo.tuning.space import SearchSpace, parse_space
 from samo.tuning.study import StudySpec, connect, join_study, make_pruner, open_study, require_same_data
@@ -55,7 +55,7 @@ def tune(
     keep_settings: bool = False,
     artifacts: Path | str = "",
     resources: Resources | None = None,
-    views: Views | None = None,
+    reporter: TuneReporter | None = None,
     command: str = "",
 ) -> TuneResult:
     """Search for good settings by validation macro-F1 (Optuna: TPE and pruning); the test part is never opened.
@@ -71,7 +71,7 @@ def tune(
         keep_settings: a study that was begun goes on with its own settings and space, whatever is given here.
         artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
         resources: on what; ``workers`` is the number of trials trained at once, 0 = one.
-        views: what shows the progress; left out: nothing.
+        reporter: shows the progress; left out: plain lines on stderr.
         command: kept with the results.
 
     Raises:
@@ -97,7 +97,9 @@ def tune(
         pruner = pruner or stored.pruner
         if keep_settings:
             config, space = stored_config({"modality": stored.modality, **stored.settings}), dict(stored.space)
-    search = _Search(folder, storage, connected, trials, timeout_s, resources or Resources(), views or Views())
+    search = _Search(
+        folder, storage, connected, trials, timeout_s, resources or Resources(), reporter or PlainTuneReporter()
+    )
     facts = _run_study(search, config, space, pruner or "median", command)
     if facts["best"] is None:
         reasons = [row["reason"] for row in facts["trials"] if row["reason"]]
@@ -118,7 +120,7 @@ class _Search:
     trials: int
     timeout_s: float
     resources: Resources
-    views: Views
+    reporter: TuneReporter
 
 
 def _new_name(root: Path, stem: str) -> str:
@@ -130,16 +132,16 @@ def _new_name(root: Path, stem: str) -> str:
 
 def _run_study(search: _Search, config: Config, space: Mapping[str, Any], pruner: str, command: str) -> dict[str, Any]:
     """Open the data, run the trials, write what came of them."""
-    kind, views, folder = frontend_type(config.modality), search.views, search.folder
-    with views.preparing(kind.preparing) as progress:
-        frontend = kind.open(config, views.notify, progress)
+    kind, reporter, folder = frontend_type(config.modality), search.reporter, search.folder
+    with reporter.counting(kind.preparing) as progress:
+        frontend = kind.open(config, reporter.note, progress)
     spec = StudySpec(folder.name, config.modality, frontend.config.flat(), dict(space), pruner)
     marks = {
         "synthetic": frontend.manifest.synthetic,
         "leaky": make_split(frontend.manifest, frontend.split_request()).leaky,
     }
     if marks["leaky"]:
-        views.notify(
+        reporter.note(
             "LEAKY SPLIT: with `split=random` the same speaker stands in train and validation; every output is stamped"
         )
     with Run(folder).locked():
@@ -148,7 +150,7 @@ def _run_study(search: _Search, config: Config, space: Mapping[str, Any], pruner
         require_same_data(study, frontend.manifest.digest)
         stale = end_stale_trials(study, search.storage, folder, shared=bool(search.url))
         if stale:
-            views.notify(f"trials {', '.join(map(str, stale))} were cut short; their settings are trained again")
+            reporter.note(f"trials {', '.join(map(str, stale))} were cut short; their settings are trained again")
         try:
             _run_trials(search, study, spec, searched, frontend)
         except (Interrupted, KeyboardInterrupt) as stop:
@@ -165,23 +167,23 @@ def _run_trials(
     search: _Search, study: optuna.Study, spec: StudySpec, searched: SearchSpace, frontend: Frontend
 ) -> None:
     """In this process, or in several."""
-    views, folder, resources = search.views, search.folder, search.resources
+    reporter, folder, resources = search.reporter, search.folder, search.resources
     goal = Goal(search.trials, time.time() + search.timeout_s if search.timeout_s else None)
     done = len(counted(study))
     varied = f"{len(spec.space)} settings are varied: {', '.join(spec.space)}"
-    views.notify(f"study {spec.name}: {goal.trials} trials, {done} done before; {varied}")
+    reporter.note(f"study {spec.name}: {goal.trials} trials, {done} done before; {varied}")
     if searched.base_params() is None:
-        views.notify("the base settings lie outside the search space, so they are no trial")
+        reporter.note("the base settings lie outside the search space, so they are no trial")
     if done >= goal.trials:
         return
-    with views.trials(goal.trials, study_facts(study, spec, folder)) as view:
+    with reporter.trials(goal.trials, study_facts(study, spec, folder)) as view:
         if resources.workers <= 1:
             runtime = make_runtime(resources.device, resources.precision, resources.threads)
             run_trials(study, searched, Setup(frontend, runtime), folder, goal, view)
             return
         gpus = count_gpus(resources.device)
         workers, threads = share_of_cores(goal.trials - done, resources.workers, resources.threads, gpus)
-        views.notify(f"{workers} workers, {threads} threads each; their logs are in {folder / 'logs'}")
+        reporter.note(f"{workers} workers, {threads} threads each; their logs are in {folder / 'logs'}")
         job = worker_spec(spec, folder, search.url, goal, resources, threads)
         launcher = LocalLauncher(WORK, workers, threads, gpus)
         run_workers(study, search.storage, launcher, job, folder, goal, view, shared=bool(search.url))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,19 +12,19 @@ import optuna
 from optuna.trial import TrialState
 
 from samo.errors import Interrupted, RunError
-from samo.launch.local import Job, LocalLauncher
+from samo.launch.local import Job, LocalLauncher, Outcome
 from samo.launch.resources import Resources
-from samo.launch.views import Silent
 from samo.modalities import frontend_type
 from samo.settings import stored_config
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup
-from samo.tuning.results import study_facts, trial_row, trial_text
+from samo.tuning.reporter import PlainTuneReporter
+from samo.tuning.results import study_facts
 from samo.tuning.space import parse_space
 from samo.tuning.study import StudySpec, connect, join_study, open_study
 from samo.tuning.trials import Goal, TrialWatcher, counted, end_stale_trials, run_trials
 
-__all__ = ["WORK", "TrialLog", "run_workers", "take_trials", "worker_spec"]
+__all__ = ["WORK", "run_workers", "take_trials", "worker_spec"]
 
 # The work of a worker, by name: its process imports it.
 WORK = "samo.tuning.workers:take_trials"
@@ -68,26 +67,18 @@ def take_trials(spec: Mapping[str, Any]) -> None:
     study = join_study(storage, stored, space)
     runtime = make_runtime(spec["device"], spec["precision"], spec["threads"])
     goal = Goal(spec["trials"], spec["until"])
-    log = TrialLog(goal.trials, study_facts(study, stored, folder))
-    run_trials(study, space, Setup(frontend, runtime), folder, goal, log)
+    with PlainTuneReporter().trials(goal.trials, study_facts(study, stored, folder)) as log:
+        run_trials(study, space, Setup(frontend, runtime), folder, goal, log)
 
 
-class TrialLog(Silent):
-    """Writes each trial that ended to standard error as one line of text."""
+class _Quiet:
+    """Workers are no cells: what is shown are the trials."""
 
-    def __init__(self, trials: int, facts: Mapping[str, Any]) -> None:
-        """Begin after the trials in ``facts``, of ``trials`` in all."""
-        self.trials = trials
-        self.best = facts["best"]["value"] if facts["best"] else None
+    def on_start(self, name: str) -> None:
+        """Nothing."""
 
-    def on_trial_end(self, trial: Any) -> None:
-        """Write the trial."""
-        row = trial_row(trial)
-        better = row["state"] == "finished" and (self.best is None or row["value"] > self.best)
-        if better:
-            self.best = row["value"]
-        head, what = trial_text(row, self.trials)
-        print(f"{head}{' * best' * better}  {what}", file=sys.stderr, flush=True)
+    def on_end(self, outcome: Outcome) -> None:
+        """Nothing."""
 
 
 def run_workers(
@@ -123,7 +114,7 @@ def run_workers(
         while not goal.over() and (left := goal.trials - len(counted(study))) > 0:
             before = _trained(study)
             try:
-                outcomes = launcher.run(jobs[:left], Silent())
+                outcomes = launcher.run(jobs[:left], _Quiet())
             except Interrupted as stop:
                 raise Interrupted("the search was stopped; trials that were running are begun again") from stop
             end_stale_trials(study, storage, folder, shared=shared)

@@ -48,18 +48,18 @@ def resolve_root(
         chosen for them; the line is empty when they named the root themselves.
 
     Raises:
-        SettingsError: unknown corpus, or one that needs ``--data-root``.
+        SettingsError: unknown corpus, or one that needs ``data_root``.
         DataError: the root does not exist.
     """
     require_known(DATASETS, settings.dataset)
     # Runs remember where the demo corpus lay; where a cache was cleared or moved since, it is made again.
     if settings.data_root and (settings.dataset != "demo" or Path(settings.data_root).is_dir()):
-        return _at(settings, settings.dataset, existing_root(settings.data_root, "--data-root")), ""
+        return _at(settings, settings.dataset, existing_root(settings.data_root, "`data_root`")), ""
     if settings.dataset == "demo":
         return _demo(settings, on_progress), "Data: the built-in demo corpus (synthetic voices)."
     if settings.dataset != "ravdess":
         raise SettingsError(
-            f"--dataset {settings.dataset} needs --data-root",
+            f"`dataset={settings.dataset}` needs `data_root`",
             hint="give the CSV file" if settings.dataset == "table" else "give the folder that holds the class folders",
         )
     if given := os.environ.get("SAMO_DATA_ROOT"):
@@ -71,7 +71,7 @@ def resolve_root(
     corpus = DATASETS["ravdess"]
     line = (
         "Data: the built-in demo corpus (synthetic voices), as no RAVDESS was found. For real speech: "
-        f"`samo data download ravdess` ({megabytes(corpus)} MB, {corpus.LICENSE}), or --data-root FOLDER."
+        f"`samo data download ravdess` ({megabytes(corpus)} MB, {corpus.LICENSE}), or `data_root=FOLDER`."
     )
     return _demo(settings, on_progress), line
 

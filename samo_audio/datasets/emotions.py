@@ -59,9 +59,9 @@ def label_task(labels: Iterable[str], mode: str, source: object) -> tuple[Task, 
         unknown = [label for label in distinct if label.lower() not in EMOTION_TO_SENTIMENT]
         if unknown:
             raise DataError(
-                f"--mode sentiment does not know the label{'s' * (len(unknown) > 1)} in {source}: "
+                f"`mode=sentiment` does not know the label{'s' * (len(unknown) > 1)} in {source}: "
                 f"{first_ten(map(repr, unknown))}",
-                hint="rename them to negative, neutral or positive, or use --mode emotion; "
+                hint="rename them to negative, neutral or positive, or use `mode=emotion`; "
                 f"known: {', '.join(sorted(EMOTION_TO_SENTIMENT))}",
             )
         return Task("sentiment", SENTIMENTS), {label: EMOTION_TO_SENTIMENT[label.lower()] for label in distinct}

@@ -1,6 +1,6 @@
 """Any corpus with one folder per class: ``<class>/.../<clip>.wav``, any audio format, any depth.
 
-Speakers are read off the relative path by ``--speaker-pattern``, for example ``spk(\\d+)`` or
+Speakers are read off the relative path by ``speaker_pattern``, for example ``spk(\\d+)`` or
 ``^[^/]+/(?P<speaker>[^/]+)/``.
 """
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 __all__ = ["index"]
 
 NAME = "folder"
-TITLE = "your own folder: one folder per class, speakers by --speaker-pattern"
+TITLE = "your own folder: one folder per class, speakers by `speaker_pattern`"
 LICENSE = "that of your clips"
 CITATION = ""
 HOMEPAGE = ""
 SYNTHETIC = False
 DOWNLOADS: tuple[RemoteFile, ...] = ()
 FOLDS: tuple[frozenset[str], ...] = ()
-GROUP_HINT = r"name the speaker, for example --speaker-pattern '^[^/]+/(spk\d+)' for CLASS/spk1_a.wav"
+GROUP_HINT = r"name the speaker, for example `speaker_pattern=^[^/]+/(spk\d+)` for CLASS/spk1_a.wav"
 
 
 def index(root: Path, settings: DataSettings) -> Manifest:
     """List the clips below the class folders of ``root``.
 
-    Without ``--speaker-pattern`` the speakers stay unknown.
+    Without ``speaker_pattern`` the speakers stay unknown.
 
     Raises:
         DataError: no folder, clips outside the class folders, fewer than two classes, or a path without a speaker.
@@ -69,18 +69,18 @@ def _clips(root: Path) -> list[str]:
     require_folder(root, NAME)
     paths = clips_below(root, is_audio)
     if not paths:
-        raise DataError(f"no audio file lies below {root}", hint="check --data-root")
+        raise DataError(f"no audio file lies below {root}", hint="check `data_root`")
     loose = [path for path in paths if "/" not in path]
     if loose:
         raise DataError(
             f"{len(loose)} clips lie directly in {root}, outside any class folder: {first_ten(loose)}",
-            hint="move them into the folder of their class, or list them in a CSV with --dataset table",
+            hint="move them into the folder of their class, or list them in a CSV with `dataset=table`",
         )
     classes = sorted({path.split("/", 1)[0] for path in paths})
     if len(classes) < 2:
         raise DataError(
             f"{root} needs a folder for each of at least two classes, found clips only in '{classes[0]}'",
-            hint="--data-root must be the folder that holds the class folders",
+            hint="`data_root` must be the folder that holds the class folders",
         )
     return paths
 
@@ -88,7 +88,7 @@ def _clips(root: Path) -> list[str]:
 def _refuse_actors(root: Path, classes: set[str]) -> None:
     """Training on RAVDESS's actors as if they were emotions is a mistake that looks like success."""
     if all(re.fullmatch(r"Actor_\d\d", name, re.IGNORECASE) for name in classes):
-        raise DataError(f"the folders of {root} are actors, not classes", hint="use --dataset ravdess")
+        raise DataError(f"the folders of {root} are actors, not classes", hint="use `dataset=ravdess`")
 
 
 def _speaker_pattern(pattern: str) -> re.Pattern[str] | None:
@@ -97,10 +97,10 @@ def _speaker_pattern(pattern: str) -> re.Pattern[str] | None:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise SettingsError(f"--speaker-pattern '{pattern}' is no regular expression: {error}") from error
+        raise SettingsError(f"`speaker_pattern` '{pattern}' is no regular expression: {error}") from error
     if not compiled.groups:
         raise SettingsError(
-            f"--speaker-pattern '{pattern}' has no group",
+            f"`speaker_pattern` '{pattern}' has no group",
             hint="put the speaker in parentheses, for example 'spk([0-9]+)'",
         )
     return compiled
@@ -116,8 +116,8 @@ def _speakers(root: Path, paths: list[str], pattern: re.Pattern[str] | None) -> 
     unmatched = [path for path, speaker in zip(paths, speakers, strict=True) if not speaker]
     if unmatched:
         raise DataError(
-            f"--speaker-pattern '{pattern.pattern}' finds no speaker in {len(unmatched)} of {len(paths)} paths below "
+            f"`speaker_pattern` '{pattern.pattern}' finds no speaker in {len(unmatched)} of {len(paths)} paths below "
             f"{root}: {first_ten(unmatched)}",
-            hint="the pattern is searched in the path relative to --data-root, with forward slashes",
+            hint="the pattern is searched in the path relative to `data_root`, with forward slashes",
         )
     return speakers

@@ -19,13 +19,13 @@ def require_folder(root: Path, dataset: str) -> None:
         DataError: says which of these it is.
     """
     if not root.exists():
-        raise DataError(f"there is no folder {root}", hint="check --data-root")
+        raise DataError(f"there is no folder {root}", hint="check `data_root`")
     if not root.is_dir():
         raise DataError(
-            f"--dataset {dataset} needs a folder, but {root} is a file", hint="a CSV file is read with --dataset table"
+            f"`dataset={dataset}` needs a folder, but {root} is a file", hint="a CSV file is read with `dataset=table`"
         )
     if not any(root.iterdir()):
-        raise DataError(f"the folder {root} is empty", hint="check --data-root")
+        raise DataError(f"the folder {root} is empty", hint="check `data_root`")
 
 
 def clips_below(root: Path, wanted: Callable[[Path], bool]) -> list[str]:

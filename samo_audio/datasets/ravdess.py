@@ -145,20 +145,20 @@ def _speech_names(root: Path, dataset: str) -> dict[str, RavdessName]:
     require_folder(root, dataset)
     paths = clips_below(root, lambda path: path.suffix.lower() in (".wav", ".flac"))
     if not paths:
-        raise DataError(f"no .wav or .flac file lies below {root}", hint="check --data-root")
+        raise DataError(f"no .wav or .flac file lies below {root}", hint="check `data_root`")
     names = {path: parse_name(PurePosixPath(path).stem) for path in paths}
     parsed = {path: name for path, name in names.items() if name is not None}
     if not parsed:
         raise DataError(
             f"none of the {len(paths)} clips below {root} has a RAVDESS name like 03-01-05-02-01-01-12.wav",
-            hint="use --dataset folder if each class has its own folder, --dataset table if a CSV lists the clips",
+            hint="use `dataset=folder` if each class has its own folder, `dataset=table` if a CSV lists the clips",
         )
     wrong = [path for path, name in names.items() if name is None or _misfiled(path, name)]
     if wrong:
         raise DataError(
             f"{len(wrong)} of {len(paths)} clips below {root} have no RAVDESS name, or lie in another actor's "
             f"folder: {first_ten(wrong)}",
-            hint="move them away, or use --dataset table to list the clips by hand",
+            hint="move them away, or use `dataset=table` to list the clips by hand",
         )
     speech = {path: name for path, name in parsed.items() if name.is_speech}
     if not speech:

@@ -33,7 +33,7 @@ HOMEPAGE = ""
 SYNTHETIC = False
 DOWNLOADS: tuple[RemoteFile, ...] = ()
 FOLDS: tuple[frozenset[str], ...] = ()
-GROUP_HINT = "fill the column of the speaker, or name it, for example --speaker-column actor"
+GROUP_HINT = "fill the column of the speaker, or name it, for example `speaker_column=actor`"
 
 
 def index(root: Path, settings: DataSettings) -> Manifest:
@@ -74,8 +74,8 @@ def _read(path: Path, used: Collection[str]) -> tuple[list[str], list[Row]]:
     if path.is_dir():
         found = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in (".csv", ".tsv"))
         raise DataError(
-            f"--dataset table needs a CSV file, but {path} is a folder",
-            hint=f"give one of: {first_ten(found)}" if found else "with one folder per class use --dataset folder",
+            f"`dataset=table` needs a CSV file, but {path} is a folder",
+            hint=f"give one of: {first_ten(found)}" if found else "with one folder per class use `dataset=folder`",
         )
     return tables.read_delimited(path, tables.read_text(path), used)
 
@@ -98,11 +98,10 @@ def _require_columns(path: Path, columns: list[str], settings: DataSettings) -> 
         by_default = name == type(settings).model_fields[setting].default
         if name in columns or (not always and (by_default or not name)):
             continue
-        flag = "--" + setting.replace("_", "-")
-        also = f"; {flag} '' if the speakers are unknown"
+        also = f"; `{setting}=` if the speakers are unknown"
         raise DataError(
             f"{path} has no column '{name}'; it has: {first_ten(filter(None, columns))}",
-            hint=f"{nearest(name, columns)}name it with {flag}" + (also if setting == "speaker_column" else ""),
+            hint=f"{nearest(name, columns)}name it with `{setting}`" + (also if setting == "speaker_column" else ""),
         )
 
 

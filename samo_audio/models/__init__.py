@@ -40,18 +40,18 @@ def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:
     """Refuse a model that does not exist, or features too small for it.
 
     Raises:
-        SettingsError: with the valid choices, or the flags to change.
+        SettingsError: with the valid choices, or the settings to change.
     """
     smallest = _architecture(settings.model).smallest
     if features.n_mels < smallest:
         raise SettingsError(
-            f"--model {settings.model} needs at least {smallest} mel bands, --n-mels is {features.n_mels}"
+            f"`model={settings.model}` needs at least {smallest} mel bands, `n_mels` is {features.n_mels}"
         )
     if features.frames < smallest:
         raise SettingsError(
-            f"--model {settings.model} needs at least {smallest} frames, --duration and --hop-length give"
+            f"`model={settings.model}` needs at least {smallest} frames, `duration` and `hop_length` give"
             f" {features.frames}",
-            hint="a longer --duration or a shorter --hop-length gives more",
+            hint="a longer `duration` or a shorter `hop_length` gives more",
         )
 
 

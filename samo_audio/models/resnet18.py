@@ -56,7 +56,7 @@ def _load_imagenet(network: nn.Module, weights: Any) -> None:
             raise ModelFileError(f"{kept} is damaged: {reason}", hint="delete it to download it again") from error
         raise EnvironmentProblem(
             f"cannot download the ImageNet weights of resnet18: {reason}",
-            hint=f"fetch {weights.url} on another machine and give it with --weights FILE",
+            hint=f"fetch {weights.url} on another machine and give it with `weights=FILE`",
         ) from error
 
 

@@ -44,18 +44,18 @@ def resolve_root(settings: DataSettings) -> tuple[DataSettings, str]:
         what to index, and a line for people on what was chosen for them; the line is empty when they named the root.
 
     Raises:
-        SettingsError: unknown corpus, or one that needs ``--data-root`` or takes none.
+        SettingsError: unknown corpus, or one that needs ``data_root`` or takes none.
         DataError: the root does not exist.
     """
     require_known(DATASETS, settings.dataset)
     if settings.dataset == "demo":
         if settings.data_root:
-            raise SettingsError("--dataset demo is built in and takes no --data-root", hint="leave one of them out")
+            raise SettingsError("`dataset=demo` is built in and takes no `data_root`", hint="leave one of them out")
         return settings, "Data: the built-in demo corpus (synthetic sentences)."
     if settings.data_root:
-        return _at(settings, settings.dataset, existing_root(settings.data_root, "--data-root")), ""
+        return _at(settings, settings.dataset, existing_root(settings.data_root, "`data_root`")), ""
     if settings.dataset != "goemotions":
-        raise SettingsError(f"--dataset {settings.dataset} needs --data-root", hint="give the CSV, TSV or JSON file")
+        raise SettingsError(f"`dataset={settings.dataset}` needs `data_root`", hint="give the CSV, TSV or JSON file")
     if given := os.environ.get("SAMO_TEXT_DATA_ROOT"):
         root = existing_root(given, "$SAMO_TEXT_DATA_ROOT")
         return _at(settings, "goemotions", root), f"Data: GoEmotions in {root} (from $SAMO_TEXT_DATA_ROOT)."
@@ -65,7 +65,7 @@ def resolve_root(settings: DataSettings) -> tuple[DataSettings, str]:
     corpus = DATASETS["goemotions"]
     line = (
         "Data: the built-in demo corpus (synthetic sentences), as no GoEmotions was found. For real comments: "
-        f"`samo data download goemotions` ({megabytes(corpus)} MB, {corpus.LICENSE}), or --data-root FOLDER."
+        f"`samo data download goemotions` ({megabytes(corpus)} MB, {corpus.LICENSE}), or `data_root=FOLDER`."
     )
     return settings.model_copy(update={"dataset": "demo"}), line
 

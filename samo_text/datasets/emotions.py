@@ -48,7 +48,7 @@ GROUPINGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "ekman": EKMAN,
     "sentiment": SENTIMENT,
 }
-"""Labels of each ``--mode`` and the emotions they hold."""
+"""Labels of each ``mode`` and the emotions they hold."""
 
 _CLASS_OF = {
     mode: {emotion: label for label, emotions in grouping.items() for emotion in emotions}

@@ -83,17 +83,17 @@ def index(root: Path, settings: DataSettings) -> Manifest:
 
 def _require_files(root: Path) -> None:
     if not root.exists():
-        raise DataError(f"there is no folder {root}", hint="check --data-root")
+        raise DataError(f"there is no folder {root}", hint="check `data_root`")
     if not root.is_dir():
         raise DataError(
-            f"--dataset {NAME} needs a folder, but {root} is a file",
-            hint="a CSV, TSV or JSON file is read with --dataset table",
+            f"`dataset={NAME}` needs a folder, but {root} is a file",
+            hint="a CSV, TSV or JSON file is read with `dataset=table`",
         )
     missing = [name for name in FILES.values() if not (root / name).is_file()]
     if missing:
         raise DataError(
             f"{root} lacks {', '.join(missing)} of GoEmotions",
-            hint=f"`samo data download {NAME}` fetches all three; other data are read with --dataset table",
+            hint=f"`samo data download {NAME}` fetches all three; other data are read with `dataset=table`",
         )
 
 

@@ -1,7 +1,7 @@
 """Any corpus of texts in a CSV, TSV, JSON or JSON Lines file, one text a row.
 
-Several label columns are several tasks. A list of labels in JSON, or a cell cut at ``--label-separator``, makes a task
-multi-label. An empty cell is unlabelled, and masked; for a multi-label task ``--empty-labels none`` reads it as "none
+Several label columns are several tasks. A list of labels in JSON, or a cell cut at ``label_separator``, makes a task
+multi-label. An empty cell is unlabelled, and masked; for a multi-label task ``empty_labels=none`` reads it as "none
 of the labels". Rows without a label in any column are left out, and rows without text refused.
 """
 
@@ -33,7 +33,7 @@ HOMEPAGE = ""
 SYNTHETIC = False
 DOWNLOADS: tuple[RemoteFile, ...] = ()
 FOLDS: tuple[frozenset[str], ...] = ()
-GROUP_HINT = "name the column of the author, for example --group-column author"
+GROUP_HINT = "name the column of the author, for example `group_column=author`"
 
 _SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
 
@@ -42,7 +42,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     """List the texts of the table ``root``.
 
     Raises:
-        SettingsError: a ``--mode``, which tables do not know, or no label column.
+        SettingsError: a ``mode``, which tables do not know, or no label column.
         DataError: no table, a missing column, a row without text, mixed kinds of labels, an unknown split word, or
             labels that pose no question.
     """
@@ -59,7 +59,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     items = _items(rows, columns, texts, answers, root, settings)
     kept = [item for item in items if item.labels]
     if not kept:
-        raise DataError(f"no row of {root} has a label in {_listed(names)}", hint="name the column: --label-columns")
+        raise DataError(f"no row of {root} has a label in {_listed(names)}", hint="name the column: `label_columns`")
     notes += _about_empty(tasks, answers, items, settings)
     return Manifest(
         dataset=NAME,
@@ -76,14 +76,14 @@ def index(root: Path, settings: DataSettings) -> Manifest:
 def _label_columns(settings: DataSettings) -> list[str]:
     if settings.mode != "emotion":
         raise SettingsError(
-            f"--mode {settings.mode} groups the labels of GoEmotions; a table is taken as it stands",
-            hint="leave --mode out",
+            f"`mode={settings.mode}` groups the labels of GoEmotions; a table is taken as it stands",
+            hint="leave `mode` out",
         )
     names = [name.strip() for name in settings.label_columns.split(",") if name.strip()]
     if not names:
-        raise SettingsError("--label-columns names no column", hint="for example --label-columns emotion,sentiment")
+        raise SettingsError("`label_columns` names no column", hint="for example `label_columns=emotion,sentiment`")
     if len(set(names)) < len(names):
-        raise SettingsError(f"--label-columns names a column twice: {_listed(names)}")
+        raise SettingsError(f"`label_columns` names a column twice: {_listed(names)}")
     return names
 
 
@@ -91,8 +91,8 @@ def _read(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
     if path.is_dir():
         found = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in _SUFFIXES)
         raise DataError(
-            f"--dataset table needs a file, but {path} is a folder",
-            hint=f"give one of: {first_ten(found)}" if found else "the three files of GoEmotions need no --dataset",
+            f"`dataset=table` needs a file, but {path} is a folder",
+            hint=f"give one of: {first_ten(found)}" if found else "the three files of GoEmotions need no `dataset`",
         )
     text = tables.read_text(path)
     if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
@@ -104,17 +104,17 @@ def _require_columns(path: Path, columns: Sequence[str], names: Sequence[str], s
     """Refuse a missing column that is needed, or that was named on purpose."""
     by_default = type(settings).model_fields["split_column"].default
     needs_split = settings.split == "table" or settings.split_column != by_default
-    asked = {settings.text_column: "--text-column", **dict.fromkeys(names, "--label-columns")}
+    asked = {settings.text_column: "`text_column`", **dict.fromkeys(names, "`label_columns`")}
     if settings.split_column and needs_split:
-        asked[settings.split_column] = "--split-column"
+        asked[settings.split_column] = "`split_column`"
     if settings.group_column:
-        asked[settings.group_column] = "--group-column"
-    for name, flag in asked.items():
+        asked[settings.group_column] = "`group_column`"
+    for name, setting in asked.items():
         if name not in columns:
             how = "cells are separated by commas, semicolons or tabs; " if len(columns) == 1 else ""
             raise DataError(
                 f"{path} has no column '{name}'; it has: {first_ten(filter(None, columns))}",
-                hint=f"{nearest(name, columns)}{how}name it with {flag}",
+                hint=f"{nearest(name, columns)}{how}name it with {setting}",
             )
     twice = [name for name in (settings.text_column, settings.split_column, settings.group_column) if name in names]
     if twice:
@@ -125,7 +125,7 @@ def _texts(path: Path, rows: Sequence[Row], column: str) -> tuple[list[str], lis
     """Cleaned texts, and lines on what was changed in them."""
     odd = [row.line for row in rows if not isinstance(row.cells[column], str)]
     if odd:
-        raise DataError(f"column '{column}' of {path} holds no text in row {first_ten(odd)}", hint="see --text-column")
+        raise DataError(f"column '{column}' of {path} holds no text in row {first_ten(odd)}", hint="see `text_column`")
     given = [str(row.cells[column]) for row in rows]
     texts = [clean(text) for text in given]
     empty = [row.line for row, text in zip(rows, texts, strict=True) if not text]
@@ -280,7 +280,7 @@ def _about_empty(
         empty = sum(not labels for labels in given)
         if empty and tasks[name].multi_label:
             meaning = "none of the labels" if settings.empty_labels == "none" else "not labelled"
-            notes.append(f"{empty:,} rows are empty in column '{name}', taken as {meaning} (--empty-labels)")
+            notes.append(f"{empty:,} rows are empty in column '{name}', taken as {meaning} (`empty_labels`)")
     left = sum(not item.labels for item in items)
     return [*notes, f"{left:,} rows without any label were left out"] if left else notes
 

@@ -24,7 +24,7 @@ class Architecture:
 
     Attributes:
         make: ``"module:function"``, so that listing the models imports none of them.
-        pooling: what ``--pooling auto`` stands for; empty for a model that pools nothing.
+        pooling: what ``pooling=auto`` stands for; empty for a model that pools nothing.
         has_layers: whether it is a stack of layers, the last four of which can be averaged.
     """
 
@@ -62,7 +62,7 @@ def build_model(
         config: a text run's settings.
         space: which columns of the logits mean what.
         assets: a run's folder with the encoder's ``config.json``: the architecture is built from it, its weights are
-            left for the run's own file to fill. None: start weights are read from ``--encoder``.
+            left for the run's own file to fill. None: start weights are read from ``encoder``.
         n_tokens: size of the vocabulary with the tokens added to it; None = the encoder's own.
 
     Raises:

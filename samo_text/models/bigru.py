@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from samo.encoders.pooling import pooling_parts, valid_tokens
+from samo.encoders.body import Body
+from samo.encoders.pooling import pooling_parts, valid_positions
 from samo.tasks import LabelSpace
 from samo_text.config import ModelSettings, TextConfig
 from samo_text.models import MODELS
 from samo_text.models.hash_embedding import HashEmbedding
-from samo_text.models.text_model import Body, TextModel
+from samo_text.models.text_model import TextModel
 
 __all__ = ["BiGru", "bigru", "reversed_texts"]
 
@@ -35,7 +36,7 @@ class BiGru(Body):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, T) word hashes and (B,) lengths to (B, T, width) states."""
-        words = self.embedding(ids, valid_tokens(ids.shape[1], lengths))
+        words = self.embedding(ids, valid_positions(ids.shape[1], lengths))
         ahead, _ = self.ahead(words)
         back, _ = self.back(reversed_texts(words, lengths))
         return torch.cat([ahead, reversed_texts(back, lengths)], dim=2)

@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from samo.data.batch import Draws, Mix
+from samo.encoders.body import Body
 from samo.encoders.heads import Head
 from samo.encoders.pooling import Pooling
 from samo.tasks import LabelSpace
 from samo.training.model import EmotionModel
 from samo_text.config import ModelSettings
 
-__all__ = ["Body", "TextModel"]
-
-
-class Body(nn.Module):
-    """Turns (B, T) ids and (B,) lengths into (B, T, H * k) token states; padding may hold anything.
-
-    Attributes:
-        width: H, width of one token's state.
-    """
-
-    width: int
-
-    def lr_scale(self, name: str) -> float:
-        """Factor on the learning rate of the body's parameter called ``name``."""
-        return 1.0
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Freeze or unfreeze what the epoch (from 0) asks for."""
+__all__ = ["TextModel"]
 
 
 class TextModel(EmotionModel):

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samo.encoders.pooling import pooling_parts, valid_tokens
+from samo.encoders.body import Body
+from samo.encoders.pooling import pooling_parts, valid_positions
 from samo.tasks import LabelSpace
 from samo_text.config import ModelSettings, TextConfig
 from samo_text.models import MODELS
 from samo_text.models.hash_embedding import HashEmbedding
-from samo_text.models.text_model import Body, TextModel
+from samo_text.models.text_model import TextModel
 
 __all__ = ["KERNEL_WIDTHS", "TextCnn", "textcnn"]
 
@@ -37,7 +38,7 @@ class TextCnn(Body):
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, T) word hashes and (B,) lengths to (B, T, width) states: as many as there are words."""
-        words = self.embedding(ids, valid_tokens(ids.shape[1], lengths)).transpose(1, 2)
+        words = self.embedding(ids, valid_positions(ids.shape[1], lengths)).transpose(1, 2)
         answers = [
             F.gelu(convolve(F.pad(words, ((width - 1) // 2, width // 2))))
             for width, convolve in zip(KERNEL_WIDTHS, self.filters, strict=True)

@@ -57,8 +57,8 @@ def chosen_kinds(given: str) -> tuple[str, ...]:
     for name in names:
         if name not in KINDS:
             raise SettingsError(
-                f"--rewrites '{name}': unknown", hint=nearest(name, KINDS) + f"valid: {', '.join(KINDS)}"
+                f"`rewrites` '{name}': unknown", hint=nearest(name, KINDS) + f"valid: {', '.join(KINDS)}"
             )
     if len(set(names)) < len(names):
-        raise SettingsError(f"--rewrites {given} names a kind twice")
+        raise SettingsError(f"`rewrites={given}` names a kind twice")
     return tuple(names) or tuple(KINDS)

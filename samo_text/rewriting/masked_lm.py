@@ -56,10 +56,10 @@ class MaskedWords:
         from transformers import AutoModelForMaskedLM
 
         self.tokenizer, self.model = read_model(
-            AutoModelForMaskedLM, place, "--masked-lm", "masked language model", device
+            AutoModelForMaskedLM, place, "masked_lm", "masked language model", device
         )
         if self.tokenizer.mask_token is None:
-            raise ModelFileError(f"--masked-lm {place} has no mask token, so it is no masked language model")
+            raise ModelFileError(f"`masked_lm={place}` has no mask token, so it is no masked language model")
         self.strength = strength
         self.device = device
         longest = getattr(self.model.config, "max_position_embeddings", 512)

@@ -12,13 +12,13 @@ from samo.errors import ModelFileError, first_few
 __all__ = ["read_model"]
 
 
-def read_model(kind: Any, place: str, flag: str, what: str, device: torch.device) -> tuple[Any, Any]:
+def read_model(kind: Any, place: str, setting: str, what: str, device: torch.device) -> tuple[Any, Any]:
     """A tokenizer and a model, ready to be asked.
 
     Args:
         kind: the ``transformers.AutoModelFor...`` that reads it.
         place: a folder, or a name on the Hugging Face hub.
-        flag: what named the place.
+        setting: what named the place.
         what: what the model should be, for messages.
         device: where it runs.
 
@@ -28,7 +28,7 @@ def read_model(kind: Any, place: str, flag: str, what: str, device: torch.device
     """
     from transformers import AutoTokenizer
 
-    with quiet(), reading(place, what, flag):
+    with quiet(), reading(place, what, setting):
         here = offline(place)
         tokenizer = AutoTokenizer.from_pretrained(source_of(place), local_files_only=here, **NO_CODE)
         model, found = kind.from_pretrained(
@@ -36,5 +36,5 @@ def read_model(kind: Any, place: str, flag: str, what: str, device: torch.device
         )
     if missing := sorted(found["missing_keys"]):
         # transformers would fill them with random numbers, and the model write nonsense.
-        raise ModelFileError(f"{flag} {place} is no {what}; its weights lack {first_few(missing, 2)}")
+        raise ModelFileError(f"`{setting}={place}` is no {what}; its weights lack {first_few(missing, 2)}")
     return tokenizer, model.to(device).eval()

@@ -108,34 +108,45 @@ def open_wordnet() -> Any:
                 f"WordNet in {root} cannot be read: {error}", hint="remove it, then: samo data download wordnet"
             ) from error
     raise EnvironmentProblem(
-        "--augment synonyms needs WordNet, which is not on this machine",
+        "`augment=synonyms` needs WordNet, which is not on this machine",
         hint="samo data download wordnet (11 MB, WordNet licence); or copy corpora/wordnet into ~/nltk_data",
     )
 
 
 def download_wordnet() -> Path:
-    """Fetch WordNet with nltk's own downloader, which checks it, into SAMO's cache; returns its folder.
+    """Fetch WordNet into SAMO's cache, check it against nltk's index and unpack it; returns its folder.
 
     Raises:
-        EnvironmentProblem: nltk's server cannot be reached, or what came is damaged.
+        EnvironmentProblem: nltk's index or server cannot be reached, or what is there is damaged.
+        DataError: what came is not what the index lists.
+        DiskFull: no space is left.
     """
-    import io
-
     from nltk.downloader import Downloader
 
-    folder, said = _folder(), io.StringIO()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        Downloader().download(
-            "wordnet", download_dir=str(folder), quiet=True, raise_on_error=True, print_error_to=said, extract=True
+    from samo.data.download import download, unpack_zip
+
+    folder = _folder() / "corpora"
+    if not (folder / "wordnet").is_dir():
+        hint = f"fetch wordnet.zip elsewhere (nltk_data, packages/corpora) and put it into {folder}"
+        try:
+            package = Downloader().info("wordnet")
+        except (ValueError, OSError) as error:
+            raise EnvironmentProblem(f"WordNet cannot be downloaded: {error}", hint=hint) from error
+        packed = download(
+            package.url,
+            folder / "wordnet.zip",
+            size=int(package.size),
+            md5=package.checksum or "",
+            sha256=getattr(package, "sha256_checksum", ""),
+            hint=hint,
         )
-        open_wordnet()
-    except (ValueError, OSError) as error:
-        raise EnvironmentProblem(
-            f"WordNet cannot be downloaded: {error}",
-            hint=f"fetch wordnet.zip elsewhere (nltk_data, packages/corpora) and put it into {folder / 'corpora'}",
-        ) from error
-    return folder / "corpora" / "wordnet"
+        unpacked = unpack_zip(packed, folder / "wordnet.unpacked")
+        # The archive holds a folder of that name.
+        (unpacked / "wordnet").replace(folder / "wordnet")
+        unpacked.rmdir()
+        packed.unlink()
+    open_wordnet()
+    return folder / "wordnet"
 
 
 def _folder() -> Path:

@@ -44,7 +44,7 @@ class BackTranslation:
         from transformers import AutoModelForSeq2SeqLM
 
         self._ways = [
-            read_model(AutoModelForSeq2SeqLM, place, "--back-translation-models", "translation model", device)
+            read_model(AutoModelForSeq2SeqLM, place, "back_translation_models", "translation model", device)
             for place in (there, back)
         ]
         self.device = device

@@ -57,7 +57,7 @@ def test_a_given_root_is_taken_as_it_is(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_missing_root_is_refused(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DataError, match=r"--data-root points at .*none"):
+    with pytest.raises(DataError, match=r"`data_root` points at .*none"):
         resolve_root(settings(data_root=str(root / "none")))
     monkeypatch.setenv("SAMO_DATA_ROOT", str(root / "none"))
     with pytest.raises(DataError, match=r"\$SAMO_DATA_ROOT points at"):
@@ -91,7 +91,7 @@ def test_demo_is_made_on_request(quick_demo: Path, root: Path, monkeypatch: pyte
 
 @pytest.mark.parametrize("name", ["table", "folder"])
 def test_your_own_data_need_a_root(name: str) -> None:
-    with pytest.raises(SettingsError, match=f"--dataset {name} needs --data-root"):
+    with pytest.raises(SettingsError, match=f"`dataset={name}` needs `data_root`"):
         resolve_root(settings(dataset=name))
 
 

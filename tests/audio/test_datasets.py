@@ -152,8 +152,8 @@ def test_a_folder_without_ravdess_names_points_at_the_other_readers(root: Path) 
     put(root, "angry/a.wav", "happy/b.wav")
     with pytest.raises(DataError, match=r"none of the 2 clips .* has a RAVDESS name") as caught:
         listed("ravdess", root)
-    assert "--dataset folder" in caught.value.hint
-    assert "--dataset table" in caught.value.hint
+    assert "`dataset=folder`" in caught.value.hint
+    assert "`dataset=table`" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["ravdess", "demo", "folder"])
@@ -167,7 +167,7 @@ def test_empty_missing_and_silent_folders_are_refused(name: str, root: Path) -> 
         listed(name, root)
     with pytest.raises(DataError, match="is a file") as caught:
         listed(name, root / "notes.txt")
-    assert "--dataset table" in caught.value.hint
+    assert "`dataset=table`" in caught.value.hint
 
 
 def test_the_published_folds_part_the_actors() -> None:

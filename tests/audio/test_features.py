@@ -216,7 +216,7 @@ def test_every_setting_acts(name: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"win_length": 257}, "--win-length must not exceed --n-fft"),
+        ({"win_length": 257}, "`win_length` must not exceed `n_fft`"),
         ({"fmin": 4000.0}, "0 <= fmin < fmax <= sr / 2"),
         ({"fmax": 4001.0}, "0 <= fmin < fmax <= sr / 2"),
         ({"fmin": 2000.0, "fmax": 1000.0}, "0 <= fmin < fmax <= sr / 2"),
@@ -232,7 +232,7 @@ def test_impossible_settings_are_refused(values: Settings, message: str) -> None
 
 
 def test_filters_between_two_bins_are_refused() -> None:
-    with pytest.raises(SettingsError, match="no mel filter between --fmin and --fmax reaches one of the 129 FFT bins"):
+    with pytest.raises(SettingsError, match="no mel filter between `fmin` and `fmax` reaches one of the 129 FFT bins"):
         LogMel(small(fmin=1001.0, fmax=1010.0))
 
 

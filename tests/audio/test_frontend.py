@@ -18,9 +18,10 @@ from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_audio import frontend as module
 from samo_audio.audio_io import window_starts
+from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.features import LogMel
-from samo_audio.frontend import AudioFrontend, AudioModel, band_statistics, collate, read_noise
+from samo_audio.frontend import AudioFrontend, AudioModel, band_statistics, read_noise
 
 WINDOW = 4000
 
@@ -334,7 +335,7 @@ def test_a_folder_without_noise_is_refused(content: str, tmp_path: Path) -> None
         tiny.write(root / "silent.wav", np.zeros(800))
     if content == "text":
         (root / "notes.txt").write_text("no sound")
-    with pytest.raises(DataError, match=r"--noise-root .*noise: no audible recordings in there"):
+    with pytest.raises(DataError, match=r"`noise_root=.*noise`: no audible recordings in there"):
         read_noise(root, 8000)
 
 

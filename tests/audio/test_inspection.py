@@ -89,7 +89,7 @@ def test_unknown_speakers_are_counted_as_such(tmp_path: Path) -> None:
     assert found["by_class"] == {"negative": 1, "neutral": 0, "positive": 1}
     assert found["warnings"] == [
         "2 clips without a known speaker: a split by speaker is impossible; fill the column of the speaker, or name "
-        "it, for example --speaker-column actor",
+        "it, for example `speaker_column=actor`",
         "no clip of: neutral",
     ]
 

@@ -144,11 +144,11 @@ def test_an_unknown_model_gets_a_suggestion() -> None:
 
 
 def test_settings_of_another_model_are_refused() -> None:
-    with pytest.raises(SettingsError, match="--width acts only together with --model small-cnn"):
+    with pytest.raises(SettingsError, match="`width` acts only together with `model=small-cnn`"):
         tiny.config(model="resnet18", width=8)
-    with pytest.raises(SettingsError, match="--use-bn acts only together with --model small-cnn"):
+    with pytest.raises(SettingsError, match="`use_bn` acts only together with `model=small-cnn`"):
         tiny.config(model="resnet18", use_bn=False)
-    with pytest.raises(SettingsError, match="--pretrained acts only together with --model resnet18"):
+    with pytest.raises(SettingsError, match="`pretrained` acts only together with `model=resnet18`"):
         tiny.config(pretrained=True)
 
 
@@ -158,13 +158,13 @@ def test_settings_of_another_model_are_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"n_mels": 8}, "--model small-cnn needs at least 16 mel bands, --n-mels is 8"),
-        ({"n_mels": 15}, "--model small-cnn needs at least 16 mel bands, --n-mels is 15"),
+        ({"n_mels": 8}, "`model=small-cnn` needs at least 16 mel bands, `n_mels` is 8"),
+        ({"n_mels": 15}, "`model=small-cnn` needs at least 16 mel bands, `n_mels` is 15"),
         (
             {"hop_length": 512},
-            "--model small-cnn needs at least 16 frames, --duration and --hop-length give 8",
+            "`model=small-cnn` needs at least 16 frames, `duration` and `hop_length` give 8",
         ),
-        ({"duration": 0.06}, "--model small-cnn needs at least 16 frames, --duration and --hop-length give 8"),
+        ({"duration": 0.06}, "`model=small-cnn` needs at least 16 frames, `duration` and `hop_length` give 8"),
     ],
 )
 def test_features_too_small_for_the_model_are_refused(values: dict[str, Any], message: str) -> None:

@@ -143,7 +143,7 @@ def test_table_errors(clips: Path, text: str, values: dict[str, Any], words: str
 def test_table_hints(clips: Path) -> None:
     with pytest.raises(DataError) as caught:
         listed("table", table(clips, "path,label,speakers\na/1.wav,sad,s\n"))
-    assert caught.value.hint.startswith("did you mean 'speakers'? name it with --speaker-column")
+    assert caught.value.hint.startswith("did you mean 'speakers'? name it with `speaker_column`")
     with pytest.raises(DataError) as caught:
         listed("table", table(clips, "path,label,speaker,split\na/1.wav,sad,s,holdout\n"))
     assert "valid: train" in caught.value.hint
@@ -164,7 +164,7 @@ def test_table_speakers_may_be_unknown_until_a_split_needs_them(clips: Path, tex
     assert [item.group for item in manifest.items] == ["", ""]
     with pytest.raises(DataError, match="no speaker is known") as caught:
         make_split(manifest, SplitRequest("speaker"))
-    assert "--speaker-column" in caught.value.hint
+    assert "`speaker_column=actor`" in caught.value.hint
 
 
 def test_table_lists_the_first_ten_missing_files(clips: Path) -> None:

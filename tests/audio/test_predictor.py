@@ -14,7 +14,9 @@ import torch
 
 from samo.errors import DataError, ModelFileError
 from samo.evaluation.calibration import apply_temperature
+from samo.evaluation.decision import Decision
 from samo.evaluation.predictions import Predictions
+from samo.prediction import Prediction, TrainedModel
 from samo.runs.calibrate import calibration_of
 from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
@@ -23,7 +25,7 @@ from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
 from samo_audio import audio_io, predictor
 from samo_audio.frontend import AudioFrontend, AudioModel
-from samo_audio.predictor import AudioPredictor, Prediction, find_clips
+from samo_audio.predictor import AudioPredictor, find_clips
 
 SR = tiny.SR
 
@@ -44,7 +46,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def decided_rows(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AudioFrontend]:
+def judged(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AudioFrontend]:
     """A run, trained with fitted statistics and every augmentation, and judged on its held-out speaker."""
     root = tmp_path_factory.mktemp("artifacts")
     with pytest.MonkeyPatch.context() as patch:
@@ -64,7 +66,7 @@ def ready(judged: tuple[Run, AudioFrontend]) -> AudioPredictor:
 
 
 def one(ready: AudioPredictor, path: Path) -> Prediction:
-    (found,) = ready.predict([path])
+    (found,) = ready.stream([path])
     return found
 
 
@@ -88,7 +90,7 @@ def test_predict_answers_as_evaluate_judged(
     stored = Predictions.load(run.path(f"predictions.{part}.npz"))
     manifest = frontend.manifest
     paths = [manifest.path(manifest.items[row]) for row in manifest.rows(stored.ids)]
-    found = list(ready.predict(paths))
+    found = list(ready.stream(paths))
     assert [prediction.path for prediction in found] == paths
     calibration = calibration_of(run)
     assert calibration
@@ -117,14 +119,18 @@ def test_the_model_judges_even_if_it_was_handed_over_in_training_mode(judged: tu
     torch.manual_seed(0)
     model = AudioModel(tiny.config(dropout=0.9), frontend.manifest.label_space).train()
     clip = frontend.manifest.path(frontend.manifest.items[0])
-    ready = AudioPredictor(model, frontend.manifest.label_space, frontend.config.features, tiny.CPU)
+    ready = AudioPredictor(
+        TrainedModel(model, frontend.manifest.label_space, Decision(), tiny.CPU), frontend.config.features
+    )
     assert np.array_equal(values(one(ready, clip)), values(one(ready, clip)))
 
 
 def test_several_labels_at_once_have_probabilities_of_their_own(judged: tuple[Run, AudioFrontend]) -> None:
     _, frontend = judged
     space = LabelSpace((Task("mood", ("calm", "loud"), multi_label=True), Task("other", ("a", "b"))))
-    ready = AudioPredictor(AudioModel(tiny.config(), space), space, frontend.config.features, tiny.CPU)
+    ready = AudioPredictor(
+        TrainedModel(AudioModel(tiny.config(), space), space, Decision(), tiny.CPU), frontend.config.features
+    )
     found = one(ready, frontend.manifest.path(frontend.manifest.items[0]))
     assert list(found.probabilities) == ["calm", "loud"]
     assert sum(found.probabilities.values()) != pytest.approx(1.0, abs=1e-6)
@@ -154,7 +160,7 @@ def test_order_is_kept_whatever_the_lengths_and_errors(
     paths.append(tmp_path / "missing.wav")
     alone = [one(ready, path) for path in paths]
     monkeypatch.setattr(predictor, "BATCH", batch)
-    together = list(ready.predict(iter(paths)))
+    together = list(ready.stream(iter(paths)))
     assert [prediction.path for prediction in together] == paths
     for number, (first, second) in enumerate(zip(alone, together, strict=True)):
         assert first.error == second.error
@@ -167,7 +173,7 @@ def test_order_is_kept_whatever_the_lengths_and_errors(
 
 
 def test_no_files_no_predictions(ready: AudioPredictor) -> None:
-    assert list(ready.predict([])) == []
+    assert list(ready.stream([])) == []
 
 
 def test_predictions_come_while_files_are_read(ready: AudioPredictor, tmp_path: Path) -> None:
@@ -179,7 +185,7 @@ def test_predictions_come_while_files_are_read(ready: AudioPredictor, tmp_path: 
             asked.append(path)
             yield path
 
-    stream = ready.predict(endless())
+    stream = ready.stream(endless())
     assert next(stream).label
     assert isinstance(stream, Generator)
     stream.close()
@@ -385,9 +391,9 @@ def test_real_clips_get_labels(judged: tuple[Run, AudioFrontend], ravdess_root: 
     features = frontend.config.features.model_copy(update={"duration": 3.0})
     torch.manual_seed(0)
     model = AudioModel(tiny.config(duration=3.0), frontend.manifest.label_space)
-    ready = AudioPredictor(model, frontend.manifest.label_space, features, tiny.CPU)
+    ready = AudioPredictor(TrainedModel(model, frontend.manifest.label_space, Decision(), tiny.CPU), features)
     paths = [*find_clips([ravdess_root / "Actor_01"])[:4], *find_clips([ravdess_root / "Actor_07"])[:4]]
-    found = list(ready.predict(paths))
+    found = list(ready.stream(paths))
     assert [prediction.path for prediction in found] == paths
     assert {path.suffix for path in paths} == {".wav", ".flac"}
     for prediction in found:

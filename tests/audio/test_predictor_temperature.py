@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import tiny_audio as tiny
 
+from samo.evaluation.calibration import Calibration
+from samo.evaluation.decision import Decision
+from samo.prediction import Prediction, TrainedModel
 from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
 from samo_audio.frontend import AudioModel
-from samo_audio.predictor import AudioPredictor, Prediction
+from samo_audio.predictor import AudioPredictor
 
 SPACE = LabelSpace((Task("mood", tiny.LABELS),))
 
@@ -28,9 +31,11 @@ def shares(said: Prediction) -> list[np.ndarray]:
 def test_a_temperature_changes_shares_and_no_label(tmp_path: Path) -> None:
     path = tiny.write(tmp_path / "long.wav", np.concatenate([tiny.sound(2.0, label) for label in tiny.LABELS * 2]))
     model, features = AudioModel(tiny.config(), SPACE), tiny.config().features
-    plain = AudioPredictor(model, SPACE, features, tiny.CPU)
-    warm = AudioPredictor(model, SPACE, features, tiny.CPU, {"mood": 4.0, "other": 9.0})
-    (first,), (second,) = plain.predict([path]), warm.predict([path])
+    plain = AudioPredictor(TrainedModel(model, SPACE, Decision(), tiny.CPU), features)
+    warm = AudioPredictor(
+        TrainedModel(model, SPACE, Decision(Calibration({"mood": 4.0, "other": 9.0})), tiny.CPU), features
+    )
+    (first,), (second,) = plain.stream([path]), warm.stream([path])
     assert len(first.timeline) > 10
     assert [said.label for said in (first, *first.timeline)] == [said.label for said in (second, *second.timeline)]
     for before, after in zip(shares(first), shares(second), strict=True):
@@ -50,8 +55,8 @@ def test_a_run_without_a_temperature_answers_as_its_model_does(tmp_path: Path, m
     run = Run(tmp_path / "runs" / "tiny")
     train_run(run, Setup(tiny.frontend(tiny.corpus(tmp_path / "corpus")), tiny.CPU), Quiet())
     kept = json.loads(run.path("calibration.json").read_text())
-    assert AudioPredictor.from_run(run, tiny.CPU).temperatures == kept["temperature"]
+    assert AudioPredictor.from_run(run, tiny.CPU).decision.calibration.temperature == kept["temperature"]
     run.path("calibration.json").write_text(json.dumps({**kept, "epoch": kept["epoch"] + 1}))
-    assert AudioPredictor.from_run(run, tiny.CPU).temperatures == {}
+    assert AudioPredictor.from_run(run, tiny.CPU).decision.calibration.temperature == {}
     run.path("calibration.json").unlink()
-    assert AudioPredictor.from_run(run, tiny.CPU).temperatures == {}
+    assert AudioPredictor.from_run(run, tiny.CPU).decision.calibration.temperature == {}

@@ -149,7 +149,7 @@ def test_offline_is_a_clear_error(hub: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(error, EnvironmentProblem)
     assert error.message.startswith("cannot download the ImageNet weights of resnet18: ")
     assert "Connection refused" in error.message
-    assert error.hint == f"fetch {url} on another machine and give it with --weights FILE"
+    assert error.hint == f"fetch {url} on another machine and give it with `weights=FILE`"
     assert list(hub.iterdir()) == []
 
 
@@ -315,7 +315,7 @@ def test_weights_of_another_architecture_are_refused(values: dict[str, Any], tmp
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(ModelFileError, match="tensors of the network are missing or of another shape") as caught:
         load_weights(tmp_path / "other.safetensors", model)
-    assert caught.value.hint == "the file must come from the same --model and --width"
+    assert caught.value.hint == "the file must come from the same `model` and `width`"
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name])
 

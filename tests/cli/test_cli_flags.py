@@ -18,7 +18,7 @@ from samo.errors import SettingsError
 from samo.modalities import preset_files
 from samo.settings import SettingField, read_preset, resolve
 from samo_audio.config import AudioConfig
-from samo_cli.flags import switch
+from samo_cli.flags import as_flags, switch
 from samo_cli.options import (
     Flag,
     flags_of,
@@ -268,8 +268,9 @@ def test_settings_that_would_do_nothing_are_refused(name: str) -> None:
         values["model"] = "resnet18" if value == "small-cnn" else "small-cnn"
     with pytest.raises(SettingsError) as caught:
         resolve("audio", "", None, values)
+    assert caught.value.message == f"`{name}` acts only together with `{NEEDY[name].needs}`"
     flag = switch(needed) + (f" {value}" if value else "")
-    assert caught.value.message == f"{switch(name)} acts only together with {flag}"
+    assert as_flags(caught.value.message) == f"{switch(name)} acts only together with {flag}"
 
 
 def test_a_flag_that_would_do_nothing_is_one_line() -> None:

@@ -94,6 +94,7 @@ def test_a_cell_is_the_run_that_train_makes(ran: Path, corpus: Path, artifacts: 
     assert all(np.array_equal(alone[name], cell[name]) for name in alone)
 
 
+@pytest.mark.slow
 def test_again_trains_only_what_is_missing(ran: Path, corpus: Path, artifacts: Path) -> None:
     grid = copy(ran, artifacts)
     result = done(*again(artifacts, corpus))
@@ -128,6 +129,7 @@ def test_changed_settings_and_changed_data_are_refused(ran: Path, corpus: Path, 
     assert "the data of grid 'g' changed" in refused(5, *again(artifacts, other))
 
 
+@pytest.mark.slow
 def test_a_failed_cell_is_that_cells_failure_alone(corpus: Path, artifacts: Path, tmp_path: Path) -> None:
     file = tmp_path / "broken.toml"
     file.write_text('[variants.baseline]\n[variants.noisy]\nnoise = true\nnoise_root = "nowhere"\n')
@@ -201,6 +203,7 @@ def test_grids_that_ship_are_sound() -> None:
     assert "did you mean 'recipes'?" in refused(2, "ablate", "recipe")
 
 
+@pytest.mark.slow
 def test_crossval(corpus: Path, artifacts: Path) -> None:
     asked = ["crossval", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "3"]
     report = done(*asked, "--json").json
@@ -245,6 +248,7 @@ def test_crossval_refuses_folds_it_cannot_train(corpus: Path, tmp_path: Path) ->
     assert "no speaker of fold 2" in line
 
 
+@pytest.mark.slow
 def test_learning_curve(corpus: Path, artifacts: Path) -> None:
     asked = ["learning-curve", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "0,1", "--shares", "1,0.34"]
     curve = done(*asked, "--name", "c", "--json").json

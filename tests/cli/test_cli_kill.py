@@ -143,6 +143,7 @@ def moments(whole: Whole, count: int, dice: random.Random) -> list[dict[str, Any
     return [first, *others]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "kills"), [("everything", 20), ("plain", 6)])
 def test_killed_at_random_moments(kind: str, kills: int, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     whole: Whole = request.getfixturevalue(kind)

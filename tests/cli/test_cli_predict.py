@@ -39,7 +39,9 @@ def test_json_is_stable(run: list[str], clips: Path) -> None:
     assert said.json["errors"] == []
     assert len(said.json["predictions"]) == 9
     for row in said.json["predictions"]:
-        assert list(row) == ["path", "label", "probabilities", "warnings"]
+        assert list(row) == ["path", "label", "probabilities", "tasks", "warnings"]
+        answer = {"labels": [row["label"]], "likeliest": row["label"], "probabilities": row["probabilities"]}
+        assert row["tasks"] == {"emotion": answer}
         assert list(row["probabilities"]) == list(EMOTIONS)
         assert math.isclose(sum(row["probabilities"].values()), 1.0, abs_tol=1e-6)
         assert row["label"] == max(row["probabilities"], key=row["probabilities"].__getitem__)

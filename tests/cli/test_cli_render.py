@@ -207,6 +207,7 @@ def on_terminal(argv: list[str], **env: str) -> str:
     return seen.decode()
 
 
+@pytest.mark.slow
 def test_on_a_terminal(clips: Path) -> None:
     shown = on_terminal(["train", "--data-root", str(clips), *TINY, "--epochs", "30", "--name", "t"], NO_COLOR="1")
     assert "━" in shown

@@ -52,6 +52,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, cache: Path, clips: Pa
     return digest(root / "runs" / "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_and_resumed(sent: signal.Signals, status: int, clips: Path, artifacts: Path, undisturbed: str) -> None:
     folder = artifacts / "runs" / "cut"

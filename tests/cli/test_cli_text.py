@@ -22,7 +22,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def decided_rows(tmp_path_factory: pytest.TempPathFactory, cache: Path, table: Path) -> Path:
+def judged(tmp_path_factory: pytest.TempPathFactory, cache: Path, table: Path) -> Path:
     """The artifacts of one training on the table and its evaluation, run ``words``; to read only."""
     root = tmp_path_factory.mktemp("judged")
     with pytest.MonkeyPatch.context() as patch:
@@ -85,7 +85,8 @@ def test_predict_says_what_evaluate_judged(judged: Path, run: list[str], tmp_pat
 
 def test_predict_texts_given_as_flags(run: list[str]) -> None:
     said = done("predict", "--text", "i hate the damn dog", "--text", "yay sunny", *run, "--json").json
-    assert list(said) == ["schema", "run", "synthetic", "predictions"]
+    assert list(said) == ["schema", "run", "synthetic", "predictions", "errors"]
+    assert list(said["predictions"][0]) == ["text", "label", "probabilities", "tasks", "warnings"]
     assert [row["text"] for row in said["predictions"]] == ["i hate the damn dog", "yay sunny"]
     answers = [next(iter(row["tasks"].values())) for row in said["predictions"]]
     assert [answer["likeliest"] for answer in answers] == ["anger", "joy"]

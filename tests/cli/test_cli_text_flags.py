@@ -15,7 +15,7 @@ from samo.experiments.grid import cells_of, read_grid
 from samo.modalities import grid_files, preset_files
 from samo.settings import SettingField, read_preset, resolve
 from samo_audio.config import AudioConfig
-from samo_cli.flags import switch
+from samo_cli.flags import as_flags, switch
 from samo_text.config import TextConfig
 
 FIELDS = {field.name: field for field in TextConfig.fields()}
@@ -181,13 +181,13 @@ def test_what_a_setting_needs_is_asked_for(name: str) -> None:
     elif (needed, value) == ("model", "textcnn"):
         alone["model"] = "bigru"
     elif name in ("back_translation_models", "masked_lm"):  # which name the method they need
-        with pytest.raises(SettingsError, match=rf"{switch(name)} [A-Z_,]+ need each other"):
+        with pytest.raises(SettingsError, match=rf"`{name}=[A-Z_,]+` need each other"):
             resolve("text", "", None, alone)
         return
     with pytest.raises(SettingsError) as caught:
         resolve("text", "", None, alone)
     wanted = switch(needed) + (f" {value}" if value else "")
-    assert caught.value.message == f"{switch(name)} acts only together with {wanted}"
+    assert as_flags(caught.value.message) == f"{switch(name)} acts only together with {wanted}"
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def workers(torchrun: subprocess.Popen[str]) -> dict[int, int]:
     return ranks
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_run_of_one(clips: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMO_CACHE", str(artifacts.parent / "cache"))
     process = begin("train", "--data-root", clips, *RICH, "--epochs", EPOCHS, "--json")
@@ -85,6 +86,7 @@ def test_two_processes_make_the_run_of_one(clips: Path, artifacts: Path, monkeyp
     done("evaluate", facts["run"], "--threads", 1)
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_others_and_one_process_goes_on(clips: Path, artifacts: Path) -> None:
     folder = artifacts / "runs" / "cut"
     process = begin("train", "--data-root", clips, *RICH, "--epochs", LONG, "--threads", 1, "--name", "cut")

@@ -274,7 +274,7 @@ def test_interrupted_before_the_first_epoch(clips: Path, monkeypatch: pytest.Mon
     for verb in (["evaluate", "early"], ["evaluate"], ["predict", clips]):
         line = refused(6, *verb)
         assert "there is no model at" in line
-        assert "(hint: samo train --resume early)" in line
+        assert "(hint: go on with: samo train --resume early)" in line
     done("train", "--resume", "early", "--threads", "1")
 
 

@@ -63,6 +63,7 @@ def test_a_study_from_beginning_to_a_trained_model(artifacts: Path, clips: Path,
     assert read_json(artifacts / "runs" / trained.json["run"] / "config.json") == stored
 
 
+@pytest.mark.slow
 def test_two_workers_share_the_trials(artifacts: Path, clips: Path, space: Path) -> None:
     facts = done(
         "tune", "--data-root", clips, *FAST, "--space", space, "--trials", "3", "--workers", "2",

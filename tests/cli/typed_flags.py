@@ -10,7 +10,7 @@ from tone_corpora import done
 
 import samo_cli.verbs.train
 from samo.settings import Config, SettingField
-from samo_cli.flags import switch
+from samo_cli.flags import as_flags, switch
 
 
 def typed(name: str, value: Any) -> list[str]:
@@ -31,7 +31,7 @@ def described(field: SettingField) -> str:
     if isinstance(default, tuple):
         shown = " ".join(f"{number:g}" for number in default)
     shown = shown or ("none" if default == {} else f"{default:g}" if isinstance(default, float) else str(default))
-    return f"{' '.join(str(field.info.description).split())} [{shown}"
+    return as_flags(f"{' '.join(str(field.info.description).split())} [{shown}")
 
 
 def options_of(page: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 from samo.errors import DataError, Interrupted
 
 
-def chore(spec: Mapping[str, Any]) -> None:
+def do_job(spec: Mapping[str, Any]) -> None:
     """Do what ``spec`` says, and leave a line that names the process and its environment."""
     print("printed by", spec["name"])
     with Path(spec["sheet"]).open("a") as sheet:

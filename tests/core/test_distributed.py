@@ -69,6 +69,7 @@ def alone() -> dict[str, Any]:
     return {name: ranks.trained(case, tiny.RUNTIME) for name, case in ranks.CASES.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "size"), [(case, size) for size in SIZES for case in ranks.cases_of(size)])
 def test_several_processes_train_as_one(
     case: str, size: int, found: list[dict[str, Any]], alone: dict[str, Any]
@@ -88,6 +89,7 @@ def test_several_processes_train_as_one(
         assert several == found[0][str(size)]["cases"][case]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_one_process_goes_on_with_what_several_began(size: int, folder: Path, alone: dict[str, Any]) -> None:
     case = ranks.CASES["rich"]
@@ -103,6 +105,7 @@ def test_one_process_goes_on_with_what_several_began(size: int, folder: Path, al
     np.testing.assert_allclose(losses, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 def test_what_the_processes_share(size: int, found: list[dict[str, Any]]) -> None:
     here = [found[rank][str(size)] for rank in range(size)]
@@ -115,12 +118,13 @@ def test_what_the_processes_share(size: int, found: list[dict[str, Any]]) -> Non
     assert here[0]["described"].endswith(f", {size} processes (gloo)")
     refused = [
         "the data of rank 1 differs from that of rank 0",
-        "--device cuda:0: one GPU for several processes",
+        "`device=cuda:0`: one GPU for several processes",
     ]
     assert [one["refused"] for one in here] == [refused] * size
     assert len({one["drawn"] for one in here}) == size, "ranks drew the same dropout masks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "reports"),
     [
@@ -133,11 +137,12 @@ def test_one_process_says_why_it_ends(how: str, reports: list[str], found: list[
     assert [found[rank][how]["reports"] for rank in range(2)] == reports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["hangs", "killed"])
 def test_a_lost_process_is_named(how: str, found: list[dict[str, Any]]) -> None:
     left = found[0][how]
     assert left["reports"].startswith("rank 1 of the 2 processes of this training ended without a word")
-    assert "samo train --resume" in left["hint"]
+    assert "`resume`" in left["hint"]
     assert left["seconds"] < 30
     assert "killed" not in found[1]
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,6 +81,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     running.shutdown()
     running.server_close()
     thread.join()
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pooch waits a second or more before it tries again."""
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))
 
 
 @pytest.fixture
@@ -211,8 +218,8 @@ def test_a_wrong_size_is_refused_before_the_transfer(server: Server, tmp_path: P
 def test_offline_says_what_to_do(dead_url: str, tmp_path: Path) -> None:
     target = tmp_path / "file.bin"
     with pytest.raises(EnvironmentProblem, match=r"cannot reach 127\.0\.0\.1") as caught:
-        download(dead_url, target, sha256=SHA256, hint="give --data-root")
-    assert caught.value.hint == f"download {dead_url} by hand and place it at {target}, or give --data-root"
+        download(dead_url, target, sha256=SHA256, hint="give `data_root`")
+    assert caught.value.hint == f"download {dead_url} by hand and place it at {target}, or give `data_root`"
     assert os.listdir(tmp_path) == []
 
 

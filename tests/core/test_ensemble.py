@@ -26,8 +26,9 @@ from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import calibration_of
 from samo.runs.ensemble_model import Ensemble, merged_settings
 from samo.runs.evaluate import evaluate_run
+from samo.runs.load import load_run_model
 from samo.runs.run import Run, create_run
-from samo.runs.train import load_run_model, resume_training, train_run
+from samo.runs.train import resume_training, train_run
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about
 from samo.training.setup import Setup
@@ -73,7 +74,7 @@ def build(
     front = tiny.frontend(windows=windows, **SETTINGS)
     assembly = assemble(members, Setup(front, tiny.RUNTIME), combine=combine, rule=rule)
     run = create_run(root, "joined", "")
-    return run, write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME), root, "samo ensemble a b"), front
+    return run, write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME), "samo ensemble a b"), front
 
 
 @pytest.mark.parametrize(("combine", "windows"), [("mean", 1), ("vote", 3)])
@@ -195,7 +196,7 @@ def test_a_member_without_weight_is_not_in_the_model(root: Path) -> None:
     front = tiny.frontend(**SETTINGS)
     whole = assemble(members, Setup(front, tiny.RUNTIME))
     run = create_run(root, "joined", "")
-    write_ensemble(run, replace(whole, weights=(0.0, 1.0)), left_out, Setup(front, tiny.RUNTIME), root)
+    write_ensemble(run, replace(whole, weights=(0.0, 1.0)), left_out, Setup(front, tiny.RUNTIME))
     model, _ = load_run_model(run, tiny.TinyFrontend, tiny.RUNTIME)
     assert [member["name"] for member in read_about(run.model_file)["ensemble"]["members"]] == ["b"]
     assert sum(name.startswith("members.") for name in model.state_dict()) == len(members[1].model.state_dict())
@@ -307,7 +308,7 @@ def test_different_validation_parts(root: Path) -> None:
     val = tuple(name for name in (*split.train, *split.val) if group[name] in (s, u))
     train = tuple(name for name in (*split.train, *split.val) if group[name] not in (s, u))
     moved(root, "b", train=train, val=val)
-    with pytest.raises(SettingsError, match="--weights fitted: validated on other items than 'a': b"):
+    with pytest.raises(SettingsError, match="`weights=fitted`: validated on other items than 'a': b"):
         build(root, "a", "b", rule="fitted")
     run, _, _ = build(root, "a", "b")
     assert {group[name] for name in run.split.val} == {s}

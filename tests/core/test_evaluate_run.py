@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,12 +14,13 @@ import pytest
 import tiny_frontend as tiny
 
 from samo.data.manifest import Manifest
+from samo.data.relabel import relabel
 from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.evaluation.calibration import fit_temperature
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
 from samo.runs import evaluate as evaluation
-from samo.runs.evaluate import evaluate_corpus, evaluate_run, relabel
+from samo.runs.evaluate import evaluate_corpus, evaluate_run
 from samo.runs.run import Run, create_run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
@@ -203,20 +203,20 @@ def test_relabel_merges_labels_of_one_item() -> None:
         (
             {**MAPPING, "angre": "angry"},
             SettingsError,
-            "--label-map: the corpus has no class 'angre'",
+            "`label_map`: the corpus has no class 'angre'",
             "did you mean 'anger'? valid: anger, joy, sad, boredom",
         ),
         (
             {**MAPPING, "joy": "hapy"},
             SettingsError,
-            "--label-map: the run has no class 'hapy'",
+            "`label_map`: the run has no class 'hapy'",
             "did you mean 'happy'? valid: angry, happy, sad, -",
         ),
         (
             {"joy": "happy"},
             DataError,
             "the run does not know these classes of the corpus: anger, boredom",
-            "--label-map joy=happy,anger=angry,boredom=-, where x=- leaves x out; the run's classes: angry, happy, sad",
+            "`label_map=joy=happy,anger=angry,boredom=-`, where x=- leaves x out; the run's classes: angry, happy, sad",
         ),
     ],
 )
@@ -235,7 +235,7 @@ def test_the_label_most_alike_is_suggested(word: str, label: str) -> None:
     with pytest.raises(DataError) as caught:
         relabel(manifest, tiny.corpus()[0].label_space, {})
     pair = f"{word}={label}"
-    assert caught.value.hint.startswith(f"--label-map {shlex.quote(pair)}, where")
+    assert caught.value.hint.startswith(f"`label_map={pair}`, where")
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -254,7 +254,7 @@ def test_a_model_of_synthetic_data_judged_on_real_ones(run: Run, real: bool) -> 
     own = run.path("manifest.jsonl")
     own.write_text(own.read_text().replace('"synthetic": false', '"synthetic": true', 1))
     front = foreign(THEIRS)
-    front.manifest = replace(relabel(front.manifest, run.manifest.label_space, MAPPING), synthetic=not real)
+    front.manifest = replace(front.manifest, synthetic=not real)
     report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
     assert (report["synthetic"], report["synthetic_model_only"]) == (True, real)
 
@@ -262,7 +262,6 @@ def test_a_model_of_synthetic_data_judged_on_real_ones(run: Run, real: bool) -> 
 @pytest.mark.usefixtures("without_pictures")
 def test_judging_elsewhere(run: Run) -> None:
     front = foreign(THEIRS)
-    front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
     report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
     assert report == json.loads(run.path("report.other.json").read_text())
     assert (report["dataset"], report["split"], report["n"]) == ("other", "all", 24)
@@ -275,7 +274,6 @@ def test_judging_elsewhere(run: Run) -> None:
 @pytest.mark.usefixtures("without_pictures")
 def test_judging_elsewhere_has_the_temperature_of_home(run: Run) -> None:
     front = foreign(THEIRS)
-    front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
     words = "no temperature: judge the run on its own corpus first, which fits it"
     report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
     assert report["calibration"]["temperature"] == answered_with(run)
@@ -290,7 +288,6 @@ def test_judging_elsewhere_has_the_temperature_of_home(run: Run) -> None:
 
 def test_judging_elsewhere_on_what_was_trained_on(run: Run) -> None:
     front = foreign(THEIRS)
-    front.manifest = relabel(front.manifest, run.manifest.label_space, MAPPING)
     seen = run.manifest.items[run.manifest.row_of[run.split.val[0]]]
     items = (*front.manifest.items[:-1], replace(front.manifest.items[-1], content=seen.content))
     front.manifest = replace(front.manifest, items=items)
@@ -304,13 +301,12 @@ def test_items_that_were_never_hashed_are_no_copies_of_each_other(run: Run) -> N
     replace(trained, items=tuple(replace(item, content="") for item in trained.items)).save(run.path("manifest.jsonl"))
     front = foreign(THEIRS)
     bare = tuple(replace(item, content="") for item in front.manifest.items)
-    front.manifest = relabel(replace(front.manifest, items=bare), trained.label_space, MAPPING)
+    front.manifest = replace(front.manifest, items=bare)
     assert evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)["n"] == 24
 
 
 def test_a_mapping_that_leaves_nothing(run: Run) -> None:
     front = foreign(THEIRS)
     nothing = dict.fromkeys(FOREIGN.primary.labels, "-")
-    front.manifest = relabel(front.manifest, run.manifest.label_space, nothing)
     with pytest.raises(DataError, match="no item of the corpus is left to judge on"):
         evaluate_corpus(run, Setup(front, tiny.RUNTIME), nothing)

@@ -45,7 +45,7 @@ def sheet(folder: Path) -> dict[str, list[str]]:
 def test_every_way_to_end(tmp_path: Path) -> None:
     book = Notebook()
     asked = jobs(tmp_path, a="work", b="refuse", c="stumble", d="die", e="leave", f="work")
-    outcomes = LocalLauncher("launch_work:chore", workers=1, threads=3).run(asked, book)
+    outcomes = LocalLauncher("launch_work:do_job", workers=1, threads=3).run(asked, book)
     assert [(o.name, o.status, o.message) for o in outcomes] == [
         ("a", "done", ""),
         ("b", "failed", "no clips (hint: record some)"),
@@ -73,12 +73,12 @@ def test_what_the_watcher_meets_is_not_swallowed(tmp_path: Path) -> None:
             raise OSError("the notebook is torn")
 
     with pytest.raises(OSError, match="torn"):
-        LocalLauncher("launch_work:chore").run(jobs(tmp_path, a="work", b="work"), Torn())
+        LocalLauncher("launch_work:do_job").run(jobs(tmp_path, a="work", b="work"), Torn())
 
 
 def test_two_workers_share_the_jobs_and_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    outcomes = LocalLauncher("launch_work:chore", workers=2, gpus=2).run(
+    outcomes = LocalLauncher("launch_work:do_job", workers=2, gpus=2).run(
         jobs(tmp_path, **dict.fromkeys("abcdefgh", "work")), Notebook()
     )
     assert sorted(o.name for o in outcomes) == list("abcdefgh")
@@ -102,7 +102,7 @@ def test_ctrl_c_stops_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
     threading.Thread(target=interrupt, daemon=True).start()
     try:
         with pytest.raises(Interrupted, match=r"stopped after 1 of 3 cells") as stop:
-            LocalLauncher("launch_work:chore", workers=1).run(jobs(tmp_path, a="work", b="wait", c="work"), book)
+            LocalLauncher("launch_work:do_job", workers=1).run(jobs(tmp_path, a="work", b="wait", c="work"), book)
     finally:
         signal.signal(signal.SIGINT, before)
     assert "same command" in stop.value.hint
@@ -115,7 +115,7 @@ def test_ctrl_c_stops_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
 def test_workers_do_not_outlive_a_killed_grid(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from test_launch import *\n"
-        "LocalLauncher('launch_work:chore').run(jobs(Path(sys.argv[1]), a='wait', b='work'), Notebook())"
+        "LocalLauncher('launch_work:do_job').run(jobs(Path(sys.argv[1]), a='wait', b='work'), Notebook())"
     )
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     grid = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=here)

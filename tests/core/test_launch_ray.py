@@ -50,13 +50,13 @@ def test_every_way_to_end_is_the_local_one(
     cluster: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     what = {"a": "work", "b": "refuse", "c": "stumble", "d": "die", "e": "leave", "f": "work"}
-    local = LocalLauncher("launch_work:chore").run(jobs(tmp_path / "local", **what), Notebook())
+    local = LocalLauncher("launch_work:do_job").run(jobs(tmp_path / "local", **what), Notebook())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch_ray, "RETRIES", 1)
     capfd.readouterr()
     book = Notebook()
     before = signal.getsignal(signal.SIGTERM)
-    with ray_launcher("launch_work:chore", cluster.address, 6, threads=2) as launcher:
+    with ray_launcher("launch_work:do_job", cluster.address, 6, threads=2) as launcher:
         assert (launcher.workers, launcher.threads, launcher.gpus) == (2, 2, 0)
         outcomes = launcher.run(jobs(Path("there"), **what), book)
     assert signal.getsignal(signal.SIGTERM) is before
@@ -82,7 +82,7 @@ def test_every_way_to_end_is_the_local_one(
 def test_a_node_dies_and_every_job_is_done_once(cluster: Nodes, tmp_path: Path) -> None:
     book = Notebook()
     threading.Thread(target=_kill_one_of_two, args=(cluster, tmp_path), daemon=True).start()
-    with ray_launcher("launch_work:chore", cluster.address, 5, threads=2) as launcher:
+    with ray_launcher("launch_work:do_job", cluster.address, 5, threads=2) as launcher:
         outcomes = launcher.run(jobs(tmp_path, **dict.fromkeys("abcde", "linger")), book)
     assert ended(outcomes) == dict.fromkeys("abcde", ("done", ""))
     assert sorted((tmp_path / "sheet.finished").read_text().split()) == list("abcde")
@@ -105,7 +105,7 @@ def _kill_one_of_two(cluster: Nodes, folder: Path) -> None:
 def test_threads_environment_and_limit(cluster: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_TOKEN", "secret")
-    with ray_launcher("launch_work:chore", cluster.address, 4, workers=1) as launcher:
+    with ray_launcher("launch_work:do_job", cluster.address, 4, workers=1) as launcher:
         assert (launcher.workers, launcher.threads) == (1, 2)
         assert launcher._environment()["SAMO_CACHE"] == str(tmp_path)
         assert "HF_TOKEN" not in launcher._environment()
@@ -128,7 +128,7 @@ def test_ctrl_c_stops_what_runs_and_starts_nothing_more(cluster: Nodes, tmp_path
     threading.Thread(target=interrupt, daemon=True).start()
     try:
         with (
-            ray_launcher("launch_work:chore", cluster.address, 3, workers=1) as launcher,
+            ray_launcher("launch_work:do_job", cluster.address, 3, workers=1) as launcher,
             pytest.raises(Interrupted, match=r"stopped after 1 of 3 cells") as stop,
         ):
             launcher.run(jobs(tmp_path, a="work", b="wait", c="work"), book)
@@ -145,7 +145,7 @@ def test_ctrl_c_stops_what_runs_and_starts_nothing_more(cluster: Nodes, tmp_path
 def test_workers_do_not_outlive_a_killed_grid(cluster: Nodes, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from test_launch_ray import *\n"
-        "with ray_launcher('launch_work:chore', sys.argv[2], 2, 1) as launcher:\n"
+        "with ray_launcher('launch_work:do_job', sys.argv[2], 2, 1) as launcher:\n"
         "    launcher.run(jobs(Path(sys.argv[1]), a='linger', b='work'), Notebook())"
     )
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
@@ -161,10 +161,10 @@ def test_workers_do_not_outlive_a_killed_grid(cluster: Nodes, tmp_path: Path) ->
 @needs_ray
 def test_a_folder_that_another_machine_does_not_see(tmp_path: Path) -> None:
     log = tmp_path / "logs" / "a.log"
-    said = list(launch_ray._do("launch_work:chore", {}, str(log), str(tmp_path)))
+    said = list(launch_ray._do("launch_work:do_job", {}, str(log), str(tmp_path)))
     assert said[0] == ("started", "")
     assert said[1][0] == "failed"
-    assert f"does not see {log.parent}: --ray needs a folder" in said[1][1]
+    assert f"does not see {log.parent}: `ray` needs a folder" in said[1][1]
     assert not log.parent.exists()
 
 
@@ -226,9 +226,9 @@ def test_share_of_cluster(
 
 def test_cells_no_machine_can_take() -> None:
     machines = [Machine(0, 0), Machine(2, 0), Machine(4, 0)]
-    with pytest.raises(SettingsError, match=r"--threads 8: no machine .* they have 0 CPUs, 2 CPUs, 4 CPUs"):
+    with pytest.raises(SettingsError, match=r"`threads=8`: no machine .* they have 0 CPUs, 2 CPUs, 4 CPUs"):
         share_of_cluster(machines, 4, threads=8)
-    with pytest.raises(SettingsError, match="--device cuda: the Ray cluster has no GPU"):
+    with pytest.raises(SettingsError, match="`device=cuda`: the Ray cluster has no GPU"):
         share_of_cluster(machines, 4, device="cuda")
     with pytest.raises(SettingsError, match="no machine of the Ray cluster can take one cell"):
         share_of_cluster([Machine(4, 0), Machine(0, 2)], 4)

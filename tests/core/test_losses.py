@@ -189,10 +189,10 @@ def test_below_the_margin_nothing_pulls() -> None:
 
 def test_asymmetric_loss_is_for_several_labels() -> None:
     with pytest.raises(
-        SettingsError, match="--asymmetric-loss is for items with several labels; here each has one emo"
+        SettingsError, match="`asymmetric_loss` is for items with several labels; here each has one emo"
     ):
         EmotionLoss(ONE, LossSettings(asymmetric_loss=True), TRAIN)
-    with pytest.raises(ValueError, match="--asymmetric-loss and --focal-loss exclude each other"):
+    with pytest.raises(ValueError, match="`asymmetric_loss` and `focal_loss` exclude each other"):
         LossSettings(asymmetric_loss=True, focal_loss=True)
     # Of several tasks it is that of those with several labels.
     logits, targets = torch.tensor([[1.0, 0.2, 0.0, 1.0, -0.5]]), torch.tensor([[0.0, 1.0, 0.0, NAN, NAN]])
@@ -285,14 +285,14 @@ def test_extreme_logits_stay_finite(space: LabelSpace, gamma: float, loss: str) 
 
 
 def test_unknown_names_are_refused() -> None:
-    for name, flag in (("task_gamma", "--task-gamma"), ("task_weights", "--task-weights")):
-        with pytest.raises(SettingsError, match=f"{flag} names unknown 'emotoin'") as caught:
+    for name in ("task_gamma", "task_weights"):
+        with pytest.raises(SettingsError, match=f"`{name}` names unknown 'emotoin'") as caught:
             both(**{name: {"emotoin": 1.0}})
         assert caught.value.hint == "did you mean 'emotion'? valid: emotion, tags"
-    with pytest.raises(SettingsError, match="--class-weight-mult names unknown 'z'") as caught:
+    with pytest.raises(SettingsError, match="`class_weight_mult` names unknown 'z'") as caught:
         both(class_weight_loss=True, class_weight_mult={"z": 1.0})
     assert caught.value.hint == "valid: a, b, c, x, y"
-    with pytest.raises(SettingsError, match="--joint-boost names unknown 'z'"):
+    with pytest.raises(SettingsError, match="`joint_boost` names unknown 'z'"):
         both(joint_alpha=1.0, joint_boost={"z": 1.0})
 
 

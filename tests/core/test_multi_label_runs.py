@@ -24,9 +24,10 @@ from samo.experiments.crossval import crossval_report, join_predictions
 from samo.experiments.results_table import pooled
 from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import decision_of
-from samo.runs.evaluate import evaluate_corpus, evaluate_run, relabel
+from samo.runs.evaluate import evaluate_corpus, evaluate_run
+from samo.runs.load import load_run_model
 from samo.runs.run import Run, create_run
-from samo.runs.train import load_run_model, train_run
+from samo.runs.train import train_run
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
@@ -121,7 +122,7 @@ def test_elsewhere_the_thresholds_are_those_of_the_run(root: Path) -> None:
     items = (replace(items[0], labels={"words": ()}), replace(items[1], labels={"words": ("squeak",)}), *items[2:])
     foreign = Manifest("other", other, items, Path("/other"))
     mapping = {"shout": "loud", "rush": "fast", "squeak": "-"}
-    front.manifest = relabel(foreign, TAGS, mapping)
+    front.manifest = foreign
     # None of its labels is an answer; only labels that are left out is not.
     assert front.manifest.items[0].labels == {"tags": ()}
     assert front.manifest.items[1].labels == {}
@@ -156,7 +157,7 @@ def test_an_ensemble_has_thresholds_of_its_own(root: Path, combine: str) -> None
     front = tiny.frontend(TAGS, **SETTINGS)
     assembly = assemble(members, Setup(front, tiny.RUNTIME), combine=combine)
     run = create_run(root, "joined", "")
-    account = write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME), root)
+    account = write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME))
     decision = decision_of(run, TAGS)
     val = assembly.val[-1]
     direct = fit_decision(val.logits, val.targets, TAGS, ThresholdSettings())

@@ -97,7 +97,7 @@ def test_without_a_name_the_newest_run_with_a_model_is_taken(tmp_path: Path, cap
     point_latest(tmp_path, bare)
     with pytest.raises(ModelFileError, match="there is no model at") as caught:
         find_model(tmp_path)
-    assert caught.value.hint == "samo train --resume bare"
+    assert caught.value.hint == "go on with: `resume=bare`"
     for run in (old, new):
         run.model_file.write_text("")
     assert find_model(tmp_path) == new
@@ -118,7 +118,7 @@ def test_a_name_taken_is_refused(tmp_path: Path) -> None:
     run = begun(tmp_path, "mine")
     with pytest.raises(RunError, match="a run named 'mine' exists in") as caught:
         create_run(tmp_path, "mine", "x")
-    assert caught.value.hint == "choose another --name, go on with --resume mine, or replace it with --overwrite"
+    assert caught.value.hint == "choose another `name`, go on with `resume=mine`, or replace it with `overwrite`"
     assert run.path("config.json").exists()
 
 

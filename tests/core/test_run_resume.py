@@ -28,8 +28,9 @@ from tiny_trainings import (
 
 from samo.errors import DiskFull, Interrupted, ModelFileError, RunError, TrainingDiverged
 from samo.runs import train as experiment
+from samo.runs.load import load_run_model
 from samo.runs.run import Run, find_run
-from samo.runs.train import load_run_model, resume_training
+from samo.runs.train import resume_training
 from samo.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from samo.training.setup import Setup
 
@@ -46,7 +47,7 @@ def test_stopped_and_resumed(tmp_path: Path, whole: Run, action: Any, status: in
         f"training stopped after 2 of 5 epochs; the best model (epoch {best['epoch']}, validation macro-F1 "
         f"{best['val_macro_f1']:.3f}) is kept"
     )
-    assert caught.value.hint == "go on with: samo train --resume mine"
+    assert caught.value.hint == "go on with: `resume=mine`"
     assert caught.value.exit_status == status
     assert run.status == "stopped"
     assert len(run.history) == 2
@@ -89,6 +90,7 @@ trainings.train(
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path: Path, whole: Run) -> None:
     """The kind of end no program hears of, in a process of its own."""
     here = Path(__file__).parent

@@ -19,8 +19,9 @@ from tiny_trainings import (
 
 from samo.data.batch import Batch, Draws
 from samo.errors import LeakError, ModelFileError, RunError
+from samo.runs.load import load_run_model
 from samo.runs.run import Run, find_run
-from samo.runs.train import load_run_model, train_run
+from samo.runs.train import train_run
 from samo.training.checkpoint import load_tensors, read_about
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
@@ -53,6 +54,7 @@ def test_what_a_run_holds(whole: Run) -> None:
         "best_epoch": best["epoch"],
         "val_macro_f1": best["val_macro_f1"],
         "val_loss": best["val_loss"],
+        "allowed_epochs": 5,
     }
     about = read_about(whole.model_file)
     assert about["epoch"] == best["epoch"]

@@ -40,7 +40,7 @@ def test_auto_on_a_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
     assert found.device == torch.device("cuda")
     assert found.precision == ("bf16" if bf16 else "fp16")
     assert make_runtime("cuda:1", "float32").device.index == 1
-    with pytest.raises(SettingsError, match="--device cuda:2: there are 2 CUDA devices, counted from 0"):
+    with pytest.raises(SettingsError, match="`device=cuda:2`: there are 2 CUDA devices, counted from 0"):
         make_runtime("cuda:2")
 
 
@@ -48,13 +48,13 @@ def test_auto_on_a_gpu(monkeypatch: pytest.MonkeyPatch, bf16: bool) -> None:
 @pytest.mark.parametrize(
     ("device", "precision", "message"),
     [
-        ("gpu", "auto", "--device gpu: not a device torch knows"),
-        ("cuda", "auto", "--device cuda: no CUDA device is visible"),
-        ("cuda:0", "auto", "--device cuda:0: no CUDA device is visible"),
-        ("meta", "auto", "--device meta: not supported"),
-        ("xpu", "auto", "--device xpu: not supported"),
-        ("cpu", "int8", "--precision int8: unknown"),
-        ("cpu", "fp16", "--precision fp16 needs a GPU"),
+        ("gpu", "auto", "`device=gpu`: not a device torch knows"),
+        ("cuda", "auto", "`device=cuda`: no CUDA device is visible"),
+        ("cuda:0", "auto", "`device=cuda:0`: no CUDA device is visible"),
+        ("meta", "auto", "`device=meta`: not supported"),
+        ("xpu", "auto", "`device=xpu`: not supported"),
+        ("cpu", "int8", "`precision=int8`: unknown"),
+        ("cpu", "fp16", "`precision=fp16` needs a GPU"),
     ],
 )
 def test_refused(device: str, precision: str, message: str) -> None:

@@ -199,7 +199,7 @@ def test_settings_choose_the_weights() -> None:
     joint = sampling_weights(targets, ONE, settings)
     assert joint is not None
     np.testing.assert_allclose(joint, shares(1, 1, 1, 1, 2 * 2**0.5, 2 * 2**0.5, 1.5))
-    with pytest.raises(ValueError, match="--joint-alpha and --balanced-sampler exclude each other"):
+    with pytest.raises(ValueError, match="`joint_alpha` and `balanced_sampler` exclude each other"):
         LossSettings(joint_alpha=0.5, balanced_sampler=True)
 
 

@@ -62,23 +62,23 @@ def test_frozen() -> None:
 def test_unknown_setting_suggests_the_nearest() -> None:
     error = refused(lable_smoothing=0.1)
     assert error.message == "unknown setting 'lable_smoothing' for modality tiny"
-    assert error.hint == "did you mean 'label_smoothing'? `samo train --modality tiny --help` lists all settings"
+    assert error.hint == "did you mean 'label_smoothing'? `samo train --help` lists all settings"
     assert error.exit_status == 2
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("lr", -1, "--lr -1: input should be greater than 0"),
-        ("epochs", 0, "--epochs 0: input should be greater than or equal to 1"),
-        ("label_smoothing", 1.0, "--label-smoothing 1.0: input should be less than 1"),
-        ("schedule", "linear", "--schedule 'linear': input should be 'constant', 'cosine' or 'cosine-restarts'"),
-        ("seed", -1, "--seed -1: input should be greater than or equal to 0"),
-        ("weight_decay", float("inf"), "--weight-decay inf: input should be a finite number"),
-        ("lr", float("nan"), "--lr nan: input should be a finite number"),
-        ("task_weights", {"emotion": 0.0}, "--task-weights 0.0: input should be greater than 0"),
-        ("task_weights", {"emotion": float("inf")}, "--task-weights inf: input should be a finite number"),
-        ("lr_min", 0.5, "--lr-min must not exceed --lr"),
+        ("lr", -1, "`lr` -1: input should be greater than 0"),
+        ("epochs", 0, "`epochs` 0: input should be greater than or equal to 1"),
+        ("label_smoothing", 1.0, "`label_smoothing` 1.0: input should be less than 1"),
+        ("schedule", "linear", "`schedule` 'linear': input should be 'constant', 'cosine' or 'cosine-restarts'"),
+        ("seed", -1, "`seed` -1: input should be greater than or equal to 0"),
+        ("weight_decay", float("inf"), "`weight_decay` inf: input should be a finite number"),
+        ("lr", float("nan"), "`lr` nan: input should be a finite number"),
+        ("task_weights", {"emotion": 0.0}, "`task_weights` 0.0: input should be greater than 0"),
+        ("task_weights", {"emotion": float("inf")}, "`task_weights` inf: input should be a finite number"),
+        ("lr_min", 0.5, "`lr_min` must not exceed `lr`"),
     ],
 )
 def test_values_out_of_range(name: str, value: Any, message: str) -> None:
@@ -88,14 +88,14 @@ def test_values_out_of_range(name: str, value: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"focal_gamma": 1.0}, "--focal-gamma acts only together with --focal-loss"),
-        ({"class_weight_mult": {"a": 2.0}}, "--class-weight-mult acts only together with --class-weight-loss"),
-        ({"adaptive_smoothing": True}, "--adaptive-smoothing acts only together with --label-smoothing"),
-        ({"num_cycles": 5}, "--num-cycles acts only together with --schedule cosine-restarts"),
-        ({"fold": 1}, "--fold acts only together with --split folds"),
+        ({"focal_gamma": 1.0}, "`focal_gamma` acts only together with `focal_loss`"),
+        ({"class_weight_mult": {"a": 2.0}}, "`class_weight_mult` acts only together with `class_weight_loss`"),
+        ({"adaptive_smoothing": True}, "`adaptive_smoothing` acts only together with `label_smoothing`"),
+        ({"num_cycles": 5}, "`num_cycles` acts only together with `schedule=cosine-restarts`"),
+        ({"fold": 1}, "`fold` acts only together with `split=folds`"),
         (
             {"lr_min": 1e-4, "schedule": "constant"},
-            "--lr-min acts only together with a --schedule that falls: cosine or cosine-restarts",
+            "`lr_min` acts only together with a `schedule` that falls: cosine or cosine-restarts",
         ),
     ],
 )

@@ -181,7 +181,7 @@ def test_too_few_and_unknown_speakers() -> None:
             DataError, match=r"no speaker is known for 60 of 60 items: s00-0, s00-1 and 58 more"
         ) as caught:
             split_of(unknown, rule)
-        assert caught.value.hint == "name the speakers; or use --split random, stamped as leaky"
+        assert caught.value.hint == "name the speakers; or use `split=random`, stamped as leaky"
     with pytest.raises(DataError) as caught:
         split_of(replace(unknown, group_hint="say --who"), "speaker")
     assert caught.value.hint.startswith("say --who; or")
@@ -230,7 +230,7 @@ def test_empty_parts_and_unseen_classes() -> None:
     items = tuple(item for item in manifest.items if item.labels["emotion"] != ("sad",))
     with pytest.raises(DataError, match="no item of corpus in /data has the class: sad") as caught:
         split_of(replace(manifest, items=items), "speaker")
-    assert "--seed" not in caught.value.hint
+    assert "`seed`" not in caught.value.hint
 
 
 def test_unknown_rule_and_part() -> None:

@@ -119,11 +119,11 @@ def test_folds_and_groups_by_name_where_groups_are_known() -> None:
         assert not homes["train"] & homes["val"]
     with pytest.raises(DataError, match="no author is known for 400 of 400") as caught:
         make_split(corpus(group_noun="author"), SplitRequest("group"))
-    assert caught.value.hint == "name the authors; or use --split stratified"
+    assert caught.value.hint == "name the authors; or use `split=stratified`"
     half = tuple(replace(i, split=PARTS[k % 3]) for k, i in enumerate(items))
     with pytest.raises(LeakError, match="authors stand in two splits: g0") as caught:
         make_split(replace(manifest, items=half), SplitRequest("table"))
-    assert caught.value.hint.endswith("--split stratified")
+    assert caught.value.hint.endswith("`split=stratified`")
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])

@@ -17,6 +17,7 @@ from samo.errors import EnvironmentProblem, Interrupted, SettingsError, Training
 from samo.runs.run import Run, create_run
 from samo.runs.train import resume_training, train_run
 from samo.training import tracking
+from samo.training.setup import Setup
 from samo.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "batch_size": 2, "lr": 0.05, "patience": 0, "hidden": 8, "dropout": 0.3}
@@ -55,9 +56,9 @@ def go(
     watcher = watcher or Watcher()
     told = warned if warned is not None else []
     front = tiny.frontend(**SETTINGS)
-    watched = Watched(run.folder, front.config.flat(), lambda: run.history)
+    watched = Watched(run.folder, run.root, front.config.flat(), lambda: run.history)
     with tracked(require_trackers(tracker), watched, told.append) as drawn:
-        (resume_training if resume else train_run)(run, front, tiny.RUNTIME, Observers(*drawn, watcher))
+        (resume_training if resume else train_run)(run, Setup(front, tiny.RUNTIME), Observers(*drawn, watcher))
     if warned is None:
         assert told == []
     return watcher
@@ -205,7 +206,7 @@ def test_a_tracker_that_fails_is_left_behind(
     warned: list[str] = []
     run = create_run(tmp_path, "a", "tiny")
     go(run, "gone,tensorboard", warned=warned)
-    assert warned == ["the training goes on without --tracker gone, which failed: server gone"]
+    assert warned == ["the training goes on without `tracker=gone`, which failed: server gone"]
     assert calls.count(broken) == 1
     assert calls[-1] == broken
     assert run.model_file.read_bytes() == untracked
@@ -219,7 +220,7 @@ def test_a_full_disk_under_the_event_files_is_a_warning(tmp_path: Path) -> None:
     warned: list[str] = []
     go(run, "tensorboard", warned=warned)
     assert len(warned) == 1
-    assert warned[0].startswith("the training goes on without --tracker tensorboard, which failed: ")
+    assert warned[0].startswith("the training goes on without `tracker=tensorboard`, which failed: ")
     assert len(run.history) == 3
 
 
@@ -229,7 +230,7 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert require_trackers(" tensorboard , tensorboard,") == ("tensorboard",)
     monkeypatch.setenv("SAMO_TRACKER", "tensorboard")
     assert require_trackers("") == ("tensorboard",)
-    with pytest.raises(SettingsError, match="--tracker 'tensorbord': unknown") as caught:
+    with pytest.raises(SettingsError, match="`tracker` 'tensorbord': unknown") as caught:
         require_trackers("tensorbord")
     assert caught.value.hint == "did you mean 'tensorboard'? valid: tensorboard, mlflow"
 
@@ -237,7 +238,7 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
 def test_not_installed(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(EnvironmentProblem, match=f"--tracker {name} needs the package {name}: ") as caught:
+    with pytest.raises(EnvironmentProblem, match=f"`tracker={name}` needs the package {name}: ") as caught:
         require_trackers(name)
     assert caught.value.hint == 'pip install "samo-emotion[track]"'
 
@@ -347,7 +348,7 @@ def test_another_store_gets_a_run_of_its_own(
     warned: list[str] = []
     go(run, "mlflow", warned=warned)
     assert len(warned) == 1
-    assert warned[0].startswith("the training goes on without --tracker mlflow, which failed: ")
+    assert warned[0].startswith("the training goes on without `tracker=mlflow`, which failed: ")
     assert not run.path("mlflow.json").exists()
     run.path("trained.json").unlink()
     run.path("mlflow.json").write_text(json.dumps({"tracking_uri": "http://127.0.0.1:9", "run_id": "x"}))

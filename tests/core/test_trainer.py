@@ -292,7 +292,7 @@ def test_a_loss_that_is_no_number_names_the_files(bad: float) -> None:
     files = ", ".join(f"clip{row:03d}.wav" for row in order[4 * step : 4 * step + 4])
     assert caught.value.message == f"the loss became nan in epoch 1, step {step + 1}; clips: {files}"
     assert caught.value.exit_status == 7
-    assert "--lr" in caught.value.hint
+    assert "`lr`" in caught.value.hint
     assert kept == []
     assert all(torch.isfinite(tensor).all() for tensor in state.model.state_dict().values())
 

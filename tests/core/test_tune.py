@@ -177,7 +177,7 @@ def test_pruners() -> None:
     hyperband = make_pruner("hyperband", 18)
     assert (hyperband._min_resource, hyperband._max_resource) == (2, 18)  # type: ignore[attr-defined]
     assert type(make_pruner("none", 3)) is optuna.pruners.NopPruner
-    with pytest.raises(SettingsError, match="--pruner medain: unknown"):
+    with pytest.raises(SettingsError, match="`pruner=medain`: unknown"):
         make_pruner("medain", 3)
 
 
@@ -294,7 +294,7 @@ def test_storages(tmp_path: Path) -> None:
     found = open_study(connect(tmp_path, url), "mine")
     assert found is not None
     assert found[1] == spec
-    with pytest.raises(SettingsError, match="--storage: no study can be kept there"):
+    with pytest.raises(SettingsError, match="`storage`: no study can be kept there"):
         connect(tmp_path, "nonsense://x")
     foreign = optuna.storages.InMemoryStorage()
     optuna.create_study(study_name="mine", storage=foreign)

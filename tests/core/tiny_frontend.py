@@ -129,6 +129,10 @@ class TinyFrontend:
     def with_config(self, config: Config) -> Self:
         return type(self)(cast(TinyConfig, config), self.manifest, self.features, self.windows)
 
+    def with_manifest(self, manifest: Manifest) -> Self:
+        """The same items under other labels."""
+        return type(self)(self._config, manifest, self.features, self.windows)
+
     @staticmethod
     def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
         return TinyModel(cast(TinyConfig, config).model, space)

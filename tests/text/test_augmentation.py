@@ -194,14 +194,14 @@ def test_strength_acts() -> None:
     [
         ({"augment": "synonims"}, "unknown; valid: synonyms, word-order"),
         ({"augment": "punctuation,punctuation"}, "twice"),
-        ({"augment": "back-translation"}, "THERE,BACK need each other"),
-        ({"augment": "punctuation", "back_translation_models": "a,b"}, "THERE,BACK need each other"),
-        ({"augment": "back-translation", "back_translation_models": "a"}, "THERE,BACK need each other"),
-        ({"augment": "masked-lm"}, "--masked-lm FOLDER_OR_NAME need each other"),
-        ({"augment": "punctuation", "masked_lm": "a"}, "--masked-lm FOLDER_OR_NAME need each other"),
-        ({"augment": "", "augment_target": 5}, "--augment-target acts only together with --augment"),
-        ({"augment": "", "augment_strength": 0.5}, "--augment-strength acts only together with --augment"),
-        ({"augment": "", "augment_max_per_text": 5}, "--augment-max-per-text acts only together with --augment"),
+        ({"augment": "back-translation"}, "THERE,BACK` need each other"),
+        ({"augment": "punctuation", "back_translation_models": "a,b"}, "THERE,BACK` need each other"),
+        ({"augment": "back-translation", "back_translation_models": "a"}, "THERE,BACK` need each other"),
+        ({"augment": "masked-lm"}, "`masked_lm=FOLDER_OR_NAME` need each other"),
+        ({"augment": "punctuation", "masked_lm": "a"}, "`masked_lm=FOLDER_OR_NAME` need each other"),
+        ({"augment": "", "augment_target": 5}, "`augment_target` acts only together with `augment`"),
+        ({"augment": "", "augment_strength": 0.5}, "`augment_strength` acts only together with `augment`"),
+        ({"augment": "", "augment_max_per_text": 5}, "`augment_max_per_text` acts only together with `augment`"),
     ],
 )
 def test_settings_that_cannot_be(values: dict[str, Any], message: str) -> None:

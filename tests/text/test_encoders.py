@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from samo.encoders.pretrained import from_assets
 from samo.errors import EnvironmentProblem, ModelFileError, SamoError, SettingsError
 from samo_text.models import build_model
-from samo_text.models.pretrained import from_assets, load_pretrained, position_limit, resize, save_sizes
+from samo_text.models.pretrained import load_pretrained, position_limit, resize, save_sizes
 from samo_text.models.text_model import TextModel
 
 MINILM = Path(__file__).resolve().parents[2].parent / "shared" / "models" / "all-MiniLM-L6-v2"
@@ -110,7 +111,7 @@ def test_position_limits(family: str, encoders: dict[str, str]) -> None:
     with pytest.raises(SettingsError) as caught:
         built(encoders[family], max_tokens=41)
     assert caught.value.message == (
-        f"--max-tokens 41 is more than the 40 tokens --encoder {encoders[family]} has positions for"
+        f"`max_tokens=41` is more than the 40 tokens `encoder={encoders[family]}` has positions for"
     )
 
 
@@ -211,7 +212,7 @@ def test_folders_that_hold_no_encoder(tmp_path: Path, encoders: dict[str, str]) 
     wrapped = tmp_path / "st"
     shutil.copytree(encoders["bert"], wrapped / "0_Transformer")
     (wrapped / "modules.json").write_text("[]")
-    assert refused(wrapped).hint == f"give --encoder {wrapped / '0_Transformer'}"
+    assert refused(wrapped).hint == f"give `encoder={wrapped / '0_Transformer'}`"
     shutil.copytree(encoders["bert"], tmp_path / "flat")
     (tmp_path / "flat" / "modules.json").write_text("[]")
     load_pretrained(str(tmp_path / "flat"))
@@ -248,14 +249,14 @@ def test_weights_that_do_not_fit(tmp_path: Path, encoders: dict[str, str]) -> No
 )
 def test_models_that_are_no_encoders(described: dict[str, Any], message: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(described))
-    assert refused(tmp_path).message == f"--encoder {tmp_path}: {message}"
+    assert refused(tmp_path).message == f"`encoder={tmp_path}`: {message}"
 
 
 def test_a_name_without_a_net(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("samo.encoders.hub._hub_answers", lambda: False)
     error = refused("nobody/has-this-encoder", EnvironmentProblem)
     assert "the hub cannot be reached and this machine has no copy" in error.message
-    assert "--encoder FOLDER" in error.hint
+    assert "`encoder=FOLDER`" in error.hint
 
 
 def test_assets_without_a_configuration(tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def test_assets_without_a_configuration(tmp_path: Path) -> None:
 def test_layers_without_numbers_cannot_be_told_apart(encoders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     import re
 
-    monkeypatch.setattr("samo_text.models.encoder._LAYER", re.compile("never"))
+    monkeypatch.setattr("samo.encoders.body._LAYER", re.compile("never"))
     built(encoders["bert"])
     for values in ({"unfreeze_epochs": 1}, {"layer_lr_decay": 0.9}):
         with pytest.raises(SettingsError, match="the layers of 'bert' cannot be told apart"):

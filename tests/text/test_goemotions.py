@@ -95,7 +95,7 @@ def test_damaged_folders(tmp_path: Path) -> None:
     assert "samo data download goemotions" in caught.value.hint
     with pytest.raises(DataError, match=r"needs a folder, but .* is a file") as caught:
         listed(tmp_path / "train.tsv")
-    assert "--dataset table" in caught.value.hint
+    assert "`dataset=table`" in caught.value.hint
     put(tmp_path)
     (tmp_path / "dev.tsv").write_bytes("gef\u00fchl\t0\tx\n".encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):

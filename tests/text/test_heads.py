@@ -97,16 +97,16 @@ def test_the_gradient_reaches_every_parameter(values: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"head_hidden": 4}, "--head-hidden acts only together with --head-layers above 1"),
-        ({"head_intermediate": 4}, "--head-intermediate acts only together with --head-layers above 1"),
-        ({"head_residual": True}, "--head-residual acts only together with --head-layers above 1"),
-        ({"dropout_samples": 4, "dropout": 0.0}, "--dropout-samples acts only together with --dropout above 0"),
+        ({"head_hidden": 4}, "`head_hidden` acts only together with `head_layers` above 1"),
+        ({"head_intermediate": 4}, "`head_intermediate` acts only together with `head_layers` above 1"),
+        ({"head_residual": True}, "`head_residual` acts only together with `head_layers` above 1"),
+        ({"dropout_samples": 4, "dropout": 0.0}, "`dropout_samples` acts only together with `dropout` above 0"),
         (
             {"dropout_inference": "vote"},
-            "--dropout-inference mean and vote act only together with --dropout-samples above 1",
+            "`dropout_inference` mean and vote act only together with `dropout_samples` above 1",
         ),
-        ({"model": "tfidf", "dropout": 0.5}, "--dropout acts only together with a network, not --model tfidf"),
-        ({"model": "tfidf", "head_layers": 2}, "--head-layers acts only together with a network, not --model tfidf"),
+        ({"model": "tfidf", "dropout": 0.5}, "`dropout` acts only together with a network, not `model=tfidf`"),
+        ({"model": "tfidf", "head_layers": 2}, "`head_layers` acts only together with a network, not `model=tfidf`"),
     ],
 )
 def test_what_would_change_nothing_is_refused(values: dict[str, Any], message: str) -> None:

@@ -117,13 +117,13 @@ def test_unknown_names_are_refused() -> None:
 
 
 def test_what_would_change_nothing_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"--pooling mean\+mean names mean twice"):
+    with pytest.raises(SettingsError, match=r"`pooling=mean\+mean` names mean twice"):
         pooling_parts("mean+mean", ENCODER)
-    with pytest.raises(SettingsError, match=r"--pooling max\+mean-max names max twice"):
+    with pytest.raises(SettingsError, match=r"`pooling=max\+mean-max` names max twice"):
         pooling_parts("max+mean-max", ENCODER)
-    with pytest.raises(SettingsError, match="last4-mean acts only together with --model encoder"):
+    with pytest.raises(SettingsError, match="last4-mean` acts only together with `model=encoder`"):
         require_usable(tiny.config(pooling="last4-mean").model)
-    with pytest.raises(SettingsError, match="--pooling acts only together with a network"):
+    with pytest.raises(SettingsError, match="`pooling` acts only together with a network"):
         tiny.config(model="tfidf", pooling="mean")
 
 

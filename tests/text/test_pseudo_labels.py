@@ -108,7 +108,7 @@ def test_kept_and_left_out(run: Run) -> None:
     assert found.texts == ("all good here", "so so !", "good \ufffd")
     assert found.labels.astype(int).tolist() == [[0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 0, 0, 0]]
     np.testing.assert_allclose(found.confidence, [0.95, 0.98, 0.95], atol=1e-6)
-    assert found.account == {
+    assert found.summary == {
         "texts": 9,
         "kept": 3,
         "confidence": 0.9,
@@ -132,13 +132,13 @@ def test_the_temperature_counts_and_so_does_confidence(run: Run) -> None:
     # logit(0.95) / 2 is a probability of 0.813.
     (sure,) = pseudo_label(run, cast(TextPredictor, Unsure()), texts, 0.8).confidence
     assert sure == pytest.approx(1 / (1 + np.exp(-logit(0.95) / 2)), abs=1e-6)
-    assert pseudo_label(run, READER, texts, 0.95001).account["left_out"]["not confident"] == 1
-    assert pseudo_label(run, READER, [], 0.8).account["kept"] == 0
+    assert pseudo_label(run, READER, texts, 0.95001).summary["left_out"]["not confident"] == 1
+    assert pseudo_label(run, READER, [], 0.8).summary["kept"] == 0
 
 
 @pytest.mark.parametrize("confidence", [0.5, 1.01, float("nan"), -1.0])
 def test_confidence_refused(confidence: float) -> None:
-    with pytest.raises(SettingsError, match="--confidence"):
+    with pytest.raises(SettingsError, match="`confidence="):
         check_confidence(confidence)
 
 

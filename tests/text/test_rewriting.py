@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import tiny_rewriting as tiny
@@ -26,7 +30,7 @@ from samo_text.rewriting.words import (
     chance_of,
     how_many,
     is_negation,
-    joined,
+    join_pieces,
     kept_as_is,
     pieces_of,
     word_places,
@@ -57,7 +61,7 @@ def kinds_of(text: str) -> list[tuple[str, str]]:
 
 
 def test_pieces_are_told_apart_and_join_again() -> None:
-    assert joined(pieces_of(FULL)) == FULL
+    assert join_pieces(pieces_of(FULL)) == FULL
     assert kinds_of("[NAME] isn't :) XD 8-) <3 sad, r/news or/and") == [
         ("placeholder", "[NAME]"), ("word", "isn't"), ("emoticon", ":)"), ("emoticon", "XD"), ("emoticon", "8-)"),
         ("emoticon", "<3"), ("word", "sad"), ("mark", ","), ("link", "r/news"), ("word", "or"), ("mark", "/"),
@@ -248,28 +252,48 @@ def test_damaged_wordnet_and_failed_downloads_are_one_line(tmp_path: Path, monke
     with pytest.raises(EnvironmentProblem, match="cannot be read"):
         open_wordnet()
 
-    def refused(self: Downloader, *args: object, **kwargs: object) -> None:
+    def refused(self: Downloader, name: str) -> None:
         raise ValueError("no route to host")
 
-    monkeypatch.setattr(Downloader, "download", refused)
+    monkeypatch.setattr(Downloader, "info", refused)
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path))
     with pytest.raises(EnvironmentProblem, match="cannot be downloaded: no route to host"):
         synonyms.download_wordnet()
 
 
-def test_a_download_ends_in_samos_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import nltk.data
+def packed_wordnet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small wordnet.zip where SAMO downloads it to, and an index of nltk's that lists it."""
     from nltk.downloader import Downloader
 
-    def written(self: Downloader, name: str, download_dir: str, **kwargs: object) -> bool:
-        assert name == "wordnet"
-        tiny.wordnet(Path(download_dir))
-        return True
+    tiny.wordnet(folder / "source")
+    packed = folder / "nltk_data" / "corpora" / "wordnet.zip"
+    packed.parent.mkdir(parents=True)
+    shutil.make_archive(str(packed.with_suffix("")), "zip", folder / "source" / "corpora", "wordnet")
+    md5 = hashlib.md5(packed.read_bytes()).hexdigest()
+    listed = SimpleNamespace(url="http://127.0.0.1:1/wordnet.zip", size=packed.stat().st_size, checksum=md5)
+    monkeypatch.setattr(Downloader, "info", lambda self, name: {"wordnet": listed}[name])
+    monkeypatch.setattr("nltk.data.path", [])
+    monkeypatch.setenv("SAMO_CACHE", str(folder))
+    return packed
 
-    monkeypatch.setattr(nltk.data, "path", [])
-    monkeypatch.setattr(Downloader, "download", written)
-    monkeypatch.setenv("SAMO_CACHE", str(tmp_path))
-    assert synonyms.download_wordnet() == tmp_path / "nltk_data" / "corpora" / "wordnet"
+
+def test_a_download_ends_in_samos_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = packed_wordnet(tmp_path, monkeypatch)
+    folder = packed.parent
+    assert synonyms.download_wordnet() == folder / "wordnet"
+    assert [path.name for path in folder.iterdir()] == ["wordnet"]
+    assert [sense.lemma_names() for sense in open_wordnet().synsets("anger")] == [["anger", "ire"]]
+    # Nothing is asked of the net or the index again.
+    assert synonyms.download_wordnet() == folder / "wordnet"
+
+
+def test_a_wordnet_that_nltk_does_not_list_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = packed_wordnet(tmp_path, monkeypatch)
+    packed.write_bytes(b"PK")
+    with pytest.raises(EnvironmentProblem, match=r"cannot reach 127\.0\.0\.1.*already there has 2 bytes") as missed:
+        synonyms.download_wordnet()
+    assert "fetch wordnet.zip elsewhere" in missed.value.hint
+    assert os.listdir(packed.parent) == ["wordnet.zip"]
 
 
 @pytest.fixture(scope="module")
@@ -313,9 +337,9 @@ def test_tokens_within_a_word_are_no_words(tmp_path: Path) -> None:
 
 
 def test_no_model_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"--masked-lm .*no such folder"):
+    with pytest.raises(ModelFileError, match=r"`masked_lm=.*`: .*no such folder"):
         MaskedWords(str(tmp_path / "none"), 0.1, CPU)
-    with pytest.raises(ModelFileError, match=r"--back-translation-models .*neither config.json"):
+    with pytest.raises(ModelFileError, match=r"`back_translation_models=.*` .*neither config.json"):
         BackTranslation(str(tmp_path), str(tmp_path), CPU)
     encoder = str(tiny.tiny.encoder(tmp_path / "encoder"))
     with pytest.raises(ModelFileError, match=r"is no masked language model; its weights lack cls\.predictions"):

@@ -18,7 +18,7 @@ from samo.tasks import LabelSpace, Task
 from samo_text.predictor import TextPredictor
 from samo_text.rewriting.kinds import KINDS
 from samo_text.robustness import check_robustness, robustness_of
-from samo_text.robustness_files import robustness_figure, text_rows, write_robustness
+from samo_text.robustness_report import robustness_figure, text_rows, write_robustness
 
 MOOD = Task("mood", ("bad", "good"))
 TAGS = Task("tags", ("loud", "long"), multi_label=True)
@@ -207,9 +207,9 @@ def test_bars_are_as_long_as_the_differences() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"part": "train"}, "--on train: unknown part"),
-        ({"strength": 0.0}, "--strength 0"),
-        ({"strength": 1.5}, "--strength 1.5"),
+        ({"part": "train"}, "`on=train`: unknown part"),
+        ({"strength": 0.0}, "`strength=0`"),
+        ({"strength": 1.5}, "`strength=1.5`"),
     ],
 )
 def test_refused(tmp_path: Path, values: dict[str, Any], message: str) -> None:

@@ -14,15 +14,15 @@ from safetensors.torch import load_file
 from samo.data.batch import Draws
 from samo.data.manifest import Item
 from samo.data.splits import make_split
+from samo.encoders import states
+from samo.encoders.states import States
 from samo.runs.run import Run, create_run
 from samo.runs.train import make_plan, train_run
 from samo.training.runtime import Runtime
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
-from samo_text import states
 from samo_text.frontend import TextFrontend
 from samo_text.models.encoder import Encoder
-from samo_text.states import States
 
 RUNTIME = Runtime(torch.device("cpu"), "float32", channels_last=False, threads=1)
 N = 80

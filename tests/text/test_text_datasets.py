@@ -76,14 +76,14 @@ def test_goemotions_comes_from_the_environment_then_the_download_then_the_demo(
 
 
 def test_refused_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SettingsError, match="--dataset table needs --data-root"):
+    with pytest.raises(SettingsError, match="`dataset=table` needs `data_root`"):
         resolve_root(settings(dataset="table"))
-    with pytest.raises(SettingsError, match="--dataset demo is built in and takes no --data-root"):
+    with pytest.raises(SettingsError, match="`dataset=demo` is built in and takes no `data_root`"):
         resolve_root(settings(dataset="demo", data_root=str(tmp_path)))
     with pytest.raises(SettingsError, match="unknown dataset 'goemotion'") as caught:
         resolve_root(settings(dataset="goemotion"))
     assert caught.value.hint == "did you mean 'goemotions'? valid: goemotions, demo, table"
-    with pytest.raises(DataError, match=r"--data-root points at .*none"):
+    with pytest.raises(DataError, match=r"`data_root` points at .*none"):
         resolve_root(settings(data_root=str(tmp_path / "none")))
     monkeypatch.setenv("SAMO_TEXT_DATA_ROOT", str(tmp_path / "none"))
     with pytest.raises(DataError, match=r"\$SAMO_TEXT_DATA_ROOT points at"):

@@ -21,8 +21,9 @@ from samo.training.runtime import Runtime
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_text import baseline
+from samo_text.batches import collate
 from samo_text.config import TextConfig
-from samo_text.frontend import TextFrontend, collate
+from samo_text.frontend import TextFrontend
 
 RUNTIME = Runtime(torch.device("cpu"), "float32", channels_last=False, threads=1)
 FEELINGS = {"joy": ("happy", "glad", "love"), "anger": ("angry", "hate")}

@@ -74,7 +74,7 @@ def test_warnings() -> None:
         "something was repaired",
         "2 texts stand several times in train (3 rows more than needed), 1 of them with different labels",
     ]
-    assert "1 val rows also stand in train word for word, 1 more nearly so; consider --drop-leaked" in found
+    assert "1 val rows also stand in train word for word, 1 more nearly so; consider `drop_leaked`" in found
     assert "0 test rows also stand in val word for word, 1 more nearly so" in found
     assert "mood: no row has grief" in found
     assert "mood: 1 rows are not labelled and left out of its loss and scores" in found
@@ -83,7 +83,7 @@ def test_warnings() -> None:
     )
     many = [("", f"w{k}", ("joy",)) for k in range(23)] + [("", "x", ("fear",)), ("", "y", ("grief", "fear"))]
     lines = inspect(corpus(many))["warnings"]
-    assert "mood: labels are uneven: 23 of joy, 1 of grief; consider --class-weight-loss" in lines
+    assert "mood: labels are uneven: 23 of joy, 1 of grief; consider `class_weight_loss`" in lines
     assert not any("test rows" in line for line in lines)
 
 

@@ -243,17 +243,17 @@ def test_an_unknown_model_gets_a_suggestion() -> None:
     [
         (
             {"model": "tfidf", "embedding_width": 8},
-            "--embedding-width acts only together with --model textcnn or bigru",
+            "`embedding_width` acts only together with `model` textcnn or bigru",
         ),
-        ({"encoder": "x", "hash_buckets": 512}, "--hash-buckets acts only together with --model textcnn or bigru"),
-        ({"model": "bigru", "filters": 8}, "--filters acts only together with --model textcnn"),
-        ({"gru_units": 8}, "--gru-units acts only together with --model bigru"),
-        ({"ngrams": 3}, "--ngrams acts only together with --model tfidf"),
-        ({"layer_lr_decay": 0.9}, "--layer-lr-decay acts only together with --model encoder"),
-        ({"encoder": "x", "model": "textcnn"}, "--encoder acts only together with --model encoder"),
+        ({"encoder": "x", "hash_buckets": 512}, "`hash_buckets` acts only together with `model` textcnn or bigru"),
+        ({"model": "bigru", "filters": 8}, "`filters` acts only together with `model=textcnn`"),
+        ({"gru_units": 8}, "`gru_units` acts only together with `model=bigru`"),
+        ({"ngrams": 3}, "`ngrams` acts only together with `model=tfidf`"),
+        ({"layer_lr_decay": 0.9}, "`layer_lr_decay` acts only together with `model=encoder`"),
+        ({"encoder": "x", "model": "textcnn"}, "`encoder` acts only together with `model=encoder`"),
         (
             {"encoder": "x", "freeze_encoder": True, "layer_lr_decay": 0.9},
-            "--layer-lr-decay acts only together with an encoder that learns, not --freeze-encoder",
+            "`layer_lr_decay` acts only together with an encoder that learns, not `freeze_encoder`",
         ),
     ],
 )

@@ -83,7 +83,7 @@ def test_multi_label_cells(csv: Path, empty: str, middle: tuple[str, ...] | None
     assert labels(manifest) == [("joy", "fear"), middle, ("joy",)]
     assert manifest.label_space.primary.multi_label
     meaning = "none of the labels" if empty == "none" else "not labelled"
-    assert manifest.notes == (f"1 rows are empty in column 'label', taken as {meaning} (--empty-labels)",)
+    assert manifest.notes == (f"1 rows are empty in column 'label', taken as {meaning} (`empty_labels`)",)
     assert np.isnan(manifest.targets[1, :2]).all() == (empty == "unlabelled")
 
 
@@ -181,8 +181,8 @@ def test_json_errors(tmp_path: Path, content: str, words: str) -> None:
 
 def test_refused_settings(csv: Path) -> None:
     for values, words in (
-        ({"mode": "ekman"}, "--mode ekman groups the labels of GoEmotions"),
-        ({"label_columns": " , "}, "--label-columns names no column"),
+        ({"mode": "ekman"}, "`mode=ekman` groups the labels of GoEmotions"),
+        ({"label_columns": " , "}, "`label_columns` names no column"),
         ({"label_columns": "label,label"}, "names a column twice"),
         ({"label_columns": "text"}, "column 'text' cannot hold labels and something else"),
     ):

@@ -157,7 +157,7 @@ def test_a_name_without_a_net_is_one_line(monkeypatch):
     monkeypatch.setattr(hub, "_hub_answers", lambda: False)
     with pytest.raises(EnvironmentProblem, match="the hub cannot be reached and this machine has no copy") as caught:
         EncoderTokens.load("nobody/no-encoder", 16)
-    assert "--model textcnn" in caught.value.hint
+    assert "`model=textcnn`" in caught.value.hint
 
 
 def test_encoder_without_padding_token(folder):
@@ -169,7 +169,7 @@ def test_encoder_without_padding_token(folder):
 def test_encoder_setting_chooses_the_model():
     assert TextConfig.build({"encoder": "x"}).model.model == "encoder"
     assert TextConfig.build({}).model.model == "textcnn"
-    with pytest.raises(SettingsError, match="--model encoder needs --encoder"):
+    with pytest.raises(SettingsError, match="`model=encoder` needs `encoder`"):
         TextConfig.build({"model": "encoder"})
-    with pytest.raises(SettingsError, match="--encoder acts only together with --model encoder"):
+    with pytest.raises(SettingsError, match="`encoder` acts only together with `model=encoder`"):
         TextConfig.build({"model": "bigru", "encoder": "x"})

@@ -42,7 +42,7 @@ def test_labels_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("", "--labels or --labels-file"),
+        ("", "`labels` or `labels_file`"),
         ("joy", "two labels"),
         ("joy=,fear=scared", "'joy' has no description"),
         ("joy=a,joy=b", "names 'joy' twice"),
@@ -159,7 +159,7 @@ def test_the_part_judged() -> None:
     ]
     with pytest.raises(DataError, match="no row of made up is in its val part"):
         part_of(split, "val")
-    with pytest.raises(SettingsError, match="--on tst"):
+    with pytest.raises(SettingsError, match="`on=tst`"):
         part_of(split, "tst")
 
 
@@ -174,7 +174,7 @@ def test_labels_that_are_not_described_are_refused() -> None:
 
 
 def test_a_folder_that_is_no_encoder(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="--encoder"):
+    with pytest.raises(ModelFileError, match="`encoder="):
         Embedder(str(tmp_path), RUNTIME)
 
 

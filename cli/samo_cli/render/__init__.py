@@ -6,8 +6,9 @@ from samo_cli.render.ensemble import show_ensemble
 from samo_cli.render.grid import GridView, show_cells, show_crossval, show_curve, show_grid
 from samo_cli.render.inspection import show_inspection, show_text_inspection
 from samo_cli.render.labelling import show_pseudo_labels, show_zero_shot, show_zero_shot_report
-from samo_cli.render.predictions import show_predictions, show_text_predictions
+from samo_cli.render.predictions import show_predictions
 from samo_cli.render.report import show_report
+from samo_cli.render.reporter import TerminalReporter
 from samo_cli.render.robustness import show_robustness
 from samo_cli.render.selection import show_selection
 from samo_cli.render.tables import show_table
@@ -16,6 +17,7 @@ from samo_cli.render.tuning import TuningView, tuning_panel
 
 __all__ = [
     "GridView",
+    "TerminalReporter",
     "TrainingView",
     "TuningView",
     "counting",
@@ -39,7 +41,6 @@ __all__ = [
     "show_selection",
     "show_table",
     "show_text_inspection",
-    "show_text_predictions",
     "show_zero_shot",
     "show_zero_shot_report",
     "silence",

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from samo_cli.render.console import out
+from samo_cli.render.console import out, worded
 from samo_cli.render.tables import number, plain_table, titled
 
 __all__ = ["show_comparison"]
@@ -36,7 +36,7 @@ def show_comparison(comparison: Mapping[str, Any], folder: Path) -> None:
     for row in comparison["comparisons"]:
         out.print(_sentence(row, comparison), soft_wrap=True)
     for warning in comparison["warnings"]:
-        out.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+        out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     out.print(f"[dim]pictures and comparison.json: {escape(str(folder))}[/dim]", soft_wrap=True)
 
 

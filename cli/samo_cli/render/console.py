@@ -23,7 +23,9 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-__all__ = ["counting", "downloading", "err", "note", "out", "print_json", "progress_bar", "silence"]
+from samo_cli.flags import as_flags
+
+__all__ = ["counting", "downloading", "err", "note", "out", "print_json", "progress_bar", "silence", "worded"]
 
 # What reads a pipe wants names in one piece, however wide.
 PIPED_WIDTH = 10_000
@@ -37,9 +39,14 @@ def print_json(data: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def worded(line: str) -> str:
+    """A line of the core's for a console: its settings as flags, its brackets no markup."""
+    return escape(as_flags(line))
+
+
 def note(line: str) -> None:
     """One line for people, on stderr."""
-    err.print(f"[cyan]·[/cyan] {escape(line)}", soft_wrap=True)
+    err.print(f"[cyan]·[/cyan] {worded(line)}", soft_wrap=True)
 
 
 @contextmanager

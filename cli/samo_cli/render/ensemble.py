@@ -8,8 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from samo_cli.flags import as_flags
-from samo_cli.render.console import out
+from samo_cli.render.console import out, worded
 from samo_cli.render.tables import number, plain_table
 
 __all__ = ["show_ensemble"]
@@ -42,14 +41,12 @@ def show_ensemble(summary: Mapping[str, Any], page: Path) -> None:
     table.add_row("ensemble", "", *_scores(summary["ensemble"]), style="bold")
     out.print(table)
     for left in summary["left_out"]:
-        out.print(
-            f"[yellow]![/yellow] left out: {escape(left['name'])} ({escape(as_flags(left['reason']))})", soft_wrap=True
-        )
+        out.print(f"[yellow]![/yellow] left out: {escape(left['name'])} ({worded(left['reason'])})", soft_wrap=True)
     finding, _, verdict = gain_line(summary).rpartition(": ")
     style = _STYLES[verdict]
-    out.print(f"\n{escape(finding)}: [{style}]{verdict}[/{style}]", soft_wrap=True)
+    out.print(f"\n{worded(finding)}: [{style}]{verdict}[/{style}]", soft_wrap=True)
     for warning in summary["warnings"]:
-        out.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+        out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     out.print(f"[dim]* best on the validation part; report: {escape(str(page))}[/dim]", soft_wrap=True)
 
 

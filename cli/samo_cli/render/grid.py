@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn
 
-from samo_cli.flags import as_flags
-from samo_cli.render.console import err, out, progress_bar
+from samo_cli.render.console import err, out, progress_bar, worded
 from samo_cli.render.report import show_report
 from samo_cli.render.tables import number, show_table
 
@@ -62,7 +61,7 @@ class GridView:
             text = f"{self._metric} {score:.3f}  " if score is not None else ""
             mark, colour = "done", "green"
         else:
-            text, mark, colour = escape(as_flags(outcome.message)) + "  ", outcome.status, "red"
+            text, mark, colour = worded(outcome.message) + "  ", outcome.status, "red"
         left = sum(self._seconds) / done * (self._n - done) / at_once
         self._progress.update(self._task, completed=done, left=f"{time_of(left)} left")
         err.print(
@@ -132,5 +131,5 @@ def show_grid(table: ResultsTable, files: Sequence[Path]) -> None:
     heads = heads_of(table)
     show_table(heads, text_rows(table), numbers=heads[1:4], whole=heads[:1])
     for line in table.notes:
-        out.print(f"[yellow]![/yellow] {escape(line)}", soft_wrap=True)
+        out.print(f"[yellow]![/yellow] {worded(line)}", soft_wrap=True)
     out.print(f"[dim]files: {escape(', '.join(map(str, files)))}[/dim]", soft_wrap=True)

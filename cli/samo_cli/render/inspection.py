@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from samo_cli.render.console import out
+from samo_cli.render.console import out, worded
 from samo_cli.render.tables import counts_table, fitting_heads, show_table
 
 __all__ = ["show_inspection", "show_text_inspection"]
@@ -86,5 +86,5 @@ def show_text_inspection(found: Mapping[str, Any], folder: Path) -> None:
 
 def _close(found: Mapping[str, Any], folder: Path) -> None:
     for warning in found["warnings"]:
-        out.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+        out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     out.print(f"[dim]pictures: {escape(str(folder))}[/dim]", soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
-from samo_cli.render.console import out
+from samo_cli.render.console import out, worded
 from samo_cli.render.predictions import shortened
 from samo_cli.render.tables import counts_table, number, plain_table, show_table
 
@@ -51,7 +51,7 @@ def show_zero_shot_report(report: Mapping[str, Any]) -> None:
         table.add_row(escape(label), *map(number, cells), str(row["support"]))
     out.print(table)
     for warning in report["warnings"]:
-        out.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+        out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
 
 
 def show_pseudo_labels(account: Mapping[str, Any], path: Path) -> None:

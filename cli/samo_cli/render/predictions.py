@@ -11,54 +11,58 @@ from samo_cli.render.console import out
 from samo_cli.render.tables import show_table
 
 if TYPE_CHECKING:
-    from samo_audio.predictor import Prediction
-    from samo_text.predictor import TextPrediction
+    from samo.prediction import Prediction
 
-__all__ = ["shortened", "show_predictions", "show_text_predictions"]
+__all__ = ["shortened", "show_predictions"]
 
 # Warnings after which a label means little, as samo_audio.audio_io words them.
 DOUBTFUL = frozenset({"silent", "shorter than 0.1 s"})
 
 
 def show_predictions(predictions: Sequence[Prediction]) -> None:
-    """A row for each file, then the time lines of long recordings."""
-    warned = any(set(said.warnings) - DOUBTFUL for said in predictions)
+    """A row for each clip or text, then the time lines of long recordings."""
+    (_show_clips if predictions[0].text is None else _show_texts)(predictions)
+
+
+def _show_clips(predictions: Sequence[Prediction]) -> None:
+    warned = any(set(prediction.warnings) - DOUBTFUL for prediction in predictions)
     rows = []
-    for said in predictions:
-        doubts = [warning for warning in said.warnings if warning in DOUBTFUL]
-        label = said.label + (f" ({', '.join(doubts)})" if doubts else "")
-        ranked = sorted(said.probabilities.items(), key=lambda pair: -pair[1])
+    for prediction in predictions:
+        doubts = [warning for warning in prediction.warnings if warning in DOUBTFUL]
+        label = (prediction.label or "none") + (f" ({', '.join(doubts)})" if doubts else "")
+        ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
         others = ", ".join(f"{label} {share:.0%}" for label, share in ranked[1:3])
-        row = (str(said.path), label, f"{ranked[0][1]:.0%}", others)
-        rest = (warning for warning in said.warnings if warning not in DOUBTFUL)
+        row = (prediction.source, label, f"{ranked[0][1]:.0%}", others)
+        rest = (warning for warning in prediction.warnings if warning not in DOUBTFUL)
         rows.append((*row, "; ".join(rest)) if warned else row)
     heads = ("file", "label", "probability", "next", "warnings")[: 5 if warned else 4]
     show_table(heads, rows, numbers=("probability",))
-    for said in predictions:
-        if not said.timeline:
+    for prediction in predictions:
+        if not prediction.timeline:
             continue
-        out.print(f"\ntime line of {escape(str(said.path))}", soft_wrap=True)
-        longest = max(len(stretch.label) for stretch in said.timeline)
-        for stretch in said.timeline:
-            share = stretch.probabilities[stretch.label]
-            line = f"  {_clock(stretch.start_s)} - {_clock(stretch.end_s)}  {stretch.label:{longest}} {share:4.0%} "
+        out.print(f"\ntime line of {escape(prediction.source)}", soft_wrap=True)
+        names = [window.label or "none" for window in prediction.timeline]
+        longest = max(map(len, names))
+        for window, name in zip(prediction.timeline, names, strict=True):
+            share = window.probabilities.get(name, 0.0)
+            line = f"  {_clock(window.start_s)} - {_clock(window.end_s)}  {name:{longest}} {share:4.0%} "
             out.print(line + "█" * round(20 * share), markup=False, soft_wrap=True)
 
 
-def show_text_predictions(predictions: Sequence[TextPrediction]) -> None:
+def _show_texts(predictions: Sequence[Prediction]) -> None:
     """A row for each text, its labels a task; where no label reaches its threshold the likeliest is named as such."""
     tasks = list(predictions[0].answers)
-    warned = any(said.warnings for said in predictions)
+    warned = any(prediction.warnings for prediction in predictions)
     rows = []
-    for said in predictions:
-        row = [shortened(said.text)]
+    for prediction in predictions:
+        row = [shortened(prediction.source)]
         for task in tasks:
-            answer = said.answers[task]
+            answer = prediction.answers[task]
             share = answer.probabilities
             named = ", ".join(f"{label} {share[label]:.0%}" for label in answer.labels)
             rest = sorted((label for label in share if label not in answer.labels), key=lambda label: -share[label])
             row += [named or "none", ", ".join(f"{label} {share[label]:.0%}" for label in rest[:2])]
-        rows.append([*row, "; ".join(said.warnings)] if warned else row)
+        rows.append([*row, "; ".join(prediction.warnings)] if warned else row)
     heads = ["text"]
     for task in tasks:
         heads += [task, "next"]

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
-from samo_cli.render.console import out
+from samo_cli.render.console import out, worded
 from samo_cli.render.tables import counts_table, fitting_heads, number, plain_table, titled
 
 __all__ = ["show_report"]
@@ -39,7 +39,7 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
         values = ", ".join(f"{name} {number(row['macro_f1'], 2)}" for name, row in rows.items())
         out.print(f"macro-F1 by {group}: {values}", markup=False)
     for warning in report["warnings"]:
-        out.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+        out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     out.print(f"[dim]report: {escape(str(page))}; pictures: {escape(str(pictures))}[/dim]", soft_wrap=True)
 
 

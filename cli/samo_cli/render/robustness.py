@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from samo_cli.render.console import out
+from samo_cli.render.console import out, worded
 from samo_cli.render.tables import number, plain_table, titled
 
 __all__ = ["show_robustness"]
@@ -20,7 +20,7 @@ _SHORT = {"texts changed": "texts", "difference": "diff.", "answers changed": "c
 def show_robustness(report: Mapping[str, Any], page: Path) -> None:
     """Each task's rewritings against the texts as they are, and its scores by length."""
     from samo.reporting.report import stamps
-    from samo_text.robustness_files import HEADS, text_rows
+    from samo_text.robustness_report import HEADS, text_rows
 
     title = f"{report['run']}: {report['dataset']}, {report['split']} part, {report['n']} texts written otherwise"
     out.print(f"\n[bold]{escape(title)}[/bold]", soft_wrap=True)
@@ -43,7 +43,7 @@ def show_robustness(report: Mapping[str, Any], page: Path) -> None:
             out.print(titled(f"{task} by length, as they are", _lengths(found)))
     out.print(f"\n[dim]{escape(_legend(report))}[/dim]", soft_wrap=True)
     for warning in report["warnings"]:
-        out.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+        out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     out.print(f"[dim]examples and picture: {escape(str(page))}[/dim]", soft_wrap=True)
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
-from samo_cli.flags import as_flags
-from samo_cli.render.console import err, out
+from samo_cli.render.console import err, out, worded
 from samo_cli.render.tables import number, plain_table
 
 __all__ = ["show_selection"]
@@ -36,13 +35,11 @@ def show_selection(summary: Mapping[str, Any], next_command: str) -> None:
         table.add_row(escape(row["name"]), *cells, style="bold" if row["name"] == summary["best"] else "")
     out.print(table)
     for left in summary["left_out"]:
-        out.print(
-            f"[yellow]![/yellow] left out: {escape(left['name'])} ({escape(as_flags(left['reason']))})", soft_wrap=True
-        )
+        out.print(f"[yellow]![/yellow] left out: {escape(left['name'])} ({worded(left['reason'])})", soft_wrap=True)
     if summary["gain"]:
         finding, _, verdict = gain_line(summary).rpartition(": ")
-        out.print(f"\n{escape(finding)}: [{_STYLES[verdict]}]{verdict}[/{_STYLES[verdict]}]", soft_wrap=True)
+        out.print(f"\n{worded(finding)}: [{_STYLES[verdict]}]{verdict}[/{_STYLES[verdict]}]", soft_wrap=True)
     for warning in summary["warnings"]:
-        out.print(f"[yellow]![/yellow] {escape(warning)}", soft_wrap=True)
+        out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     out.print(f"kept as run {escape(summary['run'])}", soft_wrap=True)
     err.print(f"next: {escape(next_command)}", soft_wrap=True)

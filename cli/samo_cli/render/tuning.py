@@ -9,8 +9,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from samo_cli.flags import as_flags
-from samo_cli.render.console import progress_bar
+from samo_cli.render.console import progress_bar, worded
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -64,7 +63,7 @@ class TuningView:
             self.best = row["value"]
         head, what = trial_text(row, self.trials)
         mark = " [green]* best[/green]" if better else ""
-        self._progress.console.print(f"{head}{mark}  [dim]{escape(as_flags(what))}[/dim]", soft_wrap=True)
+        self._progress.console.print(f"{head}{mark}  [dim]{worded(what)}[/dim]", soft_wrap=True)
         self._progress.update(self._task, advance=0 if row["state"] == "stopped" else 1, now="")
 
 

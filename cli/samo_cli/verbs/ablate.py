@@ -8,7 +8,7 @@ import typer
 
 from samo.errors import SettingsError
 from samo.modalities import MODALITIES, config_types, grid_files
-from samo_cli.grid_options import GRID_SETTINGS, DryRun, GridName, Place, run_and_show, show_status, views, with_place
+from samo_cli.grid_options import GRID_SETTINGS, DryRun, GridName, Place, run_and_show, show_status, with_place
 from samo_cli.options import flags_of
 
 __all__ = ["ablate"]
@@ -47,7 +47,7 @@ def ablate(
     from samo.experiments.grid_plan import open_plan
     from samo.experiments.results_table import ResultsTable
     from samo.runs.run import artifacts_root
-    from samo_cli.render import print_json, show_grid
+    from samo_cli.render import TerminalReporter, print_json, show_grid
 
     def show(found: tuple[ResultsTable, Any]) -> None:
         if place.json:
@@ -64,5 +64,5 @@ def ablate(
     if dry_run:
         show_status(plan, place)
         return
-    plan = open_plan(plan, views())
+    plan = open_plan(plan, TerminalReporter())
     run_and_show(plan, place, lambda plan: report_ablation(plan.folder) if plan.has_results else None, show)

@@ -19,7 +19,6 @@ from samo_cli.grid_options import (
     numbers,
     run_and_show,
     show_status,
-    views,
     with_place,
 )
 from samo_cli.options import ConfigFile, flags_of
@@ -50,10 +49,10 @@ def crossval(
     chosen = resolve(modality, preset, config, settings)
     repeats, only = numbers(seeds, "--seeds"), numbers(folds, "--folds") if folds else ()
     from samo.experiments.crossval import plan_crossval, report_crossval
-    from samo_cli.render import print_json, show_crossval
+    from samo_cli.render import TerminalReporter, print_json, show_crossval
 
     command = context.obj["command"]
-    plan = plan_crossval(chosen, repeats, only, name, place.artifacts, views=views(), command=command)
+    plan = plan_crossval(chosen, repeats, only, name, place.artifacts, reporter=TerminalReporter(), command=command)
     if dry_run:
         show_status(plan, place)
         return

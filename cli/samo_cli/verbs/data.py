@@ -12,6 +12,7 @@ import typer
 from samo.errors import SettingsError, nearest
 from samo.modalities import MODALITIES, config_type, config_types
 from samo.settings import SPLIT_SETTINGS, Config, resolve
+from samo_cli.flags import as_flags
 from samo_cli.help import Verb
 from samo_cli.options import Artifacts, Json, flags_of, with_settings
 
@@ -146,7 +147,7 @@ def _corpora(modality: str) -> Any:
         SettingsError: unknown modality.
     """
     config_type(modality)
-    return import_module(f"{MODALITIES[modality][2]}.datasets")
+    return import_module(f"{MODALITIES[modality].package}.datasets")
 
 
 def _rows(modality: str) -> dict[str, dict[str, str]]:
@@ -157,7 +158,12 @@ def _rows(modality: str) -> dict[str, dict[str, str]]:
         place = "built in" if corpus.SYNTHETIC else "--data-root"
         if corpus.DOWNLOADS:
             place = str(here) if here.is_dir() else f"samo data download {name}"
-        rows[name] = {"title": corpus.TITLE, "licence": corpus.LICENSE, "place": place, "citation": corpus.CITATION}
+        rows[name] = {
+            "title": as_flags(corpus.TITLE),
+            "licence": corpus.LICENSE,
+            "place": place,
+            "citation": corpus.CITATION,
+        }
     return rows
 
 

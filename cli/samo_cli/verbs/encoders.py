@@ -9,7 +9,6 @@ from typing import Any
 from samo.errors import SettingsError
 from samo.settings import collect_settings
 from samo_cli.flags import in_artifacts, switch
-from samo_cli.grid_options import views
 
 __all__ = ["train_encoders"]
 
@@ -39,10 +38,10 @@ def train_encoders(
         raise SettingsError(f"--encoders and {clash[0]} exclude each other")
     collected = collect_settings(modality, preset, config, dict(settings))[0]
     from samo.experiments.selection import select_encoder
-    from samo_cli.render import print_json, show_selection
+    from samo_cli.render import TerminalReporter, print_json, show_selection
 
     given = [place.strip() for place in encoders.split(",") if place.strip()]
-    summary = select_encoder(given, collected, artifacts=artifacts, views=views(), **others)
+    summary = select_encoder(given, collected, artifacts=artifacts, reporter=TerminalReporter(), **others)
     if json:
         print_json(summary)
     else:

@@ -11,7 +11,7 @@ from samo.errors import SettingsError
 from samo.modalities import MODALITIES, config_types
 from samo.settings import resolve
 from samo_cli.flags import switch
-from samo_cli.grid_options import Place, numbers, views, with_place
+from samo_cli.grid_options import Place, numbers, with_place
 from samo_cli.options import ConfigFile, flags_of
 
 __all__ = ["ensemble"]
@@ -73,13 +73,13 @@ def ensemble(
     from samo.ensembles.ensemble import check_rules
     from samo.experiments.members import train_members
     from samo.runs.run import artifacts_root, create_run, find_run
-    from samo_cli.render import print_json, show_ensemble
+    from samo_cli.render import TerminalReporter, print_json, show_ensemble
 
     check_rules(combine, weights)
-    root, shown = artifacts_root(place.artifacts), views()
+    root = artifacts_root(place.artifacts)
     if name and not overwrite:
         create_run(root, name, "")  # a name that is taken costs no training
-    common: dict[str, Any] = {"name": name, "artifacts": root, "resources": resources, "views": shown}
+    common: dict[str, Any] = {"name": name, "artifacts": root, "resources": resources, "reporter": TerminalReporter()}
     common["command"] = context.obj["command"]
     if runs:
         members, frontend = [find_run(root, given) for given in runs], None

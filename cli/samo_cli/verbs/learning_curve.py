@@ -20,7 +20,6 @@ from samo_cli.grid_options import (
     numbers,
     run_and_show,
     show_status,
-    views,
     with_place,
 )
 from samo_cli.options import ConfigFile, flags_of
@@ -57,10 +56,12 @@ def learning_curve(
     sizes = _shares(shares)
     chosen = resolve(modality, preset, config, settings)
     from samo.experiments.learning_curve import plan_learning_curve, report_learning_curve
-    from samo_cli.render import print_json, show_curve
+    from samo_cli.render import TerminalReporter, print_json, show_curve
 
     command = context.obj["command"]
-    plan = plan_learning_curve(chosen, sizes, repeats, tested, name, place.artifacts, views=views(), command=command)
+    plan = plan_learning_curve(
+        chosen, sizes, repeats, tested, name, place.artifacts, reporter=TerminalReporter(), command=command
+    )
     if dry_run:
         show_status(plan, place)
         return

@@ -5,20 +5,18 @@ from __future__ import annotations
 import csv as csvlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from samo.errors import DataError, SettingsError
+from samo_cli.flags import as_flags
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads
 
 if TYPE_CHECKING:
-    from samo.runs.run import Run
-    from samo.training.runtime import Runtime
-    from samo_audio.predictor import Prediction
-    from samo_text.predictor import TextPrediction
+    from samo.prediction import Prediction
+    from samo.tasks import LabelSpace
 
 __all__ = ["predict"]
 
@@ -54,157 +52,88 @@ def predict(
         raise SettingsError("--json, --csv and --windows exclude each other")
     if not inputs and not text:
         raise SettingsError("nothing to predict", hint="name clips, folders or files of texts, or give --text TEXT")
+    from samo.runs.load import load
     from samo.runs.run import artifacts_root, find_model
-    from samo.training.checkpoint import read_about
-    from samo.training.runtime import make_runtime
-    from samo_cli.render import note
+    from samo_cli.render import counting, err, note, print_json, show_predictions
 
     found = find_model(artifacts_root(artifacts), run)
-    modality = found.settings["modality"]
-    if text and modality != "text":
+    if text and found.modality != "text":
         raise SettingsError(
             f"run '{found.name}' was trained on speech; --text needs a run on text", hint="name one with --run"
         )
-    if windows and modality != "audio":
+    if windows and found.modality != "audio":
         raise SettingsError(f"run '{found.name}' was trained on text; --windows belongs to recordings")
-    runtime = make_runtime(device, precision, threads)
-    about = read_about(found.model_file)
-    synthetic = bool(about["synthetic"])
-    trained = f"run {found.name} (trained on {about['dataset']}{', synthetic demo data' if synthetic else ''})"
-    facts = {"schema": 1, "run": found.name, "synthetic": synthetic}
-    if modality == "audio":
-        _predict_clips(found, inputs or [], runtime, trained, facts, json=json, csv=csv, windows=windows)
-    else:
-        note(trained)
-        _predict_texts(found, inputs or [], text or [], runtime, facts, json=json, csv=csv)
-
-
-def _predict_clips(
-    run: Run,
-    inputs: Sequence[Path],
-    runtime: Runtime,
-    trained: str,
-    facts: Mapping[str, Any],
-    *,
-    json: bool,
-    csv: bool,
-    windows: bool,
-) -> None:
-    from samo_audio.predictor import TIMELINE_S, AudioPredictor, find_clips
-    from samo_cli.render import counting, err, note, print_json, show_predictions
-
-    paths = find_clips(inputs)
-    predictor = AudioPredictor.from_run(run, runtime)
-    note(trained)
-    done: list[Prediction] = []
+    items = _texts(inputs or [], text or []) if found.modality == "text" else _clips(inputs or [])
+    model = load(found, device=device, precision=precision, threads=threads)
+    if windows:
+        model.timeline_s = 0.0
+    facts = model.facts
+    note(f"run {facts.name} (trained on {facts.dataset}{', synthetic demo data' if facts.synthetic else ''})")
+    predictions: list[Prediction] = []
     with counting("predicting") as progress:
-        for prediction in predictor.predict(paths, timeline_s=0.0 if windows else TIMELINE_S):
-            done.append(prediction)
-            progress(len(done), len(paths))
-    good = [prediction for prediction in done if not prediction.error]
-    bad = [prediction for prediction in done if prediction.error]
+        for prediction in model.stream(items):
+            predictions.append(prediction)
+            progress(len(predictions), len(items))
+    good = [prediction for prediction in predictions if not prediction.error]
+    bad = [prediction for prediction in predictions if prediction.error]
     if json:
-        errors = [{"path": str(prediction.path), "message": prediction.error} for prediction in bad]
-        print_json({**facts, "predictions": [_plain(prediction) for prediction in good], "errors": errors})
+        print_json({
+            "schema": 1, "run": facts.name, "synthetic": facts.synthetic,
+            "predictions": [prediction.to_json() for prediction in good],
+            "errors": [prediction.to_json() for prediction in bad],
+        })  # fmt: skip
     elif csv:
-        _print_csv(good, predictor.space.primary.labels)
-        if any(prediction.timeline for prediction in good):
-            note("time lines of long recordings are left out here; --windows prints them")
+        _print_csv(good, model.space, found.modality)
     elif windows:
-        _print_windows(good, predictor.space.primary.labels)
+        _print_windows(good, model.space)
     elif good:
         show_predictions(good)
     for prediction in bad:
-        err.print(f"error: {prediction.error}", markup=False, soft_wrap=True)
+        err.print(f"error: {as_flags(prediction.error)}", markup=False, soft_wrap=True)
     if bad:
         raise typer.Exit(DataError.exit_status)
 
 
-def _predict_texts(
-    run: Run,
-    inputs: Sequence[Path],
-    given: Sequence[str],
-    runtime: Runtime,
-    facts: Mapping[str, Any],
-    *,
-    json: bool,
-    csv: bool,
-) -> None:
-    from samo_cli.render import counting, print_json, show_text_predictions
-    from samo_text.predictor import TextPredictor, read_texts
+def _clips(inputs: Sequence[Path]) -> list[Path]:
+    from samo_audio.predictor import find_clips
 
-    texts = [*given]
-    for path in inputs:
-        texts += read_texts(path)
-    predictor = TextPredictor.from_run(run, runtime)
-    done: list[TextPrediction] = []
-    with counting("predicting") as progress:
-        for prediction in predictor.predict(texts):
-            done.append(prediction)
-            progress(len(done), len(texts))
-    if json:
-        print_json({**facts, "predictions": [_plain_text(prediction) for prediction in done]})
-    elif csv:
-        _print_texts(done)
-    else:
-        show_text_predictions(done)
+    return find_clips(inputs)
 
 
-def _plain(prediction: Prediction) -> dict[str, Any]:
-    plain: dict[str, Any] = {
-        "path": str(prediction.path),
-        "label": prediction.label,
-        "probabilities": prediction.probabilities,
-        "warnings": list(prediction.warnings),
-    }
-    if prediction.timeline:
-        plain["timeline"] = [asdict(stretch) for stretch in prediction.timeline]
-    return plain
+def _texts(inputs: Sequence[Path], given: Sequence[str]) -> list[str]:
+    from samo_text.predictor import read_texts
+
+    return [*given, *(text for path in inputs for text in read_texts(path))]
 
 
-def _plain_text(prediction: TextPrediction) -> dict[str, Any]:
-    """Every task's answer by name; ``labels`` may be empty where no label of a multi-label task holds."""
-    tasks = {
-        name: {"labels": list(said.labels), "likeliest": said.likeliest, "probabilities": said.probabilities}
-        for name, said in prediction.answers.items()
-    }
-    return {"text": prediction.text, "tasks": tasks, "warnings": list(prediction.warnings)}
+def _print_csv(predictions: Sequence[Prediction], space: LabelSpace, modality: str) -> None:
+    """One row a prediction: of clips label and probabilities, of texts labels and probabilities of every task."""
+    from samo_cli.render import note
 
-
-def _print_csv(predictions: Iterable[Prediction], labels: Iterable[str]) -> None:
     writer = csvlib.writer(sys.stdout, lineterminator="\n")
-    labels = list(labels)
-    writer.writerow(["path", "label", *labels, "warnings"])
-    for said in predictions:
-        shares = _shares(said.probabilities, labels)
-        writer.writerow([str(said.path), said.label, *shares, "; ".join(said.warnings)])
-
-
-def _print_windows(predictions: Iterable[Prediction], labels: Iterable[str]) -> None:
-    writer = csvlib.writer(sys.stdout, lineterminator="\n")
-    labels = list(labels)
-    writer.writerow(["path", "start_s", "end_s", "label", *labels])
-    for said in predictions:
-        for window in said.timeline:
-            place = [str(said.path), window.start_s, window.end_s, window.label]
-            writer.writerow([*place, *_shares(window.probabilities, labels)])
-
-
-def _print_texts(predictions: Sequence[TextPrediction]) -> None:
-    """One column of labels a task, then its probabilities; several tasks name theirs in front."""
-    writer = csvlib.writer(sys.stdout, lineterminator="\n")
-    answers = predictions[0].answers
+    what, column = ("path", "label") if modality == "audio" else ("text", "labels")
     heads: list[str] = []
-    for name, said in answers.items():
-        front = f"{name}." if len(answers) > 1 else ""
-        heads += [f"{front}labels", *(f"{front}{label}" for label in said.probabilities)]
-    writer.writerow(["text", *heads, "warnings"])
+    for task in space.tasks:
+        front = f"{task.name}." if len(space.tasks) > 1 else ""
+        heads += [f"{front}{head}" for head in (column, *task.labels)]
+    writer.writerow([what, *heads, "warnings"])
     for prediction in predictions:
         cells: list[str] = []
-        for said in prediction.answers.values():
-            cells += ["|".join(said.labels), *_shares(said.probabilities, said.probabilities)]
-        writer.writerow([prediction.text, *cells, "; ".join(prediction.warnings)])
+        for answer in prediction.answers.values():
+            cells += ["|".join(answer.labels), *_shares(answer.probabilities)]
+        writer.writerow([prediction.source, *cells, "; ".join(prediction.warnings)])
+    if any(prediction.timeline for prediction in predictions):
+        note("time lines of long recordings are left out here; --windows prints them")
 
 
-def _shares(probabilities: Mapping[str, float], labels: Iterable[str]) -> list[str]:
-    return [f"{probabilities[label]:.6f}" for label in labels]
+def _print_windows(predictions: Iterable[Prediction], space: LabelSpace) -> None:
+    writer = csvlib.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(["path", "start_s", "end_s", "label", *space.primary.labels])
+    for prediction in predictions:
+        for window in prediction.timeline:
+            place = [prediction.source, window.start_s, window.end_s, window.label]
+            writer.writerow([*place, *_shares(window.probabilities)])
+
+
+def _shares(probabilities: Mapping[str, float]) -> list[str]:
+    return [f"{share:.6f}" for share in probabilities.values()]

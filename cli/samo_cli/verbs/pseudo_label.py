@@ -57,12 +57,12 @@ def pseudo_label(
     check_target(found, out, overwrite=overwrite)
     texts = read_unlabelled(inputs, text_column)
     predictor = TextPredictor.from_run(found, make_runtime(device, precision, threads))
-    said = pseudo_label(found, predictor, texts, confidence)
-    write_pseudo_labels(said, found, out)
-    account = {"schema": 1, "run": found.name, "table": str(out), **said.account}
+    labelled = pseudo_label(found, predictor, texts, confidence)
+    write_pseudo_labels(labelled, found, out)
+    summary = {"schema": 1, "run": found.name, "table": str(out), **labelled.summary}
     if json:
-        print_json(account)
+        print_json(summary)
         return
-    show_pseudo_labels(account, out)
-    if said.texts:
+    show_pseudo_labels(summary, out)
+    if labelled.texts:
         note(f"next: train as run '{found.name}' was, with --extra-table {out}")

@@ -45,7 +45,7 @@ def robustness(
     from samo.training.runtime import make_runtime
     from samo_cli.render import counting, print_json, show_robustness
     from samo_text.robustness import check_robustness
-    from samo_text.robustness_files import write_robustness
+    from samo_text.robustness_report import write_robustness
 
     found = find_model(artifacts_root(artifacts), run)
     runtime = make_runtime(device, precision, threads)

@@ -14,7 +14,7 @@ from samo.launch.resources import Resources
 from samo.modalities import config_types
 from samo.settings import resolve
 from samo_cli.flags import in_artifacts
-from samo_cli.grid_options import Modality, Preset, views
+from samo_cli.grid_options import Modality, Preset
 from samo_cli.options import (
     MACHINE,
     Artifacts,
@@ -85,6 +85,7 @@ def tune(
 
     varied = find_space(chosen, space, settings)
     from samo.tuning import tune as tuning
+    from samo_cli.render import TerminalReporter
 
     found = tuning.tune(
         chosen,
@@ -97,7 +98,7 @@ def tune(
         keep_settings=not (settings or preset or config or space),
         artifacts=artifacts,
         resources=Resources(workers, threads, device, precision),
-        views=views(),
+        reporter=TerminalReporter(),
         command=_without_password(context.obj["command"]),
     )
     _show(found, artifacts, json=json)

@@ -72,54 +72,46 @@ def zero_shot(
 
     With --dataset or --data-root it is judged on labelled texts instead: macro-F1 with its interval.
     """
-    judging = bool(settings)
-    if judging == bool(inputs or text):
+    evaluating = bool(settings)
+    _check(bool(inputs or text), evaluating, encoder, on, csv=csv, json=json)
+    from samo.training.runtime import make_runtime
+    from samo_cli.render import counting, note
+    from samo_text.predictor import read_texts
+    from samo_text.zero_shot import NOTE, Embedder, ZeroShot, evaluate_zero_shot, read_labels
+
+    described = read_labels(labels, labels_file)
+    texts = [*(text or ()), *(line for path in inputs or () for line in read_texts(path))]
+    manifest = _manifest(settings) if evaluating else None
+    model = ZeroShot(Embedder(encoder, make_runtime(device, precision, threads)), described, temperature)
+    if not json:
+        note(f"{NOTE}; encoder {encoder}, temperature {temperature:g}")
+    with counting("embedding") as progress:
+        if manifest:
+            report = evaluate_zero_shot(model, manifest, on=on, progress=progress)
+        else:
+            answers = model.predict(texts, progress)
+    if manifest:
+        _show_report({**model.facts(), **report}, json=json)
+    else:
+        _show_answers(answers, model.facts(), json=json, csv=csv)
+
+
+def _check(labelling: bool, evaluating: bool, encoder: str, on: str, *, csv: bool, json: bool) -> None:
+    """Refuse what does not go together, before anything is read."""
+    if evaluating == labelling:
         raise SettingsError(
             "name files of texts or --text TEXT to label them, or labelled texts with --dataset or --data-root to be "
             "judged on; one of the two"
         )
-    if csv and (json or judging):
+    if csv and (json or evaluating):
         raise SettingsError("--csv goes with texts to label, and without --json")
-    if on and not judging:
+    if on and not evaluating:
         raise SettingsError("--on acts only together with --dataset or --data-root")
     if not encoder:
         raise SettingsError(
             "--encoder is needed: a folder, or a name on the Hugging Face hub",
             hint="for example --encoder sentence-transformers/all-MiniLM-L6-v2",
         )
-    from samo.training.runtime import make_runtime
-    from samo_cli.render import counting, note, print_json, show_zero_shot, show_zero_shot_report
-    from samo_text.predictor import read_texts
-    from samo_text.zero_shot import NOTE, Embedder, ZeroShot, evaluate_zero_shot, read_labels
-
-    described = read_labels(labels, labels_file)
-    texts = [*(text or ()), *(line for path in inputs or () for line in read_texts(path))]
-    manifest = _manifest(settings) if judging else None
-    model = ZeroShot(Embedder(encoder, make_runtime(device, precision, threads)), described, temperature)
-    facts = {
-        "schema": 1,
-        "zero_shot": True,
-        "note": NOTE,
-        "encoder": encoder,
-        "temperature": temperature,
-        "labels": {name: list(texts) for name, texts in described.items()},
-    }
-    if not json:
-        note(f"{NOTE}; encoder {encoder}, temperature {temperature:g}")
-    with counting("embedding") as progress:
-        if manifest:
-            report = {**facts, **evaluate_zero_shot(model, manifest, on=on, progress=progress)}
-            answers: list[ZeroShotAnswer] = []
-        else:
-            answers = model.predict(texts, progress)
-    if manifest:
-        print_json(report) if json else show_zero_shot_report(report)
-    elif json:
-        print_json({**facts, "predictions": [_plain(said) for said in answers]})
-    elif csv:
-        _print_csv(answers, NOTE)
-    else:
-        show_zero_shot(answers, NOTE)
 
 
 def _manifest(settings: dict[str, Any]) -> Manifest:
@@ -134,19 +126,27 @@ def _manifest(settings: dict[str, Any]) -> Manifest:
     return DATASETS[data.dataset].index(Path(data.data_root), data)
 
 
-def _plain(said: ZeroShotAnswer) -> dict[str, Any]:
-    return {
-        "text": said.text,
-        "label": said.label,
-        "probabilities": said.probabilities,
-        "warnings": list(said.warnings),
-    }
+def _show_report(report: dict[str, Any], *, json: bool) -> None:
+    from samo_cli.render import print_json, show_zero_shot_report
+
+    print_json(report) if json else show_zero_shot_report(report)
+
+
+def _show_answers(answers: Sequence[ZeroShotAnswer], facts: dict[str, Any], *, json: bool, csv: bool) -> None:
+    from samo_cli.render import print_json, show_zero_shot
+
+    if json:
+        print_json({**facts, "predictions": [answer.to_json() for answer in answers]})
+    elif csv:
+        _print_csv(answers, facts["note"])
+    else:
+        show_zero_shot(answers, facts["note"])
 
 
 def _print_csv(answers: Sequence[ZeroShotAnswer], note: str) -> None:
     writer = csvlib.writer(sys.stdout, lineterminator="\n")
     labels = list(answers[0].probabilities)
     writer.writerow(["text", "label", *labels, "warnings", "model"])
-    for said in answers:
-        shares = [f"{said.probabilities[label]:.6f}" for label in labels]
-        writer.writerow([said.text, said.label, *shares, "; ".join(said.warnings), note])
+    for answer in answers:
+        shares = [f"{answer.probabilities[label]:.6f}" for label in labels]
+        writer.writerow([answer.text, answer.label, *shares, "; ".join(answer.warnings), note])

@@ -1,20 +1,19 @@
-"""What a frozen encoder says of every text, computed once and kept: then only the head is trained."""
+"""What a frozen encoder makes of every item, computed once and kept: then only the head is trained."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
+from samo.data.batch import Batch
 from samo.files import cache_root, replacing
-
-if TYPE_CHECKING:
-    from samo_text.frontend import TextFrontend
 
 __all__ = ["States", "encoder_states"]
 
@@ -26,7 +25,7 @@ _BATCH = 64
 
 
 class States:
-    """(T, W) float32 states of the tokens of every text, mapped from a file."""
+    """(T, W) float32 states of every item, mapped from a file."""
 
     def __init__(self, path: Path, lengths: np.ndarray, width: int) -> None:
         """Map ``path``.
@@ -42,28 +41,40 @@ class States:
         self._starts = np.cumsum(lengths) - lengths
 
     def row(self, row: int) -> np.ndarray:
-        """(T, W) of one text; a read-only view."""
+        """(T, W) of one item; a read-only view."""
         start = self._starts[row]
         return self._flat[start : start + self._lengths[row]]
 
 
-def encoder_states(model: Any, frontend: TextFrontend) -> States | None:
-    """The states of all texts of a frontend under a frozen encoder, from the cache where they were computed before.
+def encoder_states(
+    model: Any,
+    *,
+    lengths: np.ndarray,
+    batch_of: Callable[[np.ndarray], Batch],
+    digest: str,
+    contents: Iterable[bytes],
+) -> States | None:
+    """The states of all items under a frozen encoder, from the cache where they were computed before.
 
     In float32 and without dropout, one batch of similar lengths at a time. None when they would fill the disk.
 
     Args:
-        model: a :class:`samo_text.models.TextModel` with ``states(ids, lengths)`` of width ``state_width``.
-        frontend: whose texts.
+        model: its parameters ``body.*`` make the states; ``states(inputs, lengths)`` gives (B, T, W) of width
+            ``state_width``, ``pooling.sequences`` says which layers are among them, and ``body.network.config`` is a
+            configuration of ``transformers``.
+        lengths: (N,) states of each item.
+        batch_of: inputs and lengths of these rows, in one batch.
+        digest: of everything that made the model's inputs of the items.
+        contents: what each item is, in the order of the rows.
     """
-    lists, width = frontend.lists, int(model.state_width)
-    n_bytes = 4 * int(lists.lengths.sum()) * width
+    width = int(model.state_width)
+    n_bytes = 4 * int(lengths.sum()) * width
     if n_bytes > MOST_BYTES:
         return None
-    path = cache_root() / "states" / f"{_digest(model, frontend)}.f32"
+    path = cache_root() / "states" / f"{_key(model, digest, contents)}.f32"
     if path.is_file():
         try:
-            return States(path, lists.lengths, width)
+            return States(path, lengths, width)
         except ValueError:
             path.unlink()
     with replacing(path) as temporary:
@@ -71,41 +82,38 @@ def encoder_states(model: Any, frontend: TextFrontend) -> States | None:
             # Writing to a mapped file on a full disk would end the process instead of raising an error.
             for start in range(0, n_bytes, _BLOCK):
                 reserved.write(bytes(min(_BLOCK, n_bytes - start)))
-        flat = np.memmap(temporary, dtype="<f4", mode="r+", shape=(int(lists.lengths.sum()), width))
-        _fill(flat, model, frontend)
+        flat = np.memmap(temporary, dtype="<f4", mode="r+", shape=(int(lengths.sum()), width))
+        _fill(flat, model, lengths, batch_of)
         flat.flush()
-    return States(path, lists.lengths, width)
+    return States(path, lengths, width)
 
 
 @torch.inference_mode()
-def _fill(flat: np.ndarray, model: Any, frontend: TextFrontend) -> None:
-    lists = frontend.lists
-    starts = np.cumsum(lists.lengths) - lists.lengths
-    order = np.argsort(lists.lengths, kind="stable")
+def _fill(flat: np.ndarray, model: Any, lengths: np.ndarray, batch_of: Callable[[np.ndarray], Batch]) -> None:
+    starts = np.cumsum(lengths) - lengths
+    order = np.argsort(lengths, kind="stable")
     training, device = model.training, next(model.parameters()).device
     model.eval()
     for begin in range(0, len(order), _BATCH):
         rows = order[begin : begin + _BATCH]
-        (batch,) = frontend.eval_batches(rows, len(rows))
-        batch = batch.to(device)
+        batch = batch_of(rows).to(device)
         states = model.states(batch.inputs, batch.lengths).float().cpu().numpy()
-        for row, said in zip(rows, states, strict=True):
-            length = lists.lengths[row]
-            flat[starts[row] : starts[row] + length] = said[:length]
+        for row, padded in zip(rows, states, strict=True):
+            flat[starts[row] : starts[row] + lengths[row]] = padded[: lengths[row]]
     model.train(training)
 
 
-def _digest(model: Any, frontend: TextFrontend) -> str:
-    """Of the encoder's weights, which states of it are used, and every text's tokens."""
-    # Equal weights may be asked with other heads or another activation.
+def _key(model: Any, digest: str, contents: Iterable[bytes]) -> str:
+    """Of the encoder's weights, which states of it are used, and what every item is."""
+    # Equal weights may belong to other heads or another activation.
     network = model.body.network.config.to_json_string()
-    asked = [_CACHE_VERSION, frontend.tokens.digest, network, version("transformers"), version("torch")]
-    known = hashlib.sha256(json.dumps(asked).encode())
+    made_by = [_CACHE_VERSION, digest, network, version("transformers"), version("torch")]
+    known = hashlib.sha256(json.dumps(made_by).encode())
     for name, tensor in model.state_dict().items():
         if name.startswith("body."):
             known.update(name.encode())
             known.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    for row in range(len(frontend.lists)):
-        known.update(frontend.lists.row(row).tobytes() + b"|")
+    for content in contents:
+        known.update(content + b"|")
     known.update(repr(model.pooling.sequences).encode())
     return known.hexdigest()

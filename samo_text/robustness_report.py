@@ -26,6 +26,7 @@ from samo.reporting.drawing import (
     verbatim,
 )
 from samo.reporting.report import stamps
+from samo.reporting.wording import as_code
 
 __all__ = ["HEADS", "robustness_figure", "text_rows", "write_robustness"]
 
@@ -45,7 +46,9 @@ def write_robustness(report: Mapping[str, Any], folder: Path) -> Path:
     else:
         picture.unlink(missing_ok=True)
     source = files("samo_text").joinpath("robustness.html.jinja").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, undefined=StrictUndefined).from_string(source)
+    pages = Environment(autoescape=True, undefined=StrictUndefined)
+    pages.filters["as_code"] = as_code
+    template = pages.from_string(source)
     embedded = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii") if drawn else ""
     text = template.render(
         report=report,

@@ -1,0 +1,120 @@
+"""The part of a model below the pooling: learning rates by layer, freezing, unfreezing step by step."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from samo.encoders.pooling import LAST, LAST4
+from samo.encoders.settings import EncoderSettings
+from samo.errors import SettingsError
+
+__all__ = ["Body", "PretrainedBody"]
+
+# BERT, RoBERTa, DeBERTa, ELECTRA: encoder.layer.3; DistilBERT: transformer.layer.3; ModernBERT: layers.3.
+_LAYER = re.compile(r"(?:^|\.)(?:layers?|albert_layers|h|blocks?)\.(\d+)\.")
+# What stands above the last layer, such as ModernBERT's final_norm; the rest outside the layers lies below them all.
+_ABOVE = re.compile(r"(?:^|\.)(?:final_|pooler)")
+
+
+class Body(nn.Module):
+    """Turns (B, T, ...) inputs and (B,) lengths into (B, T', H * k) states; padding may hold anything.
+
+    Attributes:
+        width: H, width of one state.
+    """
+
+    width: int
+
+    def lr_scale(self, name: str) -> float:
+        """Factor on the learning rate of the body's parameter called ``name``."""
+        return 1.0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Freeze or unfreeze what the epoch (from 0) asks for."""
+
+
+class PretrainedBody(Body):
+    """A pretrained encoder: frozen, unfrozen step by step, or slower layer by layer; :meth:`forward` is the modality's.
+
+    Attributes:
+        network: a ``transformers.PreTrainedModel``.
+        sequences: those of :func:`samo.encoders.pooling.sequences_of` that the pooling looks at.
+        width: H, ``hidden_size`` of the network's configuration.
+        n_layers: its transformer layers.
+    """
+
+    def __init__(self, network: Any, sequences: tuple[str, ...], settings: EncoderSettings) -> None:
+        """Take the network as it is; a frozen one needs no gradient from here on.
+
+        Raises:
+            SettingsError: unfreezing or decay layer by layer of a network whose layers cannot be told apart.
+        """
+        super().__init__()
+        self.network = network
+        self.sequences = sequences
+        self.frozen = settings.freeze_encoder
+        self.unfreeze_epochs = settings.unfreeze_epochs
+        self.lr_share, self.lr_decay = settings.encoder_lr_scale, settings.layer_lr_decay
+        self.width = int(network.config.hidden_size)
+        found = [_LAYER.search(name) for name, _ in network.named_parameters()]
+        self.n_layers = 1 + max((int(match[1]) for match in found if match), default=-1)
+        if not self.n_layers and (self.unfreeze_epochs or self.lr_decay < 1.0):
+            family = network.config.model_type
+            raise SettingsError(
+                f"`unfreeze_epochs` and `layer_lr_decay`: the layers of '{family}' cannot be told apart by name"
+            )
+        if self.frozen:
+            self.network.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """A frozen encoder never drops anything out."""
+        super().train(mode)
+        if self.frozen:
+            self.network.eval()
+        return self
+
+    def level(self, name: str) -> int:
+        """0 for the embeddings, k for the k-th layer from below, ``n_layers`` for what stands above them."""
+        match = _LAYER.search(name)
+        if match:
+            return int(match[1]) + 1
+        return self.n_layers if _ABOVE.search(name) else 0
+
+    def lr_scale(self, name: str) -> float:
+        """``encoder_lr_scale * layer_lr_decay ** layers above it`` (Howard & Ruder 2018; Sun et al. 2019)."""
+        return self.lr_share * self.lr_decay ** (self.n_layers - self.level(name))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Open one more layer from the top every ``unfreeze_epochs``, the embeddings last (Howard & Ruder 2018).
+
+        In the first ``unfreeze_epochs`` epochs the head learns alone.
+        """
+        if self.frozen or not self.unfreeze_epochs:
+            return
+        n_open = epoch // self.unfreeze_epochs
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(self.level(name) > self.n_layers - n_open)
+
+    def looked_at(self, last: Tensor, layers: tuple[Tensor, ...] | None) -> Tensor:
+        """The states that the pooling looks at, side by side.
+
+        Args:
+            last: (B, T, H), what the network ends with.
+            layers: embeddings and every layer's (B, T, H) states, as ``output_hidden_states`` gives them; needed where
+                the mean of the last four is looked at.
+
+        Returns:
+            (B, T, H * k): the last layer, the mean of the last four, or both.
+        """
+        parts = []
+        if LAST in self.sequences:
+            parts.append(last)
+        if LAST4 in self.sequences:
+            assert layers is not None
+            # The first entry are the embeddings; an encoder of fewer layers gives all it has.
+            parts.append(torch.stack(layers[1:][-4:]).mean(dim=0))
+        return torch.cat(parts, dim=2)

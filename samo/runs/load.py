@@ -1,0 +1,149 @@
+"""From a run's folder to a model that answers."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from samo.errors import ModelFileError
+from samo.frontend import Frontend
+from samo.modalities import predictor_type
+from samo.prediction import ModelFacts, ModelPredictor, TrainedModel
+from samo.runs.calibrate import decision_of
+from samo.runs.ensemble_model import Ensemble
+from samo.runs.run import ASSETS, Run, artifacts_root, find_model
+from samo.tasks import LabelSpace
+from samo.training.checkpoint import load_model, read_about
+from samo.training.runtime import Runtime, make_runtime
+
+__all__ = ["facts_of", "load", "load_run_model", "trained_model"]
+
+
+def load(
+    model: str | Path | Run = "",
+    *,
+    artifacts: str | Path = "",
+    device: str = "auto",
+    precision: str = "float32",
+    threads: int = 0,
+) -> ModelPredictor:
+    """Open a trained model.
+
+    Args:
+        model: a run's name, ``GRID/CELL``, or folder; empty: the newest run that has a model.
+        artifacts: folder of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory.
+        device: ``auto``, ``cpu``, ``cuda``.
+        precision: ``float32`` answers alike on every machine; ``auto`` takes the fastest.
+        threads: CPU threads; 0 = as torch chooses.
+
+    Returns:
+        What answers: ``load("my-run").predict("clip.wav")``. Its ``repr`` tells what it answers, on what it was trained
+        and how good it is.
+
+    Raises:
+        RunError: there is no such run.
+        ModelFileError: it has no model, or a damaged one.
+    """
+    run = model if isinstance(model, Run) else find_model(artifacts_root(str(artifacts)), _name_of(model))
+    opened: ModelPredictor = predictor_type(run.modality).from_run(run, make_runtime(device, precision, threads))
+    return opened
+
+
+def trained_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> TrainedModel:
+    """A run's best network with its label space, decision and facts.
+
+    Raises:
+        ModelFileError: missing, damaged, foreign, or not of these settings.
+        RunError: its ``calibration.json`` or ``thresholds.json`` is damaged.
+    """
+    network, space = load_run_model(run, frontend_type, runtime)
+    return TrainedModel(network, space, decision_of(run, space), runtime, facts_of(run))
+
+
+def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> tuple[nn.Module, LabelSpace]:
+    """The model of a run's best epoch, or of an ensemble, ready to evaluate with, and what its columns mean.
+
+    Raises:
+        ModelFileError: missing, damaged, foreign, or not of these settings.
+    """
+    about = read_about(run.model_file)
+    space = LabelSpace.from_json(about["label_space"])
+
+    def built(settings: dict[str, Any], assets: Path) -> nn.Module:
+        return frontend_type.build_model(frontend_type.config_type.build(settings), space, assets)
+
+    model: nn.Module
+    if ensemble := about.get("ensemble"):
+        members = ensemble["members"]
+        weights, temperatures = ([member[name] for member in members] for name in ("weight", "temperature"))
+        parts = [built(member["settings"], run.path(ASSETS) / str(k)) for k, member in enumerate(members)]
+        thresholds = [member.get("thresholds", {}) for member in members]
+        model = Ensemble(parts, weights, temperatures, space, ensemble["combine"], thresholds)
+    else:
+        model = built(run.flat_settings, run.path(ASSETS))
+    load_model(run.model_file, model)
+    # Without gradients channels-last is faster in every precision; in float32 training it is not always.
+    return runtime.place(model).to(memory_format=torch.channels_last).eval(), space  # type: ignore[call-overload]
+
+
+def facts_of(run: Run) -> ModelFacts:
+    """Where a run's model comes from and how good it is, from what its folder holds; unknown things stay empty."""
+    about = read_about(run.model_file)
+    settings = run.settings
+    members = (about.get("ensemble") or {}).get("members", ())
+    network = str(settings.get("model", "")) if not members else f"ensemble of {len(members)}"
+    leaky = settings.get("split") == "random"
+    return ModelFacts(
+        run.name, run.modality, str(about["dataset"]), bool(about["synthetic"]), leaky, network,
+        _day(run), tuple(_scores(run, about)),
+    )  # fmt: skip
+
+
+def _scores(run: Run, about: dict[str, Any]) -> list[str]:
+    report = _read(run.path("report.json"))
+    found = []
+    try:
+        if report:
+            ends, unit = report["ci"]["macro_f1"], report["ci"]["unit"]
+            interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
+            over = f", {report['ci']['n_units']} {unit}s" if ends and unit != "row" else ""
+            found.append(f"test macro-F1 {report['metrics']['macro_f1']:.3f}{interval} over {report['n']} items{over}")
+        found.append(f"validation macro-F1 {float(about['val_macro_f1']):.3f}, which chose the epoch")
+    except (LookupError, TypeError, ValueError):
+        pass  # what is damaged is told by whoever needs it
+    return found if report else [*found, "not evaluated on its test part yet"]
+
+
+def _day(run: Run) -> str:
+    """The day a training began, by its own record, else that of its weights."""
+    began = _read(run.path("environment.json")).get("began")
+    if isinstance(began, str):
+        return began[:10]
+    return datetime.fromtimestamp(run.model_file.stat().st_mtime, UTC).date().isoformat()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _name_of(model: str | Path) -> str:
+    """A run by name or folder; a file of a run stands for the run.
+
+    Raises:
+        ModelFileError: another file.
+    """
+    place = Path(model)
+    if model and place.is_file():
+        if (place.parent / "config.json").is_file():
+            return str(place.parent)
+        raise ModelFileError(f"{place} is no run", hint="name a run, or its folder with config.json in it")
+    return str(model)

@@ -1,0 +1,27 @@
+"""Token ids, or states of tokens, padded to batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from samo.data.batch import Batch, Draws
+
+__all__ = ["collate"]
+
+
+def collate(
+    inputs: list[np.ndarray],
+    targets: np.ndarray,
+    rows: np.ndarray,
+    pad_id: int,
+    width: int = 0,
+    draws: Draws | None = None,
+) -> Batch:
+    """Pad (T_i,) token ids, or (T_i, H) states of tokens, to the longest of them, or to ``width`` when that is more."""
+    lengths = [len(row) for row in inputs]
+    shape = (len(inputs), max(width, *lengths), *inputs[0].shape[1:])
+    padded = np.full(shape, pad_id if inputs[0].ndim == 1 else 0, dtype=inputs[0].dtype)
+    for place, row in zip(padded, inputs, strict=True):
+        place[: len(row)] = row
+    return Batch(torch.from_numpy(padded), torch.tensor(lengths), torch.from_numpy(targets), rows, draws)
