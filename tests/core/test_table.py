@@ -189,7 +189,7 @@ def test_changed_cells_are_refused(tmp_path: Path) -> None:
         refuse_changed([changed], tmp_path)
     assert "baseline.seed0.fold0: lr was 0.1, is now 0.2" in refusal.value.message
     assert "dropout was None, is now 0.5" in refusal.value.message
-    assert "--name" in refusal.value.hint
+    assert "`name`" in refusal.value.hint
 
 
 def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
