@@ -114,7 +114,7 @@ def _refuse_wrong_question(run: Run, part: str, strength: float) -> None:
     if part not in _PARTS:
         raise SettingsError(f"`on={part}`: unknown part", hint=f"valid: {', '.join(_PARTS)}")
     if not 0.0 < strength <= 1.0:
-        raise SettingsError(f"`strength` {strength:g}: a share of the words, above 0 and at most 1")
+        raise SettingsError(f"`strength={strength:g}`: a share of the words, above 0 and at most 1")
 
 
 def robustness_of(

@@ -158,7 +158,7 @@ class ZeroShotAnswer:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As ``samo zero-shot --json`` has it."""
+        """Plain values, ready for JSON."""
         return {
             "text": self.text,
             "label": self.label,

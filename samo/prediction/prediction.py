@@ -113,7 +113,7 @@ class Prediction(_Answered):
         return "waveform" if self.path is None else str(self.path)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, as ``samo predict --json`` prints them: ``path`` or ``text`` first, every task by name."""
+        """Plain values, the form of JSON everywhere: ``path`` or ``text`` first, every task by name."""
         plain: dict[str, Any] = {} if self.text is None else {"text": self.text}
         plain |= {} if self.path is None else {"path": str(self.path)}
         if self.error:

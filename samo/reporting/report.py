@@ -92,7 +92,7 @@ def build_report(
 
     Args:
         run: name of the run.
-        dataset: name of the data set decided on.
+        dataset: name of the data set judged on.
         synthetic: whether its data, or those the model learned from, were generated.
         synthetic_model_only: whether only those the model learned from were.
         split: ``train``, ``val``, ``test`` or ``all``.
@@ -222,7 +222,7 @@ def _tasks(
         if task.name == scored["task"]:
             tasks[task.name] = scored
         elif np.isnan(predictions.targets[:, label_space.slices[task.name]]).any(axis=1).all():
-            warnings.append(f"no item has a label for the task '{task.name}', so it is not decided")
+            warnings.append(f"no item has a label for the task '{task.name}', so it is not judged")
         else:
             decided = rows_under(task, predictions, label_space, decision)
             tasks[task.name] = task_scores(task, decided, predictions, label_space, unit, decision)

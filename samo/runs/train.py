@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -63,7 +63,7 @@ def train(
     precision: str = "auto",
     threads: int = 0,
     reporter: Reporter | None = None,
-    command: str = "",
+    command: Callable[[Run], str] | None = None,
     **settings: Any,
 ) -> Run:
     """Train a model and keep the epoch with the best validation macro-F1; the test part is never looked at.
@@ -81,8 +81,8 @@ def train(
         precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
         threads: CPU threads; 0 = as torch chooses.
         reporter: is told what happens; None prints plain lines on stderr.
-        command: what was typed, kept in the run for whoever wants to repeat it.
-        **settings: by the names of ``samo train --help`` with underscores; they win over preset and file.
+        command: gives what was typed, kept in the run for whoever wants to repeat it; None: this call.
+        **settings: by their names; they win over preset and file.
 
     Returns:
         The run: ``samo.evaluate(run)``, ``samo.load(run)``.
@@ -123,9 +123,9 @@ def train(
             run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
         for line in _first_lines(run, setup, None if resume else split):
             reporter.note(line)
-        command = command and command + ("" if name or resume else f" --name {run.name}")
+        typed = command(run) if command else _call(run, modality, preset, config, given)
         try:
-            _watched_training(run, setup, trackers, reporter, command, resume=bool(resume))
+            _watched_training(run, setup, trackers, reporter, typed, resume=bool(resume))
         except Interrupted as stop:
             stop.hint += f" `artifacts={artifacts}`" if artifacts else ""
             raise
@@ -135,8 +135,14 @@ def train(
     return run
 
 
+def _call(run: Run, modality: str, preset: str, config: str | Path | None, settings: Mapping[str, Any]) -> str:
+    """The call that trains this run again, as Python."""
+    given = {"modality": modality, "preset": preset, "config": config and str(config), "name": run.name, **settings}
+    return f"samo.train({', '.join(f'{name}={value!r}' for name, value in given.items() if value not in ('', None))})"
+
+
 def training_summary(run: Run) -> dict[str, Any]:
-    """What came of a training, as ``samo train --json`` prints it.
+    """What came of a training, ready for JSON.
 
     Raises:
         RunError: the training has not come to its end.

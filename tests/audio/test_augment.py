@@ -375,7 +375,7 @@ def test_every_setting_changes_what_the_network_is_trained_on(name: str, table: 
 @pytest.mark.parametrize("name", [name for name, (beside, _) in CHANGES.items() if beside])
 def test_a_setting_that_would_do_nothing_is_refused(name: str) -> None:
     beside, value = CHANGES[name]
-    with pytest.raises(Exception, match=f"acts only together with --{next(iter(beside)).replace('_', '-')}"):
+    with pytest.raises(Exception, match=f"acts only together with `{next(iter(beside))}`"):
         tiny.config(**{name: value})
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from tone_corpora import done
 
-import samo_cli.verbs.train
+import samo.runs.train
+import samo_cli.main
 from samo.settings import Config, SettingField
 from samo_cli.flags import as_flags, switch
 
@@ -72,7 +73,7 @@ def arrived(monkeypatch: pytest.MonkeyPatch, *argv: object) -> dict[str, Any]:
         return real(error, verb)
 
     with monkeypatch.context() as patch:
-        patch.setattr(samo_cli.verbs.train, "frontend_type", lambda modality: Frontend)
+        patch.setattr(samo.runs.train, "frontend_type", lambda modality: Frontend)
         patch.setattr(samo_cli.main, "_explain", explain)
         done("train", *argv)
     return caught[0].flat()

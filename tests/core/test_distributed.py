@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from samo.data.batch import Draws, draw_mix, part_of
+from samo.errors import DataError
 from samo.training.ranks import ALONE, Ranks, process_group
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup
@@ -150,7 +151,7 @@ def test_a_lost_process_is_named(how: str, found: list[dict[str, Any]]) -> None:
 def test_each_process_takes_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(Ranks, "agree", lambda *_: None)
+    monkeypatch.setattr(Ranks, "require_equal", lambda *_: None)
     monkeypatch.setattr(Ranks, "connect", lambda *_: None)
     for device in ("auto", "cuda"):
         assert make_runtime(device, "float32", 0, Ranks(3, 4, 1, 2)).device == torch.device("cuda:1")
@@ -168,7 +169,7 @@ def test_alone_everything_is_a_no_op(monkeypatch: pytest.MonkeyPatch) -> None:
     model, ones, values = nn.BatchNorm1d(2), torch.ones(2), np.ones((2, 2))
     ranks.all_reduce([ones])
     ranks.gather_rows(values)
-    ranks.require_equal("nothing", object(), ranks.DataError)
+    ranks.require_equal("nothing", object(), DataError)
     ranks.wait()
     assert (ranks.broadcast(lambda: 3), ones.tolist(), values.sum(), ranks.is_first) == (3, [1.0, 1.0], 4.0, True)
     assert ranks.part(5) == slice(0, 5)

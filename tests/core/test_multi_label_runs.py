@@ -14,6 +14,7 @@ import tiny_frontend as tiny
 from sklearn.metrics import f1_score
 
 from samo.data.manifest import Manifest
+from samo.data.relabel import relabel
 from samo.ensembles.ensemble import assemble, write_ensemble
 from samo.ensembles.members import gather
 from samo.evaluation.decision import fit_decision
@@ -122,12 +123,13 @@ def test_elsewhere_the_thresholds_are_those_of_the_run(root: Path) -> None:
     items = (replace(items[0], labels={"words": ()}), replace(items[1], labels={"words": ("squeak",)}), *items[2:])
     foreign = Manifest("other", other, items, Path("/other"))
     mapping = {"shout": "loud", "rush": "fast", "squeak": "-"}
-    front.manifest = foreign
+    translated = relabel(foreign, TAGS, mapping)
     # None of its labels is an answer; only labels that are left out is not.
-    assert front.manifest.items[0].labels == {"tags": ()}
-    assert front.manifest.items[1].labels == {}
+    assert translated.items[0].labels == {"tags": ()}
+    assert translated.items[1].labels == {}
+    front.manifest = foreign
     found = evaluate_corpus(run, Setup(front, tiny.RUNTIME), mapping)
-    assert found["n"] == sum(bool(item.labels) for item in front.manifest.items)
+    assert found["n"] == sum(bool(item.labels) for item in translated.items)
     assert found["per_class"]["loud"]["threshold"] == decision_of(run, TAGS).thresholds.of(tiny.TAGS)[0]
     run.path("thresholds.json").unlink()
     assert any(

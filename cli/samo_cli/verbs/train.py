@@ -92,11 +92,14 @@ def train(
     from samo.runs.train import train as run_training
     from samo_cli.render import TerminalReporter
 
+    def typed(run: Run) -> str:
+        return str(context.obj["command"]) + ("" if name else f" --name {run.name}")
+
     reporter = TerminalReporter()
     run = run_training(
         modality=modality, preset=preset, config=config, name=name, overwrite=overwrite, resume=resume,
         tracker=tracker, artifacts=artifacts, device=device, precision=precision, threads=threads,
-        reporter=reporter, command=context.obj["command"], **settings,
+        reporter=reporter, command=typed, **settings,
     )  # fmt: skip
     if not reporter.silent:
         _show(run, artifacts, json=json)
