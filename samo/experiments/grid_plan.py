@@ -125,7 +125,9 @@ def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Fr
     """
     frontend = frontend or open_data(stored_config(plan.cells[0].settings), reporter)
     requested, found = plan.cells[0].settings, frontend.config.flat()
-    filled = {name: value for name, value in found.items() if value != requested[name]}
+    # Only what reading the data found out: they may have been opened under another seed or fold than the first cell's.
+    own = GRID_SETTINGS | SPLIT_SETTINGS
+    filled = {name: value for name, value in found.items() if value != requested[name] and name not in own}
     cells = tuple(_filled(cell, filled, requested) for cell in plan.cells)
     refuse_changed(cells, plan.folder)
     data = frontend.manifest.digest

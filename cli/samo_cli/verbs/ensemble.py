@@ -71,7 +71,7 @@ def ensemble(
     resources = place.resources()
     from samo.ensembles.build_ensemble import build_ensemble
     from samo.ensembles.ensemble import check_rules
-    from samo.experiments.members import train_members
+    from samo.experiments.train_members import train_members
     from samo.runs.run import artifacts_root, create_run, find_run
     from samo_cli.render import TerminalReporter, print_json, show_ensemble
 

@@ -10,6 +10,7 @@ from samo.errors import SettingsError
 from samo.modalities import MODALITIES, config_types, preset_files
 from samo.settings import resolve
 from samo.training.tracking import TRACKERS, require_trackers
+from samo_cli.flags import in_artifacts
 from samo_cli.options import (
     MACHINE,
     Artifacts,
@@ -114,8 +115,8 @@ def _show(run: Run, artifacts: str, *, json: bool) -> None:
     if json:
         print_json(facts)
         return
-    also = f" --artifacts {artifacts}" if artifacts else ""
-    panel = training_panel(facts, run.trained["allowed_epochs"], f"samo evaluate {run.name}{also}")
+    then = in_artifacts(f"samo evaluate {run.name}", artifacts)
+    panel = training_panel(facts, run.trained["allowed_epochs"], then)
     (out if out.is_terminal else err).print(panel)
     if not out.is_terminal:
         out.print(run.name, markup=False)
