@@ -210,6 +210,8 @@ def test_crossval(corpus: Path, artifacts: Path) -> None:
     (grid,) = (artifacts / "grids").iterdir()
     cells = sorted(path.name for path in (grid / "runs").iterdir())
     assert cells == [f"seed3.fold{fold}" for fold in range(5)]
+    settings = [read_json(grid / "runs" / name / "config.json") for name in cells]
+    assert [(one["seed"], one["split"], one["fold"]) for one in settings] == [(3, "folds", fold) for fold in range(5)]
     tested: list[str] = []
     for name in cells:
         split = read_json(grid / "runs" / name / "split.json")
