@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install dev demo quick test coverage lint types contracts check hooks clean
+.PHONY: help install dev demo quick test coverage lint types contracts check hooks dist clean
 
 help:
 	@echo "make demo       train and evaluate a model on each built-in demo corpus, of speech and of text"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint types contracts   ruff and codespell; mypy; who may import whom"
 	@echo "make check      lint, types, contracts and test: what CI runs"
 	@echo "make hooks      let git run lint and types before each commit"
+	@echo "make dist       build and check the files of a release, in dist/"
 	@echo "make install    only set up $(VENV) with the samo command"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -24,6 +25,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@# What the tests use of librosa is compiled by numba once (16 s): here, not by every test worker.
+	@$(BIN)/python -c "import numpy, librosa; clip = numpy.zeros(1024, 'f'); librosa.feature.melspectrogram(y=clip, n_fft=256); librosa.effects.trim(clip)"
 	@touch $@
 
 install: $(VENV)/.installed
@@ -61,6 +64,13 @@ check: lint types contracts test
 
 hooks: $(VENV)/.dev
 	$(BIN)/pre-commit install
+
+# With the versions that constraints-release.txt pins, those inside the isolated build included.
+dist: $(VENV)/.installed
+	rm -rf build dist
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-release.txt build twine
+	PIP_CONSTRAINT=$(CURDIR)/constraints-release.txt $(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .coverage*

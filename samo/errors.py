@@ -80,35 +80,35 @@ class ModelFileError(SamoError):
     code = "model-file"
 
 
-class TrainingDiverged(SamoError):  # noqa: N818
+class TrainingDiverged(SamoError):
     """The loss left the finite numbers."""
 
     exit_status = 7
     code = "diverged"
 
 
-class DiskFull(SamoError):  # noqa: N818
+class DiskFull(SamoError):
     """No space left where SAMO writes."""
 
     exit_status = 8
     code = "disk-full"
 
 
-class EnvironmentProblem(SamoError):  # noqa: N818
+class EnvironmentProblem(SamoError):
     """Something outside SAMO is missing: network, optional package, device."""
 
     exit_status = 9
     code = "environment"
 
 
-class RankLost(SamoError):  # noqa: N818
+class RankLost(SamoError):
     """Another process of a training under torchrun ended or does not answer."""
 
     exit_status = 10
     code = "rank-lost"
 
 
-class Interrupted(SamoError):  # noqa: N818
+class Interrupted(SamoError):
     """Training was stopped by a signal; what was learned so far is kept."""
 
     code = "interrupted"

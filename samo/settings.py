@@ -13,7 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic.fields import FieldInfo
 
 from samo.errors import SettingsError, nearest
+from samo.lazy import load_object
 from samo.modalities import config_type, config_types, preset_files
+from samo.plugins import trust_settings
 
 __all__ = [
     "SPLIT_SETTINGS",
@@ -284,8 +286,14 @@ class Config(BaseModel):
             if not field.needs or flat[field.name] == field.info.default:
                 continue
             needed, _, value = field.needs.partition("=")
-            if (str(flat[needed]) != value) if value else not flat[needed]:
+            idle = (str(flat[needed]) != value) if value else not flat[needed]
+            if idle and not (value and self._is_own_code(needed, flat[needed])):
                 raise SettingsError(f"`{field.name}` acts only together with `{field.needs}`")
+
+    def _is_own_code(self, name: str, value: Any) -> bool:
+        """Whether a user's own network or corpus is named, which takes whatever settings it likes."""
+        choices = next(field.choices for field in self.fields() if field.name == name)
+        return bool(choices) and load_object(choices).plugin(str(value)) is not None
 
     def flat(self) -> dict[str, Any]:
         """Every setting by its flag's name with underscores, ready for JSON."""
@@ -349,6 +357,8 @@ def collect_settings(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """What preset, file and flags set together, and what the file alone does; values are not looked at.
 
+    Networks and corpora of the user's own that they name are trusted from here on; see :mod:`samo.plugins`.
+
     Raises:
         SettingsError: an unknown setting, or one of another modality.
     """
@@ -356,12 +366,18 @@ def collect_settings(
     for name in flags:
         if name not in known:
             owners = [other for other, config in config_types().items() if name in {f.name for f in config.fields()}]
+            if not owners:
+                raise SettingsError(
+                    f"unknown setting '{name}' for modality {modality}",
+                    hint=nearest(name, known) + "`samo train --help` lists all settings",
+                )
             raise SettingsError(
                 f"`{name}` is no setting of `modality={modality}`",
                 hint=f"it belongs to {' and '.join(f'`modality={owner}`' for owner in owners)}",
             )
     values = read_preset(modality, preset)[1] if preset else {}
     read = _read_config(file, modality, known) if file else {}
+    trust_settings({**read, **flags})
     return {**values, **read, **flags}, read
 
 

@@ -32,6 +32,7 @@ from samo.errors import DataError
 __all__ = [
     "AUDIO_SUFFIXES",
     "DECODER",
+    "SILENT_PEAK",
     "AudioInfo",
     "Clip",
     "clip_of",
@@ -59,7 +60,9 @@ _SUFFIXES |= dict.fromkeys(("WAVEX", "RF64", "NIST"), _SUFFIXES["WAV"])
 AUDIO_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 
 _MIN_RATE_HZ, _MAX_RATE_HZ, _MAX_CHANNELS = 1_000, 768_000, 32
-_SHORT_S, _SILENT_PEAK = 0.1, 1e-4
+_SHORT_S = 0.1
+# Largest absolute sample of what is called silent; 1 is full scale.
+SILENT_PEAK = 1e-4
 _CLIPPED_LEVEL, _CLIPPED_SHARE = 0.99, 1e-3
 _HIGH_PEAK, _ABSURD_PEAK = 8.0, 1e9
 _BLOCK, _MAX_CHUNKS, _LARGEST_OGG_PAGE = 1 << 18, 4096, 65_307
@@ -337,7 +340,7 @@ def _level_warnings(mono: np.ndarray, peak: float, rate: int) -> tuple[str, ...]
     warnings = []
     if len(mono) < _SHORT_S * rate:
         warnings.append(f"shorter than {_SHORT_S} s")
-    if peak < _SILENT_PEAK:
+    if peak < SILENT_PEAK:
         warnings.append("silent")
     if peak > _HIGH_PEAK:
         warnings.append(f"samples reach {peak:.3g} where 1 is full scale")

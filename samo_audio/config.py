@@ -16,7 +16,11 @@ class DataSettings(Section):
 
     panel: ClassVar[str] = "Data and split"
 
-    dataset: str = setting("ravdess", "corpus, as listed by `samo data list`", choices="samo_audio.datasets:DATASETS")
+    dataset: str = setting(
+        "ravdess",
+        "corpus, as listed by `samo data list`, or one of yours as package.module:name",
+        choices="samo_audio.datasets:DATASETS",
+    )
     data_root: str = setting(
         "", "folder (or CSV file) the corpus lies in; empty: $SAMO_DATA_ROOT, download, demo", is_path=True
     )
@@ -54,6 +58,13 @@ class FeatureSettings(Section):
     panel: ClassVar[str] = "Features"
 
     sr: int = setting(22050, "sampling rate in Hz that clips are resampled to", ge=4000, le=192_000)
+    trim_db: float = setting(
+        0.0,
+        "cut silence off both ends of a clip: what lies more than so many dB below its loudest 40 ms; 0 = off; "
+        "recordings over a minute stay whole",
+        ge=0.0,
+        le=120.0,
+    )
     duration: float = setting(
         3.0,
         "seconds the model sees at once; longer clips are cropped at random in training and judged by the mean of "
@@ -130,7 +141,9 @@ class ModelSettings(Section):
 
     panel: ClassVar[str] = "Model"
 
-    model: str = setting("small-cnn", "architecture", choices="samo_audio.models:MODELS")
+    model: str = setting(
+        "small-cnn", "architecture, or one of yours as package.module:function", choices="samo_audio.models:MODELS"
+    )
     use_bn: bool = setting(True, "batch normalisation in small-cnn", needs="model=small-cnn")
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
     width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512, needs="model=small-cnn")

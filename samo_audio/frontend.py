@@ -115,10 +115,12 @@ class AudioFrontend:
         manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
         items = [(item.id, manifest.path(item)) for item in manifest.items]
         waveforms = open_waveforms(items, config.features.sr, on_progress=progress)
+        if config.features.trim_db:
+            waveforms = waveforms.trimmed(config.features.trim_db)
         return cls(config, manifest.with_content(waveforms.content), waveforms)
 
     def with_config(self, config: Config) -> Self:
-        """The same clips under other settings; they are opened again for another sampling rate or other data.
+        """The same clips under other settings; they are opened again for another rate, other trimming or other data.
 
         Raises:
             SettingsError: an unknown model, or features too small for it.
@@ -144,9 +146,9 @@ class AudioFrontend:
 
     @staticmethod
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
-        """Sampling rate and window: log-mel features are made inside the model."""
+        """Sampling rate, trimming and window: log-mel features are made inside the model."""
         features = cast(AudioConfig, config).features
-        return {"sr": features.sr, "duration": features.duration}
+        return {"sr": features.sr, "trim_db": features.trim_db, "duration": features.duration}
 
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
@@ -227,9 +229,9 @@ class AudioFrontend:
         return {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
 
 
-def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int]:
+def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int, float]:
     """The settings on which manifest and waveforms depend."""
-    return config.data.model_dump(exclude=set(SPLIT_SETTINGS)), config.features.sr
+    return config.data.model_dump(exclude=set(SPLIT_SETTINGS)), config.features.sr, config.features.trim_db
 
 
 def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:

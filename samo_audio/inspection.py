@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from samo.data.manifest import Item, Manifest
 from samo.errors import first_ten
-from samo.files import replacing
+from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, plain_axes, save_named, verbatim
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
     from samo_audio.config import FeatureSettings
     from samo_audio.waveforms import Waveforms
 
@@ -32,8 +32,7 @@ _DEPTH_DB = 80.0
 _MOST_BINS = 40
 _MOST_SPEAKERS_NAMED = 60
 _LOWEST_LEVEL_DB = -100.0
-_INK, _SOFT = "#2a6f97", "#e9a23b"
-_GENDERS = {"female": "#8e5ea2", "male": "#2a9d8f"}
+_GENDERS = {"female": ORANGE, "male": BLUE}
 
 
 def inspect(manifest: Manifest, waveforms: Waveforms) -> dict[str, Any]:
@@ -217,27 +216,16 @@ def draw(manifest: Manifest, waveforms: Waveforms, folder: Path, features: Featu
         "durations": _durations(manifest, waveforms, features.duration),
         "levels": _levels_by_speaker(manifest, waveforms),
     }
-    written = []
-    for name, figure in figures.items():
-        with replacing(folder / f"{name}.png") as temporary:
-            figure.savefig(temporary, format="png", dpi=120)
-        written.append(folder / f"{name}.png")
-    return written
+    return save_named(figures, folder)
 
 
 def _new_figure(manifest: Manifest, title: str, size: tuple[float, float]) -> Figure:
     """A figure that says what it shows and, if so, that nobody was recorded."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
     synthetic = " (synthetic demo data)" if manifest.synthetic else ""
     figure.suptitle(f"{manifest.dataset}{synthetic}: {title}", fontsize=12)
     return figure
-
-
-def _bare(axes: Axes) -> Axes:
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes
 
 
 def _class_balance(manifest: Manifest) -> Figure:
@@ -250,16 +238,24 @@ def _class_balance(manifest: Manifest) -> Figure:
     figure = _new_figure(
         manifest, f"{_clips(len(labels))} in {len(names)} classes", (7.0, 1.4 + 0.34 * max(len(names), 3))
     )
-    axes = _bare(figure.subplots())
+    axes = figure.subplots()
+    plain_axes(axes)
     left = np.zeros(len(names))
     for gender in sorted(set(genders)) if all(genders) else [""]:
         part = Counter(label for label, own in zip(labels, genders, strict=True) if not gender or own == gender)
         widths = np.array([part[name] for name in names], dtype=float)
-        colour = _GENDERS.get(gender, _SOFT if gender else _INK)
+        colour = _GENDERS.get(gender, GREY if gender else BLUE)
         axes.barh(names, widths, left=left, color=colour, label=gender or None)
         left += widths
     for row, name in enumerate(names):
-        axes.text(total[name], row, f" {total[name]:,} ({total[name] / len(labels):.0%})", va="center", fontsize=9)
+        axes.text(
+            total[name],
+            row,
+            f" {total[name]:,} ({total[name] / len(labels):.0%})",
+            va="center",
+            fontsize=8.5,
+            color=INK,
+        )
     axes.set_xlim(0, 1.15 * max(total.values()))
     axes.invert_yaxis()
     axes.set_xlabel("clips")
@@ -292,36 +288,58 @@ def _clips_by_class(manifest: Manifest, waveforms: Waveforms, features: FeatureS
     waves = {name: waveforms.waveform(row)[:drawn] for name, row in examples.items()}
     longest = max(len(wave) for wave in waves.values()) / waveforms.sr
     loudest = max(float(np.abs(wave).max()) for wave in waves.values()) or 1.0
-    mels, centres = _log_mels(list(waves.values()), features)
+    mels = _log_mels(list(waves.values()), features)
     image = None
     for place, (name, row) in enumerate(examples.items()):
-        upper, lower = grid[2 * (place // columns), place % columns], grid[2 * (place // columns) + 1, place % columns]
-        wave, mel = waves[name], mels[place]
-        _bare(upper).plot(np.arange(len(wave)) / waveforms.sr, wave, color=_INK, linewidth=0.4)
-        upper.set(xlim=(0, longest), ylim=(-1.05 * loudest, 1.05 * loudest), xticklabels=[])
-        upper.set_title(f"{name}\n{Path(manifest.items[row].source).name}", fontsize=9)
-        extent = (0.0, len(wave) / waveforms.sr, -0.5, len(mel) - 0.5)
-        image = lower.imshow(mel, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-_DEPTH_DB, vmax=0.0)
+        band, column = divmod(place, columns)
+        upper, lower = grid[2 * band, column], grid[2 * band + 1, column]
+        plain_axes(upper)
+        upper.plot(np.arange(len(waves[name])) / waveforms.sr, waves[name], color=BLUE, linewidth=0.4)
+        upper.set(xlim=(0, longest), ylim=(-1.05 * loudest, 1.05 * loudest))
+        upper.set_title(verbatim(f"{name}\n{Path(manifest.items[row].source).name}"), fontsize=9)
+        image = _show_mel(lower, mels[place], features)
         lower.set(xlim=(0, longest), facecolor="black")
-        ticks = [hz for hz in (250, 500, 1000, 2000, 4000, 8000, 16000) if centres[0] <= hz <= centres[-1]]
-        lower.set_yticks(np.interp(ticks, centres, np.arange(len(centres))), [f"{hz:,}" for hz in ticks], fontsize=7)
-        if place % columns == 0:
-            upper.set_ylabel("amplitude", fontsize=8)
-            lower.set_ylabel("Hz (mel scale)", fontsize=8)
-        if place + columns >= len(examples):
-            lower.set_xlabel("seconds", fontsize=8)
-        for axes in (upper, lower):
-            axes.tick_params(labelsize=7)
+        last = place + columns >= len(examples)
+        for axes, label in ((upper, "amplitude"), (lower, "Hz (mel scale)")):
+            axes.set_ylabel(label if column == 0 else "", fontsize=8)
+            axes.set_xlabel("seconds" if last and axes is lower else "", fontsize=8)
+            axes.tick_params(labelsize=7, labelbottom=axes is lower)
     for unused in range(len(examples), bands * columns):
-        grid[2 * (unused // columns), unused % columns].set_visible(False)
-        grid[2 * (unused // columns) + 1, unused % columns].set_visible(False)
+        band, column = divmod(unused, columns)
+        grid[2 * band, column].set_visible(False)
+        grid[2 * band + 1, column].set_visible(False)
     assert image is not None
     figure.colorbar(image, ax=grid, label="mel power in dB re the clip's loudest", shrink=0.6, aspect=40)
     return figure
 
 
-def _log_mels(waves: list[np.ndarray], features: FeatureSettings) -> tuple[list[np.ndarray], np.ndarray]:
-    """The model's mel spectrograms, (n_mels, frames) in dB re each one's loudest point, and band centres in Hz."""
+def _show_mel(axes: Axes, mel: np.ndarray, features: FeatureSettings) -> Any:
+    """A mel spectrogram over seconds and Hz.
+
+    Waveforms are drawn without librosa: ``waveshow`` makes numba compile for 16 s on a fresh machine.
+    """
+    from librosa import mel_frequencies
+    from librosa.display import specshow
+
+    top, htk = features.fmax or features.sr / 2, features.mel_scale == "htk"
+    # By itself specshow places the outer bands at the ends of the range instead of a band within.
+    centres = mel_frequencies(features.n_mels + 2, fmin=features.fmin, fmax=top, htk=htk)[1:-1]
+    return specshow(
+        mel,
+        sr=features.sr,
+        hop_length=features.hop_length,
+        x_axis="time",
+        y_axis="mel",
+        y_coords=centres,
+        cmap="magma",
+        vmin=-_DEPTH_DB,
+        vmax=0.0,
+        ax=axes,
+    )
+
+
+def _log_mels(waves: list[np.ndarray], features: FeatureSettings) -> list[np.ndarray]:
+    """The model's mel spectrograms, (n_mels, frames) in dB re each one's loudest point."""
     import torch
 
     from samo_audio.features import LogMel
@@ -329,28 +347,22 @@ def _log_mels(waves: list[np.ndarray], features: FeatureSettings) -> tuple[list[
     # Without the model's floor at a fixed level, below which most of a quiet recording would be black.
     transform = LogMel(features).mel
     powers = [transform(torch.from_numpy(np.array(wave))).numpy() for wave in waves]
-    mels = [10.0 * np.log10(np.maximum(power / max(float(power.max()), 1e-20), 1e-10)) for power in powers]
-    filters = transform.mel_scale.fb.numpy()
-    weight = filters.sum(axis=0)
-    bins_hz = np.linspace(0.0, features.sr / 2, len(filters))
-    bands = np.arange(features.n_mels)
-    # The lowest bands may hold no FFT bin at all; their centres follow from the others.
-    centres = (filters * bins_hz[:, None]).sum(axis=0)[weight > 0] / weight[weight > 0]
-    return mels, np.interp(bands, bands[weight > 0], centres)
+    return [10.0 * np.log10(np.maximum(power / max(float(power.max()), 1e-20), 1e-10)) for power in powers]
 
 
 def _durations(manifest: Manifest, waveforms: Waveforms, window_s: float) -> Figure:
     """Histogram of clip lengths, with the length the model sees at once."""
     seconds = _seconds(waveforms)
     figure = _new_figure(manifest, f"{seconds.sum() / 60:,.1f} minutes in {_clips(len(seconds))}", (7.0, 3.6))
-    axes = _bare(figure.subplots())
+    axes = figure.subplots()
+    plain_axes(axes)
     # Round widths: others beat with lengths that are multiples of a video frame, as RAVDESS's are.
     reach = float(np.ptp(seconds))
     width = next(w * 10.0**e for e in range(-2, 7) for w in (1, 2, 5) if reach <= _MOST_BINS * w * 10.0**e)
     first, last = np.floor(seconds.min() / width), np.floor(seconds.max() / width) + 1
-    axes.hist(seconds, bins=[float(edge) for edge in np.arange(first, last + 1) * width], color=_INK)
-    axes.axvline(float(np.median(seconds)), color="black", label=f"median {np.median(seconds):.2f} s")
-    axes.axvline(window_s, color=_SOFT, linestyle="--", linewidth=2, label=f"duration {window_s:g} s")
+    axes.hist(seconds, bins=[float(edge) for edge in np.arange(first, last + 1) * width], color=BLUE)
+    axes.axvline(float(np.median(seconds)), color=INK, linewidth=2, label=f"median {np.median(seconds):.2f} s")
+    axes.axvline(window_s, color=ORANGE, linestyle="--", linewidth=2, label=f"duration {window_s:g} s")
     axes.set(xlabel="length in seconds", ylabel="clips")
     axes.legend(frameon=False)
     return figure
@@ -365,12 +377,13 @@ def _levels_by_speaker(manifest: Manifest, waveforms: Waveforms) -> Figure:
     # Many speakers read better in order of level than of name.
     order = list(rows) if named else sorted(rows, key=lambda name: float(np.median(level[rows[name]])))
     figure = _new_figure(manifest, "level by speaker", (8.0, 3.8))
-    axes = _bare(figure.subplots())
+    axes = figure.subplots()
+    plain_axes(axes)
     gender = {_speaker(item): item.meta.get("gender", "") for item in manifest.items}
     for kind in sorted(set(gender.values())):
         places = [place for place, name in enumerate(order) if gender[name] == kind]
         own = [level[rows[order[place]]] for place in places]
-        colour = _GENDERS.get(kind, _INK)
+        colour = _GENDERS.get(kind, GREY if kind else BLUE)
         axes.vlines(places, [x.min() for x in own], [x.max() for x in own], color=colour, alpha=0.45, linewidth=3)
         axes.plot(places, [np.median(x) for x in own], "o", color=colour, markersize=5, label=kind or None)
     axes.set_ylabel("level in dB re full scale\n(range and median of clips)")

@@ -19,17 +19,16 @@ from samo.prediction import ModelPredictor, Prediction, TrainedModel, Window
 from samo.runs.load import trained_model
 from samo.runs.run import Run
 from samo.training.runtime import Runtime
-from samo_audio.audio_io import Clip, clip_of, info, is_audio, read, window_starts, windows
+from samo_audio.audio_io import SILENT_PEAK, Clip, clip_of, info, is_audio, read, window_starts, windows
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.frontend import AudioFrontend
+from samo_audio.trimming import LONGEST_S, sounding
 
 __all__ = ["AudioPredictor", "find_clips"]
 
 # Longer recordings are streamed, so that hours of sound need no more memory than a minute.
-STREAMED_S = 60.0
-# As samo_audio.audio_io judges a whole clip.
-SILENT_PEAK = 1e-4
+STREAMED_S = LONGEST_S
 BATCH = 32
 
 
@@ -59,9 +58,10 @@ class AudioPredictor(ModelPredictor):
     takes = "paths of recordings, or waveforms as numpy or torch arrays of shape (time,) or (channels, time)"
 
     def __init__(self, model: TrainedModel, features: FeatureSettings) -> None:
-        """``features``: rate and window the model was trained with."""
+        """``features``: rate, trimming and window the model was trained with."""
         super().__init__(model)
         self.sr = features.sr
+        self.trim_db = features.trim_db
         self.window = features.window
         self.window_s = features.duration
 
@@ -129,8 +129,9 @@ class AudioPredictor(ModelPredictor):
                 clip = read(path, self.sr)
         except DataError as error:
             return _Pending(path, iter(()), 0.0, (), error=error.message)
-        starts = window_starts(len(clip.waveform), self.window).tolist()
-        cuts = [(start / self.sr, clip.waveform[start : start + self.window]) for start in starts]
+        begin, end = sounding(clip.waveform, self.sr, self.trim_db)
+        starts = (begin + window_starts(end - begin, self.window)).tolist()
+        cuts = [(start / self.sr, clip.waveform[start : min(start + self.window, end)]) for start in starts]
         return _Pending(path, iter(cuts), len(clip.waveform) / self.sr, clip.warnings)
 
     def _waveform(self, samples: Any, sr: int | None) -> Clip:

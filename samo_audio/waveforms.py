@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +23,7 @@ import numpy as np
 from samo.errors import DataError, EnvironmentProblem, first_ten, reporting_full_disk
 from samo.files import cache_root
 from samo_audio.audio_io import DECODER, Clip, read
+from samo_audio.trimming import sounding
 
 __all__ = ["CACHE_VERSION", "Facts", "Waveforms", "open_waveforms"]
 
@@ -84,14 +86,22 @@ class Waveforms:
         """Number of clips."""
         return len(self.ids)
 
-    def __reduce__(self) -> tuple[type[Waveforms], tuple[Path, tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[type[Waveforms], tuple[Path, tuple[str, ...]], dict[str, Any]]:
         """Pickle by place: worker processes map the file again instead of receiving a copy of it."""
-        return Waveforms, (self._folder, self.ids)
+        return Waveforms, (self._folder, self.ids), {"_starts": self._starts, "lengths": self.lengths}
 
     def waveform(self, row: int) -> np.ndarray:
         """(T,) float32 samples of a row: a read-only view of the file, copy before writing to it."""
         start = self._starts[row]
         return self._samples[start : start + self.lengths[row]]
+
+    def trimmed(self, trim_db: float) -> Waveforms:
+        """The same clips without the silence at both ends, see :func:`samo_audio.trimming.sounding`; facts stay."""
+        ends = np.array([sounding(self.waveform(row), self.sr, trim_db) for row in range(len(self))], dtype=np.int64)
+        short = copy(self)
+        short._starts = self._starts + ends[:, 0]
+        short.lengths = ends[:, 1] - ends[:, 0]
+        return short
 
 
 def open_waveforms(

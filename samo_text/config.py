@@ -18,7 +18,11 @@ class DataSettings(Section):
 
     panel: ClassVar[str] = "Data and split"
 
-    dataset: str = setting("goemotions", "corpus, as listed by `samo data list`", choices="samo_text.datasets:DATASETS")
+    dataset: str = setting(
+        "goemotions",
+        "corpus, as listed by `samo data list`, or one of yours as package.module:name",
+        choices="samo_text.datasets:DATASETS",
+    )
     data_root: str = setting(
         "", "folder (or table) the corpus lies in; empty: $SAMO_TEXT_DATA_ROOT, download, demo", is_path=True
     )
@@ -155,7 +159,9 @@ class ModelSettings(EncoderSettings):
     panel: ClassVar[str] = "Model"
 
     model: str = setting(
-        "textcnn", "architecture; with `encoder` the default is encoder", choices="samo_text.models:MODELS"
+        "textcnn",
+        "architecture, or one of yours as package.module:function; with `encoder` the default is encoder",
+        choices="samo_text.models:MODELS",
     )
     pooling: str = setting(
         "auto",
@@ -175,7 +181,7 @@ class ModelSettings(EncoderSettings):
     @model_validator(mode="after")
     def _whole(self) -> ModelSettings:
         self.refuse_idle(_OF_NETWORKS, self.model != "tfidf", "a network, not `model=tfidf`")
-        self.refuse_idle(_OF_WORD_VECTORS, self.model in ("textcnn", "bigru"), "`model` textcnn or bigru")
+        self.refuse_idle(_OF_WORD_VECTORS, self.model not in ("encoder", "tfidf"), "`model` textcnn or bigru")
         return self
 
 

@@ -21,7 +21,7 @@ from samo.tasks import LabelSpace, Task
 from samo_text.baseline import BASELINE, baseline_logits
 from samo_text.batches import collate
 from samo_text.config import TextConfig
-from samo_text.datasets import DATASETS, resolve_root
+from samo_text.datasets import DATASETS, index_corpus, resolve_root
 from samo_text.models import build_model, require_usable
 from samo_text.models.tfidf import fit_tfidf
 from samo_text.tokens import EncoderTokens, TokenLists, Tokens, open_tokens, token_lists
@@ -71,7 +71,7 @@ class TextFrontend:
         if line:
             notify(line)
         config = config.model_copy(update={"data": data, "model": _absolute(config.model)})
-        manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
+        manifest = index_corpus(data)
         for note in manifest.notes:
             notify(note)
         tokens = open_tokens(config, assets)
@@ -110,7 +110,7 @@ class TextFrontend:
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
         """Which tokens a model reads: hashed words, or those of its encoder as its run keeps them."""
         config = cast(TextConfig, config)
-        if config.model.model != "encoder":
+        if not config.model.encoder:
             return {"tokens": "words", "max_tokens": config.tokens.max_tokens}
         kept = open_tokens(config, assets).digest[:12] if assets and assets.is_dir() else config.model.encoder
         return {"tokens": kept, "max_tokens": config.tokens.max_tokens}
@@ -119,13 +119,15 @@ class TextFrontend:
         """A model to train, its encoder with the weights it was published with."""
         vocabulary = len(self.tokens) if isinstance(self.tokens, EncoderTokens) else None
         model = build_model(self._config, self.manifest.label_space, None, vocabulary)
-        self._states, self._frozen = None, model if self._config.model.freeze_encoder else None
+        # A network of one's own may freeze what it likes; whose states could be kept is known of SAMO's alone.
+        keeps = self._config.model.freeze_encoder and self._config.model.model == "encoder"
+        self._states, self._frozen = None, model if keeps else None
         return model
 
     def save_assets(self, folder: Path) -> None:
         """The tokenizer and the encoder's sizes, so that a run needs nothing else to predict."""
         self.tokens.save(folder)
-        if self._config.model.model == "encoder":
+        if self._config.model.encoder:
             from samo_text.models.pretrained import save_sizes
 
             assert isinstance(self.tokens, EncoderTokens)

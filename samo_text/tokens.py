@@ -188,7 +188,7 @@ def open_tokens(config: TextConfig, assets: Path | None = None) -> Tokens:
         ModelFileError, EnvironmentProblem: see :meth:`EncoderTokens.load`.
     """
     longest = config.tokens.max_tokens
-    if config.model.model != "encoder":
+    if not config.model.encoder:
         return HashTokens(longest)
     kept = assets is not None and (assets / "tokenizer_config.json").is_file()
     tokens = EncoderTokens.load(str(assets) if kept else config.model.encoder, longest)

@@ -41,6 +41,22 @@ def minilm_root() -> Path:
     pytest.skip("no all-MiniLM-L6-v2: neither in models beside $SAMO_TEST_DATA nor in ../shared/models")
 
 
+@pytest.fixture(scope="session")
+def compiled_librosa(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Compile what tests use of librosa; numba keeps it, so that only a fresh installation waits (16 s).
+
+    One worker at a time: several at once would all compile the same.
+    """
+    import librosa
+    import numpy as np
+    from filelock import FileLock
+
+    with FileLock(tmp_path_factory.getbasetemp().parent / "librosa.lock"):
+        silence = np.zeros(1024, np.float32)
+        librosa.feature.melspectrogram(y=silence, sr=8000, n_fft=256)
+        librosa.effects.trim(silence, frame_length=256, hop_length=64)
+
+
 # Files that take 15 s or more, the longest first: begun before all others, so that no worker is left alone at the end.
 LONG = (
     "test_cli_ray",
@@ -78,9 +94,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Hand what a test used to the process that prints the summary."""
+    """Hand what a test used, until its end, to the process that prints the summary."""
     report = yield
-    if report.when == "teardown":
+    # What is torn down may be a whole file's.
+    if report.when == "call":
         report.user_properties.append((SPENT, cpu_seconds() - item.stash[BEGAN]))
     return report
 
@@ -94,7 +111,7 @@ class Lanes:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         spent = dict(report.user_properties).get(SPENT)
-        if report.when != "teardown" or spent is None:
+        if report.when != "call" or spent is None:
             return
         slow = "slow" in report.keywords
         self.used[slow] += spent

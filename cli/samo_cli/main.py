@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from samo import __version__
-from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError
+from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError, SettingsError
 from samo.lazy import load_object
 from samo_cli.flags import as_flags
 from samo_cli.help import Verb
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         warnings.simplefilter("ignore")
     debug = "--debug" in arguments or bool(os.environ.get("SAMO_DEBUG"))
     arguments = [argument for argument in arguments if argument != "--debug"]
-    words = [argument for argument in arguments if not argument.startswith("-")]
+    words = [argument for argument in _without_trust(arguments)[0] if not argument.startswith("-")]
     completing = any(name.startswith("_SAMO_COMPLETE") for name in os.environ)
     verb = None if completing else (words[0] if words else "")
     if hasattr(sys.stdout, "reconfigure"):
@@ -91,8 +91,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with _notes_from_libraries():
             app = build_app(verb)
+            rest, code = _without_trust(arguments)
+            if not all(code):
+                raise SettingsError("--trust-code needs a name", hint="for example --trust-code my_net:tiny")
+            if code:
+                from samo.plugins import trust
+
+                trust(*code)
             status = app(
-                args=arguments,
+                args=rest,
                 prog_name="samo",
                 standalone_mode=False,
                 obj={"command": shlex.join(["samo", *arguments])},
@@ -106,6 +113,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.exit(status if isinstance(status, int) else 0)
 
 
+def _without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without ``--trust-code NAME``, and the names, several of which may be joined by commas."""
+    rest: list[str] = []
+    names: list[str] = []
+    following = iter(arguments)
+    for argument in following:
+        flag, equals, value = argument.partition("=")
+        if flag == "--trust-code":
+            names += (value if equals else next(following, "")).split(",")
+        else:
+            rest.append(argument)
+    return rest, [name.strip() for name in names]
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         typer.echo(f"samo {__version__}")
@@ -117,8 +138,14 @@ def _top(
         False, "--version", help="Print the version and leave.", is_eager=True, callback=_show_version
     ),
     debug: bool = typer.Option(False, "--debug", help="Show the traceback of any error; works behind every verb."),
+    trust_code: str = typer.Option(
+        "",
+        "--trust-code",
+        metavar="MODULE:NAME,...",
+        help="Let a run import this code, which does not come with SAMO; works behind every verb.",
+    ),
 ) -> None:
-    """Options of ``samo`` itself; :func:`main` takes ``--debug`` out before."""
+    """Options of ``samo`` itself; :func:`main` takes ``--debug`` and ``--trust-code`` out before."""
 
 
 def _named_only() -> None:

@@ -13,6 +13,7 @@ import typer
 
 from samo.errors import SettingsError
 from samo.lazy import load_object
+from samo.plugins import trust_settings
 from samo.settings import Config, SettingField
 from samo_cli.flags import as_flags, switch
 
@@ -144,7 +145,7 @@ def with_settings(flags: Iterable[Flag]) -> Callable[[Verb], Verb]:
     """Give a verb one flag for each setting.
 
     The verb receives those the user typed in its ``settings`` argument, by name; the rest keeps its default from
-    preset, file or model.
+    preset, file or model. Networks and corpora of the user's own among them are trusted: see :mod:`samo.plugins`.
     """
     flags = list(flags)
 
@@ -154,7 +155,9 @@ def with_settings(flags: Iterable[Flag]) -> Callable[[Verb], Verb]:
 
         def command(**values: Any) -> None:
             settings = {flag.name: values.pop(flag.name) for flag in flags}
-            verb(**values, settings=given_settings(settings, flags))
+            given = given_settings(settings, flags)
+            trust_settings(given)
+            verb(**values, settings=given)
 
         command.__name__ = verb.__name__
         command.__doc__ = verb.__doc__

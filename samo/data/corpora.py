@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from samo.errors import DataError, SettingsError, nearest
 from samo.files import cache_root
+from samo.plugins import Plugin, Registry
 
 if TYPE_CHECKING:
     from samo.data.download import RemoteFile
@@ -16,14 +18,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DatasetModule",
-    "Registry",
+    "OutsideCorpus",
     "StageProgress",
+    "corpus_registry",
     "download",
     "downloaded_root",
     "existing_root",
     "megabytes",
     "require_known",
 ]
+
+_OF_A_CORPUS = ("TITLE", "LICENSE", "CITATION", "SYNTHETIC", "index")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]*")
 
 StageProgress = Callable[[str, int, int], None]
 """Called with (what is done, bytes done, bytes in total); the total is 0 while unknown."""
@@ -56,23 +62,58 @@ class DatasetModule(Protocol):
         """List the corpus that lies at ``root``."""
 
 
-class Registry(Mapping[str, DatasetModule]):
-    """Corpus modules by name, imported when taken: listing the names costs no import."""
+def corpus_registry(modality: str, modules: Mapping[str, str]) -> Registry[DatasetModule]:
+    """Corpus modules by name, imported when taken; what else may be named, see :mod:`samo.plugins`."""
+    return Registry("dataset", modality, modules, lambda name: _corpus_module(modules[name]), OutsideCorpus)
 
-    def __init__(self, modules: Mapping[str, str]) -> None:
-        self._modules = modules
 
-    def __getitem__(self, name: str) -> DatasetModule:
-        return cast(DatasetModule, importlib.import_module(self._modules[name]))
+def _corpus_module(module: str) -> DatasetModule:
+    return cast(DatasetModule, importlib.import_module(module))
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._modules
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._modules)
+class OutsideCorpus:
+    """A corpus that does not come with SAMO, seen as one of its modules; see :class:`DatasetModule`."""
 
-    def __len__(self) -> int:
-        return len(self._modules)
+    DOWNLOADS: tuple[RemoteFile, ...] = ()
+
+    def __init__(self, plugin: Plugin) -> None:
+        """Import it.
+
+        Raises:
+            SettingsError: see :meth:`samo.plugins.Plugin.load`; or it lacks something a corpus must have.
+        """
+        given: Any = plugin.load()
+        lacking = [name for name in _OF_A_CORPUS if not hasattr(given, name)]
+        if lacking or not callable(given.index):
+            raise SettingsError(
+                f"{plugin} is no corpus: it has no {', '.join(lacking) or 'index that can be called'}",
+                hint=f"a corpus has {', '.join(_OF_A_CORPUS[:-1])} and index(root, settings), which gives a Manifest",
+            )
+        self._given, self._plugin = given, plugin
+        self.NAME = plugin.name
+        self.TITLE, self.LICENSE, self.CITATION = str(given.TITLE), str(given.LICENSE), str(given.CITATION)
+        self.SYNTHETIC = bool(given.SYNTHETIC)
+        self.HOMEPAGE = str(getattr(given, "HOMEPAGE", ""))
+        self.FOLDS: tuple[frozenset[str], ...] = tuple(getattr(given, "FOLDS", ()))
+
+    def index(self, root: Path, settings: Any) -> Manifest:
+        """List the corpus that lies at ``root``.
+
+        Raises:
+            DataError: it fails, what comes back is no manifest, or its name no file name.
+        """
+        from samo.data.manifest import Manifest
+
+        with self._plugin.blamed(DataError, "index"):
+            manifest = self._given.index(root, settings)
+        if not isinstance(manifest, Manifest):
+            raise DataError(f"{self._plugin}: index gives {type(manifest).__name__}, not a samo.data.manifest.Manifest")
+        if not _FILE_NAME.fullmatch(manifest.dataset):
+            raise DataError(
+                f"{self._plugin}: its manifest is called '{manifest.dataset}', which files are named by",
+                hint="use letters, digits and . _ + = - only",
+            )
+        return manifest
 
 
 def downloaded_root(name: str) -> Path:
@@ -80,7 +121,7 @@ def downloaded_root(name: str) -> Path:
     return cache_root() / "datasets" / name
 
 
-def download(datasets: Mapping[str, DatasetModule], name: str, *, on_progress: StageProgress | None = None) -> Path:
+def download(datasets: Registry[DatasetModule], name: str, *, on_progress: StageProgress | None = None) -> Path:
     """Fetch a corpus into SAMO's cache and check it, unpack an archive; at once when it is there already.
 
     Args:
@@ -100,7 +141,7 @@ def download(datasets: Mapping[str, DatasetModule], name: str, *, on_progress: S
     require_known(datasets, name)
     corpus = datasets[name]
     if not corpus.DOWNLOADS:
-        offered = [other for other in datasets if datasets[other].DOWNLOADS]
+        offered = [other for other in datasets.own if datasets[other].DOWNLOADS]
         raise SettingsError(f"corpus '{name}' has nothing to download", hint=f"can be downloaded: {', '.join(offered)}")
     folder = downloaded_root(name)
     if folder.is_dir() and any(folder.iterdir()):

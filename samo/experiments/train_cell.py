@@ -12,6 +12,7 @@ from samo.experiments.cells import report_of
 from samo.frontend import Frontend
 from samo.launch.store import Store, working_copy
 from samo.modalities import frontend_type
+from samo.plugins import trust, trusted
 from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
 from samo.runs.train import resume_training, train_run
@@ -36,7 +37,7 @@ def cell_spec(
     data: str = "",
     store: str = "",
 ) -> dict[str, Any]:
-    """What :func:`train_cell` needs, as plain JSON.
+    """What :func:`train_cell` needs, as plain JSON: what was trusted here is trusted there.
 
     Args:
         folder: of the run.
@@ -57,6 +58,7 @@ def cell_spec(
         "part": part,
         "data": data,
         "store": store,
+        "trusted": trusted(),
     }
 
 
@@ -66,6 +68,7 @@ def train_cell(spec: Mapping[str, Any]) -> None:
     Raises:
         SamoError: what the same training would raise alone.
     """
+    trust(*spec.get("trusted", ()))
     folder = Path(spec["folder"])
     if not spec["store"]:
         _finish(Run(folder), spec)

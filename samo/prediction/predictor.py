@@ -144,7 +144,7 @@ class ModelPredictor(ABC):
             if prediction.error:
                 raise DataError(prediction.error)
             return prediction
-        if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
+        if isinstance(inputs, Mapping | bytes | bytearray) or not isinstance(inputs, Iterable):
             raise self.refused(inputs)
         return PredictionList(self.stream(inputs, sr=sr))
 

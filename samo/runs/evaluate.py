@@ -21,11 +21,13 @@ from samo.evaluation.predictions import Predictions
 from samo.files import write_json, write_text
 from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
+from samo.plugins import names_of, trust, trust_settings
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
 from samo.reporting.report import Report, build_report
 from samo.runs.calibrate import calibrate, decision_of, threshold_settings
+from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.load import load_run_model
 from samo.runs.reporter import PlainReporter, Reporter
@@ -49,6 +51,7 @@ def evaluate(
     device: str = "auto",
     precision: str = "float32",
     threads: int = 0,
+    trust_code: str | Sequence[str] = (),
     reporter: Reporter | None = None,
     **settings: Any,
 ) -> Report:
@@ -62,6 +65,7 @@ def evaluate(
         device: ``auto``, ``cpu``, ``cuda``.
         precision: ``float32`` answers alike on every machine.
         threads: CPU threads; 0 = as torch chooses.
+        trust_code: names of code outside SAMO that the run may import, such as ``my_net:tiny``.
         reporter: is told what happens; None prints plain lines on stderr.
         **settings: of the data, by their names: ``data_root``, ``dataset`` ...; the run's own where left out.
 
@@ -75,6 +79,8 @@ def evaluate(
     """
     if on not in PARTS:
         raise SettingsError(f"`on={on}`: unknown part", hint=f"valid: {', '.join(PARTS)}")
+    trust(*names_of(trust_code))
+    trust_settings(settings)
     mapping = dict(label_map or {})
     alone = "`label_map` acts only together with `dataset` of another corpus"
     if mapping and "dataset" not in settings:
@@ -165,6 +171,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
 
 def _open(run: Run, settings: Mapping[str, Any], reporter: Reporter) -> Frontend:
     """The frontend over the run's own corpus, or over the one that ``settings`` name."""
+    require_code(run, "model", *([] if "dataset" in settings else ["dataset"]))
     kind, values = config_type(run.modality), run.flat_settings
     if "dataset" in settings:
         # The run's split speaks of its own corpus, and so do columns and patterns unless both are of one kind.

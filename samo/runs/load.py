@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ from torch import nn
 from samo.errors import ModelFileError
 from samo.frontend import Frontend
 from samo.modalities import predictor_type
+from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor, TrainedModel
 from samo.runs.calibrate import decision_of
+from samo.runs.code import code_of, require_code
 from samo.runs.ensemble_model import Ensemble
 from samo.runs.run import ASSETS, Run, artifacts_root, find_model
 from samo.tasks import LabelSpace
@@ -31,6 +34,7 @@ def load(
     device: str = "auto",
     precision: str = "float32",
     threads: int = 0,
+    trust_code: str | Sequence[str] = (),
 ) -> ModelPredictor:
     """Open a trained model.
 
@@ -40,6 +44,7 @@ def load(
         device: ``auto``, ``cpu``, ``cuda``.
         precision: ``float32`` answers alike on every machine; ``auto`` takes the fastest.
         threads: CPU threads; 0 = as torch chooses.
+        trust_code: names of code outside SAMO that the run may import, such as ``my_net:tiny``.
 
     Returns:
         What answers: ``load("my-run").predict("clip.wav")``. Its ``repr`` tells what it answers, on what it was trained
@@ -49,6 +54,7 @@ def load(
         RunError: there is no such run.
         ModelFileError: it has no model, or a damaged one.
     """
+    trust(*names_of(trust_code))
     run = model if isinstance(model, Run) else find_model(artifacts_root(str(artifacts)), _name_of(model))
     opened: ModelPredictor = predictor_type(run.modality).from_run(run, make_runtime(device, precision, threads))
     return opened
@@ -70,11 +76,13 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
 
     Raises:
         ModelFileError: missing, damaged, foreign, or not of these settings.
+        RunError: it needs code that nobody named; see :func:`samo.runs.code.require_code`.
     """
     about = read_about(run.model_file)
     space = LabelSpace.from_json(about["label_space"])
 
     def built(settings: dict[str, Any], assets: Path) -> nn.Module:
+        require_code(run, "model", settings=settings, kind=frontend_type.config_type)
         return frontend_type.build_model(frontend_type.config_type.build(settings), space, assets)
 
     model: nn.Module
@@ -100,7 +108,7 @@ def facts_of(run: Run) -> ModelFacts:
     leaky = settings.get("split") == "random"
     return ModelFacts(
         run.name, run.modality, str(about["dataset"]), bool(about["synthetic"]), leaky, network,
-        _day(run), tuple(_scores(run, about)),
+        _day(run), tuple(_scores(run, about)), tuple(each["name"] for each in code_of(run).values()),
     )  # fmt: skip
 
 

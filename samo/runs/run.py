@@ -244,7 +244,7 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
     """
     runs = artifacts / "runs"
     if not name:
-        number = 1
+        stem, number = re.sub(r"[^A-Za-z0-9._+=-]+", ".", stem), 1
         while not _is_unused(runs / f"{stem}-{number:03d}"):
             number += 1
         return Run(runs / f"{stem}-{number:03d}")

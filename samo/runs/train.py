@@ -20,7 +20,9 @@ from samo.errors import DataError, Interrupted, ModelFileError, RunError, Settin
 from samo.files import write_json
 from samo.frontend import Frontend
 from samo.modalities import frontend_type
+from samo.plugins import code_used, names_of, trust
 from samo.runs.calibrate import calibrate, threshold_settings
+from samo.runs.code import require_code
 from samo.runs.load import load_run_model
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, Run, artifacts_root, create_run, find_run, mark_trained, point_latest, write_history
@@ -62,6 +64,7 @@ def train(
     device: str = "auto",
     precision: str = "auto",
     threads: int = 0,
+    trust_code: str | Sequence[str] = (),
     reporter: Reporter | None = None,
     command: Callable[[Run], str] | None = None,
     **settings: Any,
@@ -80,6 +83,7 @@ def train(
         device: ``auto``, ``cpu``, ``cuda``.
         precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
         threads: CPU threads; 0 = as torch chooses.
+        trust_code: names of code outside SAMO that the run to resume may import, such as ``my_net:tiny``.
         reporter: is told what happens; None prints plain lines on stderr.
         command: gives what was typed, kept in the run for whoever wants to repeat it; None: this call.
         **settings: by their names; they win over preset and file.
@@ -97,6 +101,7 @@ def train(
     """
     if resume and (name or preset or config or overwrite):
         raise SettingsError("`resume` takes neither `name`, `preset`, `config` nor `overwrite`")
+    trust(*names_of(trust_code))
     given = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in settings.items()}
     chosen = None if resume else resolve(modality, preset, Path(config) if config else None, given)
     trackers = require_trackers(tracker)
@@ -107,6 +112,7 @@ def train(
         runtime = make_runtime(device, precision, threads, ranks)
         if chosen is None:
             run = find_run(root, resume)
+            require_code(run, "model", "dataset")
             chosen = _unchanged(run, given)
         elif name and not overwrite:
             create_run(root, name, "")  # a name that is taken costs no decoding
@@ -309,7 +315,9 @@ def write_beginning(run: Run, setup: Setup, split: Split, fitted: dict[str, Any]
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
     began = {"began": datetime.now(UTC).isoformat(timespec="seconds")}
-    write_json(run.path("environment.json"), {**environment(setup.runtime), **began, **typed})
+    code = code_used(setup.frontend.config)
+    facts = {**environment(setup.runtime), **began, **({"code": code} if code else {}), **typed}
+    write_json(run.path("environment.json"), facts)
     write_json(run.path("config.json"), setup.frontend.config.stored())
 
 

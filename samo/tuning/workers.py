@@ -15,6 +15,7 @@ from samo.errors import Interrupted, RunError
 from samo.launch.local import Job, LocalLauncher, Outcome
 from samo.launch.resources import Resources
 from samo.modalities import frontend_type
+from samo.plugins import trust, trusted
 from samo.settings import stored_config
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup
@@ -46,6 +47,7 @@ def worker_spec(
         "device": resources.device,
         "precision": resources.precision,
         "threads": threads,
+        "trusted": trusted(),
     }
 
 
@@ -55,6 +57,7 @@ def take_trials(spec: Mapping[str, Any]) -> None:
     Raises:
         SamoError: what stops every trial.
     """
+    trust(*spec.get("trusted", ()))
     folder = Path(spec["folder"])
     storage = connect(folder, spec["storage"])
     found = open_study(storage, spec["name"])

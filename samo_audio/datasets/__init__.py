@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samo.data import corpora
 from samo.data.corpora import (
     DatasetModule,
-    Registry,
     StageProgress,
+    corpus_registry,
     downloaded_root,
     existing_root,
     megabytes,
@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 
 __all__ = ["DATASETS", "DatasetModule", "download", "downloaded_root", "resolve_root"]
 
-DATASETS: Mapping[str, DatasetModule] = Registry(
+DATASETS = corpus_registry(
+    "audio",
     {
         "ravdess": "samo_audio.datasets.ravdess",
         "demo": "samo_audio.datasets.demo_corpus",
         "table": "samo_audio.datasets.table",
         "folder": "samo_audio.datasets.folder",
-    }
+    },
 )
+
+_ROOTS = {"table": "give the CSV file", "folder": "give the folder that holds the class folders"}
 
 
 def resolve_root(
@@ -60,7 +63,7 @@ def resolve_root(
     if settings.dataset != "ravdess":
         raise SettingsError(
             f"`dataset={settings.dataset}` needs `data_root`",
-            hint="give the CSV file" if settings.dataset == "table" else "give the folder that holds the class folders",
+            hint=_ROOTS.get(settings.dataset, "give the folder or file the corpus lies in"),
         )
     if given := os.environ.get("SAMO_DATA_ROOT"):
         root = existing_root(given, "$SAMO_DATA_ROOT")

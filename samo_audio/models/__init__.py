@@ -1,4 +1,4 @@
-"""Spectrogram networks. A line in MODELS adds one."""
+"""Spectrogram networks. A line in ``_OWN`` adds one; networks of one's own need none, see :mod:`samo.plugins`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from samo.errors import SettingsError, nearest
 from samo.lazy import load_object
+from samo.plugins import Plugin, Registry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,25 +25,31 @@ class Architecture:
     Attributes:
         make: ``"module:function"``, so that listing the models imports none of them.
         smallest: fewest mel bands, and fewest frames, of which its pooling leaves something.
+        plugin: the code it is, where it does not come with SAMO.
     """
 
     make: str
     smallest: int = 1
+    plugin: Plugin | None = None
 
 
-MODELS = {
+_OWN = {
     "small-cnn": Architecture("samo_audio.models.small_cnn:small_cnn", smallest=16),
     "resnet18": Architecture("samo_audio.models.resnet18:resnet18"),
 }
+MODELS = Registry("model", "audio", _OWN, _OWN.__getitem__, lambda plugin: Architecture(plugin.target, plugin=plugin))
 
 
 def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:
-    """Refuse a model that does not exist, or features too small for it.
+    """Refuse a model that does not exist or cannot be imported, or features too small for it.
 
     Raises:
         SettingsError: with the valid choices, or the settings to change.
     """
-    smallest = _architecture(settings.model).smallest
+    architecture = _architecture(settings.model)
+    if architecture.plugin:
+        architecture.plugin.load()
+    smallest = architecture.smallest
     if features.n_mels < smallest:
         raise SettingsError(
             f"`model={settings.model}` needs at least {smallest} mel bands, `n_mels` is {features.n_mels}"
@@ -59,11 +66,16 @@ def build_network(settings: ModelSettings, n_columns: int) -> nn.Module:
     """Build a network that maps (B, 1, bands, frames) to (B, n_columns) logits.
 
     Raises:
-        SettingsError: the model is not in :data:`MODELS`.
+        SettingsError: the model is not in :data:`MODELS`, or a plug-in that makes no network.
     """
-    target = _architecture(settings.model).make
-    make: Callable[[ModelSettings, int], nn.Module] = load_object(target)
-    return make(settings, n_columns)
+    architecture = _architecture(settings.model)
+    make: Callable[[ModelSettings, int], nn.Module]
+    if architecture.plugin is None:
+        make = load_object(architecture.make)
+        return make(settings, n_columns)
+    from torch import nn
+
+    return architecture.plugin.made(nn.Module, settings, n_columns)
 
 
 def _architecture(name: str) -> Architecture:

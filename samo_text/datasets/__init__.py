@@ -3,34 +3,39 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samo.data import corpora
 from samo.data.corpora import (
     DatasetModule,
-    Registry,
     StageProgress,
+    corpus_registry,
     downloaded_root,
     existing_root,
     megabytes,
     require_known,
 )
 from samo.errors import SettingsError
+from samo_text.texts import clean, content_of, length_of
 
 if TYPE_CHECKING:
+    from samo.data.manifest import Item, Manifest
     from samo_text.config import DataSettings
 
-__all__ = ["DATASETS", "DatasetModule", "download", "downloaded_root", "resolve_root"]
+__all__ = ["DATASETS", "DatasetModule", "download", "downloaded_root", "index_corpus", "resolve_root"]
 
-DATASETS: Mapping[str, DatasetModule] = Registry(
+DATASETS = corpus_registry(
+    "text",
     {
         "goemotions": "samo_text.datasets.goemotions",
         "demo": "samo_text.datasets.demo",
         "table": "samo_text.datasets.table",
-    }
+    },
 )
+
+_ROOTS = {"table": "give the CSV, TSV or JSON file"}
 
 
 def resolve_root(settings: DataSettings) -> tuple[DataSettings, str]:
@@ -55,7 +60,10 @@ def resolve_root(settings: DataSettings) -> tuple[DataSettings, str]:
     if settings.data_root:
         return _at(settings, settings.dataset, existing_root(settings.data_root, "`data_root`")), ""
     if settings.dataset != "goemotions":
-        raise SettingsError(f"`dataset={settings.dataset}` needs `data_root`", hint="give the CSV, TSV or JSON file")
+        raise SettingsError(
+            f"`dataset={settings.dataset}` needs `data_root`",
+            hint=_ROOTS.get(settings.dataset, "give the folder or file the corpus lies in"),
+        )
     if given := os.environ.get("SAMO_TEXT_DATA_ROOT"):
         root = existing_root(given, "$SAMO_TEXT_DATA_ROOT")
         return _at(settings, "goemotions", root), f"Data: GoEmotions in {root} (from $SAMO_TEXT_DATA_ROOT)."
@@ -68,6 +76,28 @@ def resolve_root(settings: DataSettings) -> tuple[DataSettings, str]:
         f"`samo data download goemotions` ({megabytes(corpus)} MB, {corpus.LICENSE}), or `data_root=FOLDER`."
     )
     return settings.model_copy(update={"dataset": "demo"}), line
+
+
+def index_corpus(settings: DataSettings) -> Manifest:
+    """List the corpus that :func:`resolve_root` found; one of the user's own need not clean or hash its texts.
+
+    Raises:
+        DataError: no usable texts.
+        SettingsError: see :class:`samo.data.corpora.OutsideCorpus`.
+    """
+    manifest = DATASETS[settings.dataset].index(Path(settings.data_root), settings)
+    if all(item.content for item in manifest.items):
+        return manifest
+    items = tuple(_whole(item) for item in manifest.items)
+    # Short texts stand twice by nature.
+    return replace(manifest, items=items, copies="reported")
+
+
+def _whole(item: Item) -> Item:
+    """With all that SAMO's own corpora say of a text."""
+    text = clean(item.source)
+    meta = {"length": length_of(text), **item.meta}
+    return replace(item, source=text, meta=meta, content=item.content or content_of(text))
 
 
 def download(name: str, *, on_progress: StageProgress | None = None) -> Path:

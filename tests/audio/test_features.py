@@ -16,6 +16,9 @@ from samo.errors import SettingsError
 from samo_audio.audio_io import read
 from samo_audio.config import FeatureSettings
 from samo_audio.features import LogMel, n_frames
+from samo_audio.trimming import sounding
+
+pytestmark = pytest.mark.usefixtures("compiled_librosa")
 
 SR = 8000
 NORMALISATIONS = ("train", "clip", "fixed")
@@ -126,6 +129,12 @@ def _sr() -> None:
     assert abs(centre_hz(high, peak_band(high, sine(1000.0, 8000, 16_000))) - 1000.0) < 200.0
 
 
+def _trim_db() -> None:
+    # Acts on the decoded clip, before the features: more in test_trimming.
+    clip = torch.cat([torch.zeros(4000), sine(440.0), torch.zeros(4000)]).numpy()
+    assert [sounding(clip, SR, small(trim_db=db).trim_db) for db in (0.0, 30.0)] == [(0, 12_000), (3920, 8160)]
+
+
 def _duration() -> None:
     assert (small().window, small().frames) == (4000, 63)
     assert (small(duration=0.25).window, small(duration=0.25).frames) == (2000, 32)
@@ -196,6 +205,7 @@ def _normalisation() -> None:
 
 ACTS = {
     "sr": _sr,
+    "trim_db": _trim_db,
     "duration": _duration,
     "n_mels": _n_mels,
     "n_fft": _n_fft,
@@ -222,6 +232,7 @@ def test_every_setting_acts(name: str) -> None:
         ({"fmin": 2000.0, "fmax": 1000.0}, "0 <= fmin < fmax <= sr / 2"),
         ({"fmax": float("nan")}, "fmax"),
         ({"duration": 0.06, "n_fft": 1024}, "shorter than one FFT window"),
+        ({"trim_db": -1.0}, "trim_db"),
         ({"n_mels": 7}, "n_mels"),
         ({"normalisation": "none"}, "normalisation"),
     ],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from corpora import listed, table
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from samo.data.manifest import Manifest
@@ -139,16 +140,23 @@ def test_examples_share_a_speaker_where_one_speaks_every_class(corpus: tuple[Man
     }
 
 
-def test_band_centres_rise_and_span_the_range(corpus: tuple[Manifest, Waveforms]) -> None:
-    features = FeatureSettings(sr=8000, n_mels=64, n_fft=256, hop_length=128, duration=1.0)
-    mels, centres = inspection._log_mels([corpus[1].waveform(0)], features)
-    assert mels[0].shape == (64, 4000 // 128 + 1)
-    assert mels[0].max() == 0.0
-    assert (np.diff(centres) >= 0).all()
-    assert 0 <= centres[0] < 100
-    assert 3700 < centres[-1] < 4000
-    # The tone of 440 Hz stands where the axis says so.
-    assert centres[int(mels[0].mean(axis=1).argmax())] == pytest.approx(440.0, abs=40.0)
+@pytest.mark.parametrize("mel_scale", ["slaney", "htk"])
+def test_a_tone_stands_at_its_frequency_and_time(corpus: tuple[Manifest, Waveforms], mel_scale: str) -> None:
+    features = FeatureSettings(sr=8000, n_mels=64, n_fft=256, hop_length=128, duration=1.0, mel_scale=mel_scale)
+    (mel,) = inspection._log_mels([corpus[1].waveform(0)], features)
+    assert mel.shape == (64, 4000 // 128 + 1)
+    assert mel.max() == 0.0
+    axes = Figure().subplots()
+    corners = inspection._show_mel(axes, mel, features).get_coordinates()
+    loudest = int(mel.mean(axis=1).argmax())
+    low, high = corners[loudest, 0, 1], corners[loudest + 1, 0, 1]
+    assert low < 440.0 < high
+    # A sine falls on two bins, in filters that may be wider than their distance.
+    assert high - low < 80.0
+    assert corners[-1, 0, 1] == pytest.approx(4000.0, abs=80.0)
+    assert corners[0, 1, 0] == pytest.approx(0.5 * 128 / 8000)
+    assert corners[0, -1, 0] == pytest.approx(31.5 * 128 / 8000)
+    assert axes.get_yscale() == "symlog"
 
 
 @pytest.mark.real

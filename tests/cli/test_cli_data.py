@@ -68,7 +68,8 @@ def test_inspect_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     there = ["data", "inspect", "--dataset", "folder", "--data-root", root]
     found = done(*there, "--json").json
     assert found["by_speaker"] == {"unknown": 18}
-    assert any("without a known speaker" in line and "`speaker_pattern`" in line for line in found["warnings"])
+    assert any("without a known speaker" in line and "`speaker_pattern=" in line for line in found["warnings"])
+    assert r"for example --speaker-pattern '^[^/]+/(spk\d+)' for" in done(*there).out
     crooked = tmp_path / "f" / ".." / "f"
     assert done("data", "inspect", "--dataset", "folder", "--data-root", crooked, "--json").json["root"] == str(root)
     said = done(*there, "--speaker-pattern", "(spk[0-9])", "--json").json

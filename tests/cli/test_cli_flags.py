@@ -48,6 +48,7 @@ OTHER: dict[str, Any] = {
     "split_column": "part",
     "speaker_pattern": "spk([0-9]+)",
     "sr": 16000,
+    "trim_db": 30.0,
     "duration": 2.5,
     "n_mels": 64,
     "n_fft": 512,

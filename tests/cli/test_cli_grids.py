@@ -21,6 +21,8 @@ from samo.experiments.train_cell import cell_spec, train_cell
 from samo.modalities import config_type
 from samo.settings import resolve
 
+pytestmark = pytest.mark.slow
+
 WHERE = ["--workers", "1", "--threads", "1", "--precision", "float32"]
 SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]
 GRID = """
@@ -94,7 +96,6 @@ def test_a_cell_is_the_run_that_train_makes(ran: Path, corpus: Path, artifacts: 
     assert all(np.array_equal(alone[name], cell[name]) for name in alone)
 
 
-@pytest.mark.slow
 def test_again_trains_only_what_is_missing(ran: Path, corpus: Path, artifacts: Path) -> None:
     grid = copy(ran, artifacts)
     result = done(*again(artifacts, corpus))
@@ -129,7 +130,6 @@ def test_changed_settings_and_changed_data_are_refused(ran: Path, corpus: Path, 
     assert "the data of grid 'g' changed" in refused(5, *again(artifacts, other))
 
 
-@pytest.mark.slow
 def test_a_failed_cell_is_that_cells_failure_alone(corpus: Path, artifacts: Path, tmp_path: Path) -> None:
     file = tmp_path / "broken.toml"
     file.write_text('[variants.baseline]\n[variants.noisy]\nnoise = true\nnoise_root = "nowhere"\n')
@@ -138,7 +138,8 @@ def test_a_failed_cell_is_that_cells_failure_alone(corpus: Path, artifacts: Path
     assert "1 of 2 cells did not end: noisy.seed0" in result.error
     assert [row["name"] for row in result.json["rows"]] == ["baseline"]
     log = artifacts / "grids" / "broken" / "logs" / "noisy.seed0.log"
-    assert f"--noise-root {tmp_path / 'nowhere'}" in log.read_text(), "paths in a grid count from its file"
+    assert f"`noise_root={tmp_path / 'nowhere'}`" in log.read_text(), "paths in a grid count from its file"
+    assert f"--noise-root {tmp_path / 'nowhere'}" in result.err
 
 
 def test_paths_in_a_grid_count_from_its_file_and_those_typed_do_not(tmp_path: Path) -> None:
@@ -203,7 +204,6 @@ def test_grids_that_ship_are_sound() -> None:
     assert "did you mean 'recipes'?" in refused(2, "ablate", "recipe")
 
 
-@pytest.mark.slow
 def test_crossval(corpus: Path, artifacts: Path) -> None:
     asked = ["crossval", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "3"]
     report = done(*asked, "--json").json
@@ -250,7 +250,6 @@ def test_crossval_refuses_folds_it_cannot_train(corpus: Path, tmp_path: Path) ->
     assert "no speaker of fold 2" in line
 
 
-@pytest.mark.slow
 def test_learning_curve(corpus: Path, artifacts: Path) -> None:
     asked = ["learning-curve", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "0,1", "--shares", "1,0.34"]
     curve = done(*asked, "--name", "c", "--json").json

@@ -18,6 +18,8 @@ from tone_corpora import TINY, refused
 
 from samo.training.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 4
 PLAIN = [*TINY, "--epochs", str(EPOCHS), "--patience", "0"]
 # Everything at once that carries something from step to step or draws at random.
@@ -143,7 +145,6 @@ def moments(whole: Whole, count: int, dice: random.Random) -> list[dict[str, Any
     return [first, *others]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "kills"), [("everything", 20), ("plain", 6)])
 def test_killed_at_random_moments(kind: str, kills: int, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     whole: Whole = request.getfixturevalue(kind)

@@ -6,6 +6,7 @@ import json
 import shutil
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,22 @@ label_smoothing = 0.3
 """
 
 
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Nodes]:
+    with nodes() as made:
+        yield made
+
+
 @pytest.fixture
-def asked(tmp_path: Path, artifacts: Path) -> list[object]:
+def cluster(shared: Nodes) -> Nodes:
+    """Two nodes of one CPU each; both tests kill one."""
+    shared.grow_to(2)
+    return shared
+
+
+@pytest.fixture
+def ablation(tmp_path: Path, artifacts: Path) -> list[object]:
+    """``samo ablate`` of :data:`GRID`, with its data and settings."""
     (tmp_path / "g.toml").write_text(GRID)
     corpus = table(tmp_path / "table", table_rows())
     # A place relative to the working directory, which workers of a cluster do not start in.
@@ -39,17 +54,17 @@ def asked(tmp_path: Path, artifacts: Path) -> list[object]:
 
 
 @needs_ray
-def test_a_grid_outlives_a_node_and_its_table_is_the_serial_one(asked: list[object], artifacts: Path) -> None:
-    serial = done(*asked, "--workers", "1", "--name", "serial").json
+def test_a_grid_outlives_a_node_and_its_table_is_the_serial_one(
+    ablation: list[object], artifacts: Path, cluster: Nodes
+) -> None:
+    serial = done(*ablation, "--workers", "1", "--name", "serial").json
     grid = artifacts / "grids" / "cluster"
     killed: list[str] = []
-    with nodes() as cluster:
-        cluster.grow_to(2)
-        killer = threading.Thread(target=_kill_a_node_in_mid_training, args=(cluster, grid, killed), daemon=True)
-        killer.start()
-        result = done(*asked, "--ray", cluster.address, "--name", "cluster")
-        killer.join()
-        again = done(*asked, "--ray", cluster.address, "--name", "cluster")
+    killer = threading.Thread(target=_kill_a_node_in_mid_training, args=(cluster, grid, killed), daemon=True)
+    killer.start()
+    result = done(*ablation, "--ray", cluster.address, "--name", "cluster")
+    killer.join()
+    again = done(*ablation, "--ray", cluster.address, "--name", "cluster")
     assert result.json["rows"] == serial["rows"]
     assert "0 done before; 2 at once, on Ray" in result.err
     assert result.err.count("  done  ") == 4
@@ -87,24 +102,22 @@ def _kill_a_node_in_mid_training(cluster: Nodes, grid: Path, killed: list[str]) 
 
 @needs_ray
 def test_machines_that_share_no_folder_keep_their_cells_at_a_store(
-    asked: list[object], artifacts: Path, tmp_path: Path
+    ablation: list[object], artifacts: Path, tmp_path: Path, cluster: Nodes
 ) -> None:
     (tmp_path / "g.toml").write_text(GRID.partition("[variants.smooth]")[0])
-    serial = done(*asked, "--workers", "1", "--name", "serial").json
+    serial = done(*ablation, "--workers", "1", "--name", "serial").json
     grid, place = artifacts / "grids" / "cluster", tmp_path / "store"
     cluster_flags = ("--name", "cluster", "--store", f"file://{place}")
     killed: list[str] = []
-    with nodes() as cluster:
-        cluster.grow_to(2)
-        killer = threading.Thread(target=_kill_a_node_of_a_store, args=(cluster, place, grid, killed), daemon=True)
-        killer.start()
-        result = done(*asked, "--ray", cluster.address, *cluster_flags)
-        killer.join()
-        told = {log.stem: log.read_text().count("val macro-F1") for log in (grid / "logs").iterdir()}
-        # A grid begun again where nothing is known of it: everything comes home, nothing is trained.
-        shutil.rmtree(grid)
-        listed = done(*asked, "--ray", cluster.address, *cluster_flags, "--dry-run").json
-        again = done(*asked, "--ray", cluster.address, *cluster_flags)
+    killer = threading.Thread(target=_kill_a_node_of_a_store, args=(cluster, place, grid, killed), daemon=True)
+    killer.start()
+    result = done(*ablation, "--ray", cluster.address, *cluster_flags)
+    killer.join()
+    told = {log.stem: log.read_text().count("val macro-F1") for log in (grid / "logs").iterdir()}
+    # A grid begun again where nothing is known of it: everything comes home, nothing is trained.
+    shutil.rmtree(grid)
+    listed = done(*ablation, "--ray", cluster.address, *cluster_flags, "--dry-run").json
+    again = done(*ablation, "--ray", cluster.address, *cluster_flags)
     assert result.json["rows"] == serial["rows"]
     assert [row["state"] for row in listed["cells"]] == ["done"] * 2
     assert "2 done before" in again.err
@@ -120,7 +133,7 @@ def test_machines_that_share_no_folder_keep_their_cells_at_a_store(
     # The lost machine took its log along; the other went on from the copy.
     assert sorted(told) == ["baseline.seed0", "baseline.seed1"]
     assert {name: 0 < told[name] < 12 for name in told} == {name: name == victim for name in told}
-    line = refused(5, *asked, "--ray", "127.0.0.1:1", *cluster_flags, "--lr", "0.5", "--name", "cluster")
+    line = refused(5, *ablation, "--ray", "127.0.0.1:1", *cluster_flags, "--lr", "0.5", "--name", "cluster")
     assert f"{victim}: lr was 0.001, is now 0.5" in line
 
 
@@ -145,23 +158,23 @@ def _kill_a_node_of_a_store(cluster: Nodes, place: Path, grid: Path, killed: lis
     killed.append(name)
 
 
-def test_a_store_needs_a_cluster(asked: list[object]) -> None:
-    assert "--store acts only together with --ray" in refused(2, *asked, "--store", "file:///nowhere")
-    assert "unknown protocol 's33'" in refused(2, *asked, "--ray", "127.0.0.1:1", "--store", "s33://bucket")
+def test_a_store_needs_a_cluster(ablation: list[object]) -> None:
+    assert "--store acts only together with --ray" in refused(2, *ablation, "--store", "file:///nowhere")
+    assert "unknown protocol 's33'" in refused(2, *ablation, "--ray", "127.0.0.1:1", "--store", "s33://bucket")
 
 
 @needs_ray
-def test_clusters_that_are_not_there(asked: list[Any], artifacts: Path) -> None:
-    line = refused(9, *asked, "--ray", "127.0.0.1:1")
+def test_clusters_that_are_not_there(ablation: list[Any], artifacts: Path) -> None:
+    line = refused(9, *ablation, "--ray", "127.0.0.1:1")
     assert "--ray 127.0.0.1:1: no Ray cluster answers" in line
     assert "ray start --head" in line
-    assert "write auto or HOST:PORT" in refused(2, *asked, "--ray", "nonsense")
+    assert "write auto or HOST:PORT" in refused(2, *ablation, "--ray", "nonsense")
     assert not (artifacts / "grids" / "g" / "runs").exists()
 
 
 @pytest.mark.parametrize("verb", [["crossval"], ["learning-curve"], ["ensemble", "--seeds", "0,1"]])
-def test_other_grids_take_the_flags_too(verb: list[str], asked: list[Any]) -> None:
-    words = [*verb, *asked[2:], "--epochs", "1"]
+def test_other_grids_take_the_flags_too(verb: list[str], ablation: list[Any]) -> None:
+    words = [*verb, *ablation[2:], "--epochs", "1"]
     assert "no Ray Client addresses" in refused(2, *words, "--ray", "ray://head:10001")
     assert "--store acts only together with --ray" in refused(2, *words, "--store", "file:///nowhere")
     assert "unknown protocol 's33'" in refused(2, *words, "--ray", "127.0.0.1:1", "--store", "s33://bucket")

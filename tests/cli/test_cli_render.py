@@ -15,7 +15,8 @@ import pytest
 from rich.console import Console
 from tone_corpora import TINY
 
-from samo_cli.render import TrainingView, out, show_inspection, show_report, training_panel
+from samo.launch.local import Outcome
+from samo_cli.render import GridView, TrainingView, out, show_inspection, show_report, training_panel
 
 
 @pytest.fixture
@@ -137,6 +138,14 @@ def test_inspection_of_many_speakers_and_classes(paper: io.StringIO) -> None:
     assert "... and 10 more speakers" in text
     show_inspection(found(3, 40), Path("/p"))
     assert re.search(r"class-39 +3$", paper.getvalue(), re.MULTILINE)
+
+
+def test_why_a_cell_failed_is_told_in_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with GridView(1, "macro_f1", lambda _: None) as view:
+        view.on_start("a")
+        view.on_end(Outcome("a", "failed", "SettingsError: `lr` [x] acts only with `split=folds`; label `happy`", 1.0))
+    said = capsys.readouterr().err
+    assert said == "[1/1] a  failed  SettingsError: --lr [x] acts only with --split folds; label `happy`  1 s\n"
 
 
 def test_panel_names_the_next_command() -> None:

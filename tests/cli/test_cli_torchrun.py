@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from tone_corpora import FEATURES, SPLIT, done, read_json
 
+pytestmark = pytest.mark.slow
+
 TORCHRUN = Path(sys.executable).parent / "torchrun"
 EPOCHS, LONG = 2, 40
 # Everything whose result could depend on the number of processes, but dropout.
@@ -58,7 +60,6 @@ def workers(torchrun: subprocess.Popen[str]) -> dict[int, int]:
     return ranks
 
 
-@pytest.mark.slow
 def test_two_processes_make_the_run_of_one(clips: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMO_CACHE", str(artifacts.parent / "cache"))
     process = begin("train", "--data-root", clips, *RICH, "--epochs", EPOCHS, "--json")
@@ -86,7 +87,6 @@ def test_two_processes_make_the_run_of_one(clips: Path, artifacts: Path, monkeyp
     done("evaluate", facts["run"], "--threads", 1)
 
 
-@pytest.mark.slow
 def test_a_killed_rank_ends_the_others_and_one_process_goes_on(clips: Path, artifacts: Path) -> None:
     folder = artifacts / "runs" / "cut"
     process = begin("train", "--data-root", clips, *RICH, "--epochs", LONG, "--threads", 1, "--name", "cut")

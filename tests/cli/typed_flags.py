@@ -53,7 +53,7 @@ def options_of(page: str) -> dict[str, str]:
 def arrived(monkeypatch: pytest.MonkeyPatch, *argv: object) -> dict[str, Any]:
     """The settings ``samo train`` opens its data with, by name; nothing is read or trained."""
 
-    class _Caught(Exception):  # noqa: N818
+    class _Caught(Exception):
         pass
 
     class Frontend:

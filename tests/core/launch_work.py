@@ -1,4 +1,4 @@
-"""Work for the launcher: light functions that a worker process imports by name."""
+"""Light jobs for a launcher, the function a worker process imports by name, and who watches."""
 
 from __future__ import annotations
 
@@ -12,6 +12,30 @@ from pathlib import Path
 from typing import Any
 
 from samo.errors import DataError, Interrupted
+from samo.launch.local import Job, Outcome
+
+
+class RecordingWatcher:
+    """Keeps which jobs were started and how they ended."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.ended: list[Outcome] = []
+
+    def on_start(self, name: str) -> None:
+        self.started.append(name)
+
+    def on_end(self, outcome: Outcome) -> None:
+        self.ended.append(outcome)
+
+
+def jobs(folder: Path, **what: str) -> list[Job]:
+    """A job for each name, that does what is written beside it and signs a common sheet."""
+    sheet = str(folder / "sheet.txt")
+    return [
+        Job(name, {"name": name, "do": do, "sheet": sheet}, folder / "logs" / f"{name}.log")
+        for name, do in what.items()
+    ]
 
 
 def do_job(spec: Mapping[str, Any]) -> None:
@@ -32,25 +56,25 @@ def do_job(spec: Mapping[str, Any]) -> None:
         case "wait":
             _until_sigterm(Path(spec["sheet"]))
         case "linger":
-            _until_told(Path(spec["sheet"]), spec["name"])
+            _until_go(Path(spec["sheet"]), spec["name"])
 
 
 def _until_sigterm(sheet: Path) -> None:
     """As a training does: go on until SIGTERM, then keep what there is and say so."""
-    told = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    stopped = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     sheet.with_suffix(".waiting").touch()
     until = time.monotonic() + 60
     # A cluster stops a training as Ctrl-C does.
     with suppress(KeyboardInterrupt):
-        while not told.is_set() and time.monotonic() < until:
+        while not stopped.is_set() and time.monotonic() < until:
             time.sleep(0.02)
     signal.signal(signal.SIGTERM, before)
     sheet.with_suffix(".kept").touch()
     raise Interrupted("stopped after 1 of 2 epochs")
 
 
-def _until_told(sheet: Path, name: str) -> None:
+def _until_go(sheet: Path, name: str) -> None:
     """Work that can be begun again, as a training can: what is finished is left alone."""
     finished = sheet.with_suffix(".finished")
     until = time.monotonic() + 60

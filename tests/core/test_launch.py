@@ -11,29 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+from launch_work import RecordingWatcher, jobs
 
 from samo.errors import Interrupted
-from samo.launch.local import Job, LocalLauncher, Outcome, share_of_cores
-
-
-class Notebook:
-    def __init__(self) -> None:
-        self.started: list[str] = []
-        self.ended: list[Outcome] = []
-
-    def on_start(self, name: str) -> None:
-        self.started.append(name)
-
-    def on_end(self, outcome: Outcome) -> None:
-        self.ended.append(outcome)
-
-
-def jobs(folder: Path, **what: str) -> list[Job]:
-    sheet = str(folder / "sheet.txt")
-    return [
-        Job(name, {"name": name, "do": do, "sheet": sheet}, folder / "logs" / f"{name}.log")
-        for name, do in what.items()
-    ]
+from samo.launch.local import LocalLauncher, Outcome, share_of_cores
 
 
 def sheet(folder: Path) -> dict[str, list[str]]:
@@ -43,7 +24,7 @@ def sheet(folder: Path) -> dict[str, list[str]]:
 
 
 def test_every_way_to_end(tmp_path: Path) -> None:
-    book = Notebook()
+    book = RecordingWatcher()
     asked = jobs(tmp_path, a="work", b="refuse", c="stumble", d="die", e="leave", f="work")
     outcomes = LocalLauncher("launch_work:do_job", workers=1, threads=3).run(asked, book)
     assert [(o.name, o.status, o.message) for o in outcomes] == [
@@ -68,7 +49,7 @@ def test_every_way_to_end(tmp_path: Path) -> None:
 
 
 def test_what_the_watcher_meets_is_not_swallowed(tmp_path: Path) -> None:
-    class Torn(Notebook):
+    class Torn(RecordingWatcher):
         def on_end(self, outcome: Outcome) -> None:
             raise OSError("the notebook is torn")
 
@@ -79,7 +60,7 @@ def test_what_the_watcher_meets_is_not_swallowed(tmp_path: Path) -> None:
 def test_two_workers_share_the_jobs_and_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     outcomes = LocalLauncher("launch_work:do_job", workers=2, gpus=2).run(
-        jobs(tmp_path, **dict.fromkeys("abcdefgh", "work")), Notebook()
+        jobs(tmp_path, **dict.fromkeys("abcdefgh", "work")), RecordingWatcher()
     )
     assert sorted(o.name for o in outcomes) == list("abcdefgh")
     rows = sheet(tmp_path)
@@ -90,7 +71,7 @@ def test_two_workers_share_the_jobs_and_the_gpus(tmp_path: Path, monkeypatch: py
 
 
 def test_ctrl_c_stops_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
-    book = Notebook()
+    book = RecordingWatcher()
 
     def interrupt() -> None:
         until = time.monotonic() + 60
@@ -115,7 +96,7 @@ def test_ctrl_c_stops_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
 def test_workers_do_not_outlive_a_killed_grid(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from test_launch import *\n"
-        "LocalLauncher('launch_work:do_job').run(jobs(Path(sys.argv[1]), a='wait', b='work'), Notebook())"
+        "LocalLauncher('launch_work:do_job').run(jobs(Path(sys.argv[1]), a='wait', b='work'), RecordingWatcher())"
     )
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     grid = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], env=here)

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from launch_work import RecordingWatcher, jobs
 from ray_cluster import Nodes, needs_ray, nodes, wait_for
-from test_launch import Notebook, jobs
 
 from samo.errors import EnvironmentProblem, Interrupted, RunError, SettingsError
 from samo.launch import ray as launch_ray
@@ -50,11 +50,11 @@ def test_every_way_to_end_is_the_local_one(
     cluster: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     what = {"a": "work", "b": "refuse", "c": "stumble", "d": "die", "e": "leave", "f": "work"}
-    local = LocalLauncher("launch_work:do_job").run(jobs(tmp_path / "local", **what), Notebook())
+    local = LocalLauncher("launch_work:do_job").run(jobs(tmp_path / "local", **what), RecordingWatcher())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(launch_ray, "RETRIES", 1)
     capfd.readouterr()
-    book = Notebook()
+    book = RecordingWatcher()
     before = signal.getsignal(signal.SIGTERM)
     with ray_launcher("launch_work:do_job", cluster.address, 6, threads=2) as launcher:
         assert (launcher.workers, launcher.threads, launcher.gpus) == (2, 2, 0)
@@ -80,7 +80,7 @@ def test_every_way_to_end_is_the_local_one(
 
 @needs_ray
 def test_a_node_dies_and_every_job_is_done_once(cluster: Nodes, tmp_path: Path) -> None:
-    book = Notebook()
+    book = RecordingWatcher()
     threading.Thread(target=_kill_one_of_two, args=(cluster, tmp_path), daemon=True).start()
     with ray_launcher("launch_work:do_job", cluster.address, 5, threads=2) as launcher:
         outcomes = launcher.run(jobs(tmp_path, **dict.fromkeys("abcde", "linger")), book)
@@ -109,7 +109,7 @@ def test_threads_environment_and_limit(cluster: Nodes, tmp_path: Path, monkeypat
         assert (launcher.workers, launcher.threads) == (1, 2)
         assert launcher._environment()["SAMO_CACHE"] == str(tmp_path)
         assert "HF_TOKEN" not in launcher._environment()
-        outcomes = launcher.run(jobs(tmp_path, **dict.fromkeys("abcd", "work")), Notebook())
+        outcomes = launcher.run(jobs(tmp_path, **dict.fromkeys("abcd", "work")), RecordingWatcher())
     # One at a time, in order.
     assert [(outcome.name, outcome.status) for outcome in outcomes] == [(name, "done") for name in "abcd"]
     assert [row[2] for row in begun(tmp_path)] == ["2"] * 4
@@ -117,7 +117,7 @@ def test_threads_environment_and_limit(cluster: Nodes, tmp_path: Path, monkeypat
 
 @needs_ray
 def test_ctrl_c_stops_what_runs_and_starts_nothing_more(cluster: Nodes, tmp_path: Path) -> None:
-    book = Notebook()
+    book = RecordingWatcher()
 
     def interrupt() -> None:
         wait_for((tmp_path / "sheet.waiting").exists)
@@ -146,7 +146,7 @@ def test_workers_do_not_outlive_a_killed_grid(cluster: Nodes, tmp_path: Path) ->
     program = (
         "import sys; from pathlib import Path; from test_launch_ray import *\n"
         "with ray_launcher('launch_work:do_job', sys.argv[2], 2, 1) as launcher:\n"
-        "    launcher.run(jobs(Path(sys.argv[1]), a='linger', b='work'), Notebook())"
+        "    launcher.run(jobs(Path(sys.argv[1]), a='linger', b='work'), RecordingWatcher())"
     )
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     grid = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), cluster.address], env=here)

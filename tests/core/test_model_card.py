@@ -71,6 +71,11 @@ def test_says_what_it_must() -> None:
     assert "nan" not in text.lower().split()
 
 
+def test_settings_in_warnings_stay_in_backquotes() -> None:
+    text = card(report(notes=("no more of  a_[b]`; see `augment_max_per_text=3` | `not a setting`",)))
+    assert "\n- no more of a_\\[b\\]\\`; see `augment_max_per_text=3` \\| \\`not a setting\\`\n" in text
+
+
 def test_calibration_in_one_line() -> None:
     found = report(calibration=Calibration({"emotion": 2.0}, "val"))
     bins = "15 equal-width bins of the top-label confidence, Guo et al. 2017"

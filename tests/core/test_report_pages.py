@@ -149,6 +149,15 @@ def test_page_escapes_names_from_data() -> None:
     assert "&lt;script&gt;" in text
 
 
+def test_settings_in_warnings_are_code() -> None:
+    line = "no more of `a`<b>`; see `augment_max_per_text=3`, `dataset=<i>`, `not a setting`"
+    text = render_html(report(notes=(line,)), {}, {}, {})
+    assert (
+        "<li>no more of <code>a</code>&lt;b&gt;`; see <code>augment_max_per_text=3</code>, "
+        "<code>dataset=&lt;i&gt;</code>, `not a setting`</li>"
+    ) in text
+
+
 def test_alt_text_escapes_names(pictures: dict[str, Path]) -> None:
     space = LabelSpace((Task("emotion", ('a" onload="x', "happy", "sad")),))
     found = report(predictions(space=space), label_space=space, task=space.primary)

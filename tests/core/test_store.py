@@ -216,7 +216,7 @@ def test_a_writer_that_comes_back_does_no_harm(store: Store, tmp_path: Path) -> 
 
 
 def test_a_run_is_borrowed_and_sent_back_however_it_ends(store: Store, tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), working_copy(store, "cell", REPORT, FACTS) as (run, send):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), working_copy(store, "cell", REPORT, FACTS) as (run, send):
         assert run.name == "cell"
         written(run, history_jsonl=epochs(1))
         send()
@@ -235,7 +235,7 @@ def test_a_store_that_fails_costs_one_copy_and_at_the_end_none(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     puts = Broken(monkeypatch, store, "put_file")
-    with pytest.raises(EnvironmentProblem) as caught, working_copy(store, "cell", REPORT, FACTS) as (run, send):  # noqa: PT012
+    with pytest.raises(EnvironmentProblem) as caught, working_copy(store, "cell", REPORT, FACTS) as (run, send):
         written(run, history_jsonl=epochs(1))
         send()
         puts.now(times=1)
@@ -250,7 +250,7 @@ def test_a_store_that_fails_costs_one_copy_and_at_the_end_none(
         written(run, history_jsonl=epochs(4))
     kept = Path(re.search(r"the run was kept in (\S+)", caught.value.message)[1])  # type: ignore[index]
     assert len(Run(kept).history) == 4
-    with pytest.raises(ZeroDivisionError), working_copy(store, "cell", REPORT, FACTS) as (run, _):  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), working_copy(store, "cell", REPORT, FACTS) as (run, _):
         written(run, history_jsonl=epochs(5))
         raise ZeroDivisionError  # stays what it is though the store is silent
     kept = Path(re.search(r"the run was kept in (\S+)", capsys.readouterr().err)[1])  # type: ignore[index]

@@ -131,6 +131,7 @@ def test_real_figures(real: Manifest) -> None:
     assert len(both) == 1396
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_real_copies(real: Manifest) -> None:
     split = make_split(real, SplitRequest("table"))

@@ -81,7 +81,7 @@ def test_features_are_scikit_learns(ngrams: int, min_count: int) -> None:
     model.weight[kept, torch.arange(len(kept))] = 1.0
     found = model(*padded(LISTS)).numpy()
     # The columns stand in the order of their hashes; sorted by content both are the same table.
-    order = lambda table: table[:, np.lexsort(np.round(table, 4))]  # noqa: E731
+    order = lambda table: table[:, np.lexsort(np.round(table, 4))]
     np.testing.assert_allclose(order(found), order(expected), atol=1e-6)
 
 

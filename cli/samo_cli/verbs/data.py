@@ -11,6 +11,7 @@ import typer
 
 from samo.errors import SettingsError, nearest
 from samo.modalities import MODALITIES, config_type, config_types
+from samo.plugins import trust
 from samo.settings import SPLIT_SETTINGS, Config, resolve
 from samo_cli.flags import as_flags
 from samo_cli.help import Verb
@@ -60,6 +61,7 @@ def download_corpus(
         return
     from samo_cli.render import downloading, note, out, print_json
 
+    trust(name)
     package = _corpora(_owner(name, modality))
     with downloading() as progress:
         folder = package.download(name, on_progress=progress)
@@ -130,13 +132,13 @@ def _inspected_clips(config: Config) -> tuple[dict[str, Any], Drawing]:
 
 def _inspected_texts(config: Any) -> tuple[dict[str, Any], Drawing]:
     from samo_cli.render import note
-    from samo_text.datasets import DATASETS, resolve_root
+    from samo_text.datasets import index_corpus, resolve_root
     from samo_text.inspection import draw, inspect
 
     data, line = resolve_root(config.data)
     if line:
         note(line)
-    manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
+    manifest = index_corpus(data)
     return inspect(manifest), lambda folder: draw(manifest, folder)
 
 
@@ -153,7 +155,12 @@ def _corpora(modality: str) -> Any:
 def _rows(modality: str) -> dict[str, dict[str, str]]:
     """What `list` says of each corpus of a modality."""
     package, rows = _corpora(modality), {}
-    for name, corpus in package.DATASETS.items():
+    for name in package.DATASETS:
+        if plugin := package.DATASETS.plugin(name):
+            # Listing runs no code: what it says of itself shows `samo data inspect`.
+            rows[name] = {"title": f"of {plugin.distribution}", "licence": "", "place": "--data-root", "citation": ""}
+            continue
+        corpus = package.DATASETS[name]
         here = package.downloaded_root(name)
         place = "built in" if corpus.SYNTHETIC else "--data-root"
         if corpus.DOWNLOADS:
@@ -179,4 +186,5 @@ def _owner(name: str, modality: str) -> str:
     if not owners:
         names = list(dict.fromkeys(other for datasets in known.values() for other in datasets))
         raise SettingsError(f"unknown dataset '{name}'", hint=nearest(name, names) + f"valid: {', '.join(names)}")
-    return next((kind for kind in owners if known[kind][name].DOWNLOADS), owners[0])
+    own = [kind for kind in owners if name in known[kind].own]
+    return next((kind for kind in own if known[kind][name].DOWNLOADS), owners[0])

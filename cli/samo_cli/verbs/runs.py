@@ -27,15 +27,23 @@ def runs(artifacts: Artifacts = "", json: Json = False) -> None:
     if not rows:
         note(f"no run in {root} yet; train one: samo train")
         return
-    heads = ("run", "dataset", "status", "epochs", "val macro-F1", "test macro-F1")
-    cells = [
-        ["-" if v is None else f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()] for row in rows
-    ]
-    show_table(heads, cells, numbers=heads[3:], whole=heads[:1])
+    heads = ["run", "dataset", "status", "epochs", "val macro-F1", "test macro-F1"]
+    names = ["run", "dataset", "status", "epochs", "val_macro_f1", "test_macro_f1"]
+    numbers = heads[3:]
+    if any(row["code"] for row in rows):
+        heads, names = [*heads, "code"], [*names, "code"]
+    show_table(heads, [[_cell(row[name]) for name in names] for row in rows], numbers=numbers, whole=heads[:1])
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "-"
+    return "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def _row(run: Run) -> dict[str, Any]:
     """A damaged run is listed as such: it must not hide the others."""
+    from samo.runs.code import code_of
     from samo.runs.run import ENSEMBLE_FILE
 
     try:
@@ -50,7 +58,8 @@ def _row(run: Run) -> dict[str, Any]:
             "epochs": None if run.path(ENSEMBLE_FILE).is_file() else len(scores),
             "val_macro_f1": max(scores, default=report["val_macro_f1"] if report else None),
             "test_macro_f1": report["metrics"]["macro_f1"] if report else None,
+            "code": [fact["name"] for fact in code_of(run).values()],
         }
     except (RunError, OSError, ValueError, KeyError, TypeError):
         unknown = dict.fromkeys(("dataset", "status", "epochs", "val_macro_f1", "test_macro_f1"))
-        return {"run": run.name, **unknown, "status": "damaged"}
+        return {"run": run.name, **unknown, "status": "damaged", "code": []}

@@ -117,13 +117,13 @@ def _check(labelling: bool, evaluating: bool, encoder: str, on: str, *, csv: boo
 def _manifest(settings: dict[str, Any]) -> Manifest:
     from samo.settings import resolve
     from samo_cli.render import note
-    from samo_text.datasets import DATASETS, resolve_root
+    from samo_text.datasets import index_corpus, resolve_root
 
     config: Any = resolve("text", "", None, settings)
     data, line = resolve_root(config.data)
     if line:
         note(line)
-    return DATASETS[data.dataset].index(Path(data.data_root), data)
+    return index_corpus(data)
 
 
 def _show_report(report: dict[str, Any], *, json: bool) -> None:
