@@ -28,12 +28,12 @@ epochs = {epochs}
 ALONE = """
 import sys, json
 from pathlib import Path
-from samo_cli.verbs.cells import spec_of, work
+from samo.experiments.train_cell import cell_spec, train_cell
 from samo.settings import resolve
 from samo.experiments.grid import cells_of, read_grid
 folder = Path(sys.argv[2])
 for cell in cells_of(read_grid(Path(sys.argv[1])), resolve, {}):
-    work(spec_of(cell.run(folder).folder, cell.settings, "cpu", "auto", 1, ""))
+    train_cell(cell_spec(cell.run(folder).folder, cell.settings, "cpu", "auto", 1, ""))
 """
 
 

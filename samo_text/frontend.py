@@ -17,7 +17,7 @@ from samo.data.splits import PARTS, SplitRequest
 from samo.encoders.states import States, encoder_states
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
-from samo.tasks import LabelSpace
+from samo.tasks import LabelSpace, Task
 from samo_text.baseline import BASELINE, baseline_logits
 from samo_text.batches import collate
 from samo_text.config import TextConfig
@@ -89,6 +89,17 @@ class TextFrontend:
     def with_manifest(self, manifest: Manifest) -> Self:
         """The same items under other labels."""
         return type(self)(self._config, manifest, self.tokens, self.lists, self._notify)
+
+    @staticmethod
+    def check_model(config: TextConfig) -> None:
+        """Read tokenizer and start weights once, so that what is wrong with them is met before any data are.
+
+        Raises:
+            SettingsError, ModelFileError, EnvironmentProblem: they cannot be read, or not with these settings.
+        """
+        tokens = open_tokens(config)
+        space = LabelSpace((Task("any", ("a", "b")),))
+        build_model(config, space, None, len(tokens) if isinstance(tokens, EncoderTokens) else None)
 
     @staticmethod
     def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:

@@ -12,7 +12,7 @@ import typer
 
 from samo.lazy import load_object
 
-__all__ = ["as_flags", "flag_names", "switch"]
+__all__ = ["as_flags", "flag_names", "in_artifacts", "switch"]
 
 # The core writes settings and arguments in backquotes, alone or with a value: `focal_loss`, `split=folds`.
 _NAMED = re.compile(r"(?<!`)`([a-z][a-z0-9_]*)(?:=([^`]*))?`(?!`)")
@@ -47,6 +47,15 @@ def as_flags(text: str, *, own_words: bool = False) -> str:
         return _WHOLE.get(name, switch(name)) + ("" if value is None else f" {shlex.quote(value)}")
 
     return _NAMED.sub(typed, text)
+
+
+def in_artifacts(command: str, artifacts: str) -> str:
+    """A command to type next, with the ``--artifacts`` that was typed.
+
+    >>> in_artifacts("samo evaluate x", "out"), in_artifacts("samo evaluate x", "")
+    ('samo evaluate x --artifacts out', 'samo evaluate x')
+    """
+    return f"{command} --artifacts {artifacts}" if artifacts else command
 
 
 @cache

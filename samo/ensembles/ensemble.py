@@ -40,7 +40,7 @@ from samo.training.checkpoint import save_model
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
-__all__ = ["Assembly", "assemble", "check_choices", "write_ensemble"]
+__all__ = ["Assembly", "assemble", "check_rules", "write_ensemble"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Assembly:
         split: what all members held out, see :func:`~samo.ensembles.members.common_split`.
         decisions: temperatures and thresholds of each member, fitted on its own validation part.
         weights: (K,) at least 0, sum 1, fitted on the validation part or equal.
-        val: what each member says of the validation part, then the ensemble; raw, not decided.
+        val: predictions of each member on the validation part, then of the ensemble; raw, not decided.
         test: the same of the test part.
     """
 
@@ -70,7 +70,7 @@ class Assembly:
         return tuple(decision.calibration.temperature for decision in self.decisions)
 
 
-def check_choices(combine: str, rule: str) -> None:
+def check_rules(combine: str, rule: str) -> None:
     """Refuse what is neither of :data:`~samo.runs.ensemble_model.COMBINE` nor of ``WEIGHTS``.
 
     Raises:
@@ -96,14 +96,14 @@ def assemble(
         setup: of the members' data.
         combine: one of :data:`~samo.runs.ensemble_model.COMBINE`.
         rule: one of :data:`~samo.ensembles.members.WEIGHTS`.
-        notify: told what is being done.
+        notify: receives what is being done.
 
     Raises:
         SettingsError: unknown choice, or what :func:`~samo.ensembles.members.common_split` refuses.
         RunError: the data are not those of the members.
         LeakError: the common split leaks.
     """
-    check_choices(combine, rule)
+    check_rules(combine, rule)
     if setup.frontend.manifest.digest != members[0].manifest.digest:
         raise RunError("the data differ from those the members were trained on", hint="give the same `data_root`")
     split = common_split(members, rule)
@@ -111,28 +111,35 @@ def assemble(
     manifest, space = setup.frontend.manifest, setup.frontend.manifest.label_space
     decisions = tuple(_decision(member, setup) for member in members)
     temperatures = tuple(decision.calibration.temperature for decision in decisions)
-    cuts = threshold_logits([decision.thresholds.by_task(space) for decision in decisions], space)
+    thresholds = threshold_logits([decision.thresholds.by_task(space) for decision in decisions], space)
     models = [member.model for member in members]
     notify(f"validation part: {len(split.val)} items, {len(members)} members")
     logits, owners = _windows(models, setup, manifest.rows(split.val))
     weights = np.full(len(members), 1.0 / len(members))
     if rule == "fitted":
         targets, share = manifest.targets[manifest.rows(split.val)][owners], 1.0 / np.bincount(owners)[owners]
-        weights = fit_weights(_scaled(logits, temperatures, space), targets, share, space, combine, cuts)
-    answer = _Answer(setup.frontend, temperatures, weights, combine, cuts)
-    val = answer.said(split.val, logits, owners)
+        weights = fit_weights(_scaled(logits, temperatures, space), targets, share, space, combine, thresholds)
+    answers = _Answers(setup.frontend, temperatures, weights, combine, thresholds)
+    val = answers.predictions(split.val, logits, owners)
     notify(f"test part: {len(split.test)} items")
-    test = answer.said(split.test, *_windows(models, setup, manifest.rows(split.test)))
+    test = answers.predictions(split.test, *_windows(models, setup, manifest.rows(split.test)))
     return Assembly(tuple(members), split, combine, rule, decisions, tuple(weights.tolist()), val, test)
 
 
 def write_ensemble(
     run: Run, assembly: Assembly, left_out: Sequence[LeftOut], setup: Setup, command: str = ""
 ) -> dict[str, Any]:
-    """Write the run of an ensemble: one model file, its calibration, and the account of members and gain.
+    """Write the run of an ensemble: one model file, its calibration, and the summary of members and gain.
+
+    Args:
+        run: a new one; it becomes the newest.
+        assembly: from :func:`assemble`.
+        left_out: runs that could not be members.
+        setup: of the members' data.
+        command: kept with the run.
 
     Returns:
-        The account, as ``ensemble.json`` holds it. ``samo evaluate`` (:func:`evaluate_run`) writes the report.
+        The summary, as ``ensemble.json`` holds it. ``samo evaluate`` (:func:`evaluate_run`) writes the report.
 
     Raises:
         RunError: another process began this run.
@@ -144,14 +151,14 @@ def write_ensemble(
         # Before config.json makes the folder a run: without its model it would look like one that was stopped.
         _save_model(run, assembly, setup.frontend, space)
         _copy_assets(run, assembly)
-        said, settings = assembly.val[-1], threshold_settings(setup.frontend.config)
-        decision = calibrate(run, space, said.logits, said.targets, settings)
-        account = _account(run, assembly, decision, left_out, setup.frontend, space)
-        write_json(run.path(ENSEMBLE_FILE), account)
-        mark_trained(run, {"members": len(assembly.members), "val_macro_f1": account["ensemble"]["val_macro_f1"]})
+        val, settings = assembly.val[-1], threshold_settings(setup.frontend.config)
+        decision = calibrate(run, space, val.logits, val.targets, settings)
+        summary = _summary(run, assembly, decision, left_out, setup.frontend, space)
+        write_json(run.path(ENSEMBLE_FILE), summary)
+        mark_trained(run, {"members": len(assembly.members), "val_macro_f1": summary["ensemble"]["val_macro_f1"]})
         write_beginning(run, setup, assembly.split, {}, command)
-        point_latest(run.folder.parent.parent, run)
-    return account
+        point_latest(run.root, run)
+    return summary
 
 
 def _decision(member: Member, setup: Setup) -> Decision:
@@ -182,22 +189,24 @@ def _windows(
 
 
 @dataclass(frozen=True)
-class _Answer:
-    """How windows become what members and ensemble say of items."""
+class _Answers:
+    """How windows become predictions of items, by each member and by the ensemble."""
 
     frontend: Frontend
     temperatures: Sequence[Mapping[str, float]]
     weights: npt.NDArray[np.float64]
     combine: str
-    cuts: Tensor
+    thresholds: Tensor
 
-    def said(self, ids: tuple[str, ...], logits: Tensor, owners: npt.NDArray[np.int64]) -> tuple[Predictions, ...]:
+    def predictions(
+        self, ids: tuple[str, ...], logits: Tensor, owners: npt.NDArray[np.int64]
+    ) -> tuple[Predictions, ...]:
         """Predictions of every member, raw, then of the ensemble; averaged over an item's windows."""
         space = self.frontend.manifest.label_space
         kept = np.flatnonzero(self.weights)
         scaled = _scaled(logits, self.temperatures, space)[kept]
         log_weights = torch.tensor(self.weights[kept], dtype=torch.float32).log()
-        answer = mixed(scaled, log_weights, space, self.combine, self.cuts[kept])
+        answer = mixed(scaled, log_weights, space, self.combine, self.thresholds[kept])
         count = np.bincount(owners)[:, None]
         found = []
         for windows in (*logits, answer):
@@ -210,9 +219,9 @@ class _Answer:
 def _scaled(logits: Tensor, temperatures: Sequence[Mapping[str, float]], space: LabelSpace) -> Tensor:
     """(K, W, C) logits, each member's under its own temperature."""
     scaled = logits.clone()
-    for said, temperature in zip(scaled, temperatures, strict=True):
+    for member, temperature in zip(scaled, temperatures, strict=True):
         for task in space.tasks:
-            said[:, space.slices[task.name]] /= temperature.get(task.name, 1.0)
+            member[:, space.slices[task.name]] /= temperature.get(task.name, 1.0)
     return scaled
 
 
@@ -255,7 +264,7 @@ def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSp
     )
 
 
-def _account(
+def _summary(
     run: Run,
     assembly: Assembly,
     decision: Decision,
@@ -264,11 +273,11 @@ def _account(
     space: LabelSpace,
 ) -> dict[str, Any]:
     names = [member.name for member in assembly.members]
-    val = [macro_f1(said, space) for said in assembly.val]
+    val = [macro_f1(predictions, space) for predictions in assembly.val]
     decisions = (*assembly.decisions, decision)
-    test = [each.applied(said, space) for each, said in zip(decisions, assembly.test, strict=True)]
-    spoken = zip([*names, run.name], test, strict=True)
-    reports = [_report(name, said, assembly, frontend, space) for name, said in spoken]
+    test = [each.applied(predictions, space) for each, predictions in zip(decisions, assembly.test, strict=True)]
+    named = zip([*names, run.name], test, strict=True)
+    reports = [_report(name, predictions, assembly, frontend, space) for name, predictions in named]
     whole, best = reports[-1], int(np.argmax(val[:-1]))
     shown = [
         {"val_macro_f1": score, "macro_f1": report["metrics"]["macro_f1"], "interval": report["ci"]["macro_f1"]}
@@ -303,16 +312,18 @@ def _account(
 
 def _gain(member: Predictions, ensemble: Predictions, space: LabelSpace, level: float) -> dict[str, Any]:
     """The ensemble's macro-F1 minus a member's, over joint draws of the groups, as `samo compare` takes it."""
-    answers = [decided_rows(space.primary, said, space) for said in (member, ensemble)]
-    groups = [member.groups[row] for row in answers[0].rows]
-    tallies = [tally_by_unit(each.truth, each.predicted, groups) for each in answers]
+    decided = [decided_rows(space.primary, predictions, space) for predictions in (member, ensemble)]
+    groups = [member.groups[row] for row in decided[0].rows]
+    tallies = [tally_by_unit(each.truth, each.predicted, groups) for each in decided]
     found = paired_bootstrap(tallies[0], tallies[1], {"macro_f1": COMPARED["macro_f1"]}, level=level)["macro_f1"]
     word = verdict(found.difference, found.p, 1.0 - level)
     return {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p, "verdict": word}
 
 
-def _report(name: str, said: Predictions, assembly: Assembly, frontend: Frontend, space: LabelSpace) -> dict[str, Any]:
-    """What `samo evaluate` would say of the test part as it is decided, temperature aside."""
+def _report(
+    name: str, predictions: Predictions, assembly: Assembly, frontend: Frontend, space: LabelSpace
+) -> dict[str, Any]:
+    """The report `samo evaluate` would make of the test part as it is decided, temperature aside."""
     return build_report(
         run=name,
         dataset=frontend.manifest.dataset,
@@ -321,7 +332,7 @@ def _report(name: str, said: Predictions, assembly: Assembly, frontend: Frontend
         split_rule=assembly.split.rule,
         leaky=assembly.split.leaky,
         task=space.primary,
-        predictions=replace(said, meta={}),
+        predictions=replace(predictions, meta={}),
         label_space=space,
         unit=frontend.unit,
         train_macro_f1=None,

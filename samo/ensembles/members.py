@@ -134,7 +134,7 @@ def _open(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> Member:
 
 
 def _refuse_other_question(first: Member, other: Member, frontend_type: type[Frontend]) -> None:
-    """What makes a run unfit to be asked beside the first."""
+    """What makes a run unfit to answer beside the first."""
     spaces = [member.manifest.label_space for member in (first, other)]
     if spaces[0] != spaces[1]:
         labels = [first_ten(space.primary.labels) for space in spaces]
@@ -150,13 +150,13 @@ def _refuse_other_question(first: Member, other: Member, frontend_type: type[Fro
 def _refuse_other_test(first: Member, other: Member) -> None:
     tests = [set(member.split.test) for member in (first, other)]
     hint = "members share one split: make them with `seeds`, or train with equal `split`, `fold` and `split_seed`"
-    for judged, learner in ((first, other), (other, first)):
-        test = set(judged.split.test)
+    for tested, learner in ((first, other), (other, first)):
+        test = set(tested.split.test)
         for part, did in (("train", "was trained on"), ("val", "chose its best epoch on")):
             known = sorted(test & set(learner.split.part(part)))
             if known:
                 raise LeakError(
-                    f"'{learner.name}' {did} {len(known)} of the {len(test)} test items of '{judged.name}', for "
+                    f"'{learner.name}' {did} {len(known)} of the {len(test)} test items of '{tested.name}', for "
                     f"example {', '.join(known[:3])}",
                     hint=hint,
                 )

@@ -25,7 +25,7 @@ def fit_weights(
     share: np.ndarray,
     space: LabelSpace,
     combine: str = "mean",
-    cuts: Tensor | None = None,
+    thresholds: Tensor | None = None,
 ) -> npt.NDArray[np.float64]:
     """The weights that make the targets most likely under the mixture (stacking of densities, Smyth & Wolpert 1999).
 
@@ -39,14 +39,14 @@ def fit_weights(
         share: (W,) how much a window counts, above 0.
         space: the tasks and their columns.
         combine: one of :data:`~samo.runs.ensemble_model.COMBINE`.
-        cuts: (K, C) from :func:`~samo.runs.ensemble_model.threshold_logits`; None is 0.
+        thresholds: (K, C) from :func:`~samo.runs.ensemble_model.threshold_logits`; None is 0.
 
     Returns:
         (K,) in [0, 1], sum 1; below :data:`LEAST_WEIGHT` it is 0.
     """
     from scipy.optimize import minimize
 
-    likelihood, count = _cases(logits, targets, share, space, combine, cuts)
+    likelihood, count = _cases(logits, targets, share, space, combine, thresholds)
     equal = np.full(len(logits), 1.0 / len(logits))
 
     def cost(weights: npt.NDArray[np.float64]) -> float:
@@ -66,22 +66,22 @@ def fit_weights(
 
 
 def _cases(
-    logits: Tensor, targets: np.ndarray, share: np.ndarray, space: LabelSpace, combine: str, cuts: Tensor | None
+    logits: Tensor, targets: np.ndarray, share: np.ndarray, space: LabelSpace, combine: str, thresholds: Tensor | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """(M, K) likelihoods of every outcome that is asked for, and (M,) how much it counts; 1 in all for each task."""
+    """(M, K) likelihoods of every outcome that occurs, and (M,) how much it counts; 1 in all for each task."""
     likelihoods, counts = [], []
     for task in space.tasks:
         columns = space.slices[task.name]
         rows = ~np.isnan(targets[:, columns]).any(axis=1)
         if not rows.any():
             continue
-        asked = targets[rows, columns].astype(np.float64)
-        asked = np.concatenate([asked, 1.0 - asked], axis=1) if task.multi_label else asked
+        outcomes = targets[rows, columns].astype(np.float64)
+        outcomes = np.concatenate([outcomes, 1.0 - outcomes], axis=1) if task.multi_label else outcomes
         given = logits[:, torch.from_numpy(rows), columns].double()
-        own = None if cuts is None else cuts[:, None, columns]
-        said = log_outcomes(given, task, combine, own).exp().numpy()
-        count = asked * share[rows, None]
-        likelihoods.append(said[:, count > 0].T)
+        own = None if thresholds is None else thresholds[:, None, columns]
+        likelihood = log_outcomes(given, task, combine, own).exp().numpy()
+        count = outcomes * share[rows, None]
+        likelihoods.append(likelihood[:, count > 0].T)
         counts.append(count[count > 0] / count.sum())
     if not counts:
         raise RunError("no item of the validation part has a label, so no weights can be fitted")

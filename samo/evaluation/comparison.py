@@ -28,8 +28,7 @@ from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import Decided, Metric, Tally, accuracy, macro_f1, uar
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import holm, mcnemar, verdict
-from samo.evaluation.statistics import resampled, tail_area, tally_by_unit
-from samo.reporting.report_warnings import FEW_GROUPS
+from samo.evaluation.statistics import FEW_GROUPS, resampled, tail_area, tally_by_unit
 from samo.tasks import LabelSpace, Task
 
 __all__ = ["COMPARED", "SCHEMA", "Difference", "aligned", "answers_of", "build_comparison", "paired_bootstrap"]

@@ -21,9 +21,12 @@ import numpy.typing as npt
 
 from samo.evaluation.metrics import METRICS, Metric, Tally, row_outcomes
 
-__all__ = ["Interval", "bootstrap", "resampled", "tail_area", "tally_by_unit"]
+__all__ = ["FEW_GROUPS", "Interval", "bootstrap", "resampled", "tail_area", "tally_by_unit"]
 
 Interval = tuple[float, float]
+
+# With fewer groups the interval rests on too little, see benchmarks/interval_coverage.py.
+FEW_GROUPS = 8
 
 # Entries of one block of draws; bounds memory at some tens of MB whatever the number of units.
 _BLOCK = 2_000_000

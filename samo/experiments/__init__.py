@@ -1,1 +1,1 @@
-"""Runs: their folders, how they are trained and how they are judged."""
+"""Many trainings and what they say together: grids, cross-validation, learning curves, comparisons, selections."""

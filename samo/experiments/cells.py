@@ -20,7 +20,7 @@ __all__ = [
     "report_of",
     "result_of",
     "seconds_left",
-    "state_of",
+    "status_of",
 ]
 
 # Where the data lies may differ between machines; that they are the same data is checked by their digest.
@@ -37,7 +37,7 @@ class Cell:
         seed: its seed.
         fold: its test fold, None when the grid asks for no folds.
         settings: every setting, ``modality`` included, as ``config.json`` holds them.
-        part: what it is judged on; ``val`` leaves the test part closed.
+        part: what it is evaluated on; ``val`` leaves the test part closed.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Cell:
 
     @property
     def report(self) -> str:
-        """The file its judgement is kept in."""
+        """The file its scores are kept in."""
         return report_of(self.part)
 
     def run(self, grid: Path) -> Run:
@@ -58,19 +58,19 @@ class Cell:
 
 
 def report_of(part: str) -> str:
-    """The file in which a run keeps its judgement on a part."""
+    """The file in which a run keeps its scores on a part."""
     return "report.json" if part == "test" else f"report.{part}.json"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a judged cell says.
+    """What an evaluated cell says.
 
     Attributes:
-        metrics: the report's metrics on the part judged.
+        metrics: the report's metrics on the part evaluated.
         n_train: items trained on.
-        n_test: items judged.
-        test_digest: the same for cells judged on the same items.
+        n_test: items evaluated.
+        test_digest: the same for cells evaluated on the same items.
         seconds: spent in training epochs.
     """
 
@@ -84,8 +84,8 @@ class Result:
     leaky: bool
 
 
-def state_of(cell: Cell, grid: Path) -> str:
-    """``done``, ``running``, ``stopped`` (trained but not judged included) or ``missing``."""
+def status_of(cell: Cell, grid: Path) -> str:
+    """``done``, ``running``, ``stopped`` (trained but not evaluated included) or ``missing``."""
     run = cell.run(grid)
     status = run.status
     if status in ("evaluated", "trained"):
@@ -122,7 +122,7 @@ def refuse_other_settings(found: Iterable[tuple[Cell, Mapping[str, Any]]], place
 
 
 def result_of(cell: Cell, grid: Path) -> Result | None:
-    """The result of a cell that was judged, else None.
+    """The result of a cell that was evaluated, else None.
 
     Raises:
         RunError: its files are damaged.
@@ -152,9 +152,9 @@ def seconds_left(cells: Sequence[Cell], grid: Path) -> float | None:
     """Estimated seconds of training left, from the finished cells of the same row, else of any; None without."""
     spent: dict[str, list[float]] = {}
     for cell in cells:
-        if state_of(cell, grid) == "done":
+        if status_of(cell, grid) == "done":
             spent.setdefault(cell.row, []).append(sum(row["seconds"] for row in cell.run(grid).history))
     if not spent:
         return None
     anywhere = fmean(seconds for row in spent.values() for seconds in row)
-    return sum(fmean(spent.get(cell.row, [anywhere])) for cell in cells if state_of(cell, grid) != "done")
+    return sum(fmean(spent.get(cell.row, [anywhere])) for cell in cells if status_of(cell, grid) != "done")

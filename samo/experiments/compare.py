@@ -1,4 +1,4 @@
-"""Compare judged runs: what may stand side by side, and where the comparison is kept."""
+"""Compare evaluated runs: what may stand side by side, and where the comparison is kept."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _LONGEST_NAME = 200
 
 
 def compare_runs(runs: Sequence[Run], part: str = "test") -> dict[str, Any]:
-    """Judge two or more runs against the first, from what `samo evaluate` wrote of each.
+    """Compare two or more runs with the first, from what `samo evaluate` wrote of each.
 
     Args:
-        runs: judged runs on one corpus; the first is the baseline.
+        runs: evaluated runs on one corpus; the first is the baseline.
         part: ``test`` or ``val``.
 
     Returns:
-        :func:`~samo.evaluation.comparison.build_comparison`'s structure with ``inputs``, a digest of what each
-        run said, so that a comparison can be told from a later one of the same names.
+        :func:`~samo.evaluation.comparison.build_comparison`'s structure with ``inputs``, a digest of each
+        run's predictions, so that a comparison can be told from a later one of the same names.
 
     Raises:
         SettingsError: unknown part, fewer than two runs, or one run twice.
-        RunError: a run is not judged, damaged, or of other data, classes or items than the first.
+        RunError: a run is not evaluated, damaged, or of other data, classes or items than the first.
     """
     if part not in COMPARED_PARTS:
         raise SettingsError(f"`on={part}`: runs are not compared there", hint=f"valid: {', '.join(COMPARED_PARTS)}")
@@ -43,7 +43,7 @@ def compare_runs(runs: Sequence[Run], part: str = "test") -> dict[str, Any]:
     predictions = {run.name: _predictions(run, part) for run in runs}
     baseline, *others = runs
     for other in others:
-        _check_same_question(baseline, other, part)
+        _check_same_labels(baseline, other, part)
     manifest, splits = baseline.manifest, [run.split for run in runs]
     notes = []
     differing = [run.name for run, split in zip(runs, splits, strict=True) if set(split.train) != set(splits[0].train)]
@@ -61,14 +61,14 @@ def compare_runs(runs: Sequence[Run], part: str = "test") -> dict[str, Any]:
         leaky=any(split.leaky for split in splits),
         notes=notes,
     )
-    return {**comparison, "inputs": {name: _digest(said) for name, said in predictions.items()}}
+    return {**comparison, "inputs": {name: _digest(each) for name, each in predictions.items()}}
 
 
 def write_comparison(comparison: Mapping[str, Any], artifacts: Path) -> Path:
     """Pictures, then ``comparison.json``, into a folder named after the runs; returns the folder.
 
-    A comparison of the same runs that said the same replaces its former self; any other keeps its folder, and this one
-    is numbered.
+    A comparison of the same runs with the same predictions replaces its former self; any other keeps its folder, and
+    this one is numbered.
     """
     from samo.reporting.comparison_figures import save_comparison_figures
 
@@ -95,7 +95,7 @@ def _predictions(run: Run, part: str) -> Predictions:
     path = run.path(f"predictions.{part}.npz")
     if not path.is_file() or not _reports(run, part):
         raise RunError(
-            f"run '{run.name}' is not judged on its {part} part yet (status: {run.status})",
+            f"run '{run.name}' is not evaluated on its {part} part yet (status: {run.status})",
             hint=f"samo evaluate {run.name}" + (" `on=val`" if part == "val" else ""),
         )
     try:
@@ -105,7 +105,7 @@ def _predictions(run: Run, part: str) -> Predictions:
 
 
 def _reports(run: Run, part: str) -> list[Path]:
-    """The reports that say a judgement came to its end; judging the test part writes the others' predictions too."""
+    """The reports that close an evaluation; that of the test part writes the others' predictions too."""
     return [path for path in (run.path(f"report.{part}.json"), run.path("report.json")) if path.is_file()]
 
 
@@ -118,7 +118,7 @@ def _unit(run: Run, part: str) -> str:
         raise RunError(f"cannot read {path}: {error}", hint=f"samo evaluate {run.name} writes it anew") from error
 
 
-def _check_same_question(baseline: Run, other: Run, part: str) -> None:
+def _check_same_labels(baseline: Run, other: Run, part: str) -> None:
     first, second = baseline.manifest, other.manifest
     named = f"runs '{baseline.name}' and '{other.name}'"
     if first.label_space != second.label_space:
@@ -137,19 +137,19 @@ def _check_same_question(baseline: Run, other: Run, part: str) -> None:
 
 
 def _check_same_items(baseline: Run, other: Run, part: str, named: str) -> None:
-    """Two splits of one corpus: scores of different people, and what one is judged on the other may have learned."""
+    """Two splits of one corpus: scores of different people, and what one is evaluated on the other may have learned."""
     splits = {run.name: run.split for run in (baseline, other)}
-    asked = {name: set(split.part(part)) for name, split in splits.items()}
-    if asked[baseline.name] == asked[other.name]:
+    items = {name: set(split.part(part)) for name, split in splits.items()}
+    if items[baseline.name] == items[other.name]:
         return
-    common = len(asked[baseline.name] & asked[other.name])
-    message = f"{named} have different {part} parts: {common} of {len(asked[baseline.name])} items are in both"
-    for judged, learner in ((baseline.name, other.name), (other.name, baseline.name)):
-        known = sorted(asked[judged] & set(splits[learner].train))
+    common = len(items[baseline.name] & items[other.name])
+    message = f"{named} have different {part} parts: {common} of {len(items[baseline.name])} items are in both"
+    for tested, learner in ((baseline.name, other.name), (other.name, baseline.name)):
+        known = sorted(items[tested] & set(splits[learner].train))
         if known:
             message += (
-                f"; '{learner}' was trained on {len(known)} of the {len(asked[judged])} items '{judged}' is judged on, "
-                f"for example {', '.join(known[:3])}"
+                f"; '{learner}' was trained on {len(known)} of the {len(items[tested])} items '{tested}' is evaluated "
+                f"on, for example {', '.join(known[:3])}"
             )
             break
     raise RunError(
@@ -159,11 +159,11 @@ def _check_same_items(baseline: Run, other: Run, part: str, named: str) -> None:
     )
 
 
-def _digest(said: Predictions) -> str:
-    digest = hashlib.sha256("\n".join(said.ids).encode(errors="surrogatepass"))
-    digest.update(said.logits.tobytes())
-    if said.decided is not None:
-        digest.update(said.decided.tobytes())
+def _digest(predictions: Predictions) -> str:
+    digest = hashlib.sha256("\n".join(predictions.ids).encode(errors="surrogatepass"))
+    digest.update(predictions.logits.tobytes())
+    if predictions.decided is not None:
+        digest.update(predictions.decided.tobytes())
     return digest.hexdigest()
 
 

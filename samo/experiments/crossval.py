@@ -1,7 +1,8 @@
-"""Out-of-fold predictions joined: every group judged by the models that never saw it."""
+"""Cross-validation: every group is evaluated by the models that never saw it, all out-of-fold predictions as one."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,21 +12,106 @@ from typing import Any
 
 import numpy as np
 
-from samo.data.splits import fold_warnings
-from samo.errors import RunError
+from samo.data.splits import audit, fold_count, fold_warnings, make_split
+from samo.errors import RunError, SettingsError
 from samo.evaluation.calibration import apply_temperature
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import scores, tally
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
+from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
+from samo.experiments.reporter import GridReporter
+from samo.experiments.run_grid import run_grid
 from samo.files import write_json, write_text
+from samo.frontend import Frontend
+from samo.launch.resources import Resources
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.report import build_report
 from samo.runs.calibrate import calibration_of
+from samo.runs.run import artifacts_root
+from samo.settings import Config
 from samo.tasks import LabelSpace
 
-__all__ = ["crossval_report", "join_predictions", "write_crossval"]
+__all__ = [
+    "crossval_report",
+    "crossvalidate",
+    "join_predictions",
+    "plan_crossval",
+    "report_crossval",
+    "write_crossval",
+]
+
+
+def crossvalidate(
+    config: Config,
+    *,
+    seeds: Sequence[int] = (0,),
+    folds: Sequence[int] = (),
+    name: str = "",
+    artifacts: Path | str = "",
+    resources: Resources | None = None,
+    reporter: GridReporter | None = None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Train once for each fold and evaluate the predictions of what each model never saw as one.
+
+    The same call goes on where it stopped; what is finished stays in ``ARTIFACTS/grids/NAME``, also when it fails.
+
+    Args:
+        config: settings of every fold, from :func:`samo.settings.resolve`.
+        seeds: every fold once with each.
+        folds: only these; empty: all.
+        name: of the folder; empty makes one from the settings.
+        artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
+        resources: on what; left out: this machine.
+        reporter: shows the progress; left out: plain lines on stderr.
+        command: kept with the results.
+
+    Returns:
+        :func:`crossval_report`.
+
+    Raises:
+        SettingsError: an unknown fold, or a seed twice.
+        LeakError, DataError: a fold that cannot be trained.
+        RunError, Interrupted: see :func:`~samo.experiments.run_grid.run_grid`.
+    """
+    plan = plan_crossval(config, seeds, folds, name, artifacts, reporter=reporter, command=command)
+    try:
+        run_grid(plan, resources, reporter)
+    finally:
+        report = report_crossval(plan)
+    assert report is not None
+    return report
+
+
+def plan_crossval(
+    config: Config,
+    seeds: Sequence[int] = (0,),
+    folds: Sequence[int] = (),
+    name: str = "",
+    artifacts: Path | str = "",
+    *,
+    reporter: GridReporter | None = None,
+    command: str = "",
+) -> GridPlan:
+    """One cell for each seed and fold, every one of which can be trained; see :func:`crossvalidate`."""
+    config = type(config).build({**config.flat(), "split": "folds"})
+    frontend = open_data(config, reporter)
+    chosen = _usable_folds(frontend, seeds, folds)
+    cells = tuple(make_cell(config, f"seed{seed}.fold{fold}", "all", seed=seed, fold=fold) for seed, fold in chosen)
+    name = name or default_name("crossval", frontend.config, tuple(seeds), tuple(folds))
+    plan = GridPlan("crossval", artifacts_root(str(artifacts)) / "grids" / name, cells, command=command)
+    return open_plan(plan, frontend=frontend)
+
+
+def report_crossval(plan: GridPlan) -> dict[str, Any] | None:
+    """Write and return the report of the folds that are evaluated; None while there is none."""
+    if not plan.has_results:
+        return None
+    report = crossval_report(plan.name, plan.cells, plan.folder, plan.unit)
+    write_crossval(report, plan.cells, plan.folder, plan.command)
+    return report
 
 
 def join_predictions(cells: Sequence[Cell], grid: Path) -> Predictions:
@@ -36,11 +122,11 @@ def join_predictions(cells: Sequence[Cell], grid: Path) -> Predictions:
     parts = []
     for cell in cells:
         run = cell.run(grid)
-        said = Predictions.load(run.path("predictions.test.npz"))
+        predictions = Predictions.load(run.path("predictions.test.npz"))
         if calibration := calibration_of(run):
-            scaled = apply_temperature(said.logits, calibration.temperature, run.manifest.label_space)
-            said = replace(said, logits=scaled)
-        parts.append(said)
+            scaled = apply_temperature(predictions.logits, calibration.temperature, run.manifest.label_space)
+            predictions = replace(predictions, logits=scaled)
+        parts.append(predictions)
     names = sorted(set.intersection(*(set(part.meta) for part in parts)))
     seeds = len({cell.seed for cell in cells})
     return Predictions(
@@ -71,11 +157,11 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
         unit: what a group is called.
 
     Raises:
-        RunError: no cell is judged yet.
+        RunError: no cell is evaluated yet.
     """
     done = [cell for cell in cells if cell.run(grid).path("report.json").is_file()]
     if not done:
-        raise RunError(f"no fold of '{name}' is judged yet", hint=f"logs are in {grid / 'logs'}")
+        raise RunError(f"no fold of '{name}' is evaluated yet", hint=f"logs are in {grid / 'logs'}")
     reports = [json.loads(cell.run(grid).path("report.json").read_text(encoding="utf-8")) for cell in done]
     first = done[0].run(grid)
     manifest = first.manifest
@@ -134,3 +220,17 @@ def _metrics(predictions: Predictions, space: LabelSpace) -> dict[str, float]:
 
 def _spread(values: Sequence[float]) -> dict[str, Any]:
     return {"n": len(values), "mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None}
+
+
+def _usable_folds(frontend: Frontend, seeds: Sequence[int], folds: Sequence[int]) -> list[tuple[int, int]]:
+    """Every seed with every fold; one that cannot be trained is met before hours are spent on the others."""
+    manifest = frontend.manifest
+    n_folds = fold_count(manifest)
+    stray = [fold for fold in folds if fold >= n_folds]
+    if stray:
+        raise SettingsError(f"`folds={stray[0]}`: {manifest.dataset} has {n_folds} folds, counted from 0")
+    chosen = list(itertools.product(seeds, folds or range(n_folds)))
+    for seed, fold in chosen:
+        request = replace(frontend.split_request(), rule="folds", fold=fold, seed=seed)
+        audit(manifest, make_split(manifest, request))
+    return chosen

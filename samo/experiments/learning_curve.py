@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,13 +13,31 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from samo.errors import RunError
 from samo.evaluation.significance import PairedDifference, paired_difference, verdict
 from samo.experiments.cells import Cell, result_of
-from samo.experiments.table import LEVEL, overlap_ratio
+from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
+from samo.experiments.reporter import GridReporter
+from samo.experiments.results_table import LEVEL, overlap_ratio
+from samo.experiments.run_grid import run_grid
 from samo.files import write_json, write_text
+from samo.launch.resources import Resources
 from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, save_figure
+from samo.runs.run import artifacts_root
+from samo.settings import Config, stored_config
 
-__all__ = ["LearningCurve", "Point", "curve_figure", "curve_of", "write_curve"]
+__all__ = [
+    "LearningCurve",
+    "Point",
+    "curve_figure",
+    "curve_of",
+    "learning_curve",
+    "plan_learning_curve",
+    "report_learning_curve",
+    "write_curve",
+]
+
+SHARES = (0.25, 0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True)
@@ -58,8 +77,84 @@ class LearningCurve:
         return {"schema": 1, **asdict(self)}
 
 
+def learning_curve(
+    config: Config,
+    *,
+    shares: Sequence[float] = SHARES,
+    seeds: Sequence[int] = (0, 1, 2),
+    folds: Sequence[int] = (),
+    name: str = "",
+    artifacts: Path | str = "",
+    resources: Resources | None = None,
+    reporter: GridReporter | None = None,
+    command: str = "",
+) -> LearningCurve:
+    """Train on growing shares of the training speakers (or rows) and say whether more data would help.
+
+    Larger shares hold the smaller ones; validation and test stay the same for all shares of a seed. The same call goes
+    on where it stopped; what is finished stays in ``ARTIFACTS/grids/NAME``, also when it fails.
+
+    Args:
+        config: settings of every training, from :func:`samo.settings.resolve`.
+        shares: of the training units, in (0, 1].
+        seeds: every share once with each.
+        folds: test on these; empty: the split of the settings.
+        name: of the folder; empty makes one from the settings.
+        artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
+        resources: on what; left out: this machine.
+        reporter: shows the progress; left out: plain lines on stderr.
+        command: kept with the results.
+
+    Raises:
+        SettingsError: a share out of range, or a share or seed twice.
+        RunError, Interrupted: see :func:`~samo.experiments.run_grid.run_grid`; or no seed was finished for every share.
+    """
+    plan = plan_learning_curve(config, shares, seeds, folds, name, artifacts, reporter=reporter, command=command)
+    try:
+        run_grid(plan, resources, reporter)
+    finally:
+        found = report_learning_curve(plan)
+    if found is None:
+        raise RunError(
+            f"no seed of '{plan.name}' is finished for every share", hint=f"logs are in {plan.folder / 'logs'}"
+        )
+    return found[0]
+
+
+def plan_learning_curve(
+    config: Config,
+    shares: Sequence[float] = SHARES,
+    seeds: Sequence[int] = (0, 1, 2),
+    folds: Sequence[int] = (),
+    name: str = "",
+    artifacts: Path | str = "",
+    *,
+    reporter: GridReporter | None = None,
+    command: str = "",
+) -> GridPlan:
+    """One cell for each share, seed and fold; see :func:`learning_curve`."""
+    sizes = tuple(sorted(float(share) for share in shares))
+    cells = tuple(
+        make_cell(config, f"{row}.seed{seed}" + ("" if fold is None else f".fold{fold}"), row,
+                  seed=seed, fold=fold, limit_fraction=size)
+        for size in sizes
+        for row in [f"limit_fraction={size}"]
+        for seed, fold in itertools.product(seeds, folds or (None,))
+    )  # fmt: skip
+    frontend = open_data(stored_config(cells[0].settings), reporter)
+    name = name or default_name("learning-curve", frontend.config, tuple(seeds), tuple(folds), sizes)
+    plan = GridPlan("learning-curve", artifacts_root(str(artifacts)) / "grids" / name, cells, command=command)
+    return open_plan(plan, frontend=frontend)
+
+
+def report_learning_curve(plan: GridPlan) -> tuple[LearningCurve, list[Path]] | None:
+    """Write and return the curve of the cells that are evaluated, and its files; None while there is no point."""
+    curve = curve_of(plan.name, plan.cells, plan.folder, plan.unit)
+    return (curve, write_curve(curve, plan.folder)) if curve.points else None
+
+
 def curve_of(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> LearningCurve:
-    """Read the cells that are judged; a seed and fold counts only when it is there for every share.
+    """Read the cells that are evaluated; a seed and fold counts only when it is there for every share.
 
     Args:
         name: of the grid.
@@ -138,13 +233,13 @@ def _finding(points: Sequence[Point], unit: str) -> str:
     gain = points[-1].gain
     assert gain is not None
     step = f"the last step, from {points[-2].n_units:.0f} to {points[-1].n_units:.0f} {unit}s, changed macro-F1 by "
-    said = f"{step}{gain.mean:+.3f}"
+    change = f"{step}{gain.mean:+.3f}"
     if gain.p is None:
-        return f"{said}; with {gain.n} pair{'s' * (gain.n > 1)} nothing can be told about its spread"
+        return f"{change}; with {gain.n} pair{'s' * (gain.n > 1)} nothing can be told about its spread"
     ends = f" [{gain.low:+.3f}, {gain.high:+.3f}], p {gain.p:.3f}"
     words = {
         "better": f"the curve still rises: more {unit}s would likely help",
         "worse": "the score falls with more data: look for a change in the data or a training that is too short",
         "cannot tell": "it cannot be told whether more data would help",
     }
-    return f"{said}{ends}: {words[verdict(gain.mean, gain.p)]}"
+    return f"{change}{ends}: {words[verdict(gain.mean, gain.p)]}"

@@ -1,4 +1,4 @@
-"""A grid whose cells are trained at a store, seen from the process that keeps account of it."""
+"""A grid whose cells are trained at a store, seen from the process that runs it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.errors import RunError, SamoError, first_ten
-from samo.experiments.cells import Cell, refuse_other_settings, state_of
+from samo.experiments.cells import Cell, refuse_other_settings, status_of
 from samo.launch.local import Outcome, Watcher
 from samo.launch.store import RunCopy, Snapshot, Store, fetch_run, progress_of, snapshots
 
@@ -51,14 +51,14 @@ class StoredGrid:
         found = {cell.name: snapshots(runs.below(cell.name)) for cell in self.cells}
         return {name: known[0] for name, known in found.items() if known}
 
-    def states(self) -> dict[str, str]:
-        """The state of every cell, here or at the store, whichever is further; changes nothing."""
+    def status(self) -> dict[str, str]:
+        """How far every cell is, here or at the store, whichever is further; changes nothing."""
         there = self.look()
-        states = {cell.name: state_of(cell, self.folder) for cell in self.cells}
+        status = {cell.name: status_of(cell, self.folder) for cell in self.cells}
         for name, snapshot in there.items():
-            if states[name] != "done":
-                states[name] = "done" if snapshot.is_finished else "stopped"
-        return states
+            if status[name] != "done":
+                status[name] = "done" if snapshot.is_finished else "stopped"
+        return status
 
     def prepare(self) -> None:
         """Bring home what was finished there, and send what is further here.
@@ -76,7 +76,7 @@ class StoredGrid:
                 f"cells at {self.url} have other data: {first_ten(other)}", hint="give the grid another `name`"
             )
         for cell in self.cells:
-            if state_of(cell, self.folder) == "done":
+            if status_of(cell, self.folder) == "done":
                 continue
             run, copy = cell.run(self.folder), there.get(cell.name)
             if copy and copy.is_finished:

@@ -1,9 +1,18 @@
 """Where the cells of a grid run: worker processes on this machine; a cluster stands behind the same `Launcher`.
 
+Why no library: with `concurrent.futures`, loky and joblib (looked at in Python 3.11 and joblib 1.6)
+
+- one worker that is killed, by the kernel when memory is short for example, breaks the pool and fails every job that
+  waits. Here it is that job's failure, and another process takes the next job.
+- the workers outlive a parent that gets SIGTERM or SIGKILL and train on. Here they notice, and end as on SIGTERM:
+  with a checkpoint. Ctrl-C reaches the grid alone, which then waits for the checkpoints of what runs.
+- all workers share the parent's environment. Here each sees a GPU of its own (``CUDA_VISIBLE_DEVICES``) and its share
+  of the cores (``OMP_NUM_THREADS``) before numpy or torch are imported.
+- what a job prints goes to the parent's terminal. Here it goes to the job's log, also what C libraries print.
+
 A worker is started once, imports torch once and takes one job after another, so that a grid costs little more than its
-cells. It is told what to do by lines of JSON on its standard input and answers on its standard output; everything a
-job prints goes to the job's log. When the input ends, because the grid was stopped or its process was killed, the
-worker ends its training as SIGTERM does: with a checkpoint.
+cells. It gets jobs as lines of JSON on its standard input and answers on its standard output. When the input ends, the
+grid was stopped or its process is gone.
 """
 
 from __future__ import annotations
@@ -56,7 +65,7 @@ class Outcome:
 
 
 class Watcher(Protocol):
-    """Told what becomes of jobs, from whatever thread they are watched in."""
+    """Follows what becomes of jobs, from whatever thread they run in."""
 
     def on_start(self, name: str) -> None:
         """A worker took the job."""
@@ -227,9 +236,9 @@ class _Worker:
         except (OSError, ValueError):
             answer = ""
         if answer:
-            said = json.loads(answer)
-            self.dead = bool(said.get("leaving"))
-            return said["status"], said["message"]
+            ended = json.loads(answer)
+            self.dead = bool(ended.get("leaving"))
+            return ended["status"], ended["message"]
         self.dead = True
         status = self._process.wait()
         how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"left with status {status}"

@@ -249,8 +249,8 @@ class _Tasks:
                 return "again", ""
             return "failed", f"its process was lost {given.lost} times: {_LOSSES[type(error).__name__]}"
         except kinds.RayError as error:
-            told = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return "failed", f"Ray: {told[-1] if told else type(error).__name__}"
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            return "failed", f"Ray: {lines[-1] if lines else type(error).__name__}"
 
 
 _LOSSES = {

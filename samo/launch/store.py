@@ -64,7 +64,7 @@ class Store:
             except FileNotFoundError:
                 return []
 
-        return sorted(path.rpartition("/")[2] for path in self._asked(listed))
+        return sorted(path.rpartition("/")[2] for path in self._patiently(listed))
 
     def read(self, name: str) -> bytes | None:
         """What a file holds; None when there is none."""
@@ -76,7 +76,7 @@ class Store:
             except FileNotFoundError:
                 return None
 
-        return self._asked(content)
+        return self._patiently(content)
 
     def put(self, source: Path | bytes, name: str) -> None:
         """Write a file or bytes under a name that nobody else writes."""
@@ -89,7 +89,7 @@ class Store:
             else:
                 self._files.put_file(str(source), target)
 
-        self._asked(written)
+        self._patiently(written)
 
     def fetch(self, name: str, local: Path) -> bool:
         """Copy a file to an existing folder here; False when there is none."""
@@ -101,7 +101,7 @@ class Store:
             except FileNotFoundError:
                 return False
 
-        return self._asked(fetched)
+        return self._patiently(fetched)
 
     def remove(self, name: str) -> None:
         """Remove a file, best effort: what stays is never read."""
@@ -137,7 +137,7 @@ class Store:
             raise self._silent(error) from error
         self._root = str(root).rstrip("/")
 
-    def _asked(self, act: Callable[[], T]) -> T:
+    def _patiently(self, act: Callable[[], T]) -> T:
         for pause in (*self._pauses, None):
             try:
                 return act()
@@ -162,7 +162,7 @@ class Snapshot:
         index: the file that says so.
         files: where each file of the run lies, and its size in bytes.
         progress: see :func:`progress_of`.
-        facts: what the writer said of the run.
+        facts: what the writer knew of the run.
     """
 
     index: str
@@ -172,12 +172,12 @@ class Snapshot:
 
     @property
     def is_finished(self) -> bool:
-        """Trained and judged."""
+        """Trained and evaluated."""
         return bool(self.progress[0])
 
 
 def progress_of(run: Run, report: str) -> tuple[int, int, int]:
-    """Decided, trained, epochs: of two copies of one training the greater is further."""
+    """Evaluated, trained, epochs: of two copies of one training the greater is further."""
     trained = run.path("trained.json").is_file()
     return int(trained and run.path(report).is_file()), int(trained), len(run.history)
 
@@ -187,10 +187,10 @@ def snapshots(store: Store) -> list[Snapshot]:
     found = []
     for name in store.entries(INDEX):
         try:
-            said = json.loads(store.read(f"{INDEX}/{name}") or b"")
-            files = {str(file): (str(place), int(size)) for file, (place, size) in said["files"].items()}
-            judged, trained, epochs = (int(number) for number in said["progress"])
-            found.append(Snapshot(name, files, (judged, trained, epochs), dict(said["facts"])))
+            index = json.loads(store.read(f"{INDEX}/{name}") or b"")
+            files = {str(file): (str(place), int(size)) for file, (place, size) in index["files"].items()}
+            evaluated, trained, epochs = (int(number) for number in index["progress"])
+            found.append(Snapshot(name, files, (evaluated, trained, epochs), dict(index["facts"])))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # half written by a machine that was lost
     return sorted(found, key=lambda snapshot: (snapshot.progress, snapshot.index), reverse=True)
@@ -235,8 +235,8 @@ class RunCopy:
                 self.store.put(self.run.path(name), place)
             self._kept[name] = (stamp, place)
         files = {name: (place, stamp[1]) for name, (stamp, place) in self._kept.items()}
-        said = {"files": files, "progress": progress_of(self.run, self.report), "facts": self.facts}
-        self.store.put(json.dumps(said).encode(), f"{INDEX}/{self._writer}.{self._number:06d}.json")
+        index = {"files": files, "progress": progress_of(self.run, self.report), "facts": self.facts}
+        self.store.put(json.dumps(index).encode(), f"{INDEX}/{self._writer}.{self._number:06d}.json")
         self.store.remove(f"{INDEX}/{self._writer}.{self._number - 1:06d}.json")
         for _, place in set(before.values()) - set(self._kept.values()):
             self.store.remove(place)

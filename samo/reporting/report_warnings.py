@@ -8,11 +8,9 @@ from typing import Any
 from samo.errors import first_ten
 from samo.evaluation.calibration import TEMPERATURE_RANGE
 from samo.evaluation.metrics import Decided
+from samo.evaluation.statistics import FEW_GROUPS
 
-__all__ = ["FEW_GROUPS", "label_warnings", "report_warnings"]
-
-# With fewer groups the interval rests on too little, see benchmarks/interval_coverage.py.
-FEW_GROUPS = 8
+__all__ = ["label_warnings", "report_warnings"]
 
 
 def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str) -> list[str]:

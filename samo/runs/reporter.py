@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from samo.frontend import Progress
 from samo.training.trainer import Observer
+from samo.training.training_log import epoch_line
 
 __all__ = ["PlainReporter", "Reporter"]
 
@@ -65,7 +66,4 @@ class _EpochLines:
 
     def on_epoch(self, row: dict[str, Any], improved: bool) -> None:
         """One line."""
-        self._reporter.note(
-            f"epoch {row['epoch']}/{self._epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
-            f"  val macro-F1 {row['val_macro_f1']:.4f}  {row['seconds']:.1f} s" + "  best" * improved
-        )
+        self._reporter.note(epoch_line(row, self._epochs) + " * best" * improved)

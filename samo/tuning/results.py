@@ -33,7 +33,16 @@ from samo.settings import Config
 from samo.tuning.space import plain_step
 from samo.tuning.study import StudySpec
 
-__all__ = ["best_toml", "history_figure", "importance_figure", "study_facts", "trial_row", "write_results"]
+__all__ = [
+    "best_toml",
+    "history_figure",
+    "importance_figure",
+    "params_text",
+    "study_facts",
+    "trial_row",
+    "trial_text",
+    "write_results",
+]
 
 _STATES = {
     TrialState.COMPLETE: "finished",
@@ -66,6 +75,26 @@ def trial_row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
+def trial_text(row: Mapping[str, Any], trials: int) -> tuple[str, str]:
+    """A row of :func:`trial_row` in words, of a study of so many trials: its numbers; its settings, or why it ended."""
+    score = "-     " if row["value"] is None else f"{row['value']:.4f}"
+    seconds = "-" if row["seconds"] is None else f"{row['seconds']:.1f} s"
+    number = f"{row['number']:>{len(str(trials))}}"
+    what = row["reason"] if row["state"] in ("failed", "stopped") else params_text(row["params"])
+    return f"trial {number}  {row['state']:<8}  val macro-F1 {score}  {seconds:>7}", what
+
+
+def params_text(params: Mapping[str, Any]) -> str:
+    """Settings and their values in one line."""
+    return ", ".join(f"{name} {_short(value)}" for name, value in params.items())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _as_written(value: Any, distribution: BaseDistribution) -> Any:
     return plain_step(value) if getattr(distribution, "step", None) is not None else value
 
@@ -92,18 +121,18 @@ def study_facts(study: optuna.Study, spec: StudySpec, folder: Path) -> dict[str,
 
 
 def write_results(
-    study: optuna.Study, spec: StudySpec, kind: type[Config], folder: Path, marks: Mapping[str, bool], typed: str
+    study: optuna.Study, spec: StudySpec, kind: type[Config], folder: Path, marks: Mapping[str, bool], command: str
 ) -> dict[str, Any]:
     """Write every output; returns :func:`study_facts` with ``best_toml`` and ``figures``, the files.
 
     Args:
         kind: the settings model.
         marks: ``synthetic`` and ``leaky``, for the pictures.
-        typed: the command, kept in ``study.json``.
+        command: what was typed, kept in ``study.json``.
     """
     facts = study_facts(study, spec, folder)
     importance = importances(study)
-    write_json(folder / "study.json", {"schema": 1, **spec.to_json(), "command": typed, "importance": importance})
+    write_json(folder / "study.json", {"schema": 1, **spec.to_json(), "command": command, "importance": importance})
     write_text(folder / "trials.csv", _csv(facts["trials"], list(spec.space)))
     figures = {"history": history_figure(facts, marks)} if facts["best"] else {}
     if importance:

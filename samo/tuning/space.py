@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from samo.errors import SettingsError, nearest
+from samo.modalities import space_files
 from samo.settings import Config, SettingField
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Entry", "SearchSpace", "parse_space", "plain_step", "read_space"]
+__all__ = ["Entry", "SearchSpace", "find_space", "parse_space", "plain_step", "read_space"]
 
 _RANGE = ("low", "high", "step", "log")
 _FINITE = ConfigDict(allow_inf_nan=False)
@@ -146,6 +147,21 @@ def read_space(path: Path) -> dict[str, Any]:
         raise SettingsError(f"cannot read search space {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}") from error
+
+
+def find_space(base: Config, file: Path | None = None, fixed: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings to vary, checked, less those that are fixed, as :func:`read_space` gives them.
+
+    Args:
+        base: the settings that are varied.
+        file: TOML; left out: the list of the modality, less what does nothing under these settings.
+        fixed: settings that are not varied.
+
+    Raises:
+        SettingsError: see :func:`read_space` and :func:`parse_space`.
+    """
+    raw = read_space(file or space_files(base.modality)["default"])
+    return parse_space(raw, base, fixed=fixed or {}, drop_idle=file is None).to_json()
 
 
 def parse_space(

@@ -1,4 +1,4 @@
-"""A search for settings: trials drawn by Optuna, each trained as a run, judged on the validation part only.
+"""A search for settings: trials drawn by Optuna, each trained as a run, evaluated on the validation part only.
 
 TPE (Bergstra et al. 2011; Watanabe 2023) draws the settings, a pruner ends trials that fall behind. A study is a folder
 (``study.json``, a run for each trial in ``runs``) and a storage, one file in it or a database. The storage is the
@@ -10,9 +10,10 @@ from __future__ import annotations
 import fcntl
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -67,19 +68,25 @@ def counted(study: optuna.Study) -> list[FrozenTrial]:
     return [trial for trial in trials if not trial.user_attrs.get("again")]
 
 
-def end_stale_trials(study: optuna.Study, folder: Path, *, shared: bool) -> list[int]:
+def end_stale_trials(
+    study: optuna.Study, storage: optuna.storages.BaseStorage, folder: Path, *, shared: bool
+) -> list[int]:
     """Fail the trials whose process is gone and put their settings in line again; returns their numbers.
 
     Call it only while no process works in ``folder``.
 
     Args:
+        study: whose trials.
+        storage: where it is kept: only a storage can write to a trial that another process began.
+        folder: of the study.
         shared: whether other machines may be working on the study; trials that began elsewhere are left alone then.
     """
-    stale = []
+    stale, study_id = [], storage.get_study_id_from_name(study.study_name)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         if shared and trial.user_attrs.get("place") != _place(folder):
             continue
-        _put_back(study, trial, "its process was killed")
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+        _put_back(study, trial, partial(storage.set_trial_user_attr, trial_id), "its process was killed")
         _tidy(_run_of(folder, trial.number), keep_model=False)
         stale.append(trial.number)
     return stale
@@ -113,9 +120,9 @@ def run_trials(
             trial.set_user_attr("reason", reason)
             study.tell(trial, state=TrialState.FAIL)
         except BaseException as error:
-            told = isinstance(error, Interrupted | KeyboardInterrupt)
-            reason = "stopped" if told else " ".join(f"{type(error).__name__}: {error}".split())
-            _put_back(study, _frozen(study, trial.number), reason, attempts=0 if told else 1)
+            stopped = isinstance(error, Interrupted | KeyboardInterrupt)
+            reason = "stopped" if stopped else " ".join(f"{type(error).__name__}: {error}".split())
+            _put_back(study, trial, trial.set_user_attr, reason, attempts=0 if stopped else 1)
             _tidy(run, keep_model=False)
             raise
         else:
@@ -172,12 +179,19 @@ class _Reporting:
             raise optuna.TrialPruned
 
 
-def _put_back(study: optuna.Study, trial: FrozenTrial, reason: str, *, attempts: int = 1) -> None:
+def _put_back(
+    study: optuna.Study,
+    trial: optuna.Trial | FrozenTrial,
+    mark: Callable[[str, Any], None],
+    reason: str,
+    *,
+    attempts: int = 1,
+) -> None:
     """Fail a trial that was cut short and put its settings in line, unless its process was killed too often."""
-    storage, made = study._storage, trial.user_attrs.get("attempts", 0) + attempts
+    made = trial.user_attrs.get("attempts", 0) + attempts
     again = made < _ATTEMPTS
-    storage.set_trial_user_attr(trial._trial_id, "reason", reason)
-    storage.set_trial_user_attr(trial._trial_id, "again", again)
+    mark("reason", reason)
+    mark("again", again)
     study.tell(trial.number, state=TrialState.FAIL)
     if again:
         kept = {"base": True} if trial.user_attrs.get("base") else {}
@@ -205,7 +219,7 @@ def _place(folder: Path) -> str:
 
 @contextmanager
 def _one_at_a_time(path: Path) -> Iterator[None]:
-    """Workers take trials in turn, so that together they begin no more than were asked for."""
+    """Workers take trials in turn, so that together they begin no more than the goal says."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -178,7 +178,7 @@ def test_too_few_or_the_same_runs(copied: Path, tmp_path: Path) -> None:
 def test_a_run_that_is_not_judged(other: Path, artifacts: Path, gone: str, part: str, hint: str) -> None:
     (other / gone).unlink()
     line = refused(5, "compare", "first", "second", "--on", part)
-    assert f"run 'second' is not judged on its {part} part yet" in line
+    assert f"run 'second' is not evaluated on its {part} part yet" in line
     assert line.endswith(f"(hint: {hint}")
     assert not (artifacts / "comparisons").exists()
 
@@ -218,13 +218,14 @@ def test_other_classes(other: Path) -> None:
 
 
 def test_another_split_is_explained(other: Path) -> None:
-    """What the second run is judged on, the first has learned."""
+    """What the second run is evaluated on, the first has learned."""
     split = Split.load(other / "split.json")
     replace(split, train=split.test + split.train[16:], test=split.train[:16]).save(other / "split.json")
     line = refused(5, "compare", "first", "second")
     assert "have different test parts: 0 of 16 items are in both" in line
     assert (
-        f"'second' was trained on 16 of the 16 items 'first' is judged on, for example {sorted(split.test)[0]}" in line
+        f"'second' was trained on 16 of the 16 items 'first' is evaluated on, for example {sorted(split.test)[0]}"
+        in line
     )
     assert "--fold" in line
 

@@ -14,11 +14,11 @@ from tone_corpora import done, read_json, refused
 from samo.errors import SamoError
 from samo.evaluation.baseline import compare_to_baseline
 from samo.evaluation.predictions import Predictions
+from samo.experiments import train_cell as cells
 from samo.experiments.selection import gain_line
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
 from samo.runs import evaluate as evaluation
 from samo.runs.run import Run
-from samo_cli.verbs.cells import work
 
 SETTINGS = ["--max-tokens", "24", "--batch-size", "32", "--epochs", "2", "--threads", "1", "--precision", "float32"]
 
@@ -28,7 +28,7 @@ def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list
     ended = []
     for job in jobs:
         try:
-            work(job.spec)
+            cells.train_cell(job.spec)
             ended.append(Outcome(job.name, "done"))
         except SamoError as error:
             ended.append(Outcome(job.name, "failed", error.message))
@@ -148,16 +148,14 @@ def test_an_encoder_that_wins_is_kept_whole(artifacts: Path, table: Path, bert: 
 def test_a_training_that_fails_is_left_out(
     monkeypatch: pytest.MonkeyPatch, table: Path, bert: Path, artifacts: Path
 ) -> None:
-    from samo.runs import train as experiment
-
-    real = experiment.train_run
+    real = cells.train_run
 
     def train_run(run: Run, *rest: object) -> object:
         if run.name == "bert":
             raise SamoError("it broke")
         return real(run, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(experiment, "train_run", train_run)
+    monkeypatch.setattr(cells, "train_run", train_run)
     account = done("train", *asked(table, bert, "tfidf"), "--name", "f", "--json").json
     assert [row["name"] for row in account["candidates"]] == ["tfidf"]
     assert account["gain"] is None

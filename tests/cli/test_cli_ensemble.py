@@ -13,9 +13,9 @@ from small_encoders import small_bert
 from tone_corpora import TINY, done, read_json, refused, table, table_rows
 
 from samo.evaluation.predictions import Predictions
+from samo.experiments.train_cell import train_cell
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
 from samo.runs import evaluate as evaluation
-from samo_cli.verbs.cells import work
 from samo_text.frontend import TextFrontend
 
 SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]
@@ -32,7 +32,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list[Outcome]:
     """Cells in this process: test_cli_grids sees to workers."""
     for job in jobs:
-        work(job.spec)
+        train_cell(job.spec)
     return [Outcome(job.name, "done") for job in jobs]
 
 

@@ -16,10 +16,10 @@ from samo.errors import DataError
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.grid import cells_of, read_grid
+from samo.experiments.grid_plan import GridPlan
+from samo.experiments.train_cell import cell_spec, train_cell
 from samo.modalities import config_type
 from samo.settings import resolve
-from samo_cli.verbs.cells import spec_of, work
-from samo_cli.verbs.grids import Plan
 
 pytestmark = pytest.mark.slow
 
@@ -159,9 +159,9 @@ def test_paths_in_a_grid_count_from_its_file_and_those_typed_do_not(tmp_path: Pa
 def test_a_machine_with_another_corpus_trains_nothing(corpus: Path, tmp_path: Path) -> None:
     config = resolve("audio", "", None, {"dataset": "table", "data_root": str(corpus), "epochs": 1})
     settings = {"modality": "audio", **config.flat()}
-    spec = spec_of(tmp_path / "runs" / "cell", settings, "cpu", "float32", 1, "", data="of another day")
+    spec = cell_spec(tmp_path / "runs" / "cell", settings, "cpu", "float32", 1, "", data="of another day")
     with pytest.raises(DataError, match="is not the one this grid was begun with") as caught:
-        work(spec)
+        train_cell(spec)
     assert str(corpus) in caught.value.hint
     assert not (tmp_path / "runs").exists()
 
@@ -171,7 +171,7 @@ def test_a_plan_knows_which_cells_read_the_same_data(tmp_path: Path) -> None:
         given = {"dataset": "demo", "mode": "emotion", "seed": 0, "fold": 0, "sr": 8000, "lr": 0.1, **changed}
         return Cell("x", "x", 0, None, {"modality": "audio", **given})
 
-    plan = Plan("ablate", tmp_path, (cell(),), "macro_f1", "", data="abc")
+    plan = GridPlan("ablate", tmp_path, (cell(),), "macro_f1", "", data="abc")
     for same in ({}, {"seed": 3, "fold": 2}, {"lr": 1.0}, {"limit_fraction": 0.5}):
         assert plan.data_of(cell(**same)) == "abc"
     for other in ({"mode": "sentiment"}, {"sr": 16000}, {"data_root": "elsewhere"}, {"modality": "text"}):
@@ -210,6 +210,8 @@ def test_crossval(corpus: Path, artifacts: Path) -> None:
     (grid,) = (artifacts / "grids").iterdir()
     cells = sorted(path.name for path in (grid / "runs").iterdir())
     assert cells == [f"seed3.fold{fold}" for fold in range(5)]
+    settings = [read_json(grid / "runs" / name / "config.json") for name in cells]
+    assert [(one["seed"], one["split"], one["fold"]) for one in settings] == [(3, "folds", fold) for fold in range(5)]
     tested: list[str] = []
     for name in cells:
         split = read_json(grid / "runs" / name / "split.json")

@@ -17,9 +17,8 @@ from sentence_table import LABELS, MULTI, TINY_TEXT, write_table
 from small_encoders import small_bert
 from tone_corpora import Result, done, read_json, refused
 
-import samo_cli.verbs.cells
 from samo.evaluation.predictions import Predictions
-from samo.experiments import crossval
+from samo.experiments import crossval, train_cell
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
 from samo.runs import evaluate as evaluation
 from samo_text.frontend import TextFrontend
@@ -36,7 +35,7 @@ WRONG = re.compile(r"\b[Ss]peakers?\b|\b[Cc]lips?\b|LEAKY|\baudio\b|\brecordings
 def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list[Outcome]:
     """Cells in this process: test_cli_grids sees to workers."""
     for job in jobs:
-        samo_cli.verbs.cells.work(job.spec)
+        train_cell.train_cell(job.spec)
     return [Outcome(job.name, "done") for job in jobs]
 
 
@@ -45,7 +44,7 @@ def without_workers_and_pictures(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(evaluation, "save_figures", lambda *_: [])
     patch.setattr(crossval, "save_figures", lambda *_: [])
     patch.setattr(LocalLauncher, "run", here)
-    patch.setattr(samo_cli.verbs.cells, "_last", {})
+    patch.setattr(train_cell, "_opened", {})
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ def test_missing_folds_are_named(tmp_path: Path) -> None:
     report = crossval_report("c", cells, tmp_path, "speaker")
     assert report["n"] == 72
     assert any("not all folds are in: all.seed1.fold2" in line for line in report["warnings"])
-    with pytest.raises(RunError, match="no fold of 'c' is judged yet"):
+    with pytest.raises(RunError, match="no fold of 'c' is evaluated yet"):
         crossval_report("c", cells, tmp_path / "empty", "speaker")
 
 

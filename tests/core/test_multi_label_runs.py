@@ -22,7 +22,7 @@ from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.compare import compare_runs
 from samo.experiments.crossval import crossval_report, join_predictions
-from samo.experiments.table import pooled
+from samo.experiments.results_table import pooled
 from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import evaluate_corpus, evaluate_run

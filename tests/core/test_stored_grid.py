@@ -8,7 +8,7 @@ import pytest
 from store_fixtures import FACTS, REPORT, copied, epochs, written
 
 from samo.errors import RunError
-from samo.experiments.cells import Cell, state_of
+from samo.experiments.cells import Cell, status_of
 from samo.experiments.stored_grid import StoredGrid
 from samo.launch.local import Outcome
 from samo.launch.store import RunCopy, Store, snapshots
@@ -27,17 +27,17 @@ def there(store: Store) -> Store:
 
 def test_what_is_finished_there_is_brought_home(store: Store, tmp_path: Path) -> None:
     copied(there(store), tmp_path / "x", config_json="{}", trained_json="{}", report_json="there")
-    assert grid(store, tmp_path).states() == {CELL.name: "done"}
+    assert grid(store, tmp_path).status() == {CELL.name: "done"}
     assert not (tmp_path / "grid").exists(), "looking changes nothing"
     grid(store, tmp_path).prepare()
     assert CELL.run(tmp_path / "grid").path("report.json").read_text() == "there"
-    assert state_of(CELL, tmp_path / "grid") == "done"
+    assert status_of(CELL, tmp_path / "grid") == "done"
 
 
 @pytest.mark.parametrize("files", [{"trained_json": "{}"}, {"report_json": "{}"}])
 def test_what_is_unfinished_there_stays(files: dict[str, str], store: Store, tmp_path: Path) -> None:
     copied(there(store), tmp_path / "x", config_json="{}", history_jsonl=epochs(3), **files)
-    assert grid(store, tmp_path).states() == {CELL.name: "stopped"}
+    assert grid(store, tmp_path).status() == {CELL.name: "stopped"}
     grid(store, tmp_path).prepare()
     assert not CELL.run(tmp_path / "grid").folder.exists()
 
@@ -99,4 +99,4 @@ def test_a_cell_that_cannot_be_brought_home_is_named(store: Store, tmp_path: Pat
     stored.on_end(Outcome(CELL.name, "done"))
     stored.on_end(Outcome(CELL.name, "failed", "why"))
     assert [(outcome.status, outcome.message) for outcome in seen[1:]] == [("done", ""), ("failed", "why")]
-    assert state_of(CELL, tmp_path / "grid") == "done"
+    assert status_of(CELL, tmp_path / "grid") == "done"

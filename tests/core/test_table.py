@@ -15,9 +15,8 @@ from sklearn.metrics import f1_score
 
 from samo.errors import RunError
 from samo.evaluation.predictions import Predictions
-from samo.experiments.cells import Cell, refuse_changed, result_of, seconds_left, state_of
-from samo.experiments.table import GridTable, make_table, overlap_ratio
-from samo.experiments.table_files import heads_of, text_rows, write_table
+from samo.experiments.cells import Cell, refuse_changed, result_of, seconds_left, status_of
+from samo.experiments.results_table import ResultsTable, heads_of, make_table, overlap_ratio, text_rows, write_table
 from samo.files import write_json
 
 
@@ -35,7 +34,7 @@ def three_rows(grid: Path) -> list[Cell]:
     ]
 
 
-def table_of(grid: Path, cells: list[Cell], metric: str = "accuracy") -> GridTable:
+def table_of(grid: Path, cells: list[Cell], metric: str = "accuracy") -> ResultsTable:
     return make_table("test", cells, grid, metric, "speaker")
 
 
@@ -172,12 +171,12 @@ def test_states_and_time_left(tmp_path: Path) -> None:
     write_json(begun.run(tmp_path).path("config.json"), {"modality": "pretend"})
     missing = [Cell("baseline.seed2.fold0", "baseline", 2, 0, {}), Cell("new.seed0.fold0", "new", 0, 0, {})]
     everything = [*cells, begun, *missing]
-    assert [state_of(cell, tmp_path) for cell in everything] == ["done"] * 3 + ["stopped", "missing", "missing"]
+    assert [status_of(cell, tmp_path) for cell in everything] == ["done"] * 3 + ["stopped", "missing", "missing"]
     # 60 s for the begun cell of x, 15 s for the baseline, the mean of all for the new row.
     assert seconds_left(everything, tmp_path) == pytest.approx(60 + 15 + 30)
     assert seconds_left(missing, tmp_path) is None
     with begun.run(tmp_path).locked():
-        assert state_of(begun, tmp_path) == "running"
+        assert status_of(begun, tmp_path) == "running"
 
 
 def test_changed_cells_are_refused(tmp_path: Path) -> None:

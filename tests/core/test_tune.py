@@ -237,18 +237,19 @@ def test_an_error_of_the_data_stops_the_study(tmp_path: Path, monkeypatch: pytes
 
 
 def test_trials_of_a_killed_process_are_begun_again_once(tmp_path: Path) -> None:
-    study, _, space, _ = begin(tmp_path)
+    storage = optuna.storages.InMemoryStorage()
+    study, _, space, _ = begin(tmp_path, storage)
     killed = tune._next(study, tmp_path, Goal(9))
     assert killed is not None
     space.draw(killed)
-    assert end_stale_trials(study, tmp_path / "elsewhere", shared=True) == []
-    assert end_stale_trials(study, tmp_path, shared=True) == [0]
+    assert end_stale_trials(study, storage, tmp_path / "elsewhere", shared=True) == []
+    assert end_stale_trials(study, storage, tmp_path, shared=True) == [0]
     assert trial_row(study.trials[0])["state"] == "stopped"
     again = tune._next(study, tmp_path, Goal(9))
     assert again is not None
     space.draw(again)
     assert again.params == killed.params
-    assert end_stale_trials(study, tmp_path / "elsewhere", shared=False) == [1]
+    assert end_stale_trials(study, storage, tmp_path / "elsewhere", shared=False) == [1]
     row = trial_row(study.trials[1])
     assert (row["state"], row["reason"]) == ("failed", "its process was killed")
     assert [trial.state for trial in study.trials] == [TrialState.FAIL, TrialState.FAIL]

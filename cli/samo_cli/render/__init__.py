@@ -1,6 +1,5 @@
 """Everything that is drawn on a terminal."""
 
-from samo_cli.render.choice import show_choice
 from samo_cli.render.comparison import show_comparison
 from samo_cli.render.console import counting, downloading, err, note, out, print_json, progress_bar, silence
 from samo_cli.render.ensemble import show_ensemble
@@ -11,6 +10,7 @@ from samo_cli.render.predictions import show_predictions
 from samo_cli.render.report import show_report
 from samo_cli.render.reporter import TerminalReporter
 from samo_cli.render.robustness import show_robustness
+from samo_cli.render.selection import show_selection
 from samo_cli.render.tables import show_table
 from samo_cli.render.training import TrainingView, training_panel
 from samo_cli.render.tuning import TuningView, tuning_panel
@@ -28,7 +28,6 @@ __all__ = [
     "print_json",
     "progress_bar",
     "show_cells",
-    "show_choice",
     "show_comparison",
     "show_crossval",
     "show_curve",
@@ -39,6 +38,7 @@ __all__ = [
     "show_pseudo_labels",
     "show_report",
     "show_robustness",
+    "show_selection",
     "show_table",
     "show_text_inspection",
     "show_zero_shot",

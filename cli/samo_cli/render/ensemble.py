@@ -16,36 +16,36 @@ __all__ = ["show_ensemble"]
 _STYLES = {"better": "bold green", "worse": "bold red", "cannot tell": "bold"}
 
 
-def show_ensemble(account: Mapping[str, Any], page: Path) -> None:
+def show_ensemble(summary: Mapping[str, Any], page: Path) -> None:
     """Members, their mean and the ensemble, and the finding in words."""
     from samo.evaluation.ensembles import gain_line, members_line
     from samo.reporting.report import stamps
 
-    units = "" if account["unit"] == "row" else f" of {account['n_units']} {account['unit']}s"
-    title = f"{account['run']}: {members_line(account)}"
+    units = "" if summary["unit"] == "row" else f" of {summary['n_units']} {summary['unit']}s"
+    title = f"{summary['run']}: {members_line(summary)}"
     out.print(f"\n[bold]{escape(title)}[/bold]", soft_wrap=True)
-    where = f"{account['dataset']}, test part: {account['n']} items{units} (split: {account['split_rule']})"
+    where = f"{summary['dataset']}, test part: {summary['n']} items{units} (split: {summary['split_rule']})"
     out.print(f"[dim]{escape(where)}[/dim]", soft_wrap=True)
-    for mark in stamps(account):
+    for mark in stamps(summary):
         out.print(f"[bold yellow]{mark}[/bold yellow]")
     table = plain_table()
     table.add_column("macro-F1", overflow="fold")
     for head in ("weight", "validation", "test"):
         table.add_column(head, justify="right")
-    table.add_column(f"{account['level']:.0%} interval", no_wrap=True)
-    for member in account["members"]:
-        mark = " *" if member["name"] == account["best_member"] else ""
+    table.add_column(f"{summary['level']:.0%} interval", no_wrap=True)
+    for member in summary["members"]:
+        mark = " *" if member["name"] == summary["best_member"] else ""
         table.add_row(escape(member["name"]) + mark, number(member["weight"]), *_scores(member))
-    table.add_row("mean of members", "", "", number(account["mean_of_members"]), "", style="dim")
+    table.add_row("mean of members", "", "", number(summary["mean_of_members"]), "", style="dim")
     table.add_section()
-    table.add_row("ensemble", "", *_scores(account["ensemble"]), style="bold")
+    table.add_row("ensemble", "", *_scores(summary["ensemble"]), style="bold")
     out.print(table)
-    for left in account["left_out"]:
+    for left in summary["left_out"]:
         out.print(f"[yellow]![/yellow] left out: {escape(left['name'])} ({worded(left['reason'])})", soft_wrap=True)
-    finding, _, verdict = gain_line(account).rpartition(": ")
+    finding, _, verdict = gain_line(summary).rpartition(": ")
     style = _STYLES[verdict]
     out.print(f"\n{worded(finding)}: [{style}]{verdict}[/{style}]", soft_wrap=True)
-    for warning in account["warnings"]:
+    for warning in summary["warnings"]:
         out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     out.print(f"[dim]* best on the validation part; report: {escape(str(page))}[/dim]", soft_wrap=True)
 

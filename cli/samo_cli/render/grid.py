@@ -16,7 +16,7 @@ from samo_cli.render.tables import number, show_table
 
 if TYPE_CHECKING:
     from samo.experiments.learning_curve import LearningCurve
-    from samo.experiments.table import GridTable
+    from samo.experiments.results_table import ResultsTable
     from samo.launch.local import Outcome
 
 __all__ = ["GridView", "show_cells", "show_crossval", "show_curve", "show_grid", "time_of"]
@@ -58,14 +58,14 @@ class GridView:
         done = len(self._seconds)
         if outcome.status == "done":
             score = self._score(outcome.name)
-            said = f"{self._metric} {score:.3f}  " if score is not None else ""
+            text = f"{self._metric} {score:.3f}  " if score is not None else ""
             mark, colour = "done", "green"
         else:
-            said, mark, colour = worded(outcome.message) + "  ", outcome.status, "red"
+            text, mark, colour = worded(outcome.message) + "  ", outcome.status, "red"
         left = sum(self._seconds) / done * (self._n - done) / at_once
         self._progress.update(self._task, completed=done, left=f"{time_of(left)} left")
         err.print(
-            f"[{done}/{self._n}] {escape(outcome.name)}  [{colour}]{mark}[/{colour}]  {said}{time_of(outcome.seconds)}",
+            f"[{done}/{self._n}] {escape(outcome.name)}  [{colour}]{mark}[/{colour}]  {text}{time_of(outcome.seconds)}",
             soft_wrap=True,
         )
 
@@ -79,7 +79,7 @@ def time_of(seconds: float) -> str:
 
 
 def show_cells(rows: Sequence[Mapping[str, Any]], left: float | None) -> None:
-    """The cells of a grid with their states, and the time they will take."""
+    """The cells of a grid, how far each is, and the time they will take."""
     show_table(("cell", "state"), [(row["cell"], row["state"]) for row in rows], whole=("cell",))
     n_open = sum(row["state"] != "done" for row in rows)
     known = f"about {time_of(left)}" if left is not None else "unknown time, as no cell is finished yet"
@@ -121,9 +121,9 @@ def _mean_sd(values: Sequence[float]) -> str:
     return f"{fmean(values):.3f}{spread}"
 
 
-def show_grid(table: GridTable, files: Sequence[Path]) -> None:
+def show_grid(table: ResultsTable, files: Sequence[Path]) -> None:
     """The table of a grid; the same columns as in its files."""
-    from samo.experiments.table_files import heads_of, marks, text_rows
+    from samo.experiments.results_table import heads_of, marks, text_rows
 
     out.print(f"\n[bold]{escape(table.name)}[/bold]: {table.n_done} of {table.n_cells} cells", soft_wrap=True)
     for mark in marks(table):

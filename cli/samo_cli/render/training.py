@@ -12,12 +12,10 @@ from rich.progress import BarColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Column
 from rich.text import Text
 
+from samo.training.training_log import EVERY_S, epoch_line, step_line
 from samo_cli.render.console import progress_bar
 
 __all__ = ["TrainingView", "training_panel"]
-
-# Without a terminal there is no bar; a line now and then says that it goes on.
-EVERY_S = 30.0
 
 
 class _TimeLeft(TimeRemainingColumn):
@@ -61,7 +59,7 @@ class TrainingView:
         console, now_s = self._progress.console, time.monotonic()
         if not console.is_terminal and now_s - self._said_s >= EVERY_S:
             self._said_s = now_s
-            console.print(f"epoch {epoch + 1}: step {step}/{n_steps}, loss {loss:.2f}", soft_wrap=True)
+            console.print(step_line(epoch, step, n_steps, loss), soft_wrap=True)
         self._progress.update(
             self._task,
             total=n_steps * self.epochs,
@@ -76,12 +74,8 @@ class TrainingView:
             self.best = row["val_macro_f1"]
         self._f1 = self._judged(row)
         self._progress.update(self._task, scores=f"{self._loss}  {self._f1}")
-        width = len(str(self.epochs))
-        self._progress.console.print(
-            f"epoch {row['epoch']:>{width}}/{self.epochs}  loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}"
-            f"  val macro-F1 {row['val_macro_f1']:.4f}  {row['seconds']:.1f} s" + (" [green]* best[/green]" * improved),
-            soft_wrap=True,
-        )
+        best = " [green]* best[/green]" * improved
+        self._progress.console.print(epoch_line(row, self.epochs) + best, soft_wrap=True)
 
     def _judged(self, row: Mapping[str, Any]) -> str:
         return f"val F1 {row['val_macro_f1']:.3f} (best {self.best:.3f})"

@@ -55,34 +55,30 @@ class TuningView:
 
     def on_trial_end(self, trial: FrozenTrial) -> None:
         """Print the trial."""
-        from samo.tuning.results import trial_row
+        from samo.tuning.results import trial_row, trial_text
 
         row = trial_row(trial)
         better = row["state"] == "finished" and (self.best is None or row["value"] > self.best)
         if better:
             self.best = row["value"]
-        score = "-     " if row["value"] is None else f"{row['value']:.4f}"
-        seconds = "-" if row["seconds"] is None else f"{row['seconds']:.1f} s"
-        what = row["reason"] if row["state"] in ("failed", "stopped") else _words(row["params"])
+        head, what = trial_text(row, self.trials)
         mark = " [green]* best[/green]" if better else ""
-        self._progress.console.print(
-            f"trial {row['number']:>{len(str(self.trials))}}  {row['state']:<8}  val macro-F1 {score}  {seconds:>7}"
-            f"{mark}  [dim]{worded(what)}[/dim]",
-            soft_wrap=True,
-        )
+        self._progress.console.print(f"{head}{mark}  [dim]{worded(what)}[/dim]", soft_wrap=True)
         self._progress.update(self._task, advance=0 if row["state"] == "stopped" else 1, now="")
 
 
-def tuning_panel(facts: Mapping[str, Any], marks: Mapping[str, bool], then: str) -> Panel:
+def tuning_panel(facts: Mapping[str, Any], then: str) -> Panel:
     """What came of a search, and the command to type next."""
+    from samo.tuning.results import params_text
+
     counts, best, base = facts["counts"], facts["best"], facts["base_val_macro_f1"]
     states = [f"{counts[state]} {state}" for state in ("finished", "pruned", "failed", "running") if counts[state]]
     beside = "" if base is None or best["base"] else f" (base settings {base:.3f})"
-    stamps = [word for key, word in (("synthetic", "synthetic demo data"), ("leaky", "LEAKY SPLIT")) if marks[key]]
+    stamps = [word for key, word in (("synthetic", "synthetic demo data"), ("leaky", "LEAKY SPLIT")) if facts[key]]
     lines = [
         f"best: trial {best['number']}, validation macro-F1 [bold]{best['value']:.3f}[/bold]{beside}"
         + (": the base settings themselves" if best["base"] else ""),
-        f"[dim]{escape(_words(best['params']))}[/dim]",
+        f"[dim]{escape(params_text(best['params']))}[/dim]",
         f"{counts['counted']} trials: {', '.join(states)}",
         *(f"[bold yellow]{mark}[/bold yellow]" for mark in stamps),
         f"[yellow]![/yellow] the best of {counts['finished']} on one validation part is optimistic: "
@@ -91,13 +87,3 @@ def tuning_panel(facts: Mapping[str, Any], marks: Mapping[str, bool], then: str)
         f"next:   [bold]{escape(then)}[/bold]",
     ]
     return Panel("\n".join(lines), title=escape(facts["study"]), title_align="left", expand=False, border_style="green")
-
-
-def _words(params: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {_short(value)}" for name, value in params.items())
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -14,7 +14,9 @@ __all__ = ["compare"]
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help="Names or folders of two or more judged runs; the first is the baseline."),
+        typer.Argument(
+            metavar="RUN", help="Names or folders of two or more evaluated runs; the first is the baseline."
+        ),
     ],
     on: Annotated[str, typer.Option(metavar="test|val", help="Which part of the runs' common split.")] = "test",
     artifacts: Artifacts = "",
@@ -22,7 +24,7 @@ def compare(
 ) -> None:
     """Say which runs are better than the first, which are worse, and which cannot be told apart from it.
 
-    Reads what `samo evaluate` wrote: nothing is trained or judged anew.
+    Reads what `samo evaluate` wrote: nothing is trained or evaluated anew.
     """
     from samo.experiments.compare import compare_runs, write_comparison
     from samo.runs.run import artifacts_root, find_run

@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from samo.errors import SettingsError
-from samo.modalities import MODALITIES, config_types
+from samo.modalities import config_types
 from samo.settings import resolve
-from samo_cli.options import Artifacts, ConfigFile, Device, Json, Precision, Threads, flags_of, with_settings
-from samo_cli.verbs.crossval import made_up_name
-from samo_cli.verbs.grids import (
+from samo_cli.grid_options import (
     GRID_SETTINGS,
     DryRun,
     GridName,
-    Plan,
-    Ray,
+    Modality,
+    Place,
+    Preset,
     Seeds,
-    StoreUrl,
-    Where,
-    Workers,
-    list_cells,
     numbers,
-    open_frontend,
-    open_plan,
-    run_cells,
+    run_and_show,
+    show_status,
+    with_place,
 )
+from samo_cli.options import ConfigFile, flags_of
+
+if TYPE_CHECKING:
+    from samo.experiments.learning_curve import LearningCurve
 
 __all__ = ["learning_curve"]
 
 
-@with_settings(flags_of(config_types(), without=GRID_SETTINGS | {"limit_fraction"}))
+@with_place(flags_of(config_types(), without=GRID_SETTINGS | {"limit_fraction"}))
 def learning_curve(
     context: typer.Context,
-    modality: Annotated[str, typer.Option(metavar="|".join(MODALITIES), help="What is learned from.")] = "audio",
-    preset: Annotated[str, typer.Option(metavar="NAME", help="Start from a recipe of `samo presets`.")] = "",
+    modality: Modality = "audio",
+    preset: Preset = "",
     config: ConfigFile = None,
     shares: Annotated[
         str, typer.Option(metavar="S,S,...", help="Shares of the training speakers (rows where none are known).")
@@ -44,51 +43,36 @@ def learning_curve(
     folds: Annotated[str, typer.Option(metavar="N,N,...", help="Test on these folds; empty: the default split.")] = "",
     name: GridName = "",
     dry_run: DryRun = False,
-    workers: Workers = 0,
-    ray: Ray = "",
-    store: StoreUrl = "",
-    artifacts: Artifacts = "",
-    device: Device = "auto",
-    precision: Precision = "auto",
-    threads: Threads = 0,
-    json: Json = False,
     *,
+    place: Place,
     settings: dict[str, Any],
 ) -> None:
     """Train on growing shares of the training speakers or texts and say whether more data would help.
 
     Larger shares hold the smaller ones; validation and test stay the same for all shares of a seed.
     """
-    from samo.experiments.grid import Grid, cells_of
-
-    where = Where(workers, threads, device, precision, ray, store)
-    repeats = numbers(seeds, "--seeds")
-    tested = numbers(folds, "--folds") if folds else ()
-    base = {**settings, **({"preset": preset} if preset else {}), **({"config": str(config)} if config else {})}
+    place.resources()
+    repeats, tested = numbers(seeds, "--seeds"), numbers(folds, "--folds") if folds else ()
     sizes = _shares(shares)
-    grid = Grid(modality=modality, seeds=repeats, folds=tested, base=base, axes={"limit_fraction": sizes})
-    cells = cells_of(grid, resolve, {})
-    from samo.experiments.learning_curve import curve_of, write_curve
-    from samo.runs.run import artifacts_root
-    from samo_cli.render import print_json, show_curve
+    chosen = resolve(modality, preset, config, settings)
+    from samo.experiments.learning_curve import plan_learning_curve, report_learning_curve
+    from samo_cli.render import TerminalReporter, print_json, show_curve
 
-    frontend = open_frontend(cells)
-    name = name or made_up_name("learning-curve", frontend.config, repeats, tested, sizes)
-    folder = artifacts_root(artifacts) / "grids" / name
-    plan = open_plan(Plan("learning-curve", folder, tuple(cells), "macro_f1", context.obj["command"]), frontend)
+    command = context.obj["command"]
+    plan = plan_learning_curve(
+        chosen, sizes, repeats, tested, name, place.artifacts, reporter=TerminalReporter(), command=command
+    )
     if dry_run:
-        list_cells(plan, where, json=json)
+        show_status(plan, place)
         return
-    try:
-        run_cells(plan, where)
-    finally:
-        curve = curve_of(plan.name, plan.cells, plan.folder, plan.unit)
-        if curve.points:
-            files = write_curve(curve, plan.folder)
-            if json:
-                print_json(curve.to_json())
-            else:
-                show_curve(curve, files)
+
+    def show(found: tuple[LearningCurve, Any]) -> None:
+        if place.json:
+            print_json(found[0].to_json())
+        else:
+            show_curve(*found)
+
+    run_and_show(plan, place, report_learning_curve, show)
 
 
 def _shares(given: str) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from samo.errors import SettingsError
 from samo.modalities import MODALITIES, config_types, preset_files
 from samo.settings import resolve
 from samo.training.tracking import TRACKERS, require_trackers
+from samo_cli.flags import in_artifacts
 from samo_cli.options import (
     MACHINE,
     Artifacts,
@@ -75,14 +76,15 @@ def train(
 ) -> None:
     """Train a model; the best epoch by validation macro-F1 is kept. The test part is never looked at."""
     if encoders:
-        from samo_cli.verbs.encoders import Asked, train_encoders
-        from samo_cli.verbs.grids import Where
+        from samo.launch.resources import Resources
+        from samo_cli.verbs.encoders import train_encoders
 
         if resume or tracker:
             raise SettingsError(f"--encoders goes without {'--resume' if resume else '--tracker'}")
-        where = Where(1, threads, device, precision)
-        asked = Asked(encoders, modality, preset, config, settings, name, overwrite, context.obj["command"])
-        train_encoders(asked, where, artifacts, json=json)
+        train_encoders(
+            encoders, modality, preset, config, settings, artifacts, json=json, name=name, overwrite=overwrite,
+            resources=Resources(1, threads, device, precision), command=context.obj["command"],
+        )  # fmt: skip
         return
     # torch is imported only once the settings are known to be good: a typing error costs no waiting.
     if not resume:
@@ -113,8 +115,8 @@ def _show(run: Run, artifacts: str, *, json: bool) -> None:
     if json:
         print_json(facts)
         return
-    also = f" --artifacts {artifacts}" if artifacts else ""
-    panel = training_panel(facts, run.trained["allowed_epochs"], f"samo evaluate {run.name}{also}")
+    then = in_artifacts(f"samo evaluate {run.name}", artifacts)
+    panel = training_panel(facts, run.trained["allowed_epochs"], then)
     (out if out.is_terminal else err).print(panel)
     if not out.is_terminal:
         out.print(run.name, markup=False)

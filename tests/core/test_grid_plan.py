@@ -1,0 +1,119 @@
+"""What a grid is made of before it runs, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from samo.errors import RunError, SettingsError
+from samo.experiments.cells import Cell
+from samo.experiments.crossval import plan_crossval
+from samo.experiments.grid_plan import GridPlan, default_name, make_cell, read_grid_facts
+from samo.experiments.learning_curve import plan_learning_curve
+from samo.experiments.reporter import PlainGridReporter
+from samo.experiments.run_grid import grid_status
+from samo.experiments.train_members import plan_members
+from samo.launch.local import Outcome
+from samo.launch.resources import Resources
+from samo.modalities import config_type
+from samo.settings import Config, resolve
+from samo.training.training_log import TrainingLog
+
+ROW = {"epoch": 2, "train_loss": 1.5, "val_loss": 1.25, "val_macro_f1": 0.5, "seconds": 3.25}
+
+
+def config(**settings: Any) -> Config:
+    return config_type("audio").build({"dataset": "demo", **settings})
+
+
+def test_a_cell_differs_in_what_it_changes_alone() -> None:
+    base = config(lr=0.5)
+    cell = make_cell(base, "a", "row", seed=3, fold=2, label_smoothing=0.1)
+    changed = {"seed": 3, "fold": 2, "split": "folds", "label_smoothing": 0.1}
+    assert cell == Cell("a", "row", 3, 2, {**base.stored(), **changed})
+    whole = make_cell(base, "a", "row", seed=3, part="val")
+    assert (whole.fold, whole.part, whole.settings) == (None, "val", {**base.stored(), "seed": 3})
+    with pytest.raises(SettingsError, match="label_smoothing"):
+        make_cell(base, "a", "row", seed=0, label_smoothing=2.0)
+
+
+def test_two_cells_of_one_name_and_no_cells_are_refused(tmp_path: Path) -> None:
+    cell = make_cell(config(), "a", "row", seed=0)
+    with pytest.raises(SettingsError, match="grid 'g' names cells twice: a"):
+        GridPlan("ablate", tmp_path / "g", (cell, cell))
+    with pytest.raises(SettingsError, match="grid 'g' has no cells"):
+        GridPlan("ablate", tmp_path / "g", ())
+    with pytest.raises(SettingsError, match=r"names cells twice: seed1$"):
+        plan_members(config(), seeds=(1, 0, 1), artifacts=tmp_path)
+
+
+def test_the_name_follows_the_settings_and_not_the_place_of_the_data() -> None:
+    name = default_name("crossval", config(), (0,), ())
+    assert name.startswith("crossval-demo-emotion-small-cnn-")
+    assert name == default_name("crossval", config(data_root="/elsewhere", seed=7), (0,), ())
+    others = [default_name("crossval", config(lr=0.5), (0,), ()), default_name("crossval", config(), (0, 1), ())]
+    assert len({name, *others}) == 3
+
+
+def test_a_plan_lists_its_cells_and_trains_nothing(tmp_path: Path) -> None:
+    plan = plan_members(config(), seeds=(4, 2), name="g", artifacts=tmp_path, command="typed")
+    assert plan.folder == tmp_path / "grids" / "g"
+    assert [(cell.name, cell.settings["seed"], cell.settings["split_seed"]) for cell in plan.cells] == [
+        ("seed4", 4, 4),
+        ("seed2", 2, 4),
+    ]
+    status = grid_status(plan, Resources(workers=1, device="cpu"))
+    assert [(row["cell"], row["state"]) for row in status["cells"]] == [("seed4", "missing"), ("seed2", "missing")]
+    assert status["seconds_left"] is None
+    assert (plan.has_results, list(tmp_path.iterdir())) == (False, [])
+    with pytest.raises(RunError, match="there is no grid 'g'"):
+        read_grid_facts(plan.folder)
+
+
+def test_seeds_shares_and_folds_make_the_cells(tmp_path: Path) -> None:
+    quiet = PlainGridReporter(quiet=True)
+    chosen = resolve("audio", "demo", None, {"dataset": "demo"})
+    curve = plan_learning_curve(chosen, (1.0, 0.5), (0, 1), artifacts=tmp_path, reporter=quiet)
+    assert [cell.name for cell in curve.cells] == [
+        f"limit_fraction={share}.seed{seed}" for share in (0.5, 1.0) for seed in (0, 1)
+    ]
+    assert [cell.settings["limit_fraction"] for cell in curve.cells] == [0.5, 0.5, 1.0, 1.0]
+    folds = plan_crossval(chosen, (3,), (1, 0), artifacts=tmp_path, reporter=quiet)
+    assert [(cell.name, cell.settings["split"], cell.settings["fold"]) for cell in folds.cells] == [
+        ("seed3.fold1", "folds", 1),
+        ("seed3.fold0", "folds", 0),
+    ]
+    assert (folds.data, folds.unit) == (curve.data, "speaker")
+    with pytest.raises(SettingsError, match=r"`folds=9`: demo has \d+ folds, counted from 0"):
+        plan_crossval(chosen, (0,), (9,), artifacts=tmp_path, reporter=quiet)
+
+
+def test_a_store_needs_a_cluster() -> None:
+    with pytest.raises(SettingsError, match="`store` acts only together with `ray`"):
+        Resources(store="file:///place")
+
+
+def test_the_log_of_a_training(capsys: pytest.CaptureFixture[str]) -> None:
+    log = TrainingLog(12)
+    for step in (1, 2):  # the second comes too early
+        log.on_step(1, step, 3, 2.0)
+    log.on_epoch(ROW, True)
+    log.on_epoch({**ROW, "epoch": 3}, False)
+    assert capsys.readouterr() == (
+        "",
+        "epoch 2: step 1/3, loss 2.00\n"
+        "epoch  2/12  loss 1.5000  val loss 1.2500  val macro-F1 0.5000  3.2 s * best\n"
+        "epoch  3/12  loss 1.5000  val loss 1.2500  val macro-F1 0.5000  3.2 s\n",
+    )
+
+
+def test_plain_lines_of_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
+    scores = {"a": 0.5, "b": None}
+    for reporter in (PlainGridReporter(), PlainGridReporter(quiet=True)):
+        with reporter.cells(2, "macro_f1", scores.get, "test") as watcher:
+            watcher.on_start("a")
+            watcher.on_end(Outcome("a", "done", "", 61.0))
+            watcher.on_end(Outcome("b", "failed", "no clips", 2.0))
+    assert capsys.readouterr().err == "[1/2] a  done  test macro_f1 0.500  61 s\n[2/2] b  failed  no clips  2 s\n"
