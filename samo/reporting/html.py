@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from samo.evaluation.calibration import summary
-from samo.evaluation.ensembles import gain_line, members_line
 from samo.reporting.report import flat_items, groupings, headlines, reproduce_commands, stamps
 from samo.reporting.wording import (
     TASK_HEADS,
     THRESHOLD_HEADS,
     as_code,
     baseline_line,
+    gain_line,
+    members_line,
     selection_note,
     task_rows,
     threshold_line,

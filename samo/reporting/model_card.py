@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from samo.evaluation.calibration import summary
-from samo.evaluation.ensembles import gain_line, members_line
 from samo.reporting.html import METRIC_NAMES
 from samo.reporting.report import flat_items, groupings, headlines, reproduce_commands, stamps
 from samo.reporting.wording import (
@@ -18,6 +17,8 @@ from samo.reporting.wording import (
     TASK_HEADS,
     THRESHOLD_HEADS,
     baseline_line,
+    gain_line,
+    members_line,
     selection_note,
     task_rows,
     threshold_line,

@@ -18,8 +18,8 @@ _STYLES = {"better": "bold green", "worse": "bold red", "cannot tell": "bold"}
 
 def show_ensemble(summary: Mapping[str, Any], page: Path) -> None:
     """Members, their mean and the ensemble, and the finding in words."""
-    from samo.evaluation.ensembles import gain_line, members_line
     from samo.reporting.report import stamps
+    from samo.reporting.wording import gain_line, members_line
 
     units = "" if summary["unit"] == "row" else f" of {summary['n_units']} {summary['unit']}s"
     title = f"{summary['run']}: {members_line(summary)}"
