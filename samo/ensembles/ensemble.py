@@ -2,7 +2,7 @@
 
 What an ensemble may learn from are validation items alone: its weights, its temperature and the member it is compared
 with are chosen there. The test part is opened when all of that is fixed, and the difference is taken speaker by
-speaker (:mod:`samo.evaluation.comparison`). The result is a run; its one model file holds every member.
+speaker (:mod:`samo.evaluation.comparison`). The result is a run; its one model file contains every member.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def write_ensemble(
         command: kept with the run.
 
     Returns:
-        The summary, as ``ensemble.json`` holds it. ``samo evaluate`` (:func:`evaluate_run`) writes the report.
+        The summary, as it stands in ``ensemble.json``. ``samo evaluate`` (:func:`evaluate_run`) writes the report.
 
     Raises:
         RunError: another process began this run.
