@@ -217,7 +217,7 @@ def _completed(run: Run, frontend: Frontend, space: LabelSpace, known: Decision,
 
 
 def _baseline(
-    frontend: Frontend, space: LabelSpace, split: Split, part: str, said: Predictions
+    frontend: Frontend, space: LabelSpace, split: Split, part: str, predictions: Predictions
 ) -> dict[str, Any] | None:
     """The modality's simple model on the same rows, with temperature and thresholds of its own from validation."""
     ids = {name: split.part(name) for name in ("val", part)}
@@ -230,7 +230,7 @@ def _baseline(
     val, judged = parts[0], parts[0] if part == "val" else parts[1]
     decision = fit_decision(val, frontend.manifest.targets[rows["val"]], space, threshold_settings(frontend.config))
     baseline = decision.applied(predictions_of(frontend, ids[part], judged), space)
-    return compare_to_baseline(name, baseline, said, task=space.primary, label_space=space, unit=frontend.unit)
+    return compare_to_baseline(name, baseline, predictions, task=space.primary, label_space=space, unit=frontend.unit)
 
 
 def _settings(run: Run) -> dict[str, Any]:

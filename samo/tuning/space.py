@@ -51,7 +51,7 @@ class Entry:
         log: whether the logarithm is drawn evenly.
         whole: whether a range holds whole numbers only.
         when: conditions as in ``needs``: ``"use_specaug"`` or ``"model=small-cnn"``; all must hold.
-        asked: the part of ``when`` that the file wrote.
+        written_when: the part of ``when`` that the file wrote.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Entry:
     log: bool = False
     whole: bool = False
     when: tuple[str, ...] = ()
-    asked: str = ""
+    written_when: str = ""
 
     def draw(self, trial: optuna.Trial) -> Any:
         """The trial's value."""
@@ -91,7 +91,7 @@ class Entry:
             found = {"low": self.low, "high": self.high}
             found |= {"step": self.step} if self.step is not None else {}
             found |= {"log": True} if self.log else {}
-        return {**found, **({"when": self.asked} if self.asked else {})}
+        return {**found, **({"when": self.written_when} if self.written_when else {})}
 
 
 @dataclass(frozen=True)
@@ -215,17 +215,17 @@ def _entry(field: SettingField, table: Any, fields: Mapping[str, SettingField]) 
             raise SettingsError(
                 f"{where}: unknown key '{key}'", hint=nearest(key, _KEYS) + f"valid: {', '.join(_KEYS)}"
             )
-    asked = table.get("when", "")
-    if not isinstance(asked, str):
+    written_when = table.get("when", "")
+    if not isinstance(written_when, str):
         raise SettingsError(f'{where}: when must be a text such as "use_specaug" or "model=small-cnn"')
-    when = tuple(condition for condition in (field.needs, asked) if condition)
+    when = tuple(condition for condition in (field.needs, written_when) if condition)
     for condition in when:
         other = condition.partition("=")[0]
         if other not in fields or other == name:
             raise SettingsError(f"{where}: when names no other setting: '{other}'", hint=nearest(other, fields))
     if "choices" in table:
-        return Entry(name, choices=_choices(field, table, where), when=when, asked=asked)
-    return _range(field, table, where, when, asked)
+        return Entry(name, choices=_choices(field, table, where), when=when, written_when=written_when)
+    return _range(field, table, where, when, written_when)
 
 
 def _choices(field: SettingField, table: Mapping[str, Any], where: str) -> tuple[Any, ...]:
@@ -242,7 +242,9 @@ def _choices(field: SettingField, table: Mapping[str, Any], where: str) -> tuple
     return values
 
 
-def _range(field: SettingField, table: Mapping[str, Any], where: str, when: tuple[str, ...], asked: str) -> Entry:
+def _range(
+    field: SettingField, table: Mapping[str, Any], where: str, when: tuple[str, ...], written_when: str
+) -> Entry:
     if field.info.annotation not in (int, float):
         raise SettingsError(f"{where} is no number and needs choices = [...]")
     if "low" not in table or "high" not in table:
@@ -261,7 +263,9 @@ def _range(field: SettingField, table: Mapping[str, Any], where: str, when: tupl
             raise SettingsError(f"{where}: step must be a {'whole ' if whole else ''}number above 0")
         if not _on_grid(high - low, step):
             raise SettingsError(f"{where}: high {high} cannot be reached from low {low} in steps of {step}")
-    return Entry(name=field.name, low=low, high=high, step=step, log=log, whole=whole, when=when, asked=asked)
+    return Entry(
+        name=field.name, low=low, high=high, step=step, log=log, whole=whole, when=when, written_when=written_when
+    )
 
 
 def _checked(field: SettingField, value: Any, where: str) -> Any:
