@@ -11,6 +11,7 @@ from typing import Any
 
 from samo.errors import RunError, first_ten
 from samo.runs.run import Run
+from samo.settings import with_defaults
 
 __all__ = [
     "Cell",
@@ -111,7 +112,7 @@ def refuse_other_settings(found: Iterable[tuple[Cell, Mapping[str, Any]]], place
     """
     changed = []
     for cell, stored in found:
-        wanted = cell.settings
+        wanted, stored = cell.settings, with_defaults(stored)
         names = [n for n in {**stored, **wanted} if n not in MOVABLE and stored.get(n) != wanted.get(n)]
         changed += [f"{cell.name}: {name} was {stored.get(name)!r}, is now {wanted.get(name)!r}" for name in names]
     if changed:
