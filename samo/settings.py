@@ -20,6 +20,7 @@ from samo.plugins import trust_settings
 __all__ = [
     "SPLIT_SETTINGS",
     "Config",
+    "CorpusSettings",
     "LossSettings",
     "OptimSettings",
     "Section",
@@ -44,7 +45,14 @@ PositiveByName = dict[str, Annotated[float, Field(gt=0.0)]]
 
 
 def setting(
-    default: Any, help_text: str, *, needs: str = "", choices: str = "", is_path: bool = False, **limits: Any
+    default: Any,
+    help_text: str,
+    *,
+    needs: str = "",
+    choices: str = "",
+    is_path: bool = False,
+    came_later: bool = False,
+    **limits: Any,
 ) -> Any:
     """Declare one setting.
 
@@ -55,9 +63,11 @@ def setting(
             (``"split=folds"``); changing this setting alone is then refused instead of silently ignored.
         choices: the registry whose names are valid, as ``"module:name"``, so that naming it imports nothing.
         is_path: a file or folder; relative ones in a configuration file count from that file.
+        came_later: added after grids were named by their settings; at its default it is no part of a made-up name, so
+            that the same command finds the same grid.
         **limits: ``ge``, ``le``, ``gt``, ``lt``.
     """
-    facts: dict[str, Any] = {"needs": needs, "choices": choices, "is_path": is_path}
+    facts: dict[str, Any] = {"needs": needs, "choices": choices, "is_path": is_path, "came_later": came_later}
     return Field(default, description=help_text, json_schema_extra={k: v for k, v in facts.items() if v}, **limits)
 
 
@@ -66,6 +76,45 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     panel: ClassVar[str] = ""
+
+
+class CorpusSettings(Section):
+    """Which corpus, which question, which split: what every modality sets; each declares its own choices."""
+
+    panel: ClassVar[str] = "Data and split"
+
+    dataset: str = ""
+    data_root: str = ""
+    mode: str = ""
+    split: str = ""
+    fold: int = setting(0, "test fold with `split=folds`", ge=0, le=99, needs="split=folds")
+    train_ratio: float = setting(
+        0.8,
+        "share of the speakers or other groups (of the rows, where the split knows none) to train on",
+        gt=0.0,
+        lt=1.0,
+    )
+    val_ratio: float = setting(
+        0.1, "share of the speakers or other groups (of the rows, where the split knows none) to validate on",
+        gt=0.0, lt=1.0,
+    )  # fmt: skip
+    split_seed: int = setting(
+        -1, "seed of the split alone, so that several seeds share one split; -1 = `seed`", ge=-1, lt=2**32
+    )
+    limit_fraction: float = setting(
+        1.0, "share of the training speakers (or rows) to learn from, 0.05 for a quick look; the other parts stay",
+        gt=0, le=1,
+    )  # fmt: skip
+
+    @model_validator(mode="after")
+    def _room_for_test(self) -> Self:
+        if self.train_ratio + self.val_ratio >= 1.0:
+            raise ValueError("`train_ratio` and `val_ratio` leave nothing to test on; their sum must be below 1")
+        return self
+
+    def split_seed_or(self, seed: int) -> int:
+        """The seed of the split: its own where one is given, else ``seed``."""
+        return self.split_seed if self.split_seed >= 0 else seed
 
 
 class LossSettings(Section):
@@ -224,6 +273,11 @@ class SettingField:
     def is_path(self) -> bool:
         """Whether it names a file or folder."""
         return bool(self._fact("is_path"))
+
+    @property
+    def came_later(self) -> bool:
+        """Whether names made up from settings leave it out at its default."""
+        return bool(self._fact("came_later"))
 
     def _fact(self, name: str) -> Any:
         extra = self.info.json_schema_extra

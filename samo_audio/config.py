@@ -6,15 +6,13 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from samo.settings import Config, LossSettings, OptimSettings, Section, TrainSettings, setting
+from samo.settings import Config, CorpusSettings, LossSettings, OptimSettings, Section, TrainSettings, setting
 
 __all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", "ModelSettings"]
 
 
-class DataSettings(Section):
+class DataSettings(CorpusSettings):
     """Which clips, which question, which split."""
-
-    panel: ClassVar[str] = "Data and split"
 
     dataset: str = setting(
         "ravdess",
@@ -28,15 +26,6 @@ class DataSettings(Section):
     split: Literal["speaker", "folds", "random", "table"] = setting(
         "speaker", "by speaker, five folds of speakers, random (leaky!), or the table's own split column"
     )
-    fold: int = setting(0, "test fold with `split=folds`", ge=0, le=99, needs="split=folds")
-    train_ratio: float = setting(0.8, "share of the speakers (rows with `split=random`) to train on", gt=0.0, lt=1.0)
-    val_ratio: float = setting(0.1, "share of the speakers (rows with `split=random`) to validate on", gt=0.0, lt=1.0)
-    split_seed: int = setting(
-        -1, "seed of the split alone, so that several seeds share one split; -1 = `seed`", ge=-1, lt=2**32
-    )
-    limit_fraction: float = setting(
-        1.0, "share of the training speakers (rows with `split=random`) to learn from; the other parts stay", gt=0, le=1
-    )
     path_column: str = setting("path", "table: column of the clip's path, relative to the table", needs="dataset=table")
     label_column: str = setting("label", "table: column of the label", needs="dataset=table")
     speaker_column: str = setting("speaker", "table: column of the speaker", needs="dataset=table")
@@ -44,12 +33,6 @@ class DataSettings(Section):
     speaker_pattern: str = setting(
         "", "folder: regular expression on the relative path whose first group is the speaker", needs="dataset=folder"
     )
-
-    @model_validator(mode="after")
-    def _room_for_test(self) -> DataSettings:
-        if self.train_ratio + self.val_ratio >= 1.0:
-            raise ValueError("`train_ratio` and `val_ratio` leave nothing to test on; their sum must be below 1")
-        return self
 
 
 class FeatureSettings(Section):
@@ -62,6 +45,7 @@ class FeatureSettings(Section):
         0.0,
         "cut silence off both ends of a clip: what lies more than so many dB below its loudest 40 ms; 0 = off; "
         "recordings over a minute stay whole",
+        came_later=True,
         ge=0.0,
         le=120.0,
     )

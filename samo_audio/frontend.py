@@ -163,7 +163,7 @@ class AudioFrontend:
     def split_request(self) -> SplitRequest:
         """The split the settings ask for."""
         data = self._config.data
-        seed = data.split_seed if data.split_seed >= 0 else self._config.train.seed
+        seed = data.split_seed_or(self._config.train.seed)
         return SplitRequest(data.split, data.train_ratio, data.val_ratio, data.fold, seed, data.limit_fraction)
 
     @property

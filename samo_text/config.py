@@ -7,16 +7,14 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from samo.encoders.settings import EncoderSettings
-from samo.settings import Config, LossSettings, OptimSettings, Section, ThresholdSettings, setting
+from samo.settings import Config, CorpusSettings, LossSettings, OptimSettings, Section, ThresholdSettings, setting
 from samo.settings import TrainSettings as CommonTrainSettings
 
 __all__ = ["AugmentSettings", "DataSettings", "ModelSettings", "TextConfig", "TokenSettings", "TrainSettings"]
 
 
-class DataSettings(Section):
+class DataSettings(CorpusSettings):
     """Which texts, which question, which split."""
-
-    panel: ClassVar[str] = "Data and split"
 
     dataset: str = setting(
         "goemotions",
@@ -32,15 +30,6 @@ class DataSettings(Section):
     split: Literal["auto", "table", "stratified", "folds", "group"] = setting(
         "auto",
         "the corpus' own split where it has one, else stratified by label set; five stratified folds; or by group",
-    )
-    fold: int = setting(0, "test fold with `split=folds`", ge=0, le=99, needs="split=folds")
-    train_ratio: float = setting(0.8, "share of the rows (groups with `split=group`) to train on", gt=0.0, lt=1.0)
-    val_ratio: float = setting(0.1, "share of the rows (groups with `split=group`) to validate on", gt=0.0, lt=1.0)
-    split_seed: int = setting(
-        -1, "seed of the split alone, so that several seeds share one split; -1 = `seed`", ge=-1, lt=2**32
-    )
-    limit_fraction: float = setting(
-        1.0, "share of the training rows to learn from (0.05 for a quick look); the other parts stay", gt=0, le=1
     )
     drop_leaked: bool = setting(
         False, "leave out training texts that stand, word for word or nearly so, in validation or test"
@@ -61,12 +50,6 @@ class DataSettings(Section):
     )
     split_column: str = setting("split", "table: optional column with train, val or test", needs="dataset=table")
     group_column: str = setting("", "table: column of the author, for `split=group`", needs="dataset=table")
-
-    @model_validator(mode="after")
-    def _room_for_test(self) -> DataSettings:
-        if self.train_ratio + self.val_ratio >= 1.0:
-            raise ValueError("`train_ratio` and `val_ratio` leave nothing to test on; their sum must be below 1")
-        return self
 
 
 class TokenSettings(Section):

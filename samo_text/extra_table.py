@@ -100,11 +100,7 @@ def _read(path: Path, text_column: str, manifest: Manifest) -> tuple[Sequence[Ro
     names = [task.name for task in manifest.label_space.tasks]
     if not path.is_file():
         raise DataError(f"`extra_table={path}`: there is no such table")
-    text, kind = tables.read_text(path), path.suffix.lower()
-    if kind in (".json", ".jsonl", ".ndjson"):
-        columns, rows = tables.read_json(path, text, lines=kind != ".json")
-    else:
-        columns, rows = tables.read_delimited(path, text, {text_column, *names})
+    columns, rows = tables.read_rows(path, {text_column, *names})
     if text_column not in columns or not set(names).intersection(columns):
         missing = text_column if text_column not in columns else names[0]
         raise DataError(

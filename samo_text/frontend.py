@@ -144,7 +144,7 @@ class TextFrontend:
         own = all(item.split in PARTS for item in self.manifest.items)
         chosen = "table" if own else "group" if data.group_column else "stratified"
         rule = chosen if data.split == "auto" else data.split
-        seed = data.split_seed if data.split_seed >= 0 else self._config.train.seed
+        seed = data.split_seed_or(self._config.train.seed)
         return SplitRequest(
             rule, data.train_ratio, data.val_ratio, data.fold, seed, data.limit_fraction, drop_leaked=data.drop_leaked
         )

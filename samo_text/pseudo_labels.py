@@ -76,16 +76,11 @@ def read_unlabelled(path: Path, column: str = "text") -> list[str]:
     Raises:
         DataError: it cannot be read, has no such column, or a cell of it is no text.
     """
-    kind = path.suffix.lower()
-    if kind not in (".csv", ".tsv", ".json", ".jsonl", ".ndjson"):
+    if path.suffix.lower() not in (*_DELIMITERS, *tables.JSON_SUFFIXES):
         return read_texts(path)
     if not path.is_file():
         raise DataError(f"there is no table {path}")
-    text = tables.read_text(path)
-    if kind in _DELIMITERS:
-        columns, rows = tables.read_delimited(path, text, {column})
-    else:
-        columns, rows = tables.read_json(path, text, lines=kind != ".json")
+    columns, rows = tables.read_rows(path, {column})
     if column not in columns:
         raise DataError(
             f"{path} has no column '{column}'; it has: {', '.join(filter(None, columns))}",

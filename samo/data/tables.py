@@ -12,7 +12,20 @@ from typing import Any
 
 from samo.errors import DataError, first_ten
 
-__all__ = ["Row", "attributes", "filled", "optional", "read_delimited", "read_json", "read_text", "splits"]
+__all__ = [
+    "JSON_SUFFIXES",
+    "Row",
+    "attributes",
+    "filled",
+    "optional",
+    "read_delimited",
+    "read_json",
+    "read_rows",
+    "read_text",
+    "splits",
+]
+
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 _DELIMITERS = (",", ";", "\t")
 _SPLIT_WORDS = {
@@ -41,6 +54,22 @@ class Row:
 
     line: int
     cells: dict[str, Any]
+
+
+def read_rows(path: Path, wanted: Collection[str]) -> tuple[list[str], list[Row]]:
+    """Column names and rows of a table, by its name's ending JSON, JSON Lines, or else delimited.
+
+    Args:
+        path: of the table.
+        wanted: column names asked for, by which a delimiter is told.
+
+    Raises:
+        DataError: it is missing, not UTF-8, empty, or not what its ending says.
+    """
+    text, kind = read_text(path), path.suffix.lower()
+    if kind in JSON_SUFFIXES:
+        return read_json(path, text, lines=kind != ".json")
+    return read_delimited(path, text, wanted)
 
 
 def read_delimited(path: Path, text: str, wanted: Collection[str]) -> tuple[list[str], list[Row]]:

@@ -184,7 +184,7 @@ def build_comparison(
         raise SettingsError("a comparison takes at least two runs")
     (base, baseline), *others = predictions.items()
     given = {base: baseline, **{name: aligned(baseline, other, (base, name)) for name, other in others}}
-    answers = {name: answers_of(name, task, label_space, predictions) for name, predictions in given.items()}
+    answers = {name: answers_of(name, task, label_space, each) for name, each in given.items()}
     groups = [baseline.groups[row] for row in answers[base].rows]
     drawn = {"n_resamples": n_resamples, "level": level, "seed": seed}
     compared = [_against(answers[base], answers[name], groups, task, drawn) for name, _ in others]

@@ -77,7 +77,7 @@ def _read(path: Path, used: Collection[str]) -> tuple[list[str], list[Row]]:
             f"`dataset=table` needs a CSV file, but {path} is a folder",
             hint=f"give one of: {first_ten(found)}" if found else "with one folder per class use `dataset=folder`",
         )
-    return tables.read_delimited(path, tables.read_text(path), used)
+    return tables.read_rows(path, used)
 
 
 def _require_columns(path: Path, columns: list[str], settings: DataSettings) -> None:

@@ -94,10 +94,7 @@ def _read(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
             f"`dataset=table` needs a file, but {path} is a folder",
             hint=f"give one of: {first_ten(found)}" if found else "the three files of GoEmotions need no `dataset`",
         )
-    text = tables.read_text(path)
-    if path.suffix.lower() in (".json", ".jsonl", ".ndjson"):
-        return tables.read_json(path, text, lines=path.suffix.lower() != ".json")
-    return tables.read_delimited(path, text, wanted - {""})
+    return tables.read_rows(path, wanted - {""})
 
 
 def _require_columns(path: Path, columns: Sequence[str], names: Sequence[str], settings: DataSettings) -> None:

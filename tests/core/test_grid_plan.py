@@ -117,3 +117,12 @@ def test_plain_lines_of_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
             watcher.on_end(Outcome("a", "done", "", 61.0))
             watcher.on_end(Outcome("b", "failed", "no clips", 2.0))
     assert capsys.readouterr().err == "[1/2] a  done  test macro_f1 0.500  61 s\n[2/2] b  failed  no clips  2 s\n"
+
+
+def test_made_up_names_are_those_of_before() -> None:
+    """Made by commit 46bfca4; settings that came later leave them alone until they are used."""
+    assert (
+        default_name("crossval", config_type("audio").build({}), (0,), ()) == "crossval-ravdess-emotion-small-cnn-0a1c"
+    )
+    changed = default_name("crossval", config_type("audio").build({"trim_db": 30.0}), (0,), ())
+    assert changed != default_name("crossval", config_type("audio").build({}), (0,), ())
