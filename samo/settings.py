@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 
 from samo.errors import SettingsError, nearest
 from samo.lazy import load_object
-from samo.modalities import config_type, config_types, preset_files
+from samo.modalities import MODALITIES, config_type, config_types, preset_files
 from samo.plugins import trust_settings
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "resolve",
     "setting",
     "stored_config",
+    "with_defaults",
 ]
 
 
@@ -415,6 +416,16 @@ def stored_config(stored: Mapping[str, Any]) -> Config:
     """
     values = dict(stored)
     return config_type(str(values.pop("modality"))).build(values)
+
+
+def with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings, ``modality`` among them, with those that a later version added.
+
+    A setting that comes later must have a default under which everything stays as it was.
+    """
+    if stored.get("modality") not in MODALITIES:
+        return dict(stored)
+    return {**config_type(str(stored["modality"])).build({}).stored(), **stored}
 
 
 def named_setting(error: SettingsError) -> str:

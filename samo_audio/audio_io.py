@@ -16,18 +16,16 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import stat
-import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import soundfile
 import soxr
 
 from samo.errors import DataError
+from samo_audio.containers import REPAIR_HINT, bad, check_container, has_xing, not_audio
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -65,9 +63,7 @@ _SHORT_S = 0.1
 SILENT_PEAK = 1e-4
 _CLIPPED_LEVEL, _CLIPPED_SHARE = 0.99, 1e-3
 _HIGH_PEAK, _ABSURD_PEAK = 8.0, 1e9
-_BLOCK, _MAX_CHUNKS, _LARGEST_OGG_PAGE = 1 << 18, 4096, 65_307
-_FORMAT_HINT = "SAMO reads WAV, FLAC, Ogg, MP3, AIFF, AU, CAF, W64, RF64; convert others: ffmpeg -i in.m4a out.wav"
-_REPAIR_HINT = "if its recorder was stopped hard, repair the header: sox --ignore-length broken.wav repaired.wav"
+_BLOCK = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -167,9 +163,9 @@ def clip_of(samples: np.ndarray, rate: int, sr: int) -> Clip:
         )
     channels = samples[None] if samples.ndim == 1 else samples
     if not channels.size:
-        raise _bad(name, "holds no samples")
+        raise bad(name, "holds no samples")
     if not 1 <= len(channels) <= _MAX_CHANNELS:
-        raise _bad(
+        raise bad(
             name, f"has {len(channels)} channels; at most {_MAX_CHANNELS} are supported",
             hint="its shape is (channels, time); pass waveform.T if it is (time, channels)",
         )  # fmt: skip
@@ -187,7 +183,7 @@ def clip_of(samples: np.ndarray, rate: int, sr: int) -> Clip:
 def _clip(mono: np.ndarray, about: AudioInfo, sr: int) -> Clip:
     waveform = mono if about.sample_rate == sr else soxr.resample(mono, about.sample_rate, sr, quality="HQ")
     if not len(waveform):
-        raise _bad(about.path, f"holds less than one sample at {sr} Hz ({len(mono)} at {about.sample_rate} Hz)")
+        raise bad(about.path, f"holds less than one sample at {sr} Hz ({len(mono)} at {about.sample_rate} Hz)")
     peak, mean_square = _peak(mono), float(np.mean(np.square(mono), dtype=np.float64))
     digest = hashlib.sha256(f"{about.sample_rate}\n".encode())
     digest.update(np.ascontiguousarray(mono, dtype="<f4").data)
@@ -204,7 +200,7 @@ def _clip(mono: np.ndarray, about: AudioInfo, sr: int) -> Clip:
 
 def _check_rate(path: Path, rate: float) -> None:
     if not _MIN_RATE_HZ <= rate <= _MAX_RATE_HZ:
-        raise _bad(path, f"sample rate {rate} Hz is not within {_MIN_RATE_HZ} to {_MAX_RATE_HZ} Hz")
+        raise bad(path, f"sample rate {rate} Hz is not within {_MIN_RATE_HZ} to {_MAX_RATE_HZ} Hz")
 
 
 def window_starts(n_samples: int, window: int) -> np.ndarray:
@@ -252,7 +248,7 @@ def _slide(about: AudioInfo, sr: int, window: int) -> Iterator[tuple[float, np.n
             drop = max(0, min(starts[row] - first, len(kept) - window))
             kept, first = kept[drop:], first + drop
     if not len(kept):
-        raise _bad(about.path, f"holds less than one sample at {sr} Hz")
+        raise bad(about.path, f"holds less than one sample at {sr} Hz")
     last = kept[-window:].copy()
     yield (first + len(kept) - len(last)) / sr, last
 
@@ -269,22 +265,22 @@ def _resampled(blocks: Iterable[np.ndarray], rate: int, sr: int) -> Iterator[np.
 
 def _open(path: Path) -> tuple[soundfile.SoundFile, AudioInfo]:
     """Open a file whose header is in order; ``frames`` is -1 if the header does not state them."""
-    warnings = _check_container(path)
+    warnings = check_container(path)
     try:
         sound = soundfile.SoundFile(os.fsencode(path))
     except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
-        raise _not_audio(path) from error
+        raise not_audio(path) from error
     # soundfile seeks after every block of a seekable file: inexact in MP3, an error at the end of some FLAC.
     sound.seekable = lambda: False
     try:
         if sound.format in ("RAW", "SD2"):
-            raise _not_audio(path)
+            raise not_audio(path)
         _check_rate(path, sound.samplerate)
         if not 1 <= sound.channels <= _MAX_CHANNELS:
-            raise _bad(path, f"{sound.channels} channels; at most {_MAX_CHANNELS} are supported")
+            raise bad(path, f"{sound.channels} channels; at most {_MAX_CHANNELS} are supported")
         if sound.frames == 0:
-            raise _bad(path, "holds no samples", hint=_REPAIR_HINT)
-        guessed = sound.format == "MP3" and not _has_xing(path)
+            raise bad(path, "holds no samples", hint=REPAIR_HINT)
+        guessed = sound.format == "MP3" and not has_xing(path)
         if guessed:
             warnings += ("states no length (MP3 without a Xing header): a missing end would go unnoticed",)
         if is_audio(path) and path.suffix.lower() not in _SUFFIXES.get(sound.format, ()):
@@ -305,7 +301,7 @@ def _mono_blocks(sound: soundfile.SoundFile, about: AudioInfo) -> Iterator[np.nd
         try:
             block = sound.read(size, dtype="float32", always_2d=True)
         except soundfile.SoundFileError as error:
-            raise _bad(about.path, "damaged or truncated: it cannot be decoded to its end") from error
+            raise bad(about.path, "damaged or truncated: it cannot be decoded to its end") from error
         if not len(block):
             break
         mono = block[:, 0]
@@ -318,7 +314,7 @@ def _mono_blocks(sound: soundfile.SoundFile, about: AudioInfo) -> Iterator[np.nd
         done += len(mono)
         yield mono
     if done < max(1, about.frames):
-        raise _bad(about.path, f"truncated: {done} of {max(1, about.frames)} samples are there")
+        raise bad(about.path, f"truncated: {done} of {max(1, about.frames)} samples are there")
 
 
 def _check_samples(mono: np.ndarray, offset: int, about: AudioInfo) -> None:
@@ -328,8 +324,8 @@ def _check_samples(mono: np.ndarray, offset: int, about: AudioInfo) -> None:
     wrong = ~np.isfinite(mono)
     if wrong.any():
         at_s = (offset + int(wrong.argmax())) / about.sample_rate
-        raise _bad(about.path, f"holds NaN or infinite samples, the first at {at_s:.3f} s")
-    raise _bad(about.path, f"samples reach {peak:.3g}, far beyond full scale (1)")
+        raise bad(about.path, f"holds NaN or infinite samples, the first at {at_s:.3f} s")
+    raise bad(about.path, f"samples reach {peak:.3g}, far beyond full scale (1)")
 
 
 def _peak(mono: np.ndarray) -> float:
@@ -350,111 +346,3 @@ def _level_warnings(mono: np.ndarray, peak: float, rate: int) -> tuple[str, ...]
         if np.count_nonzero(flat) > _CLIPPED_SHARE * len(mono):
             warnings.append("clipped")
     return tuple(warnings)
-
-
-class _Layout(NamedTuple):
-    """How a chunked container writes its chunks."""
-
-    first: int  # byte the first chunk begins at
-    id_bytes: int
-    length: str  # struct format of a chunk's length
-    align: int  # chunks begin at multiples of this many bytes
-    audio: bytes  # id of the chunk of samples
-    own_header: bool = False  # whether a length counts its chunk's id and length
-
-
-_RIFF = _Layout(12, 4, "<I", 2, b"data")
-_W64_DATA = b"data\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
-_LAYOUTS = {
-    **dict.fromkeys((b"RIFF", b"RF64", b"BW64"), _RIFF),
-    b"RIFX": _RIFF._replace(length=">I"),
-    b"FORM": _RIFF._replace(length=">I", audio=b"SSND"),
-    b"caff": _Layout(8, 4, ">Q", 1, b"data"),
-    b"riff": _Layout(40, 16, "<Q", 8, _W64_DATA, own_header=True),
-}
-
-
-def _check_container(path: Path) -> tuple[str, ...]:
-    """Refuse what is no file or is cut short; return warnings. libsndfile shortens such files in silence."""
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise _bad(path, "is a folder, not an audio file")
-        if not stat.S_ISREG(status.st_mode):
-            raise _bad(path, "is not a regular file")
-        if status.st_size == 0:
-            raise _bad(path, "is empty (0 bytes)")
-        with path.open("rb") as file:
-            magic = file.read(4)
-            if magic == b"OggS":
-                return _check_ogg(path, file, status.st_size)
-            declared, present = _audio_bytes(file, magic, status.st_size)
-    except FileNotFoundError as error:
-        raise _bad(path, "does not exist") from error
-    except OSError as error:
-        raise _bad(path, f"cannot be read: {os.strerror(error.errno or 0)}") from error
-    if present < declared:
-        raise _bad(path, f"truncated: {present} of {declared} bytes of audio are there")
-    return ()
-
-
-def _audio_bytes(file: BinaryIO, magic: bytes, size: int) -> tuple[int, int]:
-    """Bytes of samples a container declares and holds; (0, 0) where it does not say."""
-    if magic == b".snd":
-        start, declared = struct.unpack(">II", file.read(8).ljust(8, b"\0"))
-        return (0, 0) if _open_ended(declared) else (declared, max(0, size - start))
-    layout = _LAYOUTS.get(magic)
-    if layout is None:
-        return 0, 0
-    position, long_length = layout.first, 0
-    header_bytes = layout.id_bytes + struct.calcsize(layout.length)
-    for _ in range(_MAX_CHUNKS):
-        file.seek(position)
-        header = file.read(header_bytes)
-        if len(header) < header_bytes:
-            break
-        name, (length,) = header[: layout.id_bytes], struct.unpack(layout.length, header[layout.id_bytes :])
-        body = length - header_bytes if layout.own_header else length
-        if name == layout.audio:
-            declared = long_length if long_length and length == 0xFFFFFFFF else body
-            return (0, 0) if _open_ended(declared) else (declared, max(0, size - position - header_bytes))
-        if name == b"ds64":
-            long_length = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))[0]
-        position += header_bytes + max(0, body)
-        position += -position % layout.align
-    return 0, 0
-
-
-def _open_ended(declared: int) -> bool:
-    """Whether a length is what a recorder writes that cannot come back to fill it in (sox, arecord, ffmpeg)."""
-    return 0x7FFF0000 <= declared <= 0x80000000 or 0xFFFF0000 <= declared <= 0xFFFFFFFF or declared >= 1 << 62
-
-
-def _check_ogg(path: Path, file: BinaryIO, size: int) -> tuple[str, ...]:
-    file.seek(max(0, size - 2 * _LARGEST_OGG_PAGE))
-    tail = file.read()
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    # Byte 5 holds the end-of-stream flag (4); byte 26 counts the lengths that follow it.
-    segments = page[26] if len(page) > 26 else 0
-    beyond = len(page) - 27 - segments - sum(page[27 : 27 + segments])
-    if beyond < 0 or (beyond > 0 and not page[5] & 4):
-        raise _bad(path, "truncated: the last Ogg page is incomplete")
-    return () if page[5] & 4 else ("has no end mark (Ogg): its end may be missing",)
-
-
-def _has_xing(path: Path) -> bool:
-    """Whether an MP3's first frame states the length of the whole."""
-    with path.open("rb") as file:
-        head = file.read(10)
-        tagged = head[:3] == b"ID3" and len(head) == 10
-        file.seek(10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]) if tagged else 0)
-        frame = file.read(256)
-    return b"Xing" in frame or b"Info" in frame
-
-
-def _not_audio(path: Path) -> DataError:
-    return _bad(path, "is not in an audio format SAMO can read", hint=_FORMAT_HINT)
-
-
-def _bad(path: Path, why: str, *, hint: str = "") -> DataError:
-    return DataError(f"{path}: {why}", hint=hint)

@@ -11,11 +11,11 @@ __all__ = ["collate"]
 
 
 def collate(
-    cuts: list[np.ndarray], targets: np.ndarray, rows: np.ndarray, window: int, draws: Draws | None = None
+    chunks: list[np.ndarray], targets: np.ndarray, rows: np.ndarray, window: int, draws: Draws | None = None
 ) -> Batch:
     """Pad (T_i,) waveforms to (B, window)."""
-    inputs = np.zeros((len(cuts), window), dtype=np.float32)
-    for place, cut in zip(inputs, cuts, strict=True):
-        place[: len(cut)] = cut
-    lengths = torch.tensor([len(cut) for cut in cuts])
+    inputs = np.zeros((len(chunks), window), dtype=np.float32)
+    for place, chunk in zip(inputs, chunks, strict=True):
+        place[: len(chunk)] = chunk
+    lengths = torch.tensor([len(chunk) for chunk in chunks])
     return Batch(torch.from_numpy(inputs), lengths, torch.from_numpy(targets), rows, draws)

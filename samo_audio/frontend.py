@@ -197,27 +197,27 @@ class AudioFrontend:
         """A random window of each clip; shorter clips are padded behind."""
         lengths = self.waveforms.lengths[rows]
         starts = draws.integers("crop", np.maximum(lengths - self.window, 0) + 1)
-        cuts = [self.waveforms.waveform(row)[s : s + self.window] for row, s in zip(rows, starts, strict=True)]
-        return collate(cuts, self.manifest.targets[rows], rows, self.window, draws)
+        chunks = [self.waveforms.waveform(row)[s : s + self.window] for row, s in zip(rows, starts, strict=True)]
+        return collate(chunks, self.manifest.targets[rows], rows, self.window, draws)
 
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Evenly spaced windows of every clip, in batches that may cut through a clip's windows."""
-        cuts: list[np.ndarray] = []
+        chunks: list[np.ndarray] = []
         owners: list[int] = []
         for row in rows:
             waveform = self.waveforms.waveform(row)
             for start in window_starts(len(waveform), self.window):
-                cuts.append(waveform[start : start + self.window])
+                chunks.append(waveform[start : start + self.window])
                 owners.append(int(row))
-                if len(cuts) == batch_size:
-                    yield self._judged(cuts, owners)
-                    cuts, owners = [], []
-        if cuts:
-            yield self._judged(cuts, owners)
+                if len(chunks) == batch_size:
+                    yield self._judged(chunks, owners)
+                    chunks, owners = [], []
+        if chunks:
+            yield self._judged(chunks, owners)
 
-    def _judged(self, cuts: list[np.ndarray], owners: list[int]) -> Batch:
+    def _judged(self, chunks: list[np.ndarray], owners: list[int]) -> Batch:
         rows = np.array(owners, dtype=np.int64)
-        return collate(cuts, self.manifest.targets[rows], rows, self.window)
+        return collate(chunks, self.manifest.targets[rows], rows, self.window)
 
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         """None: the field has no agreed simple model of speech."""

@@ -37,7 +37,7 @@ class _Pending:
     """A recording whose windows are still on their way through the model; ``path`` is None for an array."""
 
     path: Path | None
-    cuts: Iterator[tuple[float, np.ndarray]]
+    chunks: Iterator[tuple[float, np.ndarray]]
     duration_s: float
     warnings: tuple[str, ...]
     starts: list[float] = field(default_factory=list)
@@ -91,19 +91,19 @@ class AudioPredictor(ModelPredictor):
             TypeError: an input is neither a path nor a waveform, or a waveform comes without ``sr``.
         """
         waiting: deque[_Pending] = deque()
-        cuts: list[np.ndarray] = []
+        chunks: list[np.ndarray] = []
         owners: list[_Pending] = []
         for pending in self._decoded_ahead(inputs, sr):
             waiting.append(pending)
-            for cut in self._take(pending):
-                cuts.append(cut)
+            for chunk in self._take(pending):
+                chunks.append(chunk)
                 owners.append(pending)
-                if len(cuts) == BATCH:
-                    self._run(cuts, owners)
-                    cuts, owners = [], []
+                if len(chunks) == BATCH:
+                    self._run(chunks, owners)
+                    chunks, owners = [], []
             while waiting and waiting[0].complete:
                 yield self._finish(waiting.popleft())
-        self._run(cuts, owners)
+        self._run(chunks, owners)
         yield from (self._finish(pending) for pending in waiting)
 
     def _decoded_ahead(self, inputs: Iterable[Any], sr: int | None) -> Iterator[_Pending]:
@@ -131,8 +131,8 @@ class AudioPredictor(ModelPredictor):
             return _Pending(path, iter(()), 0.0, (), error=error.message)
         begin, end = sounding(clip.waveform, self.sr, self.trim_db)
         starts = (begin + window_starts(end - begin, self.window)).tolist()
-        cuts = [(start / self.sr, clip.waveform[start : min(start + self.window, end)]) for start in starts]
-        return _Pending(path, iter(cuts), len(clip.waveform) / self.sr, clip.warnings)
+        chunks = [(start / self.sr, clip.waveform[start : min(start + self.window, end)]) for start in starts]
+        return _Pending(path, iter(chunks), len(clip.waveform) / self.sr, clip.warnings)
 
     def _waveform(self, samples: Any, sr: int | None) -> Clip:
         if sr is None:
@@ -142,21 +142,21 @@ class AudioPredictor(ModelPredictor):
 
     def _take(self, pending: _Pending) -> Iterator[np.ndarray]:
         try:
-            for start_s, cut in pending.cuts:
+            for start_s, chunk in pending.chunks:
                 pending.starts.append(start_s)
-                pending.lengths.append(len(cut))
-                pending.peak = max(pending.peak, float(np.abs(cut).max()))
-                yield cut
+                pending.lengths.append(len(chunk))
+                pending.peak = max(pending.peak, float(np.abs(chunk).max()))
+                yield chunk
         except DataError as error:
             pending.error = error.message
         pending.exhausted = True
 
     @torch.inference_mode()
-    def _run(self, cuts: list[np.ndarray], owners: list[_Pending]) -> None:
-        if not cuts:
+    def _run(self, chunks: list[np.ndarray], owners: list[_Pending]) -> None:
+        if not chunks:
             return
-        rows = np.arange(len(cuts))
-        batch = collate(cuts, np.zeros((len(cuts), 0), np.float32), rows, self.window).to(self.runtime.device)
+        rows = np.arange(len(chunks))
+        batch = collate(chunks, np.zeros((len(chunks), 0), np.float32), rows, self.window).to(self.runtime.device)
         with self.runtime.autocast():
             logits = self.model(batch.inputs, batch.lengths).float().cpu().numpy()
         for owner, row in zip(owners, logits, strict=True):

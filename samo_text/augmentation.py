@@ -167,8 +167,8 @@ class _Writer:
                     by_method[name].append(slot)
                     if self._rewriters[name].deterministic:
                         self._said_all.add((row, name))
-            for name, asked in by_method.items():
-                for slot, text in zip(asked, self._rewritten(name, asked, turn), strict=True):
+            for name, slots in by_method.items():
+                for slot, text in zip(slots, self._rewritten(name, slots, turn), strict=True):
                     if item := self._accepted(slot, name, text):
                         made[slot] = item
         return [made[slot] for slot in slots if slot in made]

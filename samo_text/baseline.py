@@ -37,8 +37,8 @@ def baseline_logits(manifest: Manifest, train_rows: np.ndarray) -> np.ndarray:
     config = TextConfig.build({"model": BASELINE})
     tokens = HashTokens(config.tokens.max_tokens)
     found_by = f"{_CACHE_VERSION}:{tokens.digest}:{version('scikit-learn')}:{config.model.model_dump_json()}"
-    asked = f"{manifest.digest}:{manifest.label_space.to_json()}:{found_by}"
-    known = hashlib.sha256(asked.encode() + np.sort(train_rows).tobytes())
+    question = f"{manifest.digest}:{manifest.label_space.to_json()}:{found_by}"
+    known = hashlib.sha256(question.encode() + np.sort(train_rows).tobytes())
     path = cache_root() / "baselines" / f"{known.hexdigest()}.npz"
     if path.is_file():
         try:

@@ -95,7 +95,7 @@ class TextPredictor(ModelPredictor):
     def _warnings(self, text: str, n_tokens: int) -> tuple[str, ...]:
         if not text.strip():
             return ("empty",)
-        cut = n_tokens >= self.max_tokens and self.tokens.cuts(text)
+        cut = n_tokens >= self.max_tokens and self.tokens.truncates(text)
         return (f"cut at {self.max_tokens} tokens",) if cut else ()
 
 

@@ -54,7 +54,7 @@ class Tokens(Protocol):
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """(T_i,) int64 ids of each text, special tokens included, cut at the longest length; never empty."""
 
-    def cuts(self, text: str) -> bool:
+    def truncates(self, text: str) -> bool:
         """Whether the end of a text is left out."""
 
     def save(self, folder: Path) -> None:
@@ -81,7 +81,7 @@ class HashTokens:
         """(T_i,) int64 in [1, 2**62); a text without a word or mark is one token of its own."""
         return [np.array([word_hash(word) for word in self._words(text)], dtype=np.int64) for text in texts]
 
-    def cuts(self, text: str) -> bool:
+    def truncates(self, text: str) -> bool:
         """Whether it has more words and marks than are read."""
         return len(_WORDS.findall(clean(text))) > self.max_tokens
 
@@ -150,8 +150,8 @@ class EncoderTokens:
             # Where it was read from is no rule of it.
             rules = {name: value for name, value in options.items() if not name.endswith(("_file", "name_or_path"))}
             rules |= {"class": type(self.tokenizer).__name__, "vocabulary": sorted(self.tokenizer.get_vocab().items())}
-        asked = [rules, self.tokenizer.truncation_side, self.max_tokens, version("tokenizers"), version("transformers")]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+        facts = [rules, self.tokenizer.truncation_side, self.max_tokens, version("tokenizers"), version("transformers")]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """(T_i,) int64 ids with the encoder's special tokens."""
@@ -163,7 +163,7 @@ class EncoderTokens:
             found += [np.array(row or [self.pad_id], dtype=np.int64) for row in ids]
         return found
 
-    def cuts(self, text: str) -> bool:
+    def truncates(self, text: str) -> bool:
         """Whether it has more subwords than are read, special tokens included."""
         if len(clean(text)) > self.max_tokens * _CHARACTERS_PER_TOKEN:
             return True

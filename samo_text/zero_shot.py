@@ -273,10 +273,10 @@ def evaluate_zero_shot(
         DataError: the corpus has several tasks, labels that ``model`` does not know, or nothing to judge.
         SettingsError: an unknown part.
     """
-    asked = _task(model, manifest)
+    primary = _task(model, manifest)
     part, rows = part_of(manifest, on)
     items = [manifest.items[row] for row in rows]
-    space = LabelSpace((asked,))
+    space = LabelSpace((primary,))
     targets = np.stack([space.encode(item.labels) for item in items])
     shares = model.probabilities([item.source for item in items], progress)
     predicted = shares.argmax(axis=1)[:, None] == np.arange(len(model.labels))
@@ -296,7 +296,7 @@ def evaluate_zero_shot(
         "accuracy": float(accuracy(counts)),
         "hits": float((decided.truth & predicted).any(axis=1).mean()),
         "per_class": per_class(decided, model.labels),
-        "warnings": _warnings(decided, asked),
+        "warnings": _warnings(decided, primary),
     }
 
 

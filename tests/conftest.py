@@ -69,7 +69,7 @@ LONG = (
     "test_hub",
 )
 # CPU seconds, those of ended child processes included, that a test may take without the mark `slow`.
-QUICK_S = 4.0
+QUICK_S = 6.0
 
 BEGAN, SPENT = pytest.StashKey[float](), "cpu_seconds"
 

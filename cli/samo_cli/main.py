@@ -127,8 +127,8 @@ def _without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return rest, [name.strip() for name in names]
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"samo {__version__}")
         raise typer.Exit
 
@@ -184,9 +184,9 @@ def _usage(error: TyperException, verb: str | None) -> int:
         typer.echo(error.ctx.get_help())  # type: ignore[attr-defined]
         return 0
     message = error.format_message() if hasattr(error, "format_message") else str(error)
-    asked = f"samo {verb} --help" if verb in VERBS else "samo --help"
+    requested = f"samo {verb} --help" if verb in VERBS else "samo --help"
     message = message[:1].lower() + message[1:].rstrip(".")
-    return _complain(message, f"`{asked}` lists what is valid", getattr(error, "exit_code", 2))
+    return _complain(message, f"`{requested}` lists what is valid", getattr(error, "exit_code", 2))
 
 
 def _complain(message: str, hint: str, status: int) -> int:

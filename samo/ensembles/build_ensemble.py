@@ -54,7 +54,7 @@ def build_ensemble(
         command: kept with the run.
 
     Returns:
-        The ensemble's run, and the summary of members and gain as ``ensemble.json`` holds it.
+        The ensemble's run, and the summary of members and gain as it stands in ``ensemble.json``.
 
     Raises:
         SettingsError: an unknown rule, fewer than two runs, or a member has the ensemble's name.

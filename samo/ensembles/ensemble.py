@@ -2,7 +2,7 @@
 
 What an ensemble may learn from are validation items alone: its weights, its temperature and the member it is compared
 with are chosen there. The test part is opened when all of that is fixed, and the difference is taken speaker by
-speaker (:mod:`samo.evaluation.comparison`). The result is a run; its one model file holds every member.
+speaker (:mod:`samo.evaluation.comparison`). The result is a run; its one model file contains every member.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from samo.evaluation.significance import verdict
 from samo.evaluation.statistics import tally_by_unit
 from samo.files import write_json
 from samo.frontend import Frontend
-from samo.reporting.report import build_report
+from samo.reporting.report import Subject, build_report
 from samo.runs.calibrate import calibrate, threshold_settings
 from samo.runs.ensemble_model import COMBINE, mixed, threshold_logits
 from samo.runs.evaluate import macro_f1, predictions_of
@@ -139,7 +139,7 @@ def write_ensemble(
         command: kept with the run.
 
     Returns:
-        The summary, as ``ensemble.json`` holds it. ``samo evaluate`` (:func:`evaluate_run`) writes the report.
+        The summary, as it stands in ``ensemble.json``. ``samo evaluate`` (:func:`evaluate_run`) writes the report.
 
     Raises:
         RunError: another process began this run.
@@ -324,17 +324,6 @@ def _report(
     name: str, predictions: Predictions, assembly: Assembly, frontend: Frontend, space: LabelSpace
 ) -> dict[str, Any]:
     """The report `samo evaluate` would make of the test part as it is decided, temperature aside."""
-    return build_report(
-        run=name,
-        dataset=frontend.manifest.dataset,
-        synthetic=frontend.manifest.synthetic,
-        split="test",
-        split_rule=assembly.split.rule,
-        leaky=assembly.split.leaky,
-        task=space.primary,
-        predictions=replace(predictions, meta={}),
-        label_space=space,
-        unit=frontend.unit,
-        train_macro_f1=None,
-        val_macro_f1=None,
-    )
+    manifest, split = frontend.manifest, assembly.split
+    subject = Subject(name, manifest.dataset, "test", split.rule, frontend.unit, manifest.synthetic, leaky=split.leaky)
+    return build_report(subject, replace(predictions, meta={}), space)

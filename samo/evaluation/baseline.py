@@ -17,7 +17,7 @@ __all__ = ["compare_to_baseline"]
 def compare_to_baseline(
     name: str,
     baseline: Predictions,
-    said: Predictions,
+    predictions: Predictions,
     *,
     task: Task,
     label_space: LabelSpace,
@@ -31,7 +31,7 @@ def compare_to_baseline(
     Args:
         name: of the baseline.
         baseline: what it says, in any order of the same items; a multi-label task is decided as ``decided`` has it.
-        said: the same of the judged model.
+        predictions: the same of the judged model.
         task: the task of ``label_space`` to compare on; rows without a label for it are left out.
         label_space: the tasks and their columns.
         unit: what a group is called; without groups rows are drawn.
@@ -49,9 +49,9 @@ def compare_to_baseline(
     names = ("this run", name)
     answers = [
         answers_of(who, task, label_space, each)
-        for who, each in zip(names, (said, aligned(said, baseline, names)), strict=True)
+        for who, each in zip(names, (predictions, aligned(predictions, baseline, names)), strict=True)
     ]
-    groups = [said.groups[row] for row in answers[0].rows]
+    groups = [predictions.groups[row] for row in answers[0].rows]
     own, simple = (tally_by_unit(each.truth, each.predicted, groups) for each in answers)
     how: dict[str, Any] = {"n_resamples": n_resamples, "level": level, "seed": seed}
     score = {"macro_f1": macro_f1}

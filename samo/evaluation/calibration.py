@@ -103,10 +103,10 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, space: LabelSpace) 
     low, high = np.log(TEMPERATURE_RANGE)
     fitted = {}
     for task in space.tasks:
-        given, asked = _usable(logits, targets, space, task)
+        given, truth = _usable(logits, targets, space, task)
 
-        def cost(log_t: float, given: FloatArray = given, asked: FloatArray = asked, task: Task = task) -> float:
-            return negative_log_likelihood(given / math.exp(log_t), asked, multi_label=task.multi_label)
+        def cost(log_t: float, given: FloatArray = given, truth: FloatArray = truth, task: Task = task) -> float:
+            return negative_log_likelihood(given / math.exp(log_t), truth, multi_label=task.multi_label)
 
         if len(given):
             inner = minimize_scalar(cost, bounds=(low, high), method="bounded", options={"xatol": 1e-7}).x

@@ -184,7 +184,7 @@ def build_comparison(
         raise SettingsError("a comparison takes at least two runs")
     (base, baseline), *others = predictions.items()
     given = {base: baseline, **{name: aligned(baseline, other, (base, name)) for name, other in others}}
-    answers = {name: answers_of(name, task, label_space, said) for name, said in given.items()}
+    answers = {name: answers_of(name, task, label_space, predictions) for name, predictions in given.items()}
     groups = [baseline.groups[row] for row in answers[base].rows]
     drawn = {"n_resamples": n_resamples, "level": level, "seed": seed}
     compared = [_against(answers[base], answers[name], groups, task, drawn) for name, _ in others]
@@ -211,17 +211,17 @@ def build_comparison(
     return comparison
 
 
-def answers_of(name: str, task: Task, space: LabelSpace, said: Predictions) -> Decided:
+def answers_of(name: str, task: Task, space: LabelSpace, predictions: Predictions) -> Decided:
     """What was decided for the labelled rows of one task.
 
     Raises:
         DataError: outputs are not finite, or no row is labelled; ``name`` says whose.
     """
-    if not np.isfinite(said.logits[:, space.slices[task.name]]).all():
+    if not np.isfinite(predictions.logits[:, space.slices[task.name]]).all():
         raise DataError(f"the outputs of '{name}' are not finite", hint="its weights may be damaged; train again")
-    found = decided_rows(task, said, space)
+    found = decided_rows(task, predictions, space)
     if not len(found.rows):
-        raise DataError(f"none of the {len(said)} items has a label for the task '{task.name}'")
+        raise DataError(f"none of the {len(predictions)} items has a label for the task '{task.name}'")
     return found
 
 

@@ -52,11 +52,11 @@ class Decision:
             holds[:, columns] = decide(task, given, np.zeros_like(given), threshold=self.thresholds.of(task)).predicted
         return probabilities, holds
 
-    def applied(self, said: Predictions, space: LabelSpace) -> Predictions:
+    def applied(self, predictions: Predictions, space: LabelSpace) -> Predictions:
         """The same raw logits beside what is answered with them; single-label tasks need no note of it."""
         if not any(task.multi_label for task in space.tasks):
-            return said
-        return replace(said, decided=self.answers(said.logits, space)[1])
+            return predictions
+        return replace(predictions, decided=self.answers(predictions.logits, space)[1])
 
     def is_complete(self, space: LabelSpace) -> bool:
         """Whether all that a run answers with was fitted."""
@@ -95,7 +95,7 @@ def fit_decision(
 
 def decided_rows(
     task: Task,
-    said: Predictions,
+    predictions: Predictions,
     space: LabelSpace,
     temperatures: Mapping[str, float] | None = None,
     thresholds: Thresholds | None = None,
@@ -105,17 +105,17 @@ def decided_rows(
 
     Args:
         task: the task of ``space`` to judge.
-        said: raw logits and targets.
+        predictions: raw logits and targets.
         space: the tasks and their columns.
         temperatures: by task; 1 where none is given.
-        thresholds: of multi-label tasks; None takes what was decided when ``said`` was made, else 0.5.
+        thresholds: of multi-label tasks; None takes what was decided when ``predictions`` was made, else 0.5.
         rule: another than the one ``thresholds`` use.
     """
     columns = space.slices[task.name]
     # Only the task's own columns: a second task need not be finite.
-    scaled = said.logits[:, columns].astype(np.float64) / (temperatures or {}).get(task.name, 1.0)
-    cuts = (thresholds or Thresholds()).of(task, rule)
-    found = decide(task, LabelSpace((task,)).probabilities(scaled), said.targets[:, columns], threshold=cuts)
-    if task.multi_label and thresholds is None and said.decided is not None:
-        return replace(found, predicted=said.decided[found.rows, columns])
+    scaled = predictions.logits[:, columns].astype(np.float64) / (temperatures or {}).get(task.name, 1.0)
+    cutoffs = (thresholds or Thresholds()).of(task, rule)
+    found = decide(task, LabelSpace((task,)).probabilities(scaled), predictions.targets[:, columns], threshold=cutoffs)
+    if task.multi_label and thresholds is None and predictions.decided is not None:
+        return replace(found, predicted=predictions.decided[found.rows, columns])
     return found

@@ -109,11 +109,11 @@ def decide(
         threshold: one number or (L,); ignored for a single-label task.
     """
     rows = np.flatnonzero(~np.isnan(targets).any(axis=1))
-    given, asked = np.asarray(probabilities, dtype=np.float64)[rows], targets[rows]
+    given, labels_given = np.asarray(probabilities, dtype=np.float64)[rows], targets[rows]
     if task.multi_label:
-        return Decided(rows, asked >= 0.5, given >= threshold, given)
+        return Decided(rows, labels_given >= 0.5, given >= threshold, given)
     labels = np.arange(len(task.labels))
-    return Decided(rows, asked.argmax(axis=1)[:, None] == labels, given.argmax(axis=1)[:, None] == labels, given)
+    return Decided(rows, labels_given.argmax(axis=1)[:, None] == labels, given.argmax(axis=1)[:, None] == labels, given)
 
 
 def tally(truth: BoolArray, predicted: BoolArray) -> Tally:
@@ -298,16 +298,16 @@ def selection_score(space: LabelSpace, logits: np.ndarray, targets: np.ndarray) 
     found = []
     for task in space.tasks:
         columns = space.slices[task.name]
-        asked, given = targets[:, columns], logits[:, columns]
-        if np.isnan(asked).any(axis=1).all():
+        labels_given, given = targets[:, columns], logits[:, columns]
+        if np.isnan(labels_given).any(axis=1).all():
             continue
         if not task.multi_label:
-            decided = decide(task, given, asked)
+            decided = decide(task, given, labels_given)
             found.append(float(macro_f1(tally(decided.truth, decided.predicted))))
         else:
             # Thresholds are moved to the logits, so no sigmoid is taken.
-            cuts = np.log(_SELECTION_THRESHOLDS / (1 - _SELECTION_THRESHOLDS))
-            rows = ~np.isnan(asked).any(axis=1)
-            by_label = f1_by_threshold(asked[rows] >= 0.5, given[rows], cuts)
+            cutoffs = np.log(_SELECTION_THRESHOLDS / (1 - _SELECTION_THRESHOLDS))
+            rows = ~np.isnan(labels_given).any(axis=1)
+            by_label = f1_by_threshold(labels_given[rows] >= 0.5, given[rows], cutoffs)
             found.append(float(by_label.mean(axis=1).max()))
     return float(np.mean(found)) if found else 0.0

@@ -38,36 +38,36 @@ _CI_METRICS: dict[str, Metric] = {"macro_f1": macro_f1, "accuracy": accuracy, "u
 
 
 def rows_under(
-    task: Task, said: Predictions, space: LabelSpace, decision: Decision, rule: Rule | None = None
+    task: Task, predictions: Predictions, space: LabelSpace, decision: Decision, rule: Rule | None = None
 ) -> Decided:
     """The labelled rows of a task as a run decides them, or under another rule of thresholds.
 
     Raises:
         DataError: no row is labelled, or the model's outputs are not finite.
     """
-    finite = np.isfinite(said.logits[:, space.slices[task.name]]).all(axis=1)
+    finite = np.isfinite(predictions.logits[:, space.slices[task.name]]).all(axis=1)
     if not finite.all():
-        bad = [name for name, good in zip(said.ids, finite, strict=True) if not good]
+        bad = [name for name, good in zip(predictions.ids, finite, strict=True) if not good]
         raise DataError(
-            f"the model's outputs for {len(bad)} of {len(said)} items are not finite: {first_ten(bad)}",
+            f"the model's outputs for {len(bad)} of {len(predictions)} items are not finite: {first_ten(bad)}",
             hint="the weights may be damaged; evaluate another run or train again",
         )
     thresholds = decision.thresholds if decision.thresholds.tasks or rule else None
-    found = decided_rows(task, said, space, decision.calibration.temperature, thresholds, rule)
+    found = decided_rows(task, predictions, space, decision.calibration.temperature, thresholds, rule)
     if not len(found.rows):
-        raise DataError(f"none of the {len(said)} items has a label for the task '{task.name}'")
+        raise DataError(f"none of the {len(predictions)} items has a label for the task '{task.name}'")
     return found
 
 
 def task_scores(
-    task: Task, found: Decided, said: Predictions, space: LabelSpace, unit: str, decision: Decision
+    task: Task, found: Decided, predictions: Predictions, space: LabelSpace, unit: str, decision: Decision
 ) -> dict[str, Any]:
     """Everything a report says of one task alone.
 
     Args:
         task: the task.
         found: its rows, from :func:`rows_under`.
-        said: what ``found`` was made of.
+        predictions: what ``found`` was made of.
         space: the tasks and their columns.
         unit: what a group is called; without groups the interval's unit is ``row``.
         decision: temperatures and thresholds that ``found`` was decided with.
@@ -78,7 +78,7 @@ def task_scores(
         (over those with :data:`FREQUENT_ROWS` rows; None where there is none, or a single-label task leaves none out)
         and ``thresholds`` (None where none were fitted).
     """
-    groups = [said.groups[row] for row in found.rows]
+    groups = [predictions.groups[row] for row in found.rows]
     by_unit = tally_by_unit(found.truth, found.predicted, groups)
     counts, support = tally(found.truth, found.predicted), found.truth.sum(axis=0)
     matrix = label_confusion(found.truth, found.predicted)
@@ -105,7 +105,7 @@ def task_scores(
         "most_confused": most_confused(matrix, task.labels, support=found.truth.sum(axis=0)),
         "calibration": calibration_scores(
             task,
-            said.logits[found.rows, space.slices[task.name]],
+            predictions.logits[found.rows, space.slices[task.name]],
             found.truth,
             decision.calibration.temperature.get(task.name, 1.0),
             decision.calibration.fitted_on,
@@ -121,7 +121,7 @@ def task_scores(
         "macro_f1_frequent": {"least_rows": FREQUENT_ROWS, **over("macro_f1_frequent")}
         if frequent.any() and not all_frequent
         else None,
-        "thresholds": _thresholds(task, said, space, groups, decision, ends["macro_f1"]),
+        "thresholds": _thresholds(task, predictions, space, groups, decision, ends["macro_f1"]),
     }
 
 
@@ -146,7 +146,7 @@ def _per_class(task: Task, found: Decided, decision: Decision) -> dict[str, dict
 
 def _thresholds(
     task: Task,
-    said: Predictions,
+    predictions: Predictions,
     space: LabelSpace,
     groups: Sequence[str],
     decision: Decision,
@@ -162,7 +162,7 @@ def _thresholds(
         return None
     rules: dict[str, dict[str, Any]] = {}
     for rule in RULES:
-        found = rows_under(task, said, space, decision, rule)
+        found = rows_under(task, predictions, space, decision, rule)
         rules[rule] = {
             "macro_f1": float(macro_f1(tally(found.truth, found.predicted))),
             "interval": interval if rule == thresholds.used else _interval(found, groups),

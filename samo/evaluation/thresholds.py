@@ -91,12 +91,12 @@ class Thresholds:
 
     def are_for(self, temperatures: Mapping[str, float], space: LabelSpace) -> bool:
         """Whether there are thresholds for every multi-label task under these temperatures."""
-        asked = [task for task in space.tasks if task.multi_label]
+        wanted = [task for task in space.tasks if task.multi_label]
         return all(
             task.name in self.tasks
             and set(self.tasks[task.name].per_class) == set(task.labels)
             and self.tasks[task.name].temperature == temperatures.get(task.name, 1.0)
-            for task in asked
+            for task in wanted
         )
 
     def save(self, path: Path) -> None:
@@ -146,9 +146,11 @@ def fit_thresholds(
         if not task.multi_label:
             continue
         columns = space.slices[task.name]
-        given, asked = np.asarray(probabilities[:, columns], dtype=np.float64), targets[:, columns]
-        rows = ~np.isnan(asked).any(axis=1) & np.isfinite(given).all(axis=1)
-        fitted[task.name] = _fitted(task, given[rows], asked[rows] >= 0.5, grid, (temperatures or {}).get(task.name, 1))
+        given, wanted = np.asarray(probabilities[:, columns], dtype=np.float64), targets[:, columns]
+        rows = ~np.isnan(wanted).any(axis=1) & np.isfinite(given).all(axis=1)
+        fitted[task.name] = _fitted(
+            task, given[rows], wanted[rows] >= 0.5, grid, (temperatures or {}).get(task.name, 1)
+        )
     return fitted
 
 

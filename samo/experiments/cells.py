@@ -11,6 +11,7 @@ from typing import Any
 
 from samo.errors import RunError, first_ten
 from samo.runs.run import Run
+from samo.settings import with_defaults
 
 __all__ = [
     "Cell",
@@ -36,7 +37,7 @@ class Cell:
         row: the row of the table it counts for, for example ``focal``.
         seed: its seed.
         fold: its test fold, None when the grid asks for no folds.
-        settings: every setting, ``modality`` included, as ``config.json`` holds them.
+        settings: every setting, ``modality`` included, as they stand in ``config.json``.
         part: what it is evaluated on; ``val`` leaves the test part closed.
     """
 
@@ -94,7 +95,7 @@ def status_of(cell: Cell, grid: Path) -> str:
 
 
 def refuse_changed(cells: Iterable[Cell], grid: Path) -> None:
-    """Refuse to go on with a grid whose cells on disk have other settings than asked for.
+    """Refuse to go on with a grid whose cells on disk have other settings than requested.
 
     Raises:
         RunError: names the cells and the settings that differ.
@@ -104,14 +105,14 @@ def refuse_changed(cells: Iterable[Cell], grid: Path) -> None:
 
 
 def refuse_other_settings(found: Iterable[tuple[Cell, Mapping[str, Any]]], place: str) -> None:
-    """Refuse cells that were trained with other settings than asked for; ``place`` is where they lie.
+    """Refuse cells that were trained with other settings than requested; ``place`` is where they lie.
 
     Raises:
         RunError: names the cells and the settings that differ.
     """
     changed = []
     for cell, stored in found:
-        wanted = cell.settings
+        wanted, stored = cell.settings, with_defaults(stored)
         names = [n for n in {**stored, **wanted} if n not in MOVABLE and stored.get(n) != wanted.get(n)]
         changed += [f"{cell.name}: {name} was {stored.get(name)!r}, is now {wanted.get(name)!r}" for name in names]
     if changed:

@@ -27,7 +27,7 @@ from samo.frontend import Frontend
 from samo.launch.resources import Resources
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
-from samo.reporting.report import build_report
+from samo.reporting.report import Subject, build_report
 from samo.runs.calibrate import calibration_of
 from samo.runs.run import artifacts_root
 from samo.settings import Config
@@ -166,17 +166,11 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     first = done[0].run(grid)
     manifest = first.manifest
     missing = [cell.name for cell in cells if cell not in done]
+    leaky = any(report["leaky"] for report in reports)
     report = build_report(
-        run=name,
-        dataset=manifest.dataset,
-        synthetic=manifest.synthetic,
-        split="out-of-fold",
-        split_rule="folds",
-        leaky=any(report["leaky"] for report in reports),
-        task=manifest.label_space.primary,
-        predictions=join_predictions(done, grid),
-        label_space=manifest.label_space,
-        unit=unit,
+        Subject(name, manifest.dataset, "out-of-fold", "folds", unit, manifest.synthetic, leaky=leaky),
+        join_predictions(done, grid),
+        manifest.label_space,
         train_macro_f1=fmean(report["train_macro_f1"] for report in reports),
         val_macro_f1=fmean(report["val_macro_f1"] for report in reports),
         notes=[

@@ -124,7 +124,7 @@ def cells_of(
     """Every cell of a grid, seeds and folds of a row side by side.
 
     Args:
-        grid: what is asked for.
+        grid: from :func:`read_grid`.
         resolve: makes a configuration; knows presets and modalities.
         flags: settings typed beside the grid; they win over its base, variants and axes win over them.
         anchored: makes paths that the grid's file names relative to itself absolute.

@@ -89,7 +89,7 @@ class GridPlan:
         return self.data if all(cell.settings.get(name) == first.get(name) for name in read) else ""
 
     def facts(self) -> dict[str, Any]:
-        """What ``grid.json`` holds."""
+        """What is written to ``grid.json``."""
         return {
             "schema": 1,
             "kind": self.kind,
@@ -113,7 +113,7 @@ def open_data(config: Config, reporter: GridReporter | None = None, assets: Path
 
 
 def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Frontend | None = None) -> GridPlan:
-    """The plan with the place of its data filled in, checked against what its folder holds already.
+    """The plan with the place of its data filled in, checked against what lies in its folder already.
 
     Args:
         plan: as it was made.

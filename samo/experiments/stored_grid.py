@@ -26,7 +26,7 @@ class StoredGrid:
         cells: all of them.
         folder: the grid's folder here.
         data_of: the digest a cell's data must have; empty: any.
-        watcher: is told of cells once they are here.
+        watcher: follows cells once they are here.
         lost: what went wrong with cells that were done and could not be brought home, by name.
     """
 

@@ -262,6 +262,7 @@ _LOSSES = {
 
 def _do(work: str, spec: Mapping[str, Any], log: str, folder: str) -> Iterator[tuple[str, str]]:
     """The Ray task: says ``started``, the ``log`` where no folder is shared, then how the job ended."""
+    _hear_cancel()
     yield "started", ""
     if not log:
         if Path(folder).is_dir():
@@ -286,6 +287,12 @@ def _do(work: str, spec: Mapping[str, Any], log: str, folder: str) -> Iterator[t
         except RunError as error:
             ended = "failed", error.message
     yield ended
+
+
+def _hear_cancel() -> None:
+    """Ray cancels a task with SIGINT, which workers ignore where ``ray start`` ran in the background of a script."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from samo.runs.run import Run
 
 __all__ = ["RunCopy", "Snapshot", "Store", "fetch_run", "progress_of", "snapshots", "working_copy"]
 
-# The pauses before a place that did not answer is asked again, in seconds.
+# The pauses before a place that did not answer is tried again, in seconds.
 PAUSES_S = (2.0, 8.0, 30.0)
 INDEX = "index"
 
@@ -67,7 +67,7 @@ class Store:
         return sorted(path.rpartition("/")[2] for path in self._patiently(listed))
 
     def read(self, name: str) -> bytes | None:
-        """What a file holds; None when there is none."""
+        """The content of a file; None when there is none."""
 
         def content() -> bytes | None:
             try:

@@ -99,17 +99,17 @@ def _members(report: Mapping[str, Any]) -> str:
     """Of an ensemble: who answers, how much each counts, and whether that gained anything."""
     if "ensemble" not in report:
         return ""
-    account = report["ensemble"]
+    ensemble = report["ensemble"]
     rows = [
         (_text(member["name"]), *(_number(member[name]) for name in ("weight", "val_macro_f1", "macro_f1")))
-        for member in account["members"]
+        for member in ensemble["members"]
     ]
     lines = [
-        f"An ensemble, not one model: {members_line(account)}.",
+        f"An ensemble, not one model: {members_line(ensemble)}.",
         _table(("member", "weight", "validation macro-F1", "test macro-F1"), rows),
-        f"On the test part: {_text(gain_line(account))}.",
+        f"On the test part: {_text(gain_line(ensemble))}.",
     ]
-    lines += [f"- Left out: {_text(left['name'])} ({_line(left['reason'])})" for left in account["left_out"]]
+    lines += [f"- Left out: {_text(left['name'])} ({_line(left['reason'])})" for left in ensemble["left_out"]]
     return "\n\n".join(lines)
 
 

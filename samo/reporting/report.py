@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from statistics import fmean
@@ -12,18 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision
 from samo.evaluation.metrics import Decided, accuracy, macro_f1_present, tally, uar
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.task_scores import rows_under, task_scores
-from samo.evaluation.thresholds import Thresholds
 from samo.reporting.report_warnings import label_warnings, report_warnings
 from samo.tasks import LabelSpace, Task
 
 __all__ = [
     "SCHEMA",
     "Report",
+    "Subject",
     "build_report",
     "flat_items",
     "groupings",
@@ -36,6 +36,8 @@ __all__ = [
 SCHEMA = 1
 # An attribute with more values than this is a description of each row rather than a grouping.
 MAX_META_VALUES = 50
+# The order in which a report names its subject.
+_ABOUT = ("run", "dataset", "synthetic", "synthetic_model_only", "split", "split_rule", "leaky")
 
 
 class Report(dict[str, Any]):
@@ -68,47 +70,55 @@ class Report(dict[str, Any]):
         return f'<iframe srcdoc="{page}" style="width:100%;height:45rem;border:1px solid #ccc"></iframe>'
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What a report is about.
+
+    Attributes:
+        run: name of the run.
+        dataset: name of the data set it was judged on.
+        split: ``train``, ``val``, ``test``, ``all`` or ``out-of-fold``.
+        split_rule: how the split was drawn.
+        unit: what a group is called, for example ``speaker``; without groups the interval's unit is ``row``.
+        synthetic: whether the data, or those the model learned from, were generated.
+        synthetic_model_only: whether only those the model learned from were.
+        leaky: whether groups may stand on two sides of the split.
+    """
+
+    run: str
+    dataset: str
+    split: str
+    split_rule: str
+    unit: str
+    synthetic: bool = False
+    synthetic_model_only: bool = False
+    leaky: bool = False
+
+
 def build_report(
-    *,
-    run: str,
-    dataset: str,
-    synthetic: bool,
-    synthetic_model_only: bool = False,
-    split: str,
-    split_rule: str,
-    leaky: bool,
-    task: Task,
+    subject: Subject,
     predictions: Predictions,
     label_space: LabelSpace,
-    unit: str,
-    train_macro_f1: float | None,
-    val_macro_f1: float | None,
-    calibration: Calibration | None = None,
-    thresholds: Thresholds | None = None,
+    decision: Decision | None = None,
+    *,
+    task: Task | None = None,
+    train_macro_f1: float | None = None,
+    val_macro_f1: float | None = None,
     baseline: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Judge the predictions of one task, and beside it those of the other tasks of the label space.
+    """Score the predictions of one task, and beside it those of the other tasks of the label space.
 
     Args:
-        run: name of the run.
-        dataset: name of the data set judged on.
-        synthetic: whether its data, or those the model learned from, were generated.
-        synthetic_model_only: whether only those the model learned from were.
-        split: ``train``, ``val``, ``test`` or ``all``.
-        split_rule: how the split was drawn.
-        leaky: whether groups may stand on two sides of the split.
-        task: the task of ``label_space`` the report speaks of; rows without a label for it are left out.
-        predictions: logits, as the model gave them, and targets of N rows.
+        subject: what the report is about.
+        predictions: logits, as the model gave them, and targets of N rows; rows without a label are left out.
         label_space: the tasks and their columns.
-        unit: what a group is called, for example ``speaker``; without groups the interval's unit is ``row``.
-        train_macro_f1: the same score on the training split, None when unknown.
-        val_macro_f1: the same score on the validation split, None when unknown.
-        calibration: the temperatures its answers are decided and given with; None is temperature 1.
-        thresholds: those its labels are decided with; None takes what was decided when the predictions were made,
-            else 0.5. Single-label tasks need none.
-        baseline: a simple model on the same rows, from
-            :func:`~samo.evaluation.baseline.compare_to_baseline`.
+        decision: temperatures and thresholds; without thresholds what was decided when the predictions were made
+            counts, else 0.5. Single-label tasks need none.
+        task: the one the report speaks of; None is the first.
+        train_macro_f1: the same score on the training part, None when unknown.
+        val_macro_f1: the same score on the validation part, None when unknown.
+        baseline: a simple model on the same rows, from :func:`~samo.evaluation.baseline.compare_to_baseline`.
         notes: further warnings.
 
     Returns:
@@ -119,7 +129,7 @@ def build_report(
     Raises:
         DataError: no row is labelled, or the model's outputs are not finite.
     """
-    decision = Decision(calibration or Calibration(), thresholds or Thresholds())
+    decision, task, unit = decision or Decision(), task or label_space.primary, subject.unit
     decided = rows_under(task, predictions, label_space, decision)
     groups = tuple(predictions.groups[row] for row in decided.rows)
     by_group, skipped = _by_group(decided, groups, predictions, unit)
@@ -127,13 +137,7 @@ def build_report(
     tasks, others = _tasks(scored, predictions, label_space, unit, decision)
     report: dict[str, Any] = {
         "schema": SCHEMA,
-        "run": run,
-        "dataset": dataset,
-        "synthetic": synthetic,
-        "synthetic_model_only": synthetic_model_only,
-        "split": split,
-        "split_rule": split_rule,
-        "leaky": leaky,
+        **{name: getattr(subject, name) for name in _ABOUT},
         **scored,
         "tasks": tasks,
         "overall_macro_f1": fmean(each["metrics"]["macro_f1"] for each in tasks.values()) if tasks else None,

@@ -112,17 +112,17 @@ def _ends(ends: Sequence[float] | None, style: str = ".3f") -> str:
     return f" [{ends[0]:{style}}, {ends[1]:{style}}]" if ends else ""
 
 
-def members_line(account: Mapping[str, Any]) -> str:
+def members_line(ensemble: Mapping[str, Any]) -> str:
     """How an ensemble combines its members."""
-    how = "the mean of its members' probabilities" if account["combine"] == "mean" else "its members' votes"
-    weights = "weights fitted on the validation part" if account["fitted_on"] else "equal weights"
+    how = "the mean of its members' probabilities" if ensemble["combine"] == "mean" else "its members' votes"
+    weights = "weights fitted on the validation part" if ensemble["fitted_on"] else "equal weights"
     return f"{how}, {weights}"
 
 
-def gain_line(account: Mapping[str, Any]) -> str:
+def gain_line(ensemble: Mapping[str, Any]) -> str:
     """Whether an ensemble gains more than chance on the member that is best on the validation part."""
-    gain, interval = account["gain"], ""
+    gain, interval = ensemble["gain"], ""
     if gain["low"] is not None:
-        interval = f" ({100 * account['level']:g} % interval {gain['low']:+.3f} to {gain['high']:+.3f})"
-    against = f"against '{account['best_member']}', the best member on the validation part"
+        interval = f" ({100 * ensemble['level']:g} % interval {gain['low']:+.3f} to {gain['high']:+.3f})"
+    against = f"against '{ensemble['best_member']}', the best member on the validation part"
     return f"{gain['difference']:+.3f} macro-F1{interval} {against}: {gain['verdict']}"

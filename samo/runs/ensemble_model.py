@@ -40,7 +40,7 @@ class Ensemble(nn.Module):
     """Several models of one label space that answer as one; to judge and predict with, not to train."""
 
     temperatures: Tensor
-    cuts: Tensor
+    thresholds: Tensor
     log_weights: Tensor
 
     def __init__(
@@ -68,19 +68,21 @@ class Ensemble(nn.Module):
         self.space = space
         self.combine = combine
         rows = [_by_column(given, space) for given in temperatures]
-        cuts = threshold_logits(list(thresholds) or [{}] * len(rows), space)
+        thresholds = threshold_logits(list(thresholds) or [{}] * len(rows), space)
         # They are facts of the ensemble and stand in its file's header, not among the tensors.
         self.register_buffer("temperatures", torch.tensor(rows), persistent=False)
-        self.register_buffer("cuts", cuts, persistent=False)
+        self.register_buffer("thresholds", thresholds, persistent=False)
         self.register_buffer("log_weights", torch.tensor(weights).log(), persistent=False)
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """(B, C) float32 logits of the mixture."""
-        said = torch.stack([member(inputs, lengths).float() for member in self.members])
-        return mixed(said / self.temperatures[:, None], self.log_weights, self.space, self.combine, self.cuts)
+        logits = torch.stack([member(inputs, lengths).float() for member in self.members])
+        return mixed(logits / self.temperatures[:, None], self.log_weights, self.space, self.combine, self.thresholds)
 
 
-def mixed(logits: Tensor, log_weights: Tensor, space: LabelSpace, combine: str, cuts: Tensor | None = None) -> Tensor:
+def mixed(
+    logits: Tensor, log_weights: Tensor, space: LabelSpace, combine: str, thresholds: Tensor | None = None
+) -> Tensor:
     """(N, C) logits of the mixture of K members.
 
     Args:
@@ -88,12 +90,14 @@ def mixed(logits: Tensor, log_weights: Tensor, space: LabelSpace, combine: str, 
         log_weights: (K,) natural logarithms of weights that sum to 1.
         space: the tasks and their columns.
         combine: one of :data:`COMBINE`.
-        cuts: (K, C) from :func:`threshold_logits`; None is 0.
+        thresholds: (K, C) from :func:`threshold_logits`; None is 0.
     """
     parts = []
     for task in space.tasks:
         columns = space.slices[task.name]
-        outcomes = log_outcomes(logits[..., columns], task, combine, None if cuts is None else cuts[:, None, columns])
+        outcomes = log_outcomes(
+            logits[..., columns], task, combine, None if thresholds is None else thresholds[:, None, columns]
+        )
         mixture = torch.logsumexp(log_weights[:, None, None] + outcomes, dim=0)
         if task.multi_label:
             holds, not_holds = mixture.chunk(2, dim=-1)
@@ -110,21 +114,21 @@ def threshold_logits(thresholds: Sequence[Mapping[str, Sequence[float]]], space:
     return torch.tensor(rows, dtype=torch.float64).logit().float()
 
 
-def log_outcomes(logits: Tensor, task: Task, combine: str, cuts: Tensor | None = None) -> Tensor:
+def log_outcomes(logits: Tensor, task: Task, combine: str, thresholds: Tensor | None = None) -> Tensor:
     """Log-probabilities a member gives to each outcome, its vote already in them.
 
     Args:
         logits: (..., L) of one task, under the member's temperature.
         task: whose L labels they are.
         combine: one of :data:`COMBINE`.
-        cuts: logits from which on a label of a multi-label task is named, (..., L) or what broadcasts to it.
+        thresholds: logits from which on a label of a multi-label task is named, (..., L) or what broadcasts to it.
 
     Returns:
         (..., L), summing to 1 in probability; of a multi-label task (..., 2L), the labels holding, then not holding.
     """
     if task.multi_label:
         outcomes = torch.cat([functional.logsigmoid(logits), functional.logsigmoid(-logits)], dim=-1)
-        named = logits >= (0.0 if cuts is None else cuts.to(logits))
+        named = logits >= (0.0 if thresholds is None else thresholds.to(logits))
         chosen = torch.cat([named, ~named], dim=-1)
     else:
         outcomes = functional.log_softmax(logits, dim=-1)
@@ -145,9 +149,9 @@ def ensemble_facts(run: Run) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        account: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = account["members"], account["combine"], account["weights"]
-        return account
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        _ = facts["members"], facts["combine"], facts["weights"]
+        return facts
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"cannot read {path}: {error}", hint="build the ensemble again") from error
 

@@ -25,7 +25,7 @@ from samo.plugins import names_of, trust, trust_settings
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
-from samo.reporting.report import Report, build_report
+from samo.reporting.report import Report, Subject, build_report
 from samo.runs.calibrate import calibrate, decision_of, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
@@ -217,7 +217,7 @@ def _completed(run: Run, frontend: Frontend, space: LabelSpace, known: Decision,
 
 
 def _baseline(
-    frontend: Frontend, space: LabelSpace, split: Split, part: str, said: Predictions
+    frontend: Frontend, space: LabelSpace, split: Split, part: str, predictions: Predictions
 ) -> dict[str, Any] | None:
     """The modality's simple model on the same rows, with temperature and thresholds of its own from validation."""
     ids = {name: split.part(name) for name in ("val", part)}
@@ -230,7 +230,7 @@ def _baseline(
     val, judged = parts[0], parts[0] if part == "val" else parts[1]
     decision = fit_decision(val, frontend.manifest.targets[rows["val"]], space, threshold_settings(frontend.config))
     baseline = decision.applied(predictions_of(frontend, ids[part], judged), space)
-    return compare_to_baseline(name, baseline, said, task=space.primary, label_space=space, unit=frontend.unit)
+    return compare_to_baseline(name, baseline, predictions, task=space.primary, label_space=space, unit=frontend.unit)
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -286,23 +286,23 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
     if facts and facts["fitted_on"] == part:
         notes.append("the weights of the members were fitted on this split, so its scores are a little too good")
     trained_on_synthetic = run.manifest.synthetic
-    thresholds = evaluation.decision.thresholds
-    report = build_report(
-        run=run.name,
-        dataset=manifest.dataset,
+    subject = Subject(
+        run.name,
+        manifest.dataset,
+        part,
+        evaluation.split.rule,
+        evaluation.frontend.unit,
         synthetic=manifest.synthetic or trained_on_synthetic,
         synthetic_model_only=trained_on_synthetic and not manifest.synthetic,
-        split=part,
-        split_rule=evaluation.split.rule,
         leaky=evaluation.split.leaky or run.split.leaky,
-        task=evaluation.space.primary,
-        predictions=evaluation.predictions[part],
-        label_space=evaluation.space,
-        unit=evaluation.frontend.unit,
+    )
+    report = build_report(
+        subject,
+        evaluation.predictions[part],
+        evaluation.space,
+        evaluation.decision,
         train_macro_f1=evaluation.macro_f1("train"),
         val_macro_f1=evaluation.macro_f1("val"),
-        calibration=evaluation.decision.calibration,
-        thresholds=thresholds if thresholds.tasks else None,
         baseline=evaluation.baseline,
         notes=notes,
     )

@@ -20,7 +20,7 @@ from samo.data.manifest import Manifest
 from samo.data.splits import Split
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo.files import leftovers, write_json, write_text
-from samo.settings import Config, stored_config
+from samo.settings import Config, stored_config, with_defaults
 
 __all__ = ["ASSETS", "ENSEMBLE_FILE", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
 
@@ -73,7 +73,7 @@ class Run:
         try:
             settings: dict[str, Any] = json.loads(self.path("config.json").read_text(encoding="utf-8"))
             _ = settings["modality"]
-            return settings
+            return with_defaults(settings)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RunError(f"{self.folder} is not a run: cannot read config.json ({error})") from error
 

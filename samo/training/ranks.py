@@ -112,10 +112,10 @@ class Ranks:
             DataError, SettingsError: ``value`` is not the same in all processes; of the given ``kind``.
         """
         if self.world_size > 1:
-            said: list[object] = [None] * self.world_size
+            values: list[object] = [None] * self.world_size
             with _reaching():
-                dist.all_gather_object(said, value)
-            odd = [str(rank) for rank, other in enumerate(said) if other != said[0]]
+                dist.all_gather_object(values, value)
+            odd = [str(rank) for rank, other in enumerate(values) if other != values[0]]
             if odd:
                 raise kind(f"{what} of rank {', '.join(odd)} differs from that of rank 0", hint="start all alike")
 
@@ -173,7 +173,7 @@ def process_group() -> Iterator[Ranks]:
         yield ranks
         store.set(f"samo/left/{rank}", "done")
     except BaseException as error:
-        # torchrun sends SIGTERM as soon as one process is gone; what happened is still to be said.
+        # torchrun sends SIGTERM as soon as one process is gone; what happened is still to be told.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _leave(ranks, store, error)

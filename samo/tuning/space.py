@@ -49,9 +49,9 @@ class Entry:
         high: highest value of a range, itself included.
         step: distance between the values of a range; None = any value (whole numbers: 1).
         log: whether the logarithm is drawn evenly.
-        whole: whether a range holds whole numbers only.
+        whole: whether a range is of whole numbers only.
         when: conditions as in ``needs``: ``"use_specaug"`` or ``"model=small-cnn"``; all must hold.
-        asked: the part of ``when`` that the file wrote.
+        written: the part of ``when`` that stands in the file.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Entry:
     log: bool = False
     whole: bool = False
     when: tuple[str, ...] = ()
-    asked: str = ""
+    written: str = ""
 
     def draw(self, trial: optuna.Trial) -> Any:
         """The trial's value."""
@@ -73,7 +73,7 @@ class Entry:
         value = trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
         return value if self.step is None else plain_step(value)
 
-    def holds(self, value: Any) -> bool:
+    def contains(self, value: Any) -> bool:
         """Whether this value could be drawn."""
         if self.choices:
             return any(
@@ -91,7 +91,7 @@ class Entry:
             found = {"low": self.low, "high": self.high}
             found |= {"step": self.step} if self.step is not None else {}
             found |= {"log": True} if self.log else {}
-        return {**found, **({"when": self.asked} if self.asked else {})}
+        return {**found, **({"when": self.written} if self.written else {})}
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class SearchSpace:
     def base_params(self) -> dict[str, Any] | None:
         """What a trial of the base settings would have drawn; None when they lie outside the space."""
         active = [e for e in self.entries if all(_met(condition, self.base) for condition in e.when)]
-        if not all(entry.holds(self.base[entry.name]) for entry in active):
+        if not all(entry.contains(self.base[entry.name]) for entry in active):
             return None
         return {entry.name: self.base[entry.name] for entry in active}
 
@@ -215,17 +215,17 @@ def _entry(field: SettingField, table: Any, fields: Mapping[str, SettingField]) 
             raise SettingsError(
                 f"{where}: unknown key '{key}'", hint=nearest(key, _KEYS) + f"valid: {', '.join(_KEYS)}"
             )
-    asked = table.get("when", "")
-    if not isinstance(asked, str):
+    written = table.get("when", "")
+    if not isinstance(written, str):
         raise SettingsError(f'{where}: when must be a text such as "use_specaug" or "model=small-cnn"')
-    when = tuple(condition for condition in (field.needs, asked) if condition)
+    when = tuple(condition for condition in (field.needs, written) if condition)
     for condition in when:
         other = condition.partition("=")[0]
         if other not in fields or other == name:
             raise SettingsError(f"{where}: when names no other setting: '{other}'", hint=nearest(other, fields))
     if "choices" in table:
-        return Entry(name, choices=_choices(field, table, where), when=when, asked=asked)
-    return _range(field, table, where, when, asked)
+        return Entry(name, choices=_choices(field, table, where), when=when, written=written)
+    return _range(field, table, where, when, written)
 
 
 def _choices(field: SettingField, table: Mapping[str, Any], where: str) -> tuple[Any, ...]:
@@ -242,7 +242,7 @@ def _choices(field: SettingField, table: Mapping[str, Any], where: str) -> tuple
     return values
 
 
-def _range(field: SettingField, table: Mapping[str, Any], where: str, when: tuple[str, ...], asked: str) -> Entry:
+def _range(field: SettingField, table: Mapping[str, Any], where: str, when: tuple[str, ...], written: str) -> Entry:
     if field.info.annotation not in (int, float):
         raise SettingsError(f"{where} is no number and needs choices = [...]")
     if "low" not in table or "high" not in table:
@@ -261,7 +261,7 @@ def _range(field: SettingField, table: Mapping[str, Any], where: str, when: tupl
             raise SettingsError(f"{where}: step must be a {'whole ' if whole else ''}number above 0")
         if not _on_grid(high - low, step):
             raise SettingsError(f"{where}: high {high} cannot be reached from low {low} in steps of {step}")
-    return Entry(name=field.name, low=low, high=high, step=step, log=log, whole=whole, when=when, asked=asked)
+    return Entry(name=field.name, low=low, high=high, step=step, log=log, whole=whole, when=when, written=written)
 
 
 def _checked(field: SettingField, value: Any, where: str) -> Any:
@@ -315,7 +315,7 @@ def _reachable(condition: str, kept: Mapping[str, Entry], base: Mapping[str, Any
     if entry.choices:
         return any(_met(condition, {name: choice}) for choice in entry.choices)
     try:
-        return not value or entry.holds(float(value))
+        return not value or entry.contains(float(value))
     except ValueError:
         return False
 

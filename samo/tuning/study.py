@@ -12,6 +12,7 @@ from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial
 
 from samo.errors import EnvironmentProblem, RunError, SettingsError, first_ten, nearest
+from samo.settings import with_defaults
 from samo.training.runtime import step_seed
 from samo.tuning.space import SearchSpace
 
@@ -126,7 +127,9 @@ def open_study(storage: optuna.storages.BaseStorage, name: str) -> tuple[optuna.
     stored = study.user_attrs.get(_SPEC)
     if stored is None:
         raise RunError(f"the storage holds a study '{name}' that samo did not begin", hint="choose another `name`")
-    return study, StudySpec(**stored)
+    settings = with_defaults({"modality": stored["modality"], **stored["settings"]})
+    del settings["modality"]
+    return study, StudySpec(**{**stored, "settings": settings})
 
 
 def join_study(storage: optuna.storages.BaseStorage, spec: StudySpec, space: SearchSpace) -> optuna.Study:

@@ -104,12 +104,12 @@ def _require_columns(path: Path, columns: Sequence[str], names: Sequence[str], s
     """Refuse a missing column that is needed, or that was named on purpose."""
     by_default = type(settings).model_fields["split_column"].default
     needs_split = settings.split == "table" or settings.split_column != by_default
-    asked = {settings.text_column: "`text_column`", **dict.fromkeys(names, "`label_columns`")}
+    requested = {settings.text_column: "`text_column`", **dict.fromkeys(names, "`label_columns`")}
     if settings.split_column and needs_split:
-        asked[settings.split_column] = "`split_column`"
+        requested[settings.split_column] = "`split_column`"
     if settings.group_column:
-        asked[settings.group_column] = "`group_column`"
-    for name, setting in asked.items():
+        requested[settings.group_column] = "`group_column`"
+    for name, setting in requested.items():
         if name not in columns:
             how = "cells are separated by commas, semicolons or tabs; " if len(columns) == 1 else ""
             raise DataError(

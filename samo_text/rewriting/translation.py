@@ -51,7 +51,7 @@ class BackTranslation:
 
     def rewrite(self, texts: Sequence[str], chances: Sequence[random.Random]) -> list[str]:
         """Each text there and back; as it is where that went wrong."""
-        said = list(texts)
+        translated = list(texts)
         order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
         for start in range(0, len(order), _BATCH):
             places = order[start : start + _BATCH]
@@ -60,8 +60,8 @@ class BackTranslation:
                 found = self._translated(found, tokenizer, model)
             for number, text in zip(places, found, strict=True):
                 if text.strip():
-                    said[number] = text
-        return said
+                    translated[number] = text
+        return translated
 
     @torch.inference_mode()
     def _translated(self, texts: Sequence[str], tokenizer: Any, model: Any) -> list[str]:
@@ -69,9 +69,9 @@ class BackTranslation:
         longest = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or _LONGEST)
         ids = tokenizer(list(texts))["input_ids"]
         usable = [number for number, row in enumerate(ids) if texts[number].strip() and len(row) <= longest]
-        said = [""] * len(texts)
+        translated = [""] * len(texts)
         if not usable:
-            return said
+            return translated
         batch = tokenizer([texts[number] for number in usable], return_tensors="pt", padding=True).to(self.device)
         width = batch["input_ids"].shape[1]
         made = model.generate(
@@ -82,5 +82,5 @@ class BackTranslation:
             max_new_tokens=min(longest - 1, _LONGEST_FACTOR * width + _LONGEST_EXTRA),
         )
         for number, text in zip(usable, tokenizer.batch_decode(made, skip_special_tokens=True), strict=True):
-            said[number] = " ".join(text.split())
-        return said
+            translated[number] = " ".join(text.split())
+        return translated

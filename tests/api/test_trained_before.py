@@ -14,7 +14,10 @@ import numpy as np
 import pytest
 
 import samo
+from samo.errors import RunError
 from samo.evaluation.predictions import Predictions
+from samo.experiments.cells import Cell, refuse_other_settings
+from samo.runs.run import Run
 
 
 def stored(before: Path, name: str) -> dict[str, Any]:
@@ -67,3 +70,17 @@ def test_reports_hold_the_numbers_of_then(before: Path, artifacts: Path, name: s
     assert_alike(dict(report), then)
     again = Predictions.load(artifacts / "runs" / name / "predictions.test.npz").logits
     np.testing.assert_allclose(again, logits, atol=1e-5)
+
+
+def test_settings_that_came_later_stand_at_their_defaults(before: Path, artifacts: Path) -> None:
+    run = samo.load("speech").facts.name
+    stored = json.loads((artifacts / "runs" / run / "config.json").read_text())
+    assert "trim_db" not in stored
+    settings = Run(artifacts / "runs" / run).settings
+    assert settings == {**settings, **stored}
+    assert settings["trim_db"] == 0.0
+    # A grid cell or a run to resume with the same settings is the same training.
+    cell = Cell("a", "a", 0, None, settings)
+    refuse_other_settings([(cell, stored)], "here")
+    with pytest.raises(RunError, match=r"trim_db was 0\.0, is now 30\.0"):
+        refuse_other_settings([(Cell("a", "a", 0, None, {**settings, "trim_db": 30.0}), stored)], "here")

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 from tone_corpora import SMALL, Result, done, pitch, read_json, refused, samo, stop_after, tone
 
+import samo as samo_package
 from samo import plugins
+from samo.errors import RunError
 
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "adding.md"
 MODULES = ("my_net", "my_corpus", "my_text_net", "my_diary")
@@ -184,6 +186,25 @@ def test_a_stopped_training_goes_on_with_its_code(work: Path, monkeypatch: pytes
     assert len((work / "artifacts" / "runs" / "mine" / "history.jsonl").read_text().splitlines()) == 2
 
 
+def test_the_page_in_a_notebook(mine: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forget()
+    with pytest.raises(RunError, match="run 'mine' needs my_net:tiny, code that does not come with SAMO"):
+        samo_package.load("mine")
+    with pytest.raises(RunError, match="run 'mine' needs my_corpus:Voices, code that does not come with SAMO"):
+        samo_package.evaluate("mine", trust_code=NET)
+    assert imported(work) == set()
+    forget()
+    assert samo_package.load("mine", trust_code=NET).predict("voices/sad_spk0_0.wav").label
+    assert imported(work) == {"my_net"}
+    forget()
+    (block,) = (block for block in blocks("python") if "samo.train(" in block)
+    quick = ", n_mels=32, sr=8000, duration=0.5, train_ratio=0.5, val_ratio=0.2, width=4, epochs=1, threads=1)"
+    exec(re.sub(r'name="typed"\)', f'name="typed"{quick}', block), {})
+    assert read_json(work / "artifacts" / "runs" / "typed" / "config.json")["width"] == 4
+    assert imported(work) == {"my_net", "my_corpus"}
+
+
+@pytest.mark.slow
 def test_cells_take_over_what_was_typed(work: Path) -> None:
     """Two workers: processes of their own."""
     train = [word for word in commands(blocks("console")[0])[0][1:] if word not in ("--name", "mine")]

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from samo.evaluation.calibration import Calibration
+from samo.evaluation.decision import Decision
 from samo.evaluation.predictions import Predictions
-from samo.reporting.report import build_report
+from samo.evaluation.thresholds import Thresholds
+from samo.reporting.report import Subject, build_report
 from samo.tasks import LabelSpace, Task
 
 LABELS = ("calm", "happy", "sad")
@@ -38,4 +42,19 @@ def report(given: Predictions | None = None, **changed: Any) -> dict[str, Any]:
         "leaky": False, "task": SPACE.primary, "predictions": given or predictions(), "label_space": SPACE,
         "unit": "speaker", "train_macro_f1": 0.9, "val_macro_f1": 0.6,
     }  # fmt: skip
-    return build_report(**{**arguments, **changed})
+    return build(**{**arguments, **changed})
+
+
+def build(
+    predictions: Predictions,
+    label_space: LabelSpace,
+    calibration: Calibration | None = None,
+    thresholds: Thresholds | None = None,
+    **about: Any,
+) -> dict[str, Any]:
+    """A report of arguments by name: those of the subject, and the others."""
+    names = {field.name for field in fields(Subject)}
+    subject = Subject(**{name: value for name, value in about.items() if name in names})
+    others = {name: value for name, value in about.items() if name not in names}
+    decision = Decision(calibration or Calibration(), thresholds or Thresholds())
+    return build_report(subject, predictions, label_space, decision, **others)

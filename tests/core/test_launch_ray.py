@@ -232,3 +232,13 @@ def test_cells_no_machine_can_take() -> None:
         share_of_cluster(machines, 4, device="cuda")
     with pytest.raises(SettingsError, match="no machine of the Ray cluster can take one cell"):
         share_of_cluster([Machine(4, 0), Machine(0, 2)], 4)
+
+
+@needs_ray
+def test_a_task_can_be_cancelled_where_sigint_was_ignored(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        list(launch_ray._do("launch_work:do_job", {}, str(tmp_path / "logs" / "a.log"), str(tmp_path)))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from example_reports import build
 
 from samo.evaluation.calibration import Calibration, summary
 from samo.evaluation.predictions import Predictions
 from samo.reporting.model_card import model_card
-from samo.reporting.report import build_report
 from samo.tasks import LabelSpace, Task
 
 DATA = {
@@ -38,10 +38,10 @@ def report(labels: tuple[str, ...] = ("calm", "sad"), **changed: Any) -> dict[st
     )
     arguments: dict[str, Any] = {
         "run": "run-1", "dataset": "corpus", "synthetic": False, "split": "test", "split_rule": "speaker",
-        "leaky": False, "task": space.primary, "predictions": given, "label_space": space, "unit": "speaker",
+        "leaky": False, "predictions": given, "label_space": space, "unit": "speaker",
         "train_macro_f1": 0.9, "val_macro_f1": None,
     }  # fmt: skip
-    return build_report(**{**arguments, **changed})
+    return build(**{**arguments, **changed})
 
 
 def card(found: dict[str, Any], data: dict[str, str] | None = None) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from example_reports import build
 from sklearn.metrics import accuracy_score, f1_score
 
 from samo.data.manifest import Item
@@ -20,7 +21,7 @@ from samo.evaluation.predictions import Predictions
 from samo.evaluation.statistics import bootstrap, tally_by_unit
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
-from samo.reporting.report import build_report, headlines
+from samo.reporting.report import headlines
 from samo.reporting.wording import baseline_line, task_rows, threshold_line, threshold_rows
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
@@ -54,7 +55,7 @@ def report(said: Predictions, decision: Decision | None = None, **changed: Any) 
     }  # fmt: skip
     if decision:
         arguments |= {"calibration": decision.calibration, "thresholds": decision.thresholds}
-    return build_report(**{**arguments, **changed})
+    return build(**{**arguments, **changed})
 
 
 def by_rule(said: Predictions, decision: Decision) -> dict[str, np.ndarray]:

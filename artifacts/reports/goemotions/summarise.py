@@ -21,7 +21,7 @@ import numpy as np
 
 from samo.evaluation.decision import fit_decision
 from samo.evaluation.predictions import Predictions
-from samo.reporting.report import build_report
+from samo.reporting.report import Subject, build_report
 from samo.runs.calibrate import decision_of
 from samo.runs.run import Run
 from samo.settings import ThresholdSettings
@@ -89,22 +89,7 @@ def joined(run: Run, mode: str) -> dict[str, Any]:
         parts[part] = Predictions(said.ids, logits, targets, said.groups, said.meta)
     settings = ThresholdSettings()
     decision = fit_decision(parts["val"].logits, parts["val"].targets, coarse, settings)
-    return build_report(
-        run=run.name,
-        dataset="goemotions",
-        synthetic=False,
-        split="test",
-        split_rule=run.split.rule,
-        leaky=False,
-        task=coarse.primary,
-        predictions=parts["test"],
-        label_space=coarse,
-        unit="row",
-        train_macro_f1=None,
-        val_macro_f1=None,
-        calibration=decision.calibration,
-        thresholds=decision.thresholds,
-    )
+    return build_report(Subject(run.name, "goemotions", "test", run.split.rule, "row"), parts["test"], coarse, decision)
 
 
 def home_of(fine: LabelSpace, coarse: LabelSpace, mode: str) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from samo.evaluation.predictions import Predictions
-from samo.reporting.report import build_report
+from samo.reporting.report import Subject, build_report
 from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
 from samo_audio.datasets.emotions import EMOTION_TO_SENTIMENT, SENTIMENTS
@@ -100,20 +100,7 @@ def summarise(name: str, runs: list[Run], said: list[Predictions], space: LabelS
 
 def report(name: str, said: Predictions, space: LabelSpace) -> dict[str, Any]:
     """The report over some predictions."""
-    return build_report(
-        run=name,
-        dataset="ravdess",
-        synthetic=False,
-        split="test",
-        split_rule="folds",
-        leaky=False,
-        task=space.primary,
-        predictions=said,
-        label_space=space,
-        unit="speaker",
-        train_macro_f1=None,
-        val_macro_f1=None,
-    )
+    return build_report(Subject(name, "ravdess", "test", "folds", "speaker"), said, space)
 
 
 def row(summary: dict[str, Any]) -> list[str]:

@@ -20,13 +20,13 @@ __all__ = ["show_pseudo_labels", "show_zero_shot", "show_zero_shot_report"]
 
 def show_zero_shot(answers: Sequence[ZeroShotAnswer], note: str) -> None:
     """A row for each text with its nearest label and the next two."""
-    warned = any(said.warnings for said in answers)
+    warned = any(answer.warnings for answer in answers)
     rows = []
-    for said in answers:
-        ranked = sorted(said.probabilities.items(), key=lambda pair: -pair[1])
+    for answer in answers:
+        ranked = sorted(answer.probabilities.items(), key=lambda pair: -pair[1])
         others = ", ".join(f"{label} {share:.0%}" for label, share in ranked[1:3])
-        row = (shortened(said.text), said.label, f"{ranked[0][1]:.0%}", others)
-        rows.append((*row, "; ".join(said.warnings)) if warned else row)
+        row = (shortened(answer.text), answer.label, f"{ranked[0][1]:.0%}", others)
+        rows.append((*row, "; ".join(answer.warnings)) if warned else row)
     out.print(f"[bold yellow]{escape(note)}[/bold yellow]", soft_wrap=True)
     heads = ("text", "label", "share", "next", "warnings")[: 5 if warned else 4]
     show_table(heads, rows, numbers=("share",))
@@ -54,12 +54,12 @@ def show_zero_shot_report(report: Mapping[str, Any]) -> None:
         out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
 
 
-def show_pseudo_labels(account: Mapping[str, Any], path: Path) -> None:
+def show_pseudo_labels(summary: Mapping[str, Any], path: Path) -> None:
     """How many texts of each class were kept, and what became of the others."""
-    for task, counts in account["counts"].items():
+    for task, counts in summary["counts"].items():
         rows = [(label, str(n)) for label, n in counts.items()]
         out.print()
         out.print(counts_table(f"{task}, pseudo-labels", ("label", "texts"), rows))
-    lost = ", ".join(f"{reason} {n}" for reason, n in account["left_out"].items() if n)
-    out.print(f"\n{account['kept']} of {account['texts']} texts kept" + (f"; left out: {lost}" if lost else ""))
+    lost = ", ".join(f"{reason} {n}" for reason, n in summary["left_out"].items() if n)
+    out.print(f"\n{summary['kept']} of {summary['texts']} texts kept" + (f"; left out: {lost}" if lost else ""))
     out.print(f"[dim]table: {escape(str(path))}[/dim]", soft_wrap=True)

@@ -40,7 +40,7 @@ def crossval(
     place: Place,
     settings: dict[str, Any],
 ) -> None:
-    """Train once for each fold, join the predictions of what each model never saw, and judge them as one.
+    """Train once for each fold, join the predictions of what each model never saw, and evaluate them as one.
 
     Folds are those the corpus publishes, else five of its speakers; texts without known authors get five stratified by
     label. What validates a fold is never tested in it. Running it again trains only what is missing.

@@ -180,8 +180,8 @@ def _owner(name: str, modality: str) -> str:
     Raises:
         SettingsError: no modality has such a corpus.
     """
-    asked = [modality] if modality else list(MODALITIES)
-    known = {kind: _corpora(kind).DATASETS for kind in asked}
+    searched = [modality] if modality else list(MODALITIES)
+    known = {kind: _corpora(kind).DATASETS for kind in searched}
     owners = [kind for kind, datasets in known.items() if name in datasets]
     if not owners:
         names = list(dict.fromkeys(other for datasets in known.values() for other in datasets))

@@ -59,8 +59,8 @@ def ensemble(
     """Let several runs of one split answer as one, and say whether that gains more than chance.
 
     The result is a run for evaluate, predict and compare. With --seeds or --variants the members are trained first, as
-    a grid of this name; the other settings are theirs, and so is --precision: members are combined and judged in
-    float32.
+    a grid of this name; the other settings are theirs, and so is --precision: members are combined and evaluated
+    in float32.
     """
     if bool(runs) == bool(seeds or variants):
         raise SettingsError(

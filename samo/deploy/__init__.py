@@ -1,1 +1,0 @@
-"""What a trained run becomes outside SAMO: cards, exports, packages."""
