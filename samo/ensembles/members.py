@@ -66,6 +66,7 @@ def gather(
         raise SettingsError(f"two runs are called '{twice[0]}'", hint="name each run once, by folders of other names")
     members: list[Member] = []
     left_out: list[LeftOut] = []
+    hints: list[str] = []
     for run in runs:
         try:
             member = _open(run, frontend_type, runtime)
@@ -74,10 +75,12 @@ def gather(
             members.append(member)
         except (SamoError, OSError) as error:
             left_out.append(LeftOut(run.name, str(error)))
+            hints += filter(None, [getattr(error, "hint", "")])
     if len(members) < 2:
         raise RunError(
             f"{len(members)} of {len(runs)} runs can be members of an ensemble, two are needed; left out: "
-            + "; ".join(f"'{left.name}': {left.reason}" for left in left_out)
+            + "; ".join(f"'{left.name}': {left.reason}" for left in left_out),
+            hint=hints[0] if hints else "",
         )
     return tuple(members), tuple(left_out)
 

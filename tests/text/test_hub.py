@@ -18,7 +18,7 @@ import pytest
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 READ = """
 import json, sys
-from samo.encoders.pretrained import load_pretrained
+from samo_text.models.pretrained import load_pretrained
 from samo_text.tokens import EncoderTokens
 from samo.errors import SamoError
 for name in sys.argv[1:]:
