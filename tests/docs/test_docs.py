@@ -48,8 +48,8 @@ QUICK_DEMO = {"limit_fraction": 0.05}
 TRAIN = {"train", "ablate", "crossval", "learning-curve", "tune"}
 GRIDS = {"ablate", "crossval", "learning-curve"}
 PLAIN = {"data", "presets", "runs", "doctor", "compare"}
-# Pages that use more than 4 CPU seconds.
-SLOW = {"README.md", "getting-started.md", "your-own-data.md", "experiments.md", "python-api.md", "deployment.md"}
+# Pages whose trainings belong in the slow lane.
+SLOW = {"README.md", "getting-started.md", "your-own-data.md", "experiments.md", "python-api.md"}
 MAKE = re.compile(r"^([a-z]+):", re.MULTILINE)
 
 
