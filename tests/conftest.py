@@ -65,6 +65,7 @@ LONG = (
     "test_launch_ray",
     "test_distributed",
     "test_cli_kill",
+    "test_docs",
     "test_cli_train",
     "test_hub",
 )

@@ -44,7 +44,7 @@ def blocks(kind: str) -> list[str]:
 
 
 def commands(block: str) -> list[list[str]]:
-    return [shlex.split(line)[1:] for line in block.splitlines()]
+    return [shlex.split(line)[2:] for line in block.splitlines()]
 
 
 def forget() -> None:
@@ -98,13 +98,13 @@ def imported(work: Path) -> set[str]:
 @pytest.fixture
 def mine(work: Path) -> Path:
     """The folder of run ``mine``, trained as the page says."""
-    fresh(*commands(blocks("sh")[0])[0], *QUICK["audio"])
+    fresh(*commands(blocks("console")[0])[0], *QUICK["audio"])
     assert imported(work) == {"my_net", "my_corpus"}
     return work / "artifacts" / "runs" / "mine"
 
 
 def test_the_page_on_speech(mine: Path, work: Path) -> None:
-    _, evaluate, predict = commands(blocks("sh")[0])
+    _, evaluate, predict = commands(blocks("console")[0])
     report = fresh(*evaluate, "--threads", "1", "--json").json
     assert report["dataset"] == "voices"
     assert imported(work) == {"my_net", "my_corpus"}
@@ -118,7 +118,7 @@ def test_the_page_on_speech(mine: Path, work: Path) -> None:
 
 
 def test_the_page_on_text(work: Path) -> None:
-    train, evaluate, predict = commands(blocks("sh")[1])
+    train, evaluate, predict = commands(blocks("console")[1])
     fresh(*train, *QUICK["text"])
     report = fresh(*evaluate, "--threads", "1", "--json").json
     assert report["dataset"] == "diary"
@@ -179,7 +179,7 @@ def test_the_run_remembers_the_code_and_a_changed_file_is_noted(mine: Path, work
 def test_a_stopped_training_goes_on_with_its_code(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after(monkeypatch, 1, KeyboardInterrupt())
     forget()
-    train = commands(blocks("sh")[0])[0]
+    train = commands(blocks("console")[0])[0]
     assert samo(*train, *QUICK["audio"]).status == 130
     assert "needs my_net:tiny and my_corpus:Voices" in fails(5, "train", "--resume", "mine")
     fresh("train", "--resume", "mine", "--threads", "1", "--trust-code", NET, "--trust-code", VOICES)
@@ -207,7 +207,7 @@ def test_the_page_in_a_notebook(mine: Path, work: Path, monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_cells_take_over_what_was_typed(work: Path) -> None:
     """Two workers: processes of their own."""
-    train = [word for word in commands(blocks("sh")[0])[0][1:] if word not in ("--name", "mine")]
+    train = [word for word in commands(blocks("console")[0])[0][1:] if word not in ("--name", "mine")]
     fresh("crossval", *train, *QUICK["audio"][:-2], "--epochs", "1", "--folds", "2", "--workers", "2", "--name", "cv")
     assert imported(work) >= {"my_net", "my_corpus"}
     runs = sorted((work / "artifacts" / "grids" / "cv" / "runs").iterdir())
