@@ -105,7 +105,7 @@ def confident(probabilities: np.ndarray, space: LabelSpace, confidence: float) -
         where none is.
     """
     n = len(probabilities)
-    holds = np.zeros(probabilities.shape, dtype=bool)
+    present = np.zeros(probabilities.shape, dtype=bool)
     decided = np.zeros((n, len(space.tasks)), dtype=bool)
     sure = np.ones((n, len(space.tasks)))
     for k, task in enumerate(space.tasks):
@@ -118,8 +118,8 @@ def confident(probabilities: np.ndarray, space: LabelSpace, confidence: float) -
             named = given.argmax(axis=1)[:, None] == np.arange(given.shape[1])
             sure[:, k] = given.max(axis=1)
         decided[:, k] = (sure[:, k] >= confidence) & named.any(axis=1)
-        holds[:, columns] = named & decided[:, [k]]
-    return holds, decided, np.where(decided, sure, 1.0).min(axis=1) * decided.any(axis=1)
+        present[:, columns] = named & decided[:, [k]]
+    return present, decided, np.where(decided, sure, 1.0).min(axis=1) * decided.any(axis=1)
 
 
 def pseudo_label(run: Run, predictor: TextPredictor, texts: Sequence[str], confidence: float = 0.9) -> PseudoLabels:
@@ -154,7 +154,7 @@ def pseudo_label(run: Run, predictor: TextPredictor, texts: Sequence[str], confi
     left_out |= {"in validation or test": len(leaked), "in training": len(seen)}
     candidates = [text for row, text in enumerate(fresh) if row not in leaked and row not in seen]
     probabilities = predictor.decision.probabilities(predictor.logits(candidates), predictor.space)
-    holds, decided, sure = confident(probabilities, predictor.space, confidence)
+    present, decided, sure = confident(probabilities, predictor.space, confidence)
     kept = np.flatnonzero(decided.any(axis=1))
     left_out["not confident"] = len(candidates) - len(kept)
     summary = {
@@ -162,9 +162,9 @@ def pseudo_label(run: Run, predictor: TextPredictor, texts: Sequence[str], confi
         "kept": len(kept),
         "confidence": confidence,
         "left_out": left_out,
-        "counts": class_counts(predictor.space, holds[kept]),
+        "counts": class_counts(predictor.space, present[kept]),
     }
-    return PseudoLabels(predictor.space, tuple(candidates[row] for row in kept), holds[kept], sure[kept], summary)
+    return PseudoLabels(predictor.space, tuple(candidates[row] for row in kept), present[kept], sure[kept], summary)
 
 
 def check_confidence(confidence: float) -> None:
@@ -219,10 +219,10 @@ def write_pseudo_labels(found: PseudoLabels, run: Run, target: Path) -> None:
     with replacing(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter=_DELIMITERS[target.suffix.lower()], lineterminator="\n")
         writer.writerow([column, *(task.name for task in tasks), *_OWN_COLUMNS])
-        for text, holds, sure in zip(found.texts, found.labels, found.confidence, strict=True):
+        for text, present, sure in zip(found.texts, found.labels, found.confidence, strict=True):
             cells = []
             for task in tasks:
-                own = holds[found.space.slices[task.name]]
+                own = present[found.space.slices[task.name]]
                 cells.append(separator.join(label for label, held in zip(task.labels, own, strict=True) if held))
             writer.writerow([text, *cells, f"{sure:.4f}", SOURCE])
     write_teacher(run, target)

@@ -276,9 +276,9 @@ class _TaskScores:
         self.groups = [groups[int(row)] for row in self.rows]
         self.resampling = resampling
 
-    def of(self, holds: np.ndarray) -> np.ndarray:
+    def of(self, present: np.ndarray) -> np.ndarray:
         """(M, L) answers of this task for its rows."""
-        part: np.ndarray = holds[self.rows, self.columns]
+        part: np.ndarray = present[self.rows, self.columns]
         return part
 
     def untouched(self) -> dict[str, Any]:

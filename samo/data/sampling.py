@@ -93,10 +93,10 @@ def balanced_weights(targets: np.ndarray, space: LabelSpace) -> np.ndarray:
     Returns:
         (N,) float64 that sums to 1.
     """
-    holds = _holds(targets[:, space.slices[space.primary.name]])
-    counts = holds.sum(axis=0)
+    positive = _positive(targets[:, space.slices[space.primary.name]])
+    counts = positive.sum(axis=0)
     per_class = np.where(counts > 0, 1.0 / np.maximum(counts, 1), 0.0)
-    weights: np.ndarray = np.where(holds, per_class[None, :], 0.0).max(axis=1)
+    weights: np.ndarray = np.where(positive, per_class[None, :], 0.0).max(axis=1)
     weights[weights == 0.0] = weights[weights > 0].mean()
     return weights / weights.sum()
 
@@ -123,20 +123,20 @@ def joint_weights(
     total, n_tasks = np.zeros(len(targets)), np.zeros(len(targets))
     for task in space.tasks:
         columns = targets[:, space.slices[task.name]]
-        holds = _holds(columns)
-        counts = holds.sum(axis=0)
+        positive = _positive(columns)
+        counts = positive.sum(axis=0)
         # A class without rows is never asked for.
         multiple = np.minimum((counts.max() / np.maximum(counts, 1)) ** alpha, max_mult)
         multiple *= [boost.get(label, 1.0) for label in task.labels]
-        of_task = np.where(holds, multiple[None, :], 0.0).max(axis=1)
+        of_task = np.where(positive, multiple[None, :], 0.0).max(axis=1)
         labelled = ~np.isnan(columns).any(axis=1)
-        total += np.where(labelled, np.where(holds.any(axis=1), of_task, 1.0), 0.0)
+        total += np.where(labelled, np.where(positive.any(axis=1), of_task, 1.0), 0.0)
         n_tasks += labelled
     weights: np.ndarray = np.where(n_tasks > 0, total / np.maximum(n_tasks, 1), 1.0)
     return weights / weights.sum()
 
 
-def _holds(columns: np.ndarray) -> np.ndarray:
+def _positive(columns: np.ndarray) -> np.ndarray:
     """(N, C of the task) which labels hold; none of an unlabelled row."""
-    holds: np.ndarray = np.nan_to_num(columns) > 0.5
-    return holds
+    positive: np.ndarray = np.nan_to_num(columns) > 0.5
+    return positive

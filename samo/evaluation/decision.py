@@ -45,12 +45,14 @@ class Decision:
             space: the tasks and their columns.
         """
         probabilities = self.probabilities(logits, space)
-        holds = np.zeros(probabilities.shape, dtype=bool)
+        present = np.zeros(probabilities.shape, dtype=bool)
         for task in space.tasks:
             columns = space.slices[task.name]
             given = probabilities[:, columns]
-            holds[:, columns] = decide(task, given, np.zeros_like(given), threshold=self.thresholds.of(task)).predicted
-        return probabilities, holds
+            present[:, columns] = decide(
+                task, given, np.zeros_like(given), threshold=self.thresholds.of(task)
+            ).predicted
+        return probabilities, present
 
     def applied(self, predictions: Predictions, space: LabelSpace) -> Predictions:
         """The same raw logits beside what is answered with them; single-label tasks need no note of it."""

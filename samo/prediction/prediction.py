@@ -202,18 +202,18 @@ class PredictionList(Sequence[Prediction]):
         return f"<table><thead><tr><th>source</th><th>answer</th></tr></thead><tbody>{rows}</tbody></table>{more}"
 
 
-def answers_of(probabilities: np.ndarray, holds: np.ndarray, space: LabelSpace) -> dict[str, Answer]:
+def answers_of(probabilities: np.ndarray, present: np.ndarray, space: LabelSpace) -> dict[str, Answer]:
     """Name one row's decision.
 
     Args:
         probabilities: (C,) in [0, 1], from :meth:`samo.evaluation.decision.Decision.answers`.
-        holds: (C,) bool, from there too.
+        present: (C,) bool, from there too.
         space: the tasks and their columns.
     """
     answers = {}
     for task in space.tasks:
         columns = space.slices[task.name]
-        shares, decided = probabilities[columns], holds[columns]
+        shares, decided = probabilities[columns], present[columns]
         # Stable: of labels that are equally probable the first one wins, as in argmax.
         ranked = np.argsort(-shares, kind="stable")
         answers[task.name] = Answer(

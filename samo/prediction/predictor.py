@@ -154,8 +154,8 @@ class ModelPredictor(ABC):
 
     def answers(self, logits: np.ndarray) -> list[dict[str, Answer]]:
         """Name the decision on (N, C) logits: one entry a row, by task."""
-        probabilities, holds = self.decision.answers(logits, self.space)
-        return [answers_of(row, held, self.space) for row, held in zip(probabilities, holds, strict=True)]
+        probabilities, present = self.decision.answers(logits, self.space)
+        return [answers_of(row, own, self.space) for row, own in zip(probabilities, present, strict=True)]
 
     def __repr__(self) -> str:
         return self.facts.describe(self.space)

@@ -100,8 +100,8 @@ def mixed(
         )
         mixture = torch.logsumexp(log_weights[:, None, None] + outcomes, dim=0)
         if task.multi_label:
-            holds, not_holds = mixture.chunk(2, dim=-1)
-            mixture = holds - not_holds
+            positive, negative = mixture.chunk(2, dim=-1)
+            mixture = positive - negative
         parts.append(mixture)
     return torch.cat(parts, dim=-1)
 

@@ -163,11 +163,11 @@ def _counts(token_lists: Sequence[np.ndarray], longest: int) -> Any:
 def _one_by_one(features: Any, truth: np.ndarray, inverse_l2: float) -> tuple[np.ndarray, np.ndarray]:
     """A binary problem for each of K labels: (K, F) weights and (K,) constants."""
     weight, bias = np.zeros((truth.shape[1], features.shape[1])), np.zeros(truth.shape[1])
-    for k, holds in enumerate(truth.T):
-        if holds.all() or not holds.any():
-            bias[k] = -_NEVER if holds.any() else _NEVER
+    for k, positive in enumerate(truth.T):
+        if positive.all() or not positive.any():
+            bias[k] = -_NEVER if positive.any() else _NEVER
         else:
-            slope, constant = _regression(features, holds, inverse_l2)
+            slope, constant = _regression(features, positive, inverse_l2)
             weight[k], bias[k] = slope[0], constant[0]
     return weight, bias
 
