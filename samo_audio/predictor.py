@@ -137,7 +137,9 @@ class AudioPredictor(ModelPredictor):
     def _waveform(self, samples: Any, sr: int | None) -> Clip:
         if sr is None:
             raise TypeError("a waveform needs its sampling rate: predict(waveform, sr=16000)")
-        samples = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else samples
+        if isinstance(samples, torch.Tensor):
+            samples = samples.detach().cpu()
+            samples = (samples.float() if samples.is_floating_point() else samples).numpy()
         return clip_of(samples, sr, self.sr)
 
     def _take(self, pending: _Pending) -> Iterator[np.ndarray]:
@@ -181,7 +183,8 @@ class AudioPredictor(ModelPredictor):
 
 
 def _is_array(given: Any) -> bool:
-    return isinstance(given, np.ndarray | torch.Tensor)
+    """Whether it is an array of numbers; one of paths is several inputs."""
+    return isinstance(given, torch.Tensor) or (isinstance(given, np.ndarray) and given.dtype.kind not in "OUS")
 
 
 def find_clips(given: Iterable[Path]) -> list[Path]:

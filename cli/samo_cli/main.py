@@ -121,7 +121,11 @@ def _without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for argument in following:
         flag, equals, value = argument.partition("=")
         if flag == "--trust-code":
-            names += (value if equals else next(following, "")).split(",")
+            following_flag = "" if equals else next(following, "")
+            if following_flag.startswith("-"):  # the name was forgotten, which is told; the flag stays one
+                rest.append(following_flag)
+                following_flag = ""
+            names += (value if equals else following_flag).split(",")
         else:
             rest.append(argument)
     return rest, [name.strip() for name in names]

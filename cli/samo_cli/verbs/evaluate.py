@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from samo.errors import SettingsError
 from samo.modalities import config_types
 from samo.settings import SPLIT_SETTINGS
+from samo_cli.flags import in_artifacts
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["evaluate"]
 
@@ -52,9 +50,8 @@ def evaluate(
         return
     show_report(report, report.page, report.figures)
     if err.is_terminal and report["split"] == "test":
-        also = f" --artifacts {artifacts}" if artifacts else ""
         what = "--text TEXT" if report.modality == "text" else "CLIP_OR_FOLDER"
-        note(f"next: samo predict {what} --run {report['run']}{also}")
+        note("next: " + in_artifacts(f"samo predict {what} --run {report['run']}", artifacts))
 
 
 def _pairs(text: str) -> dict[str, str]:
