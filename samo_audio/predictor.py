@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from samo.errors import DataError
-from samo.prediction import ModelPredictor, Prediction, TrainedModel, Window
+from samo.prediction import ModelPredictor, Prediction, PredictionList, TrainedModel, Window
 from samo.runs.load import trained_model
 from samo.runs.run import Run
 from samo.training.runtime import Runtime
@@ -74,6 +74,12 @@ class AudioPredictor(ModelPredictor):
             RunError: its ``calibration.json`` or ``thresholds.json`` is damaged.
         """
         return cls(trained_model(run, AudioFrontend, runtime), cast(AudioConfig, run.config).features)
+
+    def predict(self, inputs: Any, *, sr: int | None = None) -> Any:
+        """As :meth:`samo.prediction.ModelPredictor.predict`; a folder stands for all recordings below it."""
+        if isinstance(inputs, str | os.PathLike) and Path(inputs).is_dir():
+            return PredictionList(self.stream(find_clips([Path(inputs)]), sr=sr))
+        return super().predict(inputs, sr=sr)
 
     def is_one(self, inputs: Any) -> bool:
         """A path, or an array of numbers."""

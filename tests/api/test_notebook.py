@@ -152,6 +152,13 @@ def test_several_are_a_list_and_a_frame(before: Path) -> None:
     assert list(model.predict([])) == []
 
 
+def test_a_folder_is_all_recordings_below_it(before: Path) -> None:
+    model = samo.load("speech", threads=1)
+    inside = model.predict(before / "clips" / "sad")
+    assert inside == model.predict(sorted((before / "clips" / "sad").iterdir()))
+    assert len(model.predict(str(before / "clips"))) == 36
+
+
 def test_one_bad_file_raises_and_of_several_it_is_named(before: Path) -> None:
     model = samo.load("speech", threads=1)
     with pytest.raises(DataError, match=r"missing\.wav"):

@@ -19,7 +19,7 @@ __all__ = ["evaluate"]
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run; the newest when left out.")] = "",
     on: Annotated[
-        str, typer.Option(metavar="test|val|train", help="Which part of the run's own split to judge.")
+        str, typer.Option(metavar="test|val|train", help="Which part of the run's own split to evaluate.")
     ] = "test",
     label_map: Annotated[
         str,
@@ -36,7 +36,7 @@ def evaluate(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Judge a run on its held-out speakers or texts, or with --dataset on another corpus."""
+    """Evaluate a run on its held-out speakers or texts, or with --dataset on another corpus."""
     mapping = _pairs(label_map)
     from samo.runs.evaluate import evaluate as evaluate_run
     from samo_cli.render import TerminalReporter, err, note, print_json, show_report
