@@ -57,7 +57,7 @@ def zero_shot(
         str,
         typer.Option(
             metavar="train|val|test|all",
-            help="With --dataset, --data-root: which part is evaluated; test if left out, or all of a table without parts.",
+            help="With --dataset, --data-root: part to evaluate; test if left out, or all of a table without parts.",
         ),
     ] = "",
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values on stdout.")] = False,
