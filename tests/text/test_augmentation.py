@@ -322,3 +322,9 @@ def test_the_seed_decides_which_texts_are_parents(monkeypatch: pytest.MonkeyPatc
         (made,) = augment(manifest(texts), np.arange(8), settings(augment_target=4), seed, CPU)
         parents.append(made.meta["parent"])
     assert set(parents) == {"row-00", "row-01", "row-02"}
+
+
+def test_the_seed_decides_what_is_made_of_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_echo(monkeypatch, echo=Echo(*(f"{{}} {k}" for k in range(1000))))
+    made = [augment(manifest([("one", ("joy",))]), np.arange(1), settings(), seed, CPU)[0].source for seed in range(5)]
+    assert len(set(made)) == 5
