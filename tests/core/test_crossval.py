@@ -11,10 +11,12 @@ from finished_cells import finished
 from sklearn.metrics import f1_score
 
 from samo.errors import RunError
+from samo.evaluation.calibration import Calibration
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.crossval import crossval_report, join_predictions
 from samo.experiments.learning_curve import curve_of
+from samo.runs import calibrate
 
 
 def two_seeds(grid: Path, groups: bool = True) -> list[Cell]:
@@ -84,3 +86,16 @@ def test_a_learning_curve_pairs_seeds_and_folds(tmp_path: Path) -> None:
     for cell in cells[1:]:
         cell.run(tmp_path).path("report.json").unlink()
     assert curve_of("c", cells, tmp_path, "speaker").points == ()
+
+
+def test_each_fold_is_scaled_by_its_own_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = two_seeds(tmp_path)[:3]
+    raw = [Predictions.load(cell.run(tmp_path).path("predictions.test.npz")).logits for cell in cells]
+    for cell, temperature in zip(cells, (2.0, 0.5), strict=False):
+        Calibration({"emotion": temperature}, "val", {"emotion": 8}, epoch=3).save(
+            cell.run(tmp_path).path("calibration.json")
+        )
+    monkeypatch.setattr(calibrate, "read_about", lambda path: {"epoch": 3})
+    joined = join_predictions(cells, tmp_path)
+    # The third fold has none.
+    np.testing.assert_allclose(joined.logits, np.concatenate([raw[0] / 2.0, raw[1] / 0.5, raw[2]]), rtol=1e-6)

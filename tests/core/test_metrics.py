@@ -188,3 +188,9 @@ def test_importing_the_scores_costs_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_threshold_is_reached_by_what_equals_it() -> None:
+    truth, given = np.array([[True], [False], [False]]), np.array([[0.5], [0.25], [0.0]])
+    # From 0.25 on two rows are named, from 0.5 one, above it none.
+    assert metrics.f1_by_threshold(truth, given, np.array([0.25, 0.5, 0.75])).tolist() == [[2 / 3], [1.0], [0.0]]

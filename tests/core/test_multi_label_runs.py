@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 
 from samo.data.manifest import Manifest
 from samo.data.relabel import relabel
+from samo.data.splits import make_split
 from samo.ensembles.ensemble import assemble, write_ensemble
 from samo.ensembles.members import gather
 from samo.evaluation.decision import fit_decision
@@ -234,3 +235,27 @@ def test_the_baseline_of_the_modality_stands_in_the_report(root: Path, part: str
     assert found["baseline"]["macro_f1"] == pytest.approx(score)
     gap = found["baseline"]["difference"]["value"]
     assert gap == pytest.approx(found["metrics"]["macro_f1"] - score)
+
+
+def test_the_baseline_is_decided_by_thresholds_from_validation() -> None:
+    """On test the label ``high`` would ask for a threshold above 0.5; validation knows of one near 0.2 only."""
+
+    class WithBaseline(tiny.TinyFrontend):
+        def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+            held = self.manifest.targets[rows] > 0.5
+            logits = np.where(held, 3.0, -3.0).astype(np.float32)
+            judged = np.isin(rows, self.manifest.rows(split.val))
+            logits[:, 2] = np.where(judged, np.where(held[:, 2], -1.0, -2.0), np.where(held[:, 2], 2.0, 0.5))
+            return "fixed", logits
+
+    plain = tiny.frontend(TAGS, split="folds", val_ratio=0.3)
+    front = WithBaseline(plain.config, plain.manifest, plain.features)
+    split = make_split(front.manifest, front.split_request())
+    truth = front.manifest.targets[front.manifest.rows(split.test)]
+    given = evaluation.predictions_of(front, split.test, truth)
+    found = evaluation._baseline(front, TAGS, split, "test", given)
+    assert found is not None
+    # All test rows reach the threshold of the third label, the others are right.
+    n, positive = len(truth), truth[:, 2].sum()
+    assert 0 < positive < n
+    assert found["macro_f1"] == pytest.approx((1.0 + 1.0 + 2.0 * positive / (n + positive)) / 3.0)

@@ -321,3 +321,27 @@ def test_a_limited_training_part_keeps_genders_and_classes_in_proportion() -> No
 
 def test_at_least_one_speaker_is_kept() -> None:
     assert len(speakers(split_of(corpus(10), limit_fraction=0.01))["train"]) == 1
+
+
+@pytest.mark.parametrize("pair", [("train", "val"), ("train", "test"), ("val", "test")])
+def test_audit_looks_at_every_pair_of_parts(pair: tuple[str, str]) -> None:
+    """A speaker, a recording or an id shared with validation leaks as one shared with the test part does."""
+    manifest = corpus()
+    split = split_of(manifest)
+    one, other = (split.part(part) for part in pair)
+    speaker = other[0].partition("-")[0]
+    moved = replace(split, **{pair[0]: (*one, other[0]), pair[1]: other[1:]})
+    with pytest.raises(LeakError, match=f"speaker {speaker} is in more than one part: ") as caught:
+        audit(manifest, moved)
+    assert all(f"({part})" in caught.value.message for part in pair)
+    items = tuple(replace(item, content="same") if item.id in (one[0], other[0]) else item for item in manifest.items)
+    with pytest.raises(LeakError, match=rf"identical content: .*\({pair[0]}\) = .*\({pair[1]}\)"):
+        audit(replace(manifest, items=items), split)
+    with pytest.raises(LeakError, match=rf"\({pair[0]}\) = .*\({pair[1]}\)"):
+        audit(with_items(manifest, group="", content=""), replace(split, **{pair[0]: (*one, other[0])}))
+
+
+def test_the_seed_decides_which_speakers_a_limited_part_keeps() -> None:
+    """Under the table's own split nothing else is drawn."""
+    kept = {split_of(corpus(20), "table", seed=seed, limit_fraction=0.25).train for seed in range(5)}
+    assert len(kept) == 5

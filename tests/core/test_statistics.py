@@ -178,3 +178,12 @@ def test_level_orders_the_widths() -> None:
     widths = [end[1] - end[0] for end in ends if end]
     assert widths == sorted(widths)
     assert len(set(widths)) == 3
+
+
+@pytest.mark.parametrize("repeats", [[5, 1, 2], [1] * 600, [3] * 600])
+def test_as_many_units_are_drawn_as_there_are(repeats: list[int]) -> None:
+    """Whether kinds are drawn at once or units one by one; each kind as often as it occurs in the mean."""
+    drawn = statistics._drawn(np.random.default_rng(0), np.array(repeats), 200)
+    assert drawn.shape == (200, len(repeats))
+    assert set(drawn.sum(axis=1)) == {sum(repeats)}
+    assert drawn[:, 0].mean() == pytest.approx(repeats[0], abs=5 * np.sqrt(repeats[0] / 200))

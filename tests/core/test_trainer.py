@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import tiny_frontend as tiny
 import torch
 from tiny_frontend import BOTH, QUICK, Recorder, begin, same, train
 
-from samo.data.batch import Batch, Draws
+from samo.data.batch import Batch, Draws, draw_mix
 from samo.errors import TrainingDiverged
 from samo.settings import OptimSettings, TrainSettings
 from samo.tasks import LabelSpace
@@ -347,3 +348,35 @@ def test_unlabelled_rows_do_not_disturb() -> None:
     state, plan = begin(front)
     fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     assert all(math.isfinite(row["val_loss"]) for row in state.history)
+
+
+def test_inputs_and_targets_are_mixed_alike() -> None:
+    """One step's loss by hand: each row is w of itself and 1 - w of its partner, features and labels."""
+    front = tiny.frontend(epochs=1, batch_size=32, lr=0.05, mixup_alpha=0.4)
+    state, plan = begin(front)
+    rows = plan.train_rows
+    mix = draw_mix(Draws(0, 0, rows), 0.4)
+    assert mix is not None
+    share, partner = mix.weight.numpy()[:, None], rows[mix.partner.numpy()]
+    given, targets = front.features, front.manifest.targets
+    mixed, labels = (share * each[rows] + (1 - share) * each[partner] for each in (given, targets))
+    assert np.abs(labels - targets[rows]).mean() > 0.02
+    expected = torch.nn.functional.cross_entropy(
+        state.model(torch.from_numpy(mixed), torch.zeros(32)), torch.from_numpy(labels)
+    )
+    criterion = trainer.EmotionLoss(front.manifest.label_space, plan.loss, targets[rows])
+    found = trainer.train_step(state, Setup(front, tiny.RUNTIME), plan, criterion, [rows], 0.05)
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_each_epoch_drops_other_units() -> None:
+    """Dropout draws from torch's generator, whose seed is of the run's seed and the epoch."""
+    front = tiny.frontend(**{**QUICK, "batch_size": 32, "seed": 5})
+    state, plan = begin(front)
+    seeds: list[int] = []
+    state.model.register_forward_pre_hook(
+        lambda model, _: seeds.append(torch.initial_seed()) if model.training else None
+    )
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
+    # The first seven bytes of SHA-256 of "5:EPOCH:0".
+    assert seeds == [int.from_bytes(sha256(f"5:{epoch}:0".encode()).digest()[:7], "little") for epoch in range(3)]
