@@ -163,7 +163,8 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
 
     task = next(task for task in label_space.tasks if task.name == report["task"])
     # A temperature moves rows past each other in a column of a softmax: without it the area is not the report's.
-    found = decided_rows(task, predictions, label_space, {task.name: report["calibration"]["temperature"]})
+    # Out-of-fold predictions are already under those of their folds.
+    found = decided_rows(task, predictions, label_space, {task.name: report["calibration"]["temperature"] or 1.0})
     areas = {label: row["roc_auc"] for label, row in report["per_class"].items() if row["roc_auc"] is not None}
     worst_first = sorted(areas, key=lambda label: areas[label])
     coloured = worst_first[:_COLOURED_CURVES][::-1]
@@ -192,11 +193,15 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
 def reliability_figure(report: Mapping[str, Any]) -> Figure:
     """Accuracy over confidence by bin with the rows in each, before and after the temperature (Guo et al. 2017)."""
     scores = report["calibration"]
-    shown = [("", f"temperature {scores['temperature']:.2f}, fitted on {scores['fitted_on']}")]
+    shown = [("", "no temperature was fitted")]
     if scores["fitted_on"]:
-        shown.insert(0, ("_uncalibrated", "before: temperature 1"))
-    else:
-        shown = [("", "no temperature was fitted")]
+        own = scores["temperature"]
+        after = (
+            f"the {scores['fitted_on']} temperature of each fold"
+            if own is None
+            else (f"temperature {own:.2f}, fitted on {scores['fitted_on']}")
+        )
+        shown = [("_uncalibrated", "before: temperature 1"), ("", after)]
     figure = blank_figure(report, "Reliability diagram", 1.6 + 4.0 * len(shown), 5.6)
     grid = figure.subplots(2, len(shown), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
     handles: list[Any] = []

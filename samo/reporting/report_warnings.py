@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from samo.errors import first_ten
-from samo.evaluation.calibration import TEMPERATURE_RANGE
+from samo.evaluation.calibration import at_bound
 from samo.evaluation.metrics import Decided
 from samo.evaluation.statistics import FEW_GROUPS
 
@@ -59,11 +59,18 @@ def label_warnings(labels: Sequence[str], decided: Decided) -> list[str]:
 
 def _calibration_warnings(report: Mapping[str, Any]) -> list[str]:
     scores, found = report["calibration"], []
-    if scores["fitted_on"] and scores["temperature"] in TEMPERATURE_RANGE:
-        found.append(
-            f"the temperature stands at its bound of {scores['temperature']:g}: the rows it was fitted on "
-            "(all right, or too few) cannot tell it, so take probabilities for a ranking only"
-        )
+    cannot_tell = (
+        "the rows it was fitted on (all right, or too few) cannot tell it, so take probabilities for a ranking only"
+    )
+    if scores["temperature"] is None:
+        bound = [fold for fold, value in scores["temperature_by_fold"].items() if value is not None and at_bound(value)]
+        if bound:
+            found.append(f"the temperature stands at its bound in {first_ten(bound)}: {cannot_tell}")
+        bare = [fold for fold, value in scores["temperature_by_fold"].items() if value is None]
+        if bare and scores["fitted_on"]:
+            found.append(f"no temperature was fitted in {first_ten(bare)}")
+    elif scores["fitted_on"] and at_bound(scores["temperature"]):
+        found.append(f"the temperature stands at its bound of {scores['temperature']:g}: {cannot_tell}")
     if scores["fitted_on"] == report["split"]:
         found.append("the temperature was fitted on this split, so its calibration is a little too good")
     return found
