@@ -122,10 +122,14 @@ class LossSettings(Section):
 
     panel: ClassVar[str] = "Loss and balance"
 
-    class_weight_loss: bool = setting(False, "weight the loss by inverse class frequency of the training split, mean 1")
+    class_weight_loss: bool = setting(
+        False,
+        "weight the loss by inverse class frequency of the training split, mean 1; with several labels an item "
+        "the most frequent one weighs 1, so that no label that holds is weighed down",
+    )
     max_class_weight: float = setting(
         5.0,
-        "largest class weight after normalisation; with several labels an item also the inverse of the smallest",
+        "largest class weight after normalisation",
         ge=1.0,
         needs="class_weight_loss",
     )
@@ -134,7 +138,13 @@ class LossSettings(Section):
     )
     focal_loss: bool = setting(False, "focal loss instead of cross-entropy")
     focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", ge=0.0, le=10.0, needs="focal_loss")
-    focal_alpha: float = setting(1.0, "constant factor of the focal loss", gt=0.0, needs="focal_loss")
+    focal_alpha: float = setting(
+        1.0,
+        "weight of labels that hold, against 1 - it of those that do not (Lin et al. 2017); below 1, 1 = off; "
+        "for tasks with several labels",
+        gt=0.0,
+        needs="focal_loss",
+    )
     adaptive_gamma: bool = setting(
         False, "larger focal gamma for rarer classes: gamma * (2 - n_class / n_largest)", needs="focal_loss"
     )
@@ -203,7 +213,7 @@ class OptimSettings(Section):
     num_cycles: int = setting(
         3, "number of cosine cycles with `schedule=cosine-restarts`", ge=1, le=100, needs="schedule=cosine-restarts"
     )
-    lr_min: float = setting(0.0, "learning rate the schedule ends at", ge=0.0)
+    lr_min: float = setting(0.0, "learning rate the warm-up begins at and the schedule ends at", ge=0.0)
     grad_accum: int = setting(1, "batches whose gradients are added before a step", ge=1, le=1024)
     max_grad_norm: float = setting(5.0, "clip the gradient to this L2 norm; 0 = off", ge=0.0)
     grad_centralisation: bool = setting(False, "subtract the mean of each gradient per output unit (Yong et al. 2020)")
@@ -239,8 +249,10 @@ class ThresholdSettings(Section):
     threshold: Literal["per-class", "global", "half"] = setting(
         "per-class", "one threshold a class, one for all classes, or 0.5; the report shows all three"
     )
-    threshold_range: tuple[float, float] = setting((0.1, 0.9), "lowest and highest threshold tried, in (0, 1)")
-    num_thresholds: int = setting(20, "thresholds tried, evenly spaced", ge=2, le=1000)
+    threshold_range: tuple[float, float] = setting(
+        (0.01, 0.95), "lowest and highest threshold tried, in (0, 1); epochs are selected by the same ones"
+    )
+    num_thresholds: int = setting(95, "thresholds tried, evenly spaced", ge=2, le=1000)
 
     @model_validator(mode="after")
     def _ordered(self) -> ThresholdSettings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -101,13 +102,13 @@ def sampling_weights(targets: np.ndarray, space: LabelSpace, settings: LossSetti
     return None
 
 
-def balance_notes(settings: LossSettings) -> list[str]:
-    """What to know of settings that balance the classes twice: rows drawn more often, and their loss weighted too."""
-    drawn = "balanced_sampler" if settings.balanced_sampler else "joint_alpha" if settings.joint_alpha > 0.0 else ""
-    if not drawn or not settings.class_weight_loss:
+def balance_notes(settings: Mapping[str, Any]) -> list[str]:
+    """What to know of settings, by name, that balance the classes twice: rows drawn more often, and weighted too."""
+    drawn = [name for name in ("balanced_sampler", "joint_alpha") if settings.get(name)]
+    if not drawn or not settings.get("class_weight_loss"):
         return []
     return [
-        f"classes are balanced twice: `{drawn}` draws rare ones more often, and `class_weight_loss` weighs them by "
+        f"classes are balanced twice: `{drawn[0]}` draws rare ones more often, and `class_weight_loss` weighs them by "
         "their frequency before drawing"
     ]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from samo.data.sampling import balance_notes
 from samo.data.splits import audit, fold_count, fold_warnings, make_split
 from samo.errors import RunError, SettingsError
 from samo.evaluation.calibration import apply_temperature, fold_calibration
@@ -199,6 +200,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
         notes=[
             *([f"not all folds are in: {', '.join(missing)}"] if missing else []),
             *fold_warnings(manifest, "folds"),
+            *balance_notes(first.settings),
             *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
         ],
         calibration=fold_temperatures(done, grid),

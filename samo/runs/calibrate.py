@@ -14,13 +14,13 @@ import numpy as np
 
 from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision, fit_decision
-from samo.evaluation.thresholds import Thresholds
+from samo.evaluation.thresholds import FloatArray, Thresholds, threshold_grid
 from samo.runs.run import Run
 from samo.settings import Config, ThresholdSettings
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about
 
-__all__ = ["calibrate", "calibration_of", "decision_of", "threshold_settings"]
+__all__ = ["calibrate", "calibration_of", "decision_of", "selection_grid", "threshold_settings"]
 
 TEMPERATURES = "calibration.json"
 THRESHOLDS = "thresholds.json"
@@ -85,6 +85,18 @@ def decision_of(run: Run, space: LabelSpace) -> Decision:
         if thresholds.epoch == _epoch(run) and thresholds.are_for(calibration.temperature, space):
             return Decision(calibration, thresholds)
     return Decision(calibration)
+
+
+def selection_grid(run: Run) -> FloatArray | None:
+    """The thresholds by which the epochs of a multi-label run were selected; None where it did not keep them.
+
+    Runs trained before epochs were selected by the thresholds that may ship have none.
+    """
+    facts = run.trained if run.path("trained.json").is_file() else {}
+    if "selected_over" not in facts:
+        return None
+    low, high, number = facts["selected_over"]
+    return threshold_grid(ThresholdSettings(threshold_range=(low, high), num_thresholds=number))
 
 
 def threshold_settings(config: Config) -> ThresholdSettings:

@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from samo.data.relabel import relabel
+from samo.data.sampling import balance_notes
 from samo.data.splits import PARTS, Split, audit, split_notes
 from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten
 from samo.evaluation.baseline import compare_to_baseline
@@ -26,7 +27,7 @@ from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
 from samo.reporting.report import Report, Subject, build_report
-from samo.runs.calibrate import calibrate, decision_of, threshold_settings
+from samo.runs.calibrate import calibrate, decision_of, selection_grid, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.load import load_run_model
@@ -124,7 +125,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     for name, predictions in predicted.items():
         predictions.save(run.path(f"predictions.{name}.npz"))
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
-    notes += _other_precision(run, setup.runtime)
+    notes += [*balance_notes(run.settings), *_other_precision(run, setup.runtime)]
     baseline = _baseline(setup.frontend, space, split, part, predicted[part])
     evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, baseline)
     return write_report(run, setup.frontend, _report(evaluation), predicted[part], "" if part == "test" else f".{part}")
@@ -277,7 +278,7 @@ class _Evaluation:
     def macro_f1(self, part: str) -> float | None:
         """As the trainer selects by it; None for a part that was not predicted."""
         predictions = self.predictions.get(part)
-        return macro_f1(predictions, self.space) if predictions else None
+        return macro_f1(predictions, self.space, selection_grid(self.run)) if predictions else None
 
 
 def _report(evaluation: _Evaluation) -> dict[str, Any]:
@@ -309,6 +310,6 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
     return {**report, "ensemble": facts} if facts else report
 
 
-def macro_f1(predictions: Predictions, space: LabelSpace) -> float:
-    """Macro-F1 as the trainer selects by it."""
-    return float(selection_score(space, predictions.logits, np.asarray(predictions.targets)))
+def macro_f1(predictions: Predictions, space: LabelSpace, thresholds: np.ndarray | None = None) -> float:
+    """Macro-F1 as the trainer selects by it, over :func:`~samo.runs.calibrate.selection_grid`."""
+    return float(selection_score(space, predictions.logits, np.asarray(predictions.targets), thresholds))

@@ -19,8 +19,9 @@ from samo.data.batch import Batch, Draws, Mix, draw_mix, part_of
 from samo.data.sampling import batches_of, epoch_order, occurrences, sampling_weights, sorted_batches
 from samo.errors import TrainingDiverged, first_ten
 from samo.evaluation.metrics import selection_score
+from samo.evaluation.thresholds import threshold_grid
 from samo.frontend import Frontend
-from samo.settings import LossSettings, OptimSettings, TrainSettings
+from samo.settings import LossSettings, OptimSettings, ThresholdSettings, TrainSettings
 from samo.training.losses import EmotionLoss, loss_of, rdrop_weight
 from samo.training.model import EmotionModel
 from samo.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
@@ -49,6 +50,7 @@ class TrainPlan:
         train_rows: (N,) manifest rows to learn from.
         val_rows: (M,) manifest rows that choose the best epoch.
         mixup_alpha: Beta parameter of mixup, 0 = off. A mixed row is labelled for a task only where both its rows are.
+        thresholds: those that multi-label tasks may ship with, and epochs are selected by.
     """
 
     train_rows: np.ndarray
@@ -57,6 +59,7 @@ class TrainPlan:
     optim: OptimSettings
     train: TrainSettings
     mixup_alpha: float = 0.0
+    thresholds: ThresholdSettings = field(default_factory=ThresholdSettings)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -197,9 +200,9 @@ def validate(
 ) -> tuple[float, float]:
     """Macro-F1 and mean loss per row on the validation split."""
     logits, loss = evaluate_rows(model, setup, plan.val_rows, criterion, "validation", epoch)
-    return selection_score(
-        setup.frontend.manifest.label_space, logits, setup.frontend.manifest.targets[plan.val_rows]
-    ), loss
+    manifest = setup.frontend.manifest
+    grid = threshold_grid(plan.thresholds)
+    return selection_score(manifest.label_space, logits, manifest.targets[plan.val_rows], grid), loss
 
 
 def evaluate_rows(

@@ -310,3 +310,12 @@ def test_a_mapping_that_leaves_nothing(run: Run) -> None:
     nothing = dict.fromkeys(FOREIGN.primary.labels, "-")
     with pytest.raises(DataError, match="no item of the corpus is left to judge on"):
         evaluate_corpus(run, Setup(front, tiny.RUNTIME), nothing)
+
+
+def test_classes_that_were_balanced_twice_stand_in_the_report(run: Run, without_pictures: None) -> None:
+    setup = Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME)
+    for twice in (False, True):
+        stored = json.loads(run.path("config.json").read_text())
+        write_json(run.path("config.json"), {**stored, "joint_alpha": 0.5, "class_weight_loss": twice})
+        warnings = evaluate_run(run, setup, "test")["warnings"]
+        assert any("classes are balanced twice: `joint_alpha`" in line for line in warnings) == twice

@@ -75,8 +75,10 @@ def test_occurrences_by_hand() -> None:
     ],
 )
 def test_classes_that_are_balanced_twice_are_told(settings: dict[str, Any], word: str) -> None:
-    found = balance_notes(LossSettings(**settings))
-    assert [line.startswith(f"classes are balanced twice: `{word}` draws") for line in found] == ([True] if word else [])
+    found = balance_notes(LossSettings(**settings).model_dump())
+    assert [line.startswith(f"classes are balanced twice: `{word}` draws") for line in found] == (
+        [True] if word else []
+    )
 
 
 def test_batches() -> None:
