@@ -44,7 +44,8 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Early in training the rare labels' probabilities lie far below 0.5, so the grid reaches down.
+# Without a grid of its own a task is scored over this one. Early in training the rare labels' probabilities lie far
+# below 0.5, so it reaches down.
 _SELECTION_THRESHOLDS = np.concatenate([[0.01, 0.025], np.linspace(0.05, 0.95, 19)])
 
 
@@ -283,7 +284,9 @@ def per_class(decided: Decided, labels: Sequence[str]) -> dict[str, dict[str, fl
     return table
 
 
-def selection_score(space: LabelSpace, logits: np.ndarray, targets: np.ndarray) -> float:
+def selection_score(
+    space: LabelSpace, logits: np.ndarray, targets: np.ndarray, thresholds: np.ndarray | None = None
+) -> float:
     """The number that early stopping and the best checkpoint go by: macro-F1, averaged over tasks, in [0, 1].
 
     A single-label task takes the largest logit. A multi-label task takes the best single threshold of a grid,
@@ -294,7 +297,10 @@ def selection_score(space: LabelSpace, logits: np.ndarray, targets: np.ndarray) 
         space: the tasks and their columns.
         logits: (N, C).
         targets: (N, C) in [0, 1]; NaN where a task has no label.
+        thresholds: (K,) in (0, 1), ascending, tried in multi-label tasks: those a run can ship with
+            (:func:`samo.evaluation.thresholds.threshold_grid`). None: 21 of them from 0.01 to 0.95.
     """
+    tried = _SELECTION_THRESHOLDS if thresholds is None else thresholds
     found = []
     for task in space.tasks:
         columns = space.slices[task.name]
@@ -306,7 +312,7 @@ def selection_score(space: LabelSpace, logits: np.ndarray, targets: np.ndarray) 
             found.append(float(macro_f1(tally(decided.truth, decided.predicted))))
         else:
             # Thresholds are moved to the logits, so no sigmoid is taken.
-            cutoffs = np.log(_SELECTION_THRESHOLDS / (1 - _SELECTION_THRESHOLDS))
+            cutoffs = np.log(tried / (1 - tried))
             rows = ~np.isnan(labels_given).any(axis=1)
             by_label = f1_by_threshold(labels_given[rows] >= 0.5, given[rows], cutoffs)
             found.append(float(by_label.mean(axis=1).max()))

@@ -28,7 +28,16 @@ from samo.files import write_json
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["HALF", "RULES", "Rule", "TaskThresholds", "Thresholds", "best_threshold", "fit_thresholds"]
+__all__ = [
+    "HALF",
+    "RULES",
+    "Rule",
+    "TaskThresholds",
+    "Thresholds",
+    "best_threshold",
+    "fit_thresholds",
+    "threshold_grid",
+]
 
 FloatArray = npt.NDArray[np.float64]
 Rule = Literal["half", "global", "per-class"]
@@ -124,6 +133,11 @@ class Thresholds:
             ) from error
 
 
+def threshold_grid(settings: ThresholdSettings) -> FloatArray:
+    """(K,) thresholds that are tried, ascending: those that epochs are selected by, and those that ship."""
+    return np.linspace(*settings.threshold_range, settings.num_thresholds)
+
+
 def fit_thresholds(
     probabilities: np.ndarray,
     targets: np.ndarray,
@@ -140,7 +154,7 @@ def fit_thresholds(
         settings: which thresholds are tried.
         temperatures: those of ``probabilities`` by task, kept with the result; 1 where none is given.
     """
-    grid = np.linspace(*settings.threshold_range, settings.num_thresholds)
+    grid = threshold_grid(settings)
     fitted = {}
     for task in space.tasks:
         if not task.multi_label:

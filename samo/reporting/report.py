@@ -106,6 +106,7 @@ def build_report(
     val_macro_f1: float | None = None,
     baseline: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    calibration: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Score the predictions of one task, and beside it those of the other tasks of the label space.
 
@@ -120,6 +121,7 @@ def build_report(
         val_macro_f1: the same score on the validation part, None when unknown.
         baseline: a simple model on the same rows, from :func:`~samo.evaluation.baseline.compare_to_baseline`.
         notes: further warnings.
+        calibration: what the report says of it, by task, where the predictions are under a temperature already.
 
     Returns:
         Plain Python numbers, strings, lists and dicts; None where a value is undefined, never NaN. With several tasks
@@ -135,6 +137,11 @@ def build_report(
     by_group, skipped = _by_group(decided, groups, predictions, unit)
     scored = task_scores(task, decided, predictions, label_space, unit, decision)
     tasks, others = _tasks(scored, predictions, label_space, unit, decision)
+    for name, scores in (calibration or {}).items():
+        if name == task.name:
+            scored["calibration"] = dict(scores)
+        elif name in tasks:
+            tasks[name]["calibration"] = dict(scores)
     report: dict[str, Any] = {
         "schema": SCHEMA,
         **{name: getattr(subject, name) for name in _ABOUT},

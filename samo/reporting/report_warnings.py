@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from samo.errors import first_ten
-from samo.evaluation.calibration import TEMPERATURE_RANGE
+from samo.evaluation.calibration import at_bound
 from samo.evaluation.metrics import Decided
 from samo.evaluation.statistics import FEW_GROUPS
 
@@ -33,6 +33,7 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str) -> l
     if report["split"] == "val":
         found.append("the best epoch was chosen on this split, so its scores are a little too good")
     found += [*_calibration_warnings(report), *_threshold_warnings(report)]
+    found += _abstention_warnings(report)
     drawn, n_units = report["ci"]["unit"], report["ci"]["n_units"]
     if n_units < 2:
         found.append(f"one {drawn} only: no confidence interval")
@@ -59,13 +60,34 @@ def label_warnings(labels: Sequence[str], decided: Decided) -> list[str]:
 
 def _calibration_warnings(report: Mapping[str, Any]) -> list[str]:
     scores, found = report["calibration"], []
-    if scores["fitted_on"] and scores["temperature"] in TEMPERATURE_RANGE:
-        found.append(
-            f"the temperature stands at its bound of {scores['temperature']:g}: the rows it was fitted on "
-            "(all right, or too few) cannot tell it, so take probabilities for a ranking only"
-        )
+    cannot_tell = (
+        "the rows it was fitted on (all right, or too few) cannot tell it, so take probabilities for a ranking only"
+    )
+    if scores["temperature"] is None:
+        bound = [fold for fold, value in scores["temperature_by_fold"].items() if value is not None and at_bound(value)]
+        if bound:
+            found.append(f"the temperature stands at its bound in {first_ten(bound)}: {cannot_tell}")
+        bare = [fold for fold, value in scores["temperature_by_fold"].items() if value is None]
+        if bare and scores["fitted_on"]:
+            found.append(f"no temperature was fitted in {first_ten(bare)}")
+    elif scores["fitted_on"] and at_bound(scores["temperature"]):
+        found.append(f"the temperature stands at its bound of {scores['temperature']:g}: {cannot_tell}")
     if scores["fitted_on"] == report["split"]:
         found.append("the temperature was fitted on this split, so its calibration is a little too good")
+    return found
+
+
+def _abstention_warnings(report: Mapping[str, Any]) -> list[str]:
+    scores = report["abstention"]
+    if not scores["rule"]:
+        return []
+    found = []
+    if scores["fitted_on"] == report["split"]:
+        found.append("the threshold of confidence was chosen on this split, so it keeps what was wanted here")
+    if not scores["answered"]:
+        found.append(
+            f"no answer is sure enough for the wanted {scores['rule']} of {scores['wanted']:g}: all are withheld"
+        )
     return found
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from torch import nn
 
 from samo.data.relabel import relabel
+from samo.data.sampling import balance_notes
 from samo.data.splits import PARTS, Split, audit, split_notes
 from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
 from samo.evaluation.baseline import compare_to_baseline
@@ -27,7 +28,7 @@ from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
 from samo.reporting.report import Report, Subject, build_report
-from samo.runs.calibrate import calibrate, decision_of, threshold_settings
+from samo.runs.calibrate import abstention_settings, calibrate, decision_of, selection_grid, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.load import load_run_model, open_run
@@ -126,7 +127,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     for name, predictions in predicted.items():
         predictions.save(run.path(f"predictions.{name}.npz"))
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
-    notes += _other_precision(run, setup.runtime)
+    notes += [*balance_notes(run.settings), *_other_precision(run, setup.runtime)]
     baseline = _baseline(setup.frontend, space, split, part, predicted[part])
     evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, baseline)
     return write_report(run, setup.frontend, _report(evaluation), predicted[part], "" if part == "test" else f".{part}")
@@ -235,10 +236,12 @@ def _other_precision(run: Run, runtime: Runtime) -> list[str]:
 
 def _completed(run: Run, frontend: Frontend, space: LabelSpace, known: Decision, val: Predictions) -> Decision:
     """What a run answers with, fitted on its validation rows where something is missing."""
-    if known.is_complete(space):
+    withheld = abstention_settings(frontend.config)
+    if known.is_complete(space) and known.abstention.is_wanted_by(withheld):
         return known
     keep = known.calibration if known.calibration.fitted_on else None
-    return calibrate(run, space, val.logits, val.targets, threshold_settings(frontend.config), keep=keep)
+    thresholds = threshold_settings(frontend.config)
+    return calibrate(run, space, val.logits, val.targets, thresholds, keep=keep, abstention=withheld)
 
 
 def _baseline(
@@ -302,7 +305,7 @@ class _Evaluation:
     def macro_f1(self, part: str) -> float | None:
         """As the trainer selects by it; None for a part that was not predicted."""
         predictions = self.predictions.get(part)
-        return macro_f1(predictions, self.space) if predictions else None
+        return macro_f1(predictions, self.space, selection_grid(self.run)) if predictions else None
 
 
 def _report(evaluation: _Evaluation) -> dict[str, Any]:
@@ -334,6 +337,6 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
     return {**report, "ensemble": facts} if facts else report
 
 
-def macro_f1(predictions: Predictions, space: LabelSpace) -> float:
-    """Macro-F1 as the trainer selects by it."""
-    return float(selection_score(space, predictions.logits, np.asarray(predictions.targets)))
+def macro_f1(predictions: Predictions, space: LabelSpace, thresholds: np.ndarray | None = None) -> float:
+    """Macro-F1 as the trainer selects by it, over :func:`~samo.runs.calibrate.selection_grid`."""
+    return float(selection_score(space, predictions.logits, np.asarray(predictions.targets), thresholds))

@@ -15,13 +15,14 @@ import torch
 
 from samo.data.augmented import augmentation_facts, load_augmented, save_augmented
 from samo.data.manifest import Item, Manifest
+from samo.data.sampling import balance_notes
 from samo.data.splits import PARTS, Split, audit, make_split, split_notes
 from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError, nearest
 from samo.files import write_json
 from samo.frontend import Frontend
 from samo.modalities import frontend_type
 from samo.plugins import code_used, names_of, trust
-from samo.runs.calibrate import calibrate, threshold_settings
+from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.load import load_run_model
 from samo.runs.reporter import PlainReporter, Reporter
@@ -204,6 +205,7 @@ def _first_lines(run: Run, setup: Setup, split: Split | None) -> list[str]:
         )
     count = f"{len(manifest.items)} {frontend.item}s of {values['dataset']}"
     lines.append(f"run {run.name}: {count}; {setup.runtime.describe()}")
+    lines += balance_notes(values)
     return [*lines, *_about_split(frontend, split)] if split else lines
 
 
@@ -307,7 +309,10 @@ def make_plan(frontend: Frontend, split: Split) -> TrainPlan:
     """Rows and settings the trainer needs."""
     config: Any = frontend.config
     rows = frontend.manifest.rows
-    return TrainPlan(rows(split.train), rows(split.val), config.loss, config.optim, config.train, frontend.mixup_alpha)
+    return TrainPlan(
+        rows(split.train), rows(split.val), config.loss, config.optim, config.train, frontend.mixup_alpha,
+        threshold_settings(config),
+    )  # fmt: skip
 
 
 def _extended(frontend: Frontend, plan: TrainPlan, made: tuple[Item, ...]) -> tuple[Frontend, TrainPlan]:
@@ -392,11 +397,11 @@ def _train(
             exit_status=143 if isinstance(stop, Terminated) else 130,
         ) from None
     if first:
-        _finish(run, state, plan.train.epochs if state.learns else state.epoch)
+        _finish(run, state, plan)
     return state
 
 
-def _finish(run: Run, state: TrainState, allowed: int) -> None:
+def _finish(run: Run, state: TrainState, plan: TrainPlan) -> None:
     # Decided while it was still training: such a report may speak of an earlier best epoch.
     run.path("report.json").unlink(missing_ok=True)
     mark_trained(
@@ -406,7 +411,8 @@ def _finish(run: Run, state: TrainState, allowed: int) -> None:
             "best_epoch": state.best_epoch + 1,
             "val_macro_f1": state.best_score,
             "val_loss": state.best_loss,
-            "allowed_epochs": allowed,
+            "allowed_epochs": plan.train.epochs if state.learns else state.epoch,
+            "selected_over": [*plan.thresholds.threshold_range, plan.thresholds.num_thresholds],
         },
     )
 
@@ -416,7 +422,8 @@ def _calibrate(run: Run, setup: Setup, plan: TrainPlan) -> None:
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
     logits = predict_logits(model, setup, plan.val_rows)
     targets = setup.frontend.manifest.targets[plan.val_rows]
-    calibrate(run, space, logits, targets, threshold_settings(setup.frontend.config))
+    config = setup.frontend.config
+    calibrate(run, space, logits, targets, threshold_settings(config), abstention=abstention_settings(config))
 
 
 def _same_everywhere(setup: Setup) -> None:

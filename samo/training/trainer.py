@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from samo.data.batch import Batch, Draws, Mix, draw_mix, part_of
-from samo.data.sampling import batches_of, epoch_order, sampling_weights, sorted_batches
+from samo.data.sampling import batches_of, epoch_order, occurrences, sampling_weights, sorted_batches
 from samo.errors import TrainingDiverged, first_ten
 from samo.evaluation.metrics import selection_score
+from samo.evaluation.thresholds import threshold_grid
 from samo.frontend import Frontend
-from samo.settings import LossSettings, OptimSettings, TrainSettings
+from samo.settings import LossSettings, OptimSettings, ThresholdSettings, TrainSettings
 from samo.training.losses import EmotionLoss, loss_of, rdrop_weight
 from samo.training.model import EmotionModel
 from samo.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
@@ -49,6 +50,7 @@ class TrainPlan:
         train_rows: (N,) manifest rows to learn from.
         val_rows: (M,) manifest rows that choose the best epoch.
         mixup_alpha: Beta parameter of mixup, 0 = off. A mixed row is labelled for a task only where both its rows are.
+        thresholds: those that multi-label tasks may ship with, and epochs are selected by.
     """
 
     train_rows: np.ndarray
@@ -57,6 +59,7 @@ class TrainPlan:
     optim: OptimSettings
     train: TrainSettings
     mixup_alpha: float = 0.0
+    thresholds: ThresholdSettings = field(default_factory=ThresholdSettings)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -197,9 +200,9 @@ def validate(
 ) -> tuple[float, float]:
     """Macro-F1 and mean loss per row on the validation split."""
     logits, loss = evaluate_rows(model, setup, plan.val_rows, criterion, "validation", epoch)
-    return selection_score(
-        setup.frontend.manifest.label_space, logits, setup.frontend.manifest.targets[plan.val_rows]
-    ), loss
+    manifest = setup.frontend.manifest
+    grid = threshold_grid(plan.thresholds)
+    return selection_score(manifest.label_space, logits, manifest.targets[plan.val_rows], grid), loss
 
 
 def evaluate_rows(
@@ -262,19 +265,18 @@ def train_step(
     setup: Setup,
     plan: TrainPlan,
     criterion: EmotionLoss,
-    group: list[np.ndarray],
+    group: list[Draws],
     rate: float,
 ) -> float:
-    """One optimiser step over one or more batches of rows; returns the mean loss per row."""
+    """One optimiser step over one or more batches of rows and their draws; returns the mean loss per row."""
     set_rate(state.optimizer, rate)
     state.optimizer.zero_grad(set_to_none=True)
-    n_rows = sum(len(rows) for rows in group)
+    n_rows = sum(len(whole.rows) for whole in group)
     total = 0.0
-    for rows in group:
-        mix = draw_mix(Draws(plan.train.seed, state.epoch, rows), plan.mixup_alpha)
-        rows, mix = part_of(rows, mix, setup.runtime.ranks.part(len(rows)))
-        draws = Draws(plan.train.seed, state.epoch, rows)
-        batch = setup.frontend.train_batch(rows, draws).to(setup.runtime.device)
+    for whole in group:
+        mix = draw_mix(whole, plan.mixup_alpha)
+        draws, mix = part_of(whole, mix, setup.runtime.ranks.part(len(whole.rows)))
+        batch = setup.frontend.train_batch(draws.rows, draws).to(setup.runtime.device)
         mix = mix.to(setup.runtime.device) if mix else None
         forward = partial(_forward, state.model, setup.runtime, batch, draws, mix)
         targets = mix.apply(batch.targets) if mix else batch.targets
@@ -282,7 +284,7 @@ def train_step(
         value = loss.item()
         if not math.isfinite(value):
             _diverged(
-                setup.frontend, rows, f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}"
+                setup.frontend, draws.rows, f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}"
             )
         state.scaler.scale(loss).backward()
         total += value
@@ -292,11 +294,16 @@ def train_step(
     return total
 
 
-def _batches(frontend: Frontend, order: np.ndarray, settings: TrainSettings, epoch: int) -> list[np.ndarray]:
+def _batches(frontend: Frontend, order: np.ndarray, settings: TrainSettings, epoch: int) -> list[Draws]:
+    """The batches of an epoch; a row that a sampler draws again has draws of its own each time."""
     sizes = frontend.sizes(order)
     if sizes is None:
-        return batches_of(order, settings.batch_size)
-    return sorted_batches(order, sizes, settings.batch_size, settings.seed, epoch)
+        batches = batches_of(order, settings.batch_size)
+    else:
+        batches = sorted_batches(order, sizes, settings.batch_size, settings.seed, epoch)
+    ends = np.cumsum([len(rows) for rows in batches])[:-1]
+    again = np.split(occurrences(np.concatenate(batches)), ends)
+    return [Draws(settings.seed, epoch, rows, own) for rows, own in zip(batches, again, strict=True)]
 
 
 def _forward(model: nn.Module, runtime: Runtime, batch: Batch, draws: Draws, mix: Mix | None) -> Tensor:

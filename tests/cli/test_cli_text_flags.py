@@ -156,7 +156,11 @@ def _declared(field: SettingField) -> tuple[object, ...]:
 def test_limits_needs_and_kinds_are_in_the_help(train_help: dict[str, str]) -> None:
     for flag, text in (
         ("--max-tokens", "--max-tokens INTEGER text: longest text in tokens; the rest is cut off [128; 4 to 8192]"),
-        ("--threshold-range", "LOW HIGH text: lowest and highest threshold tried, in (0, 1) [0.1 0.9]"),
+        (
+            "--threshold-range",
+            "LOW HIGH text: lowest and highest threshold tried, in (0, 1); epochs are selected by the same ones "
+            "[0.01 0.95]",
+        ),
         ("--length-sorted", "--[no-]length-sorted text: make batches"),
         ("--encoder", "[none; with --model encoder]"),
         ("--augment-target", "[0; >=0; with --augment]"),

@@ -19,6 +19,7 @@ from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.evaluation.calibration import fit_temperature
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
+from samo.files import write_json
 from samo.runs import evaluate as evaluation
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
 from samo.runs.run import Run, create_run
@@ -310,3 +311,13 @@ def test_a_mapping_that_leaves_nothing(run: Run) -> None:
     nothing = dict.fromkeys(FOREIGN.primary.labels, "-")
     with pytest.raises(DataError, match="no item of the corpus is left to judge on"):
         evaluate_corpus(run, Setup(front, tiny.RUNTIME), nothing)
+
+
+def test_classes_that_were_balanced_twice_stand_in_the_report(run: Run, without_pictures: None) -> None:
+    setup = Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME)
+    for twice in (False, True):
+        stored = json.loads(run.path("config.json").read_text())
+        changed = {"balanced_sampler": False, "joint_alpha": 0.5, "class_weight_loss": twice}
+        write_json(run.path("config.json"), {**stored, **changed})
+        warnings = evaluate_run(Run(run.folder), setup, "test")["warnings"]
+        assert any("classes are balanced twice: `joint_alpha`" in line for line in warnings) == twice

@@ -30,6 +30,7 @@ LABELS = ("a", "b", "c")
 ABC = Task("tags", LABELS, multi_label=True)
 SPACE = LabelSpace((ABC,))
 SHARES = np.array([0.5, 0.25, 0.1])
+RANGE = ThresholdSettings(threshold_range=(0.1, 0.9), num_thresholds=20)
 
 
 def drawn(seed: int, n: int = 400, noise: float = 1.0) -> Predictions:
@@ -44,7 +45,7 @@ def drawn(seed: int, n: int = 400, noise: float = 1.0) -> Predictions:
 
 def fitted(threshold: str = "per-class", seed: int = 0) -> Decision:
     val = drawn(seed)
-    return fit_decision(val.logits, val.targets, SPACE, ThresholdSettings.model_validate({"threshold": threshold}))
+    return fit_decision(val.logits, val.targets, SPACE, RANGE.model_copy(update={"threshold": threshold}))
 
 
 def report(said: Predictions, decision: Decision | None = None, **changed: Any) -> dict[str, Any]:
@@ -157,7 +158,7 @@ def test_frequent_labels_of_a_single_label_task() -> None:
 def test_warnings_instead_of_crashes() -> None:
     val, said = drawn(0), drawn(1)
     val.targets[:, 2] = np.where(np.isnan(val.targets[:, 2]), np.nan, 0)
-    decision = fit_decision(val.logits, val.targets, SPACE, ThresholdSettings())
+    decision = fit_decision(val.logits, val.targets, SPACE, RANGE)
     said.logits[:, 1] = -30
     said.targets[:, 0] = np.where(np.isnan(said.targets[:, 0]), np.nan, 0)
     found = report(said, decision, split="val")
@@ -168,9 +169,7 @@ def test_warnings_instead_of_crashes() -> None:
     assert "the thresholds were chosen on this split, so its scores are too good" in lines
     assert found["per_class"]["a"]["roc_auc"] is None
     assert found["per_class"]["c"]["threshold"] == found["thresholds"]["global"]
-    at_edge = fit_decision(
-        val.logits, val.targets, SPACE, ThresholdSettings.model_validate({"threshold_range": (0.7, 0.9)})
-    )
+    at_edge = fit_decision(val.logits, val.targets, SPACE, RANGE.model_copy(update={"threshold_range": (0.7, 0.9)}))
     assert any(
         line.startswith("the threshold is the lowest tried (0.7), another may be better: ")
         for line in report(said, at_edge)["warnings"]

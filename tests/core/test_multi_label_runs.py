@@ -24,6 +24,7 @@ from samo.experiments.cells import Cell
 from samo.experiments.compare import compare_runs
 from samo.experiments.crossval import crossval_report, join_predictions
 from samo.experiments.results_table import pooled
+from samo.files import write_json
 from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
@@ -76,6 +77,24 @@ def test_training_leaves_thresholds_and_judging_uses_them(root: Path) -> None:
         f1_score(said.targets > 0, shares >= decision.thresholds.of(tiny.TAGS), average="macro", zero_division=0)
     )
     assert found["metrics"]["macro_f1"] != found["thresholds"]["rules"]["half"]["macro_f1"]
+
+
+def test_epochs_are_selected_by_what_may_ship_and_reports_say_the_same(root: Path) -> None:
+    run, found = judged_run(root, "a")
+    assert run.trained["selected_over"] == [0.01, 0.95, 95]
+    # Weights are validated in training as they are judged.
+    assert found["val_macro_f1"] == pytest.approx(run.trained["val_macro_f1"])
+    assert found["val_macro_f1"] == pytest.approx(found["thresholds"]["rules"]["global"]["val_macro_f1"], abs=1e-6)
+    # A run of before, that does not say by which, keeps the 21 of before.
+    facts = run.trained
+    facts.pop("selected_over")
+    write_json(run.path("trained.json"), facts)
+    val = Predictions.load(run.path("predictions.val.npz"))
+    shares, grid = TAGS.probabilities(val.logits), [0.01, 0.025, *np.linspace(0.05, 0.95, 19)]
+    _, found = judged_run(root, "a")
+    assert found["val_macro_f1"] == pytest.approx(
+        max(f1_score(val.targets > 0, shares >= cut, average="macro", zero_division=0) for cut in grid)
+    )
 
 
 @pytest.mark.parametrize("stale", ["missing", "epoch", "temperature"])

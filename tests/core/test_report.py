@@ -12,7 +12,7 @@ from example_reports import LABELS, SPACE, predictions, report
 from sklearn.metrics import f1_score, roc_auc_score
 
 from samo.errors import DataError
-from samo.evaluation.calibration import Calibration, calibration_scores
+from samo.evaluation.calibration import Calibration, calibration_scores, fit_temperature
 from samo.evaluation.predictions import Predictions
 from samo.reporting.html import render_html
 from samo.reporting.report import (
@@ -32,6 +32,7 @@ SCHEMA_KEYS = {
 EXTRA_KEYS = {
     "task", "most_confused", "gap", "warnings", "calibration", "macro_f1_present", "synthetic_model_only",
     "macro_f1_frequent", "thresholds", "tasks", "overall_macro_f1", "baseline",
+    "abstention",
 }  # fmt: skip
 
 
@@ -189,6 +190,20 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
 def test_warnings(changed: dict[str, Any], words: str) -> None:
     assert report()["warnings"] == []
     assert [line for line in report(**changed)["warnings"] if words in line]
+
+
+@pytest.mark.parametrize(("sign", "bound"), [(1, "0.1"), (-1, "10")])
+def test_a_fitted_temperature_at_its_bound_is_told(sign: int, bound: str) -> None:
+    # As the search gives it, which misses the bound by its last bits.
+    targets = np.eye(3)[[0, 1, 2, 0]]
+    fitted = fit_temperature(sign * 5 * targets, targets, SPACE)
+    found = report(calibration=Calibration(fitted, "val"))["warnings"]
+    assert [line for line in found if f"temperature stands at its bound of {bound}: the rows" in line]
+
+
+@pytest.mark.parametrize("inside", [0.1001, 9.99])
+def test_a_temperature_inside_its_bounds_is_not(inside: float) -> None:
+    assert report(calibration=Calibration({"emotion": inside}, "val"))["warnings"] == []
 
 
 def test_one_group_has_no_interval_and_still_renders() -> None:

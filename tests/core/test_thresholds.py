@@ -16,14 +16,14 @@ from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision, decided_rows, fit_decision
 from samo.evaluation.metrics import f1_by_threshold, selection_score
 from samo.evaluation.predictions import Predictions
-from samo.evaluation.thresholds import TaskThresholds, Thresholds, best_threshold, fit_thresholds
+from samo.evaluation.thresholds import TaskThresholds, Thresholds, best_threshold, fit_thresholds, threshold_grid
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
 
 ABC = Task("tags", ("a", "b", "c"), multi_label=True)
 SPACE = LabelSpace((ABC,))
 MIXED = LabelSpace((Task("mood", ("up", "down")), ABC))
-NINE = ThresholdSettings(num_thresholds=9)  # 0.1, 0.2 ... 0.9
+NINE = ThresholdSettings(threshold_range=(0.1, 0.9), num_thresholds=9)  # 0.1, 0.2 ... 0.9
 
 
 def drawn(n: int = 300, seed: int = 0, shares: tuple[float, ...] = (0.4, 0.2, 0.05)) -> tuple[np.ndarray, np.ndarray]:
@@ -61,6 +61,17 @@ def test_selection_takes_the_best_single_threshold() -> None:
     grid = [0.01, 0.025, *np.linspace(0.05, 0.95, 19)]
     expected = max(f1_score(targets > 0, shares >= cut, average="macro", zero_division=0) for cut in grid)
     assert selection_score(SPACE, logits, targets) == pytest.approx(expected)
+
+
+def test_epochs_are_selected_by_the_thresholds_that_may_ship() -> None:
+    assert threshold_grid(ThresholdSettings()).tolist() == pytest.approx([k / 100 for k in range(1, 96)])
+    logits, targets = drawn()
+    shares, settings = SPACE.probabilities(logits), ThresholdSettings(threshold_range=(0.6, 0.9), num_thresholds=4)
+    found = selection_score(SPACE, logits, targets, threshold_grid(settings))
+    scores = [f1_score(targets > 0, shares >= cut, average="macro", zero_division=0) for cut in (0.6, 0.7, 0.8, 0.9)]
+    assert found == pytest.approx(max(scores))
+    assert found == pytest.approx(fit_thresholds(shares, targets, SPACE, settings)["tags"].macro_f1["global"])
+    assert found < selection_score(SPACE, logits, targets)
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_the_short_last_group_is_a_mean_over_its_own_rows() -> None:
     order = trainer.epoch_order(plan.train_rows, 0, 0)
     for rows, step in ((order[:24], 0), (order[24:30], 1)):
         rate = learning_rate(step, plan.total_steps, plan.optim)
-        trainer.train_step(again, Setup(front, tiny.RUNTIME), plan, criterion, [rows], rate)
+        trainer.train_step(again, Setup(front, tiny.RUNTIME), plan, criterion, [Draws(0, 0, rows)], rate)
     for name, tensor in state.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], tensor, rtol=0.0, atol=1e-6)
 
@@ -380,3 +380,26 @@ def test_each_epoch_drops_other_units() -> None:
     fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     # The first seven bytes of SHA-256 of "5:EPOCH:0".
     assert seeds == [int.from_bytes(sha256(f"5:{epoch}:0".encode()).digest()[:7], "little") for epoch in range(3)]
+
+
+@pytest.mark.parametrize("settings", [{"balanced_sampler": True}, {"joint_alpha": 1.0, "by_size": True}])
+def test_no_two_drawings_of_an_epoch_share_their_random_numbers(settings: dict[str, Any]) -> None:
+    front = tiny.frontend(**{**QUICK, "epochs": 1, "mixup_alpha": 0.4, **settings})
+    seen: list[Draws] = []
+    made = front.train_batch
+
+    def watched(rows: np.ndarray, draws: Draws) -> Batch:
+        seen.append(draws)
+        return made(rows, draws)
+
+    front.train_batch = watched  # type: ignore[method-assign]
+    state, plan = begin(front)
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
+    rows = np.concatenate([draws.rows for draws in seen])
+    assert len(np.unique(rows)) < len(rows)
+    for name in ("crop", "mix-weight"):
+        drawn = np.concatenate([draws.uniform(name)[:, 0] for draws in seen])
+        assert len(np.unique(drawn)) == len(rows)
+    # A row that is met for the first time has the numbers it has without a sampler.
+    first = np.unique(rows, return_index=True)[1]
+    np.testing.assert_array_equal(drawn[first], Draws(0, 0, rows[first]).uniform("mix-weight")[:, 0])
