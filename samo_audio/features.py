@@ -14,10 +14,10 @@ __all__ = ["LogMel", "n_frames", "to_active_level"]
 
 # Added to the power: a soft floor at -60 dB, above the noise of recording rooms and below quiet speech.
 FLOOR_POWER = 1e-6
-# Where `level=active` brings the sounding parts of a window, in dB re full scale: white noise 52 dB below them has the
-# power of the floor in every band.
-ACTIVE_DB = -20.0
-# Windows without a sound of this level, in dB re full scale, are not brought up to it: there is only noise.
+# Where `level=active` brings the sounding parts of a window, in dB re full scale. It decides how far below them the
+# floor lies: white noise weaker by 22 dB has the floor's power. Measured: artifacts/reports/level/results.md.
+ACTIVE_DB = -50.0
+# A window without a sound above this, in dB re full scale, holds noise alone: it is raised like one of this level.
 SILENT_DB = -80.0
 # Seconds of a frame whose power is measured; they overlap by half.
 LEVEL_FRAME_S = 0.04
@@ -113,11 +113,11 @@ class LogMel(nn.Module):
 
 
 def to_active_level(waveforms: Tensor, sr: int) -> Tensor:
-    """Scale each waveform so that its sounding parts have a level of -20 dB re full scale.
+    """Scale each waveform so that its sounding parts have a level of -50 dB re full scale.
 
     Their level is the mean of the power of frames of 40 ms, weighted by that same power. Silence has no weight, so
     that neither padding nor pauses change it, as in the active speech level of ITU-T P.56. What lies below -80 dB is
-    raised by 60 dB and no more.
+    raised by 30 dB and no more.
 
     Args:
         waveforms: (B, T) float32, zero-padded.

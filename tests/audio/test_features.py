@@ -366,10 +366,11 @@ def test_the_active_level_is_that_of_the_sounding_parts() -> None:
     whole, most, little = 0.25, 0.1875, 0.0625
     active = (11 * whole**2 + most**2 + little**2) / (11 * whole + most + little)
     found = to_active_level(tones(0.5)[None], SR)
-    assert found.abs().max().item() == pytest.approx(0.1 * 0.5 / active**0.5, rel=1e-5)
-    assert found.abs().max().item() == pytest.approx(0.1, rel=0.02)
+    target = 0.0031623  # -50 dB re full scale
+    assert found.abs().max().item() == pytest.approx(target * 0.5 / active**0.5, rel=1e-5)
+    assert found.abs().max().item() == pytest.approx(target, rel=0.02)
     # A quiet half hardly counts, where the RMS of the whole would be 3 dB lower.
-    assert to_active_level(tones(0.5, 0.005)[None], SR).abs().max().item() == pytest.approx(0.1, rel=0.02)
+    assert to_active_level(tones(0.5, 0.005)[None], SR).abs().max().item() == pytest.approx(target, rel=0.02)
 
 
 def test_silence_and_padding_say_nothing_about_the_level() -> None:
@@ -385,8 +386,8 @@ def test_silence_and_padding_say_nothing_about_the_level() -> None:
     assert torch.allclose(among[:1], alone, rtol=1e-5, atol=0.0)
 
 
-def test_what_is_below_80_db_is_raised_by_60_db_and_no_more() -> None:
-    for level_db, raised_db in ((-60, 40), (-79, 59), (-81, 60), (-100, 60)):
+def test_what_is_below_80_db_is_raised_by_30_db_and_no_more() -> None:
+    for level_db, raised_db in ((-20, -30), (-60, 10), (-79, 29), (-81, 30), (-100, 30)):
         quiet = tones(10.0 ** (level_db / 20))[None]
         by_db = 20 * torch.log10(to_active_level(quiet, SR).abs().max() / quiet.abs().max())
         assert by_db.item() == pytest.approx(raised_db, abs=0.2)
