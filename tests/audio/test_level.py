@@ -121,7 +121,7 @@ def _as_float(write: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def trained(ravdess_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[AudioPredictor, list[np.ndarray]]:
-    """A small network that learned three emotions from five real actors, and what a sixth says."""
+    """A small network that learned three emotions from four real actors, and what two others say."""
     root = tmp_path_factory.mktemp("real")
     codes = {"angry": "05", "happy": "03", "sad": "04"}
     lines = ["path,label,speaker,split"]
@@ -141,7 +141,7 @@ def trained(ravdess_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
         frontend = AudioFrontend.open(config, lambda line: None)
         run = Run(root / "runs" / "real")
         train_run(run, Setup(frontend, tiny.CPU), Quiet())
-    rows = frontend.manifest.rows(run.split.part("test"))
+    rows = np.concatenate([frontend.manifest.rows(run.split.part(part)) for part in ("val", "test")])
     return AudioPredictor.from_run(run, tiny.CPU), [frontend.waveforms.waveform(row).copy() for row in rows]
 
 
@@ -150,7 +150,7 @@ def test_real_clips_keep_their_label_at_any_level(trained: tuple[AudioPredictor,
     ready, clips = trained
     plain = list(ready.stream(clips, sr=16_000))
     shares = probabilities(plain)
-    assert len(plain) == 12
+    assert len(plain) == 24
     assert len({prediction.label for prediction in plain}) > 1
     for db in (-20.0, -6.0, 6.0, 20.0):
         found = list(ready.stream([amplified(clip, db) for clip in clips], sr=16_000))
@@ -164,4 +164,5 @@ def test_real_clips_keep_their_label_with_silence_behind(trained: tuple[AudioPre
     plain = [prediction.label for prediction in ready.stream(clips, sr=16_000)]
     longer = [np.concatenate([clip, np.zeros(8_000, np.float32)]) for clip in clips]
     found = [prediction.label for prediction in ready.stream(longer, sr=16_000)]
-    assert sum(one != other for one, other in zip(found, plain, strict=True)) <= 1
+    # Windows move, and the mean that is removed is that of more silence.
+    assert sum(one != other for one, other in zip(found, plain, strict=True)) <= len(clips) // 5
