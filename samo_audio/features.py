@@ -15,7 +15,8 @@ __all__ = ["LogMel", "n_frames", "to_active_level"]
 # Added to the power: a soft floor at -60 dB, above the noise of recording rooms and below quiet speech.
 FLOOR_POWER = 1e-6
 # Where `level=active` brings the sounding parts of a window, in dB re full scale. It decides how far below them the
-# floor lies: white noise weaker by 22 dB has the floor's power. Measured: artifacts/reports/level/results.md.
+# floor lies: with default features, white noise weaker by 22 dB has the floor's power. Measured, see
+# artifacts/reports/level/results.md; runs are trained with it, so it stays.
 ACTIVE_DB = -50.0
 # A window without a sound above this, in dB re full scale, holds noise alone: it is raised like one of this level.
 SILENT_DB = -80.0
