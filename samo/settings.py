@@ -57,6 +57,7 @@ def setting(
     choices: str = "",
     is_path: bool = False,
     came_later: bool = False,
+    stored_default: Any = None,
     **limits: Any,
 ) -> Any:
     """Declare one setting.
@@ -68,12 +69,17 @@ def setting(
             (``"split=folds"``); changing this setting alone is then refused instead of silently ignored.
         choices: the registry whose names are valid, as ``"module:name"``, so that naming it imports nothing.
         is_path: a file or folder; relative ones in a configuration file count from that file.
-        came_later: added after grids were named by their settings; at its default it is no part of a made-up name, so
-            that the same command finds the same grid.
+        came_later: added after grids were named by their settings; at the value of those grids it is no part of a
+            made-up name, so that the same settings find the same grid.
+        stored_default: the value of runs that were stored without the setting, where ``default`` is not how they were
+            trained; None = ``default``.
         **limits: ``ge``, ``le``, ``gt``, ``lt``.
     """
     facts: dict[str, Any] = {"needs": needs, "choices": choices, "is_path": is_path, "came_later": came_later}
-    return Field(default, description=help_text, json_schema_extra={k: v for k, v in facts.items() if v}, **limits)
+    extra = {name: value for name, value in facts.items() if value}
+    if stored_default is not None:
+        extra["stored_default"] = stored_default
+    return Field(default, description=help_text, json_schema_extra=extra, **limits)
 
 
 class Section(BaseModel):
@@ -331,8 +337,14 @@ class SettingField:
 
     @property
     def came_later(self) -> bool:
-        """Whether names made up from settings leave it out at its default."""
+        """Whether names made up from settings leave it out at :attr:`stored_default`."""
         return bool(self._fact("came_later"))
+
+    @property
+    def stored_default(self) -> Any:
+        """The value in runs that were stored without it; the default unless declared otherwise."""
+        extra = self.info.json_schema_extra
+        return extra.get("stored_default", self.info.default) if isinstance(extra, dict) else self.info.default
 
     def _fact(self, name: str) -> Any:
         extra = self.info.json_schema_extra
@@ -530,11 +542,12 @@ def stored_config(stored: Mapping[str, Any]) -> Config:
 def with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings, ``modality`` among them, with those that a later version added.
 
-    A setting that comes later must have a default under which everything stays as it was.
+    Each stands at its ``stored_default``, under which everything stays as it was.
     """
     if stored.get("modality") not in MODALITIES:
         return dict(stored)
-    return {**config_type(str(stored["modality"])).build({}).stored(), **stored}
+    kind = config_type(str(stored["modality"]))
+    return {**kind.build({field.name: field.stored_default for field in kind.fields()}).stored(), **stored}
 
 
 def named_setting(error: SettingsError) -> str:

@@ -76,6 +76,13 @@ class FeatureSettings(Section):
         "clip", "train: mean and sd per band of the training split; clip: remove the clip's mean; fixed: constants"
     )
 
+    level: Literal["active", "as-is"] = setting(
+        "active",
+        "active: bring the sounding parts of every window to one level, so that loudness says nothing; as-is: leave it",
+        came_later=True,
+        stored_default="as-is",
+    )
+
     @model_validator(mode="after")
     def _consistent(self) -> FeatureSettings:
         if self.win_length > self.n_fft:
@@ -111,7 +118,9 @@ class AugmentSettings(Section):
         0.0, "mix pairs of spectrograms, weight from Beta(alpha, alpha); 0 = off", ge=0.0, le=100.0
     )
     time_shift: float = setting(0.0, "largest shift of the clip in time, in seconds; 0 = off", ge=0.0, le=10.0)
-    gain: float = setting(0.0, "largest change of level up or down, in dB; 0 = off", ge=0.0, le=40.0)
+    gain: float = setting(
+        0.0, "largest change of level up or down, in dB; 0 = off", ge=0.0, le=40.0, needs="level=as-is"
+    )
     freq_warp: float = setting(
         0.0, "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013)", ge=0, le=0.5
     )

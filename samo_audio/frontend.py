@@ -239,7 +239,7 @@ def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tupl
     features = LogMel(settings)
     total = torch.zeros(3, settings.n_mels, dtype=torch.float64)
     for batch in batches:
-        level = features.decibels(batch.inputs).double()
+        level = features.decibels(features.levelled(batch.inputs)).double()
         frames = n_frames(batch.lengths, settings.hop_length)
         valid = (torch.arange(level.shape[-1])[None, :] < frames[:, None]).double()[:, None, :]
         total += torch.stack(

@@ -226,13 +226,14 @@ def frames_in_db(clips: AudioFrontend, rows: np.ndarray) -> Tensor:
     model = LogMel(clips.config.features)
     found = []
     for batch in clips.eval_batches(rows, 1):
-        level = model.decibels(batch.inputs)[0].double()
+        level = model.decibels(model.levelled(batch.inputs))[0].double()
         found.append(level[:, : int(batch.lengths[0]) // 64 + 1])
     return torch.cat(found, dim=1)
 
 
-def test_statistics_are_those_of_the_training_rows_alone(table: Path) -> None:
-    clips = tiny.frontend(table, normalisation="train")
+@pytest.mark.parametrize("level", ["active", "as-is"])
+def test_statistics_are_those_of_the_training_rows_alone(table: Path, level: str) -> None:
+    clips = tiny.frontend(table, normalisation="train", level=level)
     rows = rows_of(clips, "train")
     fitted = clips.fit(rows)
     frames = frames_in_db(clips, rows)

@@ -47,12 +47,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def judged(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AudioFrontend]:
-    """A run, trained with fitted statistics and every augmentation, and judged on its held-out speaker."""
+    """A run, trained with fitted statistics and augmentation, and judged on its held-out speaker."""
     root = tmp_path_factory.mktemp("artifacts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAMO_CACHE", str(root / "cache"))
         frontend = tiny.frontend(
-            table, epochs=2, normalisation="train", use_specaug=True, noise=True, mixup_alpha=0.2, gain=3.0
+            table, epochs=2, normalisation="train", use_specaug=True, noise=True, mixup_alpha=0.2, time_shift=0.05
         )
         run = Run(root / "runs" / "tiny")
         train_run(run, Setup(frontend, tiny.CPU), Quiet())

@@ -58,6 +58,7 @@ OTHER: dict[str, Any] = {
     "fmax": 7000.0,
     "mel_scale": "htk",
     "normalisation": "train",
+    "level": "as-is",
     "noise_root": "/noise",
     "noise_snr_min": 5.0,
     "noise_snr_max": 20.0,

@@ -17,8 +17,8 @@ from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.crossval import crossval_report, join_predictions, write_crossval
 from samo.experiments.learning_curve import curve_of
-from samo.runs import calibrate
 from samo.reporting.html import render_html
+from samo.runs import calibrate
 from samo.training.checkpoint import save_model
 
 

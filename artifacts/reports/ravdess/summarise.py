@@ -2,9 +2,9 @@
 
     python artifacts/reports/ravdess/summarise.py ARTIFACTS STEM [STEM...]
 
-Reads ``ARTIFACTS/runs/STEM-fold0`` to ``fold4``, each judged by ``samo evaluate``, and writes ``STEM.json`` and
+Reads ``ARTIFACTS/runs/STEM-fold0`` to ``fold4``, each evaluated by ``samo evaluate``, and writes ``STEM.json`` and
 ``results.md`` beside this file. A recipe of eight emotions is also read as a model of three sentiments, by adding
-the probabilities of the emotions of each.
+the probabilities of the emotions of each. A stem without runs keeps its row, made of the ``STEM.json`` of before.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 FOLDS = range(5)
 COLUMNS = (
     "recipe",
+    "level",
     "classes",
     "macro-F1, mean ± sd over 5 folds",
     "fold 0, 1, 2, 3, 4",
@@ -42,6 +43,9 @@ def main() -> None:
     artifacts, *stems = sys.argv[1:]
     summaries: list[dict[str, Any]] = []
     for stem in stems:
+        if not (Path(artifacts) / "runs" / f"{stem}-fold0").is_dir():
+            summaries += [json.loads(file.read_text(encoding="utf-8")) for file in stored(stem)]
+            continue
         runs = [Run(Path(artifacts) / "runs" / f"{stem}-fold{k}") for k in FOLDS]
         said = [Predictions.load(run.path("predictions.test.npz")) for run in runs]
         space = runs[0].manifest.label_space
@@ -49,9 +53,16 @@ def main() -> None:
         if space.primary.name == "emotion":
             three = [as_sentiment(part, space) for part in said]
             summaries.append(summarise(f"{stem}, added up", runs, three, SENTIMENT_SPACE))
+    for summary in summaries:
+        summary["level"] = summary["settings"].get("level", "as-is")
     lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *map(row, summaries))]
     (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
+
+
+def stored(stem: str) -> list[Path]:
+    """The summaries that an earlier run of this script wrote for a recipe."""
+    return [file for file in (HERE / f"{stem}.json", HERE / f"{stem}-added-up.json") if file.is_file()]
 
 
 SENTIMENT_SPACE = LabelSpace((Task("sentiment", tuple(SENTIMENTS)),))
@@ -113,6 +124,7 @@ def row(summary: dict[str, Any]) -> list[str]:
 
     return [
         summary["recipe"],
+        summary["level"],
         str(len(joined["labels"])),
         f"**{summary['mean']:.3f}** ± {summary['sd']:.3f}",
         ", ".join(f"{score:.3f}" for score in summary["folds"]),
