@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from samo.data import tables
+from samo.data.keys import shown
 from samo.data.manifest import Item, Manifest
 from samo.data.near_duplicates import find_copies, folded
 from samo.data.tables import Row
@@ -129,7 +130,7 @@ def _labels(row: Row, task: Task, separator: str, path: Path) -> tuple[str, ...]
     for label in found:
         if label not in task.labels:
             raise DataError(
-                f"row {row.line} of {path}: task '{task.name}' has no label '{label}'",
+                f"row {row.line} of {path}: task '{task.name}' has no label '{shown(label)}'",
                 hint=nearest(label, task.labels) + f"valid: {', '.join(task.labels)}",
             )
     if len(found) > 1 and not task.multi_label:

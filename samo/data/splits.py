@@ -20,6 +20,7 @@ from samo.data.grouping import (
     rule_without_groups,
     stratum,
 )
+from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
 from samo.data.near_duplicates import find_copies
 from samo.data.stratify import inseparable, rank, rarest_labels, stratify
@@ -234,7 +235,7 @@ def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list
     shared = _shared_groups(parts)
     if shared:
         raise LeakError(
-            f"{manifest.group_noun}s stand in two splits: {first_ten(shared)}",
+            f"{manifest.group_noun}s stand in two splits: {first_ten(shared.values())}",
             hint=f"correct the split column, or let SAMO split with `split={_own_rule(manifest)}`",
         )
     if manifest.copies == "reported" and not parts["val"] and parts["train"] and parts["test"]:
@@ -259,10 +260,10 @@ def find_leaks(manifest: Manifest, split: Split) -> list[str]:
     """
     parts = {name: [manifest.items[row] for row in manifest.rows(split.part(name))] for name in PARTS}
     leaks = []
-    for group in _shared_groups(parts):
-        firsts = {name: next((i.source for i in items if i.group == group), "") for name, items in parts.items()}
+    for group, names in _shared_groups(parts).items():
+        firsts = {name: next((i.source for i in items if key(i.group) == group), "") for name, items in parts.items()}
         examples = ", ".join(f"{source} ({name})" for name, source in firsts.items() if source)
-        leaks.append(f"{manifest.group_noun} {group} is in more than one part: {examples}")
+        leaks.append(f"{manifest.group_noun} {names} is in more than one part: {examples}")
     if manifest.copies == "reported":
         return leaks
     homes: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -356,13 +357,16 @@ def _own_rule(manifest: Manifest) -> str:
     return "stratified" if manifest.copies == "reported" else "speaker"
 
 
-def _shared_groups(parts: dict[str, list[Item]]) -> list[str]:
+def _shared_groups(parts: dict[str, list[Item]]) -> dict[str, str]:
+    """Groups that stand in several parts, however they are spelled there: key and spellings, sorted."""
     homes: dict[str, set[str]] = defaultdict(set)
+    spellings: dict[str, set[str]] = defaultdict(set)
     for name, items in parts.items():
-        for item in items:
-            if item.group:
-                homes[item.group].add(name)
-    return sorted(group for group, names in homes.items() if len(names) > 1)
+        for group in {item.group for item in items}:
+            homes[key(group)].add(name)
+            spellings[key(group)].add(group)
+    shared = {group: " = ".join(sorted(spellings[group])) for group, names in homes.items() if len(names) > 1}
+    return {group: names for group, names in sorted(shared.items(), key=lambda pair: pair[1]) if group}
 
 
 def _classes(items: Iterable[Item]) -> set[tuple[str, str]]:
