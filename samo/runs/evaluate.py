@@ -11,8 +11,10 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from samo.data.copies import STAMPED_SHARE, known_rows, refuse_known
+from samo.data.manifest import Item, Manifest
 from samo.data.relabel import relabel
-from samo.data.splits import PARTS, Split, audit, split_notes
+from samo.data.splits import PARTS, Split, audit, is_leaky, split_notes
 from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten
 from samo.evaluation.baseline import compare_to_baseline
 from samo.evaluation.decision import Decision, fit_decision
@@ -126,7 +128,8 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
     notes += _other_precision(run, setup.runtime)
     baseline = _baseline(setup.frontend, space, split, part, predicted[part])
-    evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, baseline)
+    leaky = is_leaky(manifest, split, part)
+    evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, leaky, baseline)
     return write_report(run, setup.frontend, _report(evaluation), predicted[part], "" if part == "test" else f".{part}")
 
 
@@ -140,7 +143,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
 
     Raises:
         SettingsError: the mapping names a class that does not exist.
-        LeakError: a recording of the other corpus was trained on.
+        LeakError: a recording of the other corpus was trained on, or too many of its texts.
         DataError: the mapping leaves no item, or a class of the corpus has no counterpart.
     """
     trained = run.manifest
@@ -149,13 +152,8 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     ids = tuple(item.id for item in manifest.items if item.labels)
     if not ids:
         raise DataError("no item of the corpus is left to judge on", hint="`label_map` leaves every class out")
-    known = {trained.items[row].content for row in trained.rows(run.split.train + run.split.val)}
-    seen = [item.source for item in manifest.items if item.content and item.content in known]
-    notes = []
-    if seen and manifest.copies == "reported":
-        notes.append(f"leak: {len(seen)} of {len(ids)} items also stand in what the run was trained on")
-    elif seen:
-        raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
+    learned = [trained.items[row] for row in trained.rows(run.split.train + run.split.val)]
+    notes, leaky = _known_items(manifest, ids, learned)
     model, space = load_run_model(run, type(frontend), setup.runtime)
     decision = decision_of(run, space)
     if not decision.is_complete(space):
@@ -163,10 +161,31 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
         notes.append(f"no {missing}: judge the run on its own corpus first, which fits it")
     predictions = decision.applied(_predict(model, Setup(frontend, setup.runtime), ids), space)
     everything = Split("other corpus", 0, (), (), ids)
-    evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes)
+    evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes, leaky)
     report = {**_report(evaluation), "label_map": dict(mapping)}
     predictions.save(run.path(f"predictions.{manifest.dataset}.npz"))
     return write_report(run, frontend, report, predictions, f".{manifest.dataset}")
+
+
+def _known_items(manifest: Manifest, ids: tuple[str, ...], learned: Sequence[Item]) -> tuple[list[str], bool]:
+    """Lines on what of another corpus a run has learned from, and whether its scores are to be stamped.
+
+    Raises:
+        LeakError: recordings, or too many texts.
+    """
+    if manifest.copies != "reported":
+        contents = {item.content for item in learned}
+        if seen := [item.source for item in manifest.items if item.content and item.content in contents]:
+            raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
+        return [], False
+    texts = tuple(manifest.items[row].source for row in manifest.rows(ids))
+    known = known_rows(texts, tuple(item.source for item in learned))
+    what = "the run was trained on"
+    refuse_known(known, ids, what, "take these rows out of the table")
+    share = (
+        f"{len(known):,} of {len(ids):,} texts also stand in what the run was trained on, word for word or nearly so"
+    )
+    return [f"leak: {share}"] if known else [], len(known) >= STAMPED_SHARE * len(ids)
 
 
 def _open(run: Run, settings: Mapping[str, Any], reporter: Reporter) -> Frontend:
@@ -272,6 +291,7 @@ class _Evaluation:
     decision: Decision
     predictions: Mapping[str, Predictions]
     notes: Sequence[str]
+    leaky: bool
     baseline: Mapping[str, Any] | None = None
 
     def macro_f1(self, part: str) -> float | None:
@@ -294,7 +314,7 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
         evaluation.frontend.unit,
         synthetic=manifest.synthetic or trained_on_synthetic,
         synthetic_model_only=trained_on_synthetic and not manifest.synthetic,
-        leaky=evaluation.split.leaky or run.split.leaky,
+        leaky=evaluation.leaky or run.split.leaky,
     )
     report = build_report(
         subject,

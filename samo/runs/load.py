@@ -105,7 +105,7 @@ def facts_of(run: Run) -> ModelFacts:
     settings = run.settings
     members = (about.get("ensemble") or {}).get("members", ())
     network = str(settings.get("model", "")) if not members else f"ensemble of {len(members)}"
-    leaky = settings.get("split") == "random"
+    leaky = settings.get("split") == "random" or bool(_read(run.path("report.json")).get("leaky"))
     return ModelFacts(
         run.name, run.modality, str(about["dataset"]), bool(about["synthetic"]), leaky, network,
         _day(run), tuple(_scores(run, about)), tuple(each["name"] for each in code_of(run).values()),

@@ -295,6 +295,38 @@ def test_judging_elsewhere_on_what_was_trained_on(run: Run) -> None:
         evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
 
 
+def of_texts(run: Run, n_known: int, spelled: str) -> Any:
+    """Another corpus of 24 texts of which ``n_known`` stand in the run's training part, in another spelling."""
+    texts = ["".join(chr(0x4E00 + 40 * k + place) for place in range(40)) for k in range(300)]
+    trained = run.manifest
+    items = tuple(replace(item, source=texts[k]) for k, item in enumerate(trained.items))
+    replace(trained, items=items, copies="reported").save(run.path("manifest.jsonl"))
+    front = foreign(THEIRS)
+    rows = list(trained.rows(run.split.train))[:n_known] + list(range(200, 224 - n_known))
+    theirs = tuple(
+        replace(item, source=spelled.format(texts[row]), content=f"own {row}")
+        for row, item in zip(rows, front.manifest.items, strict=True)
+    )
+    front.manifest = replace(front.manifest, items=theirs, copies="reported")
+    return front
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("spelled", ["{}", "{}!!", "  {}\n", "{} x"])
+def test_texts_of_training_are_known_elsewhere_in_any_spelling(run: Run, spelled: str) -> None:
+    before = run.path("manifest.jsonl").read_bytes()
+    for n_known, leaky in ((1, False), (2, True), (4, True)):
+        run.path("manifest.jsonl").write_bytes(before)
+        report = evaluate_corpus(run, Setup(of_texts(run, n_known, spelled), tiny.RUNTIME), MAPPING)
+        line = f"leak: {n_known} of 24 texts also stand in what the run was trained on, word for word or nearly so"
+        assert line in report["warnings"]
+        assert report["leaky"] is leaky
+    for n_known in (5, 12):
+        run.path("manifest.jsonl").write_bytes(before)
+        with pytest.raises(LeakError, match=f"the run was trained on {n_known} of 24 rows, word for word or nearly so"):
+            evaluate_corpus(run, Setup(of_texts(run, n_known, spelled), tiny.RUNTIME), MAPPING)
+
+
 @pytest.mark.usefixtures("without_pictures")
 def test_items_that_were_never_hashed_are_no_copies_of_each_other(run: Run) -> None:
     trained = run.manifest
