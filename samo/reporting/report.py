@@ -147,7 +147,8 @@ def build_report(
         "val_macro_f1": _plain(val_macro_f1),
         "gap": _gap(train_macro_f1, val_macro_f1),
     }
-    report["warnings"] = [*report_warnings(report, decided, unit), *others, *skipped, *notes]
+    unnamed = sum(not group for group in groups)
+    report["warnings"] = [*report_warnings(report, decided, unit, unnamed), *others, *skipped, *notes]
     return report
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,19 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
 def test_warnings(changed: dict[str, Any], words: str) -> None:
     assert report()["warnings"] == []
     assert [line for line in report(**changed)["warnings"] if words in line]
+
+
+@pytest.mark.parametrize(
+    ("unit", "known", "n"), [("speaker", 0, 120), ("speaker", 90, 30), ("speaker", 120, 0), ("row", 0, 0)]
+)
+def test_rows_without_a_speaker_are_said(unit: str, known: int, n: int) -> None:
+    given = predictions()
+    some = replace(given, groups=(*given.groups[:known], *[""] * (120 - known)))
+    lines = [line for line in report(some, unit=unit)["warnings"] if line.startswith("no speaker is known")]
+    assert lines == [
+        f"no speaker is known for {n} of 120 rows, so the interval draws each by itself: "
+        "where these rows share speakers, it is too narrow"
+    ] * (n > 0)
 
 
 def test_one_group_has_no_interval_and_still_renders() -> None:
