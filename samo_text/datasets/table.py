@@ -61,7 +61,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     kept = [item for item in items if item.labels]
     if not kept:
         raise DataError(f"no row of {root} has a label in {_listed(names)}", hint="name the column: `label_columns`")
-    notes += _about_empty(tasks, answers, items, settings)
+    notes += [*_about_empty(tasks, answers, items, settings), *_about_pseudo(rows)]
     return Manifest(
         dataset=NAME,
         label_space=LabelSpace(tuple(tasks.values())),
@@ -274,6 +274,15 @@ def _about_empty(
             notes.append(f"{empty:,} rows are empty in column '{name}', taken as {meaning} (`empty_labels`)")
     left = sum(not item.labels for item in items)
     return [*notes, f"{left:,} rows without any label were left out"] if left else notes
+
+
+def _about_pseudo(rows: Sequence[Row]) -> list[str]:
+    """A line where a run gave the labels: scores on them say how alike two models are."""
+    from samo_text.teacher import labelled_by_a_run
+
+    n = labelled_by_a_run(rows)
+    what = "the labels of a run (column source): a score on them tells how alike two models are, not how good one is"
+    return [f"{n:,} of {len(rows):,} rows have {what}"] if n else []
 
 
 def _listed(names: Iterable[str]) -> str:
