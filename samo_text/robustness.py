@@ -79,6 +79,8 @@ def check_robustness(
     rows = manifest.rows(split.part(part))
     items = [manifest.items[row] for row in rows]
     predictor = TextPredictor.from_run(run, runtime)
+    if part == "test":
+        run.open_test("robustness")
     report = robustness_of(
         [item.source for item in items],
         manifest.targets[rows],

@@ -28,6 +28,7 @@ from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
 from samo.reporting.report import Report, Subject, build_report
+from samo.reporting.wording import openings_lines
 from samo.runs.calibrate import calibrate, decision_of, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
@@ -120,6 +121,8 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     leaks = audit(manifest, split)
     known = decision_of(run, manifest.label_space)
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
+    if part == "test":
+        run.open_test("evaluate")
     predicted = {name: _predict(model, setup, split.part(name)) for name in {"train", "val", part}}
     decision = _completed(run, setup.frontend, space, known, predicted["val"])
     predicted = {name: decision.applied(predictions, space) for name, predictions in predicted.items()}
@@ -210,13 +213,16 @@ def write_report(
         report, predictions, run.history, frontend.manifest.label_space, run.path(f"figures{suffix}")
     )
     settings, environment = _settings(run), run.environment
+    # A report is the same however often it is made; how often it was is told beside it.
+    openings = run.test_openings if report["split"] == "test" else 0
+    told = {**report, "warnings": [*report["warnings"], *openings_lines(openings)]}
     pictures = {path.stem.replace("_", " "): path for path in figures}
-    write_text(run.path(f"report{suffix}.html"), render_html(report, pictures, settings, environment))
+    write_text(run.path(f"report{suffix}.html"), render_html(told, pictures, settings, environment))
     if not suffix:
-        card = model_card(report, settings, environment, data_card=frontend.data_card())
+        card = model_card(told, settings, environment, data_card=frontend.data_card())
         write_text(run.path("MODEL_CARD.md"), card)
     write_json(run.path(f"report{suffix}.json"), report)
-    return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality)
+    return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality, openings)
 
 
 def _other_precision(run: Run, runtime: Runtime) -> list[str]:

@@ -21,6 +21,7 @@ from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
 from samo.runs import evaluate as evaluation
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
+from samo.runs.load import facts_of
 from samo.runs.run import Run, create_run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
@@ -293,6 +294,29 @@ def test_judging_elsewhere_on_what_was_trained_on(run: Run) -> None:
     front.manifest = replace(front.manifest, items=items)
     with pytest.raises(LeakError, match=r"recordings the run was trained on are in this corpus: clip023\.wav"):
         evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_openings_of_the_test_part_are_counted_and_shown(run: Run) -> None:
+    front, line = tiny.frontend(**SETTINGS), "the test part was opened {} times with this run"
+    assert run.test_openings == 0
+    evaluate_run(run, Setup(front, tiny.RUNTIME), "val")
+    assert run.test_openings == 0
+    first = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
+    assert (run.test_openings, first.openings) == (1, 1)
+    assert "opened" not in repr(first) + first.page.read_text() + run.path("MODEL_CARD.md").read_text()
+    second = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
+    assert second == first
+    assert (run.test_openings, second.openings) == (2, 2)
+    assert "items, opened 2 times)" in repr(second)
+    assert line.format(2) in second.page.read_text()
+    assert line.format(2) in run.path("MODEL_CARD.md").read_text()
+    assert any("; opened 2 times" in score for score in facts_of(run).scores)
+    # Another part, and what was judged before openings were counted.
+    assert evaluate_run(run, Setup(front, tiny.RUNTIME), "val").openings == 0
+    run.path("openings.jsonl").unlink()
+    assert run.test_openings == 1
+    assert evaluate_run(run, Setup(front, tiny.RUNTIME), "test").openings == 2
 
 
 def of_texts(run: Run, n_known: int, spelled: str) -> Any:

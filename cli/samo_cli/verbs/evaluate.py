@@ -50,7 +50,7 @@ def evaluate(
     if json:
         print_json(report)
         return
-    show_report(report, report.page, report.figures)
+    show_report(report, report.page, report.figures, report.openings)
     if err.is_terminal and report["split"] == "test":
         also = f" --artifacts {artifacts}" if artifacts else ""
         what = "--text TEXT" if report.modality == "text" else "CLIP_OR_FOLDER"
