@@ -23,7 +23,7 @@ from samo_audio.audio_io import window_starts
 from samo_audio.augment import SpecAugment, WaveAugment, freq_scale
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
-from samo_audio.datasets import DATASETS, resolve_root
+from samo_audio.datasets import DATASETS, index_corpus, resolve_root
 from samo_audio.features import LogMel, n_frames
 from samo_audio.models import build_network, require_usable
 from samo_audio.waveforms import Waveforms, open_waveforms
@@ -112,7 +112,9 @@ class AudioFrontend:
         if line:
             notify(line)
         config = config.model_copy(update={"data": data})
-        manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
+        manifest = index_corpus(data)
+        for note in manifest.notes:
+            notify(note)
         items = [(item.id, manifest.path(item)) for item in manifest.items]
         waveforms = open_waveforms(items, config.features.sr, on_progress=progress)
         if config.features.trim_db:

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from samo.data.splits import is_leaky
 from samo.errors import DataError, SettingsError
 from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.metrics import macro_f1, macro_f1_present, micro_f1, tally
@@ -78,6 +79,8 @@ def check_robustness(
     rows = manifest.rows(split.part(part))
     items = [manifest.items[row] for row in rows]
     predictor = TextPredictor.from_run(run, runtime)
+    if part == "test":
+        run.open_test("robustness")
     report = robustness_of(
         [item.source for item in items],
         manifest.targets[rows],
@@ -96,7 +99,7 @@ def check_robustness(
         "synthetic": manifest.synthetic,
         "split": part,
         "split_rule": split.rule,
-        "leaky": split.leaky,
+        "leaky": is_leaky(manifest, split, part),
     }
     if part == "val":
         report["warnings"].append("the best epoch and the thresholds were chosen on this split")

@@ -47,11 +47,12 @@ class Report(dict[str, Any]):
         page: ``report.html`` beside it.
         figures: the folder of its pictures.
         modality: of the run.
+        openings: how often the test part was looked at with this run, 0 in a report on something else.
     """
 
-    def __init__(self, content: Mapping[str, Any], page: Path, figures: Path, modality: str) -> None:
+    def __init__(self, content: Mapping[str, Any], page: Path, figures: Path, modality: str, openings: int = 0) -> None:
         super().__init__(content)
-        self.page, self.figures, self.modality = page, figures, modality
+        self.page, self.figures, self.modality, self.openings = page, figures, modality, openings
 
     def __repr__(self) -> str:
         """The headline with its interval, and where the page is."""
@@ -60,9 +61,9 @@ class Report(dict[str, Any]):
             f"{name} {value:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
             for name, value, ends in headlines(self)
         )
-        return (
-            f"{stamped}{self['run']} on {self['dataset']} ({self['split']}, {self['n']} items): {scores}; {self.page}"
-        )
+        opened = f", opened {n} times" if (n := self.openings) > 1 else ""
+        what = f"{self['split']}, {self['n']} items{opened}"
+        return f"{stamped}{self['run']} on {self['dataset']} ({what}): {scores}; {self.page}"
 
     def _repr_html_(self) -> str:
         """The whole page in a frame, so that its style stays its own."""
@@ -154,7 +155,8 @@ def build_report(
         "val_macro_f1": _plain(val_macro_f1),
         "gap": _gap(train_macro_f1, val_macro_f1),
     }
-    report["warnings"] = [*report_warnings(report, decided, unit), *others, *skipped, *notes]
+    unnamed = sum(not group for group in groups)
+    report["warnings"] = [*report_warnings(report, decided, unit, unnamed), *others, *skipped, *notes]
     return report
 
 

@@ -13,13 +13,14 @@ from samo.evaluation.statistics import FEW_GROUPS
 __all__ = ["label_warnings", "report_warnings"]
 
 
-def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str) -> list[str]:
+def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str, unnamed: int = 0) -> list[str]:
     """One line for each reason to doubt the scores of a report.
 
     Args:
         report: whose warnings are still missing.
         decided: the rows of its task.
         unit: what a group is called.
+        unnamed: rows whose group is not known.
     """
     found = []
     if report["synthetic_model_only"]:
@@ -41,6 +42,11 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str) -> l
         found.append(
             f"{n_units} {drawn}s only: the intervals rest on little and hold the truth less often "
             f"than {100 * report['ci']['level']:.0f} % of the time"
+        )
+    if unit != "row" and unnamed:
+        found.append(
+            f"no {unit} is known for {unnamed} of {report['n']} rows, so the interval draws each by itself: "
+            f"where these rows share {unit}s, it is too narrow"
         )
     return found + label_warnings(report["labels"], decided)
 

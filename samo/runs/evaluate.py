@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from samo.data.copies import STAMPED_SHARE, known_rows, refuse_known
+from samo.data.manifest import Item, Manifest
 from samo.data.relabel import relabel
 from samo.data.sampling import balance_notes
-from samo.data.splits import PARTS, Split, audit, split_notes
+from samo.data.splits import PARTS, Split, audit, is_leaky, split_notes
 from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
 from samo.evaluation.baseline import compare_to_baseline
 from samo.evaluation.decision import Decision, fit_decision
@@ -28,6 +30,7 @@ from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
 from samo.reporting.report import Report, Subject, build_report
+from samo.reporting.wording import openings_lines
 from samo.runs.calibrate import abstention_settings, calibrate, decision_of, selection_grid, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
@@ -121,6 +124,8 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     leaks = audit(manifest, split)
     known = decision_of(run, manifest.label_space)
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
+    if part == "test":
+        run.open_test("evaluate")
     predicted = {name: _predict(model, setup, split.part(name)) for name in {"train", "val", part}}
     decision = _completed(run, setup.frontend, space, known, predicted["val"])
     predicted = {name: decision.applied(predictions, space) for name, predictions in predicted.items()}
@@ -129,7 +134,8 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
     notes += [*balance_notes(run.settings), *_other_precision(run, setup.runtime)]
     baseline = _baseline(setup.frontend, space, split, part, predicted[part])
-    evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, baseline)
+    leaky = is_leaky(manifest, split, part)
+    evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, leaky, baseline)
     return write_report(run, setup.frontend, _report(evaluation), predicted[part], "" if part == "test" else f".{part}")
 
 
@@ -143,7 +149,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
 
     Raises:
         SettingsError: the mapping names a class that does not exist.
-        LeakError: a recording of the other corpus was trained on.
+        LeakError: a recording of the other corpus was trained on, or too many of its texts.
         DataError: the mapping leaves no item, or a class of the corpus has no counterpart.
     """
     trained = run.manifest
@@ -152,13 +158,8 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     ids = tuple(item.id for item in manifest.items if item.labels)
     if not ids:
         raise DataError("no item of the corpus is left to judge on", hint="`label_map` leaves every class out")
-    known = {trained.items[row].content for row in trained.rows(run.split.train + run.split.val)}
-    seen = [item.source for item in manifest.items if item.content and item.content in known]
-    notes = []
-    if seen and manifest.copies == "reported":
-        notes.append(f"leak: {len(seen)} of {len(ids)} items also stand in what the run was trained on")
-    elif seen:
-        raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
+    learned = [trained.items[row] for row in trained.rows(run.split.train + run.split.val)]
+    notes, leaky = _known_items(manifest, ids, learned)
     model, space = load_run_model(run, type(frontend), setup.runtime)
     decision = decision_of(run, space)
     if not decision.is_complete(space):
@@ -166,7 +167,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
         notes.append(f"no {missing}: judge the run on its own corpus first, which fits it")
     predictions = decision.applied(_predict(model, Setup(frontend, setup.runtime), ids), space)
     everything = Split("other corpus", 0, (), (), ids)
-    evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes)
+    evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes, leaky)
     report = {**_report(evaluation), "label_map": dict(mapping)}
     predictions.save(run.path(f"predictions.{manifest.dataset}.npz"))
     return write_report(run, frontend, report, predictions, f".{manifest.dataset}")
@@ -195,6 +196,27 @@ def _require_data_settings(run: Run, settings: Mapping[str, Any]) -> None:
             )
 
 
+def _known_items(manifest: Manifest, ids: tuple[str, ...], learned: Sequence[Item]) -> tuple[list[str], bool]:
+    """Lines on what of another corpus a run has learned from, and whether its scores are to be stamped.
+
+    Raises:
+        LeakError: recordings, or too many texts.
+    """
+    if manifest.copies != "reported":
+        contents = {item.content for item in learned}
+        if seen := [item.source for item in manifest.items if item.content and item.content in contents]:
+            raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
+        return [], False
+    texts = tuple(manifest.items[row].source for row in manifest.rows(ids))
+    known = known_rows(texts, tuple(item.source for item in learned))
+    what = "the run was trained on"
+    refuse_known(known, ids, what, "take these rows out of the table")
+    share = (
+        f"{len(known):,} of {len(ids):,} texts also stand in what the run was trained on, word for word or nearly so"
+    )
+    return [f"leak: {share}"] if known else [], len(known) >= STAMPED_SHARE * len(ids)
+
+
 def _open(run: Run, settings: Mapping[str, Any], reporter: Reporter) -> Frontend:
     """The frontend over the run's own corpus, or over the one that ``settings`` name."""
     require_code(run, "model", *([] if "dataset" in settings else ["dataset"]))
@@ -217,13 +239,16 @@ def write_report(
         report, predictions, run.history, frontend.manifest.label_space, run.path(f"figures{suffix}")
     )
     settings, environment = _settings(run), run.environment
+    # A report is the same however often it is made; how often it was is told beside it.
+    openings = run.test_openings if report["split"] == "test" else 0
+    told = {**report, "warnings": [*report["warnings"], *openings_lines(openings)]}
     pictures = {path.stem.replace("_", " "): path for path in figures}
-    write_text(run.path(f"report{suffix}.html"), render_html(report, pictures, settings, environment))
+    write_text(run.path(f"report{suffix}.html"), render_html(told, pictures, settings, environment))
     if not suffix:
-        card = model_card(report, settings, environment, data_card=frontend.data_card())
+        card = model_card(told, settings, environment, data_card=frontend.data_card())
         write_text(run.path("MODEL_CARD.md"), card)
     write_json(run.path(f"report{suffix}.json"), report)
-    return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality)
+    return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality, openings)
 
 
 def _other_precision(run: Run, runtime: Runtime) -> list[str]:
@@ -300,6 +325,7 @@ class _Evaluation:
     decision: Decision
     predictions: Mapping[str, Predictions]
     notes: Sequence[str]
+    leaky: bool
     baseline: Mapping[str, Any] | None = None
 
     def macro_f1(self, part: str) -> float | None:
@@ -322,7 +348,7 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
         evaluation.frontend.unit,
         synthetic=manifest.synthetic or trained_on_synthetic,
         synthetic_model_only=trained_on_synthetic and not manifest.synthetic,
-        leaky=evaluation.split.leaky or run.split.leaky,
+        leaky=evaluation.leaky or run.split.leaky,
     )
     report = build_report(
         subject,

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ TRAINING = (
 ASSETS = "assets"
 # What an ensemble says of its members; its presence makes a run an ensemble.
 ENSEMBLE_FILE = "ensemble.json"
+# A line for each time the test part was looked at.
+OPENINGS = "openings.jsonl"
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
 
@@ -144,6 +147,28 @@ class Run:
         """
         seen: dict[str, Any] = next(iter(self._lines("environment.json", whole=True)), {})
         return seen
+
+    @property
+    def test_openings(self) -> int:
+        """How often the test part was looked at with this run; at least once where there is a report of it.
+
+        Raises:
+            RunError: the file that counts them is damaged.
+        """
+        return len(self._lines(OPENINGS)) or int(self.path("report.json").is_file())
+
+    def open_test(self, what: str) -> int:
+        """Count that ``what`` looks at the test part; returns the number of openings with this one.
+
+        Raises:
+            RunError: the file that counts them is damaged.
+            DiskFull: no space is left.
+        """
+        before = self.test_openings
+        lines = self._lines(OPENINGS) or [{"at": None, "by": "evaluate"}] * before
+        lines.append({"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": what})
+        write_text(self.path(OPENINGS), "".join(json.dumps(line) + "\n" for line in lines))
+        return len(lines)
 
     @property
     def model_file(self) -> Path:

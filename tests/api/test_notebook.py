@@ -389,7 +389,9 @@ def test_one_prediction_is_short_to_look_at(before: Path) -> None:
 def test_rows_have_one_shape_and_lose_no_class() -> None:
     answer = Answer(("label",), "label", {"label": 0.9, "error": 0.1})
     rows = PredictionList([Prediction(path=Path("x"), error="gone"), Prediction({"a": answer}, path=Path("y"))]).rows()
-    assert [list(row) for row in rows] == [["path", "label", "labels", "abstained", "p.label", "p.error", "warnings", "error"]] * 2
+    assert [list(row) for row in rows] == [
+        ["path", "label", "labels", "abstained", "p.label", "p.error", "warnings", "error"]
+    ] * 2
     assert rows[1]["label"] == "label"
     assert (rows[0]["p.label"], rows[0]["error"], rows[1]["p.label"]) == (None, "gone", 0.9)
 

@@ -84,6 +84,31 @@ def test_opening_tells_where_the_data_came_from(tmp_path: Path, monkeypatch: pyt
     assert found.data_card()["licence"] == "CC BY-NC-SA 4.0"
 
 
+FLOAT_IDS = ("1001", "1001.0")
+SPELLINGS = (FLOAT_IDS, ("Anna", "anna"), ("Zo\u00eb", "Zoe\u0308"), ("bob", "\ufeffbob"), ("cy", "c\u200by"))
+
+
+@pytest.mark.parametrize("twins", SPELLINGS)
+def test_one_speaker_in_two_spellings_stays_one(
+    twins: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
+    lines = ["path,label,speaker"]
+    for speaker in range(6):
+        for number, label in enumerate(("sad", "happy")):
+            tiny.write(tmp_path / f"{speaker}{number}.wav", tiny.sound(0.2, label, 2 * speaker + number))
+            name = twins[number] if speaker == 0 else f"s{speaker}"
+            lines.append(f"{speaker}{number}.wav,{label},{name}")
+    (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+    told: list[str] = []
+    config = tiny.config(dataset="table", data_root=str(tmp_path / "table.csv"))
+    manifest = AudioFrontend.open(config, told.append).manifest
+    assert len({item.group for item in manifest.items}) == 6
+    assert manifest.items[0].group == manifest.items[1].group == min(twins, key=lambda name: (len(name), name))
+    assert len(told) == 1
+    assert told[0].startswith("1 speaker stands in several spellings, taken as one: ")
+
+
 @pytest.mark.parametrize("values", [{"model": "smal-cnn"}, {"n_mels": 8}, {"hop_length": 2000}])
 def test_a_model_that_cannot_work_is_refused_before_anything_is_decoded(
     values: dict[str, Any], table: Path, monkeypatch: pytest.MonkeyPatch

@@ -22,6 +22,7 @@ from samo.evaluation.predictions import Predictions
 from samo.files import write_json
 from samo.runs import evaluate as evaluation
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
+from samo.runs.load import facts_of
 from samo.runs.run import Run, create_run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
@@ -294,6 +295,61 @@ def test_judging_elsewhere_on_what_was_trained_on(run: Run) -> None:
     front.manifest = replace(front.manifest, items=items)
     with pytest.raises(LeakError, match=r"recordings the run was trained on are in this corpus: clip023\.wav"):
         evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_openings_of_the_test_part_are_counted_and_shown(run: Run) -> None:
+    front, line = tiny.frontend(**SETTINGS), "the test part was opened {} times with this run"
+    assert run.test_openings == 0
+    evaluate_run(run, Setup(front, tiny.RUNTIME), "val")
+    assert run.test_openings == 0
+    first = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
+    assert (run.test_openings, first.openings) == (1, 1)
+    assert "opened" not in repr(first) + first.page.read_text() + run.path("MODEL_CARD.md").read_text()
+    second = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
+    assert second == first
+    assert (run.test_openings, second.openings) == (2, 2)
+    assert "items, opened 2 times)" in repr(second)
+    assert line.format(2) in second.page.read_text()
+    assert line.format(2) in run.path("MODEL_CARD.md").read_text()
+    assert any("; opened 2 times" in score for score in facts_of(run).scores)
+    # Another part, and what was judged before openings were counted.
+    assert evaluate_run(run, Setup(front, tiny.RUNTIME), "val").openings == 0
+    run.path("openings.jsonl").unlink()
+    assert run.test_openings == 1
+    assert evaluate_run(run, Setup(front, tiny.RUNTIME), "test").openings == 2
+
+
+def of_texts(run: Run, n_known: int, spelled: str) -> Any:
+    """Another corpus of 24 texts of which ``n_known`` stand in the run's training part, in another spelling."""
+    texts = ["".join(chr(0x4E00 + 40 * k + place) for place in range(40)) for k in range(300)]
+    trained = run.manifest
+    items = tuple(replace(item, source=texts[k]) for k, item in enumerate(trained.items))
+    replace(trained, items=items, copies="reported").save(run.path("manifest.jsonl"))
+    front = foreign(THEIRS)
+    rows = list(trained.rows(run.split.train))[:n_known] + list(range(200, 224 - n_known))
+    theirs = tuple(
+        replace(item, source=spelled.format(texts[row]), content=f"own {row}")
+        for row, item in zip(rows, front.manifest.items, strict=True)
+    )
+    front.manifest = replace(front.manifest, items=theirs, copies="reported")
+    return front
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("spelled", ["{}", "{}!!", "  {}\n", "{} x"])
+def test_texts_of_training_are_known_elsewhere_in_any_spelling(run: Run, spelled: str) -> None:
+    before = run.path("manifest.jsonl").read_bytes()
+    for n_known, leaky in ((1, False), (2, True), (4, True)):
+        run.path("manifest.jsonl").write_bytes(before)
+        report = evaluate_corpus(run, Setup(of_texts(run, n_known, spelled), tiny.RUNTIME), MAPPING)
+        line = f"leak: {n_known} of 24 texts also stand in what the run was trained on, word for word or nearly so"
+        assert line in report["warnings"]
+        assert report["leaky"] is leaky
+    for n_known in (5, 12):
+        run.path("manifest.jsonl").write_bytes(before)
+        with pytest.raises(LeakError, match=f"the run was trained on {n_known} of 24 rows, word for word or nearly so"):
+            evaluate_corpus(run, Setup(of_texts(run, n_known, spelled), tiny.RUNTIME), MAPPING)
 
 
 @pytest.mark.usefixtures("without_pictures")

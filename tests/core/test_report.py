@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,19 @@ def test_a_fitted_temperature_at_its_bound_is_told(sign: int, bound: str) -> Non
 @pytest.mark.parametrize("inside", [0.1001, 9.99])
 def test_a_temperature_inside_its_bounds_is_not(inside: float) -> None:
     assert report(calibration=Calibration({"emotion": inside}, "val"))["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "known", "n"), [("speaker", 0, 120), ("speaker", 90, 30), ("speaker", 120, 0), ("row", 0, 0)]
+)
+def test_rows_without_a_speaker_are_said(unit: str, known: int, n: int) -> None:
+    given = predictions()
+    some = replace(given, groups=(*given.groups[:known], *[""] * (120 - known)))
+    lines = [line for line in report(some, unit=unit)["warnings"] if line.startswith("no speaker is known")]
+    assert lines == [
+        f"no speaker is known for {n} of 120 rows, so the interval draws each by itself: "
+        "where these rows share speakers, it is too narrow"
+    ] * (n > 0)
 
 
 def test_one_group_has_no_interval_and_still_renders() -> None:

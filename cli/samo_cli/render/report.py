@@ -16,12 +16,12 @@ from samo_cli.render.tables import counts_table, fitting_heads, number, plain_ta
 __all__ = ["show_report"]
 
 
-def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
-    """The report as tables."""
+def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings: int = 0) -> None:
+    """The report as tables, and how often the test part was looked at where that is more than once."""
     from samo.evaluation.abstention import abstention_line
     from samo.evaluation.calibration import summary
     from samo.reporting.report import groupings, stamps
-    from samo.reporting.wording import baseline_line
+    from samo.reporting.wording import baseline_line, openings_lines
 
     what = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
     title = f"{report['run']} on {report['dataset']}, {what}: {report['n']} items"
@@ -41,7 +41,7 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
     for group, rows in groupings(report).items():
         values = ", ".join(f"{name} {number(row['macro_f1'], 2)}" for name, row in rows.items())
         out.print(f"macro-F1 by {group}: {values}", markup=False)
-    for warning in report["warnings"]:
+    for warning in (*report["warnings"], *openings_lines(openings)):
         out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     out.print(f"[dim]report: {escape(str(page))}; pictures: {escape(str(pictures))}[/dim]", soft_wrap=True)
 
