@@ -19,6 +19,7 @@ from samo.plugins import trust_settings
 
 __all__ = [
     "SPLIT_SETTINGS",
+    "AbstentionSettings",
     "Config",
     "CorpusSettings",
     "LossSettings",
@@ -260,6 +261,44 @@ class ThresholdSettings(Section):
         if not 0.0 < low < high < 1.0:
             raise ValueError("`threshold_range` needs 0 < lowest < highest < 1")
         return self
+
+
+class AbstentionSettings(Section):
+    """When a model answers "not sure"; the threshold of confidence is chosen on the validation split."""
+
+    panel: ClassVar[str] = "Abstention"
+
+    abstain_risk: float = setting(
+        0.0,
+        "withhold the least confident answers, so that of the others at most this share is wrong on validation; "
+        "0 = off",
+        ge=0.0,
+        lt=1.0,
+        came_later=True,
+    )
+    abstain_coverage: float = setting(
+        1.0,
+        "withhold the least confident answers, so that at least this share is left on validation; 1 = off",
+        gt=0.0,
+        le=1.0,
+        came_later=True,
+    )
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> AbstentionSettings:
+        if self.abstain_risk > 0.0 and self.abstain_coverage < 1.0:
+            raise ValueError("`abstain_risk` and `abstain_coverage` exclude each other")
+        return self
+
+    @property
+    def rule(self) -> str:
+        """``risk`` or ``coverage``; empty where all is answered."""
+        return "risk" if self.abstain_risk > 0.0 else "coverage" if self.abstain_coverage < 1.0 else ""
+
+    @property
+    def wanted(self) -> float:
+        """The risk or coverage that is wanted; 0 where all is answered."""
+        return {"risk": self.abstain_risk, "coverage": self.abstain_coverage}.get(self.rule, 0.0)
 
 
 @dataclass(frozen=True)

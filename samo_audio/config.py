@@ -6,7 +6,16 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from samo.settings import Config, CorpusSettings, LossSettings, OptimSettings, Section, TrainSettings, setting
+from samo.settings import (
+    AbstentionSettings,
+    Config,
+    CorpusSettings,
+    LossSettings,
+    OptimSettings,
+    Section,
+    TrainSettings,
+    setting,
+)
 
 __all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", "ModelSettings"]
 
@@ -148,4 +157,5 @@ class AudioConfig(Config):
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
     optim: OptimSettings = OptimSettings()
+    abstention: AbstentionSettings = AbstentionSettings()
     train: TrainSettings = TrainSettings()

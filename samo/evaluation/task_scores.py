@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from samo.errors import DataError, first_ten
+from samo.evaluation.abstention import abstention_scores
 from samo.evaluation.calibration import calibration_scores
 from samo.evaluation.decision import Decision, decided_rows
 from samo.evaluation.metrics import (
@@ -76,7 +77,7 @@ def task_scores(
         ``task``, ``n``, ``labels``, ``metrics``, ``per_class``, ``confusion``, ``most_confused``, ``calibration``,
         ``ci``, ``macro_f1_present`` (over the labels that occur; None where all do or none), ``macro_f1_frequent``
         (over those with :data:`FREQUENT_ROWS` rows; None where there is none, or a single-label task leaves none out)
-        and ``thresholds`` (None where none were fitted).
+        ``thresholds`` (None where none were fitted) and ``abstention``.
     """
     groups = [predictions.groups[row] for row in found.rows]
     by_unit = tally_by_unit(found.truth, found.predicted, groups)
@@ -122,6 +123,7 @@ def task_scores(
         if frequent.any() and not all_frequent
         else None,
         "thresholds": _thresholds(task, predictions, space, groups, decision, ends["macro_f1"]),
+        "abstention": abstention_scores(task, found, decision.abstention),
     }
 
 

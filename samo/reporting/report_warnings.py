@@ -33,6 +33,7 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str) -> l
     if report["split"] == "val":
         found.append("the best epoch was chosen on this split, so its scores are a little too good")
     found += [*_calibration_warnings(report), *_threshold_warnings(report)]
+    found += _abstention_warnings(report)
     drawn, n_units = report["ci"]["unit"], report["ci"]["n_units"]
     if n_units < 2:
         found.append(f"one {drawn} only: no confidence interval")
@@ -73,6 +74,20 @@ def _calibration_warnings(report: Mapping[str, Any]) -> list[str]:
         found.append(f"the temperature stands at its bound of {scores['temperature']:g}: {cannot_tell}")
     if scores["fitted_on"] == report["split"]:
         found.append("the temperature was fitted on this split, so its calibration is a little too good")
+    return found
+
+
+def _abstention_warnings(report: Mapping[str, Any]) -> list[str]:
+    scores = report["abstention"]
+    if not scores["rule"]:
+        return []
+    found = []
+    if scores["fitted_on"] == report["split"]:
+        found.append("the threshold of confidence was chosen on this split, so it keeps what was wanted here")
+    if not scores["answered"]:
+        found.append(
+            f"no answer is sure enough for the wanted {scores['rule']} of {scores['wanted']:g}: all are withheld"
+        )
     return found
 
 

@@ -27,7 +27,7 @@ from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
 from samo.reporting.report import Report, Subject, build_report
-from samo.runs.calibrate import calibrate, decision_of, selection_grid, threshold_settings
+from samo.runs.calibrate import abstention_settings, calibrate, decision_of, selection_grid, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.load import load_run_model
@@ -211,10 +211,12 @@ def _other_precision(run: Run, runtime: Runtime) -> list[str]:
 
 def _completed(run: Run, frontend: Frontend, space: LabelSpace, known: Decision, val: Predictions) -> Decision:
     """What a run answers with, fitted on its validation rows where something is missing."""
-    if known.is_complete(space):
+    withheld = abstention_settings(frontend.config)
+    if known.is_complete(space) and known.abstention.is_wanted_by(withheld):
         return known
     keep = known.calibration if known.calibration.fitted_on else None
-    return calibrate(run, space, val.logits, val.targets, threshold_settings(frontend.config), keep=keep)
+    thresholds = threshold_settings(frontend.config)
+    return calibrate(run, space, val.logits, val.targets, thresholds, keep=keep, abstention=withheld)
 
 
 def _baseline(

@@ -40,6 +40,7 @@ TRAINING = (
     "history.jsonl",
     "calibration.json",
     "thresholds.json",
+    "abstention.json",
     "mlflow.json",
     "trained.json",
 )

@@ -22,7 +22,7 @@ from samo.files import write_json
 from samo.frontend import Frontend
 from samo.modalities import frontend_type
 from samo.plugins import code_used, names_of, trust
-from samo.runs.calibrate import calibrate, threshold_settings
+from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.load import load_run_model
 from samo.runs.reporter import PlainReporter, Reporter
@@ -400,7 +400,8 @@ def _calibrate(run: Run, setup: Setup, plan: TrainPlan) -> None:
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
     logits = predict_logits(model, setup, plan.val_rows)
     targets = setup.frontend.manifest.targets[plan.val_rows]
-    calibrate(run, space, logits, targets, threshold_settings(setup.frontend.config))
+    config = setup.frontend.config
+    calibrate(run, space, logits, targets, threshold_settings(config), abstention=abstention_settings(config))
 
 
 def _same_everywhere(setup: Setup) -> None:

@@ -145,7 +145,7 @@ def test_several_are_a_list_and_a_frame(before: Path) -> None:
     assert several[2:4] == [several[2], several[3]]
     frame = several.to_frame()
     assert isinstance(frame, pandas.DataFrame)
-    assert list(frame.columns) == ["path", "label", "labels", "angry", "happy", "sad", "warnings", "error"]
+    assert list(frame.columns) == ["path", "label", "labels", "angry", "happy", "sad", "abstained", "warnings", "error"]
     assert frame["label"].tolist() == [each.label for each in several]
     assert several._repr_html_().count("<tr>") == 13
     assert repr(several).splitlines()[0] == "12 predictions"

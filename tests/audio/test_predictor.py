@@ -249,6 +249,41 @@ def test_a_very_short_clip_is_a_warning(ready: AudioPredictor, tmp_path: Path) -
     assert one(ready, tiny.write(tmp_path / "one.wav", np.full(1, 0.5))).label
 
 
+@pytest.mark.parametrize("rate", [SR, 22_050])
+def test_what_holds_no_speech_is_never_answered(ready: AudioPredictor, tmp_path: Path, rate: int) -> None:
+    def told(name: str, samples: np.ndarray) -> tuple[bool, tuple[str, ...]]:
+        found = one(ready, tiny.write(tmp_path / name, samples, rate, subtype="FLOAT"))
+        # The label is kept beside it.
+        assert found.label in tiny.LABELS
+        assert found.to_json()["abstained"] == found.abstained
+        return found.abstained, found.warnings
+
+    sound = tiny.sound(1.0, rate=rate)
+    assert told("sound.wav", sound) == (False, ())
+    assert told("quiet.wav", 1e-3 * sound) == (False, ())
+    assert told("zeros.wav", np.zeros(rate)) == (True, ("silent",))
+    assert told("constant.wav", np.full(rate, 0.3)) == (True, ("constant",))
+    assert told("nearly.wav", 0.3 + 1e-5 * sound) == (True, ("constant",))
+    assert told("offset.wav", 0.3 + 0.1 * sound) == (False, ())
+    assert told("short.wav", sound[: rate // 20]) == (True, ("shorter than 0.1 s",))
+    assert ready.predict(np.full(rate, 0.3), sr=rate).abstained
+
+
+def test_a_long_constant_is_known_and_a_silent_window_too(
+    ready: AudioPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = tiny.write(tmp_path / "flat.wav", np.full(4 * 22_050, 0.3), 22_050, subtype="FLOAT")
+    pause = tiny.write(tmp_path / "pause.wav", np.r_[tiny.sound(6.0), np.zeros(6 * SR)], subtype="FLOAT")
+    for seconds in (60.0, 1.0):
+        monkeypatch.setattr(predictor, "STREAMED_S", seconds)
+        assert (one(ready, flat).abstained, one(ready, flat).warnings) == (True, ("constant",))
+        found = one(ready, pause)
+        assert not found.abstained
+        windows = [window.abstained for window in found.timeline]
+        assert windows[:10] == [False] * 10
+        assert windows[-10:] == [True] * 10
+
+
 # Long recordings
 
 

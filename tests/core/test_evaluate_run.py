@@ -19,6 +19,7 @@ from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.evaluation.calibration import fit_temperature
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
+from samo.files import write_json
 from samo.runs import evaluate as evaluation
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
 from samo.runs.run import Run, create_run
@@ -316,6 +317,7 @@ def test_classes_that_were_balanced_twice_stand_in_the_report(run: Run, without_
     setup = Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME)
     for twice in (False, True):
         stored = json.loads(run.path("config.json").read_text())
-        write_json(run.path("config.json"), {**stored, "joint_alpha": 0.5, "class_weight_loss": twice})
-        warnings = evaluate_run(run, setup, "test")["warnings"]
+        changed = {"balanced_sampler": False, "joint_alpha": 0.5, "class_weight_loss": twice}
+        write_json(run.path("config.json"), {**stored, **changed})
+        warnings = evaluate_run(Run(run.folder), setup, "test")["warnings"]
         assert any("classes are balanced twice: `joint_alpha`" in line for line in warnings) == twice

@@ -32,6 +32,7 @@ SCHEMA_KEYS = {
 EXTRA_KEYS = {
     "task", "most_confused", "gap", "warnings", "calibration", "macro_f1_present", "synthetic_model_only",
     "macro_f1_frequent", "thresholds", "tasks", "overall_macro_f1", "baseline",
+    "abstention",
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ __all__ = ["show_report"]
 
 def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
     """The report as tables."""
+    from samo.evaluation.abstention import abstention_line
     from samo.evaluation.calibration import summary
     from samo.reporting.report import groupings, stamps
     from samo.reporting.wording import baseline_line
@@ -35,6 +36,8 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
         out.print(part)
         out.print()
     out.print(summary(report["calibration"]), soft_wrap=True)
+    if "abstention" in report:
+        out.print(abstention_line(report["abstention"]), soft_wrap=True)
     for group, rows in groupings(report).items():
         values = ", ".join(f"{name} {number(row['macro_f1'], 2)}" for name, row in rows.items())
         out.print(f"macro-F1 by {group}: {values}", markup=False)
