@@ -205,8 +205,8 @@ class PredictionList(Sequence[Prediction]):
         return "\n".join([f"{len(self)} predictions", *lines, *more])
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a prediction: source, label, labels joined by ``|``, whether the model abstained,
-        probabilities by label, warnings, error.
+        """One flat row a prediction: source, label, labels joined by ``|``, probabilities by label,
+        whether the model abstained, warnings, error.
 
         With several tasks the columns of each begin with its name and a full stop. A class that is called like one of
         these columns has ``p.`` before its name.
@@ -277,6 +277,6 @@ def _row(prediction: Prediction) -> dict[str, Any]:
     for name, answer in prediction.answers.items():
         front = f"{name}." if len(prediction.answers) > 1 else ""
         row |= {f"{front}label": answer.label, f"{front}labels": "|".join(answer.labels)}
-        row |= {f"{front}abstained": answer.abstained}
         row |= {f"{front}{_column(label)}": share for label, share in answer.probabilities.items()}
+        row |= {f"{front}abstained": answer.abstained}
     return row | {"warnings": "; ".join(prediction.warnings), "error": prediction.error}

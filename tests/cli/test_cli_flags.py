@@ -74,6 +74,7 @@ OTHER: dict[str, Any] = {
     "lr_min": 0.0001,
     "num_cycles": 5,
     "label_smoothing": 0.1,
+    "abstain_coverage": 0.8,
 }
 
 
