@@ -21,7 +21,7 @@ import numpy as np
 
 from samo.errors import DataError, SettingsError
 from samo.evaluation.comparison import paired_bootstrap
-from samo.evaluation.metrics import macro_f1, macro_f1_present, micro_f1, tally
+from samo.evaluation.metrics import macro_f1, micro_f1, tally
 from samo.evaluation.significance import holm, verdict
 from samo.evaluation.statistics import Interval, bootstrap, tally_by_unit
 from samo.runs.run import Run
@@ -336,7 +336,7 @@ class _TaskScores:
                     "n": len(places),
                     "micro_f1": float(micro_f1(counts)),
                     "ci": _ends(bootstrap(units, {"f1": micro_f1}, **self.resampling)["f1"]),
-                    "macro_f1_present": float(macro_f1_present(counts)),
+                    "macro_f1_present": float(macro_f1(counts)),
                 }
             )
         return found

@@ -266,7 +266,7 @@ def evaluate_zero_shot(
         seed: of the draws.
 
     Returns:
-        ``n``, ``macro_f1`` over all labels of ``model`` (0 for 0/0), ``accuracy`` (all labels of a text right),
+        ``n``, ``macro_f1`` over the labels that occur, ``accuracy`` (all labels of a text right),
         ``hits`` (the named label is one of the text's), ``ci`` of macro-F1, ``per_class`` and ``warnings``.
 
     Raises:

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from samo.errors import DataError, SettingsError, first_ten
 from samo.evaluation.decision import decided_rows
-from samo.evaluation.metrics import Decided, Metric, Tally, accuracy, macro_f1, uar
+from samo.evaluation.metrics import Decided, Metric, Tally, accuracy, macro_f1, macro_f1_over, uar
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import holm, mcnemar, verdict
 from samo.evaluation.statistics import FEW_GROUPS, resampled, tail_area, tally_by_unit
@@ -300,8 +300,7 @@ def _difference_of(metric: Metric) -> Metric:
 
 def _f1_of(column: int) -> Metric:
     """F1 of one label, which is the macro-F1 over that label alone."""
-    only = slice(column, column + 1)
-    return lambda c: macro_f1(Tally(c.tp[..., only], c.fp[..., only], c.fn[..., only], c.exact, c.rows))
+    return macro_f1_over(slice(column, column + 1))
 
 
 def _p_value(beyond: int, n_resamples: int, n_units: int) -> float:

@@ -14,10 +14,10 @@ from samo.evaluation.metrics import (
     BoolArray,
     Decided,
     Metric,
-    Tally,
     accuracy,
     label_confusion,
     macro_f1,
+    macro_f1_over,
     most_confused,
     per_class,
     scores,
@@ -74,26 +74,32 @@ def task_scores(
 
     Returns:
         ``task``, ``n``, ``labels``, ``metrics``, ``per_class``, ``confusion``, ``most_confused``, ``calibration``,
-        ``ci``, ``macro_f1_present`` (over the labels that occur; None where all do or none), ``macro_f1_frequent``
-        (over those with :data:`FREQUENT_ROWS` rows; None where there is none, or a single-label task leaves none out)
-        and ``thresholds`` (None where none were fitted).
+        ``ci``, ``macro_f1_present`` (macro-F1 once more and over how many labels; None where all occur or none),
+        ``macro_f1_all`` (over all labels, absent ones as 0; None where the former is), ``macro_f1_frequent`` (over
+        those with :data:`FREQUENT_ROWS` rows; None where there is none, or a single-label task leaves none out) and
+        ``thresholds`` (None where none were fitted).
     """
     groups = [predictions.groups[row] for row in found.rows]
     by_unit = tally_by_unit(found.truth, found.predicted, groups)
     counts, support = tally(found.truth, found.predicted), found.truth.sum(axis=0)
     matrix = label_confusion(found.truth, found.predicted)
-    parts = {"macro_f1_present": support > 0, "macro_f1_frequent": support >= FREQUENT_ROWS}
-    metrics = {**_CI_METRICS, **{name: _macro_f1_over(chosen) for name, chosen in parts.items() if chosen.any()}}
+    occurring, frequent = support > 0, support >= FREQUENT_ROWS
+    # By name: the score and over how many labels it is a mean.
+    means: dict[str, tuple[Metric, int]] = {}
+    if occurring.any() and not occurring.all():
+        means["macro_f1_present"] = macro_f1, int(occurring.sum())
+        means["macro_f1_all"] = _all_where(occurring), len(task.labels)
+    if frequent.any():
+        means["macro_f1_frequent"] = macro_f1_over(frequent), int(frequent.sum())
+    metrics = {**_CI_METRICS, **{name: score for name, (score, _) in means.items()}}
     ends = {name: list(found) if found else None for name, found in bootstrap(by_unit, metrics, level=CI_LEVEL).items()}
 
-    def over(name: str) -> dict[str, Any]:
-        return {
-            "n_classes": int(parts[name].sum()),
-            "value": float(_macro_f1_over(parts[name])(counts)),
-            "interval": ends[name],
-        }
+    def over(name: str) -> dict[str, Any] | None:
+        if name not in means:
+            return None
+        score, n_classes = means[name]
+        return {"n_classes": n_classes, "value": float(score(counts)), "interval": ends[name]}
 
-    occurring, frequent = parts.values()
     all_frequent = frequent.all() and not task.multi_label
     return {
         "task": task.name,
@@ -117,8 +123,9 @@ def task_scores(
             "unit": unit if any(groups) else "row",
             "n_units": len(by_unit.rows),
         },
-        "macro_f1_present": over("macro_f1_present") if occurring.any() and not occurring.all() else None,
-        "macro_f1_frequent": {"least_rows": FREQUENT_ROWS, **over("macro_f1_frequent")}
+        "macro_f1_present": over("macro_f1_present"),
+        "macro_f1_all": over("macro_f1_all"),
+        "macro_f1_frequent": {"least_rows": FREQUENT_ROWS, **(over("macro_f1_frequent") or {})}
         if frequent.any() and not all_frequent
         else None,
         "thresholds": _thresholds(task, predictions, space, groups, decision, ends["macro_f1"]),
@@ -131,9 +138,10 @@ def _interval(found: Decided, groups: Sequence[str]) -> list[float] | None:
     return list(ends) if ends else None
 
 
-def _macro_f1_over(chosen: BoolArray) -> Metric:
-    """Macro-F1 over the same labels in every resample, as macro-F1 over all has it."""
-    return lambda c: macro_f1(Tally(c.tp[..., chosen], c.fp[..., chosen], c.fn[..., chosen], c.exact, c.rows))
+def _all_where(occurring: BoolArray) -> Metric:
+    """Macro-F1 over all labels with 0 for those that the rows lack; what a resample alone lacks is left out of it."""
+    share = float(occurring.mean())
+    return lambda counts: share * macro_f1(counts)
 
 
 def _per_class(task: Task, found: Decided, decision: Decision) -> dict[str, dict[str, float | int | None]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from samo.evaluation.decision import Decision
-from samo.evaluation.metrics import Decided, accuracy, macro_f1_present, tally, uar
+from samo.evaluation.metrics import Decided, accuracy, macro_f1, tally, uar
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.task_scores import rows_under, task_scores
 from samo.reporting.report_warnings import label_warnings, report_warnings
@@ -28,6 +28,7 @@ __all__ = [
     "flat_items",
     "groupings",
     "headlines",
+    "metrics_of",
     "natural_key",
     "reproduce_commands",
     "stamps",
@@ -162,19 +163,32 @@ def headlines(report: Mapping[str, Any]) -> list[tuple[str, float, Sequence[floa
     """Name, value and interval of macro-F1, what is shown first coming first.
 
     Where classes are absent that is the score over the present ones: no model could have found the others. Last comes
-    the score over frequent classes, where the report has it.
+    the score over frequent classes, where the report has it. Reports written before ``macro_f1_all`` hold that score as
+    ``macro_f1``.
     """
     value, ends, n_labels = report["metrics"]["macro_f1"], report["ci"]["macro_f1"], len(report["labels"])
+    if whole := report.get("macro_f1_all"):
+        value, ends = whole["value"], whole["interval"]
     found: list[tuple[str, float, Sequence[float] | None]] = [("macro-F1", value, ends)]
     if present := report["macro_f1_present"]:
         name = f"macro-F1 over the {present['n_classes']} of {n_labels} classes present"
-        whole = f"macro-F1 over all {n_labels} classes"
-        found = [(name, present["value"], present["interval"]), (whole, value, ends)]
+        found = [
+            (name, present["value"], present["interval"]),
+            (f"macro-F1 over all {n_labels} classes, absent ones as 0", value, ends),
+        ]
     if frequent := report["macro_f1_frequent"]:
         number = f"{frequent['n_classes']} class" + ("es" if frequent["n_classes"] > 1 else "")
         name = f"macro-F1 over the {number} with {frequent['least_rows']}+ rows"
         found.append((name, frequent["value"], frequent["interval"]))
     return found
+
+
+def metrics_of(report: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a stored report, macro-F1 over the classes present also where it was written as over all."""
+    metrics: dict[str, float] = dict(report["metrics"])
+    if "macro_f1_all" not in report and (present := report.get("macro_f1_present")):
+        metrics["macro_f1"] = present["value"]
+    return metrics
 
 
 def groupings(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -267,7 +281,7 @@ def _by_value(decided: Decided, values: Sequence[str]) -> dict[str, dict[str, fl
         labelled = bool((counts.tp + counts.fn).any())
         table[value] = {
             "n": int(counts.rows),
-            "macro_f1": float(macro_f1_present(counts)) if labelled else None,
+            "macro_f1": float(macro_f1(counts)) if labelled else None,
             "accuracy": float(accuracy(counts)),
             "uar": float(uar(counts)) if labelled else None,
         }

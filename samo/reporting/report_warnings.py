@@ -50,7 +50,7 @@ def label_warnings(labels: Sequence[str], decided: Decided) -> list[str]:
     occurs, predicted = decided.truth.sum(axis=0) > 0, decided.predicted.sum(axis=0) > 0
     absent = [label for label, seen in zip(labels, occurs, strict=True) if not seen]
     if absent:
-        found.append(f"absent from this split, so F1 = 0 in macro-F1: {', '.join(absent)}")
+        found.append(f"absent from this split, so left out of macro-F1: {', '.join(absent)}")
     never = [label for label, seen in zip(labels, ~occurs | predicted, strict=True) if not seen]
     if never:
         found.append(f"never predicted: {', '.join(never)}")

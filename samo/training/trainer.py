@@ -79,6 +79,8 @@ class TrainState:
         step: optimiser steps done.
         best_score: highest validation macro-F1 so far; ties go to the lower loss.
         best_epoch: the epoch it was reached in, -1 before the first.
+        absent_as_zero: macro-F1 counts classes that validation lacks as 0. A training begun before they were left out
+            goes on so, that its scores stay of one kind and a resumed training ends as an unbroken one.
     """
 
     model: nn.Module
@@ -91,6 +93,7 @@ class TrainState:
     best_loss: float = math.inf
     best_epoch: int = -1
     history: list[dict[str, Any]] = field(default_factory=list)
+    absent_as_zero: bool = False
 
     def eval_weights(self) -> dict[str, Tensor]:
         """The weights that are validated and published: the moving average where there is one."""
@@ -107,6 +110,7 @@ class TrainState:
             "step": self.step,
             "best": [self.best_score, self.best_loss, self.best_epoch],
             "history": self.history,
+            "absent_as_zero": self.absent_as_zero,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -120,6 +124,7 @@ class TrainState:
         self.epoch, self.step = state["epoch"], state["step"]
         self.best_score, self.best_loss, self.best_epoch = state["best"]
         self.history = state["history"]
+        self.absent_as_zero = state.get("absent_as_zero", True)
 
     @property
     def learns(self) -> bool:
@@ -174,7 +179,7 @@ def fit(
             _, train_loss = evaluate_rows(state.model, setup, plan.train_rows, criterion, "training", 0)
         if state.ema:
             judge.load_state_dict(state.ema.average)
-        score, val_loss = validate(judge, setup, plan, criterion, state.epoch)
+        score, val_loss = validate(judge, setup, plan, criterion, state.epoch, absent_as_zero=state.absent_as_zero)
         improved = (score, -val_loss) > (state.best_score, -state.best_loss)
         if improved:
             state.best_score, state.best_loss, state.best_epoch = score, val_loss, state.epoch
@@ -193,13 +198,12 @@ def fit(
 
 
 def validate(
-    model: nn.Module, setup: Setup, plan: TrainPlan, criterion: EmotionLoss, epoch: int
+    model: nn.Module, setup: Setup, plan: TrainPlan, criterion: EmotionLoss, epoch: int, *, absent_as_zero: bool = False
 ) -> tuple[float, float]:
-    """Macro-F1 and mean loss per row on the validation split."""
+    """Macro-F1 and mean loss per row on the validation split; ``absent_as_zero`` as in :class:`TrainState`."""
     logits, loss = evaluate_rows(model, setup, plan.val_rows, criterion, "validation", epoch)
-    return selection_score(
-        setup.frontend.manifest.label_space, logits, setup.frontend.manifest.targets[plan.val_rows]
-    ), loss
+    space, targets = setup.frontend.manifest.label_space, setup.frontend.manifest.targets[plan.val_rows]
+    return selection_score(space, logits, targets, absent_as_zero=absent_as_zero), loss
 
 
 def evaluate_rows(

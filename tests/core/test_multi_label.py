@@ -163,7 +163,7 @@ def test_warnings_instead_of_crashes() -> None:
     found = report(said, decision, split="val")
     lines = " | ".join(found["warnings"])
     assert "no validation row to choose a threshold by, so that of all classes is taken: c" in lines
-    assert "absent from this split, so F1 = 0 in macro-F1: a" in lines
+    assert "absent from this split, so left out of macro-F1: a" in lines
     assert "never predicted: b" in lines
     assert "the thresholds were chosen on this split, so its scores are too good" in lines
     assert found["per_class"]["a"]["roc_auc"] is None

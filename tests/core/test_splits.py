@@ -92,6 +92,8 @@ def test_the_same_split_on_every_machine() -> None:
     assert (rows.val, rows.test) == (("s00-2", "s02-1", "s03-2"), ("s01-0", "s01-1"))
     folds = [sorted(speakers(split_of(corpus(), "folds", fold=fold))["test"]) for fold in range(5)]
     assert folds == [["s01", "s08"], ["s03", "s06"], ["s02", "s07"], ["s04", "s05"], ["s00", "s09"]]
+    limited = split_of(corpus(), train_ratio=0.8, val_ratio=0.1, seed=0, limit_fraction=0.4)
+    assert speakers(limited) == {"train": {"s05", "s06", "s08"}, "val": {"s04"}, "test": {"s01"}}
 
 
 @pytest.mark.parametrize(
