@@ -23,7 +23,7 @@ from samo.errors import DataError, SettingsError
 from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.metrics import macro_f1, micro_f1, tally
 from samo.evaluation.significance import holm, verdict
-from samo.evaluation.statistics import Interval, bootstrap, tally_by_unit
+from samo.evaluation.statistics import Interval, score_intervals, tally_by_unit
 from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
 from samo.training.runtime import Runtime
@@ -283,7 +283,9 @@ class _TaskScores:
 
     def untouched(self) -> dict[str, Any]:
         """Macro-F1 of the texts as they are."""
-        drawn = bootstrap(tally_by_unit(self.truth, self.answers, self.groups), {"f1": macro_f1}, **self.resampling)
+        drawn = score_intervals(
+            tally_by_unit(self.truth, self.answers, self.groups), {"f1": macro_f1}, **self.resampling
+        )
         return {"macro_f1": float(macro_f1(tally(self.truth, self.answers))), "ci": _ends(drawn["f1"])}
 
     def against(self, rewritten: Sequence[_Rewritten], answers: Sequence[np.ndarray]) -> list[dict[str, Any]]:
@@ -335,7 +337,7 @@ class _TaskScores:
                     "name": name,
                     "n": len(places),
                     "micro_f1": float(micro_f1(counts)),
-                    "ci": _ends(bootstrap(units, {"f1": micro_f1}, **self.resampling)["f1"]),
+                    "ci": _ends(score_intervals(units, {"f1": micro_f1}, **self.resampling)["f1"]),
                     "macro_f1_present": float(macro_f1(counts)),
                 }
             )

@@ -167,9 +167,10 @@ def macro_f1_all(counts: Tally) -> FloatArray:
     return f1.sum(axis=-1) / f1.shape[-1]
 
 
-def macro_f1_over(labels: BoolArray | slice) -> Metric:
-    """:func:`macro_f1` over some of the L labels alone."""
-    return lambda c: macro_f1(Tally(c.tp[..., labels], c.fp[..., labels], c.fn[..., labels], c.exact, c.rows))
+def macro_f1_over(labels: BoolArray | slice, *, absent_as_zero: bool = False) -> Metric:
+    """:func:`macro_f1`, or :func:`macro_f1_all`, over some of the L labels alone."""
+    score = macro_f1_all if absent_as_zero else macro_f1
+    return lambda c: score(Tally(c.tp[..., labels], c.fp[..., labels], c.fn[..., labels], c.exact, c.rows))
 
 
 def micro_f1(counts: Tally) -> FloatArray:

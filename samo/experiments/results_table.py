@@ -22,7 +22,7 @@ from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import METRICS, Tally
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import PairedDifference, holm, paired_difference, verdict
-from samo.evaluation.statistics import Interval, bootstrap, tally_by_unit
+from samo.evaluation.statistics import Interval, score_intervals, tally_by_unit
 from samo.experiments.cells import Cell, Result, result_of
 from samo.files import write_json, write_text
 from samo.reporting.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure
@@ -150,7 +150,7 @@ def pooled(cells: Sequence[Cell], grid: Path, metric: str) -> tuple[float, Inter
 
     A speaker who is tested in several cells brings all of those predictions whenever drawn.
     """
-    truth, predicted, groups = [], [], []
+    truth, predicted, groups, items = [], [], [], set()
     for cell in cells:
         run = cell.run(grid)
         predictions = Predictions.load(run.path("predictions.test.npz"))
@@ -159,9 +159,10 @@ def pooled(cells: Sequence[Cell], grid: Path, metric: str) -> tuple[float, Inter
         truth.append(found.truth)
         predicted.append(found.predicted)
         groups += [predictions.groups[row] or predictions.ids[row] for row in found.rows]
+        items |= {predictions.ids[row] for row in found.rows}
     by_unit = tally_by_unit(np.concatenate(truth), np.concatenate(predicted), groups)
     value = METRICS[metric](Tally.from_flat(by_unit.flat().sum(axis=0)))
-    return float(value), bootstrap(by_unit, {metric: METRICS[metric]}, level=LEVEL)[metric]
+    return float(value), score_intervals(by_unit, {metric: METRICS[metric]}, level=LEVEL, n_items=len(items))[metric]
 
 
 def write_table(table: ResultsTable, scores: Mapping[str, Sequence[float]], folder: Path, command: str) -> list[Path]:

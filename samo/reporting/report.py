@@ -16,6 +16,7 @@ import numpy as np
 from samo.evaluation.decision import Decision
 from samo.evaluation.metrics import Decided, accuracy, macro_f1, tally, uar
 from samo.evaluation.predictions import Predictions
+from samo.evaluation.statistics import Intervals
 from samo.evaluation.task_scores import rows_under, task_scores
 from samo.reporting.report_warnings import label_warnings, report_warnings
 from samo.tasks import LabelSpace, Task
@@ -107,6 +108,7 @@ def build_report(
     val_macro_f1: float | None = None,
     baseline: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    intervals: Intervals = "wilson",
 ) -> dict[str, Any]:
     """Score the predictions of one task, and beside it those of the other tasks of the label space.
 
@@ -121,6 +123,7 @@ def build_report(
         val_macro_f1: the same score on the validation part, None when unknown.
         baseline: a simple model on the same rows, from :func:`~samo.evaluation.baseline.compare_to_baseline`.
         notes: further warnings.
+        intervals: how they are computed, see :func:`~samo.evaluation.statistics.score_intervals`.
 
     Returns:
         Plain Python numbers, strings, lists and dicts; None where a value is undefined, never NaN. With several tasks
@@ -134,8 +137,8 @@ def build_report(
     decided = rows_under(task, predictions, label_space, decision)
     groups = tuple(predictions.groups[row] for row in decided.rows)
     by_group, skipped = _by_group(decided, groups, predictions, unit)
-    scored = task_scores(task, decided, predictions, label_space, unit, decision)
-    tasks, others = _tasks(scored, predictions, label_space, unit, decision)
+    scored = task_scores(task, decided, predictions, label_space, unit, decision, intervals)
+    tasks, others = _tasks(scored, predictions, label_space, unit, decision, intervals)
     report: dict[str, Any] = {
         "schema": SCHEMA,
         **{name: getattr(subject, name) for name in _ABOUT},
@@ -174,7 +177,7 @@ def headlines(report: Mapping[str, Any]) -> list[tuple[str, float, Sequence[floa
         name = f"macro-F1 over the {present['n_classes']} of {n_labels} classes present"
         found = [
             (name, present["value"], present["interval"]),
-            (f"macro-F1 over all {n_labels} classes, absent ones as 0", value, ends),
+            (f"macro-F1 over all {n_labels} classes", value, ends),
         ]
     if frequent := report["macro_f1_frequent"]:
         number = f"{frequent['n_classes']} class" + ("es" if frequent["n_classes"] > 1 else "")
@@ -229,7 +232,12 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def _tasks(
-    scored: dict[str, Any], predictions: Predictions, label_space: LabelSpace, unit: str, decision: Decision
+    scored: dict[str, Any],
+    predictions: Predictions,
+    label_space: LabelSpace,
+    unit: str,
+    decision: Decision,
+    intervals: Intervals,
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Each task's scores where there are several, and what to know of those the report does not speak of."""
     if len(label_space.tasks) < 2:
@@ -243,7 +251,7 @@ def _tasks(
             warnings.append(f"no item has a label for the task '{task.name}', so it is not judged")
         else:
             decided = rows_under(task, predictions, label_space, decision)
-            tasks[task.name] = task_scores(task, decided, predictions, label_space, unit, decision)
+            tasks[task.name] = task_scores(task, decided, predictions, label_space, unit, decision, intervals)
             warnings += [f"{task.name}: {line}" for line in label_warnings(task.labels, decided)]
     return tasks, warnings
 

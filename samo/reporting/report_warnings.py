@@ -37,9 +37,11 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str) -> l
     if n_units < 2:
         found.append(f"one {drawn} only: no confidence interval")
     elif n_units < FEW_GROUPS:
+        found.append(f"{n_units} {drawn}s only: the intervals rest on little")
+    if report["ci"]["method"] == "percentile":
         found.append(
-            f"{n_units} {drawn}s only: the intervals rest on little and hold the truth less often "
-            f"than {100 * report['ci']['level']:.0f} % of the time"
+            "percentile intervals, as this run's reports had before: with few rows, rare classes or few groups they "
+            f"hold the truth less often than {100 * report['ci']['level']:g} % of the time; runs trained now do better"
         )
     return found + label_warnings(report["labels"], decided)
 

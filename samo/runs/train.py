@@ -345,6 +345,7 @@ def _train(
                 epoch=state.best_epoch + 1,
                 val_macro_f1=state.best_score,
                 digest=manifest.digest,
+                intervals="wilson",
             )
         save_checkpoint(run.path("last.ckpt"), state.state_dict())
         write_history(run, state.history)
