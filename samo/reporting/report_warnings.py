@@ -37,7 +37,12 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str) -> l
     if n_units < 2:
         found.append(f"one {drawn} only: no confidence interval")
     elif n_units < FEW_GROUPS:
-        found.append(f"{n_units} {drawn}s only: the intervals rest on little")
+        more = (
+            ""
+            if drawn == "row" or report["split"] == "out-of-fold"
+            else f"; `samo crossval` evaluates on every {drawn}"
+        )
+        found.append(f"{n_units} {drawn}s only: the intervals rest on little{more}")
     if report["ci"]["method"] == "percentile":
         found.append(
             "percentile intervals, as this run's reports had before: with few rows, rare classes or few groups they "
