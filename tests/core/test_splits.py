@@ -119,7 +119,7 @@ def emotions(manifest: Manifest, ids: tuple[str, ...]) -> set[str]:
 @pytest.mark.parametrize("rule", ["speaker", "folds"])
 @pytest.mark.parametrize("seed", range(8))
 def test_every_part_has_every_class_where_speakers_allow(rule: str, seed: int) -> None:
-    """Some draw gives a sad speaker to each part (there are three, or seven for five folds), whatever its shares are."""
+    """Some draw gives a sad speaker to each part (there are three, or seven for five folds), whatever the shares."""
     manifest = rare(20, (1, 2, 4, 5, 7, 8, 10) if rule == "folds" else (1, 4, 7))
     for fold in range(5 if rule == "folds" else 1):
         split = split_of(manifest, rule, train_ratio=0.65, val_ratio=0.15, seed=seed, fold=fold)
