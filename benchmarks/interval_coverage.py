@@ -154,9 +154,9 @@ def equal_answers(rng: np.random.Generator, n_groups: int, n_models: int) -> tup
     return truth, ease[groups], [str(group) for group in groups]
 
 
-def answers(rng: np.random.Generator, truth: np.ndarray, ease: np.ndarray) -> np.ndarray:
-    """(N,) answers of one training whose (N,) ease is given; trainings of other seeds differ by a little ease more."""
-    right = rng.random(len(truth)) < 1.0 / (1.0 + np.exp(-ease - rng.normal(0.0, 0.1)))
+def answers(rng: np.random.Generator, truth: np.ndarray, ease: np.ndarray, luck: float = 0.0) -> np.ndarray:
+    """(N,) answers of one training whose (N,) ease is given; ``luck`` is the sd of what a seed adds to it."""
+    right = rng.random(len(truth)) < 1.0 / (1.0 + np.exp(-ease - rng.normal(0.0, luck)))
     return np.where(right, truth, (truth + rng.integers(1, 4, len(truth))) % 4)
 
 
@@ -185,7 +185,7 @@ def seed_verdicts(n_seeds: int, n_groups: int, trials: int, rng: np.random.Gener
     alone = both = 0
     for _ in range(trials):
         truth, ease, groups = equal_answers(rng, n_groups, 2)
-        given = [[answers(rng, truth, ease[:, k]) for _ in range(n_seeds)] for k in (0, 1)]
+        given = [[answers(rng, truth, ease[:, k], 0.1) for _ in range(n_seeds)] for k in (0, 1)]
         first, second = (
             [float(macro_f1(tally(indicators(truth, 4), indicators(one, 4)))) for one in each] for each in given
         )

@@ -50,7 +50,7 @@ def test_report_json_is_stable(trained: Path) -> None:
     assert list(report["metrics"]) == ["macro_f1", "micro_f1", "weighted_f1", "accuracy", "uar"]
     low, high = report["ci"]["macro_f1"]
     assert low <= report["metrics"]["macro_f1"] <= high
-    assert (report["ci"]["level"], report["ci"]["unit"]) == (0.95, "speaker")
+    assert (report["ci"]["level"], report["ci"]["unit"], report["ci"]["method"]) == (0.95, "speaker", "wilson")
     assert list(report["per_class"]) == report["labels"]
     for row in report["per_class"].values():
         assert set(row) == {"precision", "recall", "f1", "roc_auc", "average_precision", "support"}

@@ -50,7 +50,7 @@ def _metrics(report: Mapping[str, Any]) -> Table:
     table = plain_table()
     table.add_column("metric")
     table.add_column("value", justify="right")
-    table.add_column(f"{interval_name(report['ci'])} over {report['ci']['unit']}s")
+    table.add_column(f"{interval_name(report['ci']).replace(' %', '%')} over {report['ci']['unit']}s")
     names = {"uar": "UAR", "accuracy": "accuracy", "micro_f1": "micro-F1", "weighted_f1": "weighted F1"}
     rows = [(name, report["metrics"][key], report["ci"].get(key)) for key, name in names.items()]
     for place, (name, value, ends) in enumerate([*headlines(report), *rows]):
