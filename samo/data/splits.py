@@ -144,7 +144,7 @@ def split_by_group(manifest: Manifest, request: SplitRequest) -> dict[str, list[
 def split_by_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
     """Test on one fold of groups; validate on other groups, train on the rest.
 
-    Corpora without published folds get five, drawn from the names alone so that a fold is the same for every seed.
+    Corpora without published folds get five, the same for every seed.
     Strings without groups get five folds stratified by label.
     """
     if request.fold >= fold_count(manifest):

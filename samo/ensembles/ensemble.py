@@ -260,6 +260,7 @@ def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSp
         epoch=0,
         val_macro_f1=macro_f1(assembly.val[-1], space),
         digest=frontend.manifest.digest,
+        intervals="wilson",
         ensemble={"combine": assembly.combine, "members": facts},
     )
 

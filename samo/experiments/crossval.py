@@ -28,7 +28,7 @@ from samo.frontend import Frontend
 from samo.launch.resources import Resources
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
-from samo.reporting.report import Subject, build_report
+from samo.reporting.report import Subject, build_report, metrics_of
 from samo.runs.calibrate import calibration_of
 from samo.runs.run import artifacts_root
 from samo.settings import Config
@@ -206,7 +206,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
         calibration=fold_temperatures(done, grid),
     )
     report["folds"] = [
-        {"seed": cell.seed, "fold": cell.fold, "n": one["n"], **one["metrics"], "val_macro_f1": one["val_macro_f1"]}
+        {"seed": cell.seed, "fold": cell.fold, "n": one["n"], **metrics_of(one), "val_macro_f1": one["val_macro_f1"]}
         for cell, one in zip(done, reports, strict=True)
     ]
     by_seed = {seed: [cell for cell in done if cell.seed == seed] for seed in dict.fromkeys(c.seed for c in done)}

@@ -17,6 +17,7 @@ from samo.reporting.wording import (
     as_code,
     baseline_line,
     gain_line,
+    interval_name,
     members_line,
     selection_note,
     task_rows,
@@ -54,6 +55,7 @@ def render_html(
     source = files("samo.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
     pages = Environment(autoescape=True, undefined=StrictUndefined)
     pages.filters["as_code"] = as_code
+    pages.filters["interval_name"] = interval_name
     template = pages.from_string(source)
     seen = {name: value for name, value in environment.items() if name not in ("command", "commands")}
     placed = [

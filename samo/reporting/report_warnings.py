@@ -39,9 +39,16 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str, unna
     if n_units < 2:
         found.append(f"one {drawn} only: no confidence interval")
     elif n_units < FEW_GROUPS:
+        more = (
+            ""
+            if drawn == "row" or report["split"] == "out-of-fold"
+            else f"; `samo crossval` evaluates on every {drawn}"
+        )
+        found.append(f"{n_units} {drawn}s only: the intervals rest on little{more}")
+    if report["ci"]["method"] == "percentile":
         found.append(
-            f"{n_units} {drawn}s only: the intervals rest on little and hold the truth less often "
-            f"than {100 * report['ci']['level']:.0f} % of the time"
+            "percentile intervals, as this run's reports had before: with few rows, rare classes or few groups they "
+            f"hold the truth less often than {100 * report['ci']['level']:g} % of the time; runs trained now do better"
         )
     if unit != "row" and unnamed:
         found.append(
@@ -57,7 +64,7 @@ def label_warnings(labels: Sequence[str], decided: Decided) -> list[str]:
     occurs, predicted = decided.truth.sum(axis=0) > 0, decided.predicted.sum(axis=0) > 0
     absent = [label for label, seen in zip(labels, occurs, strict=True) if not seen]
     if absent:
-        found.append(f"absent from this split, so F1 = 0 in macro-F1: {', '.join(absent)}")
+        found.append(f"absent from this split, so left out of macro-F1: {', '.join(absent)}")
     never = [label for label, seen in zip(labels, ~occurs | predicted, strict=True) if not seen]
     if never:
         found.append(f"never predicted: {', '.join(never)}")

@@ -17,6 +17,7 @@ __all__ = [
     "as_code",
     "baseline_line",
     "gain_line",
+    "interval_name",
     "members_line",
     "openings_lines",
     "selection_note",
@@ -38,6 +39,15 @@ def as_code(line: str) -> Markup:
     from markupsafe import Markup, escape
 
     return Markup(SETTING.sub(r"<code>\1</code>", str(escape(line))))
+
+
+def interval_name(ci: Mapping[str, Any]) -> str:
+    """``95 % interval``; an interval that holds the truth less often is not called so.
+
+    Args:
+        ci: of a report; those written before the method was named are percentile intervals.
+    """
+    return f"{100 * ci['level']:g} % interval" if ci.get("method") == "wilson" else "percentiles"
 
 
 def baseline_line(baseline: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from samo.evaluation.baseline import compare_to_baseline
 from samo.evaluation.decision import Decision, fit_decision
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
+from samo.evaluation.statistics import Intervals
 from samo.files import write_json, write_text
 from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
@@ -133,7 +134,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
         predictions.save(run.path(f"predictions.{name}.npz"))
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
     notes += [*balance_notes(run.settings), *_other_precision(run, setup.runtime)]
-    baseline = _baseline(setup.frontend, space, split, part, predicted[part])
+    baseline = _baseline(run, setup.frontend, space, split, part, predicted[part])
     leaky = is_leaky(manifest, split, part)
     evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, leaky, baseline)
     return write_report(run, setup.frontend, _report(evaluation), predicted[part], "" if part == "test" else f".{part}")
@@ -270,7 +271,7 @@ def _completed(run: Run, frontend: Frontend, space: LabelSpace, known: Decision,
 
 
 def _baseline(
-    frontend: Frontend, space: LabelSpace, split: Split, part: str, predictions: Predictions
+    run: Run, frontend: Frontend, space: LabelSpace, split: Split, part: str, predictions: Predictions
 ) -> dict[str, Any] | None:
     """The modality's simple model on the same rows, with temperature and thresholds of its own from validation."""
     ids = {name: split.part(name) for name in ("val", part)}
@@ -283,7 +284,21 @@ def _baseline(
     val, judged = parts[0], parts[0] if part == "val" else parts[1]
     decision = fit_decision(val, frontend.manifest.targets[rows["val"]], space, threshold_settings(frontend.config))
     baseline = decision.applied(predictions_of(frontend, ids[part], judged), space)
-    return compare_to_baseline(name, baseline, predictions, task=space.primary, label_space=space, unit=frontend.unit)
+    return compare_to_baseline(
+        name,
+        baseline,
+        predictions,
+        task=space.primary,
+        label_space=space,
+        unit=frontend.unit,
+        intervals=_intervals(run),
+    )
+
+
+def _intervals(run: Run) -> Intervals:
+    """As the run's first reports had them, so that its numbers stay comparable with those written down."""
+    found: Intervals = read_about(run.model_file).get("intervals", "percentile")
+    return found
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -359,6 +374,7 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
         val_macro_f1=evaluation.macro_f1("val"),
         baseline=evaluation.baseline,
         notes=notes,
+        intervals=_intervals(run),
     )
     return {**report, "ensemble": facts} if facts else report
 

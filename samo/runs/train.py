@@ -17,6 +17,7 @@ from samo.data.augmented import augmentation_facts, load_augmented, save_augment
 from samo.data.manifest import Item, Manifest
 from samo.data.sampling import balance_notes
 from samo.data.splits import PARTS, Split, audit, make_split, split_notes
+from samo.data.stratify import label_keys
 from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError, nearest
 from samo.files import write_json
 from samo.frontend import Frontend
@@ -48,8 +49,8 @@ __all__ = ["resume_training", "train", "train_run", "training_summary"]
 
 # Where the data lies may change between a run's beginning and its end; that they are the same data is checked.
 MOVABLE = {"data_root"}
-# With fewer groups in validation or test, chance decides what is called better.
-FEWEST_GROUPS = 3
+# With fewer groups, chance decides what is called better on validation and how wide an interval is on test.
+FEWEST_GROUPS = {"val": 3, "test": 5}
 
 
 def train(
@@ -210,17 +211,27 @@ def _first_lines(run: Run, setup: Setup, split: Split | None) -> list[str]:
 
 
 def _about_split(frontend: Frontend, split: Split) -> list[str]:
-    manifest, sizes, few = frontend.manifest, [], []
+    manifest, sizes, few, absent = frontend.manifest, [], [], []
     for part in PARTS:
         ids = split.part(part)
         groups = {manifest.items[row].group for row in manifest.rows(ids)} - {""}
         unit, item = (f" {frontend.unit}s", f" {frontend.item}s") if part == "train" else ("", "")
         sizes.append(f"{part} {len(groups)}{unit} / {len(ids)}{item}" if groups else f"{part} {len(ids)}{item}")
-        if part != "train" and 0 < len(groups) < FEWEST_GROUPS:
+        if 0 < len(groups) < FEWEST_GROUPS.get(part, 0):
             few.append(f"{part} has {len(groups)} {frontend.unit}{'s' * (len(groups) > 1)}")
-    thin = [f"{' and '.join(few)} only: scores will rest on little"] if few else []
+        seen = {(task, label) for row in manifest.rows(ids) for task, label in label_keys(manifest.items[row])}
+        lacking = [
+            label for task in manifest.label_space.tasks for label in task.labels if (task.name, label) not in seen
+        ]
+        if lacking:
+            absent.append(f"{part} has no example of {', '.join(lacking)}: left out of macro-F1 there")
+    few = (
+        [f"{' and '.join(few)} only: scores will rest on little; `samo crossval` evaluates on every {frontend.unit}"]
+        if few
+        else []
+    )
     copies = audit(manifest, split) if manifest.copies == "reported" else []
-    return [", ".join(sizes), *thin, *copies, *split_notes(manifest, split)]
+    return [", ".join(sizes), *few, *absent, *copies, *split_notes(manifest, split)]
 
 
 def _watched_training(
@@ -372,6 +383,7 @@ def _train(
                 epoch=state.best_epoch + 1,
                 val_macro_f1=state.best_score,
                 digest=manifest.digest,
+                intervals="wilson",
             )
         save_checkpoint(run.path("last.ckpt"), state.state_dict())
         write_history(run, state.history)

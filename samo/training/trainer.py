@@ -82,6 +82,8 @@ class TrainState:
         step: optimiser steps done.
         best_score: highest validation macro-F1 so far; ties go to the lower loss.
         best_epoch: the epoch it was reached in, -1 before the first.
+        absent_as_zero: macro-F1 counts classes that validation lacks as 0. A training begun before they were left out
+            goes on so, that its scores stay of one kind and a resumed training ends as an unbroken one.
     """
 
     model: nn.Module
@@ -94,6 +96,7 @@ class TrainState:
     best_loss: float = math.inf
     best_epoch: int = -1
     history: list[dict[str, Any]] = field(default_factory=list)
+    absent_as_zero: bool = False
 
     def eval_weights(self) -> dict[str, Tensor]:
         """The weights that are validated and published: the moving average where there is one."""
@@ -110,6 +113,7 @@ class TrainState:
             "step": self.step,
             "best": [self.best_score, self.best_loss, self.best_epoch],
             "history": self.history,
+            "absent_as_zero": self.absent_as_zero,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -123,6 +127,7 @@ class TrainState:
         self.epoch, self.step = state["epoch"], state["step"]
         self.best_score, self.best_loss, self.best_epoch = state["best"]
         self.history = state["history"]
+        self.absent_as_zero = state.get("absent_as_zero", True)
 
     @property
     def learns(self) -> bool:
@@ -177,7 +182,7 @@ def fit(
             _, train_loss = evaluate_rows(state.model, setup, plan.train_rows, criterion, "training", 0)
         if state.ema:
             judge.load_state_dict(state.ema.average)
-        score, val_loss = validate(judge, setup, plan, criterion, state.epoch)
+        score, val_loss = validate(judge, setup, plan, criterion, state.epoch, absent_as_zero=state.absent_as_zero)
         improved = (score, -val_loss) > (state.best_score, -state.best_loss)
         if improved:
             state.best_score, state.best_loss, state.best_epoch = score, val_loss, state.epoch
@@ -196,13 +201,13 @@ def fit(
 
 
 def validate(
-    model: nn.Module, setup: Setup, plan: TrainPlan, criterion: EmotionLoss, epoch: int
+    model: nn.Module, setup: Setup, plan: TrainPlan, criterion: EmotionLoss, epoch: int, *, absent_as_zero: bool = False
 ) -> tuple[float, float]:
-    """Macro-F1 and mean loss per row on the validation split."""
+    """Macro-F1 and mean loss per row on the validation split; ``absent_as_zero`` as in :class:`TrainState`."""
     logits, loss = evaluate_rows(model, setup, plan.val_rows, criterion, "validation", epoch)
-    manifest = setup.frontend.manifest
+    space, targets = setup.frontend.manifest.label_space, setup.frontend.manifest.targets[plan.val_rows]
     grid = threshold_grid(plan.thresholds)
-    return selection_score(manifest.label_space, logits, manifest.targets[plan.val_rows], grid), loss
+    return selection_score(space, logits, targets, grid, absent_as_zero=absent_as_zero), loss
 
 
 def evaluate_rows(

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from samo.data.batch import Batch, Draws
 from samo.errors import DataError, SettingsError
+from samo.modalities import preset_files
 from samo.runs.train import make_plan
+from samo.settings import resolve
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_audio import frontend as module
@@ -389,3 +391,14 @@ def test_with_config_opens_again_only_what_reads_other_data(clips: AudioFrontend
     assert split.manifest is clips.manifest
     assert split.config.features.n_mels == 16
     assert clips.with_config(AudioConfig.build({**flat, "sr": 4000})).manifest is not clips.manifest
+
+
+def test_five_of_24_speakers_are_tested_on_unless_asked_otherwise() -> None:
+    """The seven documented recipes keep the shares they were documented with."""
+    data = AudioConfig.build({}).data
+    assert (data.train_ratio, data.val_ratio) == (0.65, 0.15)
+    recipes = [name for name in preset_files("audio") if name.startswith("small-cnn-") or name == "resnet18-baseline"]
+    assert len(recipes) == 7
+    for name in recipes:
+        values = resolve("audio", name, None, {}).flat()
+        assert (values["train_ratio"], values["val_ratio"]) == (0.8, 0.1)

@@ -56,6 +56,20 @@ def test_every_part_gets_its_share_of_every_label(seed: int) -> None:
     assert make_split(manifest, SplitRequest("stratified", 0.7, 0.1, seed=seed + 10)).test != split.test
 
 
+def test_the_same_stratified_parts_on_every_machine() -> None:
+    """Written down once: a change of Python, numpy or the machine must not move a row."""
+    split = make_split(corpus(40), SplitRequest("stratified", 0.7, 0.1, seed=0))
+    assert split.val == ("r0001", "r0014", "r0025", "r0027")
+    assert split.test == ("r0000", "r0003", "r0004", "r0008", "r0011", "r0020", "r0024", "r0033", "r0038")
+    fold = make_split(corpus(40), SplitRequest("folds", 0.7, 0.1, fold=1, seed=0))
+    assert fold.val == ("r0000", "r0001", "r0018", "r0027", "r0033")
+    assert fold.test == ("r0002", "r0006", "r0008", "r0011", "r0014", "r0015", "r0017", "r0023")
+    limited = make_split(corpus(40), SplitRequest("stratified", 0.7, 0.1, seed=0, limit_fraction=0.6))
+    assert sorted(set(split.train) - set(limited.train)) == [
+        "r0005", "r0006", "r0009", "r0012", "r0017", "r0018", "r0026", "r0028", "r0035", "r0036", "r0037",
+    ]  # fmt: skip
+
+
 def test_rare_labels_are_learned_before_they_are_judged() -> None:
     few = [item(k, ("a",)) for k in range(40)] + [item(40, ("b",)), item(41, ("c",)), item(42, ("a", "d"))]
     manifest = Manifest("strings", SPACE, tuple(few), Path("/data"), copies="reported")

@@ -102,7 +102,7 @@ def test_thresholds_by_hand() -> None:
     assert found.common == pytest.approx(0.2)
     assert list(found.per_class) == ["a", "b", "c"]
     assert list(found.per_class.values()) == pytest.approx([0.4, 0.1, 0.2])
-    assert found.macro_f1 == pytest.approx({"half": 1 / 3, "global": 5 / 9, "per-class": 2 / 3})
+    assert found.macro_f1 == pytest.approx({"half": 1 / 2, "global": 5 / 6, "per-class": 1.0})
     assert (found.support, found.temperature) == ({"a": 2, "b": 2, "c": 0}, 2.0)
 
 
@@ -161,6 +161,19 @@ FITTED = Thresholds(
 def test_saved_and_read_back(tmp_path: Path) -> None:
     FITTED.save(tmp_path / "thresholds.json")
     assert Thresholds.load(tmp_path / "thresholds.json") == FITTED
+    assert json.loads((tmp_path / "thresholds.json").read_text())["schema"] == 2
+
+
+def test_thresholds_of_runs_before_count_the_same_labels(tmp_path: Path) -> None:
+    """Schema 1 divided by all three labels, of which one has no row: 0.5 over three is 0.75 over two."""
+    task = {
+        "common": 0.5, "per_class": {"a": 0.5, "b": 0.5, "c": 0.5}, "support": {"a": 3, "b": 1, "c": 0},
+        "macro_f1": {"half": 0.25, "global": 0.5, "per-class": 0.5}, "temperature": 1.0,
+    }  # fmt: skip
+    stored = {"schema": 1, "used": "global", "tasks": {"tags": task}, "tried": [0.1, 0.9, 9], "fitted_on": "val"}
+    (tmp_path / "old.json").write_text(json.dumps({**stored, "epoch": 1}))
+    found = Thresholds.load(tmp_path / "old.json").tasks["tags"].macro_f1
+    assert found == pytest.approx({"half": 0.375, "global": 0.75, "per-class": 0.75})
 
 
 @pytest.mark.parametrize(

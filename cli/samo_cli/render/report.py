@@ -48,12 +48,12 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings:
 
 def _metrics(report: Mapping[str, Any]) -> Table:
     from samo.reporting.report import headlines
-    from samo.reporting.wording import selection_note
+    from samo.reporting.wording import interval_name, selection_note
 
     table = plain_table()
     table.add_column("metric")
     table.add_column("value", justify="right")
-    table.add_column(f"{report['ci']['level']:.0%} interval over {report['ci']['unit']}s")
+    table.add_column(f"{interval_name(report['ci']).replace(' %', '%')} over {report['ci']['unit']}s")
     names = {"uar": "UAR", "accuracy": "accuracy", "micro_f1": "micro-F1", "weighted_f1": "weighted F1"}
     rows = [(name, report["metrics"][key], report["ci"].get(key)) for key, name in names.items()]
     for place, (name, value, ends) in enumerate([*headlines(report), *rows]):
