@@ -26,6 +26,12 @@ class DataSettings(CorpusSettings):
     split: Literal["speaker", "folds", "random", "table"] = setting(
         "speaker", "by speaker, five folds of speakers, random (leaky!), or the table's own split column"
     )
+    near_copies: Literal["refuse", "report"] = setting(
+        "refuse",
+        "what to do about recordings in two parts, or in another corpus, that are one at another level, rate, codec or "
+        "cut: stop, or list them and go on",
+        came_later=True,
+    )
     path_column: str = setting("path", "table: column of the clip's path, relative to the table", needs="dataset=table")
     label_column: str = setting("label", "table: column of the label", needs="dataset=table")
     speaker_column: str = setting("speaker", "table: column of the speaker", needs="dataset=table")

@@ -27,12 +27,14 @@ from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten
 from samo.files import write_json
 
 __all__ = [
+    "NEAR_COPIES_HINT",
     "PARTS",
     "SPLIT_RULES",
     "Split",
     "SplitRequest",
     "audit",
     "find_leaks",
+    "find_near_leaks",
     "fold_count",
     "fold_warnings",
     "make_split",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 PARTS = ("train", "val", "test")
+NEAR_COPIES_HINT = "`near_copies=report` only lists near copies, for recordings that were found alike by mistake"
 
 
 @dataclass(frozen=True)
@@ -275,20 +278,39 @@ def find_leaks(manifest: Manifest, split: Split) -> list[str]:
     return leaks
 
 
+def find_near_leaks(manifest: Manifest, split: Split) -> list[str]:
+    """One line for each two recordings in two parts of the split that are near copies, with how alike they are."""
+    if manifest.fingerprints is None:
+        return []
+    part = {name: part for part in PARTS for name in split.part(part)}
+    items = {item.id: item for item in manifest.items}
+    lines = []
+    for pair in manifest.fingerprints.pairs:
+        homes = part.get(pair.first, ""), part.get(pair.second, "")
+        first, second = (items.get(name) for name in (pair.first, pair.second))
+        # Those of equal content are listed as such.
+        if not all(homes) or homes[0] == homes[1] or first is None or second is None or first.content == second.content:
+            continue
+        lines.append(f"near copies: {first.source} ({homes[0]}) and {second.source} ({homes[1]}), {pair}")
+    return lines
+
+
 def audit(manifest: Manifest, split: Split) -> list[str]:
-    """Refuse a split that leaks; return the leaks of a split that was asked to be leaky, and lines that count copies
-    among strings, which are not refused.
+    """Refuse a split that leaks; return the leaks of a split that was asked to be leaky, and lines on what is not
+    refused: copies among strings, and near copies of recordings where the manifest says so.
 
     Raises:
         LeakError: names the files or groups on both sides.
     """
-    leaks = find_leaks(manifest, split)
-    if leaks and not split.leaky:
+    leaks, near = find_leaks(manifest, split), find_near_leaks(manifest, split)
+    refused = leaks + (near if manifest.near_copies == "refuse" else [])
+    if refused and not split.leaky:
+        way_on = f"; {NEAR_COPIES_HINT}" if len(refused) > len(leaks) else ""
         raise LeakError(
-            f"the {split.rule} split leaks: {first_ten(leaks)}",
-            hint=f"remove the copies, or give them the same {manifest.group_noun}",
+            f"the {split.rule} split leaks: {first_ten(refused)}",
+            hint=f"remove the copies, or give them the same {manifest.group_noun}{way_on}",
         )
-    return leaks + (_about_copies(manifest, split) if manifest.copies == "reported" else [])
+    return leaks + near + (_about_copies(manifest, split) if manifest.copies == "reported" else [])
 
 
 def split_notes(manifest: Manifest, split: Split) -> list[str]:
