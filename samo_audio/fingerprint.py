@@ -20,7 +20,7 @@ from samo.errors import DiskFull, EnvironmentProblem, RunError
 from samo.files import cache_root
 from samo_audio.waveforms import Waveforms
 
-__all__ = ["LOWEST_RATE", "fingerprint", "fingerprints"]
+__all__ = ["LOWEST_RATE", "fingerprint", "fingerprints", "made_of"]
 
 LOWEST_RATE = 7000
 """Lowest sampling rate in Hz that holds all bands; clips decoded to less get no fingerprints."""
@@ -30,7 +30,7 @@ _BANDS, _LOWEST_HZ, _HIGHEST_HZ = 33, 250.0, 3500.0
 _APART = 4
 # A frame counts within that many dB of the loudest, where the steps change by that many dB in the middle of the bands.
 _DEPTH_DB, _LEAST_CHANGE_DB = 40.0, 0.5
-_FRAMES_AT_ONCE = 4096
+_FRAMES_AT_ONCE = 512
 _KIND = f"33 bands, 250 to 3500 Hz, {_WINDOW} by {_HOP} at {_RATE} Hz, version 1"
 
 
@@ -76,33 +76,31 @@ def fingerprints(waveforms: Waveforms) -> Fingerprints | None:
     try:
         return Fingerprints.load(path)
     except RunError:
-        made = Fingerprints.of(_KIND, _RATE / _HOP, _each(waveforms))
+        made = made_of(waveforms)
     # They are made again next time; what keeps the cache from being written is told where clips are decoded.
     with suppress(OSError, DiskFull, EnvironmentProblem):
         made.save(path, pairs=True)
     return made
 
 
-def _each(waveforms: Waveforms) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    return [(name, *fingerprint(waveforms.waveform(row), waveforms.sr)) for row, name in enumerate(waveforms.ids)]
+def made_of(waveforms: Waveforms) -> Fingerprints:
+    """The fingerprints of decoded clips, made anew."""
+    rows = enumerate(waveforms.ids)
+    return Fingerprints.of(
+        _KIND, _RATE / _HOP, [(name, *fingerprint(waveforms.waveform(row), waveforms.sr)) for row, name in rows]
+    )
 
 
 def _band_powers(windows: np.ndarray) -> np.ndarray:
     """(F, 33) power in the bands of (F, 1024) samples."""
-    taper, bands = _taper(), _band_matrix()
-    spectrum = scipy.fft.rfft(windows * taper, axis=1)[:, : len(bands)]
-    power: np.ndarray = np.square(np.abs(spectrum)) @ bands
+    edges, taper = _edges_and_taper()
+    spectrum = scipy.fft.rfft(windows * taper, axis=1)[:, : edges[-1]]
+    power: np.ndarray = np.add.reduceat(np.square(np.abs(spectrum)), edges[:-1], axis=1)
     return power
 
 
 @cache
-def _taper() -> np.ndarray:
-    return np.hanning(_WINDOW).astype(np.float32)
-
-
-@cache
-def _band_matrix() -> np.ndarray:
-    """(bins, 33) which bins of the spectrum belong to each band."""
+def _edges_and_taper() -> tuple[np.ndarray, np.ndarray]:
+    """(34,) bins of the spectrum the bands begin and end at; (1024,) float32 weights of a window's samples."""
     edges = np.round(np.geomspace(_LOWEST_HZ, _HIGHEST_HZ, _BANDS + 1) * _WINDOW / _RATE).astype(int)
-    bins = np.arange(edges[-1])
-    return ((bins[:, None] >= edges[:-1]) & (bins[:, None] < edges[1:])).astype(np.float32)
+    return edges, np.hanning(_WINDOW).astype(np.float32)

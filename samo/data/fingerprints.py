@@ -33,8 +33,8 @@ _BITS = 32
 _KEY_BITS, _KEYS_FROM = 16, (0, 8, 16)
 # Frames that stand more often than this in the table say nothing.
 _MOST_ALIKE = 4096
-# Around a pair of frames found alike: frames looked at, how many must be there, the share of bits that may differ.
-_AROUND, _LEAST_AROUND, _MOST_DIFFERENT_AROUND = (-24, -16, -8, 0, 8, 16, 24), 3, 0.3
+# Around a pair of frames found alike: frames looked at, how many must be there, and by how much more they may differ.
+_AROUND, _LEAST_AROUND, _MORE_DIFFERENT = (-24, -16, -8, 0, 8, 16, 24), 3, 0.1
 _AT_ONCE = 1 << 20
 
 
@@ -162,7 +162,7 @@ def near_copies(
     if left.kind != right.kind:
         raise ValueError(f"fingerprints of two kinds: {left.kind}, {right.kind}")
     least = max(1, round(LEAST_SECONDS * left.rate))
-    found = _compared(left, right, _shifts(left, right))
+    found = _compared(left, right, _shifts(left, right, most_different + _MORE_DIFFERENT))
     found = found[(found["frames"] >= least) & (found["different"] <= most_different * _BITS * found["frames"])]
     share = found["different"] / (_BITS * np.maximum(found["frames"], 1))
     order = np.lexsort((found["right"], found["left"], share))
@@ -203,7 +203,7 @@ class _Dense:
         return self.words[places], inside & self.there[places]
 
 
-def _shifts(left: Fingerprints, right: Fingerprints) -> np.ndarray:
+def _shifts(left: Fingerprints, right: Fingerprints, most_different: float) -> np.ndarray:
     """(P, 3) distinct rows of ``left`` and ``right`` and the shift in frames at which some of their frames agree."""
     if not len(left.words) or not len(right.words):
         return np.empty((0, 3), dtype=np.int64)
@@ -227,7 +227,7 @@ def _shifts(left: Fingerprints, right: Fingerprints) -> np.ndarray:
                 both = has_a & has_b
                 different += np.where(both, np.bitwise_count(word_a ^ word_b), 0)
                 there += both
-            kept = (there >= _LEAST_AROUND) & (different <= _MOST_DIFFERENT_AROUND * _BITS * there)
+            kept = (there >= _LEAST_AROUND) & (different <= most_different * _BITS * there)
             pair = rows_a[kept] * len(right.ids) + rows_b[kept]
             found.append(np.unique(pair * span + shift[kept] + middle))
     pair, shift = np.divmod(np.unique(np.concatenate(found)), span)

@@ -283,15 +283,17 @@ def find_near_leaks(manifest: Manifest, split: Split) -> list[str]:
     if manifest.fingerprints is None:
         return []
     part = {name: part for part in PARTS for name in split.part(part)}
-    items = {item.id: item for item in manifest.items}
+    items = {item.id: item for item in manifest.items if item.id in part}
     lines = []
     for pair in manifest.fingerprints.pairs:
-        homes = part.get(pair.first, ""), part.get(pair.second, "")
-        first, second = (items.get(name) for name in (pair.first, pair.second))
-        # Those of equal content are listed as such.
-        if not all(homes) or homes[0] == homes[1] or first is None or second is None or first.content == second.content:
+        if pair.first not in items or pair.second not in items:
             continue
-        lines.append(f"near copies: {first.source} ({homes[0]}) and {second.source} ({homes[1]}), {pair}")
+        names = sorted((pair.first, pair.second), key=lambda name: PARTS.index(part[name]))
+        first, second = (items[name] for name in names)
+        # Those of equal content are listed as such.
+        if part[first.id] != part[second.id] and first.content != second.content:
+            places = [f"{item.source} ({part[item.id]})" for item in (first, second)]
+            lines.append(f"near copies: {' and '.join(places)}, {pair}")
     return lines
 
 

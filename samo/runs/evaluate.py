@@ -194,7 +194,7 @@ def _near_copies_of_training(run: Run, trained: Manifest, manifest: Manifest, id
     if lines and manifest.near_copies == "refuse":
         raise LeakError(
             f"near copies of recordings the run was trained on are in this corpus: {first_ten(lines)}",
-            hint=f"`label_map` or a table without them leaves them out; {NEAR_COPIES_HINT}",
+            hint=f"remove them from this corpus; {NEAR_COPIES_HINT}",
         )
     return [f"leak: near copies of what the run was trained on: {line}" for line in lines[:10]]
 
