@@ -57,7 +57,7 @@ def coded(container: str, codec: str, worst: bool = False, rate: int = 0) -> Sig
     def apply(x: np.ndarray, own: int) -> tuple[np.ndarray, int]:
         x = soxr.resample(x, own, rate) if rate else x
         file = io.BytesIO()
-        extra = {"compression_level": 1.0} if worst else {}
+        extra = {"compression_level": 0.99} if worst else {}
         soundfile.write(file, x, rate or own, format=container, subtype=codec, **extra)
         file.seek(0)
         return soundfile.read(file, dtype="float32")
