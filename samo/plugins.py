@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -55,9 +56,15 @@ def trust(*names: str) -> None:
     _trusted.update(filter(None, names))
 
 
-def names_of(given: str | Iterable[str]) -> tuple[str, ...]:
-    """Names joined by commas, or several of them; a string is never taken letter by letter."""
-    parts = given.split(",") if isinstance(given, str) else given
+def names_of(given: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Names joined by commas, or several of them; a string is never taken letter by letter.
+
+    Raises:
+        TypeError: something that is no name.
+    """
+    parts = given.split(",") if isinstance(given, str) else list(given or ())
+    if not all(isinstance(part, str) for part in parts):
+        raise TypeError("`trust_code` takes names such as 'my_net:tiny'")
     return tuple(part.strip() for part in parts if part.strip())
 
 
@@ -256,25 +263,32 @@ def registry_of(setting: str, kind: type[Config]) -> Registry[Any] | None:
     return load_object(choices) if choices else None
 
 
-def code_used(config: Config) -> dict[str, dict[str, str]]:
+def code_used(*configs: Config) -> dict[str, dict[str, str]]:
     """What a run with these settings must remember of code that does not come with SAMO, by setting.
+
+    Of several settings, as an ensemble's members have them, the second code of a setting stands under ``model 2``.
 
     See :meth:`Plugin.record`.
 
     Raises:
         SettingsError: see :meth:`Plugin.load`.
     """
-    values, found = config.flat(), {}
-    for setting in CODE_SETTINGS:
+    found: dict[str, dict[str, str]] = {}
+    for config, setting in itertools.product(configs, CODE_SETTINGS):
         registry = registry_of(setting, type(config))
-        if registry is not None and (plugin := registry.plugin(str(values[setting]))):
-            found[setting] = plugin.record()
+        if registry is None or (plugin := registry.plugin(str(config.flat()[setting]))) is None:
+            continue
+        if plugin.name in (each["name"] for each in found.values()):
+            continue
+        number = sum(key.split()[0] == setting for key in found) + 1
+        found[setting if number == 1 else f"{setting} {number}"] = plugin.record()
     return found
 
 
 def trust_hint(names: Iterable[str]) -> str:
     """How somebody lets code be imported."""
-    return f"it runs with all your rights; if you trust it, give `trust_code={','.join(names)}`"
+    together = ",".join(names)
+    return f"it runs with all your rights; if you trust it, call samo.plugins.trust or give `trust_code={together}`"
 
 
 @cache

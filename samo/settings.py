@@ -18,6 +18,7 @@ from samo.modalities import MODALITIES, config_type, config_types, preset_files
 from samo.plugins import trust_settings
 
 __all__ = [
+    "GRID_SETTINGS",
     "SPLIT_SETTINGS",
     "Config",
     "CorpusSettings",
@@ -40,6 +41,9 @@ __all__ = [
 
 # What decides how a corpus is split, and nothing of what is read from it; the same names in every modality.
 SPLIT_SETTINGS = frozenset({"split", "split_seed", "fold", "train_ratio", "val_ratio", "limit_fraction"})
+
+# A grid sets these cell by cell.
+GRID_SETTINGS = frozenset({"seed", "split", "fold"})
 
 PositiveByName = dict[str, Annotated[float, Field(gt=0.0)]]
 

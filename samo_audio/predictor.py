@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from samo.errors import DataError
-from samo.prediction import ModelPredictor, Prediction, TrainedModel, Window
+from samo.prediction import ModelPredictor, Prediction, PredictionList, TrainedModel, Window
 from samo.runs.load import trained_model
 from samo.runs.run import Run
 from samo.training.runtime import Runtime
@@ -74,6 +74,12 @@ class AudioPredictor(ModelPredictor):
             RunError: its ``calibration.json`` or ``thresholds.json`` is damaged.
         """
         return cls(trained_model(run, AudioFrontend, runtime), cast(AudioConfig, run.config).features)
+
+    def predict(self, inputs: Any, *, sr: int | None = None) -> Any:
+        """As :meth:`samo.prediction.ModelPredictor.predict`; a folder stands for all recordings below it."""
+        if isinstance(inputs, str | os.PathLike) and Path(inputs).is_dir():
+            return PredictionList(self.stream(find_clips([Path(inputs)]), sr=sr))
+        return super().predict(inputs, sr=sr)
 
     def is_one(self, inputs: Any) -> bool:
         """A path, or an array of numbers."""
@@ -137,7 +143,9 @@ class AudioPredictor(ModelPredictor):
     def _waveform(self, samples: Any, sr: int | None) -> Clip:
         if sr is None:
             raise TypeError("a waveform needs its sampling rate: predict(waveform, sr=16000)")
-        samples = samples.detach().cpu().numpy() if isinstance(samples, torch.Tensor) else samples
+        if isinstance(samples, torch.Tensor):
+            samples = samples.detach().cpu()
+            samples = (samples.float() if samples.is_floating_point() else samples).numpy()
         return clip_of(samples, sr, self.sr)
 
     def _take(self, pending: _Pending) -> Iterator[np.ndarray]:
@@ -181,7 +189,8 @@ class AudioPredictor(ModelPredictor):
 
 
 def _is_array(given: Any) -> bool:
-    return isinstance(given, np.ndarray | torch.Tensor)
+    """Whether it is an array of numbers; one of paths is several inputs."""
+    return isinstance(given, torch.Tensor) or (isinstance(given, np.ndarray) and given.dtype.kind not in "OUS")
 
 
 def find_clips(given: Iterable[Path]) -> list[Path]:

@@ -48,9 +48,9 @@ class TextPredictor(ModelPredictor):
             ModelFileError: the run holds no usable model.
             RunError: its ``calibration.json`` or ``thresholds.json`` is damaged.
         """
+        model = trained_model(run, TextFrontend, runtime)
         config = cast(TextConfig, run.config)
-        tokens = open_tokens(config, run.path(ASSETS))
-        return cls(trained_model(run, TextFrontend, runtime), tokens, config.tokens.max_tokens)
+        return cls(model, open_tokens(config, run.path(ASSETS)), config.tokens.max_tokens)
 
     def is_one(self, inputs: Any) -> bool:
         """A string."""

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from samo.experiments.grid_plan import GridPlan
 
 __all__ = [
-    "GRID_SETTINGS",
     "DryRun",
     "GridName",
     "Modality",
@@ -33,9 +32,6 @@ __all__ = [
 
 T = TypeVar("T")
 Verb = Callable[..., None]
-
-# A grid sets these cell by cell, so that they are no flags of its verb.
-GRID_SETTINGS = frozenset({"seed", "split", "fold"})
 
 Modality = Annotated[str, typer.Option(metavar="|".join(MODALITIES), help="What is learned from.")]
 Preset = Annotated[str, typer.Option(metavar="NAME", help="Start from a recipe of `samo presets`.")]

@@ -26,17 +26,17 @@ __all__ = ["VERBS", "build_app", "main"]
 # verb: (module:function, one line for `samo --help`)
 VERBS: dict[str, tuple[str, str]] = {
     "train": ("samo_cli.verbs.train:train", "Train a model and keep the best epoch by validation macro-F1."),
-    "evaluate": ("samo_cli.verbs.evaluate:evaluate", "Judge a run on its held-out split, or on another corpus."),
+    "evaluate": ("samo_cli.verbs.evaluate:evaluate", "Evaluate a run on its held-out split, or on another corpus."),
     "compare": (
         "samo_cli.verbs.compare:compare",
-        "Say which of several judged runs is better, and whether it is luck.",
+        "Say which of several evaluated runs is better, and whether it is luck.",
     ),
     "predict": ("samo_cli.verbs.predict:predict", "Name the emotion of clips, long recordings and texts."),
     "ablate": ("samo_cli.verbs.ablate:ablate", "Run a grid of trainings and say which differences are real."),
-    "tune": ("samo_cli.verbs.tune:tune", "Search for good settings, judged by validation macro-F1."),
+    "tune": ("samo_cli.verbs.tune:tune", "Search for good settings by validation macro-F1."),
     "crossval": (
         "samo_cli.verbs.crossval:crossval",
-        "Train on every fold and judge all out-of-fold predictions as one.",
+        "Train on every fold and evaluate all out-of-fold predictions as one.",
     ),
     "learning-curve": ("samo_cli.verbs.learning_curve:learning_curve", "Say whether more training data would help."),
     "ensemble": (
@@ -121,7 +121,11 @@ def _without_trust(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for argument in following:
         flag, equals, value = argument.partition("=")
         if flag == "--trust-code":
-            names += (value if equals else next(following, "")).split(",")
+            following_flag = "" if equals else next(following, "")
+            if following_flag.startswith("-"):  # the name was forgotten, which is told; the flag stays one
+                rest.append(following_flag)
+                following_flag = ""
+            names += (value if equals else following_flag).split(",")
         else:
             rest.append(argument)
     return rest, [name.strip() for name in names]

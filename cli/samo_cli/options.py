@@ -54,7 +54,7 @@ Precision = Annotated[
     typer.Option(
         metavar="auto|float32|bf16|fp16",
         rich_help_panel=MACHINE,
-        help="Arithmetic of the model. auto takes the fastest; float32 judges and predicts alike on every machine.",
+        help="Arithmetic of the model. auto takes the fastest; float32 evaluates and predicts alike on every machine.",
     ),
 ]
 Threads = Annotated[

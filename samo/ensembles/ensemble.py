@@ -156,7 +156,7 @@ def write_ensemble(
         summary = _summary(run, assembly, decision, left_out, setup.frontend, space)
         write_json(run.path(ENSEMBLE_FILE), summary)
         mark_trained(run, {"members": len(assembly.members), "val_macro_f1": summary["ensemble"]["val_macro_f1"]})
-        write_beginning(run, setup, assembly.split, {}, command)
+        write_beginning(run, setup, assembly.split, {}, command, [member.config for member in assembly.members])
         point_latest(run.root, run)
     return summary
 

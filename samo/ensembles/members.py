@@ -13,8 +13,8 @@ from samo.errors import LeakError, RunError, SamoError, SettingsError, first_ten
 from samo.evaluation.decision import Decision
 from samo.frontend import Frontend
 from samo.runs.calibrate import decision_of
+from samo.runs.load import load_run_model
 from samo.runs.run import ASSETS, Run
-from samo.runs.train import load_run_model
 from samo.settings import Config
 from samo.training.checkpoint import read_about
 from samo.training.runtime import Runtime

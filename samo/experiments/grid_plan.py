@@ -15,11 +15,10 @@ from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
 from samo.runs.run import Run
-from samo.settings import SPLIT_SETTINGS, Config, stored_config
+from samo.settings import GRID_SETTINGS, SPLIT_SETTINGS, Config, stored_config
 
 __all__ = [
     "GRID_FILE",
-    "GRID_SETTINGS",
     "GridPlan",
     "default_name",
     "make_cell",
@@ -28,8 +27,6 @@ __all__ = [
     "read_grid_facts",
 ]
 
-# These a grid sets cell by cell.
-GRID_SETTINGS = frozenset({"seed", "split", "fold"})
 # What a grid was begun with, in its folder.
 GRID_FILE = "grid.json"
 

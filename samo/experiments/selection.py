@@ -20,6 +20,7 @@ from samo.files import write_json
 from samo.launch.resources import Resources
 from samo.lazy import load_object
 from samo.modalities import config_type, frontend_type
+from samo.plugins import trust
 from samo.runs.run import Run, artifacts_root, create_run, point_latest
 from samo.settings import Config, named_setting, stored_config
 
@@ -68,6 +69,7 @@ def select_encoder(
         SamoError: no encoder can be read; what is wrong with the first.
     """
     reporter, root = reporter or PlainGridReporter(), artifacts_root(str(artifacts))
+    trust(*encoders)  # they were named by whoever calls: code of their own may be among them
     configs, dropped = _configs(encoders, settings)
     for encoder, names in dropped.items():
         reporter.note(f"{encoder} trains without {', '.join(f'`{n}`' for n in names)}, which it does not take")

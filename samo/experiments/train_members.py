@@ -73,7 +73,8 @@ def plan_members(
 ) -> GridPlan:
     """One cell for each seed of each variant; no data are opened yet. See :func:`train_members`."""
     values = config.flat()
-    repeats = tuple(seeds) or (values["seed"],)
+    # A list where nobody named seeds: made-up names are digests of it, and those of before must be found.
+    repeats = tuple(seeds) or [values["seed"]]
     split_seed = repeats[0] if values["split_seed"] < 0 else values["split_seed"]
     cells = tuple(
         make_cell(config, f"{variant}.seed{seed}" if variant else f"seed{seed}", variant or "all",

@@ -85,7 +85,7 @@ class Window(_Answered):
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction(_Answered):
     """What a model says of one clip or text.
 
@@ -141,6 +141,16 @@ class Prediction(_Answered):
         windows = f", {len(self.timeline)} windows" if self.timeline else ""
         return "; ".join(parts) + windows + doubts
 
+    def __repr__(self) -> str:
+        """What was read and what was answered, in one line; a time line of hours is not spelled out."""
+        return f"<{_short(self.source, 60)}: {self}>"
+
+    def _repr_html_(self) -> str:
+        """A table of labels and probabilities for notebooks, the first task's, the most probable first."""
+        ranked = sorted(self.probabilities.items(), key=lambda pair: -pair[1])
+        rows = "".join(f"<tr><td>{escape(label)}</td><td>{share:.1%}</td></tr>" for label, share in ranked[:10])
+        return f"<p>{escape(_short(self.source, 80))}: <b>{escape(str(self))}</b></p><table>{rows}</table>"
+
 
 class PredictionList(Sequence[Prediction]):
     """Predictions in the order asked for; a list that can become a table."""
@@ -171,16 +181,20 @@ class PredictionList(Sequence[Prediction]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        lines = [f"  {prediction.source[:60]}: {prediction}" for prediction in self[:10]]
+        lines = [f"  {_short(prediction.source, 60)}: {prediction}" for prediction in self[:10]]
         more = [f"  and {len(self) - 10} more"] if len(self) > 10 else []
         return "\n".join([f"{len(self)} predictions", *lines, *more])
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a prediction: source, label (and labels, where several can hold), probabilities, doubts.
+        """One flat row a prediction: source, label, labels joined by ``|``, probabilities by label, warnings, error.
 
-        With several tasks the columns of each begin with its name and a full stop.
+        With several tasks the columns of each begin with its name and a full stop. A class that is called like one of
+        these columns has ``p.`` before its name.
         """
-        return [_row(prediction) for prediction in self]
+        rows = [_row(prediction) for prediction in self]
+        # What could not be read has no probabilities, and may come first.
+        columns = dict.fromkeys(name for row in sorted(rows, key=len, reverse=True) for name in row)
+        return [{name: row.get(name) for name in columns} for row in rows]
 
     def to_frame(self) -> pandas.DataFrame:
         """:meth:`rows` as a ``pandas.DataFrame``.
@@ -195,7 +209,7 @@ class PredictionList(Sequence[Prediction]):
     def _repr_html_(self) -> str:
         """A table for notebooks."""
         rows = "".join(
-            f"<tr><td>{escape(prediction.source[:80])}</td><td>{escape(str(prediction))}</td></tr>"
+            f"<tr><td>{escape(_short(prediction.source, 80))}</td><td>{escape(str(prediction))}</td></tr>"
             for prediction in self[:100]
         )
         more = f"<p>and {len(self) - 100} more</p>" if len(self) > 100 else ""
@@ -224,10 +238,20 @@ def answers_of(probabilities: np.ndarray, present: np.ndarray, space: LabelSpace
     return answers
 
 
+def _short(text: str, width: int) -> str:
+    """A text on one line of at most ``width`` characters."""
+    line = " ".join(text[: 10 * width].split())
+    return line if len(line) <= width else line[: width - 1] + "…"
+
+
+def _column(label: str) -> str:
+    return f"p.{label}" if label in ("path", "text", "label", "labels", "warnings", "error") else label
+
+
 def _row(prediction: Prediction) -> dict[str, Any]:
     row: dict[str, Any] = {"text" if prediction.text is not None else "path": prediction.source}
     for name, answer in prediction.answers.items():
         front = f"{name}." if len(prediction.answers) > 1 else ""
         row |= {f"{front}label": answer.label, f"{front}labels": "|".join(answer.labels)}
-        row |= {f"{front}{label}": share for label, share in answer.probabilities.items()}
+        row |= {f"{front}{_column(label)}": share for label, share in answer.probabilities.items()}
     return row | {"warnings": "; ".join(prediction.warnings), "error": prediction.error}

@@ -26,6 +26,7 @@ class ModelFacts:
     Attributes:
         name: of the run or file.
         modality: ``audio`` or ``text``.
+        folder: of the run; empty for a file that stands alone.
         dataset: what it was trained on.
         synthetic: whether that was generated.
         leaky: whether the same speaker may stand on two sides of its split.
@@ -37,6 +38,7 @@ class ModelFacts:
 
     name: str
     modality: str
+    folder: str = ""
     dataset: str = ""
     synthetic: bool = False
     leaky: bool = False
@@ -139,6 +141,8 @@ class ModelPredictor(ABC):
             TypeError: an input is nothing this model takes.
             DataError: the one input cannot be read. Of several, those that cannot be carry an ``error`` instead.
         """
+        if sr is not None and (isinstance(sr, bool) or not isinstance(sr, int | float | np.number)):
+            raise TypeError(f"`sr` is a sampling rate in Hz, a number, not {_kind(sr)}")
         if self.is_one(inputs):
             (prediction,) = self.stream([inputs], sr=sr)
             if prediction.error:
@@ -146,6 +150,8 @@ class ModelPredictor(ABC):
             return prediction
         if isinstance(inputs, Mapping | bytes | bytearray) or not isinstance(inputs, Iterable):
             raise self.refused(inputs)
+        if hasattr(inputs, "columns"):
+            raise TypeError(f"this {self.facts.modality} model takes one column of a table, such as frame['text']")
         return PredictionList(self.stream(inputs, sr=sr))
 
     def refused(self, given: object) -> TypeError:

@@ -24,7 +24,14 @@ def code_of(run: Run) -> dict[str, dict[str, str]]:
         RunError: ``environment.json`` is damaged.
     """
     found = run.environment.get("code", {})
-    return found if isinstance(found, dict) else {}
+    known = {"name", "module", "attribute", "distribution", "sha256"}
+    sound = isinstance(found, dict) and all(
+        isinstance(each, dict) and known <= each.keys() and all(isinstance(each[key], str) for key in known)
+        for each in found.values()
+    )
+    if not sound:
+        raise RunError(f"cannot read {run.path('environment.json')}: its record of code is damaged")
+    return dict(found)
 
 
 def require_code(
@@ -70,9 +77,9 @@ def _plugin(run: Run, setting: str, registry: Registry[Any], name: str) -> Plugi
 
 
 def _note_change(run: Run, plugin: Plugin) -> None:
-    known = code_of(run).get(plugin.setting, {})
+    known = [each["sha256"] for each in code_of(run).values() if each["name"] == plugin.name]
     place = (str(run.folder), plugin.name)
-    if place in _warned or known.get("name") != plugin.name or known["sha256"] == plugin.record()["sha256"]:
+    if place in _warned or not known or plugin.record()["sha256"] in known:
         return
     _warned.add(place)
     logging.getLogger(__name__).warning("the code of %s changed since run %s was trained", plugin.name, run.name)

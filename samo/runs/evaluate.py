@@ -15,7 +15,7 @@ from samo.data.fingerprints import near_copies
 from samo.data.manifest import Manifest
 from samo.data.relabel import relabel
 from samo.data.splits import NEAR_COPIES_HINT, PARTS, Split, split_notes
-from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten
+from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
 from samo.evaluation.baseline import compare_to_baseline
 from samo.evaluation.decision import Decision, fit_decision
 from samo.evaluation.metrics import selection_score
@@ -24,6 +24,7 @@ from samo.files import write_json, write_text
 from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
 from samo.plugins import names_of, trust, trust_settings
+from samo.prediction import ModelPredictor
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
@@ -31,9 +32,9 @@ from samo.reporting.report import Report, Subject, build_report
 from samo.runs.calibrate import calibrate, decision_of, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
-from samo.runs.load import load_run_model
+from samo.runs.load import load_run_model, open_run
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, Run, artifacts_root, find_model
+from samo.runs.run import ASSETS, Run
 from samo.settings import SPLIT_SETTINGS
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about
@@ -45,7 +46,7 @@ __all__ = ["evaluate", "evaluate_corpus", "evaluate_run", "macro_f1", "predictio
 
 
 def evaluate(
-    run: str | Path | Run = "",
+    run: str | Path | Run | ModelPredictor = "",
     *,
     on: str = "test",
     label_map: Mapping[str, str] | None = None,
@@ -60,7 +61,7 @@ def evaluate(
     """Evaluate a run on its held-out part, or with ``dataset`` on another corpus.
 
     Args:
-        run: a run's name, ``GRID/CELL``, or folder; empty: the newest that has a model.
+        run: a run's name, ``GRID/CELL``, or folder, or what :func:`samo.load` gave; empty: the newest that has a model.
         on: ``test``, ``val`` or ``train``: which part of the run's own split.
         label_map: with ``dataset``: its classes in the run's words; ``-`` leaves a class out.
         artifacts: folder of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory.
@@ -83,11 +84,12 @@ def evaluate(
         raise SettingsError(f"`on={on}`: unknown part", hint=f"valid: {', '.join(PARTS)}")
     trust(*names_of(trust_code))
     trust_settings(settings)
-    mapping = dict(label_map or {})
+    mapping = _mapping(label_map)
     alone = "`label_map` acts only together with `dataset` of another corpus"
     if mapping and "dataset" not in settings:
         raise SettingsError(alone)
-    found = run if isinstance(run, Run) else find_model(artifacts_root(str(artifacts)), str(run))
+    found = open_run(run, artifacts)
+    _require_data_settings(found, settings)
     runtime = make_runtime(device, precision, threads)
     given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in settings.items()}
     setup = Setup(_open(found, given, reporter or PlainReporter()), runtime)
@@ -197,6 +199,29 @@ def _near_copies_of_training(run: Run, trained: Manifest, manifest: Manifest, id
             hint=f"remove them from this corpus; {NEAR_COPIES_HINT}",
         )
     return [f"leak: near copies of what the run was trained on: {line}" for line in lines[:10]]
+
+
+def _mapping(label_map: Mapping[str, str] | None) -> dict[str, str]:
+    if label_map is not None and not isinstance(label_map, Mapping):
+        raise TypeError(
+            f"`label_map` takes a dict from the corpus' classes to the run's, not {type(label_map).__name__}"
+        )
+    return dict(label_map or {})
+
+
+def _require_data_settings(run: Run, settings: Mapping[str, Any]) -> None:
+    """Only what says which data are read may differ from the run: anything else would judge another model.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    allowed = {f.name for f in config_type(run.modality).fields() if f.section == "data"} - SPLIT_SETTINGS
+    for name in settings:
+        if name not in allowed:
+            raise SettingsError(
+                f"`{name}` cannot be set when a run is evaluated: it is part of what the run is",
+                hint=nearest(name, allowed) + f"valid: {', '.join(sorted(allowed))}",
+            )
 
 
 def _open(run: Run, settings: Mapping[str, Any], reporter: Reporter) -> Frontend:

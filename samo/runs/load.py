@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,9 +56,29 @@ def load(
         ModelFileError: it has no model, or a damaged one.
     """
     trust(*names_of(trust_code))
-    run = model if isinstance(model, Run) else find_model(artifacts_root(str(artifacts)), _name_of(model))
+    run = open_run(model, artifacts)
     opened: ModelPredictor = predictor_type(run.modality).from_run(run, make_runtime(device, precision, threads))
     return opened
+
+
+def open_run(given: str | Path | Run | ModelPredictor, artifacts: str | Path = "") -> Run:
+    """A run that has a model, by what a person may hand over.
+
+    Raises:
+        TypeError: nothing that could name a run.
+        RunError, ModelFileError: there is no such run, or it has no model.
+    """
+    if isinstance(given, Run):
+        return given
+    if isinstance(given, ModelPredictor):
+        given = given.facts.folder or given.facts.name
+    if not isinstance(given, str | os.PathLike):
+        raise TypeError(f"a run is given by its name, its folder, or as samo.train returns it, not {_kind(given)}")
+    return find_model(artifacts_root(str(artifacts)), _name_of(given))
+
+
+def _kind(given: object) -> str:
+    return "None" if given is None else type(given).__name__
 
 
 def trained_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> TrainedModel:
@@ -105,11 +126,18 @@ def facts_of(run: Run) -> ModelFacts:
     settings = run.settings
     members = (about.get("ensemble") or {}).get("members", ())
     network = str(settings.get("model", "")) if not members else f"ensemble of {len(members)}"
-    leaky = settings.get("split") == "random"
     return ModelFacts(
-        run.name, run.modality, str(about["dataset"]), bool(about["synthetic"]), leaky, network,
-        _day(run), tuple(_scores(run, about)), tuple(each["name"] for each in code_of(run).values()),
-    )  # fmt: skip
+        run.name,
+        run.modality,
+        str(run.folder.absolute()),
+        dataset=str(about["dataset"]),
+        synthetic=bool(about["synthetic"]),
+        leaky=run.split.leaky,
+        network=network,
+        trained=_day(run),
+        scores=tuple(_scores(run, about)),
+        code=tuple(dict.fromkeys(name for each in code_of(run).values() for name in each["name"].split(", "))),
+    )
 
 
 def _scores(run: Run, about: dict[str, Any]) -> list[str]:
@@ -143,7 +171,7 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _name_of(model: str | Path) -> str:
+def _name_of(model: str | os.PathLike[str]) -> str:
     """A run by name or folder; a file of a run stands for the run.
 
     Raises:

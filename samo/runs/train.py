@@ -16,7 +16,7 @@ import torch
 from samo.data.augmented import augmentation_facts, load_augmented, save_augmented
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, Split, audit, find_near_leaks, make_split, split_notes
-from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError
+from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError, nearest
 from samo.files import write_json
 from samo.frontend import Frontend
 from samo.modalities import frontend_type
@@ -68,7 +68,7 @@ def train(
     config: str | Path | None = None,
     name: str = "",
     overwrite: bool = False,
-    resume: str = "",
+    resume: str | Path | Run = "",
     tracker: str = "",
     artifacts: str | Path = "",
     device: str = "auto",
@@ -113,7 +113,8 @@ def train(
         raise SettingsError("`resume` takes neither `name`, `preset`, `config` nor `overwrite`")
     trust(*names_of(trust_code))
     given = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in settings.items()}
-    chosen = None if resume else resolve(modality, preset, Path(config) if config else None, given)
+    resumed = str(resume.folder) if isinstance(resume, Run) else os.fspath(resume)
+    chosen = None if resumed else resolve(modality, preset, Path(config) if config else None, given)
     trackers = require_trackers(tracker)
     root, reporter = artifacts_root(str(artifacts)), reporter or PlainReporter()
     with process_group() as ranks:
@@ -121,7 +122,7 @@ def train(
             reporter.silence()
         runtime = make_runtime(device, precision, threads, ranks)
         if chosen is None:
-            run = find_run(root, resume)
+            run = find_run(root, resumed)
             require_code(run, "model", "dataset")
             chosen = _unchanged(run, given)
         elif name and not overwrite:
@@ -139,7 +140,7 @@ def train(
             run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
         for line in _first_lines(run, setup, None if resume else split):
             reporter.note(line)
-        typed = command(run) if command else _call(run, modality, preset, config, given)
+        typed = command(run) if command else _call(run, setup, given, device, precision, threads, str(artifacts))
         try:
             _watched_training(run, setup, trackers, reporter, typed, resume=bool(resume))
         except Interrupted as stop:
@@ -151,10 +152,18 @@ def train(
     return run
 
 
-def _call(run: Run, modality: str, preset: str, config: str | Path | None, settings: Mapping[str, Any]) -> str:
-    """The call that trains this run again, as Python."""
-    given = {"modality": modality, "preset": preset, "config": config and str(config), "name": run.name, **settings}
-    return f"samo.train({', '.join(f'{name}={value!r}' for name, value in given.items() if value not in ('', None))})"
+def _call(
+    run: Run, setup: Setup, given: Mapping[str, Any], device: str, precision: str, threads: int, artifacts: str
+) -> str:
+    """The call that trains this run again, as Python: every setting that is not at its default."""
+    config = setup.frontend.config
+    defaults = {field.name: field.info.default for field in config.fields()}
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
+    changed = {name: value for name, value in config.flat().items() if value != plain[name] or name in given}
+    machine = {"device": device, "precision": precision, "threads": threads, "artifacts": artifacts}
+    where = {name: value for name, value in machine.items() if value not in ("auto", 0, "")}
+    words = {"modality": config.modality, "name": run.name, **changed, **where}
+    return f"samo.train({', '.join(f'{name}={value!r}' for name, value in words.items())})"
 
 
 def training_summary(run: Run) -> dict[str, Any]:
@@ -178,6 +187,9 @@ def training_summary(run: Run) -> dict[str, Any]:
 def _unchanged(run: Run, given: Mapping[str, Any]) -> Config:
     """The settings of a run that goes on; others than it was begun with are refused."""
     stored = run.settings
+    for name in given:
+        if name not in stored:
+            raise SettingsError(f"unknown setting '{name}' for modality {run.modality}", hint=nearest(name, stored))
     changed = [
         f"`{name}` {stored.get(name)} is now {value}"
         for name, value in given.items()
@@ -317,8 +329,18 @@ def _extended(frontend: Frontend, plan: TrainPlan, made: tuple[Item, ...]) -> tu
     return frontend.with_extra(made), replace(plan, train_rows=rows)
 
 
-def write_beginning(run: Run, setup: Setup, split: Split, fitted: dict[str, Any], command: str = "") -> None:
-    """Everything that is known before step 1; ``config.json`` comes last, its presence makes the folder a run."""
+def write_beginning(
+    run: Run,
+    setup: Setup,
+    split: Split,
+    fitted: dict[str, Any],
+    command: str = "",
+    members: Sequence[Config] = (),
+) -> None:
+    """Everything that is known before step 1; ``config.json`` comes last, its presence makes the folder a run.
+
+    ``members`` are the settings of an ensemble's, which may need code that its own do not name.
+    """
     setup.frontend.manifest.save(run.path("manifest.jsonl"))
     split.save(run.path("split.json"))
     if prints := setup.frontend.manifest.fingerprints:
@@ -327,7 +349,7 @@ def write_beginning(run: Run, setup: Setup, split: Split, fitted: dict[str, Any]
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
     began = {"began": datetime.now(UTC).isoformat(timespec="seconds")}
-    code = code_used(setup.frontend.config)
+    code = code_used(setup.frontend.config, *members)
     facts = {**environment(setup.runtime), **began, **({"code": code} if code else {}), **typed}
     write_json(run.path("environment.json"), facts)
     write_json(run.path("config.json"), setup.frontend.config.stored())

@@ -97,6 +97,8 @@ def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0
     Raises:
         SettingsError: unknown device or precision, or one this machine lacks, or one the processes do not share.
     """
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 0:
+        raise SettingsError(f"`threads` {threads!r}: a number of CPU threads, 0 = as torch chooses")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if ranks.local_size > 1 and device.startswith("cuda:"):

@@ -16,7 +16,7 @@ import torch
 
 import samo
 from samo.errors import DataError, ModelFileError, RunError, SettingsError
-from samo.prediction import Prediction, PredictionList
+from samo.prediction import Answer, Prediction, PredictionList
 
 CLIP = Path("clips") / "angry" / "spk0_0.flac"
 SPEECH: dict[str, Any] = {
@@ -150,6 +150,13 @@ def test_several_are_a_list_and_a_frame(before: Path) -> None:
     assert several._repr_html_().count("<tr>") == 13
     assert repr(several).splitlines()[0] == "12 predictions"
     assert list(model.predict([])) == []
+
+
+def test_a_folder_is_all_recordings_below_it(before: Path) -> None:
+    model = samo.load("speech", threads=1)
+    inside = model.predict(before / "clips" / "sad")
+    assert inside == model.predict(sorted((before / "clips" / "sad").iterdir()))
+    assert len(model.predict(str(before / "clips"))) == 36
 
 
 def test_one_bad_file_raises_and_of_several_it_is_named(before: Path) -> None:
@@ -316,3 +323,81 @@ def test_another_corpus_in_the_runs_words(before: Path, tmp_path: Path) -> None:
         samo.evaluate(run, label_map={"joy": "happy"})
     with pytest.raises(SettingsError, match="`on=tset`: unknown part"):
         samo.evaluate(run, on="tset")
+
+
+# What a person may hand over
+
+
+def test_evaluation_takes_no_setting_that_makes_another_model(before: Path, artifacts: Path) -> None:
+    for name, value in {"sr": 16000, "duration": 1.0, "lr": 0.5, "epochs": 9, "split": "random", "width": 8}.items():
+        with pytest.raises(SettingsError, match=f"`{name}` cannot be set when a run is evaluated"):
+            samo.evaluate("speech", data_root=before / "clips", **{name: value})
+    assert not (artifacts / "runs" / "speech" / "report.json").exists()
+
+
+def test_a_run_by_what_a_person_has_in_hand(before: Path) -> None:
+    model = samo.load("speech", threads=1)
+    report = samo.evaluate(model, data_root=before / "clips", threads=1)
+    assert report["run"] == "speech"
+    for wrong in (None, 3, b"x"):
+        with pytest.raises(TypeError, match="a run is given by its name, its folder"):
+            samo.load(wrong)
+        with pytest.raises(TypeError, match="a run is given by its name, its folder"):
+            samo.evaluate(wrong)
+    with pytest.raises(TypeError, match="`label_map` takes a dict"):
+        samo.evaluate("speech", dataset="folder", label_map="a=b")
+    with pytest.raises(SettingsError, match="`threads` 'x'"):
+        samo.load("speech", threads="x")
+    for code in ([None], [3]):
+        with pytest.raises(TypeError, match="`trust_code` takes names"):
+            samo.load("speech", trust_code=code)
+    assert samo.load("speech", trust_code=None).facts.name == "speech"
+
+
+def test_resume_by_run_and_folder(before: Path) -> None:
+    run = samo.train(data_root=before / "clips", **SPEECH, name="whole")
+    for given in (run, run.folder, "whole"):
+        with pytest.raises(RunError, match="is finished"):
+            samo.train(resume=given, threads=1)
+    with pytest.raises(SettingsError, match="unknown setting 'foo'"):
+        samo.train(resume=run, foo=3)
+
+
+def test_tables_and_odd_arrays(before: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    text, speech = samo.load("text", threads=1), samo.load("speech", threads=1)
+    frame = pandas.DataFrame({"text": ["so happy", "dark panic"], "id": [1, 2]})
+    with pytest.raises(TypeError, match="one column of a table"):
+        text.predict(frame)
+    assert [one.text for one in text.predict(frame["text"])] == ["so happy", "dark panic"]
+    paths = np.array([str(before / CLIP), str(before / CLIP)])
+    assert len(speech.predict(paths)) == 2
+    plain, rate = samples(before)
+    half = speech.predict(torch.from_numpy(plain).bfloat16(), sr=rate)
+    assert half.probabilities == pytest.approx(speech.predict(plain, sr=rate).probabilities, abs=0.02)
+    with pytest.raises(TypeError, match="`sr` is a sampling rate in Hz"):
+        speech.predict(plain, sr="8000")
+
+
+def test_one_prediction_is_short_to_look_at(before: Path) -> None:
+    one = samo.load("speech", threads=1).predict(before / "long.flac")
+    assert len(repr(one)) < 200
+    assert repr(one).startswith("<")
+    assert one.label in one._repr_html_()
+
+
+def test_rows_have_one_shape_and_lose_no_class() -> None:
+    answer = Answer(("label",), "label", {"label": 0.9, "error": 0.1})
+    rows = PredictionList([Prediction(path=Path("x"), error="gone"), Prediction({"a": answer}, path=Path("y"))]).rows()
+    assert [list(row) for row in rows] == [["path", "label", "labels", "p.label", "p.error", "warnings", "error"]] * 2
+    assert rows[1]["label"] == "label"
+    assert (rows[0]["p.label"], rows[0]["error"], rows[1]["p.label"]) == (None, "gone", 0.9)
+
+
+def test_a_damaged_record_of_code_is_one_error(artifacts: Path, before: Path) -> None:
+    path = artifacts / "runs" / "speech" / "environment.json"
+    content = json.loads(path.read_text())
+    for damage in ({"model": "x"}, {"model": {}}, [1], {"model": {"name": 3}}):
+        path.write_text(json.dumps({**content, "code": damage}))
+        with pytest.raises(RunError, match="its record of code is damaged"):
+            samo.load("speech")

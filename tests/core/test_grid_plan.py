@@ -126,3 +126,9 @@ def test_made_up_names_are_those_of_before() -> None:
     )
     changed = default_name("crossval", config_type("audio").build({"trim_db": 30.0}), (0,), ())
     assert changed != default_name("crossval", config_type("audio").build({}), (0,), ())
+
+
+def test_the_name_of_an_ensemble_of_variants_is_that_of_before() -> None:
+    """Made by commit 46bfca4, which named it by a list where nobody gave seeds."""
+    config = config_type("text").build({"model": "encoder", "encoder": "x"})
+    assert plan_members(config, (), ("base", "frozen")).name == "ensemble-goemotions-emotion-encoder-a44c"

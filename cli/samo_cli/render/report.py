@@ -22,8 +22,8 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
     from samo.reporting.report import groupings, stamps
     from samo.reporting.wording import baseline_line
 
-    judged = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
-    title = f"{report['run']} on {report['dataset']}, {judged}: {report['n']} items"
+    what = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
+    title = f"{report['run']} on {report['dataset']}, {what}: {report['n']} items"
     out.print(f"\n[bold]{escape(title)}[/bold] [dim](split: {escape(report['split_rule'])})[/dim]", soft_wrap=True)
     for mark in stamps(report):
         out.print(f"[bold yellow]{mark}[/bold yellow]")

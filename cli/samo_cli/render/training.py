@@ -43,7 +43,7 @@ class TrainingView:
         )
         self._loss = ""
         self._said_s = float("-inf")
-        self._f1 = self._judged(history[-1]) if history else ""
+        self._f1 = self._scores(history[-1]) if history else ""
         self._task = self._progress.add_task("", total=None, epoch=len(history) + 1, scores=self._f1 or "starting")
 
     def __enter__(self) -> TrainingView:
@@ -72,12 +72,12 @@ class TrainingView:
         """Print the epoch."""
         if improved:
             self.best = row["val_macro_f1"]
-        self._f1 = self._judged(row)
+        self._f1 = self._scores(row)
         self._progress.update(self._task, scores=f"{self._loss}  {self._f1}")
         best = " [green]* best[/green]" * improved
         self._progress.console.print(epoch_line(row, self.epochs) + best, soft_wrap=True)
 
-    def _judged(self, row: Mapping[str, Any]) -> str:
+    def _scores(self, row: Mapping[str, Any]) -> str:
         return f"val F1 {row['val_macro_f1']:.3f} (best {self.best:.3f})"
 
 

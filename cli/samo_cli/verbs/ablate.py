@@ -8,7 +8,8 @@ import typer
 
 from samo.errors import SettingsError
 from samo.modalities import MODALITIES, config_types, grid_files
-from samo_cli.grid_options import GRID_SETTINGS, DryRun, GridName, Place, run_and_show, show_status, with_place
+from samo.settings import GRID_SETTINGS
+from samo_cli.grid_options import DryRun, GridName, Place, run_and_show, show_status, with_place
 from samo_cli.options import flags_of
 
 __all__ = ["ablate"]

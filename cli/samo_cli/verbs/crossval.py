@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from samo.modalities import config_types
-from samo.settings import resolve
+from samo.settings import GRID_SETTINGS, resolve
 from samo_cli.grid_options import (
-    GRID_SETTINGS,
     DryRun,
     GridName,
     Modality,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from samo.errors import SettingsError
 from samo.modalities import config_types
 from samo.settings import SPLIT_SETTINGS
+from samo_cli.flags import in_artifacts
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads, flags_of, with_settings
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["evaluate"]
 
@@ -21,7 +19,7 @@ __all__ = ["evaluate"]
 def evaluate(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Name or folder of a run; the newest when left out.")] = "",
     on: Annotated[
-        str, typer.Option(metavar="test|val|train", help="Which part of the run's own split to judge.")
+        str, typer.Option(metavar="test|val|train", help="Which part of the run's own split to evaluate.")
     ] = "test",
     label_map: Annotated[
         str,
@@ -38,7 +36,7 @@ def evaluate(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Judge a run on its held-out speakers or texts, or with --dataset on another corpus."""
+    """Evaluate a run on its held-out speakers or texts, or with --dataset on another corpus."""
     mapping = _pairs(label_map)
     from samo.runs.evaluate import evaluate as evaluate_run
     from samo_cli.render import TerminalReporter, err, note, print_json, show_report
@@ -52,9 +50,8 @@ def evaluate(
         return
     show_report(report, report.page, report.figures)
     if err.is_terminal and report["split"] == "test":
-        also = f" --artifacts {artifacts}" if artifacts else ""
         what = "--text TEXT" if report.modality == "text" else "CLIP_OR_FOLDER"
-        note(f"next: samo predict {what} --run {report['run']}{also}")
+        note("next: " + in_artifacts(f"samo predict {what} --run {report['run']}", artifacts))
 
 
 def _pairs(text: str) -> dict[str, str]:

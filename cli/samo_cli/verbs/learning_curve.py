@@ -8,9 +8,8 @@ import typer
 
 from samo.errors import SettingsError
 from samo.modalities import config_types
-from samo.settings import resolve
+from samo.settings import GRID_SETTINGS, resolve
 from samo_cli.grid_options import (
-    GRID_SETTINGS,
     DryRun,
     GridName,
     Modality,

@@ -30,7 +30,7 @@ def predict(
         ),
     ] = None,
     text: Annotated[
-        list[str] | None, typer.Option("--text", metavar="TEXT", help="A text to judge; may be given several times.")
+        list[str] | None, typer.Option("--text", metavar="TEXT", help="A text to label; may be given several times.")
     ] = None,
     run: Annotated[str, typer.Option(metavar="RUN", help="Name or folder of a run; the newest when left out.")] = "",
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values on stdout.")] = False,

@@ -57,7 +57,7 @@ def zero_shot(
         str,
         typer.Option(
             metavar="train|val|test|all",
-            help="With --dataset or --data-root: which part is judged; test when left out, or all of an unsplit table.",
+            help="With --dataset, --data-root: part to evaluate; test if left out, or all of a table without parts.",
         ),
     ] = "",
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values on stdout.")] = False,
@@ -70,7 +70,7 @@ def zero_shot(
 ) -> None:
     """Label texts with labels no model was trained on, by how near each label's description lies in meaning.
 
-    With --dataset or --data-root it is judged on labelled texts instead: macro-F1 with its interval.
+    With --dataset or --data-root it is evaluated on labelled texts instead: macro-F1 with its interval.
     """
     evaluating = bool(settings)
     _check(bool(inputs or text), evaluating, encoder, on, csv=csv, json=json)
