@@ -42,6 +42,12 @@ class DataSettings(CorpusSettings):
     val_ratio: float = setting(
         0.15, "share of the speakers (of the clips with `split=random`) to validate on", gt=0.0, lt=1.0
     )
+    near_copies: Literal["refuse", "report"] = setting(
+        "refuse",
+        "what to do about recordings in two parts, or in another corpus, that are one at another level, rate, codec or "
+        "cut: stop, or list them and go on",
+        came_later=True,
+    )
     path_column: str = setting("path", "table: column of the clip's path, relative to the table", needs="dataset=table")
     label_column: str = setting("label", "table: column of the label", needs="dataset=table")
     speaker_column: str = setting("speaker", "table: column of the speaker", needs="dataset=table")

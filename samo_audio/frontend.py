@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -25,6 +26,7 @@ from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets import DATASETS, index_corpus, resolve_root
 from samo_audio.features import LogMel, n_frames
+from samo_audio.fingerprint import fingerprints
 from samo_audio.models import build_network, require_usable
 from samo_audio.waveforms import Waveforms, open_waveforms
 
@@ -117,9 +119,14 @@ class AudioFrontend:
             notify(note)
         items = [(item.id, manifest.path(item)) for item in manifest.items]
         waveforms = open_waveforms(items, config.features.sr, on_progress=progress)
+        manifest = replace(
+            manifest.with_content(waveforms.content),
+            fingerprints=fingerprints(waveforms),
+            near_copies=data.near_copies,
+        )
         if config.features.trim_db:
             waveforms = waveforms.trimmed(config.features.trim_db)
-        return cls(config, manifest.with_content(waveforms.content), waveforms)
+        return cls(config, manifest, waveforms)
 
     def with_config(self, config: Config) -> Self:
         """The same clips under other settings; they are opened again for another rate, other trimming or other data.

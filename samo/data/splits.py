@@ -29,12 +29,14 @@ from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten
 from samo.files import write_json
 
 __all__ = [
+    "NEAR_COPIES_HINT",
     "PARTS",
     "SPLIT_RULES",
     "Split",
     "SplitRequest",
     "audit",
     "find_leaks",
+    "find_near_leaks",
     "fold_count",
     "fold_warnings",
     "is_leaky",
@@ -43,6 +45,7 @@ __all__ = [
 ]
 
 PARTS = ("train", "val", "test")
+NEAR_COPIES_HINT = "`near_copies=report` only lists near copies, for recordings that were found alike by mistake"
 
 
 @dataclass(frozen=True)
@@ -296,20 +299,41 @@ def find_leaks(manifest: Manifest, split: Split) -> list[str]:
     return leaks
 
 
+def find_near_leaks(manifest: Manifest, split: Split) -> list[str]:
+    """One line for each two recordings in two parts of the split that are near copies, with how alike they are."""
+    if manifest.fingerprints is None:
+        return []
+    part = {name: part for part in PARTS for name in split.part(part)}
+    items = {item.id: item for item in manifest.items if item.id in part}
+    lines = []
+    for pair in manifest.fingerprints.pairs:
+        if pair.first not in items or pair.second not in items:
+            continue
+        names = sorted((pair.first, pair.second), key=lambda name: PARTS.index(part[name]))
+        first, second = (items[name] for name in names)
+        # Those of equal content are listed as such.
+        if part[first.id] != part[second.id] and first.content != second.content:
+            places = [f"{item.source} ({part[item.id]})" for item in (first, second)]
+            lines.append(f"near copies: {' and '.join(places)}, {pair}")
+    return lines
+
+
 def audit(manifest: Manifest, split: Split) -> list[str]:
-    """Refuse a split that leaks; return the leaks of a split that was asked to be leaky, and lines that count copies
-    among strings, which are not refused.
+    """Refuse a split that leaks; return the leaks of a split that was asked to be leaky, and lines on what is not
+    refused: copies among strings, and near copies of recordings where the manifest says so.
 
     Raises:
         LeakError: names the files or groups on both sides.
     """
-    leaks = find_leaks(manifest, split)
-    if leaks and not split.leaky:
+    leaks, near = find_leaks(manifest, split), find_near_leaks(manifest, split)
+    refused = leaks + (near if manifest.near_copies == "refuse" else [])
+    if refused and not split.leaky:
+        way_on = f"; {NEAR_COPIES_HINT}" if len(refused) > len(leaks) else ""
         raise LeakError(
-            f"the {split.rule} split leaks: {first_ten(leaks)}",
-            hint=f"remove the copies, or give them the same {manifest.group_noun}",
+            f"the {split.rule} split leaks: {first_ten(refused)}",
+            hint=f"remove the copies, or give them the same {manifest.group_noun}{way_on}",
         )
-    return leaks + (about_copies(_sources(manifest, split)) if manifest.copies == "reported" else [])
+    return leaks + near + (about_copies(_sources(manifest, split)) if manifest.copies == "reported" else [])
 
 
 def is_leaky(manifest: Manifest, split: Split, part: str = "test") -> bool:

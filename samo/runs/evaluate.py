@@ -12,10 +12,11 @@ import numpy as np
 from torch import nn
 
 from samo.data.copies import STAMPED_SHARE, known_rows, refuse_known
+from samo.data.fingerprints import near_copies
 from samo.data.manifest import Item, Manifest
 from samo.data.relabel import relabel
 from samo.data.sampling import balance_notes
-from samo.data.splits import PARTS, Split, audit, is_leaky, split_notes
+from samo.data.splits import NEAR_COPIES_HINT, PARTS, Split, is_leaky, split_notes
 from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
 from samo.evaluation.baseline import compare_to_baseline
 from samo.evaluation.decision import Decision, fit_decision
@@ -122,7 +123,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
             hint="give the same `data_root`, or name the other corpus with `dataset` to judge on it",
         )
     split = run.split
-    leaks = audit(manifest, split)
+    leaks = run.audit(manifest)
     known = decision_of(run, manifest.label_space)
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
     if part == "test":
@@ -150,7 +151,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
 
     Raises:
         SettingsError: the mapping names a class that does not exist.
-        LeakError: a recording of the other corpus was trained on, or too many of its texts.
+        LeakError: a recording of the other corpus, or a near copy of it, was trained on, or too many of its texts.
         DataError: the mapping leaves no item, or a class of the corpus has no counterpart.
     """
     trained = run.manifest
@@ -161,6 +162,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
         raise DataError("no item of the corpus is left to judge on", hint="`label_map` leaves every class out")
     learned = [trained.items[row] for row in trained.rows(run.split.train + run.split.val)]
     notes, leaky = _known_items(manifest, ids, learned)
+    notes += _near_copies_of_training(run, trained, manifest, ids)
     model, space = load_run_model(run, type(frontend), setup.runtime)
     decision = decision_of(run, space)
     if not decision.is_complete(space):
@@ -172,6 +174,33 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     report = {**_report(evaluation), "label_map": dict(mapping)}
     predictions.save(run.path(f"predictions.{manifest.dataset}.npz"))
     return write_report(run, frontend, report, predictions, f".{manifest.dataset}")
+
+
+def _near_copies_of_training(run: Run, trained: Manifest, manifest: Manifest, ids: Sequence[str]) -> list[str]:
+    """Lines on recordings of another corpus that are near copies of what a run was trained and validated on.
+
+    Raises:
+        LeakError: there are some, and the settings do not ask to report them only.
+    """
+    if manifest.copies == "reported":
+        return []
+    known = run.fingerprints
+    if known is None or manifest.fingerprints is None or known.kind != manifest.fingerprints.kind:
+        lacks = "the corpus" if manifest.fingerprints is None else "the run"
+        return [
+            f"only exact copies of the training data were looked for: {lacks} has no fingerprints to find others by"
+        ]
+    mine, theirs = ({item.id: item.source for item in each.items} for each in (manifest, trained))
+    lines = [
+        f"{mine[pair.first]} and {theirs.get(pair.second, pair.second)}, {pair}"
+        for pair in near_copies(manifest.fingerprints.only(ids), known)
+    ]
+    if lines and manifest.near_copies == "refuse":
+        raise LeakError(
+            f"near copies of recordings the run was trained on are in this corpus: {first_ten(lines)}",
+            hint=f"remove them from this corpus; {NEAR_COPIES_HINT}",
+        )
+    return [f"leak: near copies of what the run was trained on: {line}" for line in lines[:10]]
 
 
 def _mapping(label_map: Mapping[str, str] | None) -> dict[str, str]:

@@ -10,25 +10,40 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from samo.data.augmented import AUGMENTATION, AUGMENTED
+from samo.data.fingerprints import Fingerprints
 from samo.data.manifest import Manifest
-from samo.data.splits import Split
+from samo.data.splits import Split, audit
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo.files import leftovers, write_json, write_text
 from samo.settings import Config, stored_config, with_defaults
 
-__all__ = ["ASSETS", "ENSEMBLE_FILE", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
+__all__ = [
+    "ASSETS",
+    "ENSEMBLE_FILE",
+    "FINGERPRINTS",
+    "Run",
+    "artifacts_root",
+    "create_run",
+    "find_model",
+    "find_run",
+    "list_runs",
+]
+
+# The fingerprints of what was trained and validated on, by which copies in other corpora are found.
+FINGERPRINTS = "fingerprints.npz"
 
 # What is written before step 1, and what a training writes after; judging a run writes other files.
 BEGINNING = (
     "manifest.jsonl",
     "split.json",
+    FINGERPRINTS,
     AUGMENTED,
     AUGMENTATION,
     "fitted.safetensors",
@@ -115,6 +130,26 @@ class Run:
     def split(self) -> Split:
         """Which item was in which part."""
         return Split.load(self.path("split.json"))
+
+    @property
+    def fingerprints(self) -> Fingerprints | None:
+        """Those of the recordings it was trained and validated on; None where none were kept.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path(FINGERPRINTS)
+        return Fingerprints.load(path) if path.exists() else None
+
+    def audit(self, manifest: Manifest) -> list[str]:
+        """Leaks of the run's split in its data, see :func:`samo.data.splits.audit`; in runs begun before fingerprints
+        were kept, near copies of recordings are only reported.
+
+        Raises:
+            LeakError: the split leaks.
+        """
+        begun_before = not self.path(FINGERPRINTS).exists()
+        return audit(replace(manifest, near_copies="report") if begun_before else manifest, self.split)
 
     @property
     def history(self) -> list[dict[str, Any]]:

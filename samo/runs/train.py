@@ -16,7 +16,7 @@ import torch
 from samo.data.augmented import augmentation_facts, load_augmented, save_augmented
 from samo.data.manifest import Item, Manifest
 from samo.data.sampling import balance_notes
-from samo.data.splits import PARTS, Split, audit, make_split, split_notes
+from samo.data.splits import PARTS, Split, audit, find_near_leaks, make_split, split_notes
 from samo.data.stratify import label_keys
 from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError, nearest
 from samo.files import write_json
@@ -27,7 +27,17 @@ from samo.runs.calibrate import abstention_settings, calibrate, threshold_settin
 from samo.runs.code import require_code
 from samo.runs.load import load_run_model
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, Run, artifacts_root, create_run, find_run, mark_trained, point_latest, write_history
+from samo.runs.run import (
+    ASSETS,
+    FINGERPRINTS,
+    Run,
+    artifacts_root,
+    create_run,
+    find_run,
+    mark_trained,
+    point_latest,
+    write_history,
+)
 from samo.runs.signals import Terminated, signals_wait, sigterm_raises
 from samo.settings import Config, resolve, stored_config
 from samo.training.checkpoint import (
@@ -230,7 +240,7 @@ def _about_split(frontend: Frontend, split: Split) -> list[str]:
         if few
         else []
     )
-    copies = audit(manifest, split) if manifest.copies == "reported" else []
+    copies = audit(manifest, split) if manifest.copies == "reported" else find_near_leaks(manifest, split)[:10]
     return [", ".join(sizes), *few, *absent, *copies, *split_notes(manifest, split)]
 
 
@@ -299,7 +309,7 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         if manifest.digest != run.manifest.digest:
             raise RunError(f"the data of run '{run.name}' changed since it was begun", hint="train a new run")
         split = run.split
-        audit(manifest, split)
+        run.audit(manifest)
         if first:
             # A report of the unfinished model would speak of another model once training goes on.
             run.path("report.json").unlink(missing_ok=True)
@@ -349,6 +359,8 @@ def write_beginning(
     """
     setup.frontend.manifest.save(run.path("manifest.jsonl"))
     split.save(run.path("split.json"))
+    if prints := setup.frontend.manifest.fingerprints:
+        prints.only(split.train + split.val).save(run.path(FINGERPRINTS))
     save_tensors(run.path("fitted.safetensors"), fitted)
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}

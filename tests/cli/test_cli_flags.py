@@ -38,6 +38,7 @@ OTHER: dict[str, Any] = {
     "data_root": "/somewhere",
     "mode": "sentiment",
     "split": "folds",
+    "near_copies": "report",
     "fold": 3,
     "train_ratio": 0.6,
     "val_ratio": 0.15,
