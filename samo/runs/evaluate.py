@@ -33,6 +33,7 @@ from samo.runs.calibrate import calibrate, decision_of, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.load import load_run_model
+from samo.runs.provenance import about_known_groups
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, Run, artifacts_root, find_model
 from samo.settings import SPLIT_SETTINGS
@@ -157,6 +158,8 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
         raise DataError("no item of the corpus is left to judge on", hint="`label_map` leaves every class out")
     learned = [trained.items[row] for row in trained.rows(run.split.train + run.split.val)]
     notes, leaky = _known_items(manifest, ids, learned)
+    more, same_people = about_known_groups(trained, learned, manifest)
+    notes, leaky = notes + more, leaky or same_people
     model, space = load_run_model(run, type(frontend), setup.runtime)
     decision = decision_of(run, space)
     if not decision.is_complete(space):
