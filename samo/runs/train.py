@@ -26,6 +26,7 @@ from samo.plugins import code_used, names_of, trust
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.load import load_run_model
+from samo.runs.provenance import refuse_known_weights
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import (
     ASSETS,
@@ -136,8 +137,7 @@ def train(
         values = setup.frontend.config.flat()
         if not resume:
             # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
-            split = make_split(setup.frontend.manifest, setup.frontend.split_request())
-            audit(setup.frontend.manifest, split)
+            split = checked_split(setup.frontend)
             stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
             run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
         for line in _first_lines(run, setup, None if resume else split):
@@ -272,8 +272,7 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
         if first and run.path("config.json").exists():
             raise RunError(f"run '{run.name}' was begun by another process", hint="choose another `name`")
         manifest = setup.frontend.manifest
-        split = make_split(manifest, setup.frontend.split_request())
-        audit(manifest, split)
+        split = checked_split(setup.frontend)
         plan = make_plan(setup.frontend, split)
         # Refuses a loss that does not fit the question, before anything is written.
         EmotionLoss(manifest.label_space, plan.loss, manifest.targets[plan.train_rows])
@@ -324,6 +323,18 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
             if first:
                 write_history(run, state.history)  # a kill right after a checkpoint leaves it an epoch behind
         return _train(run, Setup(learner, setup.runtime), manifest, observer, plan, state)
+
+
+def checked_split(frontend: Frontend) -> Split:
+    """The split to train on.
+
+    Raises:
+        LeakError: it leaks, or the start weights know its validation or test part.
+    """
+    split = make_split(frontend.manifest, frontend.split_request())
+    audit(frontend.manifest, split)
+    refuse_known_weights(frontend.config.flat().get("weights", ""), frontend.manifest, split)
+    return split
 
 
 def make_plan(frontend: Frontend, split: Split) -> TrainPlan:

@@ -320,6 +320,16 @@ def test_openings_of_the_test_part_are_counted_and_shown(run: Run) -> None:
     assert evaluate_run(run, Setup(front, tiny.RUNTIME), "test").openings == 2
 
 
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize(("dataset", "leaky"), [("other", False), ("tiny", True)])
+def test_other_clips_of_the_speakers_of_training(run: Run, dataset: str, leaky: bool) -> None:
+    front = foreign(THEIRS)
+    front.manifest = replace(front.manifest, dataset=dataset)
+    report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
+    assert report["leaky"] is leaky
+    assert any("speakers are called like speakers the run was trained on" in line for line in report["warnings"])
+
+
 def of_texts(run: Run, n_known: int, spelled: str) -> Any:
     """Another corpus of 24 texts of which ``n_known`` stand in the run's training part, in another spelling."""
     texts = ["".join(chr(0x4E00 + 40 * k + place) for place in range(40)) for k in range(300)]
