@@ -310,3 +310,10 @@ def test_a_mapping_that_leaves_nothing(run: Run) -> None:
     nothing = dict.fromkeys(FOREIGN.primary.labels, "-")
     with pytest.raises(DataError, match="no item of the corpus is left to judge on"):
         evaluate_corpus(run, Setup(front, tiny.RUNTIME), nothing)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_leaky_run_is_stamped_elsewhere_too(run: Run) -> None:
+    assert evaluate_corpus(run, Setup(foreign(THEIRS), tiny.RUNTIME), MAPPING)["leaky"] is False
+    replace(run.split, rule="random").save(run.path("split.json"))
+    assert evaluate_corpus(run, Setup(foreign(THEIRS), tiny.RUNTIME), MAPPING)["leaky"] is True

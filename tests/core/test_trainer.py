@@ -380,3 +380,28 @@ def test_each_epoch_drops_other_units() -> None:
     fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     # The first seven bytes of SHA-256 of "5:EPOCH:0".
     assert seeds == [int.from_bytes(sha256(f"5:{epoch}:0".encode()).digest()[:7], "little") for epoch in range(3)]
+
+
+def test_the_moving_average_moves_with_each_step() -> None:
+    """After the first of all steps the average is 2/11 of what it was and 9/11 of the model (Ema's rising decay)."""
+    front = tiny.frontend(epochs=1, batch_size=32, lr=0.1, ema_decay=0.9)
+    state, plan = begin(front)
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
+    assert state.step == 1
+    for name, tensor in state.eval_weights().items():
+        torch.testing.assert_close(tensor, before[name] * 2 / 11 + state.model.state_dict()[name] * 9 / 11)
+
+
+def test_labels_of_validation_do_not_weigh_the_classes() -> None:
+    """Training is the same to the bit when every validation row gets another label."""
+    states = []
+    for label in ("angry", "sad"):
+        front = tiny.frontend(**QUICK, class_weight_loss=True)
+        items = front.manifest.items
+        moved = tuple(replace(item, labels={"emotion": (label,)}) for item in items[32:])
+        front.manifest = replace(front.manifest, items=(*items[:32], *moved))
+        state, plan = begin(front)
+        fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
+        states.append(state.model.state_dict())
+    assert same(*states)
