@@ -405,3 +405,9 @@ def test_labels_of_validation_do_not_weigh_the_classes() -> None:
         fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
         states.append(state.model.state_dict())
     assert same(*states)
+
+
+def test_rdrop_rises_while_training() -> None:
+    """Nothing in the first epoch of the warm-up, but something in the next."""
+    base = {**QUICK, "hidden": 8, "dropout": 0.5}
+    assert not same(train(**base, rdrop_alpha=1.0, rdrop_warmup_epochs=2).eval_weights(), train(**base).eval_weights())
