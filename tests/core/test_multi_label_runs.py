@@ -261,6 +261,7 @@ def test_the_baseline_is_decided_by_thresholds_from_validation() -> None:
 
     class WithBaseline(tiny.TinyFrontend):
         def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+            assert train_rows.tolist() == self.manifest.rows(split.train).tolist()
             held = self.manifest.targets[rows] > 0.5
             logits = np.where(held, 3.0, -3.0).astype(np.float32)
             judged = np.isin(rows, self.manifest.rows(split.val))
@@ -278,3 +279,14 @@ def test_the_baseline_is_decided_by_thresholds_from_validation() -> None:
     n, positive = len(truth), truth[:, 2].sum()
     assert 0 < positive < n
     assert found["macro_f1"] == pytest.approx((1.0 + 1.0 + 2.0 * positive / (n + positive)) / 3.0)
+
+
+def test_missing_thresholds_are_chosen_under_the_temperature_there_is(root: Path) -> None:
+    run = Run(root / "runs" / "a")
+    stored = json.loads(run.path("calibration.json").read_text())
+    run.path("calibration.json").write_text(json.dumps({**stored, "temperature": {"tags": 3.0}}))
+    run.path("thresholds.json").unlink()
+    _, report = judged_run(root, "a")
+    assert report["calibration"]["temperature"] == 3.0
+    assert json.loads(run.path("calibration.json").read_text())["temperature"] == {"tags": 3.0}
+    assert json.loads(run.path("thresholds.json").read_text())["tasks"]["tags"]["temperature"] == 3.0
