@@ -379,7 +379,6 @@ def test_a_mapping_that_leaves_nothing(run: Run) -> None:
         evaluate_corpus(run, Setup(front, tiny.RUNTIME), nothing)
 
 
-<<<<<<< HEAD
 def test_classes_that_were_balanced_twice_stand_in_the_report(run: Run, without_pictures: None) -> None:
     setup = Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME)
     for twice in (False, True):
@@ -388,10 +387,10 @@ def test_classes_that_were_balanced_twice_stand_in_the_report(run: Run, without_
         write_json(run.path("config.json"), {**stored, **changed})
         warnings = evaluate_run(Run(run.folder), setup, "test")["warnings"]
         assert any("classes are balanced twice: `joint_alpha`" in line for line in warnings) == twice
-=======
+
+
 @pytest.mark.usefixtures("without_pictures")
 def test_a_leaky_run_is_stamped_elsewhere_too(run: Run) -> None:
     assert evaluate_corpus(run, Setup(foreign(THEIRS), tiny.RUNTIME), MAPPING)["leaky"] is False
     replace(run.split, rule="random").save(run.path("split.json"))
     assert evaluate_corpus(run, Setup(foreign(THEIRS), tiny.RUNTIME), MAPPING)["leaky"] is True
->>>>>>> mutants

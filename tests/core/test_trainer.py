@@ -382,7 +382,6 @@ def test_each_epoch_drops_other_units() -> None:
     assert seeds == [int.from_bytes(sha256(f"5:{epoch}:0".encode()).digest()[:7], "little") for epoch in range(3)]
 
 
-<<<<<<< HEAD
 @pytest.mark.parametrize("settings", [{"balanced_sampler": True}, {"joint_alpha": 1.0, "by_size": True}])
 def test_no_two_drawings_of_an_epoch_share_their_random_numbers(settings: dict[str, Any]) -> None:
     front = tiny.frontend(**{**QUICK, "epochs": 1, "mixup_alpha": 0.4, **settings})
@@ -404,7 +403,8 @@ def test_no_two_drawings_of_an_epoch_share_their_random_numbers(settings: dict[s
     # A row that is met for the first time has the numbers it has without a sampler.
     first = np.unique(rows, return_index=True)[1]
     np.testing.assert_array_equal(drawn[first], Draws(0, 0, rows[first]).uniform("mix-weight")[:, 0])
-=======
+
+
 def test_the_moving_average_moves_with_each_step() -> None:
     """After the first of all steps the average is 2/11 of what it was and 9/11 of the model (Ema's rising decay)."""
     front = tiny.frontend(epochs=1, batch_size=32, lr=0.1, ema_decay=0.9)
@@ -434,4 +434,3 @@ def test_rdrop_rises_while_training() -> None:
     """Nothing in the first epoch of the warm-up, but something in the next."""
     base = {**QUICK, "hidden": 8, "dropout": 0.5}
     assert not same(train(**base, rdrop_alpha=1.0, rdrop_warmup_epochs=2).eval_weights(), train(**base).eval_weights())
->>>>>>> mutants
