@@ -73,7 +73,8 @@ def build_ensemble(
     members, left_out = gather(runs, kind, runtime)
     for left in left_out:
         reporter.note(f"left out: '{left.name}': {left.reason}")
-    stray = sorted(set(settings or {}) - {"data_root"})
+    # Settings of members that were trained for this are theirs already, and their data are open.
+    stray = sorted(set(settings or {}) - {"data_root"}) if frontend is None else []
     if stray:
         raise SettingsError(f"`{stray[0]}` cannot be set for runs that are trained: only `data_root` may have moved")
     frontend = frontend or _open(kind, members[0].config, settings or {}, members[0].run, reporter)

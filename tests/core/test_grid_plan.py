@@ -125,12 +125,14 @@ def test_made_up_names_are_those_of_before() -> None:
     def name(**values: object) -> str:
         return default_name("crossval", config_type("audio").build(values), (0,), ())
 
-    assert name(level="as-is") == "crossval-ravdess-emotion-small-cnn-0a1c"
+    then = {"level": "as-is", "train_ratio": 0.8, "val_ratio": 0.1}
+    assert name(**then) == "crossval-ravdess-emotion-small-cnn-0a1c"
     others = [name(), name(trim_db=30.0), name(level="as-is", trim_db=30.0)]
     assert len({name(level="as-is"), *others}) == 4
 
 
 def test_the_name_of_an_ensemble_of_variants_is_that_of_before() -> None:
     """Made by commit 46bfca4, which named it by a list where nobody gave seeds."""
-    config = config_type("text").build({"model": "encoder", "encoder": "x"})
+    then = {"threshold_range": (0.1, 0.9), "num_thresholds": 20}
+    config = config_type("text").build({"model": "encoder", "encoder": "x", **then})
     assert plan_members(config, (), ("base", "frozen")).name == "ensemble-goemotions-emotion-encoder-a44c"

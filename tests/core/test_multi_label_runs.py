@@ -256,7 +256,7 @@ def test_the_baseline_of_the_modality_stands_in_the_report(root: Path, part: str
     assert gap == pytest.approx(found["metrics"]["macro_f1"] - score)
 
 
-def test_the_baseline_is_decided_by_thresholds_from_validation() -> None:
+def test_the_baseline_is_decided_by_thresholds_from_validation(root: Path) -> None:
     """On test the label ``high`` would ask for a threshold above 0.5; validation knows of one near 0.2 only."""
 
     class WithBaseline(tiny.TinyFrontend):
@@ -273,7 +273,8 @@ def test_the_baseline_is_decided_by_thresholds_from_validation() -> None:
     split = make_split(front.manifest, front.split_request())
     truth = front.manifest.targets[front.manifest.rows(split.test)]
     given = evaluation.predictions_of(front, split.test, truth)
-    found = evaluation._baseline(front, TAGS, split, "test", given)
+    run = Run(root / "runs" / "a")
+    found = evaluation._baseline(run, front, TAGS, split, "test", given)
     assert found is not None
     # All test rows reach the threshold of the third label, the others are right.
     n, positive = len(truth), truth[:, 2].sum()

@@ -39,7 +39,7 @@ class Watched(tiny.TinyFrontend):
 def scripted(monkeypatch: pytest.MonkeyPatch, *validated: tuple[float, float]) -> None:
     """Let validation find the given macro-F1 and loss, epoch by epoch."""
     found = iter(validated)
-    monkeypatch.setattr(trainer, "validate", lambda *_: next(found))
+    monkeypatch.setattr(trainer, "validate", lambda *_, **__: next(found))
 
 
 def run_scripted(**settings: Any) -> tuple[TrainState, list[bool]]:
@@ -365,7 +365,7 @@ def test_inputs_and_targets_are_mixed_alike() -> None:
         state.model(torch.from_numpy(mixed), torch.zeros(32)), torch.from_numpy(labels)
     )
     criterion = trainer.EmotionLoss(front.manifest.label_space, plan.loss, targets[rows])
-    found = trainer.train_step(state, Setup(front, tiny.RUNTIME), plan, criterion, [rows], 0.05)
+    found = trainer.train_step(state, Setup(front, tiny.RUNTIME), plan, criterion, [Draws(0, 0, rows)], 0.05)
     assert found == pytest.approx(expected.item(), rel=1e-5)
 
 
