@@ -30,6 +30,13 @@ PAGES = ("README.md", "docs/results.md")
 # Measured by hand with the benchmark that the table names; nothing was kept.
 UNCHECKED = {"docs/results.md": "## Speed"}
 WITHOUT_FILE = {
+    "0.483": "SmallCNN under the recipe before: the file stands in the history, commit 8ffc7b4",
+    "0.045": "SmallCNN under the recipe before: the file stands in the history, commit 8ffc7b4",
+    "0.548": "SmallCNN under the recipe before: the file stands in the history, commit 8ffc7b4",
+    "0.489": "SmallCNN under the recipe before: the file stands in the history, commit 8ffc7b4",
+    "0.448": "SmallCNN under the recipe before: the file stands in the history, commit 8ffc7b4",
+    "0.494": "SmallCNN under the recipe before: the file stands in the history, commit 8ffc7b4",
+    "0.434": "SmallCNN under the recipe before: the file stands in the history, commit 8ffc7b4",
     "0.590": "the plain network on fold 4: a table of artifacts/reports/level/results.md",
     "0.519": "MiniLM under another range of thresholds: no file",
     "0.163": "zero-shot: no file",
@@ -79,7 +86,13 @@ def ravdess(recipe: str) -> dict[str, Any]:
     scores = {
         short: [joined["metrics"][name], *joined["ci"][name]] for short, name in (("f1", "macro_f1"), ("uar", "uar"))
     }
-    return {"mean": found["mean"], "sd": found["sd"], "accuracy": joined["metrics"]["accuracy"], **scores}
+    return {
+        "mean": found["mean"],
+        "sd": found["sd"],
+        "folds": found["folds"],
+        "accuracy": joined["metrics"]["accuracy"],
+        **scores,
+    }
 
 
 def minutes(*recipes: str) -> tuple[float, float]:
@@ -214,10 +227,12 @@ def claims() -> Iterator[Claim]:
         return [value for one in found for value in (one["mean"], one["sd"], *one["f1"], *one["uar"])]
 
     for name, one, other in (("resnet18", resnet, resnet_added), ("small-cnn", small, small_added)):
-        which = "(`--preset ravdess-resnet18`)" if name == "resnet18" else "SmallCNN, tuned on one fold (see below)"
-        text = f"{which} | 8 emotions {scores}{added}"
+        text = f"(`--preset ravdess-{name}`) | 8 emotions {scores}{added}"
         yield Claim(results, text, over_folds(one, other))
-    yield Claim(results, f"(`--mode sentiment`) | 3 sentiments {scores}", over_folds(sentiment))
+    yield Claim(
+        results, f"SmallCNN of the recipe before, trained on sentiment | 3 sentiments {scores}", over_folds(sentiment)
+    )
+    yield Claim(results, "and has {:.3f}, {:.3f}, {:.3f}, {:.3f}, {:.3f}: better on four folds", small["folds"])
     yield Claim(
         results,
         "the ResNet-18 of the table: joined accuracy {:.3f}, joined UAR {:.3f}",
@@ -225,8 +240,8 @@ def claims() -> Iterator[Claim]:
     )
     yield Claim(
         results,
-        "Minutes a fold: {:.0f} to {:.0f} (ResNet-18), {:.0f} to {:.0f} (SmallCNN)",
-        [*minutes("resnet18-emotion"), *minutes("small-cnn-emotion", "small-cnn-sentiment")],
+        "Minutes a fold: {:.0f} to {:.0f} (ResNet-18), {:.0f} to {:.0f} (SmallCNN,",
+        [*minutes("resnet18-emotion"), *minutes("small-cnn-emotion")],
     )
     for row, name in (
         ("label smoothing", "label-smoothing"),
