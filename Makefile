@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install dev demo quick test coverage lint types contracts check hooks dist clean
+.PHONY: help install dev demo quick test mutants coverage lint types contracts check hooks dist clean
 
 help:
 	@echo "make demo       train and evaluate a model on each built-in demo corpus, of speech and of text"
 	@echo "make quick      the tests but those marked slow: under 2 minutes, for every edit"
 	@echo "make test       all tests"
+	@echo "make mutants    do the tests see planted bugs? a quarter of an hour on two cores, before a release"
 	@echo "make coverage   all tests, and which lines they ran; fails below the floor in pyproject.toml"
 	@echo "make lint types contracts   ruff and codespell; mypy; who may import whom"
 	@echo "make check      lint, types, contracts and test: what CI runs"
@@ -44,6 +45,10 @@ quick: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	$(PYTEST)
+
+# Not part of `make test`; that holds whether every planted bug of tests/mutants/mutants.toml still applies.
+mutants: $(VENV)/.dev
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/run_mutants.py -j 2
 
 # Child processes are measured too. Slower than `make test`, so CI does without.
 coverage: $(VENV)/.dev

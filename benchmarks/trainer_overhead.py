@@ -43,7 +43,8 @@ def main() -> None:
     batches = []
     for k in range(args.steps):
         rows = plan.train_rows.repeat(2)[(k * 32) % len(plan.train_rows) :][:32]
-        batches.append((rows, frontend.train_batch(rows, Draws(0, k, rows))))
+        draws = Draws(0, k, rows)
+        batches.append((draws, frontend.train_batch(rows, draws)))
 
     def bare_step(k: int) -> None:
         _, batch = batches[k]

@@ -20,6 +20,7 @@ from samo.plugins import trust_settings
 __all__ = [
     "GRID_SETTINGS",
     "SPLIT_SETTINGS",
+    "AbstentionSettings",
     "Config",
     "CorpusSettings",
     "LossSettings",
@@ -56,6 +57,7 @@ def setting(
     choices: str = "",
     is_path: bool = False,
     came_later: bool = False,
+    stored_default: Any = None,
     **limits: Any,
 ) -> Any:
     """Declare one setting.
@@ -67,12 +69,17 @@ def setting(
             (``"split=folds"``); changing this setting alone is then refused instead of silently ignored.
         choices: the registry whose names are valid, as ``"module:name"``, so that naming it imports nothing.
         is_path: a file or folder; relative ones in a configuration file count from that file.
-        came_later: added after grids were named by their settings; at its default it is no part of a made-up name, so
-            that the same command finds the same grid.
+        came_later: added after grids were named by their settings; at the value of those grids it is no part of a
+            made-up name, so that the same settings find the same grid.
+        stored_default: the value of runs that were stored without the setting, where ``default`` is not how they were
+            trained; None = ``default``.
         **limits: ``ge``, ``le``, ``gt``, ``lt``.
     """
     facts: dict[str, Any] = {"needs": needs, "choices": choices, "is_path": is_path, "came_later": came_later}
-    return Field(default, description=help_text, json_schema_extra={k: v for k, v in facts.items() if v}, **limits)
+    extra = {name: value for name, value in facts.items() if value}
+    if stored_default is not None:
+        extra["stored_default"] = stored_default
+    return Field(default, description=help_text, json_schema_extra=extra, **limits)
 
 
 class Section(BaseModel):
@@ -126,10 +133,14 @@ class LossSettings(Section):
 
     panel: ClassVar[str] = "Loss and balance"
 
-    class_weight_loss: bool = setting(False, "weight the loss by inverse class frequency of the training split, mean 1")
+    class_weight_loss: bool = setting(
+        False,
+        "weight the loss by inverse class frequency of the training split, mean 1; with several labels an item "
+        "the most frequent one weighs 1, so that no label that holds is weighed down",
+    )
     max_class_weight: float = setting(
         5.0,
-        "largest class weight after normalisation; with several labels an item also the inverse of the smallest",
+        "largest class weight after normalisation",
         ge=1.0,
         needs="class_weight_loss",
     )
@@ -138,7 +149,13 @@ class LossSettings(Section):
     )
     focal_loss: bool = setting(False, "focal loss instead of cross-entropy")
     focal_gamma: float = setting(2.0, "focusing exponent of the focal loss", ge=0.0, le=10.0, needs="focal_loss")
-    focal_alpha: float = setting(1.0, "constant factor of the focal loss", gt=0.0, needs="focal_loss")
+    focal_alpha: float = setting(
+        1.0,
+        "weight of labels that hold, against 1 - it of those that do not (Lin et al. 2017); below 1, 1 = off; "
+        "for tasks with several labels",
+        gt=0.0,
+        needs="focal_loss",
+    )
     adaptive_gamma: bool = setting(
         False, "larger focal gamma for rarer classes: gamma * (2 - n_class / n_largest)", needs="focal_loss"
     )
@@ -207,7 +224,7 @@ class OptimSettings(Section):
     num_cycles: int = setting(
         3, "number of cosine cycles with `schedule=cosine-restarts`", ge=1, le=100, needs="schedule=cosine-restarts"
     )
-    lr_min: float = setting(0.0, "learning rate the schedule ends at", ge=0.0)
+    lr_min: float = setting(0.0, "learning rate the warm-up begins at and the schedule ends at", ge=0.0)
     grad_accum: int = setting(1, "batches whose gradients are added before a step", ge=1, le=1024)
     max_grad_norm: float = setting(5.0, "clip the gradient to this L2 norm; 0 = off", ge=0.0)
     grad_centralisation: bool = setting(False, "subtract the mean of each gradient per output unit (Yong et al. 2020)")
@@ -243,8 +260,10 @@ class ThresholdSettings(Section):
     threshold: Literal["per-class", "global", "half"] = setting(
         "per-class", "one threshold a class, one for all classes, or 0.5; the report shows all three"
     )
-    threshold_range: tuple[float, float] = setting((0.1, 0.9), "lowest and highest threshold tried, in (0, 1)")
-    num_thresholds: int = setting(20, "thresholds tried, evenly spaced", ge=2, le=1000)
+    threshold_range: tuple[float, float] = setting(
+        (0.01, 0.95), "lowest and highest threshold tried, in (0, 1); epochs are selected by the same ones"
+    )
+    num_thresholds: int = setting(95, "thresholds tried, evenly spaced", ge=2, le=1000)
 
     @model_validator(mode="after")
     def _ordered(self) -> ThresholdSettings:
@@ -252,6 +271,44 @@ class ThresholdSettings(Section):
         if not 0.0 < low < high < 1.0:
             raise ValueError("`threshold_range` needs 0 < lowest < highest < 1")
         return self
+
+
+class AbstentionSettings(Section):
+    """When a model answers "not sure"; the threshold of confidence is chosen on the validation split."""
+
+    panel: ClassVar[str] = "Abstention"
+
+    abstain_risk: float = setting(
+        0.0,
+        "withhold the least confident answers, so that of the others at most this share is wrong on validation; "
+        "0 = off",
+        ge=0.0,
+        lt=1.0,
+        came_later=True,
+    )
+    abstain_coverage: float = setting(
+        1.0,
+        "withhold the least confident answers, so that at least this share is left on validation; 1 = off",
+        gt=0.0,
+        le=1.0,
+        came_later=True,
+    )
+
+    @model_validator(mode="after")
+    def _one_wish(self) -> AbstentionSettings:
+        if self.abstain_risk > 0.0 and self.abstain_coverage < 1.0:
+            raise ValueError("`abstain_risk` and `abstain_coverage` exclude each other")
+        return self
+
+    @property
+    def rule(self) -> str:
+        """``risk`` or ``coverage``; empty where all is answered."""
+        return "risk" if self.abstain_risk > 0.0 else "coverage" if self.abstain_coverage < 1.0 else ""
+
+    @property
+    def wanted(self) -> float:
+        """The risk or coverage that is wanted; 0 where all is answered."""
+        return {"risk": self.abstain_risk, "coverage": self.abstain_coverage}.get(self.rule, 0.0)
 
 
 @dataclass(frozen=True)
@@ -280,8 +337,14 @@ class SettingField:
 
     @property
     def came_later(self) -> bool:
-        """Whether names made up from settings leave it out at its default."""
+        """Whether names made up from settings leave it out at :attr:`stored_default`."""
         return bool(self._fact("came_later"))
+
+    @property
+    def stored_default(self) -> Any:
+        """The value in runs that were stored without it; the default unless declared otherwise."""
+        extra = self.info.json_schema_extra
+        return extra.get("stored_default", self.info.default) if isinstance(extra, dict) else self.info.default
 
     def _fact(self, name: str) -> Any:
         extra = self.info.json_schema_extra
@@ -479,11 +542,12 @@ def stored_config(stored: Mapping[str, Any]) -> Config:
 def with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings, ``modality`` among them, with those that a later version added.
 
-    A setting that comes later must have a default under which everything stays as it was.
+    Each stands at its ``stored_default``, under which everything stays as it was.
     """
     if stored.get("modality") not in MODALITIES:
         return dict(stored)
-    return {**config_type(str(stored["modality"])).build({}).stored(), **stored}
+    kind = config_type(str(stored["modality"]))
+    return {**kind.build({field.name: field.stored_default for field in kind.fields()}).stored(), **stored}
 
 
 def named_setting(error: SettingsError) -> str:

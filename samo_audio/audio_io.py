@@ -8,7 +8,7 @@ What is accepted and what is refused:
   from a complete file: an MP3 without a Xing header, and an Ogg file cut exactly between pages; both carry a warning.
 - A WAV of a recorder that could not seek states 0xFFFFFFFF, about 2 GiB or (with a RIFF length of 8) 0 bytes;
   such files are taken to last until their end.
-- Silence, clips under 0.1 s and clipped recordings are accepted with a warning.
+- Silence, a constant, clips under 0.1 s and clipped recordings are accepted with a warning.
 """
 
 from __future__ import annotations
@@ -29,13 +29,17 @@ from samo_audio.containers import REPAIR_HINT, bad, check_container, has_xing, n
 
 __all__ = [
     "AUDIO_SUFFIXES",
+    "CONSTANT",
     "DECODER",
+    "NOTHING_HEARD",
+    "SILENT",
     "SILENT_PEAK",
     "AudioInfo",
     "Clip",
     "clip_of",
     "info",
     "is_audio",
+    "is_constant",
     "read",
     "window_starts",
     "windows",
@@ -61,6 +65,9 @@ _MIN_RATE_HZ, _MAX_RATE_HZ, _MAX_CHANNELS = 1_000, 768_000, 32
 _SHORT_S = 0.1
 # Largest absolute sample of what is called silent; 1 is full scale.
 SILENT_PEAK = 1e-4
+TOO_SHORT, SILENT, CONSTANT = f"shorter than {_SHORT_S} s", "silent", "constant"
+# Warnings of what cannot be told from anything: no speech is heard in it.
+NOTHING_HEARD = frozenset({TOO_SHORT, SILENT, CONSTANT})
 _CLIPPED_LEVEL, _CLIPPED_SHARE = 0.99, 1e-3
 _HIGH_PEAK, _ABSURD_PEAK = 8.0, 1e9
 _BLOCK = 1 << 18
@@ -332,12 +339,20 @@ def _peak(mono: np.ndarray) -> float:
     return max(float(mono.max()), -float(mono.min()))
 
 
+def is_constant(samples: np.ndarray) -> bool:
+    """Whether (T,) samples lie at a level and move no more around it than silence may around 0."""
+    moved = float(samples.max()) - float(samples.min())
+    return moved < 2 * SILENT_PEAK <= 2 * abs(float(samples.mean(dtype=np.float64)))
+
+
 def _level_warnings(mono: np.ndarray, peak: float, rate: int) -> tuple[str, ...]:
     warnings = []
     if len(mono) < _SHORT_S * rate:
-        warnings.append(f"shorter than {_SHORT_S} s")
+        warnings.append(TOO_SHORT)
     if peak < SILENT_PEAK:
-        warnings.append("silent")
+        warnings.append(SILENT)
+    elif TOO_SHORT not in warnings and is_constant(mono):
+        warnings.append(CONSTANT)
     if peak > _HIGH_PEAK:
         warnings.append(f"samples reach {peak:.3g} where 1 is full scale")
     elif peak >= _CLIPPED_LEVEL:

@@ -10,10 +10,18 @@ from torch import Tensor, nn
 from samo.errors import SettingsError
 from samo_audio.config import FeatureSettings
 
-__all__ = ["LogMel", "n_frames"]
+__all__ = ["LogMel", "n_frames", "to_active_level"]
 
 # Added to the power: a soft floor at -60 dB, above the noise of recording rooms and below quiet speech.
 FLOOR_POWER = 1e-6
+# Where `level=active` brings the sounding parts of a window, in dB re full scale. It decides how far below them the
+# floor lies: with default features, white noise weaker by 22 dB has the floor's power. Measured, see
+# artifacts/reports/level/results.md; runs are trained with it, so it stays.
+ACTIVE_DB = -50.0
+# A window without a sound above this, in dB re full scale, holds noise alone: it is raised like one of this level.
+SILENT_DB = -80.0
+# Seconds of a frame whose power is measured; they overlap by half.
+LEVEL_FRAME_S = 0.04
 # Centre and spread of log-mel power in dB over speech recordings; only their order of magnitude matters.
 FIXED_MEAN_DB, FIXED_SD_DB = -30.0, 20.0
 
@@ -25,6 +33,9 @@ def n_frames(lengths: Tensor, hop_length: int) -> Tensor:
 
 class LogMel(nn.Module):
     """Log-mel power in dB (Davis & Mermelstein 1980; mel formulas as in librosa), normalised.
+
+    With ``level=active`` a window is first scaled by :func:`to_active_level`: the floor added to the power then lies
+    at one distance below its sounding parts, however loud it was recorded.
 
     Normalisation ``train`` uses mean and standard deviation per band found on the training split, ``clip`` removes
     the mean of the clip's own valid frames, ``fixed`` uses constants. Frames beyond a clip's end become exactly 0,
@@ -78,7 +89,7 @@ class LogMel(nn.Module):
         Returns:
             (B, n_mels, frames) float32, zero beyond each clip's end.
         """
-        level = self.decibels(waveforms, freq_scale)
+        level = self.decibels(self.levelled(waveforms), freq_scale)
         frames = n_frames(lengths, self.settings.hop_length)
         valid = torch.arange(level.shape[-1], device=level.device)[None, :] < frames[:, None]
         valid = valid[:, None, :].to(level.dtype)
@@ -89,6 +100,10 @@ class LogMel(nn.Module):
             centred = (level - self.mean[None, :, None]) / self.sd[None, :, None]
         return centred * valid
 
+    def levelled(self, waveforms: Tensor) -> Tensor:
+        """(B, T) waveforms at the level the settings ask for."""
+        return to_active_level(waveforms, self.settings.sr) if self.settings.level == "active" else waveforms
+
     def decibels(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
         """(B, T) waveforms to (B, n_mels, frames) mel power in dB above a soft floor of -60 dB."""
         power = self.mel.spectrogram(waveforms.float())
@@ -96,6 +111,31 @@ class LogMel(nn.Module):
             power = _stretch(power, freq_scale)
         mel = self.mel.mel_scale(power)
         return 10.0 * torch.log10(mel + FLOOR_POWER)
+
+
+def to_active_level(waveforms: Tensor, sr: int) -> Tensor:
+    """Scale each waveform so that its sounding parts have a level of -50 dB re full scale.
+
+    Their level is the mean of the power of frames of 40 ms, weighted by that same power. Silence has no weight, so
+    that neither padding nor pauses change it, as in the active speech level of ITU-T P.56. What lies below -80 dB is
+    raised by 30 dB and no more.
+
+    Args:
+        waveforms: (B, T) float32, zero-padded.
+        sr: their rate in Hz.
+
+    Returns:
+        (B, T) float32; zeros stay zeros.
+    """
+    waveforms = waveforms.float()
+    frame, hop = round(LEVEL_FRAME_S * sr), round(LEVEL_FRAME_S * sr / 2)
+    # A frame of zeros behind the end, so that the last samples count alike whether or not padding follows.
+    power = nn.functional.pad(waveforms**2, (0, frame))
+    power = nn.functional.avg_pool1d(power[:, None], frame, hop)[:, 0]
+    lowest = 10.0 ** (SILENT_DB / 10.0)
+    active = (power**2).sum(dim=1) / power.sum(dim=1).clamp(min=1e-30)
+    gain = (10.0 ** (ACTIVE_DB / 10.0) / active.clamp(min=lowest)).sqrt()
+    return waveforms * gain[:, None]
 
 
 def _stretch(power: Tensor, scale: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -23,8 +24,9 @@ from samo_audio.audio_io import window_starts
 from samo_audio.augment import SpecAugment, WaveAugment, freq_scale
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
-from samo_audio.datasets import DATASETS, resolve_root
+from samo_audio.datasets import DATASETS, index_corpus, resolve_root
 from samo_audio.features import LogMel, n_frames
+from samo_audio.fingerprint import fingerprints
 from samo_audio.models import build_network, require_usable
 from samo_audio.waveforms import Waveforms, open_waveforms
 
@@ -112,12 +114,19 @@ class AudioFrontend:
         if line:
             notify(line)
         config = config.model_copy(update={"data": data})
-        manifest = DATASETS[data.dataset].index(Path(data.data_root), data)
+        manifest = index_corpus(data)
+        for note in manifest.notes:
+            notify(note)
         items = [(item.id, manifest.path(item)) for item in manifest.items]
         waveforms = open_waveforms(items, config.features.sr, on_progress=progress)
+        manifest = replace(
+            manifest.with_content(waveforms.content),
+            fingerprints=fingerprints(waveforms),
+            near_copies=data.near_copies,
+        )
         if config.features.trim_db:
             waveforms = waveforms.trimmed(config.features.trim_db)
-        return cls(config, manifest.with_content(waveforms.content), waveforms)
+        return cls(config, manifest, waveforms)
 
     def with_config(self, config: Config) -> Self:
         """The same clips under other settings; they are opened again for another rate, other trimming or other data.
@@ -239,7 +248,7 @@ def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tupl
     features = LogMel(settings)
     total = torch.zeros(3, settings.n_mels, dtype=torch.float64)
     for batch in batches:
-        level = features.decibels(batch.inputs).double()
+        level = features.decibels(features.levelled(batch.inputs)).double()
         frames = n_frames(batch.lengths, settings.hop_length)
         valid = (torch.arange(level.shape[-1])[None, :] < frames[:, None]).double()[:, None, :]
         total += torch.stack(

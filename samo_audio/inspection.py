@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from samo.data.fingerprints import NearCopy
 from samo.data.manifest import Item, Manifest
 from samo.errors import first_ten
 from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, plain_axes, save_named, verbatim
@@ -47,7 +48,9 @@ def inspect(manifest: Manifest, waveforms: Waveforms) -> dict[str, Any]:
         ``class_by_speaker`` (counts by speaker, then class); ``duration_s`` with ``min``, ``median``, ``max`` and
         ``total``; ``level`` with ``peak`` (1 = full scale) and ``rms_db`` (dB below full scale) as min, median and
         max, overall and ``by_speaker``; ``native`` with counts by ``sample_rates`` (Hz) and ``channels``;
-        ``duplicates``, lists of ids with identical samples; ``clip_warnings`` by id; ``warnings``, lines to read.
+        ``duplicates``, lists of ids with identical samples; ``near_copies``, a list of ``ids`` of two clips that are
+        one recording, the share of their fingerprints that is ``alike`` and the ``seconds`` both have, or None where
+        the manifest has no fingerprints; ``clip_warnings`` by id; ``warnings``, lines to read.
     """
     speakers = [_speaker(item) for item in manifest.items]
     classes = [_label(manifest, item) for item in manifest.items]
@@ -57,6 +60,7 @@ def inspect(manifest: Manifest, waveforms: Waveforms) -> dict[str, Any]:
     names = sorted(set(classes) | set(order), key=lambda label: (order.get(label, len(order)), label))
     by_class = {label: classes.count(label) for label in names}
     duplicates = _duplicates(waveforms.content)
+    near = _near_copies(manifest)
     clip_warnings = {
         item.id: list(facts.warnings)
         for item, facts in zip(manifest.items, waveforms.facts, strict=True)
@@ -89,8 +93,10 @@ def inspect(manifest: Manifest, waveforms: Waveforms) -> dict[str, Any]:
             "channels": _counts(facts.channels for facts in waveforms.facts),
         },
         "duplicates": duplicates,
+        "near_copies": near
+        and [{"ids": [pair.first, pair.second], "alike": pair.alike, "seconds": pair.seconds} for pair in near],
         "clip_warnings": clip_warnings,
-        "warnings": _warnings(manifest, waveforms, by_class, duplicates, clip_warnings),
+        "warnings": _warnings(manifest, waveforms, by_class, duplicates, near or [], clip_warnings),
     }
 
 
@@ -132,15 +138,26 @@ def _duplicates(content: Mapping[str, str]) -> list[list[str]]:
     return sorted(sorted(ids) for ids in by_hash.values() if len(ids) > 1)
 
 
+def _near_copies(manifest: Manifest) -> list[NearCopy] | None:
+    """Those that are not identical, the more alike first; None where they were not looked for."""
+    if manifest.fingerprints is None:
+        return None
+    content = {item.id: item.content for item in manifest.items}
+    pairs = manifest.fingerprints.pairs
+    return [pair for pair in pairs if content[pair.first] != content[pair.second]]
+
+
 def _warnings(
     manifest: Manifest,
     waveforms: Waveforms,
     by_class: Mapping[str, int],
     duplicates: list[list[str]],
+    near: Sequence[NearCopy],
     clip_warnings: Mapping[str, list[str]],
 ) -> list[str]:
     """Lines on what could spoil a result."""
     lines = [_about_copies([manifest.items[row] for row in manifest.rows(ids)], manifest) for ids in duplicates]
+    lines += [_about_near_copies(pair, manifest) for pair in near]
     for text, ids in _collected(
         (text for texts in clip_warnings.values() for text in texts),
         (id_ for id_, texts in clip_warnings.items() for _ in texts),
@@ -165,7 +182,15 @@ def _clips(count: int) -> str:
 
 
 def _about_copies(items: list[Item], manifest: Manifest) -> str:
-    line = "identical samples: " + " = ".join(item.id for item in items)
+    return _about_same("identical samples: " + " = ".join(item.id for item in items), items, manifest)
+
+
+def _about_near_copies(pair: NearCopy, manifest: Manifest) -> str:
+    items = [manifest.items[row] for row in manifest.rows([pair.first, pair.second])]
+    return _about_same(f"near copies: {pair.first} and {pair.second}, {pair}", items, manifest)
+
+
+def _about_same(line: str, items: list[Item], manifest: Manifest) -> str:
     if len({_label(manifest, item) for item in items}) > 1:
         line += ", with different labels"
     if len({item.group for item in items}) > 1:

@@ -19,7 +19,20 @@ from samo.prediction import ModelPredictor, Prediction, PredictionList, TrainedM
 from samo.runs.load import trained_model
 from samo.runs.run import Run
 from samo.training.runtime import Runtime
-from samo_audio.audio_io import SILENT_PEAK, Clip, clip_of, info, is_audio, read, window_starts, windows
+from samo_audio.audio_io import (
+    CONSTANT,
+    NOTHING_HEARD,
+    SILENT,
+    SILENT_PEAK,
+    Clip,
+    clip_of,
+    info,
+    is_audio,
+    is_constant,
+    read,
+    window_starts,
+    windows,
+)
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.frontend import AudioFrontend
@@ -30,6 +43,8 @@ __all__ = ["AudioPredictor", "find_clips"]
 # Longer recordings are streamed, so that hours of sound need no more memory than a minute.
 STREAMED_S = LONGEST_S
 BATCH = 32
+# Resampling rings for less than this at both ends of a recording.
+_RINGING_S = 0.05
 
 
 @dataclass
@@ -43,6 +58,7 @@ class _Pending:
     starts: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     logits: list[np.ndarray] = field(default_factory=list)
+    heard: list[bool] = field(default_factory=list)
     peak: float = 0.0
     error: str = ""
     exhausted: bool = False
@@ -154,10 +170,17 @@ class AudioPredictor(ModelPredictor):
                 pending.starts.append(start_s)
                 pending.lengths.append(len(chunk))
                 pending.peak = max(pending.peak, float(np.abs(chunk).max()))
+                pending.heard.append(self._is_heard(chunk))
                 yield chunk
         except DataError as error:
             pending.error = error.message
         pending.exhausted = True
+
+    def _is_heard(self, chunk: np.ndarray) -> bool:
+        """Whether a window holds more than silence or a constant."""
+        edge = round(_RINGING_S * self.sr)
+        inside = chunk[edge:-edge] if len(chunk) > 4 * edge else chunk
+        return float(np.abs(chunk).max()) >= SILENT_PEAK and not is_constant(inside)
 
     @torch.inference_mode()
     def _run(self, chunks: list[np.ndarray], owners: list[_Pending]) -> None:
@@ -174,17 +197,21 @@ class AudioPredictor(ModelPredictor):
         if pending.error:
             return Prediction(path=pending.path, error=pending.error)
         logits = np.stack(pending.logits)
-        (answers,) = self.answers(logits.astype(np.float64).mean(axis=0, keepdims=True))
         warnings = pending.warnings
-        if pending.peak < SILENT_PEAK and "silent" not in warnings:
-            warnings = (*warnings, "silent")
+        # What is streamed is not looked at as a whole.
+        if not any(pending.heard) and not NOTHING_HEARD & set(warnings):
+            warnings = (*warnings, SILENT if pending.peak < SILENT_PEAK else CONSTANT)
+        usable = np.array([not NOTHING_HEARD & set(warnings)])
+        (answers,) = self.answers(logits.astype(np.float64).mean(axis=0, keepdims=True), usable)
         timeline = self._timeline(pending, logits) if pending.duration_s > self.timeline_s else ()
         return Prediction(answers, path=pending.path, warnings=warnings, timeline=timeline)
 
     def _timeline(self, pending: _Pending, logits: np.ndarray) -> tuple[Window, ...]:
         return tuple(
             Window(round(start, 3), round(start + length / self.sr, 3), answers)
-            for start, length, answers in zip(pending.starts, pending.lengths, self.answers(logits), strict=True)
+            for start, length, answers in zip(
+                pending.starts, pending.lengths, self.answers(logits, np.array(pending.heard)), strict=True
+            )
         )
 
 

@@ -7,7 +7,16 @@ from typing import ClassVar, Literal
 from pydantic import model_validator
 
 from samo.encoders.settings import EncoderSettings
-from samo.settings import Config, CorpusSettings, LossSettings, OptimSettings, Section, ThresholdSettings, setting
+from samo.settings import (
+    AbstentionSettings,
+    Config,
+    CorpusSettings,
+    LossSettings,
+    OptimSettings,
+    Section,
+    ThresholdSettings,
+    setting,
+)
 from samo.settings import TrainSettings as CommonTrainSettings
 
 __all__ = ["AugmentSettings", "DataSettings", "ModelSettings", "TextConfig", "TokenSettings", "TrainSettings"]
@@ -193,6 +202,7 @@ class TextConfig(Config):
     loss: LossSettings = LossSettings()
     optim: OptimSettings = OptimSettings()
     thresholds: ThresholdSettings = ThresholdSettings()
+    abstention: AbstentionSettings = AbstentionSettings()
     train: TrainSettings = TrainSettings()
 
     @model_validator(mode="after")

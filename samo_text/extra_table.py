@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from samo.data import tables
+from samo.data.keys import shown
 from samo.data.manifest import Item, Manifest
 from samo.data.near_duplicates import find_copies, folded
 from samo.data.tables import Row
 from samo.errors import DataError, LeakError, first_few, nearest
 from samo.frontend import Notify
 from samo.tasks import Task
-from samo_text.teacher import SEPARATOR, read_teacher
+from samo_text.teacher import SEPARATOR, read_teacher, refuse_orphans
 from samo_text.texts import clean, content_of
 
 __all__ = ["METHOD", "extra_items"]
@@ -48,9 +49,10 @@ def extra_items(
     Raises:
         DataError: the table cannot be read, has no column of texts or of any task, holds a label the corpus does not
             know, or has no row that can be used.
-        LeakError: its labels come from a run that learned from texts outside the training rows.
+        LeakError: its labels come from a run that learned from texts outside the training rows, or that nobody knows.
     """
     rows, columns = _read(path, text_column, manifest)
+    refuse_orphans(path, rows)
     tasks = [task for task in manifest.label_space.tasks if task.name in columns]
     lost = {"empty": 0, "repeated": 0, "in training": 0, "in validation or test": 0}
     trained = {int(row) for row in train_rows}
@@ -129,7 +131,7 @@ def _labels(row: Row, task: Task, separator: str, path: Path) -> tuple[str, ...]
     for label in found:
         if label not in task.labels:
             raise DataError(
-                f"row {row.line} of {path}: task '{task.name}' has no label '{label}'",
+                f"row {row.line} of {path}: task '{task.name}' has no label '{shown(label)}'",
                 hint=nearest(label, task.labels) + f"valid: {', '.join(task.labels)}",
             )
     if len(found) > 1 and not task.multi_label:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from samo.data.batch import Batch, Draws
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
+from samo.encoders.body import PretrainedBody
 from samo.encoders.states import States, encoder_states
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
@@ -122,6 +123,10 @@ class TextFrontend:
         # A network of one's own may freeze what it likes; whose states could be kept is known of SAMO's alone.
         keeps = self._config.model.freeze_encoder and self._config.model.model == "encoder"
         self._states, self._frozen = None, model if keeps else None
+        body = getattr(model, "body", None)
+        note = body.unfreezing_note(self._config.train.epochs) if isinstance(body, PretrainedBody) else ""
+        if note and self._notify:
+            self._notify(note)
         return model
 
     def save_assets(self, folder: Path) -> None:

@@ -70,7 +70,7 @@ class TextPredictor(ModelPredictor):
                 if not self.is_one(text):
                     raise self.refused(text)
             ids = self.tokens.encode(window)
-            answers = self.answers(self._logits(ids))
+            answers = self.answers(self._logits(ids), np.array([bool(text.strip()) for text in window]))
             for text, tokens, given in zip(window, ids, answers, strict=True):
                 yield Prediction(given, text=text, warnings=self._warnings(text, len(tokens)))
 

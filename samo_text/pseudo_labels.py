@@ -32,7 +32,7 @@ from samo.files import replacing
 from samo.runs.run import Run
 from samo.tasks import LabelSpace
 from samo_text.predictor import TextPredictor, read_texts
-from samo_text.teacher import SEPARATOR, write_teacher
+from samo_text.teacher import PSEUDO, SEPARATOR, SOURCE, write_teacher
 from samo_text.texts import clean
 
 __all__ = [
@@ -45,9 +45,7 @@ __all__ = [
     "write_pseudo_labels",
 ]
 
-_OWN_COLUMNS = ("confidence", "source")
-# What the rows' column ``source`` says.
-SOURCE = "pseudo"
+_OWN_COLUMNS = ("confidence", SOURCE)
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
@@ -224,5 +222,5 @@ def write_pseudo_labels(found: PseudoLabels, run: Run, target: Path) -> None:
             for task in tasks:
                 own = present[found.space.slices[task.name]]
                 cells.append(separator.join(label for label, held in zip(task.labels, own, strict=True) if held))
-            writer.writerow([text, *cells, f"{sure:.4f}", SOURCE])
+            writer.writerow([text, *cells, f"{sure:.4f}", PSEUDO])
     write_teacher(run, target)

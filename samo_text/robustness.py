@@ -19,11 +19,12 @@ from typing import Any
 
 import numpy as np
 
+from samo.data.splits import is_leaky
 from samo.errors import DataError, SettingsError
 from samo.evaluation.comparison import paired_bootstrap
-from samo.evaluation.metrics import macro_f1, macro_f1_present, micro_f1, tally
+from samo.evaluation.metrics import macro_f1, micro_f1, tally
 from samo.evaluation.significance import holm, verdict
-from samo.evaluation.statistics import Interval, bootstrap, tally_by_unit
+from samo.evaluation.statistics import Interval, score_intervals, tally_by_unit
 from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
 from samo.training.runtime import Runtime
@@ -78,6 +79,8 @@ def check_robustness(
     rows = manifest.rows(split.part(part))
     items = [manifest.items[row] for row in rows]
     predictor = TextPredictor.from_run(run, runtime)
+    if part == "test":
+        run.open_test("robustness")
     report = robustness_of(
         [item.source for item in items],
         manifest.targets[rows],
@@ -96,7 +99,7 @@ def check_robustness(
         "synthetic": manifest.synthetic,
         "split": part,
         "split_rule": split.rule,
-        "leaky": split.leaky,
+        "leaky": is_leaky(manifest, split, part),
     }
     if part == "val":
         report["warnings"].append("the best epoch and the thresholds were chosen on this split")
@@ -283,7 +286,9 @@ class _TaskScores:
 
     def untouched(self) -> dict[str, Any]:
         """Macro-F1 of the texts as they are."""
-        drawn = bootstrap(tally_by_unit(self.truth, self.answers, self.groups), {"f1": macro_f1}, **self.resampling)
+        drawn = score_intervals(
+            tally_by_unit(self.truth, self.answers, self.groups), {"f1": macro_f1}, **self.resampling
+        )
         return {"macro_f1": float(macro_f1(tally(self.truth, self.answers))), "ci": _ends(drawn["f1"])}
 
     def against(self, rewritten: Sequence[_Rewritten], answers: Sequence[np.ndarray]) -> list[dict[str, Any]]:
@@ -335,8 +340,8 @@ class _TaskScores:
                     "name": name,
                     "n": len(places),
                     "micro_f1": float(micro_f1(counts)),
-                    "ci": _ends(bootstrap(units, {"f1": micro_f1}, **self.resampling)["f1"]),
-                    "macro_f1_present": float(macro_f1_present(counts)),
+                    "ci": _ends(score_intervals(units, {"f1": micro_f1}, **self.resampling)["f1"]),
+                    "macro_f1_present": float(macro_f1(counts)),
                 }
             )
         return found

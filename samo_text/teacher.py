@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from samo.errors import DataError
+from samo.data.keys import key
+from samo.data.tables import Row
+from samo.errors import DataError, LeakError
 from samo.files import write_json
 from samo.runs.run import Run
 
-__all__ = ["SEPARATOR", "Teacher", "read_teacher", "teacher_of", "write_teacher"]
+__all__ = [
+    "PSEUDO",
+    "SEPARATOR",
+    "SOURCE",
+    "Teacher",
+    "labelled_by_a_run",
+    "read_teacher",
+    "refuse_orphans",
+    "teacher_of",
+    "write_teacher",
+]
 
 SEPARATOR = "|"
 """Joins several labels of a cell where the run's own table has no separator of its own."""
+
+SOURCE, PSEUDO = "source", "pseudo"
+"""Column, and what it says in every row that a run labelled: it stays with the rows wherever they are copied."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +59,26 @@ def write_teacher(run: Run, table: Path) -> None:
     )
     # Short texts stand on both sides of a corpus' own split; they say nothing about whose split it is.
     write_json(teacher_of(table), {"schema": 1, "run": run.name, "learned": sorted(learned - held_out)})
+
+
+def labelled_by_a_run(rows: Sequence[Row]) -> int:
+    """How many rows of a table say that a run labelled them."""
+    return sum(key(str(row.cells.get(SOURCE) or "")) == PSEUDO for row in rows)
+
+
+def refuse_orphans(table: Path, rows: Sequence[Row]) -> None:
+    """Refuse rows that a run labelled where nothing beside the table says what that run learned from.
+
+    Raises:
+        LeakError: the table was copied without its file.
+    """
+    orphans = labelled_by_a_run(rows)
+    if orphans and not teacher_of(table).is_file():
+        raise LeakError(
+            f"{table}: the labels of {orphans} of {len(rows)} rows are a run's (column {SOURCE}: {PSEUDO}), and no"
+            f" {teacher_of(table).name} beside it tells what that run learned from",
+            hint="copy that file too, under the table's name; or make the table again with `samo pseudo-label`",
+        )
 
 
 def read_teacher(table: Path) -> Teacher | None:

@@ -24,7 +24,7 @@ from samo.data.splits import PARTS
 from samo.encoders.pooling import valid_positions
 from samo.errors import DataError, SettingsError, first_ten, nearest
 from samo.evaluation.metrics import Decided, accuracy, macro_f1, per_class, tally
-from samo.evaluation.statistics import bootstrap, tally_by_unit
+from samo.evaluation.statistics import score_intervals, tally_by_unit
 from samo.frontend import Progress
 from samo.tasks import LabelSpace, Task
 from samo.training.runtime import Runtime
@@ -266,7 +266,7 @@ def evaluate_zero_shot(
         seed: of the draws.
 
     Returns:
-        ``n``, ``macro_f1`` over all labels of ``model`` (0 for 0/0), ``accuracy`` (all labels of a text right),
+        ``n``, ``macro_f1`` over the labels that occur, ``accuracy`` (all labels of a text right),
         ``hits`` (the named label is one of the text's), ``ci`` of macro-F1, ``per_class`` and ``warnings``.
 
     Raises:
@@ -283,7 +283,7 @@ def evaluate_zero_shot(
     decided = Decided(np.arange(len(rows)), targets >= 0.5, predicted, shares)
     counts = tally(decided.truth, predicted)
     units = tally_by_unit(decided.truth, predicted, [item.group for item in items])
-    ends = bootstrap(units, {"f1": macro_f1}, n_resamples=n_resamples, level=LEVEL, seed=seed)["f1"]
+    ends = score_intervals(units, {"f1": macro_f1}, n_resamples=n_resamples, level=LEVEL, seed=seed)["f1"]
     return {
         "dataset": manifest.dataset,
         "synthetic": manifest.synthetic,
@@ -324,5 +324,5 @@ def _warnings(decided: Decided, task: Task) -> list[str]:
         found.append(f"{several} texts have several labels; zero-shot names one, so the others count as missed")
     absent = [label for k, label in enumerate(task.labels) if not decided.truth[:, k].any()]
     if absent:
-        found.append(f"no text has these labels, whose F1 counts as 0: {first_ten(absent)}")
+        found.append(f"no text has these labels, left out of macro-F1: {first_ten(absent)}")
     return found

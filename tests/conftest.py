@@ -26,6 +26,12 @@ def ravdess_root() -> Path:
 
 
 @pytest.fixture(scope="session")
+def emodb_root() -> Path:
+    """The real EMO-DB clips."""
+    return real_data("emodb")
+
+
+@pytest.fixture(scope="session")
 def goemotions_root() -> Path:
     """The real GoEmotions comments."""
     return real_data("goemotions")

@@ -16,7 +16,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 @dataclass(frozen=True)
 class Draws:
-    """Random numbers that are a function of (seed, epoch, row, name) and of nothing else.
+    """Random numbers that are a function of (seed, epoch, row, its occurrence, name) and of nothing else.
 
     Neither the batch a row falls into nor the number of workers changes them, which is what makes exact resume
     possible. The generator is SplitMix64 (Steele, Lea & Flood 2014) used as a counter-based hash.
@@ -25,17 +25,29 @@ class Draws:
         seed: the run's seed.
         epoch: counted from 0.
         rows: (B,) int64 row numbers in the manifest.
+        occurrences: (B,) how often each row was drawn before in this epoch: a row that is drawn again gets numbers of
+            its own. None: every row for the first time.
     """
 
     seed: int
     epoch: int
     rows: np.ndarray
+    occurrences: np.ndarray | None = None
+
+    def __getitem__(self, places: slice | np.ndarray) -> Draws:
+        """Those of some of the rows, the same numbers."""
+        again = None if self.occurrences is None else self.occurrences[places]
+        return Draws(self.seed, self.epoch, self.rows[places], again)
 
     def uniform(self, name: str, n: int = 1) -> np.ndarray:
         """(B, n) float64 in [0, 1), a separate stream for each ``name``."""
         stream = int.from_bytes(hashlib.sha256(f"{self.seed}:{self.epoch}:{name}".encode()).digest()[:8], "little")
         with np.errstate(over="ignore"):
             base = _splitmix(self.rows.astype(np.uint64) * _GOLDEN + np.uint64(stream))
+            if self.occurrences is not None:
+                # Through the hash once more, so that no sum of row and occurrence is taken twice.
+                again = _splitmix(base ^ _splitmix(self.occurrences.astype(np.uint64) * _GOLDEN))
+                base = np.where(self.occurrences > 0, again, base)
             counters = base[:, None] + _GOLDEN * np.arange(1, n + 1, dtype=np.uint64)[None, :]
             bits = _splitmix(counters)
         return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -124,11 +136,11 @@ def draw_mix(draws: Draws, alpha: float) -> Mix | None:
     return Mix(torch.from_numpy(partner), torch.from_numpy(weight.astype(np.float32)))
 
 
-def part_of(rows: np.ndarray, mix: Mix | None, part: slice) -> tuple[np.ndarray, Mix | None]:
+def part_of(draws: Draws, mix: Mix | None, part: slice) -> tuple[Draws, Mix | None]:
     """What one of several processes needs to train on a part of a batch as if it had all of it.
 
     Args:
-        rows: (B,) rows of the whole batch.
+        draws: rows of the whole batch and their random numbers.
         mix: how the whole batch is mixed.
         part: the positions that are this process's own.
 
@@ -136,18 +148,19 @@ def part_of(rows: np.ndarray, mix: Mix | None, part: slice) -> tuple[np.ndarray,
         Its own rows with the partners they are mixed with behind them, and the mix of its own rows. For an empty part
         any row and a mix of none, since features cannot be made of nothing.
     """
-    if part == slice(0, len(rows)):
-        return rows, mix
-    own = np.arange(len(rows))[part]
+    n = len(draws.rows)
+    if part == slice(0, n):
+        return draws, mix
+    own = np.arange(n)[part]
     if len(own) == 0:
-        return rows[:1], Mix(torch.zeros(0, dtype=torch.int64), torch.zeros(0))
+        return draws[:1], Mix(torch.zeros(0, dtype=torch.int64), torch.zeros(0))
     if mix is None:
-        return rows[part], None
+        return draws[part], None
     partner = mix.partner.numpy()[part]
     wanted = np.concatenate([own, np.setdiff1d(partner, own)])
-    place = np.zeros(len(rows), dtype=np.int64)
+    place = np.zeros(n, dtype=np.int64)
     place[wanted] = np.arange(len(wanted))
-    return rows[wanted], Mix(torch.from_numpy(place[partner]), mix.weight[part])
+    return draws[wanted], Mix(torch.from_numpy(place[partner]), mix.weight[part])
 
 
 def _splitmix(value: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from samo.data.manifest import Item, Manifest
 from samo.data.stratify import rank
@@ -42,10 +42,15 @@ def rule_without_groups(manifest: Manifest) -> str:
 
 
 def draw_groups(groups: dict[str, list[Item]], sizes: dict[str, int], seed: int) -> dict[str, list[Item]]:
-    """Assign groups to parts of the given sizes; of many draws take the one with the most equal class shares."""
+    """Assign groups to parts of the given sizes.
+
+    Of many draws the one is taken whose parts lack the fewest classes, training before the others; of those the one
+    with the most equal class shares.
+    """
     strata = {name: Counter(stratum(item) for item in items) for name, items in groups.items()}
     total: Counter[str] = sum(strata.values(), Counter())
-    best: tuple[float, dict[str, list[str]]] | None = None
+    classes = {name: _classes(items) for name, items in groups.items()}
+    best: tuple[tuple[int, int], float, dict[str, list[str]]] | None = None
     for candidate in range(CANDIDATES):
         ordered = sorted(groups, key=lambda name: rank(seed, f"{candidate}:{name}"))
         parts, start = {}, 0
@@ -53,10 +58,23 @@ def draw_groups(groups: dict[str, list[Item]], sizes: dict[str, int], seed: int)
             parts[part] = ordered[start : start + size]
             start += size
         error = sum(_imbalance(parts[part], strata, total, len(groups)) for part in sizes)
-        if best is None or error < best[0] - 1e-12:
-            best = (error, parts)
+        lacking = {part: _lacking(names, classes) for part, names in parts.items()}
+        missing = lacking.get("train", 0), sum(lacking.values())
+        if best is None or missing < best[0] or (missing == best[0] and error < best[1] - 1e-12):
+            best = (missing, error, parts)
     assert best is not None
-    return {part: [item for name in sorted(names) for item in groups[name]] for part, names in best[1].items()}
+    return {part: [item for name in sorted(names) for item in groups[name]] for part, names in best[2].items()}
+
+
+def _classes(items: Iterable[Item]) -> frozenset[tuple[str, str]]:
+    """Task and label of every class that occurs."""
+    return frozenset((task, label) for item in items for task, labels in item.labels.items() for label in labels)
+
+
+def _lacking(names: Iterable[str], classes: Mapping[str, frozenset[tuple[str, str]]]) -> int:
+    """How many of all groups' classes these groups have not."""
+    own: frozenset[tuple[str, str]] = frozenset().union(*(classes[name] for name in names))
+    return len(frozenset().union(*classes.values()) - own)
 
 
 def _imbalance(names: Sequence[str], strata: dict[str, Counter[str]], total: Counter[str], n_groups: int) -> float:
@@ -66,16 +84,29 @@ def _imbalance(names: Sequence[str], strata: dict[str, Counter[str]], total: Cou
     return sum((counts[key] - share * n) ** 2 / (share * n) for key, n in total.items())
 
 
-def five_folds(groups: Iterable[str], noun: str) -> tuple[frozenset[str], ...]:
-    """Five folds of about as many groups each, drawn from their names alone.
+def five_folds(groups: Mapping[str, Sequence[Item]], noun: str) -> tuple[frozenset[str], ...]:
+    """Five folds of about as many groups each, the same for every seed.
+
+    They are drawn from the names of the groups; where a fold then lacks a class, of many further draws the one is taken
+    that lacks fewest (the first of them).
 
     Raises:
         DataError: fewer than five groups.
     """
-    ordered = sorted(groups, key=lambda name: rank(0, name))
-    if len(ordered) < DRAWN_FOLDS:
-        raise DataError(f"five folds need at least five {noun}s, found {len(ordered)}")
-    return tuple(frozenset(ordered[k::DRAWN_FOLDS]) for k in range(DRAWN_FOLDS))
+    if len(groups) < DRAWN_FOLDS:
+        raise DataError(f"five folds need at least five {noun}s, found {len(groups)}")
+    classes = {name: _classes(items) for name, items in groups.items()}
+    best: tuple[int, tuple[frozenset[str], ...]] | None = None
+    for candidate in range(CANDIDATES):
+        ordered = sorted(groups, key=lambda name: rank(0, f"{candidate}:{name}" if candidate else name))
+        folds = tuple(frozenset(ordered[k::DRAWN_FOLDS]) for k in range(DRAWN_FOLDS))
+        missing = sum(_lacking(fold, classes) for fold in folds)
+        if best is None or missing < best[0]:
+            best = (missing, folds)
+        if not missing:
+            break
+    assert best is not None
+    return best[1]
 
 
 def stratum(item: Item) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from samo.data.fingerprints import Fingerprints
 from samo.errors import DataError, RunError, first_ten
 from samo.files import write_text
 from samo.tasks import LabelSpace
@@ -59,6 +60,9 @@ class Manifest:
         copies: what an audit does about identical content in two parts. "reported" is for items that are strings
             themselves (``source`` is the content), where short ones stand twice by nature.
         notes: lines for people on what was changed in reading; not saved.
+        fingerprints: what near copies of its recordings are found by, None where they are not looked for; not saved
+            here, and no part of the digest.
+        near_copies: what an audit does about near copies of recordings in two parts; not saved.
     """
 
     dataset: str
@@ -71,6 +75,8 @@ class Manifest:
     group_noun: str = "speaker"
     copies: Literal["refused", "reported"] = "refused"
     notes: tuple[str, ...] = ()
+    fingerprints: Fingerprints | None = field(default=None, compare=False, repr=False)
+    near_copies: Literal["refuse", "report"] = "refuse"
 
     def __post_init__(self) -> None:
         twice = [name for name, count in Counter(item.id for item in self.items).items() if count > 1]

@@ -16,7 +16,7 @@ from functools import lru_cache
 
 import numpy as np
 
-__all__ = ["NEAR", "Copies", "bare", "find_copies", "find_near_copies", "folded"]
+__all__ = ["NEAR", "Copies", "bare", "find_copies", "find_near_copies", "folded", "near_pairs"]
 
 NEAR = 0.8
 """Least Jaccard similarity of a near copy."""
@@ -80,6 +80,13 @@ def find_copies(texts: tuple[str, ...], others: tuple[str, ...]) -> Copies:
     same = frozenset(row for row, text in enumerate(texts) if folded(text) in known)
     pairs = find_near_copies([*texts, *others], np.repeat([0, 1], [len(texts), len(others)]))
     return Copies(same, frozenset(pairs[:, 0].tolist()) - same)
+
+
+@lru_cache(maxsize=4)
+def near_pairs(texts: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    """All pairs of rows that are alike or nearly so; the last answers are remembered."""
+    pairs = find_near_copies(texts, np.arange(len(texts)))
+    return tuple((int(one), int(other)) for one, other in pairs)
 
 
 def find_near_copies(texts: Sequence[str], parts: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 
+from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
 from samo.errors import DataError, SettingsError, first_ten, nearest
 from samo.tasks import LabelSpace
@@ -54,7 +55,7 @@ def _alike(word: str, labels: Sequence[str]) -> str:
     """The label that begins like ``word`` or is spelled most like it; ``-`` when none is."""
 
     def likeness(label: str) -> tuple[bool, float]:
-        mine, theirs = word.casefold(), label.casefold()
+        mine, theirs = key(word), key(label)
         return mine[:3] == theirs[:3], SequenceMatcher(None, mine, theirs).ratio()
 
     best = max(labels, key=likeness)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,16 @@ from samo.data.batch import Draws
 from samo.settings import LossSettings
 from samo.tasks import LabelSpace
 
-__all__ = ["balanced_weights", "batches_of", "epoch_order", "joint_weights", "sampling_weights", "sorted_batches"]
+__all__ = [
+    "balance_notes",
+    "balanced_weights",
+    "batches_of",
+    "epoch_order",
+    "joint_weights",
+    "occurrences",
+    "sampling_weights",
+    "sorted_batches",
+]
 
 # So many batches are sorted by size among themselves: enough for batches of rows alike, few enough to stay random.
 _CHUNK = 50
@@ -34,6 +44,16 @@ def epoch_order(rows: np.ndarray, seed: int, epoch: int, weights: np.ndarray | N
     edges = np.cumsum(weights / weights.sum())
     drawn = np.searchsorted(edges, keys, side="right").clip(max=len(rows) - 1)
     return rows[drawn]
+
+
+def occurrences(rows: np.ndarray) -> np.ndarray:
+    """(N,) int64: how often each of (N,) rows stands before itself; 0 everywhere when each stands once."""
+    order = np.argsort(rows, kind="stable")
+    places = np.arange(len(rows))
+    first = np.r_[True, rows[order][1:] != rows[order][:-1]][: len(rows)]
+    counted = np.empty(len(rows), dtype=np.int64)
+    counted[order] = places - np.maximum.accumulate(np.where(first, places, 0))
+    return counted
 
 
 def batches_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -80,6 +100,17 @@ def sampling_weights(targets: np.ndarray, space: LabelSpace, settings: LossSetti
     if settings.joint_alpha > 0.0:
         return joint_weights(targets, space, settings.joint_alpha, settings.joint_max_mult, settings.joint_boost)
     return None
+
+
+def balance_notes(settings: Mapping[str, Any]) -> list[str]:
+    """What to know of settings, by name, that balance the classes twice: rows drawn more often, and weighted too."""
+    drawn = [name for name in ("balanced_sampler", "joint_alpha") if settings.get(name)]
+    if not drawn or not settings.get("class_weight_loss"):
+        return []
+    return [
+        f"classes are balanced twice: `{drawn[0]}` draws rare ones more often, and `class_weight_loss` weighs them by "
+        "their frequency before drawing"
+    ]
 
 
 def balanced_weights(targets: np.ndarray, space: LabelSpace) -> np.ndarray:

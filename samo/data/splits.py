@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from samo.data.copies import STAMPED_SHARE, about_copies, known_rows, refuse_known
 from samo.data.grouping import (
     DRAWN_FOLDS,
     draw_groups,
@@ -20,6 +21,7 @@ from samo.data.grouping import (
     rule_without_groups,
     stratum,
 )
+from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
 from samo.data.near_duplicates import find_copies
 from samo.data.stratify import inseparable, rank, rarest_labels, stratify
@@ -27,19 +29,23 @@ from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten
 from samo.files import write_json
 
 __all__ = [
+    "NEAR_COPIES_HINT",
     "PARTS",
     "SPLIT_RULES",
     "Split",
     "SplitRequest",
     "audit",
     "find_leaks",
+    "find_near_leaks",
     "fold_count",
     "fold_warnings",
+    "is_leaky",
     "make_split",
     "split_notes",
 ]
 
 PARTS = ("train", "val", "test")
+NEAR_COPIES_HINT = "`near_copies=report` only lists near copies, for recordings that were found alike by mistake"
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,8 @@ def make_split(manifest: Manifest, request: SplitRequest) -> Split:
     Raises:
         SettingsError: unknown rule or fold.
         DataError: too few groups, unknown groups, or an empty part.
-        LeakError: the corpus' own split shares groups between parts.
+        LeakError: the corpus' own split shares groups between parts; or too many texts of validation or test stand in
+            train, see :data:`samo.data.copies.REFUSED_SHARE`.
     """
     if request.rule not in SPLIT_RULES:
         raise SettingsError(f"unknown split '{request.rule}'", hint=f"valid: {', '.join(SPLIT_RULES)}")
@@ -113,11 +120,14 @@ def make_split(manifest: Manifest, request: SplitRequest) -> Split:
     parts["train"] = [item for item in parts["train"] if item.id not in dropped]
     for name, items in parts.items():
         if not items:
-            raise DataError(f"the {name} part of split '{request.rule}' is empty")
+            raise DataError(f"the {name} part of split '{request.rule}' is empty", hint=_why_empty(manifest, request))
     parts["train"] = _limited(manifest, parts["train"], request)
     _refuse_unseen_classes(manifest, parts["train"], request)
     ids = {name: tuple(sorted(item.id for item in items)) for name, items in parts.items()}
-    return Split(request.rule, request.seed, ids["train"], ids["val"], ids["test"], tuple(sorted(dropped)))
+    split = Split(request.rule, request.seed, ids["train"], ids["val"], ids["test"], tuple(sorted(dropped)))
+    if manifest.copies == "reported" and not split.leaky:
+        _refuse_copies(manifest, split)
+    return split
 
 
 def split_by_group(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
@@ -137,7 +147,7 @@ def split_by_group(manifest: Manifest, request: SplitRequest) -> dict[str, list[
 def split_by_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
     """Test on one fold of groups; validate on other groups, train on the rest.
 
-    Corpora without published folds get five, drawn from the names alone so that a fold is the same for every seed.
+    Corpora without published folds get five, the same for every seed.
     Strings without groups get five folds stratified by label.
     """
     if request.fold >= fold_count(manifest):
@@ -198,23 +208,37 @@ def split_at_random(manifest: Manifest, request: SplitRequest) -> dict[str, list
 
 
 def split_stratified(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
-    """Every part with its share of every label; items of one group, and those whose sources are alike, together."""
+    """Every part with its share of every label; items of one group, and texts nearly alike, stay together."""
     test_ratio = 1.0 - request.train_ratio - request.val_ratio
     shares = {"train": request.train_ratio, "val": request.val_ratio, "test": test_ratio}
-    return stratify(inseparable(manifest.items), shares, request.seed, first="train")
+    return stratify(_units(manifest, manifest.items), shares, request.seed, first="train")
 
 
 def _stratified_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
     """One of five stratified folds, the same for every seed, to test on; the rest drawn under the seed."""
-    folds = stratify(inseparable(manifest.items), {str(k): 1.0 / DRAWN_FOLDS for k in range(DRAWN_FOLDS)}, seed=0)
+    shares = {str(k): 1.0 / DRAWN_FOLDS for k in range(DRAWN_FOLDS)}
+    folds = stratify(_units(manifest, manifest.items), shares, seed=0)
     test = folds.pop(str(request.fold))
-    return {**_train_and_val([item for items in folds.values() for item in items], request), "test": test}
+    return {**_train_and_val(manifest, [item for items in folds.values() for item in items], request), "test": test}
 
 
-def _train_and_val(items: list[Item], request: SplitRequest) -> dict[str, list[Item]]:
+def _units(manifest: Manifest, items: Sequence[Item]) -> list[list[Item]]:
+    """Items that stay together; only where sources are the content do they say what is alike."""
+    return inseparable(items, near=manifest.copies == "reported")
+
+
+def _why_empty(manifest: Manifest, request: SplitRequest) -> str:
+    """What stays together where a rule deals out sets of items."""
+    if request.rule not in ("stratified", "folds") or manifest.copies != "reported":
+        return ""
+    largest = max(map(len, _units(manifest, manifest.items)))
+    return f"{largest:,} of {len(manifest.items):,} texts stay together, as one group or as near copies of each other"
+
+
+def _train_and_val(manifest: Manifest, items: list[Item], request: SplitRequest) -> dict[str, list[Item]]:
     """Validation of ``val_ratio`` to ``train_ratio``, stratified by label."""
     share = request.val_ratio / (request.train_ratio + request.val_ratio)
-    return stratify(inseparable(items), {"train": 1.0 - share, "val": share}, request.seed, first="train")
+    return stratify(_units(manifest, items), {"train": 1.0 - share, "val": share}, request.seed, first="train")
 
 
 def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
@@ -234,11 +258,11 @@ def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list
     shared = _shared_groups(parts)
     if shared:
         raise LeakError(
-            f"{manifest.group_noun}s stand in two splits: {first_ten(shared)}",
+            f"{manifest.group_noun}s stand in two splits: {first_ten(shared.values())}",
             hint=f"correct the split column, or let SAMO split with `split={_own_rule(manifest)}`",
         )
     if manifest.copies == "reported" and not parts["val"] and parts["train"] and parts["test"]:
-        parts.update(_train_and_val(parts["train"], request))
+        parts.update(_train_and_val(manifest, parts["train"], request))
     return parts
 
 
@@ -259,10 +283,10 @@ def find_leaks(manifest: Manifest, split: Split) -> list[str]:
     """
     parts = {name: [manifest.items[row] for row in manifest.rows(split.part(name))] for name in PARTS}
     leaks = []
-    for group in _shared_groups(parts):
-        firsts = {name: next((i.source for i in items if i.group == group), "") for name, items in parts.items()}
+    for group, names in _shared_groups(parts).items():
+        firsts = {name: next((i.source for i in items if key(i.group) == group), "") for name, items in parts.items()}
         examples = ", ".join(f"{source} ({name})" for name, source in firsts.items() if source)
-        leaks.append(f"{manifest.group_noun} {group} is in more than one part: {examples}")
+        leaks.append(f"{manifest.group_noun} {names} is in more than one part: {examples}")
     if manifest.copies == "reported":
         return leaks
     homes: dict[str, list[tuple[str, str]]] = defaultdict(list)
@@ -275,20 +299,49 @@ def find_leaks(manifest: Manifest, split: Split) -> list[str]:
     return leaks
 
 
+def find_near_leaks(manifest: Manifest, split: Split) -> list[str]:
+    """One line for each two recordings in two parts of the split that are near copies, with how alike they are."""
+    if manifest.fingerprints is None:
+        return []
+    part = {name: part for part in PARTS for name in split.part(part)}
+    items = {item.id: item for item in manifest.items if item.id in part}
+    lines = []
+    for pair in manifest.fingerprints.pairs:
+        if pair.first not in items or pair.second not in items:
+            continue
+        names = sorted((pair.first, pair.second), key=lambda name: PARTS.index(part[name]))
+        first, second = (items[name] for name in names)
+        # Those of equal content are listed as such.
+        if part[first.id] != part[second.id] and first.content != second.content:
+            places = [f"{item.source} ({part[item.id]})" for item in (first, second)]
+            lines.append(f"near copies: {' and '.join(places)}, {pair}")
+    return lines
+
+
 def audit(manifest: Manifest, split: Split) -> list[str]:
-    """Refuse a split that leaks; return the leaks of a split that was asked to be leaky, and lines that count copies
-    among strings, which are not refused.
+    """Refuse a split that leaks; return the leaks of a split that was asked to be leaky, and lines on what is not
+    refused: copies among strings, and near copies of recordings where the manifest says so.
 
     Raises:
         LeakError: names the files or groups on both sides.
     """
-    leaks = find_leaks(manifest, split)
-    if leaks and not split.leaky:
+    leaks, near = find_leaks(manifest, split), find_near_leaks(manifest, split)
+    refused = leaks + (near if manifest.near_copies == "refuse" else [])
+    if refused and not split.leaky:
+        way_on = f"; {NEAR_COPIES_HINT}" if len(refused) > len(leaks) else ""
         raise LeakError(
-            f"the {split.rule} split leaks: {first_ten(leaks)}",
-            hint=f"remove the copies, or give them the same {manifest.group_noun}",
+            f"the {split.rule} split leaks: {first_ten(refused)}",
+            hint=f"remove the copies, or give them the same {manifest.group_noun}{way_on}",
         )
-    return leaks + (_about_copies(manifest, split) if manifest.copies == "reported" else [])
+    return leaks + near + (about_copies(_sources(manifest, split)) if manifest.copies == "reported" else [])
+
+
+def is_leaky(manifest: Manifest, split: Split, part: str = "test") -> bool:
+    """Whether scores of a part are to be stamped: the rule leaks, or too many of its texts stand in train."""
+    if split.leaky or manifest.copies != "reported" or part == "train":
+        return split.leaky
+    sources = _sources(manifest, split)
+    return len(known_rows(sources[part], sources["train"])) >= STAMPED_SHARE * len(split.part(part))
 
 
 def split_notes(manifest: Manifest, split: Split) -> list[str]:
@@ -301,24 +354,20 @@ def split_notes(manifest: Manifest, split: Split) -> list[str]:
     return notes
 
 
-def _about_copies(manifest: Manifest, split: Split) -> list[str]:
-    """How many rows of one part stand in another one, word for word or nearly so."""
-    sources = {part: tuple(manifest.items[row].source for row in manifest.rows(split.part(part))) for part in PARTS}
-    lines = []
-    for others, parts in (("train", ("val", "test")), ("val", ("test",))):
-        found = {part: find_copies(sources[part], sources[others]) for part in parts}
-        if any(copies.all for copies in found.values()):
-            same = _counted({part: len(copies.same) for part, copies in found.items()})
-            near = _counted({part: len(copies.near) for part, copies in found.items()})
-            lines.append(
-                f"{same} rows also stand in {others} word for word (but for case and spaces), {near} more nearly so"
-            )
-    return lines
+def _sources(manifest: Manifest, split: Split) -> dict[str, tuple[str, ...]]:
+    """The texts of each part."""
+    return {part: tuple(manifest.items[row].source for row in manifest.rows(split.part(part))) for part in PARTS}
 
 
-def _counted(rows: dict[str, int]) -> str:
-    """``49 val and 42 test``."""
-    return " and ".join(f"{n:,} {part}" for part, n in rows.items() if n) or "no"
+def _refuse_copies(manifest: Manifest, split: Split) -> None:
+    sources = _sources(manifest, split)
+    for part in ("val", "test"):
+        refuse_known(
+            known_rows(sources[part], sources["train"]),
+            split.part(part),
+            f"the {split.rule} split leaks: train also has of {part}",
+            "`drop_leaked` leaves them out of training; `split=stratified` keeps copies together",
+        )
 
 
 def _leaked(parts: dict[str, list[Item]]) -> frozenset[str]:
@@ -356,13 +405,16 @@ def _own_rule(manifest: Manifest) -> str:
     return "stratified" if manifest.copies == "reported" else "speaker"
 
 
-def _shared_groups(parts: dict[str, list[Item]]) -> list[str]:
+def _shared_groups(parts: dict[str, list[Item]]) -> dict[str, str]:
+    """Groups that stand in several parts, however they are spelled there: key and spellings, sorted."""
     homes: dict[str, set[str]] = defaultdict(set)
+    spellings: dict[str, set[str]] = defaultdict(set)
     for name, items in parts.items():
-        for item in items:
-            if item.group:
-                homes[item.group].add(name)
-    return sorted(group for group, names in homes.items() if len(names) > 1)
+        for group in {item.group for item in items}:
+            homes[key(group)].add(name)
+            spellings[key(group)].add(group)
+    shared = {group: " = ".join(sorted(spellings[group])) for group, names in homes.items() if len(names) > 1}
+    return {group: names for group, names in sorted(shared.items(), key=lambda pair: pair[1]) if group}
 
 
 def _classes(items: Iterable[Item]) -> set[tuple[str, str]]:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 from samo.data.manifest import Item
-from samo.data.near_duplicates import bare
+from samo.data.near_duplicates import bare, near_pairs
 
 __all__ = ["inseparable", "label_keys", "rank", "rarest_labels", "stratify"]
 
@@ -19,8 +19,13 @@ def label_keys(item: Item) -> list[Key]:
     return [(task, label) for task, labels in sorted(item.labels.items()) for label in labels or ("",)]
 
 
-def inseparable(items: Iterable[Item]) -> list[list[Item]]:
-    """Items in sets that must stay in one part: those of one group, and those whose sources are alike."""
+def inseparable(items: Iterable[Item], *, near: bool = False) -> list[list[Item]]:
+    """Items in sets that must stay in one part: those of one group, and those whose sources are alike.
+
+    Args:
+        items: of a manifest.
+        near: also keep near copies together, and what is near to those.
+    """
     leader: dict[str, str] = {}
 
     def lead(name: str) -> str:
@@ -35,6 +40,9 @@ def inseparable(items: Iterable[Item]) -> list[list[Item]]:
         own[item.id] = f"source {bare(item.source)}"
         if item.group:
             leader[lead(f"group {item.group}")] = lead(own[item.id])
+    sources = tuple(item.source for item in ordered) if near else ()
+    for one, other in near_pairs(sources):
+        leader[lead(own[ordered[one].id])] = lead(own[ordered[other].id])
     sets: dict[str, list[Item]] = defaultdict(list)
     for item in ordered:
         sets[lead(own[item.id])].append(item)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from samo.data.keys import key
 from samo.errors import DataError, first_ten
 
 __all__ = [
@@ -81,7 +82,7 @@ def read_delimited(path: Path, text: str, wanted: Collection[str]) -> tuple[list
         wanted: column names asked for, by which the delimiter is told.
 
     Raises:
-        DataError: broken quoting, a column named twice, a row longer than the header, or no rows.
+        DataError: broken quoting, a column named twice, a row longer than the header, the header repeated, or no rows.
     """
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, wanted), strict=True)
     try:
@@ -97,6 +98,12 @@ def read_delimited(path: Path, text: str, wanted: Collection[str]) -> tuple[list
         raise DataError(f"{path} has two columns named {first_ten(map(repr, twice))}")
     if not rows:
         raise DataError(f"{path} has a header but no rows")
+    heads = [key(name) for name in columns]
+    again = [row.line for row in rows if [key(cell) for cell in row.cells.values()] == heads] if len(heads) > 1 else []
+    if again:
+        raise DataError(
+            f"{path} repeats its header in row {first_ten(again)}", hint="tables were joined; take these rows out"
+        )
     return columns, rows
 
 
@@ -147,7 +154,7 @@ def filled(path: Path, rows: Sequence[Row], column: str) -> list[str]:
     Raises:
         DataError: names the rows where it is.
     """
-    empty = [row.line for row in rows if not row.cells[column]]
+    empty = [row.line for row in rows if not key(_as_text(row.cells[column]))]
     if empty:
         raise DataError(f"column '{column}' of {path} is empty in row {first_ten(empty)}")
     return [row.cells[column] for row in rows]
@@ -165,13 +172,13 @@ def splits(path: Path, rows: Sequence[Row], columns: Collection[str], column: st
         DataError: a cell names no split.
     """
     given = optional(rows, columns, column)
-    unknown = sorted({word for word in given if word and word.lower() not in _SPLIT_WORDS})
+    unknown = sorted({word for word in given if key(word) and key(word) not in _SPLIT_WORDS})
     if unknown:
         raise DataError(
             f"column '{column}' of {path} holds words that name no split: {first_ten(map(repr, unknown))}",
             hint=f"valid: {', '.join(_SPLIT_WORDS)}; `split_column=` leaves the column alone",
         )
-    return [_SPLIT_WORDS[word.lower()] if word else "" for word in given]
+    return [_SPLIT_WORDS[key(word)] if key(word) else "" for word in given]
 
 
 def attributes(rows: Sequence[Row], columns: Collection[str], used: Collection[str]) -> list[dict[str, str]]:

@@ -99,6 +99,24 @@ class PretrainedBody(Body):
         for name, parameter in self.network.named_parameters():
             parameter.requires_grad_(self.level(name) > self.n_layers - n_open)
 
+    def epochs_to_open(self) -> int:
+        """How many epochs it takes until everything learns, the embeddings last; 1 without unfreezing by steps."""
+        return 1 + self.unfreeze_epochs * (self.n_layers + 1)
+
+    def unfreezing_note(self, epochs: int) -> str:
+        """What a training of so many epochs never opens, and what would; empty where all is opened."""
+        if self.frozen or epochs >= self.epochs_to_open():
+            return ""
+        n_open = min((epochs - 1) // self.unfreeze_epochs, self.n_layers)
+        below = "the embeddings" if n_open == self.n_layers else "embeddings and lower layers"
+        # The last epoch is the first in which all learns, so n + 1 steps of k epochs fit into the epochs before it.
+        step = (epochs - 1) // (self.n_layers + 1)
+        other = f" or `unfreeze_epochs={step}`" if step else ""
+        return (
+            f"`unfreeze_epochs={self.unfreeze_epochs}` opens {n_open} of {self.n_layers} layers in {epochs} epochs, "
+            f"{below} never learn; `epochs={self.epochs_to_open()}`{other} opens all"
+        )
+
     def looked_at(self, last: Tensor, layers: tuple[Tensor, ...] | None) -> Tensor:
         """The states that the pooling looks at, side by side.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from samo.launch.resources import Resources
 from samo.modalities import frontend_type
 from samo.runs.evaluate import evaluate_run
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, Run, artifacts_root, create_run
+from samo.runs.run import ASSETS, FINGERPRINTS, Run, artifacts_root, create_run
 from samo.settings import Config
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup
@@ -77,6 +78,10 @@ def build_ensemble(
     if stray:
         raise SettingsError(f"`{stray[0]}` cannot be set for runs that are trained: only `data_root` may have moved")
     frontend = frontend or _open(kind, members[0].config, settings or {}, members[0].run, reporter)
+    manifest = frontend.manifest
+    if manifest.fingerprints is not None and not all(member.run.path(FINGERPRINTS).exists() for member in members):
+        # Members trained before near copies were looked for combine as they did.
+        frontend = frontend.with_manifest(replace(manifest, fingerprints=None))
     setup = Setup(frontend, runtime)
     assembly = assemble(members, setup, combine=combine, rule=weights, notify=reporter.note)
     values = frontend.config.flat()

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from samo.data.splits import Split, audit
+from samo.data.splits import Split, audit, is_leaky
 from samo.ensembles.members import WEIGHTS, LeftOut, Member, common_split
 from samo.ensembles.weights import fit_weights
 from samo.errors import RunError, SettingsError
@@ -260,6 +260,7 @@ def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSp
         epoch=0,
         val_macro_f1=macro_f1(assembly.val[-1], space),
         digest=frontend.manifest.digest,
+        intervals="wilson",
         ensemble={"combine": assembly.combine, "members": facts},
     )
 
@@ -325,5 +326,7 @@ def _report(
 ) -> dict[str, Any]:
     """The report `samo evaluate` would make of the test part as it is decided, temperature aside."""
     manifest, split = frontend.manifest, assembly.split
-    subject = Subject(name, manifest.dataset, "test", split.rule, frontend.unit, manifest.synthetic, leaky=split.leaky)
+    subject = Subject(
+        name, manifest.dataset, "test", split.rule, frontend.unit, manifest.synthetic, leaky=is_leaky(manifest, split)
+    )
     return build_report(subject, replace(predictions, meta={}), space)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from samo.evaluation.comparison import LEVEL, aligned, answers_of, paired_bootstrap
-from samo.evaluation.metrics import macro_f1
+from samo.evaluation.metrics import Metric, macro_f1, macro_f1_over
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import verdict
-from samo.evaluation.statistics import bootstrap, tally_by_unit
+from samo.evaluation.statistics import Intervals, score_intervals, tally_by_unit
 from samo.tasks import LabelSpace, Task
 
 __all__ = ["compare_to_baseline"]
@@ -25,6 +25,7 @@ def compare_to_baseline(
     n_resamples: int = 2000,
     level: float = LEVEL,
     seed: int = 0,
+    intervals: Intervals = "wilson",
 ) -> dict[str, Any]:
     """The macro-F1 of a simple model on the rows of a report, and the paired difference that the judged model makes.
 
@@ -38,6 +39,7 @@ def compare_to_baseline(
         n_resamples: number of draws.
         level: coverage of the intervals; 1 - level is the error accepted in the verdict.
         seed: of the draws.
+        intervals: ``percentile`` has them as reports of runs trained before, resamples counting classes they lack as 0.
 
     Returns:
         ``name``, ``macro_f1``, ``ci`` ([low, high] or None), ``level``, ``unit`` and ``difference`` with ``value`` (the
@@ -54,9 +56,11 @@ def compare_to_baseline(
     groups = [predictions.groups[row] for row in answers[0].rows]
     own, simple = (tally_by_unit(each.truth, each.predicted, groups) for each in answers)
     how: dict[str, Any] = {"n_resamples": n_resamples, "level": level, "seed": seed}
-    score = {"macro_f1": macro_f1}
+    occurring = answers[0].truth.sum(axis=0) > 0
+    as_before = intervals == "percentile" and occurring.any()
+    score: dict[str, Metric] = {"macro_f1": macro_f1_over(occurring, absent_as_zero=True) if as_before else macro_f1}
     found = paired_bootstrap(simple, own, score, **how)["macro_f1"]
-    ends = bootstrap(simple, score, **how)["macro_f1"]
+    ends = score_intervals(simple, score, method=intervals, **how)["macro_f1"]
     return {
         "name": name,
         "macro_f1": found.baseline,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -27,14 +27,17 @@ __all__ = [
     "TEMPERATURE_RANGE",
     "Calibration",
     "apply_temperature",
+    "at_bound",
     "binning",
     "brier_score",
     "calibration_scores",
     "expected_calibration_error",
     "fit_temperature",
+    "fold_calibration",
     "negative_log_likelihood",
     "reliability",
     "summary",
+    "temperature_words",
     "usable_rows",
 ]
 
@@ -115,6 +118,11 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray, space: LabelSpace) 
         else:
             fitted[task.name] = 1.0
     return fitted
+
+
+def at_bound(temperature: float) -> bool:
+    """Whether the search ended at an end of :data:`TEMPERATURE_RANGE`; over logarithms it misses it by a few bits."""
+    return any(math.isclose(temperature, bound, rel_tol=1e-5) for bound in TEMPERATURE_RANGE)
 
 
 def usable_rows(logits: np.ndarray, targets: np.ndarray, space: LabelSpace) -> dict[str, int]:
@@ -248,31 +256,64 @@ def calibration_scores(
         ``binning``, ``n_bins``, ``temperature``, ``fitted_on``; ``ece`` (equal widths), ``ece_equal_mass``, ``nll``,
         ``brier`` and ``bins`` under the temperature, and each again with ``_uncalibrated``, at temperature 1.
     """
-    scores: dict[str, Any] = {
-        "binning": binning(multi_label=task.multi_label),
-        "n_bins": N_BINS,
-        "temperature": float(temperature),
-        "fitted_on": fitted_on or None,
-    }
-    how = {"multi_label": task.multi_label}
-    for suffix, divisor in (("", temperature), ("_uncalibrated", 1.0)):
-        scaled = np.asarray(logits, dtype=np.float64) / divisor
-        shares = LabelSpace((task,)).probabilities(scaled)
-        bins = reliability(shares, truth, **how)
-        scores[f"ece{suffix}"] = _ece(bins)
-        scores[f"ece_equal_mass{suffix}"] = expected_calibration_error(shares, truth, equal_mass=True, **how)
-        scores[f"nll{suffix}"] = negative_log_likelihood(scaled, truth, **how)
-        scores[f"brier{suffix}"] = brier_score(shares, truth, **how)
-        scores[f"bins{suffix}"] = bins
-    return scores
+    scaled = np.asarray(logits, dtype=np.float64) / temperature
+    return _scores(task, scaled, logits, truth, {"temperature": float(temperature), "fitted_on": fitted_on or None})
+
+
+def fold_calibration(
+    task: Task, logits: np.ndarray, truth: np.ndarray, folds: Sequence[str], temperatures: Mapping[str, float]
+) -> dict[str, Any]:
+    """:func:`calibration_scores` of rows that several models answered, each under its own temperature.
+
+    Args:
+        task: whose columns these are.
+        logits: (N, L) as the models gave them, finite.
+        truth: (N, L) bool.
+        folds: which model answered each of the N rows.
+        temperatures: of each model whose temperature was fitted; the others have 1.
+
+    Returns:
+        The same keys; ``temperature`` is None, and ``temperature_by_fold`` has that of every model, None where none was
+        fitted.
+    """
+    scaled = np.asarray(logits, dtype=np.float64) / np.array([temperatures.get(fold, 1.0) for fold in folds])[:, None]
+    by_fold = {fold: temperatures.get(fold) for fold in dict.fromkeys(folds)}
+    known = {"temperature": None, "temperature_by_fold": by_fold, "fitted_on": "val" if temperatures else None}
+    return _scores(task, scaled, logits, truth, known)
 
 
 def summary(scores: Mapping[str, Any]) -> str:
-    """:func:`calibration_scores` in one line."""
+    """:func:`calibration_scores` or :func:`fold_calibration` in one line."""
     line = f"expected calibration error {scores['ece']:.3f}"
     if not scores["fitted_on"]:
         return f"{line}; no temperature was fitted"
-    return f"{line}; without the temperature of {scores['temperature']:.2f} it is {scores['ece_uncalibrated']:.3f}"
+    return f"{line}; without {temperature_words(scores)} it is {scores['ece_uncalibrated']:.3f}"
+
+
+def temperature_words(scores: Mapping[str, Any]) -> str:
+    """The temperature of :func:`calibration_scores`, or the span of those of the folds and how many have one."""
+    if scores["temperature"] is not None:
+        return f"the temperature of {scores['temperature']:.2f}"
+    by_fold = scores["temperature_by_fold"]
+    fitted = [value for value in by_fold.values() if value is not None]
+    some = "" if len(fitted) == len(by_fold) else f"{len(fitted)} of "
+    return f"the temperatures of {some}{len(by_fold)} folds, {min(fitted):.2f} to {max(fitted):.2f},"
+
+
+def _scores(
+    task: Task, scaled: np.ndarray, logits: np.ndarray, truth: np.ndarray, known: Mapping[str, Any]
+) -> dict[str, Any]:
+    scores = {"binning": binning(multi_label=task.multi_label), "n_bins": N_BINS, **known}
+    how = {"multi_label": task.multi_label}
+    for suffix, given in (("", scaled), ("_uncalibrated", np.asarray(logits, dtype=np.float64))):
+        shares = LabelSpace((task,)).probabilities(given)
+        bins = reliability(shares, truth, **how)
+        scores[f"ece{suffix}"] = _ece(bins)
+        scores[f"ece_equal_mass{suffix}"] = expected_calibration_error(shares, truth, equal_mass=True, **how)
+        scores[f"nll{suffix}"] = negative_log_likelihood(given, truth, **how)
+        scores[f"brier{suffix}"] = brier_score(shares, truth, **how)
+        scores[f"bins{suffix}"] = bins
+    return scores
 
 
 def _ece(bins: list[dict[str, Any]]) -> float:

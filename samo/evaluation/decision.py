@@ -1,8 +1,8 @@
 """From logits to answers: the one way in which report, comparison, ensemble, grid and predictor decide.
 
-A temperature makes probabilities of logits (:mod:`samo.evaluation.calibration`), and thresholds make answers of
-them (:mod:`samo.evaluation.thresholds`). A run's own are found by
-:func:`samo.runs.calibrate.decision_of`.
+A temperature makes probabilities of logits (:mod:`samo.evaluation.calibration`), thresholds make answers of them
+(:mod:`samo.evaluation.thresholds`), and below a confidence an answer is withheld (:mod:`samo.evaluation.abstention`).
+A run's own are found by :func:`samo.runs.calibrate.decision_of`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from samo.evaluation.abstention import Abstention, confidence, confidence_threshold
 from samo.evaluation.calibration import Calibration, apply_temperature, fit_temperature, usable_rows
 from samo.evaluation.metrics import Decided, decide
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.thresholds import Rule, Thresholds, fit_thresholds
-from samo.settings import ThresholdSettings
+from samo.settings import AbstentionSettings, ThresholdSettings
 from samo.tasks import LabelSpace, Task
 
 __all__ = ["Decision", "decided_rows", "fit_decision"]
@@ -28,10 +29,11 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Decision:
-    """What one set of weights answers with; without arguments temperature 1 and thresholds 0.5."""
+    """What one set of weights answers with; without arguments temperature 1, thresholds 0.5, and always an answer."""
 
     calibration: Calibration = field(default_factory=Calibration)
     thresholds: Thresholds = field(default_factory=Thresholds)
+    abstention: Abstention = field(default_factory=Abstention)
 
     def probabilities(self, logits: np.ndarray, space: LabelSpace) -> FloatArray:
         """(N, C) probabilities of (N, C) logits under the temperatures."""
@@ -54,6 +56,26 @@ class Decision:
             ).predicted
         return probabilities, present
 
+    def abstained(
+        self, probabilities: np.ndarray, present: np.ndarray, space: LabelSpace, usable: np.ndarray | None = None
+    ) -> dict[str, BoolArray]:
+        """Which answers are withheld, by task, (N,) each: those below the threshold of confidence.
+
+        Args:
+            probabilities: (N, C) of :meth:`answers`.
+            present: (N, C) from there too.
+            space: the tasks and their columns.
+            usable: (N,) whether there is anything to tell an answer by; without it (silence, an empty text) none is
+                given, however sure a model is. None: everywhere.
+        """
+        withheld = {}
+        for task in space.tasks:
+            columns = space.slices[task.name]
+            sure = confidence(task, probabilities[:, columns], present[:, columns])
+            unsure = sure < self.abstention.thresholds.get(task.name, 0.0)
+            withheld[task.name] = unsure if usable is None else unsure | ~np.asarray(usable, dtype=bool)
+        return withheld
+
     def applied(self, predictions: Predictions, space: LabelSpace) -> Predictions:
         """The same raw logits beside what is answered with them; single-label tasks need no note of it."""
         if not any(task.multi_label for task in space.tasks):
@@ -73,8 +95,9 @@ def fit_decision(
     *,
     epoch: int = 0,
     calibration: Calibration | None = None,
+    abstention: AbstentionSettings | None = None,
 ) -> Decision:
-    """Fit temperatures, then thresholds on the probabilities they make.
+    """Fit temperatures, then thresholds on the probabilities they make, then those of confidence in the answers.
 
     Args:
         logits: (N, C) of the validation rows.
@@ -83,16 +106,42 @@ def fit_decision(
         settings: which thresholds are tried and used.
         epoch: of the weights, from 1.
         calibration: temperatures that are known already.
+        abstention: which answers are to be withheld; None: none.
     """
     calibration = calibration or Calibration(
         fit_temperature(logits, targets, space), "val", usable_rows(logits, targets, space), epoch
     )
-    if not any(task.multi_label for task in space.tasks):
-        return Decision(calibration)
-    probabilities = Decision(calibration).probabilities(logits, space)
-    tasks = fit_thresholds(probabilities, targets, space, settings, calibration.temperature)
-    tried = (*settings.threshold_range, settings.num_thresholds)
-    return Decision(calibration, Thresholds(settings.threshold, tasks, tried, "val", epoch))
+    decision = Decision(calibration)
+    if any(task.multi_label for task in space.tasks):
+        tasks = fit_thresholds(decision.probabilities(logits, space), targets, space, settings, calibration.temperature)
+        tried = (*settings.threshold_range, settings.num_thresholds)
+        decision = replace(decision, thresholds=Thresholds(settings.threshold, tasks, tried, "val", epoch))
+    if abstention is None or not abstention.rule:
+        return decision
+    return replace(decision, abstention=_fit_abstention(decision, logits, targets, space, abstention, epoch))
+
+
+def _fit_abstention(
+    decision: Decision,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    space: LabelSpace,
+    settings: AbstentionSettings,
+    epoch: int,
+) -> Abstention:
+    """Thresholds of confidence, by the finite rows that are labelled for a task."""
+    shares, present = decision.answers(logits, space)
+    thresholds, n = {}, {}
+    for task in space.tasks:
+        columns = space.slices[task.name]
+        truth, given = targets[:, columns], logits[:, columns]
+        rows = ~np.isnan(truth).any(axis=1) & np.isfinite(given).all(axis=1)
+        found = decide(task, shares[rows, columns], truth[rows], threshold=decision.thresholds.of(task))
+        sure = confidence(task, shares[rows, columns], present[rows, columns])
+        thresholds[task.name] = confidence_threshold(sure, (found.truth != found.predicted).any(axis=1), settings)
+        n[task.name] = int(rows.sum())
+    temperature = {task.name: decision.calibration.temperature.get(task.name, 1.0) for task in space.tasks}
+    return Abstention(settings.rule, settings.wanted, thresholds, temperature, "val", n, epoch)
 
 
 def decided_rows(

@@ -1,11 +1,20 @@
 """Scores of one task, single-label or multi-label, from the same outcome counts.
 
-Macro-F1 is always the mean over the task's full, fixed label set with 0 for 0/0, as
-``sklearn.metrics.f1_score(average="macro", labels=all, zero_division=0)`` has it: a class that is absent from
-the truth and never predicted scores 0. Leaving such classes out would let two runs be compared over different sets.
+Macro-F1 is the mean over the classes that occur in the truth of the rows it is taken over, with 0 for 0/0: what
+``sklearn.metrics.f1_score(average="macro", labels=numpy.unique(y_true), zero_division=0)`` gives. A class that no row
+has cannot be answered, so its 0 would speak of the rows and not of the model. One function, :func:`macro_f1`, holds
+this rule for selection, reports, folds, grids, resamples and differences.
 
-Everything but ROC-AUC and average precision is numpy only: the trainer calls :func:`selection_score` each
-epoch and ``samo predict`` must start quickly, so scikit-learn is imported inside the function that needs it.
+A class that is predicted but absent is no class of the mean either. A row given to it is already missed by its true
+class. scikit-learn's own default, all classes in truth *or* prediction, would let the set depend on the model: two
+models of the same rows would be compared over different classes. The truth alone is what unweighted average recall
+(Schuller et al. 2009) and ``sklearn.metrics.balanced_accuracy_score`` go by. In a multi-label task a false alarm on
+an absent label is seen in micro-F1 and subset accuracy only.
+
+:func:`macro_f1_all` counts every class of the task, absent ones as 0: reports written before had that as macro-F1.
+
+Everything but ROC-AUC and average precision is numpy only: the trainer calls :func:`selection_score` each epoch and
+``samo predict`` must start quickly, so scikit-learn is imported inside the function that needs it.
 """
 
 from __future__ import annotations
@@ -30,7 +39,9 @@ __all__ = [
     "f1_by_threshold",
     "label_confusion",
     "macro_f1",
-    "macro_f1_present",
+    "macro_f1_all",
+    "macro_f1_over",
+    "mean_over_present",
     "micro_f1",
     "most_confused",
     "per_class",
@@ -44,7 +55,8 @@ __all__ = [
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-# Early in training the rare labels' probabilities lie far below 0.5, so the grid reaches down.
+# Without a grid of its own a task is scored over this one. Early in training the rare labels' probabilities lie far
+# below 0.5, so it reaches down.
 _SELECTION_THRESHOLDS = np.concatenate([[0.01, 0.025], np.linspace(0.05, 0.95, 19)])
 
 
@@ -139,16 +151,27 @@ def _f1(counts: Tally) -> FloatArray:
     return _ratio(2 * counts.tp, 2 * counts.tp + counts.fp + counts.fn)
 
 
+def mean_over_present(values: FloatArray, support: FloatArray) -> FloatArray:
+    """Mean of (..., L) values over the labels whose (..., L) support is above 0; 0 where there is none."""
+    present = support > 0
+    return _ratio((values * present).sum(axis=-1), present.sum(axis=-1, dtype=np.float64))
+
+
 def macro_f1(counts: Tally) -> FloatArray:
-    """Mean F1 over all L labels, whether they occur or not."""
+    """Mean F1 over the labels that occur in the truth, see the module's docstring; 0 where none does."""
+    return mean_over_present(_f1(counts), counts.tp + counts.fn)
+
+
+def macro_f1_all(counts: Tally) -> FloatArray:
+    """Mean F1 over all L labels, absent ones as 0."""
     f1 = _f1(counts)
     return f1.sum(axis=-1) / f1.shape[-1]
 
 
-def macro_f1_present(counts: Tally) -> FloatArray:
-    """Mean F1 over the labels that occur in the truth: for parts of the data that cannot hold every label."""
-    present = counts.tp + counts.fn > 0
-    return _ratio((_f1(counts) * present).sum(axis=-1), present.sum(axis=-1, dtype=np.float64))
+def macro_f1_over(labels: BoolArray | slice, *, absent_as_zero: bool = False) -> Metric:
+    """:func:`macro_f1`, or :func:`macro_f1_all`, over some of the L labels alone."""
+    score = macro_f1_all if absent_as_zero else macro_f1
+    return lambda c: score(Tally(c.tp[..., labels], c.fp[..., labels], c.fn[..., labels], c.exact, c.rows))
 
 
 def micro_f1(counts: Tally) -> FloatArray:
@@ -283,7 +306,14 @@ def per_class(decided: Decided, labels: Sequence[str]) -> dict[str, dict[str, fl
     return table
 
 
-def selection_score(space: LabelSpace, logits: np.ndarray, targets: np.ndarray) -> float:
+def selection_score(
+    space: LabelSpace,
+    logits: np.ndarray,
+    targets: np.ndarray,
+    thresholds: np.ndarray | None = None,
+    *,
+    absent_as_zero: bool = False,
+) -> float:
     """The number that early stopping and the best checkpoint go by: macro-F1, averaged over tasks, in [0, 1].
 
     A single-label task takes the largest logit. A multi-label task takes the best single threshold of a grid,
@@ -294,7 +324,11 @@ def selection_score(space: LabelSpace, logits: np.ndarray, targets: np.ndarray) 
         space: the tasks and their columns.
         logits: (N, C).
         targets: (N, C) in [0, 1]; NaN where a task has no label.
+        thresholds: (K,) in (0, 1), ascending, tried in multi-label tasks: those a run can ship with
+            (:func:`samo.evaluation.thresholds.threshold_grid`). None: 21 of them from 0.01 to 0.95.
+        absent_as_zero: count classes that no row has as 0, as trainings begun before macro-F1 left them out.
     """
+    tried = _SELECTION_THRESHOLDS if thresholds is None else thresholds
     found = []
     for task in space.tasks:
         columns = space.slices[task.name]
@@ -303,11 +337,14 @@ def selection_score(space: LabelSpace, logits: np.ndarray, targets: np.ndarray) 
             continue
         if not task.multi_label:
             decided = decide(task, given, labels_given)
-            found.append(float(macro_f1(tally(decided.truth, decided.predicted))))
+            score = macro_f1_all if absent_as_zero else macro_f1
+            found.append(float(score(tally(decided.truth, decided.predicted))))
         else:
             # Thresholds are moved to the logits, so no sigmoid is taken.
-            cutoffs = np.log(_SELECTION_THRESHOLDS / (1 - _SELECTION_THRESHOLDS))
+            cutoffs = np.log(tried / (1 - tried))
             rows = ~np.isnan(labels_given).any(axis=1)
-            by_label = f1_by_threshold(labels_given[rows] >= 0.5, given[rows], cutoffs)
-            found.append(float(by_label.mean(axis=1).max()))
+            truth = labels_given[rows] >= 0.5
+            by_label = f1_by_threshold(truth, given[rows], cutoffs)
+            means = by_label.mean(axis=1) if absent_as_zero else mean_over_present(by_label, truth.sum(axis=0))
+            found.append(float(means.max()))
     return float(np.mean(found)) if found else 0.0

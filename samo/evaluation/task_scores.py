@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from samo.errors import DataError, first_ten
+from samo.evaluation.abstention import abstention_scores
 from samo.evaluation.calibration import calibration_scores
 from samo.evaluation.decision import Decision, decided_rows
 from samo.evaluation.metrics import (
-    BoolArray,
     Decided,
     Metric,
-    Tally,
     accuracy,
     label_confusion,
     macro_f1,
+    macro_f1_over,
     most_confused,
     per_class,
     scores,
@@ -25,7 +25,7 @@ from samo.evaluation.metrics import (
     uar,
 )
 from samo.evaluation.predictions import Predictions
-from samo.evaluation.statistics import bootstrap, tally_by_unit
+from samo.evaluation.statistics import Intervals, score_intervals, tally_by_unit
 from samo.evaluation.thresholds import RULES, Rule
 from samo.tasks import LabelSpace, Task
 
@@ -60,7 +60,13 @@ def rows_under(
 
 
 def task_scores(
-    task: Task, found: Decided, predictions: Predictions, space: LabelSpace, unit: str, decision: Decision
+    task: Task,
+    found: Decided,
+    predictions: Predictions,
+    space: LabelSpace,
+    unit: str,
+    decision: Decision,
+    method: Intervals = "wilson",
 ) -> dict[str, Any]:
     """Everything a report says of one task alone.
 
@@ -71,29 +77,43 @@ def task_scores(
         space: the tasks and their columns.
         unit: what a group is called; without groups the interval's unit is ``row``.
         decision: temperatures and thresholds that ``found`` was decided with.
+        method: how intervals are computed.
 
     Returns:
         ``task``, ``n``, ``labels``, ``metrics``, ``per_class``, ``confusion``, ``most_confused``, ``calibration``,
-        ``ci``, ``macro_f1_present`` (over the labels that occur; None where all do or none), ``macro_f1_frequent``
-        (over those with :data:`FREQUENT_ROWS` rows; None where there is none, or a single-label task leaves none out)
-        and ``thresholds`` (None where none were fitted).
+        ``ci``, ``macro_f1_present`` (macro-F1 once more and over how many labels; None where all occur or none),
+        ``macro_f1_all`` (over all labels, absent ones as 0; None where the former is), ``macro_f1_frequent`` (over
+        those with :data:`FREQUENT_ROWS` rows; None where there is none, or a single-label task leaves none out) and
+        ``thresholds`` (None where none were fitted) and ``abstention``.
     """
     groups = [predictions.groups[row] for row in found.rows]
     by_unit = tally_by_unit(found.truth, found.predicted, groups)
     counts, support = tally(found.truth, found.predicted), found.truth.sum(axis=0)
     matrix = label_confusion(found.truth, found.predicted)
-    parts = {"macro_f1_present": support > 0, "macro_f1_frequent": support >= FREQUENT_ROWS}
-    metrics = {**_CI_METRICS, **{name: _macro_f1_over(chosen) for name, chosen in parts.items() if chosen.any()}}
-    ends = {name: list(found) if found else None for name, found in bootstrap(by_unit, metrics, level=CI_LEVEL).items()}
+    occurring, frequent = support > 0, support >= FREQUENT_ROWS
+    # By name: the score and over how many labels it is a mean.
+    means: dict[str, tuple[Metric, int]] = {}
+    if occurring.any() and not occurring.all():
+        means["macro_f1_present"] = macro_f1, int(occurring.sum())
+    if frequent.any():
+        means["macro_f1_frequent"] = macro_f1_over(frequent), int(frequent.sum())
+    metrics = {**_CI_METRICS, **{name: score for name, (score, _) in means.items()}}
+    if method == "percentile" and occurring.any():
+        # Then resamples counted the classes they lack as 0.
+        metrics["macro_f1"] = macro_f1_over(occurring, absent_as_zero=True)
+        metrics |= {"macro_f1_present": metrics["macro_f1"]} if "macro_f1_present" in means else {}
+        metrics |= {"macro_f1_frequent": macro_f1_over(frequent, absent_as_zero=True)} if frequent.any() else {}
+    # Over several seeds an item stands once for each, and is no more than one.
+    n_items = len({predictions.ids[row] for row in found.rows})
+    intervals = score_intervals(by_unit, metrics, level=CI_LEVEL, n_items=n_items, method=method)
+    ends = {name: list(interval) if interval else None for name, interval in intervals.items()}
 
-    def over(name: str) -> dict[str, Any]:
-        return {
-            "n_classes": int(parts[name].sum()),
-            "value": float(_macro_f1_over(parts[name])(counts)),
-            "interval": ends[name],
-        }
+    def over(name: str) -> dict[str, Any] | None:
+        if name not in means:
+            return None
+        score, n_classes = means[name]
+        return {"n_classes": n_classes, "value": float(score(counts)), "interval": ends[name]}
 
-    occurring, frequent = parts.values()
     all_frequent = frequent.all() and not task.multi_label
     return {
         "task": task.name,
@@ -116,24 +136,33 @@ def task_scores(
             "level": CI_LEVEL,
             "unit": unit if any(groups) else "row",
             "n_units": len(by_unit.rows),
+            "method": method,
         },
-        "macro_f1_present": over("macro_f1_present") if occurring.any() and not occurring.all() else None,
-        "macro_f1_frequent": {"least_rows": FREQUENT_ROWS, **over("macro_f1_frequent")}
+        "macro_f1_present": over("macro_f1_present"),
+        "macro_f1_all": _over_all(over("macro_f1_present"), len(task.labels)),
+        "macro_f1_frequent": {"least_rows": FREQUENT_ROWS, **(over("macro_f1_frequent") or {})}
         if frequent.any() and not all_frequent
         else None,
-        "thresholds": _thresholds(task, predictions, space, groups, decision, ends["macro_f1"]),
+        "thresholds": _thresholds(task, predictions, space, groups, decision, ends["macro_f1"], method),
+        "abstention": abstention_scores(task, found, decision.abstention),
     }
 
 
-def _interval(found: Decided, groups: Sequence[str]) -> list[float] | None:
+def _interval(found: Decided, groups: Sequence[str], method: Intervals) -> list[float] | None:
     by_unit = tally_by_unit(found.truth, found.predicted, groups)
-    ends = bootstrap(by_unit, {"macro_f1": macro_f1}, level=CI_LEVEL)["macro_f1"]
+    occurring = found.truth.sum(axis=0) > 0
+    score = macro_f1_over(occurring, absent_as_zero=True) if method == "percentile" and occurring.any() else macro_f1
+    ends = score_intervals(by_unit, {"macro_f1": score}, level=CI_LEVEL, method=method)["macro_f1"]
     return list(ends) if ends else None
 
 
-def _macro_f1_over(chosen: BoolArray) -> Metric:
-    """Macro-F1 over the same labels in every resample, as macro-F1 over all has it."""
-    return lambda c: macro_f1(Tally(c.tp[..., chosen], c.fp[..., chosen], c.fn[..., chosen], c.exact, c.rows))
+def _over_all(present: Mapping[str, Any] | None, n_labels: int) -> dict[str, Any] | None:
+    """Macro-F1 over all labels with 0 for those that the rows lack, from that over those that they have."""
+    if present is None:
+        return None
+    share, ends = present["n_classes"] / n_labels, present["interval"]
+    interval = [share * end for end in ends] if ends else None
+    return {"n_classes": n_labels, "value": share * present["value"], "interval": interval}
 
 
 def _per_class(task: Task, found: Decided, decision: Decision) -> dict[str, dict[str, float | int | None]]:
@@ -151,6 +180,7 @@ def _thresholds(
     groups: Sequence[str],
     decision: Decision,
     interval: list[float] | None,
+    method: Intervals,
 ) -> dict[str, Any] | None:
     """Macro-F1 under each rule on the judged rows and on those the thresholds were chosen on, and what each gained.
 
@@ -165,7 +195,7 @@ def _thresholds(
         found = rows_under(task, predictions, space, decision, rule)
         rules[rule] = {
             "macro_f1": float(macro_f1(tally(found.truth, found.predicted))),
-            "interval": interval if rule == thresholds.used else _interval(found, groups),
+            "interval": interval if rule == thresholds.used else _interval(found, groups, method),
             "val_macro_f1": fitted.macro_f1[rule],
         }
     for row in rules.values():

@@ -23,12 +23,21 @@ import numpy as np
 import numpy.typing as npt
 
 from samo.errors import RunError
-from samo.evaluation.metrics import f1_by_threshold
+from samo.evaluation.metrics import f1_by_threshold, mean_over_present
 from samo.files import write_json
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["HALF", "RULES", "Rule", "TaskThresholds", "Thresholds", "best_threshold", "fit_thresholds"]
+__all__ = [
+    "HALF",
+    "RULES",
+    "Rule",
+    "TaskThresholds",
+    "Thresholds",
+    "best_threshold",
+    "fit_thresholds",
+    "threshold_grid",
+]
 
 FloatArray = npt.NDArray[np.float64]
 Rule = Literal["half", "global", "per-class"]
@@ -46,7 +55,7 @@ class TaskThresholds:
     Attributes:
         common: the one threshold of all classes, in (0, 1).
         per_class: threshold by label.
-        macro_f1: macro-F1 on the rows they were chosen on, by rule of :data:`RULES`.
+        macro_f1: macro-F1 over the labels with a row among those they were chosen on, by rule of :data:`RULES`.
         support: how many of those rows hold each label.
         temperature: of the probabilities they are for.
     """
@@ -101,7 +110,7 @@ class Thresholds:
 
     def save(self, path: Path) -> None:
         """Write JSON in one step."""
-        write_json(path, {"schema": 1, **asdict(self)})
+        write_json(path, {"schema": 2, **asdict(self)})
 
     @classmethod
     def load(cls, path: Path) -> Thresholds:
@@ -114,7 +123,7 @@ class Thresholds:
             stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if stored["used"] not in RULES:
                 raise ValueError(f"'{stored['used']}' is none of {', '.join(RULES)}")
-            tasks = {str(name): _read(task) for name, task in stored["tasks"].items()}
+            tasks = {str(name): _read(task, int(stored.get("schema", 1))) for name, task in stored["tasks"].items()}
             low, high, number = stored["tried"]
             tried = float(low), float(high), int(number)
             return cls(stored["used"], tasks, tried, str(stored["fitted_on"]), int(stored["epoch"]))
@@ -122,6 +131,11 @@ class Thresholds:
             raise RunError(
                 f"cannot read {path}: {error}", hint="remove it; `samo evaluate` chooses the thresholds again"
             ) from error
+
+
+def threshold_grid(settings: ThresholdSettings) -> FloatArray:
+    """(K,) thresholds that are tried, ascending: those that epochs are selected by, and those that ship."""
+    return np.linspace(*settings.threshold_range, settings.num_thresholds)
 
 
 def fit_thresholds(
@@ -140,7 +154,7 @@ def fit_thresholds(
         settings: which thresholds are tried.
         temperatures: those of ``probabilities`` by task, kept with the result; 1 where none is given.
     """
-    grid = np.linspace(*settings.threshold_range, settings.num_thresholds)
+    grid = threshold_grid(settings)
     fitted = {}
     for task in space.tasks:
         if not task.multi_label:
@@ -174,28 +188,34 @@ def _fitted(
 ) -> TaskThresholds:
     support = truth.sum(axis=0)
     scores = f1_by_threshold(truth, given, grid)
-    common = best_threshold(grid, scores.mean(axis=1)) if support.any() else HALF
+    common = best_threshold(grid, mean_over_present(scores, support)) if support.any() else HALF
     own = [best_threshold(grid, column) if column.max() > 0 else common for column in scores.T]
     at_half, at_common = (f1_by_threshold(truth, given, np.array([cut]))[0] for cut in (HALF, common))
     by_class = np.maximum(scores.max(axis=0), at_common)
     return TaskThresholds(
         common,
         dict(zip(task.labels, own, strict=True)),
-        {"half": float(at_half.mean()), "global": float(at_common.mean()), "per-class": float(by_class.mean())},
+        {
+            rule: float(mean_over_present(f1, support))
+            for rule, f1 in zip(RULES, (at_half, at_common, by_class), strict=True)
+        },
         dict(zip(task.labels, map(int, support), strict=True)),
         float(temperature),
     )
 
 
-def _read(stored: Mapping[str, Any]) -> TaskThresholds:
+def _read(stored: Mapping[str, Any], schema: int) -> TaskThresholds:
     per_class = {str(label): float(cut) for label, cut in stored["per_class"].items()}
     common = float(stored["common"])
     if not all(0.0 < cut < 1.0 for cut in (common, *per_class.values())):
         raise ValueError("a threshold is not between 0 and 1")
+    support = {str(label): int(rows) for label, rows in stored["support"].items()}
+    # Schema 1 counted labels without a row as F1 = 0.
+    factor = len(support) / max(1, sum(map(bool, support.values()))) if schema == 1 else 1.0
     return TaskThresholds(
         common,
         per_class,
-        {rule: float(stored["macro_f1"][rule]) for rule in RULES},
-        {str(label): int(rows) for label, rows in stored["support"].items()},
+        {rule: factor * float(stored["macro_f1"][rule]) for rule in RULES},
+        support,
         float(stored["temperature"]),
     )

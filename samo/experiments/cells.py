@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from samo.errors import RunError, first_ten
+from samo.reporting.report import metrics_of
 from samo.runs.run import Run
 from samo.settings import with_defaults
 
@@ -137,7 +138,7 @@ def result_of(cell: Cell, grid: Path) -> Result | None:
         split = run.split
         return Result(
             cell,
-            report["metrics"],
+            metrics_of(report),
             len(split.train),
             len(split.test),
             hash(split.test),

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from samo.data.sampling import balance_notes
 from samo.data.splits import audit, fold_count, fold_warnings, make_split
 from samo.errors import RunError, SettingsError
-from samo.evaluation.calibration import apply_temperature
+from samo.evaluation.calibration import apply_temperature, fold_calibration
 from samo.evaluation.decision import decided_rows
-from samo.evaluation.metrics import scores, tally
+from samo.evaluation.metrics import decide, scores, tally
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
@@ -27,7 +28,7 @@ from samo.frontend import Frontend
 from samo.launch.resources import Resources
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
-from samo.reporting.report import Subject, build_report
+from samo.reporting.report import Subject, build_report, metrics_of
 from samo.runs.calibrate import calibration_of
 from samo.runs.run import artifacts_root
 from samo.settings import Config
@@ -36,6 +37,7 @@ from samo.tasks import LabelSpace
 __all__ = [
     "crossval_report",
     "crossvalidate",
+    "fold_temperatures",
     "join_predictions",
     "plan_crossval",
     "report_crossval",
@@ -114,6 +116,28 @@ def report_crossval(plan: GridPlan) -> dict[str, Any] | None:
     return report
 
 
+def fold_temperatures(cells: Sequence[Cell], grid: Path) -> dict[str, dict[str, Any]]:
+    """What the joined raw test predictions of several cells say of calibration, by task, with each cell's temperature.
+
+    A task without a labelled row is left out.
+    """
+    runs = [cell.run(grid) for cell in cells]
+    raw = [Predictions.load(run.path("predictions.test.npz")) for run in runs]
+    folds = np.repeat([cell.name for cell in cells], [len(part) for part in raw])
+    logits, targets = (np.concatenate([getattr(part, name) for part in raw]) for name in ("logits", "targets"))
+    fitted = {cell.name: calibration_of(run) for cell, run in zip(cells, runs, strict=True)}
+    space, found = runs[0].manifest.label_space, {}
+    for task in space.tasks:
+        decided = decide(task, logits[:, space.slices[task.name]], targets[:, space.slices[task.name]])
+        temperatures = {
+            name: each.temperature[task.name] for name, each in fitted.items() if each and task.name in each.temperature
+        }
+        if len(decided.rows):
+            given = logits[decided.rows, space.slices[task.name]]
+            found[task.name] = fold_calibration(task, given, decided.truth, folds[decided.rows].tolist(), temperatures)
+    return found
+
+
 def join_predictions(cells: Sequence[Cell], grid: Path) -> Predictions:
     """The test predictions of several cells as one, scaled by each cell's own temperature, decided by its thresholds.
 
@@ -176,11 +200,13 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
         notes=[
             *([f"not all folds are in: {', '.join(missing)}"] if missing else []),
             *fold_warnings(manifest, "folds"),
+            *balance_notes(first.settings),
             *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
         ],
+        calibration=fold_temperatures(done, grid),
     )
     report["folds"] = [
-        {"seed": cell.seed, "fold": cell.fold, "n": one["n"], **one["metrics"], "val_macro_f1": one["val_macro_f1"]}
+        {"seed": cell.seed, "fold": cell.fold, "n": one["n"], **metrics_of(one), "val_macro_f1": one["val_macro_f1"]}
         for cell, one in zip(done, reports, strict=True)
     ]
     by_seed = {seed: [cell for cell in done if cell.seed == seed] for seed in dict.fromkeys(c.seed for c in done)}

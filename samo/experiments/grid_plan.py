@@ -140,7 +140,7 @@ def default_name(kind: str, config: Config, *requested: object) -> str:
     """The same for the same settings, so that the same request goes on where it stopped."""
     values = {name: value for name, value in config.flat().items() if name not in ("data_root", *GRID_SETTINGS)}
     for field in config.fields():
-        if field.came_later and values.get(field.name) == field.info.default:
+        if field.came_later and values.get(field.name) == field.stored_default:
             del values[field.name]
     digest = sha256(f"{sorted(values.items())}{requested}".encode()).hexdigest()[:4]
     return f"{kind}-{values['dataset']}-{values['mode']}-{values['model']}-{digest}"

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import METRICS, Tally
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import PairedDifference, holm, paired_difference, verdict
-from samo.evaluation.statistics import Interval, bootstrap, tally_by_unit
+from samo.evaluation.statistics import Interval, score_intervals, tally_by_unit
 from samo.experiments.cells import Cell, Result, result_of
 from samo.files import write_json, write_text
 from samo.reporting.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure
@@ -119,7 +120,7 @@ def make_table(name: str, cells: Sequence[Cell], grid: Path, metric: str, unit: 
     reference = next(iter(by_row.values()), {})
     ratio = overlap_ratio([result for results in by_row.values() for result in results.values()])
     rows = [
-        _row(row, list(results.values()), grid, metric, _difference(reference, results, metric, ratio))
+        _row(row, list(results.values()), grid, metric, _difference(reference, results, grid, metric, ratio))
         for row, results in by_row.items()
         if results
     ]
@@ -150,7 +151,14 @@ def pooled(cells: Sequence[Cell], grid: Path, metric: str) -> tuple[float, Inter
 
     A speaker who is tested in several cells brings all of those predictions whenever drawn.
     """
-    truth, predicted, groups = [], [], []
+    by_unit, n_items = _by_unit(cells, grid)
+    value = METRICS[metric](Tally.from_flat(by_unit.flat().sum(axis=0)))
+    return float(value), score_intervals(by_unit, {metric: METRICS[metric]}, level=LEVEL, n_items=n_items)[metric]
+
+
+def _by_unit(cells: Sequence[Cell], grid: Path) -> tuple[Tally, int]:
+    """Outcome counts by speaker (else row) of the cells' test predictions together, and how many items they are of."""
+    truth, predicted, groups, items = [], [], [], set()
     for cell in cells:
         run = cell.run(grid)
         predictions = Predictions.load(run.path("predictions.test.npz"))
@@ -159,9 +167,8 @@ def pooled(cells: Sequence[Cell], grid: Path, metric: str) -> tuple[float, Inter
         truth.append(found.truth)
         predicted.append(found.predicted)
         groups += [predictions.groups[row] or predictions.ids[row] for row in found.rows]
-    by_unit = tally_by_unit(np.concatenate(truth), np.concatenate(predicted), groups)
-    value = METRICS[metric](Tally.from_flat(by_unit.flat().sum(axis=0)))
-    return float(value), bootstrap(by_unit, {metric: METRICS[metric]}, level=LEVEL)[metric]
+        items |= {predictions.ids[row] for row in found.rows}
+    return tally_by_unit(np.concatenate(truth), np.concatenate(predicted), groups), len(items)
 
 
 def write_table(table: ResultsTable, scores: Mapping[str, Sequence[float]], folder: Path, command: str) -> list[Path]:
@@ -253,15 +260,28 @@ def forest_figure(table: ResultsTable, scores: Mapping[str, Sequence[float]]) ->
 def _difference(
     reference: Mapping[tuple[int, int | None], Result],
     results: Mapping[tuple[int, int | None], Result],
+    grid: Path,
     metric: str,
     ratio: float | None,
 ) -> PairedDifference | None:
+    """Over seeds and folds; on one split, where seeds alone often find equals different, over speakers too.
+
+    There interval and p-value are the wider and the larger of those over seeds and those over speakers.
+    """
     both = [key for key in reference if key in results]
     if reference is results or not both:
         return None
     before = [reference[key].metrics[metric] for key in both]
     after = [results[key].metrics[metric] for key in both]
-    return paired_difference(before, after, train_test_ratio=ratio, level=LEVEL)
+    over_seeds = paired_difference(before, after, train_test_ratio=ratio, level=LEVEL)
+    if ratio is not None or over_seeds.p is None or over_seeds.low is None or over_seeds.high is None:
+        return over_seeds
+    units = [_by_unit([each[key].cell for key in both], grid)[0] for each in (reference, results)]
+    found = paired_bootstrap(units[0], units[1], {metric: METRICS[metric]}, level=LEVEL)[metric]
+    if found.p is None or found.low is None or found.high is None:
+        return replace(over_seeds, low=None, high=None, p=None)
+    low, high = min(over_seeds.low, found.low), max(over_seeds.high, found.high)
+    return replace(over_seeds, low=low, high=high, p=max(over_seeds.p, found.p))
 
 
 def _row(name: str, results: Sequence[Result], grid: Path, metric: str, difference: PairedDifference | None) -> Row:
@@ -286,7 +306,7 @@ def _notes(by_row: Mapping[str, Mapping[Any, Result]], ratio: float | None, unit
     if max(counts, default=0) < 2:
         notes.append("one cell a row: nothing can be told about the spread; add seeds or folds")
     elif ratio is None:
-        notes.append(f"all cells are tested on the same items: p-values speak of other seeds, not of other {unit}s")
+        notes.append(f"all cells are tested on the same items: verdicts must hold over seeds and over these {unit}s")
     else:
         notes.append("cells share training items: p-values and intervals of differences after Nadeau and Bengio (2003)")
     return notes

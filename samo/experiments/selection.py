@@ -21,6 +21,7 @@ from samo.launch.resources import Resources
 from samo.lazy import load_object
 from samo.modalities import config_type, frontend_type
 from samo.plugins import trust
+from samo.reporting.report import metrics_of
 from samo.runs.run import Run, artifacts_root, create_run, point_latest
 from samo.settings import Config, named_setting, stored_config
 
@@ -254,7 +255,7 @@ def _report(run: Run) -> dict[str, Any]:
 
 
 def _score(report: Mapping[str, Any]) -> float:
-    return float(report["overall_macro_f1"] if report["tasks"] else report["metrics"]["macro_f1"])
+    return float(report["overall_macro_f1"] if report["tasks"] else metrics_of(report)["macro_f1"])
 
 
 def _warnings(n: int, several_tasks: bool, task: str) -> list[str]:

@@ -15,7 +15,10 @@ from samo.tasks import LabelSpace
 if TYPE_CHECKING:
     import pandas
 
-__all__ = ["Answer", "Prediction", "PredictionList", "Window", "answers_of"]
+__all__ = ["NOT_SURE", "Answer", "Prediction", "PredictionList", "Window", "answers_of"]
+
+# What people read in place of an answer that is withheld.
+NOT_SURE = "not sure"
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,14 @@ class Answer:
         labels: those that hold, the most probable first: one, or of a multi-label task all that reach their thresholds.
         likeliest: the most probable label, whether it reaches its threshold or not.
         probabilities: by label in [0, 1], under the model's temperature; sum 1 unless the task is multi-label.
+        abstained: whether the model is not sure enough to answer, or there is nothing to tell an answer by; the labels
+            are those it would have answered.
     """
 
     labels: tuple[str, ...]
     likeliest: str
     probabilities: dict[str, float]
+    abstained: bool = False
 
     @property
     def label(self) -> str:
@@ -39,7 +45,12 @@ class Answer:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        return {"labels": list(self.labels), "likeliest": self.likeliest, "probabilities": self.probabilities}
+        return {
+            "labels": list(self.labels),
+            "abstained": self.abstained,
+            "likeliest": self.likeliest,
+            "probabilities": self.probabilities,
+        }
 
 
 class _Answered:
@@ -62,6 +73,11 @@ class _Answered:
         return self._primary.labels
 
     @property
+    def abstained(self) -> bool:
+        """Whether the first task's answer is "not sure"; its label is the one that would have been answered."""
+        return self._primary.abstained
+
+    @property
     def probabilities(self) -> dict[str, float]:
         """The first task's probabilities by label, in [0, 1]."""
         return self._primary.probabilities
@@ -81,6 +97,7 @@ class Window(_Answered):
             "start_s": self.start_s,
             "end_s": self.end_s,
             "label": self.label,
+            "abstained": self.abstained,
             "probabilities": self.probabilities,
         }
 
@@ -120,6 +137,7 @@ class Prediction(_Answered):
             return {**plain, "message": self.error}
         plain |= {
             "label": self.label,
+            "abstained": self.abstained,
             "probabilities": self.probabilities,
             "tasks": {name: answer.to_json() for name, answer in self.answers.items()},
             "warnings": list(self.warnings),
@@ -136,7 +154,8 @@ class Prediction(_Answered):
         for name, answer in self.answers.items():
             named = answer.labels or (f"none (likeliest: {answer.likeliest})",)
             shares = [f"{label} {answer.probabilities[label]:.0%}" for label in answer.labels] or list(named)
-            parts.append((f"{name}: " if len(self.answers) > 1 else "") + ", ".join(shares))
+            given = f"{NOT_SURE} ({', '.join(shares)})" if answer.abstained else ", ".join(shares)
+            parts.append((f"{name}: " if len(self.answers) > 1 else "") + given)
         doubts = f" [{'; '.join(self.warnings)}]" if self.warnings else ""
         windows = f", {len(self.timeline)} windows" if self.timeline else ""
         return "; ".join(parts) + windows + doubts
@@ -186,7 +205,8 @@ class PredictionList(Sequence[Prediction]):
         return "\n".join([f"{len(self)} predictions", *lines, *more])
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a prediction: source, label, labels joined by ``|``, probabilities by label, warnings, error.
+        """One flat row a prediction: source, label, labels joined by ``|``, probabilities by label,
+        whether the model abstained, warnings, error.
 
         With several tasks the columns of each begin with its name and a full stop. A class that is called like one of
         these columns has ``p.`` before its name.
@@ -216,13 +236,16 @@ class PredictionList(Sequence[Prediction]):
         return f"<table><thead><tr><th>source</th><th>answer</th></tr></thead><tbody>{rows}</tbody></table>{more}"
 
 
-def answers_of(probabilities: np.ndarray, present: np.ndarray, space: LabelSpace) -> dict[str, Answer]:
+def answers_of(
+    probabilities: np.ndarray, present: np.ndarray, space: LabelSpace, abstained: Mapping[str, bool] | None = None
+) -> dict[str, Answer]:
     """Name one row's decision.
 
     Args:
         probabilities: (C,) in [0, 1], from :meth:`samo.evaluation.decision.Decision.answers`.
         present: (C,) bool, from there too.
         space: the tasks and their columns.
+        abstained: by task whether the answer is withheld, from :meth:`samo.evaluation.decision.Decision.abstained`.
     """
     answers = {}
     for task in space.tasks:
@@ -234,6 +257,7 @@ def answers_of(probabilities: np.ndarray, present: np.ndarray, space: LabelSpace
             tuple(task.labels[k] for k in ranked if decided[k]),
             task.labels[ranked[0]],
             dict(zip(task.labels, map(float, shares), strict=True)),
+            (abstained or {}).get(task.name, False),
         )
     return answers
 
@@ -245,7 +269,7 @@ def _short(text: str, width: int) -> str:
 
 
 def _column(label: str) -> str:
-    return f"p.{label}" if label in ("path", "text", "label", "labels", "warnings", "error") else label
+    return f"p.{label}" if label in ("path", "text", "label", "labels", "abstained", "warnings", "error") else label
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
@@ -254,4 +278,5 @@ def _row(prediction: Prediction) -> dict[str, Any]:
         front = f"{name}." if len(prediction.answers) > 1 else ""
         row |= {f"{front}label": answer.label, f"{front}labels": "|".join(answer.labels)}
         row |= {f"{front}{_column(label)}": share for label, share in answer.probabilities.items()}
+        row |= {f"{front}abstained": answer.abstained}
     return row | {"warnings": "; ".join(prediction.warnings), "error": prediction.error}

@@ -158,10 +158,17 @@ class ModelPredictor(ABC):
         """The sentence for what this model does not take."""
         return TypeError(f"this {self.facts.modality} model takes {self.takes}, not {_kind(given)}")
 
-    def answers(self, logits: np.ndarray) -> list[dict[str, Answer]]:
-        """Name the decision on (N, C) logits: one entry a row, by task."""
+    def answers(self, logits: np.ndarray, usable: np.ndarray | None = None) -> list[dict[str, Answer]]:
+        """Name the decision on (N, C) logits: one entry a row, by task.
+
+        ``usable``, (N,) bool, says where there is anything to tell an answer by; None: everywhere.
+        """
         probabilities, present = self.decision.answers(logits, self.space)
-        return [answers_of(row, own, self.space) for row, own in zip(probabilities, present, strict=True)]
+        abstained = self.decision.abstained(probabilities, present, self.space, usable)
+        return [
+            answers_of(shares, own, self.space, {name: bool(rows[k]) for name, rows in abstained.items()})
+            for k, (shares, own) in enumerate(zip(probabilities, present, strict=True))
+        ]
 
     def __repr__(self) -> str:
         return self.facts.describe(self.space)

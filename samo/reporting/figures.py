@@ -35,6 +35,7 @@ __all__ = [
     "confusion_figure",
     "per_class_figure",
     "reliability_figure",
+    "risk_coverage_figure",
     "roc_figure",
     "save_figures",
     "training_figure",
@@ -74,6 +75,7 @@ def save_figures(
     if any(row["roc_auc"] is not None for row in report["per_class"].values()):
         figures["roc"] = roc_figure(report, predictions, label_space)
     figures["reliability"] = reliability_figure(report)
+    figures["risk_coverage"] = risk_coverage_figure(report)
     if history:
         figures["training"] = training_figure(report, history)
     return save_named(figures, folder)
@@ -163,7 +165,8 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
 
     task = next(task for task in label_space.tasks if task.name == report["task"])
     # A temperature moves rows past each other in a column of a softmax: without it the area is not the report's.
-    found = decided_rows(task, predictions, label_space, {task.name: report["calibration"]["temperature"]})
+    # Out-of-fold predictions are already under those of their folds.
+    found = decided_rows(task, predictions, label_space, {task.name: report["calibration"]["temperature"] or 1.0})
     areas = {label: row["roc_auc"] for label, row in report["per_class"].items() if row["roc_auc"] is not None}
     worst_first = sorted(areas, key=lambda label: areas[label])
     coloured = worst_first[:_COLOURED_CURVES][::-1]
@@ -192,11 +195,15 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
 def reliability_figure(report: Mapping[str, Any]) -> Figure:
     """Accuracy over confidence by bin with the rows in each, before and after the temperature (Guo et al. 2017)."""
     scores = report["calibration"]
-    shown = [("", f"temperature {scores['temperature']:.2f}, fitted on {scores['fitted_on']}")]
+    shown = [("", "no temperature was fitted")]
     if scores["fitted_on"]:
-        shown.insert(0, ("_uncalibrated", "before: temperature 1"))
-    else:
-        shown = [("", "no temperature was fitted")]
+        own = scores["temperature"]
+        after = (
+            f"the {scores['fitted_on']} temperature of each fold"
+            if own is None
+            else (f"temperature {own:.2f}, fitted on {scores['fitted_on']}")
+        )
+        shown = [("_uncalibrated", "before: temperature 1"), ("", after)]
     figure = blank_figure(report, "Reliability diagram", 1.6 + 4.0 * len(shown), 5.6)
     grid = figure.subplots(2, len(shown), sharex=True, sharey="row", height_ratios=[3, 1], squeeze=False)
     handles: list[Any] = []
@@ -210,6 +217,26 @@ def reliability_figure(report: Mapping[str, Any]) -> Figure:
         top.set_title(f"{words}\nexpected calibration error {scores[f'ece{suffix}']:.3f}", fontsize=10)
     grid[0, 0].set_ylabel("accuracy")
     grid[1, 0].set_ylabel("count")
+    legend_below(figure, handles)
+    return figure
+
+
+def risk_coverage_figure(report: Mapping[str, Any]) -> Figure:
+    """Share of wrong answers over the share of rows that are answered, the most confident first."""
+    scores = report["abstention"]
+    figure, axes = new_figure(report, "Risk and coverage", 6.4, 4.4)
+    coverage, risk = ([point[name] for point in scores["curve"]] for name in ("coverage", "risk"))
+    handles: list[Any] = axes.plot(coverage, risk, color=BLUE, linewidth=1.7, label=f"area (AURC) {scores['aurc']:.3f}")
+    whole = f"all answered {scores['risk']:.3f}"
+    handles.append(axes.axhline(scores["risk"], color=GREY, linestyle=":", label=whole))
+    if scores["threshold"] is not None and scores["answered"]:
+        place = [scores["coverage"]], [scores["answered_risk"]]
+        label = f"threshold {scores['threshold']:.3f}"
+        handles.append(axes.scatter(*place, color=VERMILION, zorder=3, label=label))
+    axes.set_xlabel("coverage: share of rows that are answered")
+    axes.set_ylabel("risk: share of wrong answers")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, min(1.0, 1.1 * max([*risk, 0.05])))
     legend_below(figure, handles)
     return figure
 

@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from samo.evaluation.abstention import abstention_line
 from samo.evaluation.calibration import summary
 from samo.reporting.report import flat_items, groupings, headlines, reproduce_commands, stamps
 from samo.reporting.wording import (
@@ -16,6 +17,7 @@ from samo.reporting.wording import (
     as_code,
     baseline_line,
     gain_line,
+    interval_name,
     members_line,
     selection_note,
     task_rows,
@@ -53,6 +55,7 @@ def render_html(
     source = files("samo.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
     pages = Environment(autoescape=True, undefined=StrictUndefined)
     pages.filters["as_code"] = as_code
+    pages.filters["interval_name"] = interval_name
     template = pages.from_string(source)
     seen = {name: value for name, value in environment.items() if name not in ("command", "commands")}
     placed = [
@@ -60,6 +63,7 @@ def render_html(
         "per_class",
         "roc",
         "reliability",
+        "risk_coverage",
         "training",
         *(f"by_{name}" for name in report["by_group"]),
     ]
@@ -72,6 +76,7 @@ def render_html(
         placed=placed,
         metric_names=METRIC_NAMES,
         calibration=summary(report["calibration"]),
+        abstention=abstention_line(report["abstention"]),
         baseline=baseline_line(report["baseline"]) if report["baseline"] else "",
         selection_note=selection_note(report),
         threshold_heads=THRESHOLD_HEADS,
@@ -113,6 +118,8 @@ def _alt(name: str, report: Mapping[str, Any]) -> str:
         return f"ROC curves, one class against the rest. Areas under the curve: {listed}."
     if name == "reliability":
         return f"Reliability diagram, accuracy over confidence: {summary(report['calibration'])}."
+    if name == "risk_coverage":
+        return f"Risk over coverage: {abstention_line(report['abstention'])}."
     attribute = name.removeprefix("by_")
     groups = [row["macro_f1"] for row in report["by_group"].get(attribute, {}).values() if row["macro_f1"] is not None]
     if groups:

@@ -18,6 +18,7 @@ from samo.reporting.wording import (
     THRESHOLD_HEADS,
     baseline_line,
     gain_line,
+    interval_name,
     members_line,
     selection_note,
     task_rows,
@@ -86,9 +87,7 @@ def _head(report: Mapping[str, Any]) -> str:
 def _headline(report: Mapping[str, Any]) -> str:
     ci, (name, value, found) = report["ci"], headlines(report)[0]
     ends = _interval(found)
-    spread = (
-        f"{100 * ci['level']:g} % interval {ends} over {ci['n_units']} {_text(ci['unit'])}s" if ends else "no interval"
-    )
+    spread = f"{interval_name(ci)} {ends} over {ci['n_units']} {_text(ci['unit'])}s" if ends else "no interval"
     return (
         f"{name[:1].upper()}{name[1:]} **{value:.3f}** ({spread}) on {_text(report['dataset'])}, "
         f"{report['split']} split by {_text(report['split_rule'])}, {report['n']} items."
@@ -125,7 +124,7 @@ def _data(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
 
 
 def _results(report: Mapping[str, Any]) -> str:
-    ci, level = report["ci"], f"{100 * report['ci']['level']:g} % interval"
+    ci, level = report["ci"], interval_name(report["ci"])
     overall = [(name, _number(value), _interval(ends) or "-") for name, value, ends in headlines(report)]
     overall += [
         (METRIC_NAMES.get(name, name), _number(value), _interval(ci.get(name)) or "-")

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from samo.evaluation.decision import Decision
-from samo.evaluation.metrics import Decided, accuracy, macro_f1_present, tally, uar
+from samo.evaluation.metrics import Decided, accuracy, macro_f1, tally, uar
 from samo.evaluation.predictions import Predictions
+from samo.evaluation.statistics import Intervals
 from samo.evaluation.task_scores import rows_under, task_scores
 from samo.reporting.report_warnings import label_warnings, report_warnings
 from samo.tasks import LabelSpace, Task
@@ -28,6 +29,7 @@ __all__ = [
     "flat_items",
     "groupings",
     "headlines",
+    "metrics_of",
     "natural_key",
     "reproduce_commands",
     "stamps",
@@ -47,11 +49,12 @@ class Report(dict[str, Any]):
         page: ``report.html`` beside it.
         figures: the folder of its pictures.
         modality: of the run.
+        openings: how often the test part was looked at with this run, 0 in a report on something else.
     """
 
-    def __init__(self, content: Mapping[str, Any], page: Path, figures: Path, modality: str) -> None:
+    def __init__(self, content: Mapping[str, Any], page: Path, figures: Path, modality: str, openings: int = 0) -> None:
         super().__init__(content)
-        self.page, self.figures, self.modality = page, figures, modality
+        self.page, self.figures, self.modality, self.openings = page, figures, modality, openings
 
     def __repr__(self) -> str:
         """The headline with its interval, and where the page is."""
@@ -60,9 +63,9 @@ class Report(dict[str, Any]):
             f"{name} {value:.3f}" + (f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else "")
             for name, value, ends in headlines(self)
         )
-        return (
-            f"{stamped}{self['run']} on {self['dataset']} ({self['split']}, {self['n']} items): {scores}; {self.page}"
-        )
+        opened = f", opened {n} times" if (n := self.openings) > 1 else ""
+        what = f"{self['split']}, {self['n']} items{opened}"
+        return f"{stamped}{self['run']} on {self['dataset']} ({what}): {scores}; {self.page}"
 
     def _repr_html_(self) -> str:
         """The whole page in a frame, so that its style stays its own."""
@@ -106,6 +109,8 @@ def build_report(
     val_macro_f1: float | None = None,
     baseline: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
+    calibration: Mapping[str, Mapping[str, Any]] | None = None,
+    intervals: Intervals = "wilson",
 ) -> dict[str, Any]:
     """Score the predictions of one task, and beside it those of the other tasks of the label space.
 
@@ -120,6 +125,8 @@ def build_report(
         val_macro_f1: the same score on the validation part, None when unknown.
         baseline: a simple model on the same rows, from :func:`~samo.evaluation.baseline.compare_to_baseline`.
         notes: further warnings.
+        calibration: what the report says of it, by task, where the predictions are under a temperature already.
+        intervals: how they are computed, see :func:`~samo.evaluation.statistics.score_intervals`.
 
     Returns:
         Plain Python numbers, strings, lists and dicts; None where a value is undefined, never NaN. With several tasks
@@ -133,8 +140,13 @@ def build_report(
     decided = rows_under(task, predictions, label_space, decision)
     groups = tuple(predictions.groups[row] for row in decided.rows)
     by_group, skipped = _by_group(decided, groups, predictions, unit)
-    scored = task_scores(task, decided, predictions, label_space, unit, decision)
-    tasks, others = _tasks(scored, predictions, label_space, unit, decision)
+    scored = task_scores(task, decided, predictions, label_space, unit, decision, intervals)
+    tasks, others = _tasks(scored, predictions, label_space, unit, decision, intervals)
+    for name, scores in (calibration or {}).items():
+        if name == task.name:
+            scored["calibration"] = dict(scores)
+        elif name in tasks:
+            tasks[name]["calibration"] = dict(scores)
     report: dict[str, Any] = {
         "schema": SCHEMA,
         **{name: getattr(subject, name) for name in _ABOUT},
@@ -147,7 +159,8 @@ def build_report(
         "val_macro_f1": _plain(val_macro_f1),
         "gap": _gap(train_macro_f1, val_macro_f1),
     }
-    report["warnings"] = [*report_warnings(report, decided, unit), *others, *skipped, *notes]
+    unnamed = sum(not group for group in groups)
+    report["warnings"] = [*report_warnings(report, decided, unit, unnamed), *others, *skipped, *notes]
     return report
 
 
@@ -162,19 +175,32 @@ def headlines(report: Mapping[str, Any]) -> list[tuple[str, float, Sequence[floa
     """Name, value and interval of macro-F1, what is shown first coming first.
 
     Where classes are absent that is the score over the present ones: no model could have found the others. Last comes
-    the score over frequent classes, where the report has it.
+    the score over frequent classes, where the report has it. Reports written before ``macro_f1_all`` hold that score as
+    ``macro_f1``.
     """
     value, ends, n_labels = report["metrics"]["macro_f1"], report["ci"]["macro_f1"], len(report["labels"])
+    if whole := report.get("macro_f1_all"):
+        value, ends = whole["value"], whole["interval"]
     found: list[tuple[str, float, Sequence[float] | None]] = [("macro-F1", value, ends)]
     if present := report["macro_f1_present"]:
         name = f"macro-F1 over the {present['n_classes']} of {n_labels} classes present"
-        whole = f"macro-F1 over all {n_labels} classes"
-        found = [(name, present["value"], present["interval"]), (whole, value, ends)]
+        found = [
+            (name, present["value"], present["interval"]),
+            (f"macro-F1 over all {n_labels} classes", value, ends),
+        ]
     if frequent := report["macro_f1_frequent"]:
         number = f"{frequent['n_classes']} class" + ("es" if frequent["n_classes"] > 1 else "")
         name = f"macro-F1 over the {number} with {frequent['least_rows']}+ rows"
         found.append((name, frequent["value"], frequent["interval"]))
     return found
+
+
+def metrics_of(report: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics of a stored report, macro-F1 over the classes present also where it was written as over all."""
+    metrics: dict[str, float] = dict(report["metrics"])
+    if "macro_f1_all" not in report and (present := report.get("macro_f1_present")):
+        metrics["macro_f1"] = present["value"]
+    return metrics
 
 
 def groupings(report: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -215,7 +241,12 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 
 def _tasks(
-    scored: dict[str, Any], predictions: Predictions, label_space: LabelSpace, unit: str, decision: Decision
+    scored: dict[str, Any],
+    predictions: Predictions,
+    label_space: LabelSpace,
+    unit: str,
+    decision: Decision,
+    intervals: Intervals,
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """Each task's scores where there are several, and what to know of those the report does not speak of."""
     if len(label_space.tasks) < 2:
@@ -229,7 +260,7 @@ def _tasks(
             warnings.append(f"no item has a label for the task '{task.name}', so it is not judged")
         else:
             decided = rows_under(task, predictions, label_space, decision)
-            tasks[task.name] = task_scores(task, decided, predictions, label_space, unit, decision)
+            tasks[task.name] = task_scores(task, decided, predictions, label_space, unit, decision, intervals)
             warnings += [f"{task.name}: {line}" for line in label_warnings(task.labels, decided)]
     return tasks, warnings
 
@@ -267,7 +298,7 @@ def _by_value(decided: Decided, values: Sequence[str]) -> dict[str, dict[str, fl
         labelled = bool((counts.tp + counts.fn).any())
         table[value] = {
             "n": int(counts.rows),
-            "macro_f1": float(macro_f1_present(counts)) if labelled else None,
+            "macro_f1": float(macro_f1(counts)) if labelled else None,
             "accuracy": float(accuracy(counts)),
             "uar": float(uar(counts)) if labelled else None,
         }

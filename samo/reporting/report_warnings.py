@@ -6,20 +6,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from samo.errors import first_ten
-from samo.evaluation.calibration import TEMPERATURE_RANGE
+from samo.evaluation.calibration import at_bound
 from samo.evaluation.metrics import Decided
 from samo.evaluation.statistics import FEW_GROUPS
 
 __all__ = ["label_warnings", "report_warnings"]
 
 
-def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str) -> list[str]:
+def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str, unnamed: int = 0) -> list[str]:
     """One line for each reason to doubt the scores of a report.
 
     Args:
         report: whose warnings are still missing.
         decided: the rows of its task.
         unit: what a group is called.
+        unnamed: rows whose group is not known.
     """
     found = []
     if report["synthetic_model_only"]:
@@ -33,13 +34,26 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str) -> l
     if report["split"] == "val":
         found.append("the best epoch was chosen on this split, so its scores are a little too good")
     found += [*_calibration_warnings(report), *_threshold_warnings(report)]
+    found += _abstention_warnings(report)
     drawn, n_units = report["ci"]["unit"], report["ci"]["n_units"]
     if n_units < 2:
         found.append(f"one {drawn} only: no confidence interval")
     elif n_units < FEW_GROUPS:
+        more = (
+            ""
+            if drawn == "row" or report["split"] == "out-of-fold"
+            else f"; `samo crossval` evaluates on every {drawn}"
+        )
+        found.append(f"{n_units} {drawn}s only: the intervals rest on little{more}")
+    if report["ci"]["method"] == "percentile":
         found.append(
-            f"{n_units} {drawn}s only: the intervals rest on little and hold the truth less often "
-            f"than {100 * report['ci']['level']:.0f} % of the time"
+            "percentile intervals, as this run's reports had before: with few rows, rare classes or few groups they "
+            f"hold the truth less often than {100 * report['ci']['level']:g} % of the time; runs trained now do better"
+        )
+    if unit != "row" and unnamed:
+        found.append(
+            f"no {unit} is known for {unnamed} of {report['n']} rows, so the interval draws each by itself: "
+            f"where these rows share {unit}s, it is too narrow"
         )
     return found + label_warnings(report["labels"], decided)
 
@@ -50,7 +64,7 @@ def label_warnings(labels: Sequence[str], decided: Decided) -> list[str]:
     occurs, predicted = decided.truth.sum(axis=0) > 0, decided.predicted.sum(axis=0) > 0
     absent = [label for label, seen in zip(labels, occurs, strict=True) if not seen]
     if absent:
-        found.append(f"absent from this split, so F1 = 0 in macro-F1: {', '.join(absent)}")
+        found.append(f"absent from this split, so left out of macro-F1: {', '.join(absent)}")
     never = [label for label, seen in zip(labels, ~occurs | predicted, strict=True) if not seen]
     if never:
         found.append(f"never predicted: {', '.join(never)}")
@@ -59,13 +73,34 @@ def label_warnings(labels: Sequence[str], decided: Decided) -> list[str]:
 
 def _calibration_warnings(report: Mapping[str, Any]) -> list[str]:
     scores, found = report["calibration"], []
-    if scores["fitted_on"] and scores["temperature"] in TEMPERATURE_RANGE:
-        found.append(
-            f"the temperature stands at its bound of {scores['temperature']:g}: the rows it was fitted on "
-            "(all right, or too few) cannot tell it, so take probabilities for a ranking only"
-        )
+    cannot_tell = (
+        "the rows it was fitted on (all right, or too few) cannot tell it, so take probabilities for a ranking only"
+    )
+    if scores["temperature"] is None:
+        bound = [fold for fold, value in scores["temperature_by_fold"].items() if value is not None and at_bound(value)]
+        if bound:
+            found.append(f"the temperature stands at its bound in {first_ten(bound)}: {cannot_tell}")
+        bare = [fold for fold, value in scores["temperature_by_fold"].items() if value is None]
+        if bare and scores["fitted_on"]:
+            found.append(f"no temperature was fitted in {first_ten(bare)}")
+    elif scores["fitted_on"] and at_bound(scores["temperature"]):
+        found.append(f"the temperature stands at its bound of {scores['temperature']:g}: {cannot_tell}")
     if scores["fitted_on"] == report["split"]:
         found.append("the temperature was fitted on this split, so its calibration is a little too good")
+    return found
+
+
+def _abstention_warnings(report: Mapping[str, Any]) -> list[str]:
+    scores = report["abstention"]
+    if not scores["rule"]:
+        return []
+    found = []
+    if scores["fitted_on"] == report["split"]:
+        found.append("the threshold of confidence was chosen on this split, so it keeps what was wanted here")
+    if not scores["answered"]:
+        found.append(
+            f"no answer is sure enough for the wanted {scores['rule']} of {scores['wanted']:g}: all are withheld"
+        )
     return found
 
 

@@ -17,7 +17,9 @@ __all__ = [
     "as_code",
     "baseline_line",
     "gain_line",
+    "interval_name",
     "members_line",
+    "openings_lines",
     "selection_note",
     "task_rows",
     "threshold_line",
@@ -37,6 +39,15 @@ def as_code(line: str) -> Markup:
     from markupsafe import Markup, escape
 
     return Markup(SETTING.sub(r"<code>\1</code>", str(escape(line))))
+
+
+def interval_name(ci: Mapping[str, Any]) -> str:
+    """``95 % interval``; an interval that holds the truth less often is not called so.
+
+    Args:
+        ci: of a report; those written before the method was named are percentile intervals.
+    """
+    return f"{100 * ci['level']:g} % interval" if ci.get("method") == "wilson" else "percentiles"
 
 
 def baseline_line(baseline: Mapping[str, Any]) -> str:
@@ -101,6 +112,15 @@ def task_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
         for name, task in tasks.items()
     ]
     return [*rows, ("mean over tasks", "", "", f"{report['overall_macro_f1']:.3f}", "", "", "")]
+
+
+def openings_lines(openings: int) -> list[str]:
+    """A line where the test part was looked at before."""
+    if openings < 2:
+        return []
+    return [
+        f"the test part was opened {openings} times with this run: whatever is chosen by its scores makes them too good"
+    ]
 
 
 def selection_note(report: Mapping[str, Any]) -> str:

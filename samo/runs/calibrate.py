@@ -1,8 +1,9 @@
-"""What a run answers with, temperature and thresholds: the one rule that report and predictor share.
+"""What a run answers with, temperature, thresholds and when to abstain: the one rule of report and predictor.
 
 ``calibration.json`` and, for multi-label tasks, ``thresholds.json`` are fitted on the validation rows with the weights
 of the best epoch, when training ends. Both name that epoch, and count only for those weights; thresholds count only
-beside the temperatures they were chosen under. A run without them (stopped before its end, or trained by an earlier
+beside the temperatures they were chosen under. ``abstention.json`` is there where the settings ask for it, and counts
+as thresholds do. A run without them (stopped before its end, or trained by an earlier
 version) gets them from the first ``samo evaluate`` on its own corpus, which predicts the validation rows anyway. Until
 then its temperature is 1 and its thresholds are 0.5. Predictions are stored as raw logits, so that both can always be
 fitted again, beside what was decided with them.
@@ -12,18 +13,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from samo.evaluation.abstention import Abstention
 from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision, fit_decision
-from samo.evaluation.thresholds import Thresholds
+from samo.evaluation.thresholds import FloatArray, Thresholds, threshold_grid
 from samo.runs.run import Run
-from samo.settings import Config, ThresholdSettings
+from samo.settings import AbstentionSettings, Config, ThresholdSettings
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about
 
-__all__ = ["calibrate", "calibration_of", "decision_of", "threshold_settings"]
+__all__ = ["abstention_settings", "calibrate", "calibration_of", "decision_of", "selection_grid", "threshold_settings"]
 
 TEMPERATURES = "calibration.json"
 THRESHOLDS = "thresholds.json"
+ABSTENTION = "abstention.json"
 
 
 def calibrate(
@@ -34,6 +37,7 @@ def calibrate(
     settings: ThresholdSettings | None = None,
     *,
     keep: Calibration | None = None,
+    abstention: AbstentionSettings | None = None,
 ) -> Decision:
     """Fit the temperatures and thresholds of a run's best weights and keep them in its folder.
 
@@ -44,14 +48,18 @@ def calibrate(
         targets: (N, C) in [0, 1]; NaN where a task has no label.
         settings: which thresholds are tried and used; the defaults where a modality has no such settings.
         keep: temperatures that count for these weights already, and then stay.
+        abstention: which answers are to be withheld; None: none.
     """
     decision = fit_decision(
-        logits, targets, space, settings or ThresholdSettings(), epoch=_epoch(run), calibration=keep
-    )
+        logits, targets, space, settings or ThresholdSettings(),
+        epoch=_epoch(run), calibration=keep, abstention=abstention,
+    )  # fmt: skip
     if not keep:
         decision.calibration.save(run.path(TEMPERATURES))
     if decision.thresholds.tasks:
         decision.thresholds.save(run.path(THRESHOLDS))
+    if decision.abstention.rule:
+        decision.abstention.save(run.path(ABSTENTION))
     return decision
 
 
@@ -69,7 +77,7 @@ def calibration_of(run: Run) -> Calibration | None:
 
 
 def decision_of(run: Run, space: LabelSpace) -> Decision:
-    """What a run answers with; temperature 1 and thresholds 0.5 where none were fitted for its best weights.
+    """What a run answers with; temperature 1, thresholds 0.5 and no abstention where none were fitted for its weights.
 
     Args:
         run: with a model.
@@ -80,11 +88,36 @@ def decision_of(run: Run, space: LabelSpace) -> Decision:
         RunError: a file is damaged.
     """
     calibration = calibration_of(run) or Calibration()
+    thresholds, abstention = Thresholds(), Abstention()
     if run.path(THRESHOLDS).is_file():
-        thresholds = Thresholds.load(run.path(THRESHOLDS))
-        if thresholds.epoch == _epoch(run) and thresholds.are_for(calibration.temperature, space):
-            return Decision(calibration, thresholds)
-    return Decision(calibration)
+        found = Thresholds.load(run.path(THRESHOLDS))
+        if found.epoch == _epoch(run) and found.are_for(calibration.temperature, space):
+            thresholds = found
+    if run.path(ABSTENTION).is_file():
+        kept = Abstention.load(run.path(ABSTENTION))
+        # Of several labels the confidence in an answer depends on the thresholds it was made with.
+        decided = thresholds.are_for(calibration.temperature, space)
+        if decided and kept.epoch == _epoch(run) and kept.are_for(calibration.temperature, space):
+            abstention = kept
+    return Decision(calibration, thresholds, abstention)
+
+
+def abstention_settings(config: Config) -> AbstentionSettings:
+    """Those of a configuration, the defaults where its modality has none."""
+    found = getattr(config, "abstention", None)
+    return found if isinstance(found, AbstentionSettings) else AbstentionSettings()
+
+
+def selection_grid(run: Run) -> FloatArray | None:
+    """The thresholds by which the epochs of a multi-label run were selected; None where it did not keep them.
+
+    Runs trained before epochs were selected by the thresholds that may ship have none.
+    """
+    facts = run.trained if run.path("trained.json").is_file() else {}
+    if "selected_over" not in facts:
+        return None
+    low, high, number = facts["selected_over"]
+    return threshold_grid(ThresholdSettings(threshold_range=(low, high), num_thresholds=number))
 
 
 def threshold_settings(config: Config) -> ThresholdSettings:

@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from samo.data.copies import STAMPED_SHARE, known_rows, refuse_known
+from samo.data.fingerprints import near_copies
+from samo.data.manifest import Item, Manifest
 from samo.data.relabel import relabel
-from samo.data.splits import PARTS, Split, audit, split_notes
+from samo.data.sampling import balance_notes
+from samo.data.splits import NEAR_COPIES_HINT, PARTS, Split, is_leaky, split_notes
 from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
 from samo.evaluation.baseline import compare_to_baseline
 from samo.evaluation.decision import Decision, fit_decision
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
+from samo.evaluation.statistics import Intervals
 from samo.files import write_json, write_text
 from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
@@ -27,10 +32,12 @@ from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
 from samo.reporting.report import Report, Subject, build_report
-from samo.runs.calibrate import calibrate, decision_of, threshold_settings
+from samo.reporting.wording import openings_lines
+from samo.runs.calibrate import abstention_settings, calibrate, decision_of, selection_grid, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.load import load_run_model, open_run
+from samo.runs.provenance import about_known_groups
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, Run
 from samo.settings import SPLIT_SETTINGS
@@ -117,18 +124,21 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
             hint="give the same `data_root`, or name the other corpus with `dataset` to judge on it",
         )
     split = run.split
-    leaks = audit(manifest, split)
+    leaks = run.audit(manifest)
     known = decision_of(run, manifest.label_space)
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
+    if part == "test":
+        run.open_test("evaluate")
     predicted = {name: _predict(model, setup, split.part(name)) for name in {"train", "val", part}}
     decision = _completed(run, setup.frontend, space, known, predicted["val"])
     predicted = {name: decision.applied(predictions, space) for name, predictions in predicted.items()}
     for name, predictions in predicted.items():
         predictions.save(run.path(f"predictions.{name}.npz"))
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
-    notes += _other_precision(run, setup.runtime)
-    baseline = _baseline(setup.frontend, space, split, part, predicted[part])
-    evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, baseline)
+    notes += [*balance_notes(run.settings), *_other_precision(run, setup.runtime)]
+    baseline = _baseline(run, setup.frontend, space, split, part, predicted[part])
+    leaky = is_leaky(manifest, split, part)
+    evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, leaky, baseline)
     return write_report(run, setup.frontend, _report(evaluation), predicted[part], "" if part == "test" else f".{part}")
 
 
@@ -142,7 +152,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
 
     Raises:
         SettingsError: the mapping names a class that does not exist.
-        LeakError: a recording of the other corpus was trained on.
+        LeakError: a recording of the other corpus, or a near copy of it, was trained on, or too many of its texts.
         DataError: the mapping leaves no item, or a class of the corpus has no counterpart.
     """
     trained = run.manifest
@@ -151,13 +161,11 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     ids = tuple(item.id for item in manifest.items if item.labels)
     if not ids:
         raise DataError("no item of the corpus is left to judge on", hint="`label_map` leaves every class out")
-    known = {trained.items[row].content for row in trained.rows(run.split.train + run.split.val)}
-    seen = [item.source for item in manifest.items if item.content and item.content in known]
-    notes = []
-    if seen and manifest.copies == "reported":
-        notes.append(f"leak: {len(seen)} of {len(ids)} items also stand in what the run was trained on")
-    elif seen:
-        raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
+    learned = [trained.items[row] for row in trained.rows(run.split.train + run.split.val)]
+    notes, leaky = _known_items(manifest, ids, learned)
+    notes += _near_copies_of_training(run, trained, manifest, ids)
+    more, same_people = about_known_groups(trained, learned, manifest)
+    notes, leaky = notes + more, leaky or same_people
     model, space = load_run_model(run, type(frontend), setup.runtime)
     decision = decision_of(run, space)
     if not decision.is_complete(space):
@@ -165,10 +173,37 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
         notes.append(f"no {missing}: judge the run on its own corpus first, which fits it")
     predictions = decision.applied(_predict(model, Setup(frontend, setup.runtime), ids), space)
     everything = Split("other corpus", 0, (), (), ids)
-    evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes)
+    evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes, leaky)
     report = {**_report(evaluation), "label_map": dict(mapping)}
     predictions.save(run.path(f"predictions.{manifest.dataset}.npz"))
     return write_report(run, frontend, report, predictions, f".{manifest.dataset}")
+
+
+def _near_copies_of_training(run: Run, trained: Manifest, manifest: Manifest, ids: Sequence[str]) -> list[str]:
+    """Lines on recordings of another corpus that are near copies of what a run was trained and validated on.
+
+    Raises:
+        LeakError: there are some, and the settings do not ask to report them only.
+    """
+    if manifest.copies == "reported":
+        return []
+    known = run.fingerprints
+    if known is None or manifest.fingerprints is None or known.kind != manifest.fingerprints.kind:
+        lacks = "the corpus" if manifest.fingerprints is None else "the run"
+        return [
+            f"only exact copies of the training data were looked for: {lacks} has no fingerprints to find others by"
+        ]
+    mine, theirs = ({item.id: item.source for item in each.items} for each in (manifest, trained))
+    lines = [
+        f"{mine[pair.first]} and {theirs.get(pair.second, pair.second)}, {pair}"
+        for pair in near_copies(manifest.fingerprints.only(ids), known)
+    ]
+    if lines and manifest.near_copies == "refuse":
+        raise LeakError(
+            f"near copies of recordings the run was trained on are in this corpus: {first_ten(lines)}",
+            hint=f"remove them from this corpus; {NEAR_COPIES_HINT}",
+        )
+    return [f"leak: near copies of what the run was trained on: {line}" for line in lines[:10]]
 
 
 def _mapping(label_map: Mapping[str, str] | None) -> dict[str, str]:
@@ -194,6 +229,27 @@ def _require_data_settings(run: Run, settings: Mapping[str, Any]) -> None:
             )
 
 
+def _known_items(manifest: Manifest, ids: tuple[str, ...], learned: Sequence[Item]) -> tuple[list[str], bool]:
+    """Lines on what of another corpus a run has learned from, and whether its scores are to be stamped.
+
+    Raises:
+        LeakError: recordings, or too many texts.
+    """
+    if manifest.copies != "reported":
+        contents = {item.content for item in learned}
+        if seen := [item.source for item in manifest.items if item.content and item.content in contents]:
+            raise LeakError(f"recordings the run was trained on are in this corpus: {first_ten(seen)}")
+        return [], False
+    texts = tuple(manifest.items[row].source for row in manifest.rows(ids))
+    known = known_rows(texts, tuple(item.source for item in learned))
+    what = "the run was trained on"
+    refuse_known(known, ids, what, "take these rows out of the table")
+    share = (
+        f"{len(known):,} of {len(ids):,} texts also stand in what the run was trained on, word for word or nearly so"
+    )
+    return [f"leak: {share}"] if known else [], len(known) >= STAMPED_SHARE * len(ids)
+
+
 def _open(run: Run, settings: Mapping[str, Any], reporter: Reporter) -> Frontend:
     """The frontend over the run's own corpus, or over the one that ``settings`` name."""
     require_code(run, "model", *([] if "dataset" in settings else ["dataset"]))
@@ -216,13 +272,16 @@ def write_report(
         report, predictions, run.history, frontend.manifest.label_space, run.path(f"figures{suffix}")
     )
     settings, environment = _settings(run), run.environment
+    # A report is the same however often it is made; how often it was is told beside it.
+    openings = run.test_openings if report["split"] == "test" else 0
+    told = {**report, "warnings": [*report["warnings"], *openings_lines(openings)]}
     pictures = {path.stem.replace("_", " "): path for path in figures}
-    write_text(run.path(f"report{suffix}.html"), render_html(report, pictures, settings, environment))
+    write_text(run.path(f"report{suffix}.html"), render_html(told, pictures, settings, environment))
     if not suffix:
-        card = model_card(report, settings, environment, data_card=frontend.data_card())
+        card = model_card(told, settings, environment, data_card=frontend.data_card())
         write_text(run.path("MODEL_CARD.md"), card)
     write_json(run.path(f"report{suffix}.json"), report)
-    return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality)
+    return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality, openings)
 
 
 def _other_precision(run: Run, runtime: Runtime) -> list[str]:
@@ -235,14 +294,16 @@ def _other_precision(run: Run, runtime: Runtime) -> list[str]:
 
 def _completed(run: Run, frontend: Frontend, space: LabelSpace, known: Decision, val: Predictions) -> Decision:
     """What a run answers with, fitted on its validation rows where something is missing."""
-    if known.is_complete(space):
+    withheld = abstention_settings(frontend.config)
+    if known.is_complete(space) and known.abstention.is_wanted_by(withheld):
         return known
     keep = known.calibration if known.calibration.fitted_on else None
-    return calibrate(run, space, val.logits, val.targets, threshold_settings(frontend.config), keep=keep)
+    thresholds = threshold_settings(frontend.config)
+    return calibrate(run, space, val.logits, val.targets, thresholds, keep=keep, abstention=withheld)
 
 
 def _baseline(
-    frontend: Frontend, space: LabelSpace, split: Split, part: str, predictions: Predictions
+    run: Run, frontend: Frontend, space: LabelSpace, split: Split, part: str, predictions: Predictions
 ) -> dict[str, Any] | None:
     """The modality's simple model on the same rows, with temperature and thresholds of its own from validation."""
     ids = {name: split.part(name) for name in ("val", part)}
@@ -255,7 +316,21 @@ def _baseline(
     val, judged = parts[0], parts[0] if part == "val" else parts[1]
     decision = fit_decision(val, frontend.manifest.targets[rows["val"]], space, threshold_settings(frontend.config))
     baseline = decision.applied(predictions_of(frontend, ids[part], judged), space)
-    return compare_to_baseline(name, baseline, predictions, task=space.primary, label_space=space, unit=frontend.unit)
+    return compare_to_baseline(
+        name,
+        baseline,
+        predictions,
+        task=space.primary,
+        label_space=space,
+        unit=frontend.unit,
+        intervals=_intervals(run),
+    )
+
+
+def _intervals(run: Run) -> Intervals:
+    """As the run's first reports had them, so that its numbers stay comparable with those written down."""
+    found: Intervals = read_about(run.model_file).get("intervals", "percentile")
+    return found
 
 
 def _settings(run: Run) -> dict[str, Any]:
@@ -297,12 +372,13 @@ class _Evaluation:
     decision: Decision
     predictions: Mapping[str, Predictions]
     notes: Sequence[str]
+    leaky: bool
     baseline: Mapping[str, Any] | None = None
 
     def macro_f1(self, part: str) -> float | None:
         """As the trainer selects by it; None for a part that was not predicted."""
         predictions = self.predictions.get(part)
-        return macro_f1(predictions, self.space) if predictions else None
+        return macro_f1(predictions, self.space, selection_grid(self.run)) if predictions else None
 
 
 def _report(evaluation: _Evaluation) -> dict[str, Any]:
@@ -319,7 +395,7 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
         evaluation.frontend.unit,
         synthetic=manifest.synthetic or trained_on_synthetic,
         synthetic_model_only=trained_on_synthetic and not manifest.synthetic,
-        leaky=evaluation.split.leaky or run.split.leaky,
+        leaky=evaluation.leaky or run.split.leaky,
     )
     report = build_report(
         subject,
@@ -330,10 +406,11 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
         val_macro_f1=evaluation.macro_f1("val"),
         baseline=evaluation.baseline,
         notes=notes,
+        intervals=_intervals(run),
     )
     return {**report, "ensemble": facts} if facts else report
 
 
-def macro_f1(predictions: Predictions, space: LabelSpace) -> float:
-    """Macro-F1 as the trainer selects by it."""
-    return float(selection_score(space, predictions.logits, np.asarray(predictions.targets)))
+def macro_f1(predictions: Predictions, space: LabelSpace, thresholds: np.ndarray | None = None) -> float:
+    """Macro-F1 as the trainer selects by it, over :func:`~samo.runs.calibrate.selection_grid`."""
+    return float(selection_score(space, predictions.logits, np.asarray(predictions.targets), thresholds))

@@ -126,13 +126,14 @@ def facts_of(run: Run) -> ModelFacts:
     settings = run.settings
     members = (about.get("ensemble") or {}).get("members", ())
     network = str(settings.get("model", "")) if not members else f"ensemble of {len(members)}"
+    leaky = run.split.leaky or bool(_read(run.path("report.json")).get("leaky"))
     return ModelFacts(
         run.name,
         run.modality,
         str(run.folder.absolute()),
         dataset=str(about["dataset"]),
         synthetic=bool(about["synthetic"]),
-        leaky=run.split.leaky,
+        leaky=leaky,
         network=network,
         trained=_day(run),
         scores=tuple(_scores(run, about)),
@@ -148,7 +149,9 @@ def _scores(run: Run, about: dict[str, Any]) -> list[str]:
             ends, unit = report["ci"]["macro_f1"], report["ci"]["unit"]
             interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
             over = f", {report['ci']['n_units']} {unit}s" if ends and unit != "row" else ""
-            found.append(f"test macro-F1 {report['metrics']['macro_f1']:.3f}{interval} over {report['n']} items{over}")
+            opened = f"; opened {n} times" if (n := run.test_openings) > 1 else ""
+            score = f"{report['metrics']['macro_f1']:.3f}{interval}"
+            found.append(f"test macro-F1 {score} over {report['n']} items{over}{opened}")
         found.append(f"validation macro-F1 {float(about['val_macro_f1']):.3f}, which chose the epoch")
     except (LookupError, TypeError, ValueError):
         pass  # what is damaged is told by whoever needs it

@@ -10,24 +10,40 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from samo.data.augmented import AUGMENTATION, AUGMENTED
+from samo.data.fingerprints import Fingerprints
 from samo.data.manifest import Manifest
-from samo.data.splits import Split
+from samo.data.splits import Split, audit
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo.files import leftovers, write_json, write_text
 from samo.settings import Config, stored_config, with_defaults
 
-__all__ = ["ASSETS", "ENSEMBLE_FILE", "Run", "artifacts_root", "create_run", "find_model", "find_run", "list_runs"]
+__all__ = [
+    "ASSETS",
+    "ENSEMBLE_FILE",
+    "FINGERPRINTS",
+    "Run",
+    "artifacts_root",
+    "create_run",
+    "find_model",
+    "find_run",
+    "list_runs",
+]
+
+# The fingerprints of what was trained and validated on, by which copies in other corpora are found.
+FINGERPRINTS = "fingerprints.npz"
 
 # What is written before step 1, and what a training writes after; judging a run writes other files.
 BEGINNING = (
     "manifest.jsonl",
     "split.json",
+    FINGERPRINTS,
     AUGMENTED,
     AUGMENTATION,
     "fitted.safetensors",
@@ -40,6 +56,7 @@ TRAINING = (
     "history.jsonl",
     "calibration.json",
     "thresholds.json",
+    "abstention.json",
     "mlflow.json",
     "trained.json",
 )
@@ -48,6 +65,8 @@ TRAINING = (
 ASSETS = "assets"
 # What an ensemble says of its members; its presence makes a run an ensemble.
 ENSEMBLE_FILE = "ensemble.json"
+# A line for each time the test part was looked at.
+OPENINGS = "openings.jsonl"
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
 
@@ -113,6 +132,26 @@ class Run:
         return Split.load(self.path("split.json"))
 
     @property
+    def fingerprints(self) -> Fingerprints | None:
+        """Those of the recordings it was trained and validated on; None where none were kept.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.path(FINGERPRINTS)
+        return Fingerprints.load(path) if path.exists() else None
+
+    def audit(self, manifest: Manifest) -> list[str]:
+        """Leaks of the run's split in its data, see :func:`samo.data.splits.audit`; in runs begun before fingerprints
+        were kept, near copies of recordings are only reported.
+
+        Raises:
+            LeakError: the split leaks.
+        """
+        begun_before = not self.path(FINGERPRINTS).exists()
+        return audit(replace(manifest, near_copies="report") if begun_before else manifest, self.split)
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """One row an epoch.
 
@@ -143,6 +182,28 @@ class Run:
         """
         seen: dict[str, Any] = next(iter(self._lines("environment.json", whole=True)), {})
         return seen
+
+    @property
+    def test_openings(self) -> int:
+        """How often the test part was looked at with this run; at least once where there is a report of it.
+
+        Raises:
+            RunError: the file that counts them is damaged.
+        """
+        return len(self._lines(OPENINGS)) or int(self.path("report.json").is_file())
+
+    def open_test(self, what: str) -> int:
+        """Count that ``what`` looks at the test part; returns the number of openings with this one.
+
+        Raises:
+            RunError: the file that counts them is damaged.
+            DiskFull: no space is left.
+        """
+        before = self.test_openings
+        lines = self._lines(OPENINGS) or [{"at": None, "by": "evaluate"}] * before
+        lines.append({"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": what})
+        write_text(self.path(OPENINGS), "".join(json.dumps(line) + "\n" for line in lines))
+        return len(lines)
 
     @property
     def model_file(self) -> Path:

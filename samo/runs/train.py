@@ -15,17 +15,30 @@ import torch
 
 from samo.data.augmented import augmentation_facts, load_augmented, save_augmented
 from samo.data.manifest import Item, Manifest
-from samo.data.splits import PARTS, Split, audit, make_split, split_notes
+from samo.data.sampling import balance_notes
+from samo.data.splits import PARTS, Split, audit, find_near_leaks, make_split, split_notes
+from samo.data.stratify import label_keys
 from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError, nearest
 from samo.files import write_json
 from samo.frontend import Frontend
 from samo.modalities import frontend_type
 from samo.plugins import code_used, names_of, trust
-from samo.runs.calibrate import calibrate, threshold_settings
+from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.load import load_run_model
+from samo.runs.provenance import refuse_known_weights
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, Run, artifacts_root, create_run, find_run, mark_trained, point_latest, write_history
+from samo.runs.run import (
+    ASSETS,
+    FINGERPRINTS,
+    Run,
+    artifacts_root,
+    create_run,
+    find_run,
+    mark_trained,
+    point_latest,
+    write_history,
+)
 from samo.runs.signals import Terminated, signals_wait, sigterm_raises
 from samo.settings import Config, resolve, stored_config
 from samo.training.checkpoint import (
@@ -47,8 +60,8 @@ __all__ = ["resume_training", "train", "train_run", "training_summary"]
 
 # Where the data lies may change between a run's beginning and its end; that they are the same data is checked.
 MOVABLE = {"data_root"}
-# With fewer groups in validation or test, chance decides what is called better.
-FEWEST_GROUPS = 3
+# With fewer groups, chance decides what is called better on validation and how wide an interval is on test.
+FEWEST_GROUPS = {"val": 3, "test": 5}
 
 
 def train(
@@ -124,8 +137,7 @@ def train(
         values = setup.frontend.config.flat()
         if not resume:
             # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
-            split = make_split(setup.frontend.manifest, setup.frontend.split_request())
-            audit(setup.frontend.manifest, split)
+            split = checked_split(setup.frontend)
             stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
             run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
         for line in _first_lines(run, setup, None if resume else split):
@@ -204,21 +216,32 @@ def _first_lines(run: Run, setup: Setup, split: Split | None) -> list[str]:
         )
     count = f"{len(manifest.items)} {frontend.item}s of {values['dataset']}"
     lines.append(f"run {run.name}: {count}; {setup.runtime.describe()}")
+    lines += balance_notes(values)
     return [*lines, *_about_split(frontend, split)] if split else lines
 
 
 def _about_split(frontend: Frontend, split: Split) -> list[str]:
-    manifest, sizes, few = frontend.manifest, [], []
+    manifest, sizes, few, absent = frontend.manifest, [], [], []
     for part in PARTS:
         ids = split.part(part)
         groups = {manifest.items[row].group for row in manifest.rows(ids)} - {""}
         unit, item = (f" {frontend.unit}s", f" {frontend.item}s") if part == "train" else ("", "")
         sizes.append(f"{part} {len(groups)}{unit} / {len(ids)}{item}" if groups else f"{part} {len(ids)}{item}")
-        if part != "train" and 0 < len(groups) < FEWEST_GROUPS:
+        if 0 < len(groups) < FEWEST_GROUPS.get(part, 0):
             few.append(f"{part} has {len(groups)} {frontend.unit}{'s' * (len(groups) > 1)}")
-    thin = [f"{' and '.join(few)} only: scores will rest on little"] if few else []
-    copies = audit(manifest, split) if manifest.copies == "reported" else []
-    return [", ".join(sizes), *thin, *copies, *split_notes(manifest, split)]
+        seen = {(task, label) for row in manifest.rows(ids) for task, label in label_keys(manifest.items[row])}
+        lacking = [
+            label for task in manifest.label_space.tasks for label in task.labels if (task.name, label) not in seen
+        ]
+        if lacking:
+            absent.append(f"{part} has no example of {', '.join(lacking)}: left out of macro-F1 there")
+    few = (
+        [f"{' and '.join(few)} only: scores will rest on little; `samo crossval` evaluates on every {frontend.unit}"]
+        if few
+        else []
+    )
+    copies = audit(manifest, split) if manifest.copies == "reported" else find_near_leaks(manifest, split)[:10]
+    return [", ".join(sizes), *few, *absent, *copies, *split_notes(manifest, split)]
 
 
 def _watched_training(
@@ -249,8 +272,7 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
         if first and run.path("config.json").exists():
             raise RunError(f"run '{run.name}' was begun by another process", hint="choose another `name`")
         manifest = setup.frontend.manifest
-        split = make_split(manifest, setup.frontend.split_request())
-        audit(manifest, split)
+        split = checked_split(setup.frontend)
         plan = make_plan(setup.frontend, split)
         # Refuses a loss that does not fit the question, before anything is written.
         EmotionLoss(manifest.label_space, plan.loss, manifest.targets[plan.train_rows])
@@ -286,7 +308,7 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         if manifest.digest != run.manifest.digest:
             raise RunError(f"the data of run '{run.name}' changed since it was begun", hint="train a new run")
         split = run.split
-        audit(manifest, split)
+        run.audit(manifest)
         if first:
             # A report of the unfinished model would speak of another model once training goes on.
             run.path("report.json").unlink(missing_ok=True)
@@ -303,11 +325,26 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         return _train(run, Setup(learner, setup.runtime), manifest, observer, plan, state)
 
 
+def checked_split(frontend: Frontend) -> Split:
+    """The split to train on.
+
+    Raises:
+        LeakError: it leaks, or the start weights know its validation or test part.
+    """
+    split = make_split(frontend.manifest, frontend.split_request())
+    audit(frontend.manifest, split)
+    refuse_known_weights(frontend.config.flat().get("weights", ""), frontend.manifest, split)
+    return split
+
+
 def make_plan(frontend: Frontend, split: Split) -> TrainPlan:
     """Rows and settings the trainer needs."""
     config: Any = frontend.config
     rows = frontend.manifest.rows
-    return TrainPlan(rows(split.train), rows(split.val), config.loss, config.optim, config.train, frontend.mixup_alpha)
+    return TrainPlan(
+        rows(split.train), rows(split.val), config.loss, config.optim, config.train, frontend.mixup_alpha,
+        threshold_settings(config),
+    )  # fmt: skip
 
 
 def _extended(frontend: Frontend, plan: TrainPlan, made: tuple[Item, ...]) -> tuple[Frontend, TrainPlan]:
@@ -333,6 +370,8 @@ def write_beginning(
     """
     setup.frontend.manifest.save(run.path("manifest.jsonl"))
     split.save(run.path("split.json"))
+    if prints := setup.frontend.manifest.fingerprints:
+        prints.only(split.train + split.val).save(run.path(FINGERPRINTS))
     save_tensors(run.path("fitted.safetensors"), fitted)
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
@@ -367,6 +406,7 @@ def _train(
                 epoch=state.best_epoch + 1,
                 val_macro_f1=state.best_score,
                 digest=manifest.digest,
+                intervals="wilson",
             )
         save_checkpoint(run.path("last.ckpt"), state.state_dict())
         write_history(run, state.history)
@@ -392,11 +432,11 @@ def _train(
             exit_status=143 if isinstance(stop, Terminated) else 130,
         ) from None
     if first:
-        _finish(run, state, plan.train.epochs if state.learns else state.epoch)
+        _finish(run, state, plan)
     return state
 
 
-def _finish(run: Run, state: TrainState, allowed: int) -> None:
+def _finish(run: Run, state: TrainState, plan: TrainPlan) -> None:
     # Decided while it was still training: such a report may speak of an earlier best epoch.
     run.path("report.json").unlink(missing_ok=True)
     mark_trained(
@@ -406,7 +446,8 @@ def _finish(run: Run, state: TrainState, allowed: int) -> None:
             "best_epoch": state.best_epoch + 1,
             "val_macro_f1": state.best_score,
             "val_loss": state.best_loss,
-            "allowed_epochs": allowed,
+            "allowed_epochs": plan.train.epochs if state.learns else state.epoch,
+            "selected_over": [*plan.thresholds.threshold_range, plan.thresholds.num_thresholds],
         },
     )
 
@@ -416,7 +457,8 @@ def _calibrate(run: Run, setup: Setup, plan: TrainPlan) -> None:
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
     logits = predict_logits(model, setup, plan.val_rows)
     targets = setup.frontend.manifest.targets[plan.val_rows]
-    calibrate(run, space, logits, targets, threshold_settings(setup.frontend.config))
+    config = setup.frontend.config
+    calibrate(run, space, logits, targets, threshold_settings(config), abstention=abstention_settings(config))
 
 
 def _same_everywhere(setup: Setup) -> None:

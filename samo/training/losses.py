@@ -35,8 +35,8 @@ def class_weights(
     """Inverse-frequency weights, w_c = (1 / n_c) / mean_k(1 / n_k): mean 1 over the classes, clipped, multiplied.
 
     Of a single-label task only the ratios of the weights matter. Those of a multi-label task multiply the cost of
-    labels that hold, against a cost of 1 where they do not: a weight near 0 would silence a frequent label. They are
-    therefore clipped from below as well, at ``1 / max_weight``.
+    labels that hold, against a cost of 1 where they do not: below 1 they would make a label that is rare already rarer
+    still. There w_c = max_k(n_k) / n_c, clipped: the most frequent label has weight 1 and no other less.
 
     Args:
         counts: (C,) rows per class in the training split; a class without rows counts as one row.
@@ -49,7 +49,7 @@ def class_weights(
         (C,) float32.
     """
     inverse = 1.0 / np.maximum(counts, 1.0)
-    weights = np.clip(inverse / inverse.mean(), 1.0 / max_weight if multi_label else 0.0, max_weight)
+    weights = np.minimum(inverse / (inverse.min() if multi_label else inverse.mean()), max_weight)
     factors = np.array([multipliers.get(label, 1.0) for label in labels])
     return (weights * factors).astype(np.float32)
 
@@ -66,18 +66,20 @@ class EmotionLoss(nn.Module):
 
     For one row and one single-label task with target distribution t, weights w and probabilities p::
 
-        loss = -alpha * sum_c w_c * t'_c * (1 - p_c)^gamma_c * log p_c
+        loss = -sum_c w_c * t'_c * (1 - p_c)^gamma_c * log p_c
         t'_c = (1 - e_c) t_c + sum_k e_k t_k / C
 
     where gamma_c is 0 without focal loss (Lin et al. 2017, eq. 5) and e is the smoothing (Szegedy et al. 2016). For
     one of several labels (sigmoid outputs), averaged over the classes::
 
-        loss = -alpha * mean_c( w_c t'_c (1 - p_c)^g+_c log p_c  +  (1 - t'_c) q_c^g-_c log(1 - q_c) )
+        loss = -mean_c( a w_c t'_c (1 - p_c)^g+_c log p_c  +  b (1 - t'_c) q_c^g-_c log(1 - q_c) )
         t'_c = (1 - e_c) t_c + e_c / 2
 
     where q = p and both exponents are gamma (BCE and its focal form), or, with the asymmetric loss (Ridnik et al. 2021,
     eq. 4 to 7), q_c = max(p_c - clip, 0) and the exponents are ``asl_gamma_pos`` and ``asl_gamma_neg``. Tasks with one
-    label per row keep the cross-entropy then.
+    label per row keep the cross-entropy then. a = b = 1 unless ``focal_alpha`` is below 1: then a = focal_alpha and
+    b = 1 - focal_alpha (alpha_t of Lin et al. 2017, as ``torchvision.ops.sigmoid_focal_loss`` has it). A factor on all
+    of the loss would change nothing: AdamW divides by the size of the gradient.
 
     By class, with n_c the rows of a class in the training split: w from :func:`class_weights`; gamma_c = gamma *
     (2 - n_c / max n) with ``adaptive_gamma``; e_c = e * n_c / max n with ``adaptive_smoothing``.
@@ -94,7 +96,9 @@ class EmotionLoss(nn.Module):
     def __init__(self, space: LabelSpace, settings: LossSettings, train_targets: np.ndarray) -> None:
         super().__init__()
         self.space = space
-        self.alpha = settings.focal_alpha if settings.focal_loss else 1.0
+        alpha = settings.focal_alpha if settings.focal_loss else 1.0
+        # Of labels that hold, and of those that do not.
+        self.alpha = (alpha, 1.0 - alpha) if alpha < 1.0 else (1.0, 1.0)
         self.clip = settings.asl_clip if settings.asymmetric_loss else 0.0
         _refuse_misfit(space, settings)
         parts = [_constants(task, settings, train_targets[:, space.slices[task.name]]) for task in space.tasks]
@@ -165,7 +169,7 @@ class EmotionLoss(nn.Module):
         truth = (1.0 - smoothing) * truth + (truth * smoothing).sum(dim=1, keepdim=True) / truth.shape[1]
         log_p = F.log_softmax(logits, dim=-1)
         focus = (1.0 - log_p.exp()).clamp(min=1e-7) ** self.gamma[columns]
-        return -self.alpha * (self.weights[columns] * truth * focus * log_p).sum(dim=-1)
+        return -(self.weights[columns] * truth * focus * log_p).sum(dim=-1)
 
     def _multi_label(self, logits: Tensor, truth: Tensor, columns: slice) -> Tensor:
         smoothing = self.smoothing[columns]
@@ -178,7 +182,8 @@ class EmotionLoss(nn.Module):
             shifted = (log_p.exp() - self.clip).clamp(min=0.0, max=1.0 - 1e-6)
             log_p, log_q = shifted.clamp(min=_LEAST).log(), torch.log1p(-shifted)
         negative = (1.0 - truth) * (self.gamma_neg[columns] * log_p).exp() * log_q
-        return -self.alpha * (positive + negative).mean(dim=-1)
+        holds, absent = self.alpha
+        return -(holds * positive + absent * negative).mean(dim=-1)
 
 
 def loss_of(forward: Callable[[], Tensor], criterion: EmotionLoss, targets: Tensor, rdrop: float) -> Tensor:
@@ -226,7 +231,19 @@ def _refuse_misfit(space: LabelSpace, settings: LossSettings) -> None:
     _known("task_weights", settings.task_weights, tasks)
     _known("class_weight_mult", settings.class_weight_mult, classes)
     _known("joint_boost", settings.joint_boost, classes)
-    if settings.asymmetric_loss and not any(task.multi_label for task in space.tasks):
+    several = any(task.multi_label for task in space.tasks)
+    if settings.focal_alpha > 1.0:
+        raise SettingsError(
+            f"`focal_alpha={settings.focal_alpha:g}`: a share in (0, 1), the weight of labels that hold; 1 = off",
+            hint="`focal_alpha=0.25` is that of Lin et al. 2017",
+        )
+    if settings.focal_alpha < 1.0 and not several:
+        raise SettingsError(
+            f"`focal_alpha` is for items with several labels; here each has one {' and one '.join(tasks)}, where it "
+            "would be a constant factor that AdamW cancels",
+            hint="`class_weight_loss` weighs such classes",
+        )
+    if settings.asymmetric_loss and not several:
         raise SettingsError(
             f"`asymmetric_loss` is for items with several labels; here each has one {' and one '.join(tasks)}",
             hint="`focal_loss` or `class_weight_loss` balances such classes",

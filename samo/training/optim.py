@@ -66,8 +66,8 @@ SCHEDULES: dict[str, Callable[[float, OptimSettings], float]] = {
 def learning_rate(step: int, total_steps: int, settings: OptimSettings) -> float:
     """Learning rate of an optimiser step.
 
-    A linear rise over ``warmup_ratio`` of the steps, then the schedule over the rest: constant; half a cosine down to
-    ``lr_min`` (Loshchilov & Hutter 2017); the same ``num_cycles`` times.
+    A linear rise from ``lr_min`` over ``warmup_ratio`` of the steps, then the schedule over the rest: constant; half a
+    cosine down to ``lr_min`` (Loshchilov & Hutter 2017); the same ``num_cycles`` times.
 
     Args:
         step: 0 .. total_steps - 1.
@@ -76,7 +76,7 @@ def learning_rate(step: int, total_steps: int, settings: OptimSettings) -> float
     """
     n_warm = round(settings.warmup_ratio * total_steps)
     if step < n_warm:
-        return settings.lr * (step + 1) / n_warm
+        return settings.lr_min + (settings.lr - settings.lr_min) * (step + 1) / n_warm
     share = (step - n_warm) / max(1, total_steps - n_warm)
     return SCHEDULES[settings.schedule](min(share, 1.0), settings)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from samo.training.sync_batchnorm import convert_sync_batchnorm
 
 __all__ = ["PRECISIONS", "Runtime", "environment", "make_runtime", "step_seed"]
 
+_CHECKOUT = Path(__file__).resolve().parent.parent.parent
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
 
@@ -139,7 +142,11 @@ def step_seed(seed: int, epoch: int, rank: int = 0) -> int:
 
 
 def environment(runtime: Runtime | None = None) -> dict[str, Any]:
-    """Versions and hardware, for ``environment.json`` and ``samo doctor``."""
+    """Versions and hardware, for ``environment.json`` and ``samo doctor``.
+
+    ``commit`` is that of SAMO's own checkout, 40 hexadecimal digits, with ``-dirty`` behind them where files differ
+    from it; None where SAMO is installed, and ``samo`` is the version.
+    """
     from importlib.metadata import PackageNotFoundError, version
 
     def installed(name: str) -> str:
@@ -162,6 +169,7 @@ def environment(runtime: Runtime | None = None) -> dict[str, Any]:
     )
     seen: dict[str, Any] = {
         "samo": __version__,
+        "commit": _commit(_CHECKOUT),
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
@@ -192,6 +200,20 @@ def _best_precision(device: torch.device) -> str:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _commit(checkout: Path) -> str | None:
+    # A package inside somebody else's repository is no checkout of SAMO's.
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # Inside a hook git's variables name another repository.
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    try:
+        found = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
 
 
 def _cpu_name() -> str:

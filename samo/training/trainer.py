@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from samo.data.batch import Batch, Draws, Mix, draw_mix, part_of
-from samo.data.sampling import batches_of, epoch_order, sampling_weights, sorted_batches
+from samo.data.sampling import batches_of, epoch_order, occurrences, sampling_weights, sorted_batches
 from samo.errors import TrainingDiverged, first_ten
 from samo.evaluation.metrics import selection_score
+from samo.evaluation.thresholds import threshold_grid
 from samo.frontend import Frontend
-from samo.settings import LossSettings, OptimSettings, TrainSettings
+from samo.settings import LossSettings, OptimSettings, ThresholdSettings, TrainSettings
 from samo.training.losses import EmotionLoss, loss_of, rdrop_weight
 from samo.training.model import EmotionModel
 from samo.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
@@ -49,6 +50,7 @@ class TrainPlan:
         train_rows: (N,) manifest rows to learn from.
         val_rows: (M,) manifest rows that choose the best epoch.
         mixup_alpha: Beta parameter of mixup, 0 = off. A mixed row is labelled for a task only where both its rows are.
+        thresholds: those that multi-label tasks may ship with, and epochs are selected by.
     """
 
     train_rows: np.ndarray
@@ -57,6 +59,7 @@ class TrainPlan:
     optim: OptimSettings
     train: TrainSettings
     mixup_alpha: float = 0.0
+    thresholds: ThresholdSettings = field(default_factory=ThresholdSettings)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -79,6 +82,8 @@ class TrainState:
         step: optimiser steps done.
         best_score: highest validation macro-F1 so far; ties go to the lower loss.
         best_epoch: the epoch it was reached in, -1 before the first.
+        absent_as_zero: macro-F1 counts classes that validation lacks as 0. A training begun before they were left out
+            goes on so, that its scores stay of one kind and a resumed training ends as an unbroken one.
     """
 
     model: nn.Module
@@ -91,6 +96,7 @@ class TrainState:
     best_loss: float = math.inf
     best_epoch: int = -1
     history: list[dict[str, Any]] = field(default_factory=list)
+    absent_as_zero: bool = False
 
     def eval_weights(self) -> dict[str, Tensor]:
         """The weights that are validated and published: the moving average where there is one."""
@@ -107,6 +113,7 @@ class TrainState:
             "step": self.step,
             "best": [self.best_score, self.best_loss, self.best_epoch],
             "history": self.history,
+            "absent_as_zero": self.absent_as_zero,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -120,6 +127,7 @@ class TrainState:
         self.epoch, self.step = state["epoch"], state["step"]
         self.best_score, self.best_loss, self.best_epoch = state["best"]
         self.history = state["history"]
+        self.absent_as_zero = state.get("absent_as_zero", True)
 
     @property
     def learns(self) -> bool:
@@ -174,7 +182,7 @@ def fit(
             _, train_loss = evaluate_rows(state.model, setup, plan.train_rows, criterion, "training", 0)
         if state.ema:
             judge.load_state_dict(state.ema.average)
-        score, val_loss = validate(judge, setup, plan, criterion, state.epoch)
+        score, val_loss = validate(judge, setup, plan, criterion, state.epoch, absent_as_zero=state.absent_as_zero)
         improved = (score, -val_loss) > (state.best_score, -state.best_loss)
         if improved:
             state.best_score, state.best_loss, state.best_epoch = score, val_loss, state.epoch
@@ -193,13 +201,13 @@ def fit(
 
 
 def validate(
-    model: nn.Module, setup: Setup, plan: TrainPlan, criterion: EmotionLoss, epoch: int
+    model: nn.Module, setup: Setup, plan: TrainPlan, criterion: EmotionLoss, epoch: int, *, absent_as_zero: bool = False
 ) -> tuple[float, float]:
-    """Macro-F1 and mean loss per row on the validation split."""
+    """Macro-F1 and mean loss per row on the validation split; ``absent_as_zero`` as in :class:`TrainState`."""
     logits, loss = evaluate_rows(model, setup, plan.val_rows, criterion, "validation", epoch)
-    return selection_score(
-        setup.frontend.manifest.label_space, logits, setup.frontend.manifest.targets[plan.val_rows]
-    ), loss
+    space, targets = setup.frontend.manifest.label_space, setup.frontend.manifest.targets[plan.val_rows]
+    grid = threshold_grid(plan.thresholds)
+    return selection_score(space, logits, targets, grid, absent_as_zero=absent_as_zero), loss
 
 
 def evaluate_rows(
@@ -262,19 +270,18 @@ def train_step(
     setup: Setup,
     plan: TrainPlan,
     criterion: EmotionLoss,
-    group: list[np.ndarray],
+    group: list[Draws],
     rate: float,
 ) -> float:
-    """One optimiser step over one or more batches of rows; returns the mean loss per row."""
+    """One optimiser step over one or more batches of rows and their draws; returns the mean loss per row."""
     set_rate(state.optimizer, rate)
     state.optimizer.zero_grad(set_to_none=True)
-    n_rows = sum(len(rows) for rows in group)
+    n_rows = sum(len(whole.rows) for whole in group)
     total = 0.0
-    for rows in group:
-        mix = draw_mix(Draws(plan.train.seed, state.epoch, rows), plan.mixup_alpha)
-        rows, mix = part_of(rows, mix, setup.runtime.ranks.part(len(rows)))
-        draws = Draws(plan.train.seed, state.epoch, rows)
-        batch = setup.frontend.train_batch(rows, draws).to(setup.runtime.device)
+    for whole in group:
+        mix = draw_mix(whole, plan.mixup_alpha)
+        draws, mix = part_of(whole, mix, setup.runtime.ranks.part(len(whole.rows)))
+        batch = setup.frontend.train_batch(draws.rows, draws).to(setup.runtime.device)
         mix = mix.to(setup.runtime.device) if mix else None
         forward = partial(_forward, state.model, setup.runtime, batch, draws, mix)
         targets = mix.apply(batch.targets) if mix else batch.targets
@@ -282,7 +289,7 @@ def train_step(
         value = loss.item()
         if not math.isfinite(value):
             _diverged(
-                setup.frontend, rows, f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}"
+                setup.frontend, draws.rows, f"the loss became {value} in epoch {state.epoch + 1}, step {state.step + 1}"
             )
         state.scaler.scale(loss).backward()
         total += value
@@ -292,11 +299,16 @@ def train_step(
     return total
 
 
-def _batches(frontend: Frontend, order: np.ndarray, settings: TrainSettings, epoch: int) -> list[np.ndarray]:
+def _batches(frontend: Frontend, order: np.ndarray, settings: TrainSettings, epoch: int) -> list[Draws]:
+    """The batches of an epoch; a row that a sampler draws again has draws of its own each time."""
     sizes = frontend.sizes(order)
     if sizes is None:
-        return batches_of(order, settings.batch_size)
-    return sorted_batches(order, sizes, settings.batch_size, settings.seed, epoch)
+        batches = batches_of(order, settings.batch_size)
+    else:
+        batches = sorted_batches(order, sizes, settings.batch_size, settings.seed, epoch)
+    ends = np.cumsum([len(rows) for rows in batches])[:-1]
+    again = np.split(occurrences(np.concatenate(batches)), ends)
+    return [Draws(settings.seed, epoch, rows, own) for rows, own in zip(batches, again, strict=True)]
 
 
 def _forward(model: nn.Module, runtime: Runtime, batch: Batch, draws: Draws, mix: Mix | None) -> Tensor:

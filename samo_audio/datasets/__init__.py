@@ -17,12 +17,14 @@ from samo.data.corpora import (
     megabytes,
     require_known,
 )
+from samo.data.keys import united
 from samo.errors import SettingsError
 
 if TYPE_CHECKING:
+    from samo.data.manifest import Manifest
     from samo_audio.config import DataSettings
 
-__all__ = ["DATASETS", "DatasetModule", "download", "downloaded_root", "resolve_root"]
+__all__ = ["DATASETS", "DatasetModule", "download", "downloaded_root", "index_corpus", "resolve_root"]
 
 DATASETS = corpus_registry(
     "audio",
@@ -77,6 +79,16 @@ def resolve_root(
         f"`samo data download ravdess` ({megabytes(corpus)} MB, {corpus.LICENSE}), or `data_root=FOLDER`."
     )
     return _demo(settings, on_progress), line
+
+
+def index_corpus(settings: DataSettings) -> Manifest:
+    """List the corpus that :func:`resolve_root` found, each speaker under one spelling.
+
+    Raises:
+        DataError: no usable clips, or labels that differ only in spelling.
+        SettingsError: see :class:`samo.data.corpora.OutsideCorpus`.
+    """
+    return united(DATASETS[settings.dataset].index(Path(settings.data_root), settings))
 
 
 def download(name: str, *, on_progress: StageProgress | None = None) -> Path:

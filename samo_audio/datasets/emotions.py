@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from samo.data.keys import key, refuse_twin_labels
 from samo.errors import DataError, first_ten
 
 if TYPE_CHECKING:
@@ -44,19 +44,14 @@ def label_task(labels: Iterable[str], mode: str, source: object) -> tuple[Task, 
         The task, and the class name by label.
 
     Raises:
-        DataError: a label has no sentiment, two labels differ only in case, or there is only one.
+        DataError: a label has no sentiment, two labels differ only in spelling, or there is only one.
     """
     from samo.tasks import Task
 
     distinct = sorted(set(labels))
-    spellings: defaultdict[str, list[str]] = defaultdict(list)
-    for label in distinct:
-        spellings[label.casefold()].append(label)
-    doubles = [" / ".join(same) for same in spellings.values() if len(same) > 1]
-    if doubles:
-        raise DataError(f"labels in {source} differ only in case: {first_ten(doubles)}", hint="spell each one way")
+    refuse_twin_labels(distinct, f"labels in {source}")
     if mode == "sentiment":
-        unknown = [label for label in distinct if label.lower() not in EMOTION_TO_SENTIMENT]
+        unknown = [label for label in distinct if key(label) not in EMOTION_TO_SENTIMENT]
         if unknown:
             raise DataError(
                 f"`mode=sentiment` does not know the label{'s' * (len(unknown) > 1)} in {source}: "
@@ -64,7 +59,7 @@ def label_task(labels: Iterable[str], mode: str, source: object) -> tuple[Task, 
                 hint="rename them to negative, neutral or positive, or use `mode=emotion`; "
                 f"known: {', '.join(sorted(EMOTION_TO_SENTIMENT))}",
             )
-        return Task("sentiment", SENTIMENTS), {label: EMOTION_TO_SENTIMENT[label.lower()] for label in distinct}
+        return Task("sentiment", SENTIMENTS), {label: EMOTION_TO_SENTIMENT[key(label)] for label in distinct}
     if len(distinct) < 2:
         raise DataError(f"every clip in {source} has the same label: {first_ten(map(repr, distinct))}")
     return Task("emotion", tuple(distinct)), {label: label for label in distinct}

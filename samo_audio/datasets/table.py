@@ -11,9 +11,11 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
+from unicodedata import normalize
 
 from samo.data import tables
 from samo.data.download import RemoteFile
+from samo.data.keys import shown, visible
 from samo.data.tables import Row
 from samo.errors import DataError, first_ten, nearest
 from samo_audio.datasets.emotions import label_task
@@ -112,22 +114,26 @@ def _paths(table: Path, rows: list[Row], column: str) -> list[str]:
     missing = [path for path in paths if not os.path.isfile(folder / path)]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(paths)} files that {table} lists are missing: {first_ten(missing)}",
+            f"{len(missing)} of {len(paths)} files that {table} lists are missing: {first_ten(map(shown, missing))}",
             hint=f"paths are absolute or relative to {folder}",
         )
     first: dict[str, int] = {}
     twice = []
     for row, path in zip(rows, paths, strict=True):
-        if path in first:
-            twice.append(f"{path} (rows {first[path]} and {row.line})")
-        first.setdefault(path, row.line)
+        # A relative and an absolute path, or one through a link, name one file too.
+        file = os.path.realpath(folder / path)
+        if file in first:
+            twice.append(f"{path} (rows {first[file]} and {row.line})")
+        first.setdefault(file, row.line)
     if twice:
         raise DataError(f"{table} lists files twice: {first_ten(twice)}")
     return paths
 
 
 def _normalised(folder: Path, given: str) -> str:
-    # A table written on Windows may separate folders by backslashes.
-    if "\\" in given and not os.path.exists(folder / given):
-        given = given.replace("\\", "/")
-    return Path(os.path.normpath(given)).as_posix()
+    """The spelling of a path under which the file exists, the one given if there is none."""
+    # Windows separates folders by backslashes; macOS writes accents in two signs; joined tables hold byte-order marks.
+    seen = visible(given)
+    spellings = (given, given.replace("\\", "/"), seen, *(normalize(form, seen) for form in ("NFC", "NFD")))
+    found = next((path for path in spellings if os.path.exists(folder / path)), spellings[1])
+    return Path(os.path.normpath(found)).as_posix()

@@ -17,6 +17,7 @@ from samo.data.corpora import (
     megabytes,
     require_known,
 )
+from samo.data.keys import united
 from samo.errors import SettingsError
 from samo_text.texts import clean, content_of, length_of
 
@@ -82,10 +83,10 @@ def index_corpus(settings: DataSettings) -> Manifest:
     """List the corpus that :func:`resolve_root` found; one of the user's own need not clean or hash its texts.
 
     Raises:
-        DataError: no usable texts.
+        DataError: no usable texts, or labels that differ only in spelling.
         SettingsError: see :class:`samo.data.corpora.OutsideCorpus`.
     """
-    manifest = DATASETS[settings.dataset].index(Path(settings.data_root), settings)
+    manifest = united(DATASETS[settings.dataset].index(Path(settings.data_root), settings))
     if all(item.content for item in manifest.items):
         return manifest
     items = tuple(_whole(item) for item in manifest.items)

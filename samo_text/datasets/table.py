@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from samo.data import tables
 from samo.data.download import RemoteFile
+from samo.data.keys import refuse_twin_labels
 from samo.data.tables import Row
 from samo.errors import DataError, SettingsError, first_few, first_ten, nearest
 from samo_text.texts import clean, content_of, length_of
@@ -60,7 +61,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     kept = [item for item in items if item.labels]
     if not kept:
         raise DataError(f"no row of {root} has a label in {_listed(names)}", hint="name the column: `label_columns`")
-    notes += _about_empty(tasks, answers, items, settings)
+    notes += [*_about_empty(tasks, answers, items, settings), *_about_pseudo(rows)]
     return Manifest(
         dataset=NAME,
         label_space=LabelSpace(tuple(tasks.values())),
@@ -205,19 +206,12 @@ def _task(path: Path, name: str, rows: Sequence[Row], cells: Sequence[tuple[str,
     """The question a column poses: its distinct labels, sorted, numbers by value.
 
     Raises:
-        DataError: two labels differ only in case, or there are fewer than two.
+        DataError: two labels differ only in spelling, or there are fewer than two.
     """
     from samo.tasks import Task
 
     used = {label for cell in cells for label in _as_labels(cell)}
-    spellings: dict[str, list[str]] = defaultdict(list)
-    for label in sorted(used):
-        spellings[label.casefold()].append(label)
-    doubles = [" / ".join(same) for same in spellings.values() if len(same) > 1]
-    if doubles:
-        raise DataError(
-            f"labels of column '{name}' of {path} differ only in case: {first_ten(doubles)}", hint="spell each one way"
-        )
+    refuse_twin_labels(used, f"labels of column '{name}' of {path}")
     if len(used) < 2:
         found = f"only the label {min(used)!r}" if used else "no label"
         raise DataError(f"column '{name}' of {path} has {found} in {len(rows)} rows; two are needed")
@@ -280,6 +274,15 @@ def _about_empty(
             notes.append(f"{empty:,} rows are empty in column '{name}', taken as {meaning} (`empty_labels`)")
     left = sum(not item.labels for item in items)
     return [*notes, f"{left:,} rows without any label were left out"] if left else notes
+
+
+def _about_pseudo(rows: Sequence[Row]) -> list[str]:
+    """A line where a run gave the labels: scores on them say how alike two models are."""
+    from samo_text.teacher import labelled_by_a_run
+
+    n = labelled_by_a_run(rows)
+    what = "the labels of a run (column source): a score on them tells how alike two models are, not how good one is"
+    return [f"{n:,} of {len(rows):,} rows have {what}"] if n else []
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -145,7 +145,7 @@ def test_several_are_a_list_and_a_frame(before: Path) -> None:
     assert several[2:4] == [several[2], several[3]]
     frame = several.to_frame()
     assert isinstance(frame, pandas.DataFrame)
-    assert list(frame.columns) == ["path", "label", "labels", "angry", "happy", "sad", "warnings", "error"]
+    assert list(frame.columns) == ["path", "label", "labels", "angry", "happy", "sad", "abstained", "warnings", "error"]
     assert frame["label"].tolist() == [each.label for each in several]
     assert several._repr_html_().count("<tr>") == 13
     assert repr(several).splitlines()[0] == "12 predictions"
@@ -389,7 +389,9 @@ def test_one_prediction_is_short_to_look_at(before: Path) -> None:
 def test_rows_have_one_shape_and_lose_no_class() -> None:
     answer = Answer(("label",), "label", {"label": 0.9, "error": 0.1})
     rows = PredictionList([Prediction(path=Path("x"), error="gone"), Prediction({"a": answer}, path=Path("y"))]).rows()
-    assert [list(row) for row in rows] == [["path", "label", "labels", "p.label", "p.error", "warnings", "error"]] * 2
+    assert [list(row) for row in rows] == [
+        ["path", "label", "labels", "p.label", "p.error", "abstained", "warnings", "error"]
+    ] * 2
     assert rows[1]["label"] == "label"
     assert (rows[0]["p.label"], rows[0]["error"], rows[1]["p.label"]) == (None, "gone", 0.9)
 

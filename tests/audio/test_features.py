@@ -15,13 +15,14 @@ from torch import Tensor
 from samo.errors import SettingsError
 from samo_audio.audio_io import read
 from samo_audio.config import FeatureSettings
-from samo_audio.features import LogMel, n_frames
+from samo_audio.features import LogMel, n_frames, to_active_level
 from samo_audio.trimming import sounding
 
 pytestmark = pytest.mark.usefixtures("compiled_librosa")
 
 SR = 8000
 NORMALISATIONS = ("train", "clip", "fixed")
+LEVELS = ("active", "as-is")
 Settings = dict[str, Any]
 
 
@@ -203,6 +204,17 @@ def _normalisation() -> None:
     assert not torch.allclose(outputs[1], outputs[2], atol=0.1)
 
 
+def _level() -> None:
+    loud, quiet = noise(1, 4000, level=0.1), noise(1, 4000, level=0.01)
+    change = {
+        name: LogMel(small(level=name, normalisation="fixed"))(loud, full(loud))
+        - LogMel(small(level=name, normalisation="fixed"))(quiet, full(quiet))
+        for name in LEVELS
+    }
+    assert change["as-is"].median().item() == pytest.approx(1.0, abs=0.01)
+    assert change["active"].abs().max() < 1e-4
+
+
 ACTS = {
     "sr": _sr,
     "trim_db": _trim_db,
@@ -215,6 +227,7 @@ ACTS = {
     "fmax": _fmax,
     "mel_scale": _mel_scale,
     "normalisation": _normalisation,
+    "level": _level,
 }
 
 
@@ -235,6 +248,7 @@ def test_every_setting_acts(name: str) -> None:
         ({"trim_db": -1.0}, "trim_db"),
         ({"n_mels": 7}, "n_mels"),
         ({"normalisation": "none"}, "normalisation"),
+        ({"level": "loud"}, "level"),
     ],
 )
 def test_impossible_settings_are_refused(values: Settings, message: str) -> None:
@@ -270,7 +284,7 @@ def test_the_smallest_and_the_largest_are_finite(values: Settings, normalisation
 
 
 def test_train_normalisation_is_mean_and_sd_by_band() -> None:
-    model = LogMel(small(normalisation="train"))
+    model = LogMel(small(normalisation="train", level="as-is"))
     model.mean.copy_(torch.linspace(-40.0, -20.0, 32))
     model.sd.copy_(torch.linspace(5.0, 15.0, 32))
     waveforms = noise(3, 4000)
@@ -280,13 +294,13 @@ def test_train_normalisation_is_mean_and_sd_by_band() -> None:
 
 
 def test_fixed_normalisation_is_two_constants() -> None:
-    model, waveforms = LogMel(small(normalisation="fixed")), noise(2, 4000)
+    model, waveforms = LogMel(small(normalisation="fixed", level="as-is")), noise(2, 4000)
     expected = (model.decibels(waveforms) + 30.0) / 20.0
     assert torch.allclose(model(waveforms, full(waveforms)), expected, atol=1e-6)
 
 
 def test_clip_normalisation_removes_the_mean_of_the_valid_frames_alone() -> None:
-    model = LogMel(small(normalisation="clip"))
+    model = LogMel(small(normalisation="clip", level="as-is"))
     waveforms = noise(2, 4000)
     waveforms[1, 2000:] = 0.0
     lengths = torch.tensor([4000, 2000])
@@ -301,16 +315,17 @@ def test_clip_normalisation_removes_the_mean_of_the_valid_frames_alone() -> None
 
 def test_clip_normalisation_forgets_the_level_and_fixed_keeps_it() -> None:
     waveforms = noise(1, 4000)
-    clip, fixed = LogMel(small(normalisation="clip")), LogMel(small(normalisation="fixed"))
+    clip, fixed = (LogMel(small(normalisation=name, level="as-is")) for name in ("clip", "fixed"))
     lengths = full(waveforms)
     assert torch.allclose(clip(2 * waveforms, lengths), clip(waveforms, lengths), atol=0.01)
     change = fixed(2 * waveforms, lengths) - fixed(waveforms, lengths)
     assert change.median().item() == pytest.approx(20 * np.log10(2) / 20.0, abs=1e-3)
 
 
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-def test_padding_changes_nothing_and_is_zero(normalisation: str) -> None:
-    model = LogMel(small(normalisation=normalisation))
+def test_padding_changes_nothing_and_is_zero(normalisation: str, level: str) -> None:
+    model = LogMel(small(normalisation=normalisation, level=level))
     alone = torch.zeros(1, 4000)
     alone[0, :2500] = noise(2500)
     among = torch.cat([torch.nn.functional.pad(alone, (0, 3000)), noise(2, 7000, level=1.0, seed=1)])
@@ -324,15 +339,71 @@ def test_padding_changes_nothing_and_is_zero(normalisation: str) -> None:
     assert (again[1].abs().sum(dim=0) > 0.0).all()
 
 
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
-def test_silence_is_finite(normalisation: str) -> None:
-    found = LogMel(small(normalisation=normalisation))(torch.zeros(2, 4000), torch.tensor([4000, 100]))
+def test_silence_is_finite(normalisation: str, level: str) -> None:
+    found = LogMel(small(normalisation=normalisation, level=level))(torch.zeros(2, 4000), torch.tensor([4000, 100]))
     assert torch.isfinite(found).all()
     assert found[0].unique().tolist() == pytest.approx([0.0] if normalisation == "clip" else [-1.5], abs=1e-5)
 
 
 def test_frames_are_those_whose_centre_lies_in_the_clip() -> None:
     assert n_frames(torch.tensor([1, 63, 64, 65, 4000]), 64).tolist() == [1, 1, 2, 2, 63]
+
+
+# Level
+
+
+def tones(*levels: float, seconds: float = 0.25) -> Tensor:
+    """One behind the other: 1 kHz square waves, whose power is that of their amplitude, at the levels given."""
+    n = round(seconds * SR)
+    square = torch.sign(torch.sin(2 * torch.pi * 1000.0 * (torch.arange(n) + 0.5) / SR))
+    return torch.cat([level * square for level in levels])
+
+
+def test_the_active_level_is_that_of_the_sounding_parts() -> None:
+    # 2000 samples: frames of 320 every 160, 11 whole ones of power 0.25, one of 240/320 and one of 80/320 of it.
+    whole, most, little = 0.25, 0.1875, 0.0625
+    active = (11 * whole**2 + most**2 + little**2) / (11 * whole + most + little)
+    found = to_active_level(tones(0.5)[None], SR)
+    target = 0.0031623  # -50 dB re full scale
+    assert found.abs().max().item() == pytest.approx(target * 0.5 / active**0.5, rel=1e-5)
+    assert found.abs().max().item() == pytest.approx(target, rel=0.02)
+    # A quiet half hardly counts, where the RMS of the whole would be 3 dB lower.
+    assert to_active_level(tones(0.5, 0.005)[None], SR).abs().max().item() == pytest.approx(target, rel=0.02)
+
+
+def test_silence_and_padding_say_nothing_about_the_level() -> None:
+    clip = noise(1, 2345)
+    alone = to_active_level(clip, SR)
+    behind = to_active_level(torch.nn.functional.pad(clip, (0, 5000)), SR)
+    assert torch.allclose(behind[:, :2345], alone, rtol=1e-5, atol=0.0)
+    assert (behind[:, 2345:] == 0.0).all()
+    # Silence in front moves the frames by whole hops.
+    before = to_active_level(torch.nn.functional.pad(clip, (1600, 0)), SR)
+    assert torch.allclose(before[:, 1600:], alone, rtol=0.02, atol=0.0)
+    among = to_active_level(torch.cat([clip, noise(1, 2345, level=1.0, seed=1)]), SR)
+    assert torch.allclose(among[:1], alone, rtol=1e-5, atol=0.0)
+
+
+def test_what_is_below_80_db_is_raised_by_30_db_and_no_more() -> None:
+    for level_db, raised_db in ((-20, -30), (-60, 10), (-79, 29), (-81, 30), (-100, 30)):
+        quiet = tones(10.0 ** (level_db / 20))[None]
+        by_db = 20 * torch.log10(to_active_level(quiet, SR).abs().max() / quiet.abs().max())
+        assert by_db.item() == pytest.approx(raised_db, abs=0.2)
+    assert (to_active_level(torch.zeros(1, 4000), SR) == 0.0).all()
+
+
+@pytest.mark.parametrize("db", [-20.0, -10.0, 10.0, 20.0])
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_loudness_changes_no_picture(normalisation: str, db: float) -> None:
+    # Speech-like: loud, quiet and silent parts, the quiet ones near the floor.
+    clip = torch.cat([noise(1500), noise(1500, level=0.0005, seed=1), torch.zeros(1000)])[None]
+    louder, length = clip * 10.0 ** (db / 20.0), torch.tensor([4000])
+    model = LogMel(small(normalisation=normalisation))
+    assert torch.allclose(model(louder, length), model(clip, length), atol=1e-3)
+    before = LogMel(small(normalisation=normalisation, level="as-is"))
+    assert not torch.allclose(before(louder, length), before(clip, length), atol=0.1)
 
 
 # What a published model needs

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from samo.data.batch import Batch, Draws
 from samo.errors import DataError, SettingsError
+from samo.modalities import preset_files
 from samo.runs.train import make_plan
+from samo.settings import resolve
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_audio import frontend as module
@@ -82,6 +84,31 @@ def test_opening_tells_where_the_data_came_from(tmp_path: Path, monkeypatch: pyt
     assert said == [f"Data: RAVDESS in {tmp_path} (from $SAMO_DATA_ROOT)."]
     assert found.config.data.data_root == str(tmp_path)
     assert found.data_card()["licence"] == "CC BY-NC-SA 4.0"
+
+
+FLOAT_IDS = ("1001", "1001.0")
+SPELLINGS = (FLOAT_IDS, ("Anna", "anna"), ("Zo\u00eb", "Zoe\u0308"), ("bob", "\ufeffbob"), ("cy", "c\u200by"))
+
+
+@pytest.mark.parametrize("twins", SPELLINGS)
+def test_one_speaker_in_two_spellings_stays_one(
+    twins: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
+    lines = ["path,label,speaker"]
+    for speaker in range(6):
+        for number, label in enumerate(("sad", "happy")):
+            tiny.write(tmp_path / f"{speaker}{number}.wav", tiny.sound(0.2, label, 2 * speaker + number))
+            name = twins[number] if speaker == 0 else f"s{speaker}"
+            lines.append(f"{speaker}{number}.wav,{label},{name}")
+    (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
+    told: list[str] = []
+    config = tiny.config(dataset="table", data_root=str(tmp_path / "table.csv"))
+    manifest = AudioFrontend.open(config, told.append).manifest
+    assert len({item.group for item in manifest.items}) == 6
+    assert manifest.items[0].group == manifest.items[1].group == min(twins, key=lambda name: (len(name), name))
+    assert len(told) == 1
+    assert told[0].startswith("1 speaker stands in several spellings, taken as one: ")
 
 
 @pytest.mark.parametrize("values", [{"model": "smal-cnn"}, {"n_mels": 8}, {"hop_length": 2000}])
@@ -226,13 +253,14 @@ def frames_in_db(clips: AudioFrontend, rows: np.ndarray) -> Tensor:
     model = LogMel(clips.config.features)
     found = []
     for batch in clips.eval_batches(rows, 1):
-        level = model.decibels(batch.inputs)[0].double()
+        level = model.decibels(model.levelled(batch.inputs))[0].double()
         found.append(level[:, : int(batch.lengths[0]) // 64 + 1])
     return torch.cat(found, dim=1)
 
 
-def test_statistics_are_those_of_the_training_rows_alone(table: Path) -> None:
-    clips = tiny.frontend(table, normalisation="train")
+@pytest.mark.parametrize("level", ["active", "as-is"])
+def test_statistics_are_those_of_the_training_rows_alone(table: Path, level: str) -> None:
+    clips = tiny.frontend(table, normalisation="train", level=level)
     rows = rows_of(clips, "train")
     fitted = clips.fit(rows)
     frames = frames_in_db(clips, rows)
@@ -363,3 +391,14 @@ def test_with_config_opens_again_only_what_reads_other_data(clips: AudioFrontend
     assert split.manifest is clips.manifest
     assert split.config.features.n_mels == 16
     assert clips.with_config(AudioConfig.build({**flat, "sr": 4000})).manifest is not clips.manifest
+
+
+def test_five_of_24_speakers_are_tested_on_unless_asked_otherwise() -> None:
+    """The seven documented recipes keep the shares they were documented with."""
+    data = AudioConfig.build({}).data
+    assert (data.train_ratio, data.val_ratio) == (0.65, 0.15)
+    recipes = [name for name in preset_files("audio") if name.startswith("small-cnn-") or name == "resnet18-baseline"]
+    assert len(recipes) == 7
+    for name in recipes:
+        values = resolve("audio", name, None, {}).flat()
+        assert (values["train_ratio"], values["val_ratio"]) == (0.8, 0.1)

@@ -128,6 +128,10 @@ TABLE_ERRORS = [
     ("path,label,speaker\na/1.wav,sad,s\na/2.wav,sad,s\n", {}, "the same label: 'sad'"),
     ("path,label,speaker\na/1.wav,sad,s\na/2.wav,Sad,s\n", {}, "differ only in case: Sad / sad"),
     ("path,label,speaker,split\na/1.wav,sad,s,holdout\n", {}, "name no split: 'holdout'"),
+    ("path,label\na/1.wav,0\na/2.wav,0.0\n", {}, r"differ only in spelling \(.*\): 0 / 0.0"),
+    ("path,label\na/1.wav,sad\na/2.wav,sad\u200b\n", {}, r"spelling \(.*\): sad / 'sad\\u200b'"),
+    ("path,label\na/1.wav,\u200b\na/2.wav,sad\n", {}, "column 'label' of .* is empty in row 2"),
+    ("path,label\na/1.wav,sad\n\ufeffpath,label\na/2.wav,joy\n", {}, "repeats its header in row 3"),
     ('path,label,speaker\n"a/1.wav,sad,s\n', {}, "not a readable table"),
     ("path,label,speaker\na\0.wav,sad,s\nb.wav,sad,s\n", {}, "missing|not a readable"),
     (f"path,label,speaker\n{'x' * 5000}.wav,sad,s\n", {}, "1 of 1 files that .* are missing"),
@@ -165,6 +169,24 @@ def test_table_speakers_may_be_unknown_until_a_split_needs_them(clips: Path, tex
     with pytest.raises(DataError, match="no speaker is known") as caught:
         make_split(manifest, SplitRequest("speaker"))
     assert "`speaker_column=actor`" in caught.value.hint
+
+
+def test_table_finds_a_file_under_another_spelling_of_its_path(root: Path) -> None:
+    put(root, "a/Zo\u00eb.wav", "a/Ame\u0301.wav")
+    text = "path,label\n\ufeffa/Zoe\u0308.wav,sad\na/\u200bAm\u00e9.wav,joy\n"
+    assert sorted(item.source for item in listed("table", table(root, text)).items) == [
+        "a/Ame\u0301.wav",
+        "a/Zo\u00eb.wav",
+    ]
+    (root / "link.wav").symlink_to(root / "a/Zo\u00eb.wav")
+    for other in (root / "a/Zo\u00eb.wav", "link.wav"):
+        with pytest.raises(DataError, match=r"lists files twice: .* \(rows 2 and 3\)"):
+            listed("table", table(root, f"path,label\na/Zo\u00eb.wav,sad\n{other},joy\n"))
+
+
+def test_table_reads_split_words_in_any_spelling(clips: Path) -> None:
+    text = "path,label,split\na/1.wav,sad,\ufeffTRAIN\na/2.wav,joy,\u200b\nb/2.wav,joy,\uff34est\n"
+    assert [item.split for item in listed("table", table(clips, text)).items] == ["train", "", "test"]
 
 
 def test_table_lists_the_first_ten_missing_files(clips: Path) -> None:

@@ -47,12 +47,12 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def judged(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AudioFrontend]:
-    """A run, trained with fitted statistics and every augmentation, and judged on its held-out speaker."""
+    """A run, trained with fitted statistics and augmentation, and judged on its held-out speaker."""
     root = tmp_path_factory.mktemp("artifacts")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAMO_CACHE", str(root / "cache"))
         frontend = tiny.frontend(
-            table, epochs=2, normalisation="train", use_specaug=True, noise=True, mixup_alpha=0.2, gain=3.0
+            table, epochs=2, normalisation="train", use_specaug=True, noise=True, mixup_alpha=0.2, time_shift=0.05
         )
         run = Run(root / "runs" / "tiny")
         train_run(run, Setup(frontend, tiny.CPU), Quiet())
@@ -247,6 +247,41 @@ def test_a_very_short_clip_is_a_warning(ready: AudioPredictor, tmp_path: Path) -
     assert found.warnings == ("shorter than 0.1 s",)
     values(found)
     assert one(ready, tiny.write(tmp_path / "one.wav", np.full(1, 0.5))).label
+
+
+@pytest.mark.parametrize("rate", [SR, 22_050])
+def test_what_holds_no_speech_is_never_answered(ready: AudioPredictor, tmp_path: Path, rate: int) -> None:
+    def told(name: str, samples: np.ndarray) -> tuple[bool, tuple[str, ...]]:
+        found = one(ready, tiny.write(tmp_path / name, samples, rate, subtype="FLOAT"))
+        # The label is kept beside it.
+        assert found.label in tiny.LABELS
+        assert found.to_json()["abstained"] == found.abstained
+        return found.abstained, found.warnings
+
+    sound = tiny.sound(1.0, rate=rate)
+    assert told("sound.wav", sound) == (False, ())
+    assert told("quiet.wav", 1e-3 * sound) == (False, ())
+    assert told("zeros.wav", np.zeros(rate)) == (True, ("silent",))
+    assert told("constant.wav", np.full(rate, 0.3)) == (True, ("constant",))
+    assert told("nearly.wav", 0.3 + 1e-5 * sound) == (True, ("constant",))
+    assert told("offset.wav", 0.3 + 0.1 * sound) == (False, ())
+    assert told("short.wav", sound[: rate // 20]) == (True, ("shorter than 0.1 s",))
+    assert ready.predict(np.full(rate, 0.3), sr=rate).abstained
+
+
+def test_a_long_constant_is_known_and_a_silent_window_too(
+    ready: AudioPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = tiny.write(tmp_path / "flat.wav", np.full(4 * 22_050, 0.3), 22_050, subtype="FLOAT")
+    pause = tiny.write(tmp_path / "pause.wav", np.r_[tiny.sound(6.0), np.zeros(6 * SR)], subtype="FLOAT")
+    for seconds in (60.0, 1.0):
+        monkeypatch.setattr(predictor, "STREAMED_S", seconds)
+        assert (one(ready, flat).abstained, one(ready, flat).warnings) == (True, ("constant",))
+        found = one(ready, pause)
+        assert not found.abstained
+        windows = [window.abstained for window in found.timeline]
+        assert windows[:10] == [False] * 10
+        assert windows[-10:] == [True] * 10
 
 
 # Long recordings

@@ -6,6 +6,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from samo.errors import EnvironmentProblem, ModelFileError, SamoError
+from samo.data.splits import make_split
+from samo.errors import EnvironmentProblem, LeakError, ModelFileError, SamoError
+from samo.runs.train import checked_split
 from samo.tasks import LabelSpace, Task
 from samo.training.checkpoint import save_model
 from samo_audio.config import ModelSettings
@@ -356,3 +359,21 @@ def test_weights_that_are_none_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ModelFileError, match=name.replace(".", r"\.")):
             load_weights(tmp_path / name, small())
     assert not (tmp_path / "ran").exists()
+
+
+def test_weights_of_a_run_that_learned_from_the_test_speakers_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
+    table, weights = tiny.corpus(tmp_path), tmp_path / "run" / "best_model.safetensors"
+    front = tiny.frontend(table, weights=str(weights))
+    split = make_split(front.manifest, front.split_request())
+    weights.parent.mkdir()
+    front.manifest.save(weights.with_name("manifest.jsonl"))
+    split.save(weights.with_name("split.json"))
+    assert checked_split(front) == split
+    replace(split, train=split.train + split.test, test=split.val).save(weights.with_name("split.json"))
+    with pytest.raises(
+        LeakError, match="`weights` of run 'run' learned from the validation or test part of this split"
+    ):
+        checked_split(front)

@@ -26,7 +26,9 @@ CORE = [
     for path in sorted(Path(folder).rglob("*.py"))
 ]
 # Commands of other programs, the help of our own, and a whole command of how to get a report again.
-NO_FLAGS_OF_OURS = re.compile(r"(?:ray start|sox) --[a-z-]+|--help\b|^ --on val$")
+NO_FLAGS_OF_OURS = re.compile(
+    r"(?:ray start|sox) --[a-z-]+|--(?:always|dirty|abbrev=40|exclude=\*)$|--help\b|^ --on val$"
+)
 # A role such as :func:`x` is none.
 NAMED = re.compile(r"(?<![`:])`([a-z][a-z0-9_]*)(?:=[^`]*)?`(?!`)")
 

@@ -155,7 +155,16 @@ def test_runs(copied: Path, clips: Path, artifacts: Path) -> None:
     # A pipe gets the name in one piece.
     assert [line for line in done("runs").out.splitlines() if line.startswith(f"{long} ")]
     first, second = done("runs", "--json").json["runs"]
-    assert list(first) == ["run", "dataset", "status", "epochs", "val_macro_f1", "test_macro_f1", "code"]
+    assert list(first) == [
+        "run",
+        "dataset",
+        "status",
+        "epochs",
+        "val_macro_f1",
+        "test_macro_f1",
+        "test_openings",
+        "code",
+    ]
     assert first["code"] == []
     assert (first["run"], first["status"], first["epochs"]) == ("first", "evaluated", 4)
     assert (second["run"], second["status"], second["test_macro_f1"]) == (long, "trained", None)

@@ -106,7 +106,7 @@ def test_evaluate_predict_and_runs_take_it(copy: Path, corpus: Path) -> None:
         {
             "run": "g", "dataset": "table", "status": "evaluated", "epochs": None,
             "val_macro_f1": report["val_macro_f1"], "test_macro_f1": report["metrics"]["macro_f1"],
-            "code": [],
+            "test_openings": 2, "code": [],
         }
     ]  # fmt: skip
 

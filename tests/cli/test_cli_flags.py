@@ -38,6 +38,7 @@ OTHER: dict[str, Any] = {
     "data_root": "/somewhere",
     "mode": "sentiment",
     "split": "folds",
+    "near_copies": "report",
     "fold": 3,
     "train_ratio": 0.6,
     "val_ratio": 0.15,
@@ -58,6 +59,7 @@ OTHER: dict[str, Any] = {
     "fmax": 7000.0,
     "mel_scale": "htk",
     "normalisation": "train",
+    "level": "as-is",
     "noise_root": "/noise",
     "noise_snr_min": 5.0,
     "noise_snr_max": 20.0,
@@ -73,6 +75,7 @@ OTHER: dict[str, Any] = {
     "lr_min": 0.0001,
     "num_cycles": 5,
     "label_smoothing": 0.1,
+    "abstain_coverage": 0.8,
 }
 
 

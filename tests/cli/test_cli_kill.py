@@ -27,7 +27,7 @@ EVERYTHING = [
     *PLAIN,
     *("--ema-decay", "0.9", "--grad-accum", "2", "--mixup-alpha", "0.4", "--balanced-sampler", "--use-specaug"),
     *("--specaug-freq", "4", "--specaug-time", "4", "--time-shift", "0.05", "--gain", "6", "--noise"),
-    *("--dropout", "0.3"),
+    *("--level", "as-is", "--dropout", "0.3"),
 ]
 
 

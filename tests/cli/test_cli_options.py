@@ -41,7 +41,7 @@ def test_two_numbers_are_one_flag() -> None:
     assert _ranged()[2] == {}
     shown = " ".join(_ranged("--help")[1].split())
     assert "--threshold-range LOW HIGH" in shown
-    assert "[0.1 0.9]" in shown
+    assert "[0.01 0.95]" in shown
     for wrong in (["0.2"], ["0.2", "high"]):
         assert _ranged("--threshold-range", *wrong)[0] == 2
     with pytest.raises(SettingsError, match="needs 0 < lowest < highest < 1"):

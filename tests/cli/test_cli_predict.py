@@ -39,9 +39,10 @@ def test_json_is_stable(run: list[str], clips: Path) -> None:
     assert said.json["errors"] == []
     assert len(said.json["predictions"]) == 9
     for row in said.json["predictions"]:
-        assert list(row) == ["path", "label", "probabilities", "tasks", "warnings"]
+        assert list(row) == ["path", "label", "abstained", "probabilities", "tasks", "warnings"]
         answer = {"labels": [row["label"]], "likeliest": row["label"], "probabilities": row["probabilities"]}
-        assert row["tasks"] == {"emotion": answer}
+        assert row["tasks"] == {"emotion": {**answer, "abstained": False}}
+        assert row["abstained"] is False
         assert list(row["probabilities"]) == list(EMOTIONS)
         assert math.isclose(sum(row["probabilities"].values()), 1.0, abs_tol=1e-6)
         assert row["label"] == max(row["probabilities"], key=row["probabilities"].__getitem__)
@@ -62,10 +63,11 @@ def test_predict_says_what_evaluate_judged(run: list[str], clips: Path, trained:
 def test_csv(run: list[str], clips: Path) -> None:
     said = done("predict", clips / "Actor_01", *run, "--csv")
     head, *rows = csv.reader(io.StringIO(said.out))
-    assert head == ["path", "label", *EMOTIONS, "warnings"]
+    assert head == ["path", "label", *EMOTIONS, "abstained", "warnings"]
     assert len(rows) == 8
     for row in rows:
-        assert row[1] == EMOTIONS[int(np.argmax([float(share) for share in row[2:-1]]))]
+        assert row[1] == EMOTIONS[int(np.argmax([float(share) for share in row[2:-2]]))]
+        assert row[-2] == "false"
 
 
 def test_table(run: list[str], clips: Path) -> None:
@@ -131,10 +133,12 @@ def test_silence_and_short_clips_get_a_warning(run: list[str], tmp_path: Path) -
     assert short["warnings"] == ["shorter than 0.1 s"]
     for row in (short, silent):
         assert all(math.isfinite(share) for share in row["probabilities"].values())
+        assert row["abstained"] is True
     rows = {Path(line.split()[0]).name: line for line in done("predict", tmp_path, *run).out.splitlines()[2:]}
-    assert f" {silent['label']} (silent) " in rows["silent.wav"]
-    assert f" {short['label']} (shorter than 0.1 s) " in rows["short.wav"]
-    assert f",{silent['label']}," in done("predict", tmp_path / "silent.wav", *run, "--csv").out
+    assert f" not sure ({silent['label']}; silent) " in rows["silent.wav"]
+    assert f" not sure ({short['label']}; shorter than 0.1 s) " in rows["short.wav"]
+    _, silent_row = csv.reader(io.StringIO(done("predict", tmp_path / "silent.wav", *run, "--csv").out))
+    assert (silent_row[1], *silent_row[-2:]) == (silent["label"], "true", "silent")
 
 
 @pytest.mark.parametrize("seconds", [12.0, 70.0])
@@ -144,7 +148,7 @@ def test_long_recordings_get_a_time_line(run: list[str], tmp_path: Path, seconds
     timeline = row["timeline"]
     assert len(timeline) == 2 * seconds
     assert (timeline[0]["start_s"], timeline[-1]["end_s"]) == (0.0, seconds)
-    assert set(timeline[0]) == {"start_s", "end_s", "label", "probabilities"}
+    assert set(timeline[0]) == {"start_s", "end_s", "label", "abstained", "probabilities"}
     shown = done("predict", long, *run).out
     assert f"time line of {long}" in shown
     assert "  0:00:00.0 - 0:00:00.5  " in shown
@@ -154,13 +158,13 @@ def test_windows_are_rows(run: list[str], tmp_path: Path, clips: Path) -> None:
     long, short = tone(tmp_path / "long.wav", 450.0, seconds=12.0), tone(tmp_path / "short.wav", 450.0, seconds=0.4)
     said = done("predict", long, short, *run, "--windows")
     head, *rows = csv.reader(io.StringIO(said.out))
-    assert head == ["path", "start_s", "end_s", "label", *EMOTIONS]
+    assert head == ["path", "start_s", "end_s", "label", *EMOTIONS, "abstained"]
     assert [row[0] for row in rows] == [str(long)] * 24 + [str(short)]
     assert [tuple(map(float, row[1:3])) for row in rows] == [(k / 2, k / 2 + 0.5) for k in range(24)] + [(0.0, 0.4)]
     (told,) = predicted(run, long)
     for row, window in zip(rows[:24], told["timeline"], strict=True):
         assert row[3] == window["label"]
-        assert [float(share) for share in row[4:]] == pytest.approx(list(window["probabilities"].values()), abs=1e-6)
+        assert [float(share) for share in row[4:-1]] == pytest.approx(list(window["probabilities"].values()), abs=1e-6)
     assert "--windows prints them" in done("predict", long, *run, "--csv").err
     assert "--windows" not in done("predict", short, *run, "--csv").err
 
@@ -199,3 +203,25 @@ def test_a_run_without_a_model(artifacts: Path, clips: Path) -> None:
     assert "there is no run in artifacts yet (hint: train one: samo train" in refused(5, "predict", clips)
     (artifacts / "runs" / "empty").mkdir(parents=True)
     assert "there is no run 'empty'" in refused(5, "predict", clips, "--run", "empty")
+
+
+def test_a_run_that_may_abstain_says_so_everywhere(trained: Path, clips: Path, tmp_path: Path) -> None:
+    """A threshold above every confidence: nothing is answered, and every label stands beside it."""
+    run = tmp_path / "runs" / "first"
+    shutil.copytree(trained / "runs" / "first", run)
+    kept = read_json(run / "calibration.json")
+    stored = {
+        "schema": 1, "rule": "risk", "wanted": 0.1, "thresholds": {"emotion": 2.0}, "fitted_on": "val",
+        "temperature": kept["temperature"], "n": kept["n"], "epoch": kept["epoch"],
+    }  # fmt: skip
+    (run / "abstention.json").write_text(json.dumps(stored))
+    where = ["--run", str(run)]
+    rows = predicted(where, clips / "Actor_01")
+    assert all(row["abstained"] and row["label"] in EMOTIONS for row in rows)
+    lines = done("predict", clips / "Actor_01", *where).out.splitlines()[2:]
+    assert all(f" not sure ({row['label']}) " in line for row, line in zip(rows, lines, strict=True))
+    _, *told = csv.reader(io.StringIO(done("predict", clips / "Actor_01", *where, "--csv").out))
+    assert [(row[1], row[-2]) for row in told] == [(row["label"], "true") for row in rows]
+    # Fitted for other weights it does not count.
+    (run / "abstention.json").write_text(json.dumps({**stored, "epoch": kept["epoch"] + 1}))
+    assert not any(row["abstained"] for row in predicted(where, clips / "Actor_01"))

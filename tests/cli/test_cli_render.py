@@ -34,7 +34,7 @@ def report(labels: list[str], **more: Any) -> dict[str, Any]:
         "run": "r", "dataset": "d", "synthetic": False, "split": "test", "split_rule": "speaker", "leaky": False,
         "n": 2 * n, "labels": labels,
         "metrics": dict.fromkeys(("macro_f1", "uar", "accuracy", "micro_f1", "weighted_f1"), 0.5),
-        "ci": {"macro_f1": [0.25, 0.75], "accuracy": None, "level": 0.95, "unit": "speaker"},
+        "ci": {"macro_f1": [0.25, 0.75], "accuracy": None, "level": 0.95, "unit": "speaker", "method": "wilson"},
         "per_class": dict.fromkeys(labels, row),
         "confusion": [[int(i == k) for k in range(n)] for i in range(n)],
         "most_confused": [{"true": labels[0], "predicted": labels[1], "count": 3, "share": 0.5}],

@@ -86,7 +86,7 @@ def test_predict_says_what_evaluate_judged(judged: Path, run: list[str], tmp_pat
 def test_predict_texts_given_as_flags(run: list[str]) -> None:
     said = done("predict", "--text", "i hate the damn dog", "--text", "yay sunny", *run, "--json").json
     assert list(said) == ["schema", "run", "synthetic", "predictions", "errors"]
-    assert list(said["predictions"][0]) == ["text", "label", "probabilities", "tasks", "warnings"]
+    assert list(said["predictions"][0]) == ["text", "label", "abstained", "probabilities", "tasks", "warnings"]
     assert [row["text"] for row in said["predictions"]] == ["i hate the damn dog", "yay sunny"]
     answers = [next(iter(row["tasks"].values())) for row in said["predictions"]]
     assert [answer["likeliest"] for answer in answers] == ["anger", "joy"]
@@ -97,9 +97,10 @@ def test_predict_table_and_csv(run: list[str]) -> None:
     assert "anger" in shown.out
     (head, row) = csv.reader(io.StringIO(done("predict", "--text", "so, tears", *run, "--csv").out))
     assert head[:2] == ["text", "labels"]
-    assert head[-1] == "warnings"
+    assert head[-2:] == ["abstained", "warnings"]
+    assert row[-2] == "false"
     assert row[0] == "so, tears"
-    assert set(head[2:-1]) == set(LABELS)
+    assert set(head[2:-2]) == set(LABELS)
 
 
 def test_predict_odd_texts(run: list[str], tmp_path: Path) -> None:
@@ -108,6 +109,9 @@ def test_predict_odd_texts(run: list[str], tmp_path: Path) -> None:
     rows = done("predict", lines, *run, "--json").json["predictions"]
     assert [row["text"][:4] for row in rows] == ["yay", "", "😂😂", "a\x00b", "so s"]
     assert [row["warnings"] for row in rows] == [[], ["empty"], [], [], ["cut at 128 tokens"]]
+    # Nothing is told from no text.
+    assert [row["abstained"] for row in rows] == [False, True, False, False, False]
+    assert done("predict", "--text", " ", *run).out.count("not sure (") == 1
 
 
 def test_predict_refuses(run: list[str], trained: Path, tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "threshold": "global",
         "threshold_range": [0.2, 0.7],
         "num_thresholds": 33,
+        "abstain_risk": 0.15,
         "epochs": 9,
         "batch_size": 17,
         "patience": 8,
@@ -108,6 +109,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "asl_gamma_neg": 3.5,
         "asl_clip": 0.02,
         "balanced_sampler": True,
+        "abstain_coverage": 0.8,
     },
     "frozen encoder": {"encoder": "some/name", "model": "encoder", "freeze_encoder": True},
     "bigru": {"model": "bigru", "gru_units": 48},
@@ -156,7 +158,11 @@ def _declared(field: SettingField) -> tuple[object, ...]:
 def test_limits_needs_and_kinds_are_in_the_help(train_help: dict[str, str]) -> None:
     for flag, text in (
         ("--max-tokens", "--max-tokens INTEGER text: longest text in tokens; the rest is cut off [128; 4 to 8192]"),
-        ("--threshold-range", "LOW HIGH text: lowest and highest threshold tried, in (0, 1) [0.1 0.9]"),
+        (
+            "--threshold-range",
+            "LOW HIGH text: lowest and highest threshold tried, in (0, 1); epochs are selected by the same ones "
+            "[0.01 0.95]",
+        ),
         ("--length-sorted", "--[no-]length-sorted text: make batches"),
         ("--encoder", "[none; with --model encoder]"),
         ("--augment-target", "[0; >=0; with --augment]"),

@@ -85,7 +85,10 @@ def test_without_a_terminal_the_name_goes_to_stdout_and_the_rest_to_stderr(clips
     lines = said.err.splitlines()
     assert lines[0].startswith("· run ravdess-emotion-small-cnn-001: 48 clips of ravdess; cpu, float32")
     assert lines[1] == "· train 3 speakers / 24 clips, val 1 / 8, test 2 / 16"
-    assert lines[2] == "· val has 1 speaker and test has 2 speakers only: scores will rest on little"
+    assert lines[2] == (
+        "· val has 1 speaker and test has 2 speakers only: scores will rest on little; "
+        "`samo crossval` evaluates on every speaker"
+    )
     assert lines[3].startswith("epoch 1: step 1/3, loss ")
     assert lines[4].startswith("epoch 1/1  loss ")
     assert "next:   samo evaluate ravdess-emotion-small-cnn-001" in said.err

@@ -40,6 +40,22 @@ def test_draws_do_not_depend_on_the_batch() -> None:
     np.testing.assert_array_equal(Draws(1, 2, ROWS).uniform("x"), together[:, :1])
 
 
+def test_a_row_that_is_drawn_again_has_numbers_of_its_own() -> None:
+    once = Draws(1, 2, ROWS).uniform("x", 3)
+    rows, nth = np.array([4, 4, 0, 4, 17]), np.array([0, 1, 0, 2, 0])
+    drawn = Draws(1, 2, rows, nth).uniform("x", 3)
+    # The first time as ever, so that a training without such rows ends with the weights it had.
+    np.testing.assert_array_equal(drawn[[0, 2, 4]], once[:3])
+    assert len(np.unique(drawn)) == 15
+    np.testing.assert_array_equal(Draws(1, 2, rows[::-1], nth[::-1]).uniform("x", 3), drawn[::-1])
+    np.testing.assert_array_equal(Draws(1, 2, rows, nth)[1:4].uniform("x", 3), drawn[1:4])
+    many = Draws(0, 0, np.repeat(np.arange(100), 500), np.tile(np.arange(500), 100)).uniform("x")[:, 0]
+    # Chi-square over 100 bins: mean 99, sd 14.
+    assert 50 < ((np.histogram(many, bins=100, range=(0.0, 1.0))[0] - 500) ** 2 / 500).sum() < 160
+    assert abs(np.corrcoef(many[:-1], many[1:])[0, 1]) < 0.02
+    assert len(np.unique(many)) == 50_000
+
+
 @pytest.mark.parametrize(("seed", "epoch", "name"), [(2, 2, "x"), (1, 3, "x"), (1, 2, "y"), (12, 2, "x")])
 def test_draws_depend_on_seed_epoch_and_name(seed: int, epoch: int, name: str) -> None:
     assert not np.isin(Draws(seed, epoch, ROWS).uniform(name), Draws(1, 2, ROWS).uniform("x")).any()

@@ -379,3 +379,18 @@ def test_pictures_are_saved_for_every_run_and_odd_name(tmp_path: Path) -> None:
     found = save_comparison_figures(comparison, tmp_path / "new")
     assert [path.name for path in found] == ["differences.png", "per_class.$a^b$.png"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in found)
+
+
+def test_four_groups_have_students_interval_at_least() -> None:
+    """Four groups of four rows, one run right in all, the other in 1, 2, 3 and 2 of four: gains 3/4, 1/2, 1/4, 1/2.
+
+    Their mean is 1/2 and their standard error over draws times sqrt(4/3) is 0.2041 / 2 = 0.1021; t is 3.1824.
+    """
+    truth = np.zeros((16, 1), dtype=bool)
+    other = truth.copy()
+    other[[0, 1, 2, 4, 5, 8, 12, 13]] = True
+    groups = [f"g{k // 4}" for k in range(16)]
+    units = [tally_by_unit(truth, given, groups) for given in (other, truth)]
+    found = paired_bootstrap(units[0], units[1], {"accuracy": accuracy}, n_resamples=50_000)["accuracy"]
+    assert found.difference == 0.5
+    assert (found.low, found.high) == pytest.approx((0.5 - 3.1824 * 0.1021, 0.5 + 3.1824 * 0.1021), abs=0.01)

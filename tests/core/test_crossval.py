@@ -7,14 +7,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from finished_cells import finished
+import torch
+from finished_cells import SPACE, finished
 from sklearn.metrics import f1_score
 
 from samo.errors import RunError
+from samo.evaluation.calibration import Calibration, fit_temperature, summary
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
-from samo.experiments.crossval import crossval_report, join_predictions
+from samo.experiments.crossval import crossval_report, join_predictions, write_crossval
 from samo.experiments.learning_curve import curve_of
+from samo.reporting.html import render_html
+from samo.runs import calibrate
+from samo.training.checkpoint import save_model
 
 
 def two_seeds(grid: Path, groups: bool = True) -> list[Cell]:
@@ -84,3 +89,59 @@ def test_a_learning_curve_pairs_seeds_and_folds(tmp_path: Path) -> None:
     for cell in cells[1:]:
         cell.run(tmp_path).path("report.json").unlink()
     assert curve_of("c", cells, tmp_path, "speaker").points == ()
+
+
+def test_each_fold_is_scaled_by_its_own_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = two_seeds(tmp_path)[:3]
+    raw = [Predictions.load(cell.run(tmp_path).path("predictions.test.npz")).logits for cell in cells]
+    for cell, temperature in zip(cells, (2.0, 0.5), strict=False):
+        Calibration({"emotion": temperature}, "val", {"emotion": 8}, epoch=3).save(
+            cell.run(tmp_path).path("calibration.json")
+        )
+    monkeypatch.setattr(calibrate, "read_about", lambda path: {"epoch": 3})
+    joined = join_predictions(cells, tmp_path)
+    # The third fold has none.
+    np.testing.assert_allclose(joined.logits, np.concatenate([raw[0] / 2.0, raw[1] / 0.5, raw[2]]), rtol=1e-6)
+
+
+def calibrated(cell: Cell, grid: Path, temperature: float) -> Cell:
+    """A cell whose best weights, of epoch 3, have a temperature."""
+    run = cell.run(grid)
+    save_model(run.model_file, {"w": torch.zeros(1)}, epoch=3)
+    Calibration({"emotion": temperature}, "val", {"emotion": 8}, 3).save(run.path("calibration.json"))
+    return cell
+
+
+def test_temperatures_of_the_folds_stand_in_the_report(tmp_path: Path) -> None:
+    cells = [
+        calibrated(finished(tmp_path, "all", 0, fold, [0, 1]), tmp_path, temperature)
+        for fold, temperature in enumerate([2.0, 0.5])
+    ]
+    report = crossval_report("c", cells, tmp_path, "speaker")
+    found = report["calibration"]
+    assert (found["temperature"], found["fitted_on"]) == (None, "val")
+    assert found["temperature_by_fold"] == {"all.seed0.fold0": 2.0, "all.seed0.fold1": 0.5}
+    # Odds of 4 to 1: 0.8 as given, 2 to 1 under 2, 16 to 1 under 0.5; three answers of four are right.
+    assert found["ece_uncalibrated"] == pytest.approx(0.8 - 0.75, abs=1e-6)
+    assert found["ece"] == pytest.approx(((0.75 - 2 / 3) + (16 / 17 - 0.75)) / 2, abs=1e-6)
+    assert summary(found) == (
+        "expected calibration error 0.137; without the temperatures of 2 folds, 0.50 to 2.00, it is 0.050"
+    )
+    page = render_html(report, {}, {}, {})
+    assert "no temperature was fitted" not in page
+    assert "as it answers, the temperature of each fold" in page
+    assert not [line for line in report["warnings"] if "bound" in line]
+    write_crossval(report, cells, tmp_path, "")
+    assert (tmp_path / "figures" / "reliability.png").is_file()
+
+
+def test_folds_whose_temperature_stands_at_its_bound_or_is_missing_are_named(tmp_path: Path) -> None:
+    cells = [finished(tmp_path, "all", 0, fold, [0]) for fold in range(3)]
+    assert crossval_report("c", cells, tmp_path, "speaker")["calibration"]["fitted_on"] is None
+    fitted = fit_temperature(np.array([[9.0, 0.0], [0.0, 9.0]]), np.eye(2)[::-1], SPACE)["emotion"]
+    calibrated(cells[0], tmp_path, fitted)
+    calibrated(cells[1], tmp_path, 2.0)
+    report = crossval_report("c", cells, tmp_path, "speaker")
+    assert "the temperatures of 2 of 3 folds, 2.00 to 10.00," in summary(report["calibration"])
+    assert any("stands at its bound in all.seed0.fold0: " in line for line in report["warnings"])
+    assert "no temperature was fitted in all.seed0.fold2" in report["warnings"]

@@ -187,17 +187,22 @@ def test_parts_are_even_and_whole(n: int, size: int) -> None:
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_parts_of_a_mixed_batch_mix_as_the_whole(size: int) -> None:
     rows = np.array([7, 3, 3, 9])
-    mix = draw_mix(Draws(0, 0, rows), 0.4)
+    # The second 3 is the same row, drawn again.
+    draws = Draws(0, 0, rows, np.array([0, 0, 1, 0]))
+    mix = draw_mix(draws, 0.4)
     assert mix is not None
+    whole = draws.uniform("crop")[:, 0]
     values = torch.from_numpy(rows**2).double()
     mixed = []
     for rank in range(size):
-        own, local = part_of(rows, mix, Ranks(rank, size).part(4))
+        part = Ranks(rank, size).part(4)
+        own, local = part_of(draws, mix, part)
         assert local is not None
-        assert len(own) > 0
-        mixed.append(local.apply(torch.from_numpy(own**2).double()))
+        assert len(own.rows) > 0
+        mixed.append(local.apply(torch.from_numpy(own.rows**2).double()))
+        np.testing.assert_array_equal(own.uniform("crop")[: len(local.weight), 0], whole[part])
     torch.testing.assert_close(torch.cat(mixed), mix.apply(values), atol=0, rtol=0)
-    assert part_of(rows, mix, slice(0, 4)) == (rows, mix)
+    assert part_of(draws, mix, slice(0, 4)) == (draws, mix)
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])

@@ -346,3 +346,24 @@ def test_a_damaged_account_is_named(root: Path) -> None:
     run.path("ensemble.json").write_text("{}")
     with pytest.raises(RunError, match=r"cannot read .*ensemble\.json"):
         evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
+
+
+def test_the_best_member_is_chosen_on_validation(root: Path) -> None:
+    """Member ``a`` is all right on validation and all wrong on test, ``b`` the other way round, the ensemble right."""
+    members, left_out = gather(runs(root, "a", "b"), tiny.TinyFrontend, tiny.RUNTIME)
+    setup = Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME)
+    found = assemble(members, setup)
+    right = {part: 5.0 * getattr(found, part)[0].targets for part in ("val", "test")}
+    answers = {
+        "val": (right["val"], -right["val"], right["val"]),
+        "test": (-right["test"], right["test"], right["test"]),
+    }
+    given = {
+        part: tuple(replace(each, logits=own) for each, own in zip(getattr(found, part), logits, strict=True))
+        for part, logits in answers.items()
+    }
+    account = write_ensemble(create_run(root, "joined", ""), replace(found, **given), left_out, setup)
+    assert [member["val_macro_f1"] for member in account["members"]] == [1.0, 0.0]
+    assert [member["macro_f1"] for member in account["members"]] == [0.0, 1.0]
+    assert account["best_member"] == "a"
+    assert account["gain"]["difference"] == 1.0

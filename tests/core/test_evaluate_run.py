@@ -19,8 +19,10 @@ from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.evaluation.calibration import fit_temperature
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
+from samo.files import write_json
 from samo.runs import evaluate as evaluation
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
+from samo.runs.load import facts_of
 from samo.runs.run import Run, create_run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
@@ -296,6 +298,71 @@ def test_judging_elsewhere_on_what_was_trained_on(run: Run) -> None:
 
 
 @pytest.mark.usefixtures("without_pictures")
+def test_openings_of_the_test_part_are_counted_and_shown(run: Run) -> None:
+    front, line = tiny.frontend(**SETTINGS), "the test part was opened {} times with this run"
+    assert run.test_openings == 0
+    evaluate_run(run, Setup(front, tiny.RUNTIME), "val")
+    assert run.test_openings == 0
+    first = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
+    assert (run.test_openings, first.openings) == (1, 1)
+    assert "opened" not in repr(first) + first.page.read_text() + run.path("MODEL_CARD.md").read_text()
+    second = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
+    assert second == first
+    assert (run.test_openings, second.openings) == (2, 2)
+    assert "items, opened 2 times)" in repr(second)
+    assert line.format(2) in second.page.read_text()
+    assert line.format(2) in run.path("MODEL_CARD.md").read_text()
+    assert any("; opened 2 times" in score for score in facts_of(run).scores)
+    # Another part, and what was judged before openings were counted.
+    assert evaluate_run(run, Setup(front, tiny.RUNTIME), "val").openings == 0
+    run.path("openings.jsonl").unlink()
+    assert run.test_openings == 1
+    assert evaluate_run(run, Setup(front, tiny.RUNTIME), "test").openings == 2
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize(("dataset", "leaky"), [("other", False), ("tiny", True)])
+def test_other_clips_of_the_speakers_of_training(run: Run, dataset: str, leaky: bool) -> None:
+    front = foreign(THEIRS)
+    front.manifest = replace(front.manifest, dataset=dataset)
+    report = evaluate_corpus(run, Setup(front, tiny.RUNTIME), MAPPING)
+    assert report["leaky"] is leaky
+    assert any("speakers are called like speakers the run was trained on" in line for line in report["warnings"])
+
+
+def of_texts(run: Run, n_known: int, spelled: str) -> Any:
+    """Another corpus of 24 texts of which ``n_known`` stand in the run's training part, in another spelling."""
+    texts = ["".join(chr(0x4E00 + 40 * k + place) for place in range(40)) for k in range(300)]
+    trained = run.manifest
+    items = tuple(replace(item, source=texts[k]) for k, item in enumerate(trained.items))
+    replace(trained, items=items, copies="reported").save(run.path("manifest.jsonl"))
+    front = foreign(THEIRS)
+    rows = list(trained.rows(run.split.train))[:n_known] + list(range(200, 224 - n_known))
+    theirs = tuple(
+        replace(item, source=spelled.format(texts[row]), content=f"own {row}")
+        for row, item in zip(rows, front.manifest.items, strict=True)
+    )
+    front.manifest = replace(front.manifest, items=theirs, copies="reported")
+    return front
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize("spelled", ["{}", "{}!!", "  {}\n", "{} x"])
+def test_texts_of_training_are_known_elsewhere_in_any_spelling(run: Run, spelled: str) -> None:
+    before = run.path("manifest.jsonl").read_bytes()
+    for n_known, leaky in ((1, False), (2, True), (4, True)):
+        run.path("manifest.jsonl").write_bytes(before)
+        report = evaluate_corpus(run, Setup(of_texts(run, n_known, spelled), tiny.RUNTIME), MAPPING)
+        line = f"leak: {n_known} of 24 texts also stand in what the run was trained on, word for word or nearly so"
+        assert line in report["warnings"]
+        assert report["leaky"] is leaky
+    for n_known in (5, 12):
+        run.path("manifest.jsonl").write_bytes(before)
+        with pytest.raises(LeakError, match=f"the run was trained on {n_known} of 24 rows, word for word or nearly so"):
+            evaluate_corpus(run, Setup(of_texts(run, n_known, spelled), tiny.RUNTIME), MAPPING)
+
+
+@pytest.mark.usefixtures("without_pictures")
 def test_items_that_were_never_hashed_are_no_copies_of_each_other(run: Run) -> None:
     trained = run.manifest
     replace(trained, items=tuple(replace(item, content="") for item in trained.items)).save(run.path("manifest.jsonl"))
@@ -310,3 +377,20 @@ def test_a_mapping_that_leaves_nothing(run: Run) -> None:
     nothing = dict.fromkeys(FOREIGN.primary.labels, "-")
     with pytest.raises(DataError, match="no item of the corpus is left to judge on"):
         evaluate_corpus(run, Setup(front, tiny.RUNTIME), nothing)
+
+
+def test_classes_that_were_balanced_twice_stand_in_the_report(run: Run, without_pictures: None) -> None:
+    setup = Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME)
+    for twice in (False, True):
+        stored = json.loads(run.path("config.json").read_text())
+        changed = {"balanced_sampler": False, "joint_alpha": 0.5, "class_weight_loss": twice}
+        write_json(run.path("config.json"), {**stored, **changed})
+        warnings = evaluate_run(Run(run.folder), setup, "test")["warnings"]
+        assert any("classes are balanced twice: `joint_alpha`" in line for line in warnings) == twice
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_leaky_run_is_stamped_elsewhere_too(run: Run) -> None:
+    assert evaluate_corpus(run, Setup(foreign(THEIRS), tiny.RUNTIME), MAPPING)["leaky"] is False
+    replace(run.split, rule="random").save(run.path("split.json"))
+    assert evaluate_corpus(run, Setup(foreign(THEIRS), tiny.RUNTIME), MAPPING)["leaky"] is True

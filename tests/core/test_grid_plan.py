@@ -120,15 +120,19 @@ def test_plain_lines_of_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_made_up_names_are_those_of_before() -> None:
-    """Made by commit 46bfca4; settings that came later leave them alone until they are used."""
-    assert (
-        default_name("crossval", config_type("audio").build({}), (0,), ()) == "crossval-ravdess-emotion-small-cnn-0a1c"
-    )
-    changed = default_name("crossval", config_type("audio").build({"trim_db": 30.0}), (0,), ())
-    assert changed != default_name("crossval", config_type("audio").build({}), (0,), ())
+    """Made by commit 46bfca4, when level was left as it is; settings that came later leave names alone until used."""
+
+    def name(**values: object) -> str:
+        return default_name("crossval", config_type("audio").build(values), (0,), ())
+
+    then = {"level": "as-is", "train_ratio": 0.8, "val_ratio": 0.1}
+    assert name(**then) == "crossval-ravdess-emotion-small-cnn-0a1c"
+    others = [name(), name(trim_db=30.0), name(level="as-is", trim_db=30.0)]
+    assert len({name(level="as-is"), *others}) == 4
 
 
 def test_the_name_of_an_ensemble_of_variants_is_that_of_before() -> None:
     """Made by commit 46bfca4, which named it by a list where nobody gave seeds."""
-    config = config_type("text").build({"model": "encoder", "encoder": "x"})
+    then = {"threshold_range": (0.1, 0.9), "num_thresholds": 20}
+    config = config_type("text").build({"model": "encoder", "encoder": "x", **then})
     assert plan_members(config, (), ("base", "frozen")).name == "ensemble-goemotions-emotion-encoder-a44c"

@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.ops import sigmoid_focal_loss
 
 from samo.errors import SettingsError
 from samo.settings import LossSettings
@@ -61,15 +62,57 @@ def test_class_weights_by_hand() -> None:
     np.testing.assert_allclose(class_weights(np.array([1.0, 0.0, 2.0]), labels, 5.0, {}), [1.2, 1.2, 0.6], rtol=1e-6)
 
 
-def test_class_weights_of_several_labels_are_clipped_from_below_too() -> None:
-    """The cost of a label that does not hold is 1: a weight of 0.03 would silence a frequent one."""
+def test_class_weights_of_several_labels_are_never_below_1() -> None:
+    """The cost of a label that does not hold is 1: a weight below it would make rare labels rarer still."""
     counts, labels = np.array([100.0, 10.0, 1.0]), ("a", "b", "c")
     # 0.01, 0.1, 1 over their mean 0.37.
     np.testing.assert_allclose(class_weights(counts, labels, 2.0, {}), [1 / 37, 10 / 37, 2.0], rtol=1e-6)
-    np.testing.assert_allclose(class_weights(counts, labels, 2.0, {}, True), [0.5, 0.5, 2.0], rtol=1e-6)
-    np.testing.assert_allclose(
-        class_weights(counts, labels, 5.0, {"a": 3.0}, True), [0.6, 10 / 37, 100 / 37], rtol=1e-6
+    np.testing.assert_allclose(class_weights(counts, labels, 2.0, {}, True), [1.0, 2.0, 2.0], rtol=1e-6)
+    np.testing.assert_allclose(class_weights(counts, labels, 50.0, {}, True), [1.0, 10.0, 50.0], rtol=1e-6)
+    # What the user multiplies is exactly multiplied; a label without rows counts as one of one row.
+    np.testing.assert_allclose(class_weights(counts, labels, 5.0, {"a": 0.5}, True), [0.5, 5.0, 5.0], rtol=1e-6)
+    np.testing.assert_allclose(class_weights(np.array([8.0, 2.0, 0.0]), labels, 50.0, {}, True), [1, 4, 8], rtol=1e-6)
+
+
+def test_no_label_of_goemotions_is_weighed_down() -> None:
+    """Rows by label of its training part; over the mean 23 of them had a weight below 1."""
+    counts = np.array(
+        [
+            4130,
+            2328,
+            1567,
+            2470,
+            2939,
+            1087,
+            1368,
+            2191,
+            641,
+            1269,
+            2022,
+            793,
+            303,
+            853,
+            596,
+            2662,
+            77,
+            1452,
+            2086,
+            164,
+            1581,
+            111,
+            1110,
+            153,
+            545,
+            1326,
+            1060,
+            14219,
+        ],
+        dtype=np.float64,
     )
+    labels = tuple(map(str, range(28)))
+    weights = class_weights(counts, labels, 5.0, {}, True)
+    assert (weights.min(), weights.argmin(), weights.max()) == (1.0, 27, 5.0)
+    assert weights[0] == pytest.approx(14219 / 4130)
 
 
 def test_cross_entropy() -> None:
@@ -88,13 +131,41 @@ def test_class_weights_in_the_loss() -> None:
 
 def test_focal() -> None:
     assert one(A, focal_loss=True) == pytest.approx(0.5**2 * LN2)
-    assert one(B, focal_loss=True, focal_gamma=3.0, focal_alpha=0.25) == pytest.approx(0.25 * 0.75**3 * 2 * LN2)
+    assert one(B, focal_loss=True, focal_gamma=3.0) == pytest.approx(0.75**3 * 2 * LN2)
     assert one(B, focal_loss=True, focal_gamma=0.0) == pytest.approx(2 * LN2)
     assert one(B, focal_loss=True, class_weight_loss=True) == pytest.approx(1.2 * 0.75**2 * 2 * LN2)
     # gamma (2 - n / n_largest): 2 for a, 3 for b.
     assert one(A, focal_loss=True, adaptive_gamma=True) == pytest.approx(0.5**2 * LN2)
     assert one(B, focal_loss=True, adaptive_gamma=True) == pytest.approx(0.75**3 * 2 * LN2)
     assert one(A, focal_loss=True, task_gamma={"emotion": 1.0}) == pytest.approx(0.5 * LN2)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_focal_alpha_is_that_of_torchvision(alpha: float, gamma: float) -> None:
+    rng = np.random.default_rng(0)
+    logits = torch.from_numpy(rng.normal(0, 2, (50, 2)).astype(np.float32))
+    targets = torch.from_numpy((rng.random((50, 2)) < 0.3).astype(np.float32))
+    loss = EmotionLoss(MANY, LossSettings(focal_loss=True, focal_alpha=alpha, focal_gamma=gamma), TAGGED)
+    theirs = sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma).mean(dim=1)
+    torch.testing.assert_close(loss.per_row(logits, targets), theirs)
+
+
+def test_focal_alpha_by_hand() -> None:
+    # x holds with probability 1/2, y does not with 1/4: alpha against 1 - alpha.
+    found = many([1.0, 0.0], focal_loss=True, focal_alpha=0.25)
+    assert found == pytest.approx((0.25 * 0.5**2 * LN2 + 0.75 * 0.75**2 * 2 * LN2) / 2)
+    assert many([1.0, 0.0], focal_loss=True, focal_alpha=1.0) == many([1.0, 0.0], focal_loss=True)
+
+
+def test_a_focal_alpha_that_does_nothing_is_refused() -> None:
+    with pytest.raises(SettingsError, match="a constant factor that AdamW cancels") as caught:
+        one(B, focal_loss=True, focal_alpha=0.25)
+    assert caught.value.hint == "`class_weight_loss` weighs such classes"
+    with pytest.raises(SettingsError, match="`focal_alpha=2`: a share in"):
+        many([1.0, 0.0], focal_loss=True, focal_alpha=2.0)
+    # Runs that were trained with it load.
+    assert LossSettings(focal_loss=True, focal_alpha=2.0).focal_alpha == 2.0
 
 
 def test_smoothing() -> None:
@@ -112,9 +183,9 @@ def test_multi_label() -> None:
     x, y, not_y = LN2, -math.log(0.75), -math.log(0.25)
     assert many([1.0, 1.0]) == pytest.approx((x + y) / 2)
     assert many([0.0, 0.0]) == pytest.approx((x + not_y) / 2)
-    # Inverse counts 1/3 and 1 over their mean 2/3: weights 1/2 and 3/2, of the positives only.
-    assert many([1.0, 0.0], class_weight_loss=True) == pytest.approx((0.5 * x + not_y) / 2)
-    assert many([0.0, 1.0], class_weight_loss=True) == pytest.approx((x + 1.5 * y) / 2)
+    # Inverse counts 1/3 and 1 over the lower of them: weights 1 and 3, of the positives only.
+    assert many([1.0, 0.0], class_weight_loss=True) == pytest.approx((x + not_y) / 2)
+    assert many([0.0, 1.0], class_weight_loss=True) == pytest.approx((x + 3.0 * y) / 2)
     # Smoothed towards 1/2.
     assert many([1.0, 0.0], label_smoothing=0.2) == pytest.approx((x + 0.1 * y + 0.9 * not_y) / 2)
     assert many([1.0, 0.0], label_smoothing=0.3, adaptive_smoothing=True) == pytest.approx(
@@ -143,8 +214,9 @@ def test_asymmetric_by_hand() -> None:
     assert many([0.0, 0.0], **asl, asl_gamma_neg=0.0) == pytest.approx((not_x + not_y) / 2)
     # x lies below the margin and costs nothing.
     assert many([0.0, 0.0], **asl, asl_clip=0.5, asl_gamma_neg=1.0) == pytest.approx(-0.25 * math.log(0.75) / 2)
-    # Class weights are of the labels that hold: 1/2 and 3/2; smoothing is towards 1/2.
-    assert many([1.0, 0.0], **asl, class_weight_loss=True) == pytest.approx((0.5 * x + 0.7**4 * not_y) / 2)
+    # Class weights are of the labels that hold: 1 and 3; smoothing is towards 1/2.
+    assert many([1.0, 0.0], **asl, class_weight_loss=True) == pytest.approx((x + 0.7**4 * not_y) / 2)
+    assert many([1.0, 1.0], **asl, class_weight_loss=True) == pytest.approx((x + 3 * y) / 2)
     smoothed = 0.9 * x + 0.1 * 0.45**4 * not_x + 0.1 * y + 0.9 * 0.7**4 * not_y
     assert many([1.0, 0.0], **asl, label_smoothing=0.2) == pytest.approx(smoothed / 2)
 
@@ -216,7 +288,7 @@ def test_several_tasks_and_missing_labels() -> None:
     expected = [0.25 * LN2, 0.75**2 * 2 * LN2 - 0.5 * math.log(0.5) / 2 - 0.25 * math.log(0.75) / 2, 0.0]
     np.testing.assert_allclose(focal, expected, rtol=1e-6)
     # Weights of a task come from the rows that are labelled for it.
-    np.testing.assert_allclose(both(class_weight_loss=True).weights, [0.6, 1.2, 1.2, 0.5, 1.5], rtol=1e-6)
+    np.testing.assert_allclose(both(class_weight_loss=True).weights, [0.6, 1.2, 1.2, 1.0, 3.0], rtol=1e-6)
 
 
 def test_missing_labels_give_no_gradient() -> None:

@@ -39,28 +39,46 @@ def test_confusion_by_hand() -> None:
 
 
 def test_scores_by_hand() -> None:
-    # F1: a 4/5, b 2/4, c 2/3, d 0. Recall: a 2/3, b 1/2, c 1.
+    # F1: a 4/5, b 2/4, c 2/3; d does not occur. Recall: a 2/3, b 1/2, c 1.
     found = metrics.scores(tallied())
-    assert found["macro_f1"] == pytest.approx((4 / 5 + 1 / 2 + 2 / 3 + 0) / 4)
+    assert found["macro_f1"] == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3)
     assert found["weighted_f1"] == pytest.approx((3 * 4 / 5 + 2 * 1 / 2 + 1 * 2 / 3) / 6)
     assert found["micro_f1"] == found["accuracy"] == pytest.approx(4 / 6)
     assert found["uar"] == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
     assert list(found) == list(metrics.METRICS)
 
 
-def test_absent_class_counts_as_zero_in_macro_f1_only() -> None:
-    assert metrics.macro_f1(tallied(4)) == pytest.approx(3 / 4 * metrics.macro_f1(tallied(3)))
-    assert metrics.macro_f1_present(tallied(4)) == pytest.approx(metrics.macro_f1(tallied(3)))
+def test_classes_that_no_row_has_are_left_out_of_macro_f1() -> None:
+    assert metrics.macro_f1(tallied(4)) == metrics.macro_f1(tallied(3)) == pytest.approx(59 / 90)
+    assert metrics.macro_f1_all(tallied(4)) == pytest.approx(59 / 120)
     assert metrics.uar(tallied(4)) == metrics.uar(tallied(3))
+
+
+def test_a_predicted_but_absent_class_costs_its_row_and_is_no_class_of_the_mean() -> None:
+    """Truth a a b; the second is taken for c, which no row is. F1: a 2/3, b 1; c, were it counted, 0."""
+    truth, predicted = indicators(np.array([0, 0, 1]), 3), indicators(np.array([0, 2, 1]), 3)
+    assert metrics.macro_f1(metrics.tally(truth, predicted)) == pytest.approx(5 / 6)
+    assert metrics.macro_f1_all(metrics.tally(truth, predicted)) == pytest.approx(5 / 9)
+    # In a multi-label task the first row's false alarm on c, which no row has, is seen in micro-F1 alone: 4 / (4 + 1).
+    alarm = metrics.tally(np.eye(2, 3, dtype=bool), np.array([[1, 0, 1], [0, 1, 0]], dtype=bool))
+    assert (metrics.macro_f1(alarm), metrics.micro_f1(alarm)) == (1.0, pytest.approx(4 / 5))
+
+
+def test_macro_f1_of_resamples_is_over_the_classes_of_each() -> None:
+    """Three resamples of two rows answered right: both, the first twice, none of either class."""
+    tp = np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 0.0]])
+    zeros = np.zeros((3, 2))
+    counts = metrics.Tally(tp, zeros, zeros, tp.sum(axis=1), np.full(3, 2.0))
+    assert metrics.macro_f1(counts).tolist() == [1.0, 1.0, 0.0]
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_single_label_agrees_with_sklearn(seed: int) -> None:
     truth, given = random_case(seed)
-    # The sixth label never occurs: macro-F1 still counts it.
+    # The sixth label never occurs.
     found = metrics.scores(metrics.tally(indicators(truth, 6), indicators(given, 6)))
     for average in ("macro", "micro", "weighted"):
-        expected = reference.f1_score(truth, given, labels=range(6), average=average, zero_division=0)
+        expected = reference.f1_score(truth, given, labels=range(5), average=average, zero_division=0)
         assert found[f"{average}_f1"] == pytest.approx(expected)
     assert found["accuracy"] == pytest.approx(reference.accuracy_score(truth, given))
     assert found["uar"] == pytest.approx(reference.balanced_accuracy_score(truth, given))
@@ -161,6 +179,18 @@ def test_selection_score_single_label_is_macro_f1() -> None:
     assert metrics.selection_score(space, logits, np.eye(5)[truth]) == pytest.approx(expected)
 
 
+def test_selection_goes_by_the_classes_that_validation_has() -> None:
+    """Four rows of two of three classes, one wrong: F1 2/3 and 4/5. Trainings begun before go on with a third of 0."""
+    space = LabelSpace((Task("emotion", ("a", "b", "c")),))
+    targets, logits = np.eye(3)[[0, 0, 1, 1]], np.eye(3)[[0, 1, 1, 1]]
+    assert metrics.selection_score(space, logits, targets) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    before = metrics.selection_score(space, logits, targets, absent_as_zero=True)
+    assert before == pytest.approx((2 / 3 + 4 / 5) / 3)
+    tags = LabelSpace((Task("tags", ("a", "b", "c"), multi_label=True),))
+    assert metrics.selection_score(tags, 9 * targets - 4.5, targets) == 1.0
+    assert metrics.selection_score(tags, 9 * targets - 4.5, targets, absent_as_zero=True) == pytest.approx(2 / 3)
+
+
 def test_selection_score_multi_label_finds_a_low_threshold() -> None:
     # Perfectly ordered, yet no probability reaches 0.5: sigmoid(-2) = 0.12, sigmoid(-6) = 0.0025.
     targets = np.array([[1, 0], [0, 1], [1, 1], [0, 0]], dtype=np.float32)
@@ -188,3 +218,9 @@ def test_importing_the_scores_costs_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_threshold_is_reached_by_what_equals_it() -> None:
+    truth, given = np.array([[True], [False], [False]]), np.array([[0.5], [0.25], [0.0]])
+    # From 0.25 on two rows are named, from 0.5 one, above it none.
+    assert metrics.f1_by_threshold(truth, given, np.array([0.25, 0.5, 0.75])).tolist() == [[2 / 3], [1.0], [0.0]]

@@ -15,6 +15,7 @@ from sklearn.metrics import f1_score
 
 from samo.data.manifest import Manifest
 from samo.data.relabel import relabel
+from samo.data.splits import make_split
 from samo.ensembles.ensemble import assemble, write_ensemble
 from samo.ensembles.members import gather
 from samo.evaluation.decision import fit_decision
@@ -23,6 +24,7 @@ from samo.experiments.cells import Cell
 from samo.experiments.compare import compare_runs
 from samo.experiments.crossval import crossval_report, join_predictions
 from samo.experiments.results_table import pooled
+from samo.files import write_json
 from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
@@ -75,6 +77,24 @@ def test_training_leaves_thresholds_and_judging_uses_them(root: Path) -> None:
         f1_score(said.targets > 0, shares >= decision.thresholds.of(tiny.TAGS), average="macro", zero_division=0)
     )
     assert found["metrics"]["macro_f1"] != found["thresholds"]["rules"]["half"]["macro_f1"]
+
+
+def test_epochs_are_selected_by_what_may_ship_and_reports_say_the_same(root: Path) -> None:
+    run, found = judged_run(root, "a")
+    assert run.trained["selected_over"] == [0.01, 0.95, 95]
+    # Weights are validated in training as they are judged.
+    assert found["val_macro_f1"] == pytest.approx(run.trained["val_macro_f1"])
+    assert found["val_macro_f1"] == pytest.approx(found["thresholds"]["rules"]["global"]["val_macro_f1"], abs=1e-6)
+    # A run of before, that does not say by which, keeps the 21 of before.
+    facts = run.trained
+    facts.pop("selected_over")
+    write_json(run.path("trained.json"), facts)
+    val = Predictions.load(run.path("predictions.val.npz"))
+    shares, grid = TAGS.probabilities(val.logits), [0.01, 0.025, *np.linspace(0.05, 0.95, 19)]
+    _, found = judged_run(root, "a")
+    assert found["val_macro_f1"] == pytest.approx(
+        max(f1_score(val.targets > 0, shares >= cut, average="macro", zero_division=0) for cut in grid)
+    )
 
 
 @pytest.mark.parametrize("stale", ["missing", "epoch", "temperature"])
@@ -234,3 +254,40 @@ def test_the_baseline_of_the_modality_stands_in_the_report(root: Path, part: str
     assert found["baseline"]["macro_f1"] == pytest.approx(score)
     gap = found["baseline"]["difference"]["value"]
     assert gap == pytest.approx(found["metrics"]["macro_f1"] - score)
+
+
+def test_the_baseline_is_decided_by_thresholds_from_validation(root: Path) -> None:
+    """On test the label ``high`` would ask for a threshold above 0.5; validation knows of one near 0.2 only."""
+
+    class WithBaseline(tiny.TinyFrontend):
+        def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+            assert train_rows.tolist() == self.manifest.rows(split.train).tolist()
+            held = self.manifest.targets[rows] > 0.5
+            logits = np.where(held, 3.0, -3.0).astype(np.float32)
+            judged = np.isin(rows, self.manifest.rows(split.val))
+            logits[:, 2] = np.where(judged, np.where(held[:, 2], -1.0, -2.0), np.where(held[:, 2], 2.0, 0.5))
+            return "fixed", logits
+
+    plain = tiny.frontend(TAGS, split="folds", val_ratio=0.3)
+    front = WithBaseline(plain.config, plain.manifest, plain.features)
+    split = make_split(front.manifest, front.split_request())
+    truth = front.manifest.targets[front.manifest.rows(split.test)]
+    given = evaluation.predictions_of(front, split.test, truth)
+    run = Run(root / "runs" / "a")
+    found = evaluation._baseline(run, front, TAGS, split, "test", given)
+    assert found is not None
+    # All test rows reach the threshold of the third label, the others are right.
+    n, positive = len(truth), truth[:, 2].sum()
+    assert 0 < positive < n
+    assert found["macro_f1"] == pytest.approx((1.0 + 1.0 + 2.0 * positive / (n + positive)) / 3.0)
+
+
+def test_missing_thresholds_are_chosen_under_the_temperature_there_is(root: Path) -> None:
+    run = Run(root / "runs" / "a")
+    stored = json.loads(run.path("calibration.json").read_text())
+    run.path("calibration.json").write_text(json.dumps({**stored, "temperature": {"tags": 3.0}}))
+    run.path("thresholds.json").unlink()
+    _, report = judged_run(root, "a")
+    assert report["calibration"]["temperature"] == 3.0
+    assert json.loads(run.path("calibration.json").read_text())["temperature"] == {"tags": 3.0}
+    assert json.loads(run.path("thresholds.json").read_text())["tasks"]["tags"]["temperature"] == 3.0

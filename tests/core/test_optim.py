@@ -42,6 +42,8 @@ def test_warm_up() -> None:
     assert rates(8, warmup_ratio=0.5) == pytest.approx([0.25, 0.5, 0.75, 1.0, *QUARTERS])
     assert rates(6, warmup_ratio=1 / 3, schedule="constant") == pytest.approx([0.5, 1, 1, 1, 1, 1])
     assert rates(1, warmup_ratio=0.1) == [1.0]
+    # From the floor, never below it.
+    assert rates(8, warmup_ratio=0.5, lr_min=0.2)[:5] == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0])
     assert rates(1, warmup_ratio=0.9) == [1.0]
 
 

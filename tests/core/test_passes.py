@@ -107,3 +107,19 @@ def test_rdrop_rises_by_epoch() -> None:
     assert [rdrop_weight(LossSettings(rdrop_alpha=2.0), epoch) for epoch in range(2)] == [2.0, 2.0]
     rising = LossSettings(rdrop_alpha=2.0, rdrop_warmup_epochs=4)
     assert [rdrop_weight(rising, epoch) for epoch in range(6)] == [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
+
+
+def test_both_passes_learn_from_how_far_they_lie_apart() -> None:
+    """KL(p || q) written out, whose gradient torch takes through p and through q."""
+    logits, targets = random_rows(4)
+    one, other = logits.clone().requires_grad_(), (0.5 * logits.flip(0)).requires_grad_()
+    passes = iter([one, other])
+    loss_of(lambda: next(passes), loss_for(ONE), targets, 0.7).backward()
+    by_hand = [one.detach().clone().requires_grad_(), other.detach().clone().requires_grad_()]
+    log_p, log_q = (each.log_softmax(dim=1) for each in by_hand)
+    apart = ((log_p.exp() - log_q.exp()) * (log_p - log_q)).sum() / 2
+    entropies = [F.cross_entropy(each, targets, reduction="sum") for each in by_hand]
+    (sum(entropies) / 2 + 0.7 * apart).backward()
+    for found, expected in zip((one, other), by_hand, strict=True):
+        assert found.grad is not None
+        torch.testing.assert_close(found.grad, expected.grad, rtol=1e-4, atol=1e-5)

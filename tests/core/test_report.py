@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ from example_reports import LABELS, SPACE, predictions, report
 from sklearn.metrics import f1_score, roc_auc_score
 
 from samo.errors import DataError
-from samo.evaluation.calibration import Calibration, calibration_scores
+from samo.evaluation.calibration import Calibration, calibration_scores, fit_temperature
 from samo.evaluation.predictions import Predictions
 from samo.reporting.html import render_html
 from samo.reporting.report import (
     flat_items,
     groupings,
     headlines,
+    metrics_of,
     natural_key,
     reproduce_commands,
     stamps,
@@ -31,7 +33,7 @@ SCHEMA_KEYS = {
 }  # fmt: skip
 EXTRA_KEYS = {
     "task", "most_confused", "gap", "warnings", "calibration", "macro_f1_present", "synthetic_model_only",
-    "macro_f1_frequent", "thresholds", "tasks", "overall_macro_f1", "baseline",
+    "macro_f1_all", "macro_f1_frequent", "thresholds", "tasks", "overall_macro_f1", "baseline", "abstention",
 }  # fmt: skip
 
 
@@ -49,7 +51,7 @@ def test_schema_is_the_documented_one() -> None:
     assert found["n"] == 120
     assert found["labels"] == list(LABELS)
     assert set(found["metrics"]) == {"macro_f1", "micro_f1", "weighted_f1", "accuracy", "uar"}
-    assert set(found["ci"]) == {"macro_f1", "accuracy", "uar", "level", "unit", "n_units"}
+    assert set(found["ci"]) == {"macro_f1", "accuracy", "uar", "level", "unit", "n_units", "method"}
     assert (found["ci"]["level"], found["ci"]["unit"], found["ci"]["n_units"]) == (0.95, "speaker", 10)
     columns = {"precision", "recall", "f1", "roc_auc", "average_precision", "support"}
     assert all(set(row) == columns for row in found["per_class"].values())
@@ -191,6 +193,33 @@ def test_warnings(changed: dict[str, Any], words: str) -> None:
     assert [line for line in report(**changed)["warnings"] if words in line]
 
 
+@pytest.mark.parametrize(("sign", "bound"), [(1, "0.1"), (-1, "10")])
+def test_a_fitted_temperature_at_its_bound_is_told(sign: int, bound: str) -> None:
+    # As the search gives it, which misses the bound by its last bits.
+    targets = np.eye(3)[[0, 1, 2, 0]]
+    fitted = fit_temperature(sign * 5 * targets, targets, SPACE)
+    found = report(calibration=Calibration(fitted, "val"))["warnings"]
+    assert [line for line in found if f"temperature stands at its bound of {bound}: the rows" in line]
+
+
+@pytest.mark.parametrize("inside", [0.1001, 9.99])
+def test_a_temperature_inside_its_bounds_is_not(inside: float) -> None:
+    assert report(calibration=Calibration({"emotion": inside}, "val"))["warnings"] == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "known", "n"), [("speaker", 0, 120), ("speaker", 90, 30), ("speaker", 120, 0), ("row", 0, 0)]
+)
+def test_rows_without_a_speaker_are_said(unit: str, known: int, n: int) -> None:
+    given = predictions()
+    some = replace(given, groups=(*given.groups[:known], *[""] * (120 - known)))
+    lines = [line for line in report(some, unit=unit)["warnings"] if line.startswith("no speaker is known")]
+    assert lines == [
+        f"no speaker is known for {n} of 120 rows, so the interval draws each by itself: "
+        "where these rows share speakers, it is too narrow"
+    ] * (n > 0)
+
+
 def test_one_group_has_no_interval_and_still_renders() -> None:
     found = report(predictions(1))
     assert found["ci"]["macro_f1"] is None
@@ -202,9 +231,20 @@ def test_absent_and_never_predicted_classes_are_named() -> None:
     given.targets[:] = np.eye(3)[[0, 1] * 60]
     given.logits[:, 1] = -9
     found = report(given)
-    assert "absent from this split, so F1 = 0 in macro-F1: sad" in found["warnings"]
+    assert "absent from this split, so left out of macro-F1: sad" in found["warnings"]
     assert "never predicted: happy" in found["warnings"]
     assert report()["macro_f1_present"] is None
+
+
+def test_reports_written_before_are_read_by_the_same_rule() -> None:
+    """They hold macro-F1 over all three classes, and beside it that over the two present."""
+    before = {
+        "metrics": {"macro_f1": 0.5, "uar": 0.8}, "ci": {"macro_f1": [0.4, 0.6]}, "labels": ["a", "b", "c"],
+        "macro_f1_present": {"n_classes": 2, "value": 0.75, "interval": [0.6, 0.9]}, "macro_f1_frequent": None,
+    }  # fmt: skip
+    assert metrics_of(before) == {"macro_f1": 0.75, "uar": 0.8}
+    assert [(value, ends) for _, value, ends in headlines(before)] == [(0.75, [0.6, 0.9]), (0.5, [0.4, 0.6])]
+    assert metrics_of(before | {"macro_f1_present": None}) == {"macro_f1": 0.5, "uar": 0.8}
 
 
 def test_absent_classes_do_not_lower_what_is_shown_first() -> None:
@@ -212,14 +252,19 @@ def test_absent_classes_do_not_lower_what_is_shown_first() -> None:
     given.targets[:] = np.eye(3)[[0, 1] * 60]
     found = report(given)
     truth, said = [0, 1] * 60, given.logits.argmax(axis=1)
-    assert found["metrics"]["macro_f1"] == pytest.approx(f1_score(truth, said, labels=[0, 1, 2], average="macro"))
+    whole = found["macro_f1_all"]
+    assert whole["value"] == pytest.approx(f1_score(truth, said, labels=[0, 1, 2], average="macro"))
     present = found["macro_f1_present"]
     assert present["n_classes"] == 2
     assert present["value"] == pytest.approx(f1_score(truth, said, labels=[0, 1], average="macro"))
+    assert (found["metrics"]["macro_f1"], found["ci"]["macro_f1"]) == (present["value"], present["interval"])
     # Two of three classes: value and interval are those over all, times 3 / 2.
-    assert present["interval"] == pytest.approx([1.5 * end for end in found["ci"]["macro_f1"]])
+    assert present["interval"] == pytest.approx([1.5 * end for end in whole["interval"]])
     (first, value, ends), (second, *_), _ = headlines(found)
-    assert (first, second) == ("macro-F1 over the 2 of 3 classes present", "macro-F1 over all 3 classes")
+    assert (first, second) == (
+        "macro-F1 over the 2 of 3 classes present",
+        "macro-F1 over all 3 classes",
+    )
     assert (value, ends) == (present["value"], present["interval"])
     page = render_html(found, {}, {}, {})
     assert page.index(first) < page.index(second)

@@ -25,7 +25,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_figures_are_png_and_repeatable(pictures: dict[str, Path], tmp_path: Path) -> None:
-    assert list(pictures) == ["confusion", "per_class", "by_speaker", "roc", "reliability", "training"]
+    assert list(pictures) == ["confusion", "per_class", "by_speaker", "roc", "reliability", "risk_coverage", "training"]
     again = figures.save_figures(report(), predictions(), HISTORY, SPACE, tmp_path)
     for path in again:
         assert path.read_bytes().startswith(b"\x89PNG")
@@ -43,6 +43,7 @@ def test_every_figure_carries_the_stamps(stamps: set[str]) -> None:
         figures.by_group_figure(found, "speaker"),
         figures.roc_figure(found, predictions(), SPACE),
         figures.reliability_figure(found),
+        figures.risk_coverage_figure(found),
         figures.training_figure(found, HISTORY),
     ]
     for figure in drawn:
@@ -88,7 +89,7 @@ def test_figures_of_little_data(tmp_path: Path) -> None:
     given.targets[:] = np.eye(3)[0]
     history = [{"epoch": 1, "train_loss": None, "val_loss": 1.0}]
     made = figures.save_figures(report(given, run="$x_{1$"), given, history, SPACE, tmp_path)
-    assert [path.stem for path in made] == ["confusion", "per_class", "reliability", "training"]
+    assert [path.stem for path in made] == ["confusion", "per_class", "reliability", "risk_coverage", "training"]
 
 
 def test_figures_of_names_that_look_like_mathematics(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_page_is_whole_and_self_contained(pictures: dict[str, Path]) -> None:
         assert words in text
     page = _Page(text)
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert len(images) == 6
+    assert len(images) == 7
     assert all((image["src"] or "").startswith("data:image/png;base64,") for image in images)
     assert all(len(image["alt"] or "") > 30 for image in images)
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}

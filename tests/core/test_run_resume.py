@@ -219,7 +219,7 @@ def test_files_a_run_cannot_go_on_from(tmp_path: Path, name: str, content: Any, 
 
 def test_stopped_before_the_temperature_is_fitted(tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "calibrate", lambda *_: interrupt())
+        patch.setattr(experiment, "calibrate", lambda *_, **__: interrupt())
         with pytest.raises(Interrupted, match="training stopped after 5 of 5 epochs"):
             train(tmp_path)
     run = find_run(tmp_path)

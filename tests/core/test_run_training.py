@@ -21,7 +21,7 @@ from samo.data.batch import Batch, Draws
 from samo.errors import LeakError, ModelFileError, RunError
 from samo.runs.load import load_run_model
 from samo.runs.run import Run, find_run
-from samo.runs.train import train_run
+from samo.runs.train import _first_lines, train_run
 from samo.training.checkpoint import load_tensors, read_about
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
@@ -55,6 +55,7 @@ def test_what_a_run_holds(whole: Run) -> None:
         "val_macro_f1": best["val_macro_f1"],
         "val_loss": best["val_loss"],
         "allowed_epochs": 5,
+        "selected_over": [0.01, 0.95, 95],
     }
     about = read_about(whole.model_file)
     assert about["epoch"] == best["epoch"]
@@ -134,3 +135,11 @@ def test_two_trainings_into_one_folder(tmp_path: Path) -> None:
         train_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), tiny.Silent())
     with run.locked(), pytest.raises(RunError, match="run 'mine' is being written by process"):
         train_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), tiny.Silent())
+
+
+def test_classes_balanced_twice_are_told_at_the_start(tmp_path: Path) -> None:
+    twice = {"balanced_sampler": True, "class_weight_loss": True}
+    for settings, told in ((twice, True), ({"balanced_sampler": True}, False)):
+        front = tiny.frontend(**{**SETTINGS, **settings})
+        lines = _first_lines(Run(tmp_path / "runs" / "r"), Setup(front, tiny.RUNTIME), None)
+        assert [line.startswith("classes are balanced twice: `balanced_sampler`") for line in lines].count(True) == told

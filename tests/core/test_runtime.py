@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -116,3 +120,36 @@ def test_environment_is_plain() -> None:
     assert found["cores"] >= 1
     assert found["cpu"]
     assert "runtime" not in environment()
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def git(*command: str) -> str:
+        who = {f"GIT_{role}_{what}": "nobody" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        done = subprocess.run(
+            ["git", *command], cwd=tmp_path, env={**os.environ, **who}, capture_output=True, check=True
+        )
+        return done.stdout.decode().strip()
+
+    monkeypatch.setattr(module, "_CHECKOUT", tmp_path)
+    assert environment()["commit"] is None
+    git("init", "-q")
+    assert environment()["commit"] is None  # nothing was committed yet
+    (tmp_path / "a").write_text("one")
+    git("add", "a")
+    git("commit", "-q", "-m", "one")
+    git("tag", "-a", "v1", "-m", "one")
+    commit = git("rev-parse", "HEAD")
+    assert environment()["commit"] == commit
+    (tmp_path / "a").write_text("two")
+    assert environment()["commit"] == f"{commit}-dirty"
+    # Installed inside somebody's checkout.
+    monkeypatch.setattr(module, "_CHECKOUT", tmp_path / "site-packages")
+    assert environment()["commit"] is None
+
+
+def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(module, "_CHECKOUT", tmp_path)
+    monkeypatch.setenv("PATH", "")
+    assert environment()["commit"] is None

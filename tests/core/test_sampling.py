@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from samo.data.sampling import (
+    balance_notes,
     balanced_weights,
     batches_of,
     epoch_order,
     joint_weights,
+    occurrences,
     sampling_weights,
     sorted_batches,
 )
@@ -52,6 +56,29 @@ def test_every_place_is_equally_likely() -> None:
     counts = np.stack([np.bincount(place, minlength=10) for place in places.T])
     # Each of 100 counts is binomial with mean 300 and sd 16.4.
     assert abs(counts - 300).max() < 5 * 16.4
+
+
+def test_occurrences_by_hand() -> None:
+    assert occurrences(np.array([5, 2, 5, 5, 2, 9])).tolist() == [0, 0, 1, 2, 1, 0]
+    assert occurrences(np.arange(4)).tolist() == [0, 0, 0, 0]
+    assert occurrences(np.array([], dtype=np.int64)).tolist() == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"balanced_sampler": True, "class_weight_loss": True}, "balanced_sampler"),
+        ({"joint_alpha": 0.5, "class_weight_loss": True}, "joint_alpha"),
+        ({"balanced_sampler": True}, ""),
+        ({"class_weight_loss": True}, ""),
+        ({}, ""),
+    ],
+)
+def test_classes_that_are_balanced_twice_are_told(settings: dict[str, Any], word: str) -> None:
+    found = balance_notes(LossSettings(**settings).model_dump())
+    assert [line.startswith(f"classes are balanced twice: `{word}` draws") for line in found] == (
+        [True] if word else []
+    )
 
 
 def test_batches() -> None:

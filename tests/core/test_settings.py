@@ -11,7 +11,18 @@ from pydantic import ValidationError
 from tiny_frontend import TinyConfig
 
 from samo.errors import DiskFull, SamoError, SettingsError, first_ten, nearest, reporting_full_disk
-from samo.settings import LossSettings, OptimSettings, TrainSettings, read_toml
+from samo.modalities import config_type
+from samo.settings import (
+    LossSettings,
+    OptimSettings,
+    Section,
+    SettingField,
+    TrainSettings,
+    read_toml,
+    setting,
+    stored_config,
+    with_defaults,
+)
 
 SECTIONS = {"data", "model", "loss", "optim", "train"}
 
@@ -35,6 +46,29 @@ def test_defaults_are_valid_and_survive_a_round_trip() -> None:
     assert config.optim == OptimSettings()
     assert config.train == TrainSettings()
     assert TinyConfig.build(json.loads(json.dumps(config.flat()))) == config
+
+
+def test_runs_stored_without_a_setting_keep_what_they_were_trained_with() -> None:
+    """The default of new runs may be another one."""
+    new = config_type("audio").build({}).stored()
+    assert new["level"] == "active"
+    assert with_defaults(new) == new
+    old = {name: value for name, value in new.items() if name not in ("level", "trim_db")}
+    assert with_defaults(old) == {**new, "level": "as-is", "trim_db": 0.0}
+    # Augmentation that acts on the level alone went with it.
+    assert stored_config(with_defaults({**old, "gain": 6.0})).flat()["level"] == "as-is"
+    with pytest.raises(SettingsError, match="`gain` acts only together with `level=as-is`"):
+        stored_config({**new, "gain": 6.0})
+
+
+@pytest.mark.parametrize("then", [0.0, False, "", "old"])
+def test_a_stored_default_may_be_anything(then: Any) -> None:
+    class Later(Section):
+        one: Any = setting("new", "one", stored_default=then)
+        two: Any = setting("new", "two")
+
+    fields = [SettingField(name, "later", "", info) for name, info in Later.model_fields.items()]
+    assert [field.stored_default for field in fields] == [then, "new"]
 
 
 def test_values_land_in_their_sections() -> None:

@@ -92,6 +92,45 @@ def test_the_same_split_on_every_machine() -> None:
     assert (rows.val, rows.test) == (("s00-2", "s02-1", "s03-2"), ("s01-0", "s01-1"))
     folds = [sorted(speakers(split_of(corpus(), "folds", fold=fold))["test"]) for fold in range(5)]
     assert folds == [["s01", "s08"], ["s03", "s06"], ["s02", "s07"], ["s04", "s05"], ["s00", "s09"]]
+    limited = split_of(corpus(), train_ratio=0.8, val_ratio=0.1, seed=0, limit_fraction=0.4)
+    assert speakers(limited) == {"train": {"s05", "s06", "s08"}, "val": {"s04"}, "test": {"s01"}}
+
+
+def rare(n_speakers: int, holders: tuple[int, ...]) -> Manifest:
+    """Only some speakers are ever sad; the others are angry and happy, unequally often."""
+    items = tuple(
+        Item(
+            id=f"s{speaker:02d}-{take}",
+            source=f"s{speaker:02d}/{take}.wav",
+            labels={"emotion": ("sad" if take == 0 and speaker in holders else ("angry", "happy")[take % 2],)},
+            group=f"s{speaker:02d}",
+            content=f"{speaker}/{take}",
+        )
+        for speaker in range(n_speakers)
+        for take in range(2 + 9 * (speaker % 3 == 0))
+    )
+    return Manifest("rare", SPACE, items, Path("/data"))
+
+
+def emotions(manifest: Manifest, ids: tuple[str, ...]) -> set[str]:
+    return {manifest.items[row].labels["emotion"][0] for row in manifest.rows(ids)}
+
+
+@pytest.mark.parametrize("rule", ["speaker", "folds"])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_part_has_every_class_where_speakers_allow(rule: str, seed: int) -> None:
+    """Some draw gives a sad speaker to each part (there are three, or seven for five folds), whatever the shares."""
+    manifest = rare(20, (1, 2, 4, 5, 7, 8, 10) if rule == "folds" else (1, 4, 7))
+    for fold in range(5 if rule == "folds" else 1):
+        split = split_of(manifest, rule, train_ratio=0.65, val_ratio=0.15, seed=seed, fold=fold)
+        assert all(emotions(manifest, split.part(part)) == set(SPACE.primary.labels) for part in PARTS)
+
+
+def test_training_gets_a_class_that_too_few_speakers_have() -> None:
+    manifest = rare(12, (5,))
+    for seed in range(8):
+        split = split_of(manifest, train_ratio=0.65, val_ratio=0.15, seed=seed)
+        assert "sad" in emotions(manifest, split.train)
 
 
 @pytest.mark.parametrize(
@@ -321,3 +360,27 @@ def test_a_limited_training_part_keeps_genders_and_classes_in_proportion() -> No
 
 def test_at_least_one_speaker_is_kept() -> None:
     assert len(speakers(split_of(corpus(10), limit_fraction=0.01))["train"]) == 1
+
+
+@pytest.mark.parametrize("pair", [("train", "val"), ("train", "test"), ("val", "test")])
+def test_audit_looks_at_every_pair_of_parts(pair: tuple[str, str]) -> None:
+    """A speaker, a recording or an id shared with validation leaks as one shared with the test part does."""
+    manifest = corpus()
+    split = split_of(manifest)
+    one, other = (split.part(part) for part in pair)
+    speaker = other[0].partition("-")[0]
+    moved = replace(split, **{pair[0]: (*one, other[0]), pair[1]: other[1:]})
+    with pytest.raises(LeakError, match=f"speaker {speaker} is in more than one part: ") as caught:
+        audit(manifest, moved)
+    assert all(f"({part})" in caught.value.message for part in pair)
+    items = tuple(replace(item, content="same") if item.id in (one[0], other[0]) else item for item in manifest.items)
+    with pytest.raises(LeakError, match=rf"identical content: .*\({pair[0]}\) = .*\({pair[1]}\)"):
+        audit(replace(manifest, items=items), split)
+    with pytest.raises(LeakError, match=rf"\({pair[0]}\) = .*\({pair[1]}\)"):
+        audit(with_items(manifest, group="", content=""), replace(split, **{pair[0]: (*one, other[0])}))
+
+
+def test_the_seed_decides_which_speakers_a_limited_part_keeps() -> None:
+    """Under the table's own split nothing else is drawn."""
+    kept = {split_of(corpus(20), "table", seed=seed, limit_fraction=0.25).train for seed in range(5)}
+    assert len(kept) == 5

@@ -13,8 +13,9 @@ import scipy.stats
 from sklearn.metrics import f1_score
 
 from samo.evaluation import statistics
+from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.metrics import METRICS, Tally, accuracy, macro_f1
-from samo.evaluation.statistics import Interval, bootstrap, tail_area, tally_by_unit
+from samo.evaluation.statistics import Interval, bootstrap, effective_rows, score_intervals, tail_area, tally_by_unit
 
 
 def bootstrap_macro_f1(
@@ -178,3 +179,70 @@ def test_level_orders_the_widths() -> None:
     widths = [end[1] - end[0] for end in ends if end]
     assert widths == sorted(widths)
     assert len(set(widths)) == 3
+
+
+@pytest.mark.parametrize("repeats", [[5, 1, 2], [1] * 600, [3] * 600])
+def test_as_many_units_are_drawn_as_there_are(repeats: list[int]) -> None:
+    """Whether kinds are drawn at once or units one by one; each kind as often as it occurs in the mean."""
+    drawn = statistics._drawn(np.random.default_rng(0), np.array(repeats), 200)
+    assert drawn.shape == (200, len(repeats))
+    assert set(drawn.sum(axis=1)) == {sum(repeats)}
+    assert drawn[:, 0].mean() == pytest.approx(repeats[0], abs=5 * np.sqrt(repeats[0] / 200))
+
+
+def test_a_perfect_answer_has_an_interval_below_it() -> None:
+    """At 1 Wilson's lower end is 1 / (1 + t^2 / n): t is 2.0930 for 20 rows, 2.2010 for 12, 2.7764 for 5 groups."""
+    zeros = np.zeros(20, int)
+    found = score_intervals(by_unit(zeros, zeros, 2, [""] * 20), {"f": accuracy})["f"]
+    assert found == (pytest.approx(1 / (1 + 4.38066 / 20), abs=1e-5), 1.0)
+    twelve = np.arange(12)
+    found = score_intervals(by_unit(twelve, twelve, 12, [""] * 12), {"f": macro_f1})["f"]
+    assert found == (pytest.approx(1 / (1 + 4.84436 / 12), abs=1e-5), 1.0)
+    truth = np.tile([0, 1], 10)
+    found = score_intervals(by_unit(truth, truth, 2, [str(k // 4) for k in range(20)]), {"f": accuracy})["f"]
+    assert found == (pytest.approx(1 / (1 + 7.70865 / 20), abs=1e-5), 1.0)
+    # Two seeds answered each item: ten items, not twenty rows.
+    found = score_intervals(by_unit(truth, truth, 2, [str(k // 4) for k in range(20)]), {"f": accuracy}, n_items=10)
+    assert found["f"] == (pytest.approx(1 / (1 + 7.70865 / 10), abs=1e-5), 1.0)
+
+
+def test_the_interval_is_wilsons_for_the_effective_count() -> None:
+    """16 of 20 independent rows right: e^2 is p(1-p)/19, so n is 19; ends worked out by hand with t = 2.0930."""
+    truth = np.zeros(20, int)
+    given = np.array([0] * 16 + [1] * 4)
+    found = score_intervals(by_unit(truth, given, 2, [""] * 20), {"f": accuracy}, n_resamples=200_000)["f"]
+    assert found == pytest.approx((0.56175, 0.92583), abs=2e-3)
+
+
+def test_effective_rows_by_hand() -> None:
+    """Accuracy: every row. Recall of classes of 1 and 3 rows, weights 1/2 and 1/6: (1/2 + 3/6)^2 / (1/4 + 3/36) = 3."""
+    truth, right = np.array([0, 1, 1, 1]), by_unit(np.array([0, 1, 1, 1]), np.array([0, 1, 1, 1]), 3, ["a"] * 4)
+    counts = Tally.from_flat(right.flat().sum(axis=0))
+    assert len(truth) == effective_rows(counts, accuracy) == 4
+    assert effective_rows(counts, METRICS["uar"]) == pytest.approx(3.0)
+    nothing = Tally(np.zeros(2), np.ones(2), np.zeros(2), np.array(0.0), np.array(2.0))
+    assert effective_rows(nothing, macro_f1) == 0.0
+    twice = Tally.from_flat(np.stack([nothing.flat(), nothing.flat()]))
+    assert score_intervals(twice, {"f": macro_f1}) == {"f": None}
+
+
+def test_every_score_lies_in_its_interval() -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        truth, given = rng.integers(0, 6, 14), rng.integers(0, 6, 14)
+        units = by_unit(truth, given, 6, [str(k) for k in rng.integers(0, 4, 14)])
+        total = Tally.from_flat(units.flat().sum(axis=0))
+        for name, ends in score_intervals(units, n_resamples=200).items():
+            assert ends
+            assert 0.0 <= ends[0] <= METRICS[name](total) <= ends[1] <= 1.0
+
+
+def test_a_difference_lies_in_its_interval_where_resamples_lack_classes() -> None:
+    """36 rows of 12 classes, one run right in all, the other in two of three: absent classes once pulled it to 0."""
+    truth = np.repeat(np.arange(12), 3)
+    other = np.where(np.arange(36) % 3 == 0, (truth + 1) % 12, truth)
+    found = paired_bootstrap(by_unit(truth, other, 12, [""] * 36), by_unit(truth, truth, 12, [""] * 36))["macro_f1"]
+    assert found.difference == pytest.approx(1 / 3)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.difference < found.high

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from samo.data.manifest import Item, Manifest
-from samo.data.splits import PARTS, Split, SplitRequest, audit, fold_count, make_split, split_notes
+from samo.data.splits import PARTS, Split, SplitRequest, audit, fold_count, is_leaky, make_split, split_notes
 from samo.data.stratify import inseparable, label_keys, rarest_labels, stratify
 from samo.errors import DataError, LeakError, SettingsError
 from samo.tasks import LabelSpace, Task
@@ -54,6 +54,20 @@ def test_every_part_gets_its_share_of_every_label(seed: int) -> None:
     turned = replace(manifest, items=manifest.items[::-1])
     assert make_split(turned, SplitRequest("stratified", 0.7, 0.1, seed=seed)) == split
     assert make_split(manifest, SplitRequest("stratified", 0.7, 0.1, seed=seed + 10)).test != split.test
+
+
+def test_the_same_stratified_parts_on_every_machine() -> None:
+    """Written down once: a change of Python, numpy or the machine must not move a row."""
+    split = make_split(corpus(40), SplitRequest("stratified", 0.7, 0.1, seed=0))
+    assert split.val == ("r0001", "r0014", "r0025", "r0027")
+    assert split.test == ("r0000", "r0003", "r0004", "r0008", "r0011", "r0020", "r0024", "r0033", "r0038")
+    fold = make_split(corpus(40), SplitRequest("folds", 0.7, 0.1, fold=1, seed=0))
+    assert fold.val == ("r0000", "r0001", "r0018", "r0027", "r0033")
+    assert fold.test == ("r0002", "r0006", "r0008", "r0011", "r0014", "r0015", "r0017", "r0023")
+    limited = make_split(corpus(40), SplitRequest("stratified", 0.7, 0.1, seed=0, limit_fraction=0.6))
+    assert sorted(set(split.train) - set(limited.train)) == [
+        "r0005", "r0006", "r0009", "r0012", "r0017", "r0018", "r0026", "r0028", "r0035", "r0036", "r0037",
+    ]  # fmt: skip
 
 
 def test_rare_labels_are_learned_before_they_are_judged() -> None:
@@ -152,6 +166,7 @@ def leaking() -> Manifest:
         ("test", long + ".", "a"), ("test", WORDS[2], "a"),
     ]  # fmt: skip
     items = tuple(item(k, (label,), text, split=part) for k, (part, text, label) in enumerate(rows))
+    items += tuple(item(100 + k, ("a",), split=("val", "test")[k % 2]) for k in range(20))
     space = LabelSpace((Task("emotion", ("a", "b"), multi_label=True),))
     return Manifest("strings", space, items, Path("/data"), copies="reported")
 
@@ -168,6 +183,51 @@ def test_copies_are_reported_in_a_line_a_part() -> None:
     files = replace(manifest, copies="refused", items=tuple(replace(i, content=i.source) for i in manifest.items))
     with pytest.raises(LeakError, match="identical content"):
         audit(files, split)
+
+
+def known_in_test(n_known: int, n: int = 100, spelled: str = "{}") -> Manifest:
+    """``n`` test rows of which the first ``n_known`` stand in train, spelled in another way."""
+    words = [WORDS[k][:1] * 6 + " stands here for a whole long sentence" for k in range(3 * n)]
+    rows = [("train", words[k]) for k in range(n)] + [("val", words[n + k]) for k in range(n)]
+    rows += [("test", spelled.format(words[k]) if k < n_known else words[2 * n + k]) for k in range(n)]
+    items = tuple(item(k, ("ab"[k % 2],), text, split=part) for k, (part, text) in enumerate(rows))
+    space = LabelSpace((Task("emotion", ("a", "b"), multi_label=True),))
+    return Manifest("strings", space, items, Path("/data"), copies="reported")
+
+
+@pytest.mark.parametrize("spelled", ["{}", "{}!!", "{} x"])
+def test_a_share_of_known_texts_is_stamped_and_a_larger_one_refused(spelled: str) -> None:
+    for n_known, leaky in ((0, False), (4, False), (5, True), (19, True)):
+        manifest = known_in_test(n_known, spelled=spelled)
+        split = make_split(manifest, SplitRequest("table"))
+        assert is_leaky(manifest, split) is leaky
+        assert [is_leaky(manifest, split, part) for part in ("train", "val")] == [False, False]
+    for n_known in (20, 100):
+        with pytest.raises(
+            LeakError, match=f"train also has of test {n_known} of 100 rows, word for word or"
+        ) as caught:
+            make_split(known_in_test(n_known, spelled=spelled), SplitRequest("table"))
+        assert "`drop_leaked`" in caught.value.hint
+    found = make_split(known_in_test(20, spelled=spelled), SplitRequest("table", drop_leaked=True))
+    assert (len(found.dropped), len(found.train), len(found.test)) == (20, 80, 100)
+
+
+def test_near_copies_stay_in_one_part() -> None:
+    texts = [WORDS[k][:1] * 60 + " and then home" + mark for k in range(40) for mark in ("", "s")]
+    items = tuple(item(k, ("ab"[k // 2 % 2],), text) for k, text in enumerate(texts))
+    space = LabelSpace((Task("emotion", ("a", "b"), multi_label=True),))
+    manifest = Manifest("strings", space, items, Path("/data"), copies="reported")
+    for rule in ("stratified", "folds"):
+        for seed in range(3):
+            split = make_split(manifest, SplitRequest(rule, 0.6, 0.2, seed=seed))
+            home = {name: part for part in PARTS for name in split.part(part)}
+            assert all(home[f"r{k:04d}"] == home[f"r{k + 1:04d}"] for k in range(0, 80, 2))
+            assert audit(manifest, split) == []
+            assert 14 <= len(split.test) <= 18
+    chained = tuple(item(k, ("ab"[k % 2],), " ".join(WORDS[:40]) + chr(97 + k)) for k in range(12))
+    with pytest.raises(DataError, match="part of split 'stratified' is empty") as caught:
+        make_split(replace(manifest, items=chained), SplitRequest("stratified", 0.6, 0.2))
+    assert caught.value.hint == "12 of 12 texts stay together, as one group or as near copies of each other"
 
 
 def test_leaked_rows_are_left_out_of_training(tmp_path: Path) -> None:

@@ -16,14 +16,14 @@ from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision, decided_rows, fit_decision
 from samo.evaluation.metrics import f1_by_threshold, selection_score
 from samo.evaluation.predictions import Predictions
-from samo.evaluation.thresholds import TaskThresholds, Thresholds, best_threshold, fit_thresholds
+from samo.evaluation.thresholds import TaskThresholds, Thresholds, best_threshold, fit_thresholds, threshold_grid
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
 
 ABC = Task("tags", ("a", "b", "c"), multi_label=True)
 SPACE = LabelSpace((ABC,))
 MIXED = LabelSpace((Task("mood", ("up", "down")), ABC))
-NINE = ThresholdSettings(num_thresholds=9)  # 0.1, 0.2 ... 0.9
+NINE = ThresholdSettings(threshold_range=(0.1, 0.9), num_thresholds=9)  # 0.1, 0.2 ... 0.9
 
 
 def drawn(n: int = 300, seed: int = 0, shares: tuple[float, ...] = (0.4, 0.2, 0.05)) -> tuple[np.ndarray, np.ndarray]:
@@ -63,6 +63,17 @@ def test_selection_takes_the_best_single_threshold() -> None:
     assert selection_score(SPACE, logits, targets) == pytest.approx(expected)
 
 
+def test_epochs_are_selected_by_the_thresholds_that_may_ship() -> None:
+    assert threshold_grid(ThresholdSettings()).tolist() == pytest.approx([k / 100 for k in range(1, 96)])
+    logits, targets = drawn()
+    shares, settings = SPACE.probabilities(logits), ThresholdSettings(threshold_range=(0.6, 0.9), num_thresholds=4)
+    found = selection_score(SPACE, logits, targets, threshold_grid(settings))
+    scores = [f1_score(targets > 0, shares >= cut, average="macro", zero_division=0) for cut in (0.6, 0.7, 0.8, 0.9)]
+    assert found == pytest.approx(max(scores))
+    assert found == pytest.approx(fit_thresholds(shares, targets, SPACE, settings)["tags"].macro_f1["global"])
+    assert found < selection_score(SPACE, logits, targets)
+
+
 @pytest.mark.parametrize(
     ("scores", "best"),
     [
@@ -91,7 +102,7 @@ def test_thresholds_by_hand() -> None:
     assert found.common == pytest.approx(0.2)
     assert list(found.per_class) == ["a", "b", "c"]
     assert list(found.per_class.values()) == pytest.approx([0.4, 0.1, 0.2])
-    assert found.macro_f1 == pytest.approx({"half": 1 / 3, "global": 5 / 9, "per-class": 2 / 3})
+    assert found.macro_f1 == pytest.approx({"half": 1 / 2, "global": 5 / 6, "per-class": 1.0})
     assert (found.support, found.temperature) == ({"a": 2, "b": 2, "c": 0}, 2.0)
 
 
@@ -150,6 +161,19 @@ FITTED = Thresholds(
 def test_saved_and_read_back(tmp_path: Path) -> None:
     FITTED.save(tmp_path / "thresholds.json")
     assert Thresholds.load(tmp_path / "thresholds.json") == FITTED
+    assert json.loads((tmp_path / "thresholds.json").read_text())["schema"] == 2
+
+
+def test_thresholds_of_runs_before_count_the_same_labels(tmp_path: Path) -> None:
+    """Schema 1 divided by all three labels, of which one has no row: 0.5 over three is 0.75 over two."""
+    task = {
+        "common": 0.5, "per_class": {"a": 0.5, "b": 0.5, "c": 0.5}, "support": {"a": 3, "b": 1, "c": 0},
+        "macro_f1": {"half": 0.25, "global": 0.5, "per-class": 0.5}, "temperature": 1.0,
+    }  # fmt: skip
+    stored = {"schema": 1, "used": "global", "tasks": {"tags": task}, "tried": [0.1, 0.9, 9], "fitted_on": "val"}
+    (tmp_path / "old.json").write_text(json.dumps({**stored, "epoch": 1}))
+    found = Thresholds.load(tmp_path / "old.json").tasks["tags"].macro_f1
+    assert found == pytest.approx({"half": 0.375, "global": 0.75, "per-class": 0.75})
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import tiny_frontend as tiny
 import torch
 from tiny_frontend import BOTH, QUICK, Recorder, begin, same, train
 
-from samo.data.batch import Batch, Draws
+from samo.data.batch import Batch, Draws, draw_mix
 from samo.errors import TrainingDiverged
 from samo.settings import OptimSettings, TrainSettings
 from samo.tasks import LabelSpace
@@ -38,7 +39,7 @@ class Watched(tiny.TinyFrontend):
 def scripted(monkeypatch: pytest.MonkeyPatch, *validated: tuple[float, float]) -> None:
     """Let validation find the given macro-F1 and loss, epoch by epoch."""
     found = iter(validated)
-    monkeypatch.setattr(trainer, "validate", lambda *_: next(found))
+    monkeypatch.setattr(trainer, "validate", lambda *_, **__: next(found))
 
 
 def run_scripted(**settings: Any) -> tuple[TrainState, list[bool]]:
@@ -143,7 +144,7 @@ def test_the_short_last_group_is_a_mean_over_its_own_rows() -> None:
     order = trainer.epoch_order(plan.train_rows, 0, 0)
     for rows, step in ((order[:24], 0), (order[24:30], 1)):
         rate = learning_rate(step, plan.total_steps, plan.optim)
-        trainer.train_step(again, Setup(front, tiny.RUNTIME), plan, criterion, [rows], rate)
+        trainer.train_step(again, Setup(front, tiny.RUNTIME), plan, criterion, [Draws(0, 0, rows)], rate)
     for name, tensor in state.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[name], tensor, rtol=0.0, atol=1e-6)
 
@@ -347,3 +348,89 @@ def test_unlabelled_rows_do_not_disturb() -> None:
     state, plan = begin(front)
     fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
     assert all(math.isfinite(row["val_loss"]) for row in state.history)
+
+
+def test_inputs_and_targets_are_mixed_alike() -> None:
+    """One step's loss by hand: each row is w of itself and 1 - w of its partner, features and labels."""
+    front = tiny.frontend(epochs=1, batch_size=32, lr=0.05, mixup_alpha=0.4)
+    state, plan = begin(front)
+    rows = plan.train_rows
+    mix = draw_mix(Draws(0, 0, rows), 0.4)
+    assert mix is not None
+    share, partner = mix.weight.numpy()[:, None], rows[mix.partner.numpy()]
+    given, targets = front.features, front.manifest.targets
+    mixed, labels = (share * each[rows] + (1 - share) * each[partner] for each in (given, targets))
+    assert np.abs(labels - targets[rows]).mean() > 0.02
+    expected = torch.nn.functional.cross_entropy(
+        state.model(torch.from_numpy(mixed), torch.zeros(32)), torch.from_numpy(labels)
+    )
+    criterion = trainer.EmotionLoss(front.manifest.label_space, plan.loss, targets[rows])
+    found = trainer.train_step(state, Setup(front, tiny.RUNTIME), plan, criterion, [Draws(0, 0, rows)], 0.05)
+    assert found == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_each_epoch_drops_other_units() -> None:
+    """Dropout draws from torch's generator, whose seed is of the run's seed and the epoch."""
+    front = tiny.frontend(**{**QUICK, "batch_size": 32, "seed": 5})
+    state, plan = begin(front)
+    seeds: list[int] = []
+    state.model.register_forward_pre_hook(
+        lambda model, _: seeds.append(torch.initial_seed()) if model.training else None
+    )
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
+    # The first seven bytes of SHA-256 of "5:EPOCH:0".
+    assert seeds == [int.from_bytes(sha256(f"5:{epoch}:0".encode()).digest()[:7], "little") for epoch in range(3)]
+
+
+@pytest.mark.parametrize("settings", [{"balanced_sampler": True}, {"joint_alpha": 1.0, "by_size": True}])
+def test_no_two_drawings_of_an_epoch_share_their_random_numbers(settings: dict[str, Any]) -> None:
+    front = tiny.frontend(**{**QUICK, "epochs": 1, "mixup_alpha": 0.4, **settings})
+    seen: list[Draws] = []
+    made = front.train_batch
+
+    def watched(rows: np.ndarray, draws: Draws) -> Batch:
+        seen.append(draws)
+        return made(rows, draws)
+
+    front.train_batch = watched  # type: ignore[method-assign]
+    state, plan = begin(front)
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
+    rows = np.concatenate([draws.rows for draws in seen])
+    assert len(np.unique(rows)) < len(rows)
+    for name in ("crop", "mix-weight"):
+        drawn = np.concatenate([draws.uniform(name)[:, 0] for draws in seen])
+        assert len(np.unique(drawn)) == len(rows)
+    # A row that is met for the first time has the numbers it has without a sampler.
+    first = np.unique(rows, return_index=True)[1]
+    np.testing.assert_array_equal(drawn[first], Draws(0, 0, rows[first]).uniform("mix-weight")[:, 0])
+
+
+def test_the_moving_average_moves_with_each_step() -> None:
+    """After the first of all steps the average is 2/11 of what it was and 9/11 of the model (Ema's rising decay)."""
+    front = tiny.frontend(epochs=1, batch_size=32, lr=0.1, ema_decay=0.9)
+    state, plan = begin(front)
+    before = {name: tensor.clone() for name, tensor in state.model.state_dict().items()}
+    fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
+    assert state.step == 1
+    for name, tensor in state.eval_weights().items():
+        torch.testing.assert_close(tensor, before[name] * 2 / 11 + state.model.state_dict()[name] * 9 / 11)
+
+
+def test_labels_of_validation_do_not_weigh_the_classes() -> None:
+    """Training is the same to the bit when every validation row gets another label."""
+    states = []
+    for label in ("angry", "sad"):
+        front = tiny.frontend(**QUICK, class_weight_loss=True)
+        items = front.manifest.items
+        moved = tuple(replace(item, labels={"emotion": (label,)}) for item in items[32:])
+        front.manifest = replace(front.manifest, items=(*items[:32], *moved))
+        state, plan = begin(front)
+        fit(state, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
+        states.append(state.model.state_dict())
+    assert same(*states)
+
+
+def test_rdrop_rises_while_training() -> None:
+    """Nothing in the first epoch of the warm-up, but something in the next."""
+    base = {**QUICK, "hidden": 8, "dropout": 0.5}
+    assert not same(train(**base, rdrop_alpha=1.0, rdrop_warmup_epochs=2).eval_weights(), train(**base).eval_weights())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,28 @@ def test_a_stopped_training_goes_on_bit_for_bit(settings: dict[str, Any], step: 
         again.best_loss,
     )
     assert [row["train_loss"] for row in whole.history] == [row["train_loss"] for row in again.history]
+
+
+def test_a_training_begun_before_absent_classes_were_left_out_goes_on_by_its_own_rule() -> None:
+    """Validation without class 2: a checkpoint of then has no word for the rule, and its scores stay of one kind."""
+    front = tiny.frontend(**QUICK)
+    state, plan = begin(front)
+    targets = front.manifest.targets[plan.val_rows]
+    column = front.manifest.label_space.slices[front.manifest.label_space.primary.name].start + 2
+    plan = replace(plan, val_rows=plan.val_rows[targets[:, column] != 1.0])
+    whole, kept = replace(state, absent_as_zero=True), []
+    fit(whole, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, _: kept.append(saved(state)))
+    stored = torch.load(io.BytesIO(kept[0]), weights_only=True)
+    assert stored.pop("absent_as_zero") is True
+    again = new_state(front.new_model(), plan, tiny.RUNTIME)
+    assert again.absent_as_zero is False
+    again.load_state_dict(stored)
+    fit(again, Setup(front, tiny.RUNTIME), plan, tiny.Silent(), lambda state, improved: None)
+    scores = [[row["val_macro_f1"] for row in each.history] for each in (whole, again)]
+    assert scores[0] == scores[1]
+    # One of three classes has no row: no score is above 2/3, however good the model.
+    assert 0.5 < max(scores[0]) <= 2 / 3 + 1e-9
+    assert (again.best_epoch, again.best_score) == (whole.best_epoch, whole.best_score)
 
 
 def test_loading_a_finished_state_trains_no_more() -> None:

@@ -15,7 +15,16 @@ from samo.data.batch import Batch, Draws, Mix
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import SplitRequest
 from samo.frontend import Notify, Progress
-from samo.settings import Config, LossSettings, OptimSettings, Section, ThresholdSettings, TrainSettings, setting
+from samo.settings import (
+    AbstentionSettings,
+    Config,
+    LossSettings,
+    OptimSettings,
+    Section,
+    ThresholdSettings,
+    TrainSettings,
+    setting,
+)
 from samo.tasks import LabelSpace, Task
 from samo.training.model import EmotionModel
 from samo.training.runtime import Runtime
@@ -74,6 +83,7 @@ class TinyConfig(Config):
     model: TinyNet = TinyNet()
     loss: LossSettings = LossSettings()
     optim: OptimSettings = OptimSettings()
+    abstention: AbstentionSettings = AbstentionSettings()
     train: TrainSettings = TrainSettings()
     thresholds: ThresholdSettings = ThresholdSettings()
 

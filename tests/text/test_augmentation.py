@@ -311,3 +311,20 @@ def test_tfidf_learns_from_what_was_made(table: Path, tmp_path: Path) -> None:
         front = TextFrontend.open(TextConfig.build(given), lambda line: None)
         runs.append(trained(tmp_path / name, front, Silent()))
     assert runs[0].path("fitted.safetensors").read_bytes() != runs[1].path("fitted.safetensors").read_bytes()
+
+
+def test_the_seed_decides_which_texts_are_parents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One text is wanted for anger, which three rows hold: another row's under another seed."""
+    with_echo(monkeypatch, echo=Echo("{} once more"))
+    texts = [(f"text number {k}", ("joy" if k > 2 else "anger",)) for k in range(8)]
+    parents = []
+    for seed in range(10):
+        (made,) = augment(manifest(texts), np.arange(8), settings(augment_target=4), seed, CPU)
+        parents.append(made.meta["parent"])
+    assert set(parents) == {"row-00", "row-01", "row-02"}
+
+
+def test_the_seed_decides_what_is_made_of_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_echo(monkeypatch, echo=Echo(*(f"{{}} {k}" for k in range(1000))))
+    made = [augment(manifest([("one", ("joy",))]), np.arange(1), settings(), seed, CPU)[0].source for seed in range(5)]
+    assert len(set(made)) == 5

@@ -164,6 +164,31 @@ def test_layers_open_from_the_top(family: str, encoders: dict[str, str]) -> None
     assert learning(model) == head.union(above, layers[-1])
 
 
+def test_layers_that_never_open_are_told(encoders: dict[str, str]) -> None:
+    # The head alone, five layers one by one, the embeddings: seven epochs.
+    assert tiny.LAYERS == 5
+    model = built(encoders["bert"], unfreeze_epochs=1)
+    assert model.body.epochs_to_open() == 7
+    assert model.body.unfreezing_note(7) == ""
+    model.begin_epoch(6)
+    assert len(learning(model)) == len(list(model.named_parameters()))
+    assert model.body.unfreezing_note(6) == (
+        "`unfreeze_epochs=1` opens 5 of 5 layers in 6 epochs, the embeddings never learn; `epochs=7` opens all"
+    )
+    assert model.body.unfreezing_note(4) == (
+        "`unfreeze_epochs=1` opens 3 of 5 layers in 4 epochs, embeddings and lower layers never learn; "
+        "`epochs=7` opens all"
+    )
+    slow = built(encoders["bert"], unfreeze_epochs=3).body
+    assert slow.unfreezing_note(13) == (
+        "`unfreeze_epochs=3` opens 4 of 5 layers in 13 epochs, embeddings and lower layers never learn; "
+        "`epochs=19` or `unfreeze_epochs=2` opens all"
+    )
+    assert built(encoders["bert"], unfreeze_epochs=2).body.unfreezing_note(13) == ""
+    assert built(encoders["bert"]).body.unfreezing_note(1) == ""
+    assert built(encoders["bert"], freeze_encoder=True).body.unfreezing_note(1) == ""
+
+
 def test_gradients_go_where_layers_are_open(encoders: dict[str, str]) -> None:
     model = built(encoders["bert"], unfreeze_epochs=1).train()
     model.begin_epoch(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,12 +15,13 @@ import torch
 
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import Split
-from samo.errors import DataError, RunError, SettingsError
+from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision
 from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
 from samo_text.config import TextConfig
+from samo_text.datasets import index_corpus
 from samo_text.extra_table import extra_items
 from samo_text.frontend import TextFrontend
 from samo_text.predictor import TextPredictor
@@ -158,6 +160,39 @@ def test_the_table(run: Run, tmp_path: Path) -> None:
     ]
     write_pseudo_labels(found, run, tmp_path / "new.tsv")
     assert rows_of(tmp_path / "new.tsv", "\t") == rows_of(tmp_path / "new.csv")
+
+
+def test_a_table_that_lost_what_its_teacher_learned_is_refused(run: Run, tmp_path: Path) -> None:
+    write_pseudo_labels(pseudo_label(run, READER, ["all good here"]), run, tmp_path / "new.csv")
+    copy = tmp_path / "elsewhere" / "mine.csv"
+    copy.parent.mkdir()
+    shutil.copy(tmp_path / "new.csv", copy)
+    manifest = corpus(tmp_path)
+    with pytest.raises(LeakError, match=r"labels of 1 of 1 rows are a run's .* no mine\.csv\.teacher\.json beside it"):
+        extra_items(copy, manifest, np.array([0, 1]))
+    copy.write_text(copy.read_text() + "found elsewhere,good,,1.0,reddit\n")
+    with pytest.raises(LeakError, match="the labels of 1 of 2 rows"):
+        extra_items(copy, manifest, np.array([0, 1]))
+    shutil.copy(tmp_path / "new.csv.teacher.json", copy.with_name("mine.csv.teacher.json"))
+    assert [item.source for item in extra_items(copy, manifest, np.array([0, 1]))] == [
+        "all good here",
+        "found elsewhere",
+    ]
+    copy.with_name("mine.csv.teacher.json").unlink()
+    copy.write_text("text,mood,source\nfound elsewhere,good,reddit\n")
+    assert len(extra_items(copy, manifest, np.array([0, 1]))) == 1
+
+
+def test_a_corpus_with_labels_of_a_run_says_so(run: Run, tmp_path: Path) -> None:
+    texts = ["all good here", "good and loud!"]
+    write_pseudo_labels(pseudo_label(run, READER, texts), run, tmp_path / "new.csv")
+    with (tmp_path / "new.csv").open("a") as file:
+        file.write("words of people,bad,,,\n")
+    config = TextConfig.build({"dataset": "table", "data_root": str(tmp_path / "new.csv"), "label_columns": "mood"})
+    assert index_corpus(config.data).notes == (
+        "2 of 3 rows have the labels of a run (column source): a score on them tells how alike two models are, not how "
+        "good one is",
+    )
 
 
 def test_columns_and_separator_are_those_of_the_run(run: Run, tmp_path: Path) -> None:

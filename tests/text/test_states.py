@@ -261,3 +261,13 @@ def test_an_encoder_that_learns_keeps_no_states(table: Path, encoders: dict[str,
     made(front)
     assert files(cache) == []
     assert not torch.is_floating_point(front.train_batch(np.arange(2), Draws(0, 0, np.arange(2))).inputs)
+
+
+def test_what_never_opens_is_told_at_the_start(table: Path, encoders: dict[str, str]) -> None:
+    given = {"dataset": "table", "data_root": str(table), "encoder": encoders["bert"], "unfreeze_epochs": 1}
+    notes: list[str] = []
+    for epochs in (7, 6):
+        TextFrontend.open(tiny.config(**given, epochs=epochs), notes.append).new_model()
+    assert [note for note in notes if "unfreeze_epochs" in note] == [
+        "`unfreeze_epochs=1` opens 5 of 5 layers in 6 epochs, the embeddings never learn; `epochs=7` opens all"
+    ]

@@ -15,6 +15,7 @@ import torch
 from samo.data.batch import Draws
 from samo.data.splits import PARTS, make_split
 from samo.errors import DataError
+from samo.evaluation.decision import fit_decision
 from samo.evaluation.thresholds import Thresholds, fit_thresholds
 from samo.runs.train import make_plan
 from samo.training.runtime import Runtime
@@ -125,6 +126,7 @@ TRAINED: dict[str, tuple[dict[str, Any], Any]] = {
     "patience": ({"epochs": 6, "lr": 1e-9}, 1),
 }
 THRESHOLDS: dict[str, Any] = {"threshold": "half", "threshold_range": (0.45, 0.55), "num_thresholds": 3}
+ABSTENTION = {"abstain_risk": 0.2, "abstain_coverage": 0.5}
 # Shown elsewhere, by tests that need what this module does not make.
 ELSEWHERE = {
     "back_translation_models": "test_augmentation.py:test_every_method_opens_its_rewriter",
@@ -133,7 +135,7 @@ ELSEWHERE = {
 
 
 def test_every_setting_has_an_entry_here() -> None:
-    assert {*DATA, *AUGMENT, *MODEL, *TRAINED, *THRESHOLDS, *ELSEWHERE} == set(FIELDS)
+    assert {*DATA, *AUGMENT, *MODEL, *TRAINED, *THRESHOLDS, *ABSTENTION, *ELSEWHERE} == set(FIELDS)
     for name, place in ELSEWHERE.items():
         module, _, test = place.partition(":")
         source = (Path(__file__).parent / module).read_text()
@@ -336,6 +338,20 @@ def test_training(name: str, opened: Callable[..., TextFrontend], ends: dict[str
 def test_the_same_settings_come_to_the_same(opened: Callable[..., TextFrontend]) -> None:
     """Without this the tests above would show nothing."""
     assert torch.equal(come_to(opened, {"dropout": 0.3})[1], come_to(opened, {"dropout": 0.3})[1])
+
+
+@pytest.mark.parametrize("name", ABSTENTION)
+def test_abstention(name: str) -> None:
+    draw = np.random.default_rng(0)
+    logits, targets = draw.normal(size=(60, 3)), (draw.random((60, 3)) < 0.3).astype(np.float32)
+    found = []
+    for values in ({}, {name: ABSTENTION[name]}):
+        config = TextConfig.build(values)
+        decision = fit_decision(logits, targets, tiny.SPACE, config.thresholds, abstention=config.abstention)
+        found.append(decision.abstained(*decision.answers(logits, tiny.SPACE), tiny.SPACE))
+    (before,), (after,) = (list(each.values()) for each in found)
+    assert not before.any()
+    assert after.any()
 
 
 @pytest.mark.parametrize("name", THRESHOLDS)

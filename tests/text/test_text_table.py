@@ -13,7 +13,7 @@ from samo.data.manifest import Manifest
 from samo.data.splits import SplitRequest, audit, make_split, split_notes
 from samo.errors import DataError, SamoError, SettingsError
 from samo_text.config import DataSettings
-from samo_text.datasets import DATASETS
+from samo_text.datasets import DATASETS, index_corpus
 
 
 def listed(path: Path, content: str | bytes | list[Any], **values: Any) -> Manifest:
@@ -144,6 +144,9 @@ ERRORS = [
     ("text,label\na,joy,x\n", {}, "row 2 of .* has 3 cells, the header 2"),
     ('text,label\n"a" b,joy\n', {}, r"not a readable table: .* \(line 2\)"),
     ("text,label,split\na,joy,holdout\nb,fear,\n", {}, "name no split: 'holdout'"),
+    ("text,label\na,0\nb,0.0\nc,1\n", {}, r"column 'label' of .* differ only in spelling \(.*\): 0 / 0.0"),
+    ("text,label\na,Zo\u00eb\nb,Zoe\u0308\n", {}, r"spelling \(.*\): 'Zoe\\u0308' / Zo"),
+    ("text,label\na,joy\n\ufeffText,label\nb,fear\n", {}, "repeats its header in row 3"),
     ("text,label,label\na,joy,x\n", {}, "two columns named 'label'"),
     (b"text,label\ngef\xfchl,joy\n", {}, "not UTF-8"),
 ]
@@ -154,6 +157,17 @@ def test_errors(csv: Path, content: str | bytes, values: dict[str, Any], words: 
     with pytest.raises(DataError, match=words) as caught:
         listed(csv, content, **values)
     assert "\n" not in caught.value.message
+
+
+def test_one_author_in_two_spellings_stays_one(csv: Path) -> None:
+    lines = "".join(f"text {row} {row * row},{'xy'[row % 2]},{7 + row // 2}{'.0' * (row % 2)}\n" for row in range(8))
+    settings = DataSettings(dataset="table", data_root=str(csv), group_column="who")
+    listed(csv, f"text,label,who\n{lines}", group_column="who")
+    manifest = index_corpus(settings)
+    assert [item.group for item in manifest.items] == ["7", "7", "8", "8", "9", "9", "10", "10"]
+    assert manifest.notes == (
+        "4 groups stand in several spellings, taken as one: 10 = 10.0, 7 = 7.0, 8 = 8.0, 9 = 9.0",
+    )
 
 
 JSON_ERRORS = [

@@ -2,9 +2,9 @@
 
     python artifacts/reports/ravdess/summarise.py ARTIFACTS STEM [STEM...]
 
-Reads ``ARTIFACTS/runs/STEM-fold0`` to ``fold4``, each judged by ``samo evaluate``, and writes ``STEM.json`` and
+Reads ``ARTIFACTS/runs/STEM-fold0`` to ``fold4``, each evaluated by ``samo evaluate``, and writes ``STEM.json`` and
 ``results.md`` beside this file. A recipe of eight emotions is also read as a model of three sentiments, by adding
-the probabilities of the emotions of each.
+the probabilities of the emotions of each. A stem without runs keeps its row, made of the ``STEM.json`` of before.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ HERE = Path(__file__).parent
 FOLDS = range(5)
 COLUMNS = (
     "recipe",
+    "level",
     "classes",
     "macro-F1, mean ± sd over 5 folds",
     "fold 0, 1, 2, 3, 4",
@@ -41,43 +42,60 @@ def main() -> None:
     """Write one JSON a recipe and the table over all recipes."""
     artifacts, *stems = sys.argv[1:]
     summaries: list[dict[str, Any]] = []
+    kept: list[str] = []
     for stem in stems:
+        if not (Path(artifacts) / "runs" / f"{stem}-fold0").is_dir():
+            kept.append(stem)
+            summaries += [json.loads(file.read_text(encoding="utf-8")) for file in stored(stem)]
+            continue
         runs = [Run(Path(artifacts) / "runs" / f"{stem}-fold{k}") for k in FOLDS]
-        said = [Predictions.load(run.path("predictions.test.npz")) for run in runs]
+        answers = [Predictions.load(run.path("predictions.test.npz")) for run in runs]
         space = runs[0].manifest.label_space
-        summaries.append(summarise(stem, runs, said, space))
+        summaries.append(summarise(stem, runs, answers, space))
         if space.primary.name == "emotion":
-            three = [as_sentiment(part, space) for part in said]
+            three = [as_sentiment(part, space) for part in answers]
             summaries.append(summarise(f"{stem}, added up", runs, three, SENTIMENT_SPACE))
+    for summary in summaries:
+        summary["level"] = summary["settings"].get("level", "as-is")
     lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ["---"] * len(COLUMNS), *map(row, summaries))]
+    if kept:
+        lines += [
+            "",
+            f"Kept from earlier: {', '.join(kept)}. The commit that wrote the row's JSON file has the code of it.",
+        ]
     (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
+
+
+def stored(stem: str) -> list[Path]:
+    """The summaries that an earlier run of this script wrote for a recipe."""
+    return [file for file in (HERE / f"{stem}.json", HERE / f"{stem}-added-up.json") if file.is_file()]
 
 
 SENTIMENT_SPACE = LabelSpace((Task("sentiment", tuple(SENTIMENTS)),))
 
 
-def as_sentiment(said: Predictions, space: LabelSpace) -> Predictions:
+def as_sentiment(answers: Predictions, space: LabelSpace) -> Predictions:
     """Predictions of eight emotions as predictions of three sentiments; logits are log-probabilities."""
     home = np.zeros((len(space.primary.labels), len(SENTIMENTS)))
     for k, label in enumerate(space.primary.labels):
         home[k, SENTIMENTS.index(EMOTION_TO_SENTIMENT[label])] = 1.0
-    logits = np.log(np.maximum(said.probabilities(space) @ home, 1e-12)).astype(np.float32)
-    return Predictions(said.ids, logits, (said.targets @ home).astype(np.float32), said.groups, said.meta)
+    logits = np.log(np.maximum(answers.probabilities(space) @ home, 1e-12)).astype(np.float32)
+    return Predictions(answers.ids, logits, (answers.targets @ home).astype(np.float32), answers.groups, answers.meta)
 
 
-def summarise(name: str, runs: list[Run], said: list[Predictions], space: LabelSpace) -> dict[str, Any]:
+def summarise(name: str, runs: list[Run], answers: list[Predictions], space: LabelSpace) -> dict[str, Any]:
     """Scores of the five folds and the report over all out-of-fold predictions of one recipe."""
-    ids = tuple(one for part in said for one in part.ids)
+    ids = tuple(one for part in answers for one in part.ids)
     assert len(set(ids)) == len(ids) == len(runs[0].manifest.items), "the folds must cover every clip once"
     joined = Predictions(
         ids=ids,
-        logits=np.concatenate([part.logits for part in said]),
-        targets=np.concatenate([part.targets for part in said]),
-        groups=tuple(group for part in said for group in part.groups),
-        meta={key: tuple(value for part in said for value in part.meta[key]) for key in said[0].meta},
+        logits=np.concatenate([part.logits for part in answers]),
+        targets=np.concatenate([part.targets for part in answers]),
+        groups=tuple(group for part in answers for group in part.groups),
+        meta={key: tuple(value for part in answers for value in part.meta[key]) for key in answers[0].meta},
     )
-    scores = [report(name, part, space)["metrics"]["macro_f1"] for part in said]
+    scores = [report(name, part, space)["metrics"]["macro_f1"] for part in answers]
     of_run = [json.loads(run.path("report.json").read_text()) for run in runs]
     own = space.primary.name == runs[0].manifest.label_space.primary.name
     settings = {key: value for key, value in runs[0].settings.items() if key not in ("data_root", "fold")}
@@ -98,9 +116,9 @@ def summarise(name: str, runs: list[Run], said: list[Predictions], space: LabelS
     return summary
 
 
-def report(name: str, said: Predictions, space: LabelSpace) -> dict[str, Any]:
+def report(name: str, answers: Predictions, space: LabelSpace) -> dict[str, Any]:
     """The report over some predictions."""
-    return build_report(Subject(name, "ravdess", "test", "folds", "speaker"), said, space)
+    return build_report(Subject(name, "ravdess", "test", "folds", "speaker"), answers, space)
 
 
 def row(summary: dict[str, Any]) -> list[str]:
@@ -113,6 +131,7 @@ def row(summary: dict[str, Any]) -> list[str]:
 
     return [
         summary["recipe"],
+        summary["level"],
         str(len(joined["labels"])),
         f"**{summary['mean']:.3f}** ± {summary['sd']:.3f}",
         ", ".join(f"{score:.3f}" for score in summary["folds"]),

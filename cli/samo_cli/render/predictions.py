@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["shortened", "show_predictions"]
 
 # Warnings after which a label means little, as samo_audio.audio_io words them.
-DOUBTFUL = frozenset({"silent", "shorter than 0.1 s"})
+DOUBTFUL = frozenset({"silent", "constant", "shorter than 0.1 s"})
 
 
 def show_predictions(predictions: Sequence[Prediction]) -> None:
@@ -29,7 +29,7 @@ def _show_clips(predictions: Sequence[Prediction]) -> None:
     rows = []
     for prediction in predictions:
         doubts = [warning for warning in prediction.warnings if warning in DOUBTFUL]
-        label = (prediction.label or "none") + (f" ({', '.join(doubts)})" if doubts else "")
+        label = _answer(prediction.label, prediction.abstained, doubts)
         ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
         others = ", ".join(f"{label} {share:.0%}" for label, share in ranked[1:3])
         row = (prediction.source, label, f"{ranked[0][1]:.0%}", others)
@@ -41,10 +41,10 @@ def _show_clips(predictions: Sequence[Prediction]) -> None:
         if not prediction.timeline:
             continue
         out.print(f"\ntime line of {escape(prediction.source)}", soft_wrap=True)
-        names = [window.label or "none" for window in prediction.timeline]
+        names = [_answer(window.label, window.abstained) for window in prediction.timeline]
         longest = max(map(len, names))
         for window, name in zip(prediction.timeline, names, strict=True):
-            share = window.probabilities.get(name, 0.0)
+            share = window.probabilities.get(window.label, 0.0)
             line = f"  {_clock(window.start_s)} - {_clock(window.end_s)}  {name:{longest}} {share:4.0%} "
             out.print(line + "█" * round(20 * share), markup=False, soft_wrap=True)
 
@@ -61,12 +61,21 @@ def _show_texts(predictions: Sequence[Prediction]) -> None:
             share = answer.probabilities
             named = ", ".join(f"{label} {share[label]:.0%}" for label in answer.labels)
             rest = sorted((label for label in share if label not in answer.labels), key=lambda label: -share[label])
-            row += [named or "none", ", ".join(f"{label} {share[label]:.0%}" for label in rest[:2])]
+            row += [_answer(named, answer.abstained), ", ".join(f"{label} {share[label]:.0%}" for label in rest[:2])]
         rows.append([*row, "; ".join(prediction.warnings)] if warned else row)
     heads = ["text"]
     for task in tasks:
         heads += [task, "next"]
     show_table([*heads, "warnings"] if warned else heads, rows)
+
+
+def _answer(named: str, abstained: bool, doubts: Sequence[str] = ()) -> str:
+    """The label, or that there is none to be sure of with the label beside it; and what makes it doubtful."""
+    from samo.prediction import NOT_SURE
+
+    if abstained:
+        return f"{NOT_SURE} ({'; '.join([named or 'none', *doubts])})"
+    return (named or "none") + (f" ({', '.join(doubts)})" if doubts else "")
 
 
 def shortened(text: str, width: int = 60) -> str:

@@ -16,11 +16,12 @@ from samo_cli.render.tables import counts_table, fitting_heads, number, plain_ta
 __all__ = ["show_report"]
 
 
-def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
-    """The report as tables."""
+def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings: int = 0) -> None:
+    """The report as tables, and how often the test part was looked at where that is more than once."""
+    from samo.evaluation.abstention import abstention_line
     from samo.evaluation.calibration import summary
     from samo.reporting.report import groupings, stamps
-    from samo.reporting.wording import baseline_line
+    from samo.reporting.wording import baseline_line, openings_lines
 
     what = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
     title = f"{report['run']} on {report['dataset']}, {what}: {report['n']} items"
@@ -35,22 +36,24 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path) -> None:
         out.print(part)
         out.print()
     out.print(summary(report["calibration"]), soft_wrap=True)
+    if "abstention" in report:
+        out.print(abstention_line(report["abstention"]), soft_wrap=True)
     for group, rows in groupings(report).items():
         values = ", ".join(f"{name} {number(row['macro_f1'], 2)}" for name, row in rows.items())
         out.print(f"macro-F1 by {group}: {values}", markup=False)
-    for warning in report["warnings"]:
+    for warning in (*report["warnings"], *openings_lines(openings)):
         out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     out.print(f"[dim]report: {escape(str(page))}; pictures: {escape(str(pictures))}[/dim]", soft_wrap=True)
 
 
 def _metrics(report: Mapping[str, Any]) -> Table:
     from samo.reporting.report import headlines
-    from samo.reporting.wording import selection_note
+    from samo.reporting.wording import interval_name, selection_note
 
     table = plain_table()
     table.add_column("metric")
     table.add_column("value", justify="right")
-    table.add_column(f"{report['ci']['level']:.0%} interval over {report['ci']['unit']}s")
+    table.add_column(f"{interval_name(report['ci']).replace(' %', '%')} over {report['ci']['unit']}s")
     names = {"uar": "UAR", "accuracy": "accuracy", "micro_f1": "micro-F1", "weighted_f1": "weighted F1"}
     rows = [(name, report["metrics"][key], report["ci"].get(key)) for key, name in names.items()]
     for place, (name, value, ends) in enumerate([*headlines(report), *rows]):

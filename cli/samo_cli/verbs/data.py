@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 _WORDS = "|".join(MODALITIES)
 # What acts on a split has nothing to say about a corpus.
-_NOT_ASKED = {*SPLIT_SETTINGS, "drop_leaked"}
+_NOT_ASKED = {*SPLIT_SETTINGS, "drop_leaked", "near_copies"}
 
 
 @app.command("list", cls=Verb, short_help="List the corpora SAMO can read.")

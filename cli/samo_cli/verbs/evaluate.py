@@ -48,7 +48,7 @@ def evaluate(
     if json:
         print_json(report)
         return
-    show_report(report, report.page, report.figures)
+    show_report(report, report.page, report.figures, report.openings)
     if err.is_terminal and report["split"] == "test":
         what = "--text TEXT" if report.modality == "text" else "CLIP_OR_FOLDER"
         note("next: " + in_artifacts(f"samo predict {what} --run {report['run']}", artifacts))

@@ -46,6 +46,9 @@ def predict(
 ) -> None:
     """Label and probabilities of each clip or text; long recordings get a time line of windows.
 
+    Of a run trained with --abstain-risk or --abstain-coverage the least sure answers are "not sure", their label beside
+    it. Of any run they are where nothing is heard or read: silence, a constant, less than 0.1 s, no text.
+
     Files that cannot be read are named on stderr and the command leaves with status 3.
     """
     if json + csv + windows > 1:
@@ -115,12 +118,12 @@ def _print_csv(predictions: Sequence[Prediction], space: LabelSpace, modality: s
     heads: list[str] = []
     for task in space.tasks:
         front = f"{task.name}." if len(space.tasks) > 1 else ""
-        heads += [f"{front}{head}" for head in (column, *task.labels)]
+        heads += [f"{front}{head}" for head in (column, *task.labels, "abstained")]
     writer.writerow([what, *heads, "warnings"])
     for prediction in predictions:
         cells: list[str] = []
         for answer in prediction.answers.values():
-            cells += ["|".join(answer.labels), *_shares(answer.probabilities)]
+            cells += ["|".join(answer.labels), *_shares(answer.probabilities), _truth(answer.abstained)]
         writer.writerow([prediction.source, *cells, "; ".join(prediction.warnings)])
     if any(prediction.timeline for prediction in predictions):
         note("time lines of long recordings are left out here; --windows prints them")
@@ -128,11 +131,15 @@ def _print_csv(predictions: Sequence[Prediction], space: LabelSpace, modality: s
 
 def _print_windows(predictions: Iterable[Prediction], space: LabelSpace) -> None:
     writer = csvlib.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(["path", "start_s", "end_s", "label", *space.primary.labels])
+    writer.writerow(["path", "start_s", "end_s", "label", *space.primary.labels, "abstained"])
     for prediction in predictions:
         for window in prediction.timeline:
             place = [prediction.source, window.start_s, window.end_s, window.label]
-            writer.writerow([*place, *_shares(window.probabilities)])
+            writer.writerow([*place, *_shares(window.probabilities), _truth(window.abstained)])
+
+
+def _truth(value: bool) -> str:
+    return "true" if value else "false"
 
 
 def _shares(probabilities: Mapping[str, float]) -> list[str]:

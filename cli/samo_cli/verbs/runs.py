@@ -27,12 +27,14 @@ def runs(artifacts: Artifacts = "", json: Json = False) -> None:
     if not rows:
         note(f"no run in {root} yet; train one: samo train")
         return
-    heads = ["run", "dataset", "status", "epochs", "val macro-F1", "test macro-F1"]
-    names = ["run", "dataset", "status", "epochs", "val_macro_f1", "test_macro_f1"]
+    heads = ["run", "dataset", "status", "epochs", "val macro-F1", "test macro-F1", "test opened"]
+    names = ["run", "dataset", "status", "epochs", "val_macro_f1", "test_macro_f1", "test_openings"]
     numbers = heads[3:]
     if any(row["code"] for row in rows):
         heads, names = [*heads, "code"], [*names, "code"]
     show_table(heads, [[_cell(row[name]) for name in names] for row in rows], numbers=numbers, whole=heads[:1])
+    if sum(row["test_macro_f1"] is not None for row in rows) > 1:
+        note("choose by val macro-F1: a run chosen by its test macro-F1 owes a part of it to chance")
 
 
 def _cell(value: Any) -> str:
@@ -58,8 +60,9 @@ def _row(run: Run) -> dict[str, Any]:
             "epochs": None if run.path(ENSEMBLE_FILE).is_file() else len(scores),
             "val_macro_f1": max(scores, default=report["val_macro_f1"] if report else None),
             "test_macro_f1": report["metrics"]["macro_f1"] if report else None,
+            "test_openings": run.test_openings,
             "code": [fact["name"] for fact in code_of(run).values()],
         }
     except (RunError, OSError, ValueError, KeyError, TypeError):
-        unknown = dict.fromkeys(("dataset", "status", "epochs", "val_macro_f1", "test_macro_f1"))
+        unknown = dict.fromkeys(("dataset", "status", "epochs", "val_macro_f1", "test_macro_f1", "test_openings"))
         return {"run": run.name, **unknown, "status": "damaged", "code": []}
