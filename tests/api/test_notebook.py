@@ -307,6 +307,7 @@ def test_resume_goes_on_in_a_notebook_too(before: Path) -> None:
     assert whole.status == "trained"
 
 
+@pytest.mark.slow
 def test_another_corpus_in_the_runs_words(before: Path, tmp_path: Path) -> None:
     run = samo.train(data_root=before / "clips", **SPEECH)
     for name in ("rage", "joy"):
@@ -335,6 +336,7 @@ def test_evaluation_takes_no_setting_that_makes_another_model(before: Path, arti
     assert not (artifacts / "runs" / "speech" / "report.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_by_what_a_person_has_in_hand(before: Path) -> None:
     model = samo.load("speech", threads=1)
     report = samo.evaluate(model, data_root=before / "clips", threads=1)

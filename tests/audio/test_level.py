@@ -146,6 +146,7 @@ def trained(ravdess_root: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_real_clips_keep_their_label_at_any_level(trained: tuple[AudioPredictor, list[np.ndarray]]) -> None:
     ready, clips = trained
     plain = list(ready.stream(clips, sr=16_000))

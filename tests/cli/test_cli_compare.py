@@ -52,6 +52,7 @@ def compare(*argv: object) -> dict:
 
 
 @pytest.mark.usefixtures("pictures")
+@pytest.mark.slow
 def test_tables_files_and_pictures(copied: Path, other: Path, artifacts: Path) -> None:
     shown = done("compare", "first", "second")
     report = read_json(copied / "report.json")["metrics"]

@@ -36,6 +36,7 @@ def test_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, shown.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_inspect_json_and_pictures(clips: Path, artifacts: Path, tmp_path: Path) -> None:
     said = done("data", "inspect", "--data-root", clips, "--json").json
     assert (said["schema"], said["dataset"], said["n"], said["synthetic"]) == (1, "ravdess", 48, False)

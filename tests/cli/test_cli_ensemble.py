@@ -138,6 +138,7 @@ def test_named_runs(copy: Path, tmp_path: Path) -> None:
     assert "1 of 2 runs can be members" in refused(5, "ensemble", "g/seed1", "there")
 
 
+@pytest.mark.slow
 def test_variants_of_an_encoder_are_the_members(
     tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -274,6 +274,7 @@ def small_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.slow
 def test_demo_data_is_stamped_everywhere(small_demo: Path, artifacts: Path, clips: Path) -> None:
     trained = done("train", "--dataset", "demo", *TINY, "--epochs", "1", "--name", "demo")
     assert trained.err.splitlines()[0] == "· Data: the built-in demo corpus (synthetic voices)."

@@ -103,6 +103,7 @@ def mine(work: Path) -> Path:
     return work / "artifacts" / "runs" / "mine"
 
 
+@pytest.mark.slow
 def test_the_page_on_speech(mine: Path, work: Path) -> None:
     _, evaluate, predict = commands(blocks("console")[0])
     report = fresh(*evaluate, "--threads", "1", "--json").json
@@ -117,6 +118,7 @@ def test_the_page_on_speech(mine: Path, work: Path) -> None:
     assert '"group": "spk0"' in manifest[1]
 
 
+@pytest.mark.slow
 def test_the_page_on_text(work: Path) -> None:
     train, evaluate, predict = commands(blocks("console")[1])
     fresh(*train, *QUICK["text"])
@@ -176,6 +178,7 @@ def test_the_run_remembers_the_code_and_a_changed_file_is_noted(mine: Path, work
     assert "the code of my_net:tiny changed since run mine was trained" in fresh(*predict).err
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_with_its_code(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stop_after(monkeypatch, 1, KeyboardInterrupt())
     forget()
@@ -267,6 +270,7 @@ def test_a_corpus_of_ones_own_needs_a_root(work: Path) -> None:
     assert imported(work) == set()
 
 
+@pytest.mark.slow
 def test_inspecting_a_corpus_of_ones_own(work: Path) -> None:
     found = fresh("data", "inspect", "--dataset", VOICES, "--data-root", "voices", "--json").json
     assert found["dataset"] == "voices"

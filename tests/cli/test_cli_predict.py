@@ -188,6 +188,7 @@ def test_unreadable_files_are_named_and_the_rest_predicted(run: list[str], tmp_p
     assert (alone.status, alone.out) == (3, "")
 
 
+@pytest.mark.slow
 def test_names_that_look_like_markup_or_bytes(run: list[str], tmp_path: Path) -> None:
     tone(tmp_path / "[red]x[/red].wav", 450.0)
     odd = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav")

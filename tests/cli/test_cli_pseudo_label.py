@@ -39,6 +39,7 @@ def texts(tmp_path: Path, table: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_unlabelled_texts_to_a_training(trained_words: Path, table: Path, texts: Path, artifacts: Path) -> None:
     where = ["--artifacts", trained_words, *FLAGS]
     out = texts.with_name("sure.csv")

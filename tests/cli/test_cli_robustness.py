@@ -24,6 +24,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, R
     return root, said
 
 
+@pytest.mark.slow
 def test_training_says_what_was_made_and_keeps_it(made: tuple[Path, Result]) -> None:
     root, said = made
     facts = read_json(root / "runs" / "words" / "augmentation.json")

@@ -125,6 +125,7 @@ def test_predict_refuses(run: list[str], trained: Path, tmp_path: Path) -> None:
     assert "trained on speech" in refused(2, "predict", "--text", "x", *audio)
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_the_same_model(table: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two epochs of four, then on: the weights of an undisturbed training."""
     flags = [
@@ -162,6 +163,7 @@ def test_single_label_and_stratified_split(tmp_path: Path, artifacts: Path) -> N
     assert sum(sum(row) for row in report["confusion"]) == report["n"]
 
 
+@pytest.mark.slow
 def test_two_tasks_with_unlabelled_cells(tmp_path: Path, artifacts: Path) -> None:
     source = write_table(tmp_path / "all.csv")
     two = tmp_path / "two.csv"
@@ -183,6 +185,7 @@ def test_two_tasks_with_unlabelled_cells(tmp_path: Path, artifacts: Path) -> Non
     assert said["tasks"]["tone"]["labels"] == [said["tasks"]["tone"]["likeliest"]]
 
 
+@pytest.mark.slow
 def test_tfidf_trains_in_one_epoch_without_steps(table: Path, artifacts: Path) -> None:
     done("train", *MULTI, "--data-root", table, "--model", "tfidf", "--threads", "1", "--name", "plain")
     assert len((artifacts / "runs" / "plain" / "history.jsonl").read_text().splitlines()) == 1

@@ -147,6 +147,7 @@ def _manifest(run: Path) -> list[str]:
 # Grids
 
 
+@pytest.mark.slow
 def test_crossval(table: Path, artifacts: Path) -> None:
     command = ["crossval", *WORDS, "--data-root", table, *HERE, "--epochs", "1", "--seeds", "3", "--name", "folds"]
     said = spoken(done(*command))
@@ -181,6 +182,7 @@ def test_learning_curve(table: Path, artifacts: Path) -> None:
     assert small["test"] == whole["test"]
 
 
+@pytest.mark.slow
 def test_ablate(table: Path, artifacts: Path, tmp_path: Path) -> None:
     grid = tmp_path / "losses.toml"
     grid.write_text(

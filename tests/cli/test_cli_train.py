@@ -112,6 +112,7 @@ def test_a_refused_training_takes_no_name(clips: Path, tmp_path: Path, artifacts
         assert ("· run " in result.err) == ("--weights" in argv)
 
 
+@pytest.mark.slow
 def test_missing_actors_of_published_folds_are_said(clips: Path, artifacts: Path) -> None:
     words = "18 of 24 speakers of the published folds are missing: scores are not comparable with published ones"
     there = ["train", "--data-root", clips, *TINY, "--epochs", "1", "--name", "f"]
@@ -213,6 +214,7 @@ def test_precision_and_threads_are_recorded(clips: Path, artifacts: Path, precis
 
 
 @pytest.mark.parametrize("preset", preset_files("audio"))
+@pytest.mark.slow
 def test_every_preset_trains(preset: str, clips: Path) -> None:
     small = [*SMALL, "--epochs", "1"] + (["--width", "4"] if "cnn" in preset else [])
     facts = done("train", "--data-root", clips, "--preset", preset, *small, "--json").json

@@ -35,6 +35,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(lines))
 
 
+@pytest.mark.slow
 def test_a_study_from_beginning_to_a_trained_model(artifacts: Path, clips: Path, space: Path) -> None:
     flags = ["--data-root", clips, *FAST, "--space", space]
     shown = done("tune", *flags, "--trials", "2", "--name", "mine")

@@ -93,6 +93,7 @@ def test_ctrl_c_stops_what_runs_and_starts_nothing_more(tmp_path: Path) -> None:
     assert (tmp_path / "sheet.kept").exists()
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_a_killed_grid(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from test_launch import *\n"

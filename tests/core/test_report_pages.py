@@ -24,6 +24,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {path.stem: path for path in made}
 
 
+@pytest.mark.slow
 def test_figures_are_png_and_repeatable(pictures: dict[str, Path], tmp_path: Path) -> None:
     assert list(pictures) == ["confusion", "per_class", "by_speaker", "roc", "reliability", "risk_coverage", "training"]
     again = figures.save_figures(report(), predictions(), HISTORY, SPACE, tmp_path)

@@ -136,6 +136,7 @@ def test_settings_refuse_what_does_nothing() -> None:
         pooling_parts("last4-mean", SimpleNamespace(pooling="mean", has_layers=False))
 
 
+@pytest.mark.slow
 def test_the_room_imports_no_modality() -> None:
     names = ("body", "heads", "hub", "pooling", "pretrained", "settings", "states")
     code = "import sys; " + "; ".join(f"import samo.encoders.{name}" for name in names)

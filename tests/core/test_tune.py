@@ -92,6 +92,7 @@ def test_the_same_study_twice_is_the_same_trials(six: tuple[Path, optuna.Study],
     assert len({trial.params["lr"] for trial in six[1].trials}) == 6
 
 
+@pytest.mark.slow
 def test_a_study_that_goes_on_draws_what_it_would_have_drawn(six: tuple[Path, optuna.Study], tmp_path: Path) -> None:
     # More than ten trials: past its random beginning TPE must be as repeatable.
     quick: dict[str, Any] = {"raw": {"lr": RAW["lr"], "dropout": RAW["dropout"]}, "epochs": 1}

@@ -73,6 +73,7 @@ def started(root: Path, more: str = "", test: str = TEST, *argv: str) -> tuple[i
     return done.returncode, done.stdout
 
 
+@pytest.mark.slow
 def test_what_is_killed_what_survives_and_what_is_an_error(tmp_path: Path) -> None:
     status, said = started(tmp_path, "broken = ['def half', 'def haIf']")
     assert status == 2

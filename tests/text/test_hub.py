@@ -122,6 +122,7 @@ def test_downloaded_once_then_read_without_a_net(hub: tuple[str, list[str]], tmp
     assert alone.endswith("the hub cannot be reached and this machine has no copy")
 
 
+@pytest.mark.slow
 def test_code_of_strangers_is_neither_run_nor_asked_about(tmp_path: Path) -> None:
     """A folder that names Python of its own: answering "y" to whatever is asked must not run it."""
     (tmp_path / "evil.py").write_text("open('ran', 'w').close()\nclass EvilConfig: pass\n")
