@@ -36,6 +36,7 @@ __all__ = [
     "resolve",
     "setting",
     "stored_config",
+    "toml_tables",
     "with_defaults",
 ]
 
@@ -432,18 +433,31 @@ class Config(BaseModel):
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
 
 
+def toml_tables(path: Path, what: str) -> dict[str, Any]:
+    """Tables of a TOML file.
+
+    Args:
+        path: of the file.
+        what: it is, as an error names it.
+
+    Raises:
+        SettingsError: the file is missing or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read {what} {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+
+
 def read_toml(path: Path, sections: set[str]) -> dict[str, Any]:
     """Read a configuration file: flat keys, or tables named like the sections.
 
     Raises:
         SettingsError: the file is missing, not TOML, or names a setting twice.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    data = toml_tables(path, "configuration")
     flat: dict[str, Any] = {}
     for key, value in data.items():
         inner = value if key in sections and isinstance(value, dict) else {key: value}

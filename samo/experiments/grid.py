@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from samo.errors import SettingsError, first_ten, nearest
 from samo.evaluation.metrics import METRICS
 from samo.experiments.cells import Cell
-from samo.settings import Config
+from samo.settings import Config, toml_tables
 
 __all__ = ["BASELINE", "Grid", "Resolve", "cells_of", "read_grid"]
 
@@ -68,12 +67,7 @@ def read_grid(path: Path) -> Grid:
     Raises:
         SettingsError: missing, not TOML, unknown keys, no baseline, or values of a wrong kind.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"cannot read grid {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid TOML: {error}") from error
+    data = toml_tables(path, "grid")
     for key in data:
         if key not in KEYS:
             raise SettingsError(f"{path}: unknown key '{key}'", hint=nearest(key, KEYS) + f"valid: {', '.join(KEYS)}")
