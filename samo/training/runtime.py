@@ -17,6 +17,7 @@ from torch import nn
 
 from samo import __version__
 from samo.errors import SettingsError
+from samo.training.allocator import keep_freed_memory
 from samo.training.ranks import ALONE, Ranks
 from samo.training.sync_batchnorm import convert_sync_batchnorm
 
@@ -93,6 +94,9 @@ def cpu_has_fast_bf16() -> bool:
 def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0, ranks: Ranks = ALONE) -> Runtime:
     """Resolve ``auto`` by known rules, so that the same machine always chooses alike.
 
+    Where the C library is glibc, the process keeps freed memory for its next tensors from here on, see
+    :func:`samo.training.allocator.keep_freed_memory`.
+
     bf16 with channels-last wherever the hardware multiplies bf16 (measured in ``benchmarks/precision.py``), fp16 on
     older GPUs, float32 with torch's own layout everywhere else. Of several processes each takes the GPU of its local
     rank; on CPUs they divide the cores.
@@ -128,6 +132,7 @@ def make_runtime(device: str = "auto", precision: str = "auto", threads: int = 0
         threads = max(1, _cores() // ranks.local_size)
     if threads > 0:
         torch.set_num_threads(threads)
+    keep_freed_memory()
     ranks.require_equal("`precision`", precision, SettingsError)
     ranks.connect(place)
     return Runtime(place, precision, precision != "float32", torch.get_num_threads(), ranks)
@@ -177,6 +182,7 @@ def environment(runtime: Runtime | None = None) -> dict[str, Any]:
         "packages": {name: installed(name) for name in packages},
         "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
         "fast_bf16_cpu": cpu_has_fast_bf16(),
+        "keeps_freed_memory": keep_freed_memory(),
     }
     if runtime:
         seen["runtime"] = {
