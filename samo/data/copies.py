@@ -53,6 +53,12 @@ def about_copies(sources: Mapping[str, tuple[str, ...]]) -> list[str]:
             lines.append(
                 f"{same} rows also stand in {others} word for word (but for case and spaces), {near} more nearly so"
             )
+        shared = min(copies.most_shared for copies in found.values())
+        if shared < 1.0:
+            lines.append(
+                f"phrases that more than {100 * shared:.2g} % of the rows share were left out when they were compared"
+                f" with {others}"
+            )
     return lines
 
 

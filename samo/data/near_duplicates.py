@@ -9,9 +9,10 @@ that meet there misses none. 54,000 texts of 12 words take a few seconds.
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -28,6 +29,10 @@ _PAIRS_AT_ONCE = 1 << 20
 _COMMON_BITS = 11
 _KEY_BITS = 63
 _WORDS = 4
+# Of fewer rows the half may well be copies of one another.
+_FEW = 40
+# Pairs of rows and n-grams that the search meets at most before it leaves more of the common n-grams out: some seconds.
+_MOST_MEETINGS = 1 << 25
 
 
 def folded(text: str) -> str:
@@ -62,10 +67,12 @@ class Copies:
     Attributes:
         same: rows found word for word, as a set of row numbers.
         near: further rows found alike or nearly so.
+        most_shared: phrases that more than this share of the rows have in common were not compared; 1 = all were.
     """
 
     same: frozenset[int]
     near: frozenset[int]
+    most_shared: float = 1.0
 
     @property
     def all(self) -> frozenset[int]:
@@ -78,15 +85,26 @@ def find_copies(texts: tuple[str, ...], others: tuple[str, ...]) -> Copies:
     """Which of ``texts`` also stand in ``others``, as row numbers within ``texts``; the last answers are remembered."""
     known = {folded(text) for text in others}
     same = frozenset(row for row, text in enumerate(texts) if folded(text) in known)
-    pairs = find_near_copies([*texts, *others], np.repeat([0, 1], [len(texts), len(others)]))
-    return Copies(same, frozenset(pairs[:, 0].tolist()) - same)
+    own, theirs = list(map(_body, texts)), set(map(_body, others))
+    # A row that stands there many times, or is met in many wordings, is looked up once.
+    unsure, known_bodies = sorted(set(own) - theirs), sorted(theirs)
+    pairs, limit = _near_copies([*unsure, *known_bodies], np.repeat([0, 1], [len(unsure), len(known_bodies)]))
+    found = theirs.union(unsure[row] for row in pairs[:, 0])
+    return Copies(same, frozenset(row for row, body in enumerate(own) if body in found) - same, limit)
 
 
 @lru_cache(maxsize=4)
 def near_pairs(texts: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
-    """All pairs of rows that are alike or nearly so; the last answers are remembered."""
-    pairs = find_near_copies(texts, np.arange(len(texts)))
-    return tuple((int(one), int(other)) for one, other in pairs)
+    """Pairs of rows that are alike or nearly so; the last answers are remembered.
+
+    Rows that are alike are paired with the first of them only, and that one with what is nearly so: whoever puts the
+    two of each pair together has all of them together.
+    """
+    first: dict[str, int] = {}
+    alike = [(first.setdefault(_body(text), row), row) for row, text in enumerate(texts)]
+    rows = list(first.values())
+    near, _ = _near_copies(list(first), np.arange(len(rows)))
+    return (*((one, other) for one, other in alike if one != other), *((rows[a], rows[b]) for a, b in near.tolist()))
 
 
 def find_near_copies(texts: Sequence[str], parts: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -102,14 +120,31 @@ def find_near_copies(texts: Sequence[str], parts: Sequence[int] | np.ndarray) ->
     part = np.asarray(parts, dtype=np.int64)
     if len(part) != len(texts):
         raise ValueError(f"{len(texts)} texts, {len(part)} parts")
-    sets = _Sets.of([bare(text[:_LONGEST]) for text in texts])
+    return _near_copies(list(map(_body, texts)), part)[0]
+
+
+def _body(text: str) -> str:
+    """What of a text is compared."""
+    return bare(text[:_LONGEST])
+
+
+def _near_copies(bodies: Sequence[str], part: np.ndarray) -> tuple[np.ndarray, float]:
+    """The pairs of :func:`find_near_copies`, and the ``most_shared`` of :class:`Copies`."""
+    sets, limit = _Sets.of(bodies), 1.0
+    if len(bodies) >= _FEW:
+        share = 0.5
+        sets, limit = sets.without_common(bodies, share)
+        while share > 2 / len(bodies) and _meetings(sets) > _MOST_MEETINGS:
+            share /= 2
+            sets, left = sets.without_common(bodies, share)
+            limit = min(limit, left)
     found = [pairs[sets.similar(pairs)] for pairs in _candidates(sets, part)]
     if not found:
-        return np.empty((0, 2), dtype=np.int64)
+        return np.empty((0, 2), dtype=np.int64), limit
     pairs = np.unique(np.concatenate(found), axis=0)
     swapped = part[pairs[:, 0]] > part[pairs[:, 1]]
     pairs[swapped] = pairs[swapped, ::-1]
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))], limit
 
 
 @dataclass(frozen=True)
@@ -150,6 +185,29 @@ class _Sets:
         starts = np.searchsorted(keys, np.arange(len(texts) + 1) << bits)
         return cls(keys, starts, bits, _bitmaps(keys, starts))
 
+    def without_common(self, texts: Sequence[str], share: float) -> tuple[_Sets, float]:
+        """The same sets without the n-grams that more than ``share`` of the rows have, and the share of what is left.
+
+        A set that would end empty becomes the whole of its text as one member. The second value is 1 where no n-gram
+        is that common.
+        """
+        most = share * len(texts)
+        grams = self.grams
+        # The commonness inside a key counts an n-gram as often as it stands there and others with it: never too low.
+        often = grams >> (self.bits - _COMMON_BITS) >= int(50 * np.log2(max(most, 1.0)))
+        shared, counts = np.unique(grams[often], return_counts=True)
+        shared = shared[counts > most]
+        if not len(shared):
+            return self, 1.0
+        kept = ~np.isin(grams, shared)
+        rows = self.keys >> self.bits
+        emptied = np.setdiff1d(np.arange(len(texts)), rows[kept])
+        own = (1 << (self.bits - _COMMON_BITS)) - 1
+        whole = [(int(row) << self.bits) | (_hash_of(texts[row]) & own) for row in emptied]
+        keys = np.sort(np.concatenate([self.keys[kept], np.array(whole, dtype=np.int64)]))
+        starts = np.searchsorted(keys, np.arange(len(texts) + 1) << self.bits)
+        return replace(self, keys=keys, starts=starts, maps=_bitmaps(keys, starts)), share
+
     @property
     def sizes(self) -> np.ndarray:
         """(N,) distinct n-grams of each row."""
@@ -177,6 +235,10 @@ class _Sets:
         return found
 
 
+def _hash_of(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8], "little")
+
+
 def _bitmaps(keys: np.ndarray, starts: np.ndarray) -> np.ndarray:
     """(N, 4) uint64 parity maps of the rows' n-grams."""
     maps = np.zeros((len(starts) - 1, _WORDS), dtype=np.uint64)
@@ -187,8 +249,8 @@ def _bitmaps(keys: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return maps
 
 
-def _candidates(sets: _Sets, part: np.ndarray) -> Iterator[np.ndarray]:
-    """(P, 2) rows of different parts that share one of their rarest n-grams and are of similar size, in batches."""
+def _postings(sets: _Sets) -> tuple[np.ndarray, np.ndarray]:
+    """Rows by their rarest n-grams, and how many rows behind each share that n-gram at a similar size."""
     n, sizes = len(sets.sizes), sets.sizes
     # Sets of Jaccard similarity s overlap in at least s of the larger, so not all of the overlap is behind the prefix.
     prefix = sizes - np.ceil(NEAR * sizes - 1e-9).astype(np.int64) + 1
@@ -200,7 +262,18 @@ def _candidates(sets: _Sets, part: np.ndarray) -> Iterator[np.ndarray]:
     span = sizes.max(initial=0) + 1
     longest = np.minimum(np.floor(sizes[rows] / NEAR + 1e-9).astype(np.int64), span - 1)
     last = np.searchsorted(grams * span + sizes[rows], grams * span + longest, side="right")
-    partners = last - np.arange(len(rows)) - 1
+    return rows, last - np.arange(len(rows)) - 1
+
+
+def _meetings(sets: _Sets) -> int:
+    """How many pairs of rows meet in an n-gram, one pair as often as it does."""
+    return int(_postings(sets)[1].sum())
+
+
+def _candidates(sets: _Sets, part: np.ndarray) -> Iterator[np.ndarray]:
+    """(P, 2) rows of different parts that share one of their rarest n-grams and are of similar size, in batches."""
+    n = len(sets.sizes)
+    rows, partners = _postings(sets)
     for chunk in np.split(np.arange(len(rows)), _cuts(partners)):
         first = np.repeat(rows[chunk], partners[chunk])
         second = rows[_ranges(chunk + 1, partners[chunk])]

@@ -7,7 +7,9 @@ import random
 import numpy as np
 import pytest
 
-from samo.data.near_duplicates import NEAR, bare, find_copies, find_near_copies, folded
+from samo.data import near_duplicates
+from samo.data.copies import about_copies
+from samo.data.near_duplicates import NEAR, bare, find_copies, find_near_copies, folded, near_pairs
 
 
 def grams(text: str) -> set[str]:
@@ -104,3 +106,67 @@ def test_copies_by_grade() -> None:
 def test_long_strings_are_compared_by_their_beginning() -> None:
     long = " ".join(f"w{k}" for k in range(3000))
     assert find_near_copies([long + " a b c", long[:9000] + " else"], [0, 1]).tolist() == [[0, 1]]
+
+
+FOOTER = (
+    " You receive this mail because you are on the list of a club of people who walk and swim and cook; write to our"
+    " secretary or to one of the two presidents if you would rather leave that list, which you can do any time you like"
+)
+FOOTER += FOOTER[::-1]
+
+
+def mails(n: int) -> list[str]:
+    """Twelve invented words above one footer, unlike from mail to mail."""
+    rng = random.Random(0)
+    return [" ".join("".join(rng.choices("abcdefgh", k=3)) for _ in range(12)) + FOOTER for _ in range(n)]
+
+
+def test_what_most_rows_share_makes_no_copies() -> None:
+    texts = mails(300)
+    assert jaccard(texts[0], texts[1]) > NEAR
+    texts[200] = texts[7][:40] + "z" + texts[7][41:]
+    assert find_near_copies(texts, np.arange(300)).tolist() == [[7, 200]]
+    found = find_copies((*texts[:100], FOOTER), (*texts[100:], FOOTER + "!"))
+    assert (found.same, found.near, found.most_shared) == (frozenset(), {7, 100}, 0.5)
+
+
+def test_a_report_says_what_was_left_out() -> None:
+    texts = tuple(mails(200))
+    lines = about_copies({"train": texts[:150], "val": texts[:25], "test": texts[175:]})
+    assert lines[0].startswith("25 val rows also stand in train word for word")
+    assert lines[1] == "phrases that more than 50 % of the rows share were left out when they were compared with train"
+    assert about_copies({"train": ("one", "two"), "val": ("one",), "test": ("three",)})[1:] == []
+
+
+def test_a_search_too_long_leaves_out_rarer_phrases_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = (
+        " This comment was sent from a telephone with small keys by somebody with large thumbs; please excuse brevity"
+        " and mistakes in spelling, and do not answer before noon since nobody reads any answers while the sun is low"
+    )
+    other += other[::-1]
+    texts = [text if k % 5 else text.replace(FOOTER, other) for k, text in enumerate(mails(400))]
+    whole = find_copies(tuple(texts[:200]), tuple(texts[200:]))
+    monkeypatch.setattr(near_duplicates, "_MOST_MEETINGS", 1000)
+    find_copies.cache_clear()
+    short = find_copies(tuple(texts[:200]), tuple(texts[200:]))
+    find_copies.cache_clear()
+    # The footer of a fifth of the rows makes copies of 40 rows until it is left out.
+    assert (len(whole.near), whole.most_shared) == (40, 0.5)
+    assert (len(short.near), short.most_shared) == (0, 0.125)
+
+
+def test_pairs_put_together_the_same_rows_as_the_definition() -> None:
+    texts = sentences(200, 9)
+    group = list(range(200))
+
+    def together(pairs: list[tuple[int, int]]) -> list[int]:
+        own = list(group)
+        for one, other in pairs:
+            kept, gone = sorted((own[one], own[other]))
+            own = [kept if each == gone else each for each in own]
+        return own
+
+    expected = [(i, j) for i in range(200) for j in range(i) if jaccard(texts[i], texts[j]) >= NEAR - 1e-9]
+    found = near_pairs(tuple(texts))
+    assert together(list(found)) == together(expected)
+    assert len(found) < len(expected)
