@@ -53,11 +53,11 @@ def about_copies(sources: Mapping[str, tuple[str, ...]]) -> list[str]:
             lines.append(
                 f"{same} rows also stand in {others} word for word (but for case and spaces), {near} more nearly so"
             )
-        shared = min(copies.most_shared for copies in found.values())
-        if shared < 1.0:
+        searched = min(copies.searched for copies in found.values())
+        if searched < 1.0:
             lines.append(
-                f"phrases that more than {100 * shared:.2g} % of the rows share were left out when they were compared"
-                f" with {others}"
+                f"rows that share only phrases which {100 * searched:.2g} % of all rows have were not compared with"
+                f" {others}: there are too many"
             )
     return lines
 

@@ -24,15 +24,19 @@ NEAR = 0.8
 _GRAM = 5
 # Longer strings are compared by their beginning: a megabyte of text would weigh as much as a corpus.
 _LONGEST = 2000
-_PAIRS_AT_ONCE = 1 << 20
+_PAIRS_AT_ONCE = 1 << 18
 # Bits of a key: row, commonness of the n-gram, its hash.
 _COMMON_BITS = 11
 _KEY_BITS = 63
-_WORDS = 4
+_WORDS = 8
+# Least similarity of two near copies in what most rows do not share.
+_NEAR_IN_REST = 0.5
+# n-grams in more than this share of the rows are no sign of a copy.
+_BOILERPLATE = 0.5
 # Of fewer rows the half may well be copies of one another.
 _FEW = 40
-# Pairs of rows and n-grams that the search meets at most before it leaves more of the common n-grams out: some seconds.
-_MOST_MEETINGS = 1 << 25
+# Pairs of rows meet in their n-grams at most so often, or the search would take minutes.
+_MOST_MEETINGS = 1 << 22
 
 
 def folded(text: str) -> str:
@@ -67,12 +71,13 @@ class Copies:
     Attributes:
         same: rows found word for word, as a set of row numbers.
         near: further rows found alike or nearly so.
-        most_shared: phrases that more than this share of the rows have in common were not compared; 1 = all were.
+        searched: rows that share only phrases which more than this share of the rows have were not compared, since
+            there were too many; 1 = all were.
     """
 
     same: frozenset[int]
     near: frozenset[int]
-    most_shared: float = 1.0
+    searched: float = 1.0
 
     @property
     def all(self) -> frozenset[int]:
@@ -129,22 +134,21 @@ def _body(text: str) -> str:
 
 
 def _near_copies(bodies: Sequence[str], part: np.ndarray) -> tuple[np.ndarray, float]:
-    """The pairs of :func:`find_near_copies`, and the ``most_shared`` of :class:`Copies`."""
-    sets, limit = _Sets.of(bodies), 1.0
+    """The pairs of :func:`find_near_copies`, and the ``searched`` of :class:`Copies`."""
+    whole = rest = _Sets.of(bodies)
     if len(bodies) >= _FEW:
-        share = 0.5
-        sets, limit = sets.without_common(bodies, share)
-        while share > 2 / len(bodies) and _meetings(sets) > _MOST_MEETINGS:
-            share /= 2
-            sets, left = sets.without_common(bodies, share)
-            limit = min(limit, left)
-    found = [pairs[sets.similar(pairs)] for pairs in _candidates(sets, part)]
+        rest = whole.without_common(bodies)
+    rows, partners, searched = _meetings(rest)
+    found = []
+    for pairs in _candidates(rows, partners, part):
+        pairs = pairs[rest.similar(pairs)]
+        found.append(pairs if rest is whole else pairs[whole.similar(pairs)])
     if not found:
-        return np.empty((0, 2), dtype=np.int64), limit
+        return np.empty((0, 2), dtype=np.int64), searched
     pairs = np.unique(np.concatenate(found), axis=0)
     swapped = part[pairs[:, 0]] > part[pairs[:, 1]]
     pairs[swapped] = pairs[swapped, ::-1]
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))], limit
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))], searched
 
 
 @dataclass(frozen=True)
@@ -155,13 +159,15 @@ class _Sets:
         keys: (M,) int64, sorted: row, commonness of the n-gram and its hash, from the highest bits down.
         starts: (N + 1,) where each row's keys begin.
         bits: how many of a key's low bits tell the n-gram.
-        maps: (N, 4) uint64; each n-gram of a row flips one of its 256 bits.
+        maps: (N, 8) uint64; each n-gram of a row flips one of its 512 bits.
+        near: least Jaccard similarity of two sets that are alike.
     """
 
     keys: np.ndarray
     starts: np.ndarray
     bits: int
     maps: np.ndarray
+    near: float = NEAR
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> _Sets:
@@ -185,20 +191,19 @@ class _Sets:
         starts = np.searchsorted(keys, np.arange(len(texts) + 1) << bits)
         return cls(keys, starts, bits, _bitmaps(keys, starts))
 
-    def without_common(self, texts: Sequence[str], share: float) -> tuple[_Sets, float]:
-        """The same sets without the n-grams that more than ``share`` of the rows have, and the share of what is left.
+    def without_common(self, texts: Sequence[str]) -> _Sets:
+        """The same sets without the n-grams that more than half of the rows have; itself where there are none.
 
-        A set that would end empty becomes the whole of its text as one member. The second value is 1 where no n-gram
-        is that common.
+        A set that would end empty becomes the whole of its text as one member.
         """
-        most = share * len(texts)
+        most = _BOILERPLATE * len(texts)
         grams = self.grams
         # The commonness inside a key counts an n-gram as often as it stands there and others with it: never too low.
         often = grams >> (self.bits - _COMMON_BITS) >= int(50 * np.log2(max(most, 1.0)))
         shared, counts = np.unique(grams[often], return_counts=True)
         shared = shared[counts > most]
         if not len(shared):
-            return self, 1.0
+            return self
         kept = ~np.isin(grams, shared)
         rows = self.keys >> self.bits
         emptied = np.setdiff1d(np.arange(len(texts)), rows[kept])
@@ -206,7 +211,7 @@ class _Sets:
         whole = [(int(row) << self.bits) | (_hash_of(texts[row]) & own) for row in emptied]
         keys = np.sort(np.concatenate([self.keys[kept], np.array(whole, dtype=np.int64)]))
         starts = np.searchsorted(keys, np.arange(len(texts) + 1) << self.bits)
-        return replace(self, keys=keys, starts=starts, maps=_bitmaps(keys, starts)), share
+        return replace(self, keys=keys, starts=starts, maps=_bitmaps(keys, starts), near=_NEAR_IN_REST)
 
     @property
     def sizes(self) -> np.ndarray:
@@ -220,18 +225,18 @@ class _Sets:
         return grams
 
     def similar(self, pairs: np.ndarray) -> np.ndarray:
-        """Whether each pair of rows has a Jaccard similarity of at least :data:`NEAR`, (P,) bool."""
+        """Whether each pair of rows has a Jaccard similarity of at least ``near``, (P,) bool."""
         both = self.sizes[pairs].sum(axis=1)
         # The sets differ in at least as many n-grams as the maps in bits (Sandes, Teodoro & Melo 2020).
         flipped = np.bitwise_count(self.maps[pairs[:, 0]] ^ self.maps[pairs[:, 1]]).sum(axis=1, dtype=np.int64)
-        found = flipped <= (1.0 - NEAR) / (1.0 + NEAR) * both + 1e-9
+        found = flipped <= (1.0 - self.near) / (1.0 + self.near) * both + 1e-9
         left, right = pairs[found].T
         sizes = self.sizes[left]
         owner = np.repeat(np.arange(len(left)), sizes)
         wanted = (np.repeat(right, sizes) << self.bits) | self.grams[_ranges(self.starts[left], sizes)]
         at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
         shared = np.bincount(owner[self.keys[at] == wanted], minlength=len(left))
-        found[found] = shared >= NEAR * (both[found] - shared) - 1e-9
+        found[found] = shared >= self.near * (both[found] - shared) - 1e-9
         return found
 
 
@@ -240,7 +245,7 @@ def _hash_of(text: str) -> int:
 
 
 def _bitmaps(keys: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """(N, 4) uint64 parity maps of the rows' n-grams."""
+    """(N, 8) uint64 parity maps of the rows' n-grams."""
     maps = np.zeros((len(starts) - 1, _WORDS), dtype=np.uint64)
     bit = np.uint64(1) << (keys & 63).astype(np.uint64)
     for word in range(_WORDS if len(keys) else 0):
@@ -249,31 +254,36 @@ def _bitmaps(keys: np.ndarray, starts: np.ndarray) -> np.ndarray:
     return maps
 
 
-def _postings(sets: _Sets) -> tuple[np.ndarray, np.ndarray]:
-    """Rows by their rarest n-grams, and how many rows behind each share that n-gram at a similar size."""
+def _meetings(sets: _Sets) -> tuple[np.ndarray, np.ndarray, float]:
+    """Where rows meet: (M,) rows ordered by n-gram, and how many of those behind each it meets in that n-gram.
+
+    They are the rarest n-grams of each row, among rows of similar size. The third value is ``searched`` of
+    :class:`Copies`.
+    """
     n, sizes = len(sets.sizes), sets.sizes
     # Sets of Jaccard similarity s overlap in at least s of the larger, so not all of the overlap is behind the prefix.
-    prefix = sizes - np.ceil(NEAR * sizes - 1e-9).astype(np.int64) + 1
+    prefix = sizes - np.ceil(sets.near * sizes - 1e-9).astype(np.int64) + 1
     rows = np.repeat(np.arange(n), prefix)
     grams = np.unique(sets.grams[_ranges(sets.starts[:-1], prefix)], return_inverse=True)[1]
     # Within an n-gram by size, so that a row meets only those behind it that are not too long.
     order = np.lexsort((sizes[rows], grams))
     rows, grams = rows[order], grams[order]
     span = sizes.max(initial=0) + 1
-    longest = np.minimum(np.floor(sizes[rows] / NEAR + 1e-9).astype(np.int64), span - 1)
+    longest = np.minimum(np.floor(sizes[rows] / sets.near + 1e-9).astype(np.int64), span - 1)
     last = np.searchsorted(grams * span + sizes[rows], grams * span + longest, side="right")
-    return rows, last - np.arange(len(rows)) - 1
+    partners = last - np.arange(len(rows)) - 1
+    if partners.sum() <= _MOST_MEETINGS:
+        return rows, partners, 1.0
+    met, held = np.bincount(grams, partners), np.bincount(grams)
+    rarest_first = np.argsort(held, kind="stable")
+    left_out = rarest_first[np.cumsum(met[rarest_first]) > _MOST_MEETINGS]
+    partners[np.isin(grams, left_out)] = 0
+    return rows, partners, float(held[left_out].min() / n)
 
 
-def _meetings(sets: _Sets) -> int:
-    """How many pairs of rows meet in an n-gram, one pair as often as it does."""
-    return int(_postings(sets)[1].sum())
-
-
-def _candidates(sets: _Sets, part: np.ndarray) -> Iterator[np.ndarray]:
-    """(P, 2) rows of different parts that share one of their rarest n-grams and are of similar size, in batches."""
-    n = len(sets.sizes)
-    rows, partners = _postings(sets)
+def _candidates(rows: np.ndarray, partners: np.ndarray, part: np.ndarray) -> Iterator[np.ndarray]:
+    """(P, 2) rows of different parts that meet, see :func:`_meetings`, in batches."""
+    n = len(part)
     for chunk in np.split(np.arange(len(rows)), _cuts(partners)):
         first = np.repeat(rows[chunk], partners[chunk])
         second = rows[_ranges(chunk + 1, partners[chunk])]

@@ -124,35 +124,33 @@ def mails(n: int) -> list[str]:
 def test_what_most_rows_share_makes_no_copies() -> None:
     texts = mails(300)
     assert jaccard(texts[0], texts[1]) > NEAR
-    texts[200] = texts[7][:40] + "z" + texts[7][41:]
+    texts[200] = texts[7][:40] + "end" + texts[7][43:]
     assert find_near_copies(texts, np.arange(300)).tolist() == [[7, 200]]
     found = find_copies((*texts[:100], FOOTER), (*texts[100:], FOOTER + "!"))
-    assert (found.same, found.near, found.most_shared) == (frozenset(), {7, 100}, 0.5)
+    assert (found.same, found.near, found.searched) == (frozenset(), {7, 100}, 1.0)
 
 
-def test_a_report_says_what_was_left_out() -> None:
-    texts = tuple(mails(200))
-    lines = about_copies({"train": texts[:150], "val": texts[:25], "test": texts[175:]})
-    assert lines[0].startswith("25 val rows also stand in train word for word")
-    assert lines[1] == "phrases that more than 50 % of the rows share were left out when they were compared with train"
-    assert about_copies({"train": ("one", "two"), "val": ("one",), "test": ("three",)})[1:] == []
-
-
-def test_a_search_too_long_leaves_out_rarer_phrases_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_too_long_leaves_out_common_phrases_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     other = (
         " This comment was sent from a telephone with small keys by somebody with large thumbs; please excuse brevity"
         " and mistakes in spelling, and do not answer before noon since nobody reads any answers while the sun is low"
     )
-    other += other[::-1]
-    texts = [text if k % 5 else text.replace(FOOTER, other) for k, text in enumerate(mails(400))]
-    whole = find_copies(tuple(texts[:200]), tuple(texts[200:]))
-    monkeypatch.setattr(near_duplicates, "_MOST_MEETINGS", 1000)
+    texts = [text if k % 5 else text.replace(FOOTER, other + other[::-1]) for k, text in enumerate(mails(400))]
+    texts[250] = texts[8][:40] + "end" + texts[8][43:]
+    parts = {"train": tuple(texts[200:]), "val": tuple(texts[:200]), "test": ("nothing of the kind",)}
+    # The footer of a fifth of the rows makes copies of 40 rows, that of the others makes none.
     find_copies.cache_clear()
-    short = find_copies(tuple(texts[:200]), tuple(texts[200:]))
+    assert about_copies(parts)[0].startswith(
+        "no rows also stand in train word for word (but for case and spaces), 41 val"
+    )
+    monkeypatch.setattr(near_duplicates, "_MOST_MEETINGS", 0)
     find_copies.cache_clear()
-    # The footer of a fifth of the rows makes copies of 40 rows until it is left out.
-    assert (len(whole.near), whole.most_shared) == (40, 0.5)
-    assert (len(short.near), short.most_shared) == (0, 0.125)
+    lines = about_copies(parts)
+    find_copies.cache_clear()
+    assert lines == [
+        "rows that share only phrases which 0.5 % of all rows have were not compared with train: there are too many",
+        "rows that share only phrases which 1 % of all rows have were not compared with val: there are too many",
+    ]
 
 
 def test_pairs_put_together_the_same_rows_as_the_definition() -> None:
