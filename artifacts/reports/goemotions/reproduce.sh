@@ -23,4 +23,9 @@ python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS"
 samo ablate losses --data-root "$data" --model encoder --encoder "$encoder" --freeze-encoder --head-layers 2 --threads 1
 cp "$SAMO_ARTIFACTS/grids/losses/table.md" "$(dirname "$0")/losses.md"
 python "$(dirname "$0")/thresholds.py" "$SAMO_ARTIFACTS/grids/losses"
-samo zero-shot --labels-file "$(dirname "$0")/zero_shot_labels.toml" --encoder "$encoder" --data-root "$data" --threads 1
+keep() { # FILE COMMAND...
+  python "$here/../record.py" "$here/$1" GOEMOTIONS="$data" MINILM="$encoder" -- "${@:2}"
+}
+here=$(dirname "$0")
+keep zero-shot.txt samo zero-shot --labels-file artifacts/reports/goemotions/zero_shot_labels.toml --encoder MINILM --data-root GOEMOTIONS --threads 1 --json
+keep corpus.txt samo data inspect --modality text --dataset goemotions --data-root GOEMOTIONS
