@@ -205,6 +205,8 @@ def test_an_ensemble_has_thresholds_of_its_own(root: Path, combine: str) -> None
     for member in account["members"]:
         own = judged_run(root, member["name"], **({"hidden": 6} if member["name"] == "b" else {}))[1]
         assert member["macro_f1"] == own["metrics"]["macro_f1"]
+        assert member["val_macro_f1"] == pytest.approx(own["val_macro_f1"])
+    assert account["ensemble"]["val_macro_f1"] == found["val_macro_f1"]
     best = next(m for m in account["members"] if m["name"] == account["best_member"])
     assert account["gain"]["difference"] == pytest.approx(account["ensemble"]["macro_f1"] - best["macro_f1"])
     # The file of the model votes with its members' thresholds, as the assembly did.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every number of "Speed" in docs/results.md. Ten minutes; a busy machine makes all of it wrong.
+# Every number of "Speed" in docs/results.md. Some minutes; a busy machine makes all of it wrong.
 #   bash artifacts/reports/speed/reproduce.sh ../shared/data/ravdess ../shared/data/goemotions ../shared/models/all-MiniLM-L6-v2
 set -euo pipefail
 ravdess=${1:?give the folder of RAVDESS} goemotions=${2:?give the folder of GoEmotions} encoder=${3:?give the folder of MiniLM}
@@ -13,4 +13,3 @@ for model in small-cnn resnet18; do
 done
 keep commands.txt python benchmarks/commands.py --data-root RAVDESS
 keep text-batches.txt python benchmarks/text_batches.py --data-root GOEMOTIONS --encoder MINILM --rounds 3
-keep grid.txt python benchmarks/grid_overhead.py --epochs 2 --rounds 1
