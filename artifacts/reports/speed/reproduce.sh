@@ -13,3 +13,4 @@ for model in small-cnn resnet18; do
 done
 keep commands.txt python benchmarks/commands.py --data-root RAVDESS
 keep text-batches.txt python benchmarks/text_batches.py --data-root GOEMOTIONS --encoder MINILM --rounds 3
+python "$here/../record.py" "$here/installation.txt" VENV=.venv -- du -sm VENV
