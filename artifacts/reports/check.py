@@ -366,6 +366,8 @@ def claims_on_speed() -> Iterator[Claim]:
     yield Claim(page, "| `samo predict` of {:,.0f} clips | {:.0f} times real time |", [many[0], many[-1]])
     one = printed("speed/commands.txt", "predict one clip")[0] - imported
     yield Claim(page, "| {:.1f} s more than `import torch` in the same minutes, {:.1f} s |", [one, imported])
+    texts = printed("speed/text-batches.txt", "sorted / padded: median")
+    yield Claim(page, "| {:.1f} times as many texts a second ({:.1f} to {:.1f} over three interleaved rounds) |", texts)
 
 
 def differences(texts: dict[str, str]) -> list[str]:
