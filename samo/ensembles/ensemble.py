@@ -274,8 +274,8 @@ def _summary(
     space: LabelSpace,
 ) -> dict[str, Any]:
     names = [member.name for member in assembly.members]
-    val = [macro_f1(predictions, space) for predictions in assembly.val]
     decisions = (*assembly.decisions, decision)
+    val = [each.score(predictions, space) for each, predictions in zip(decisions, assembly.val, strict=True)]
     test = [each.applied(predictions, space) for each, predictions in zip(decisions, assembly.test, strict=True)]
     named = zip([*names, run.name], test, strict=True)
     reports = [_report(name, predictions, assembly, frontend, space) for name, predictions in named]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from samo.evaluation.abstention import Abstention, confidence, confidence_threshold
 from samo.evaluation.calibration import Calibration, apply_temperature, fit_temperature, usable_rows
-from samo.evaluation.metrics import Decided, decide
+from samo.evaluation.metrics import Decided, decide, macro_f1, tally
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.thresholds import Rule, Thresholds, fit_thresholds
 from samo.settings import AbstentionSettings, ThresholdSettings
@@ -81,6 +81,15 @@ class Decision:
         if not any(task.multi_label for task in space.tasks):
             return predictions
         return replace(predictions, decided=self.answers(predictions.logits, space)[1])
+
+    def score(self, predictions: Predictions, space: LabelSpace) -> float:
+        """Macro-F1 of the answers, averaged over the tasks with a labelled row, in [0, 1]; 0 without any."""
+        decided = [
+            decided_rows(task, predictions, space, self.calibration.temperature, self.thresholds)
+            for task in space.tasks
+        ]
+        found = [float(macro_f1(tally(each.truth, each.predicted))) for each in decided if len(each.rows)]
+        return float(np.mean(found)) if found else 0.0
 
     def is_complete(self, space: LabelSpace) -> bool:
         """Whether all that a run answers with was fitted."""

@@ -16,13 +16,13 @@ import numpy as np
 from samo.evaluation.abstention import Abstention
 from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision, fit_decision
-from samo.evaluation.thresholds import FloatArray, Thresholds, threshold_grid
+from samo.evaluation.thresholds import Thresholds
 from samo.runs.run import Run
 from samo.settings import AbstentionSettings, Config, ThresholdSettings
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about
 
-__all__ = ["abstention_settings", "calibrate", "calibration_of", "decision_of", "selection_grid", "threshold_settings"]
+__all__ = ["abstention_settings", "calibrate", "calibration_of", "decision_of", "threshold_settings"]
 
 TEMPERATURES = "calibration.json"
 THRESHOLDS = "thresholds.json"
@@ -106,18 +106,6 @@ def abstention_settings(config: Config) -> AbstentionSettings:
     """Those of a configuration, the defaults where its modality has none."""
     found = getattr(config, "abstention", None)
     return found if isinstance(found, AbstentionSettings) else AbstentionSettings()
-
-
-def selection_grid(run: Run) -> FloatArray | None:
-    """The thresholds by which the epochs of a multi-label run were selected; None where it did not keep them.
-
-    Runs trained before epochs were selected by the thresholds that may ship have none.
-    """
-    facts = run.trained if run.path("trained.json").is_file() else {}
-    if "selected_over" not in facts:
-        return None
-    low, high, number = facts["selected_over"]
-    return threshold_grid(ThresholdSettings(threshold_range=(low, high), num_thresholds=number))
 
 
 def threshold_settings(config: Config) -> ThresholdSettings:

@@ -33,7 +33,7 @@ from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
 from samo.reporting.report import Report, Subject, build_report
 from samo.reporting.wording import openings_lines
-from samo.runs.calibrate import abstention_settings, calibrate, decision_of, selection_grid, threshold_settings
+from samo.runs.calibrate import abstention_settings, calibrate, decision_of, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.load import load_run_model, open_run
@@ -376,9 +376,16 @@ class _Evaluation:
     baseline: Mapping[str, Any] | None = None
 
     def macro_f1(self, part: str) -> float | None:
-        """As the trainer selects by it; None for a part that was not predicted."""
+        """Of what the run answers, as on the part of the report; None for a part that was not predicted.
+
+        Of multi-label tasks the reports of runs trained before hold the best single threshold of each part itself.
+        """
         predictions = self.predictions.get(part)
-        return macro_f1(predictions, self.space, selection_grid(self.run)) if predictions else None
+        if predictions is None:
+            return None
+        if _intervals(self.run) == "percentile":
+            return macro_f1(predictions, self.space)
+        return self.decision.score(predictions, self.space)
 
 
 def _report(evaluation: _Evaluation) -> dict[str, Any]:
@@ -411,6 +418,6 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
     return {**report, "ensemble": facts} if facts else report
 
 
-def macro_f1(predictions: Predictions, space: LabelSpace, thresholds: np.ndarray | None = None) -> float:
-    """Macro-F1 as the trainer selects by it, over :func:`~samo.runs.calibrate.selection_grid`."""
-    return float(selection_score(space, predictions.logits, np.asarray(predictions.targets), thresholds))
+def macro_f1(predictions: Predictions, space: LabelSpace) -> float:
+    """Macro-F1 as trainers select by it: of multi-label tasks at the best of 21 thresholds for these very rows."""
+    return float(selection_score(space, predictions.logits, np.asarray(predictions.targets)))

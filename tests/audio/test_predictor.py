@@ -114,6 +114,21 @@ def test_a_clip_is_the_mean_over_its_windows(ready: AudioPredictor, tmp_path: Pa
     assert values(one(ready, path)) == pytest.approx(expected / expected.sum(), abs=1e-5)
 
 
+@pytest.mark.usefixtures("compiled_librosa")
+def test_what_was_trimmed_in_training_is_trimmed_here(
+    ready: AudioPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silence = np.zeros(SR // 4)
+    padded = tiny.write(tmp_path / "padded.wav", np.concatenate([silence, tiny.sound(0.4), silence]), subtype="FLOAT")
+    whole = values(one(ready, padded))
+    # It sounds from sample 2000 to 5200; frames that reach the sound are kept with it.
+    sounding, _ = soundfile.read(padded, start=1920, stop=5360)
+    by_hand = values(one(ready, tiny.write(tmp_path / "by_hand.wav", sounding, subtype="FLOAT")))
+    monkeypatch.setattr(ready, "trim_db", 30.0)
+    assert values(one(ready, padded)) == pytest.approx(by_hand, abs=1e-6)
+    assert np.abs(by_hand - whole).max() > 1e-4
+
+
 def test_the_model_judges_even_if_it_was_handed_over_in_training_mode(judged: tuple[Run, AudioFrontend]) -> None:
     _, frontend = judged
     torch.manual_seed(0)

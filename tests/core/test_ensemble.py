@@ -292,6 +292,22 @@ def test_choosing_an_epoch_on_anothers_test_items_is_a_leak(root: Path) -> None:
         build(root, "a", "b")
 
 
+def test_test_items_that_the_first_member_learned_from_are_a_leak(root: Path) -> None:
+    split = Run(root / "runs" / "b").split
+    moved(root, "b", train=split.train[1:], test=(*split.test, split.train[0]))
+    with pytest.raises(LeakError, match="'a' was trained on 1 of the 17 test items of 'b'"):
+        build(root, "a", "b")
+
+
+def test_the_common_split_is_audited(root: Path) -> None:
+    """A speaker of whom one item was learned and others are held out."""
+    for name in "ab":
+        split = Run(root / "runs" / name).split
+        moved(root, name, train=(*split.train, split.val[0]), val=split.val[1:])
+    with pytest.raises(LeakError, match="is in more than one part"):
+        build(root, "a", "b")
+
+
 def test_other_test_items_are_refused(root: Path) -> None:
     split = Run(root / "runs" / "b").split
     moved(root, "b", test=split.test[:-3])

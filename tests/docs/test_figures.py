@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import runpy
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pages import ROOT
 
-CHECK: dict[str, Any] = runpy.run_path(str(ROOT / "artifacts" / "reports" / "check.py"))
+REPORTS = ROOT / "artifacts" / "reports"
+CHECK: dict[str, Any] = runpy.run_path(str(REPORTS / "check.py"))
 
 
 @pytest.fixture
@@ -47,8 +49,37 @@ def test_a_stretch_that_is_gone_and_a_figure_without_a_file_are_named(texts: dic
         "README.md: no file is named for 0.777",
         "README.md: no file is named for 12.5 %",
     ]
+    page = "docs/limits.md"
+    more = {**texts, page: texts[page] + "It is 3 times as quick in 1.5 GB.\n\n```console\n$ samo x --lr 0.123\n```\n"}
+    assert CHECK["differences"](more) == [f"{page}: no file is named for {figure}" for figure in ("3 times", "1.5 GB")]
+
+
+def test_every_page_is_read(texts: dict[str, str]) -> None:
+    assert set(texts) == {"README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))}
+
+
+def test_two_tables_over_the_same_cells_must_agree(texts: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(CHECK["losses_apart"].__globals__, "ranges", lambda row: (0.336, 0.357))
+    monkeypatch.setitem(CHECK["losses_apart"].__globals__, "losses", lambda row: (0.334, 0.0))
+    found = CHECK["losses_apart"]()
+    assert len(found) == 8
+    assert "goemotions: losses.md has 0.334 for baseline, losses-thresholds.md 0.336" in found
+
+
+def test_a_record_names_its_command_and_no_place(tmp_path: Path) -> None:
+    record = runpy.run_path(str(REPORTS / "record.py"))["main"]
+    file = tmp_path / "new" / "kept.txt"
+    code = "import sys; print('read', sys.argv[1], '0.5')"
+    assert record([str(file), f"DATA={tmp_path}", "--", "python", "-c", code, "DATA"]) == 0
+    lines = file.read_text().splitlines()
+    assert lines[0] == f"# command: python -c {code} DATA"
+    assert [line.split(":")[0] for line in lines[1:4]] == ["# date", "# commit", "# machine"]
+    assert lines[4:] == ["read DATA 0.5"]
+    assert record([str(tmp_path / "none.txt"), "--", "python", "-c", "raise SystemExit(3)"]) == 3
+    assert not (tmp_path / "none.txt").exists()
 
 
 def test_every_exception_is_used(texts: dict[str, str]) -> None:
-    for figure in CHECK["WITHOUT_FILE"]:
+    assert len(CHECK["NOT_MEASURED"]) < 10
+    for figure in CHECK["NOT_MEASURED"]:
         assert any(figure in text for text in texts.values()), figure

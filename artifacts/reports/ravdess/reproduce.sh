@@ -5,7 +5,8 @@ set -euo pipefail
 data=${1:?give the folder of RAVDESS}
 export SAMO_ARTIFACTS=${SAMO_ARTIFACTS:-artifacts}
 
-# Two recipes were trained before `level=active` was the default; one of them with the preset that small-cnn had then.
+# Three recipes were trained before `level=active` was the default; two of them with the preset that small-cnn had then.
+# ravdess-small-cnn-before-emotion.json is what commit 1f6ad59 wrote as ravdess-small-cnn-emotion.json, but for its name.
 old_preset=(--model small-cnn --n-mels 64 --lr 0.002 --use-specaug --specaug-freq 12 --specaug-time 20 --freq-warp 0.1
   --label-smoothing 0.1 --weight-decay 0.05 --ema-decay 0.99 --epochs 30 --patience 0 --level as-is)
 
@@ -19,6 +20,8 @@ train() { # NAME FOLD SETTINGS...
 for fold in 0 1 2 3 4; do
   train ravdess-small-cnn-emotion "$fold" --preset ravdess-small-cnn
   train ravdess-resnet18-emotion "$fold" --preset ravdess-resnet18 --level as-is
+  train ravdess-small-cnn-before-emotion "$fold" "${old_preset[@]}"
   train ravdess-small-cnn-sentiment "$fold" "${old_preset[@]}" --mode sentiment
 done
-python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion ravdess-small-cnn-sentiment
+python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion \
+  ravdess-small-cnn-before-emotion ravdess-small-cnn-sentiment

@@ -2,8 +2,8 @@
 
     python ensembles.py ARTIFACTS DATA_ROOT GRID [GRID ...]
 
-Prints a Markdown table: what the ensemble gains on test over its best member by validation, with the 95 % interval over
-the seed's five test speakers.
+Prints a Markdown table, and writes it to ``ensembles.md`` beside this file: what the ensemble gains on test over its
+best member by validation, with the 95 % interval over the seed's five test speakers.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ BEST = 5
 
 
 def main(artifacts: Path, data: str, grids: list[str]) -> None:
-    """Make what is missing and print the table."""
+    """Make what is missing and write the table."""
+    lines = []
     heads = ("question", "seed", "five best cells on validation", "mean of members", "best by validation", "ensemble")
-    print("| " + " | ".join((*heads, "gain [95 %]", "")) + " |")
-    print("|---|--:|---|--:|--:|--:|--:|---|")
+    lines += ["| " + " | ".join((*heads, "gain [95 %]", "")) + " |", "|---|--:|---|--:|--:|--:|--:|---|"]
     for grid in grids:
         runs = artifacts / "grids" / grid / "runs"
         for seed in sorted({path.name.rpartition(".seed")[2] for path in runs.iterdir()}):
@@ -40,11 +40,13 @@ def main(artifacts: Path, data: str, grids: list[str]) -> None:
             gain = account["gain"]
             best = next(member for member in account["members"] if member["name"] == account["best_member"])
             kinds = ", ".join(cell.rpartition(".seed")[0] for cell in chosen)
-            print(
+            lines.append(
                 f"| {grid} | {seed} | {kinds} | {account['mean_of_members']:.3f} | {best['macro_f1']:.3f} "
                 f"| {account['ensemble']['macro_f1']:.3f} "
                 f"| {gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] | {gain['verdict']} |"
             )
+    print("\n".join(lines))
+    Path(__file__).with_name("ensembles.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> Any:
