@@ -20,9 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from samo.data.copies import REFUSED_SHARE, STAMPED_SHARE
 from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
-from samo.data.splits import Split
+from samo.data.splits import PARTS, Split
 from samo.errors import LeakError, ModelFileError, RunError, first_few, first_ten
 from samo.runs.run import Run, list_runs
 from samo.training.checkpoint import load_tensors, read_about
@@ -32,6 +33,7 @@ __all__ = [
     "about_known_elsewhere",
     "about_known_groups",
     "about_start_weights",
+    "fingerprint_of",
     "known_groups",
     "known_items",
     "learned_by",
@@ -67,13 +69,18 @@ class Learned:
     @classmethod
     def of(cls, manifest: Manifest, split: Split) -> Learned:
         """That of a training on a split."""
-        items = {part: [manifest.items[row] for row in manifest.rows(split.part(part))] for part in ("train", "val")}
+        items = {part: [manifest.items[row] for row in manifest.rows(split.part(part))] for part in PARTS}
+        groups = {part: frozenset(_group(item) for item in own if item.group) for part, own in items.items()}
+        contents = {
+            part: frozenset(fingerprint_of(item.content) for item in own if item.content) for part, own in items.items()
+        }
+        if manifest.copies == "reported":
+            # Short texts stand on both sides of a corpus' own split; they say nothing about whose split it is.
+            hidden = contents["test"]
+            contents = {"val": contents["val"] - hidden, "train": contents["train"] - hidden - contents["val"]}
         return cls(
-            manifest.dataset,
-            {part: frozenset(_group(item) for item in own if item.group) for part, own in items.items()},
-            {part: frozenset(fingerprint_of(item.content) for item in own if item.content)
-             for part, own in items.items()},
-        )  # fmt: skip
+            manifest.dataset, *({part: found[part] for part in ("train", "val")} for found in (groups, contents))
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Strings only, the hashes in base64."""
@@ -217,16 +224,20 @@ def refuse_known(learned: Iterable[Learned], manifest: Manifest, split: Split, w
     same: dict[str, Item] = {}
     shared: list[str] = []
     for each in learned:
-        for part, hidden in (("train", split.val + split.test), ("val", split.test)):
-            evaluated = [manifest.items[row] for row in manifest.rows(hidden)]
-            contents = each.contents.get(part, frozenset())
-            same |= {item.id: item for item in evaluated if item.content and fingerprint_of(item.content) in contents}
-            names = _of_groups(each.groups.get(part, frozenset()), evaluated)
-            if names and _are_the_same(each.dataset, manifest.dataset, names):
-                shared += [name for name in names if name not in shared]
-    shared += [name for name in sorted({item.group for item in same.values()} - {""}) if name not in shared]
+        for part, names in (("train", ("val", "test")), ("val", ("test",))):
+            for name in names:
+                evaluated = [manifest.items[row] for row in manifest.rows(split.part(name))]
+                contents = each.contents.get(part, frozenset())
+                known = [item for item in evaluated if item.content and fingerprint_of(item.content) in contents]
+                # A few words are said by everyone.
+                least = STAMPED_SHARE * len(evaluated) if manifest.copies == "reported" else 1
+                same |= {item.id: item for item in known} if len(known) >= least else {}
+                called = _of_groups(each.groups.get(part, frozenset()), evaluated)
+                if called and _are_the_same(each.dataset, manifest.dataset, called):
+                    shared += [group for group in called if group not in shared]
+    shared += [group for group in sorted({item.group for item in same.values()} - {""}) if group not in shared]
     if same or shared:
-        found = f"{manifest.group_noun}s {first_few(shared, 5)}" if shared else f"{len(same)} items"
+        found = f"{manifest.group_noun}s {first_few(sorted(shared), 5)}" if shared else f"{len(same)} items"
         raise LeakError(
             f"{what} learned from the validation or test part of this split: {found}",
             hint="train both on one split (the same `split_seed` or `fold`), or take weights that learned elsewhere",
@@ -237,19 +248,18 @@ def about_known_elsewhere(learned: Sequence[Learned], manifest: Manifest) -> tup
     """Lines where start weights knew groups or texts of another corpus, and whether that is a leak.
 
     Raises:
-        LeakError: they learned from its recordings.
+        LeakError: they learned from its recordings, or from too many of its texts.
     """
-    same = known_items(learned, manifest.items)
-    if same and manifest.copies != "reported":
+    same, n = known_items(learned, manifest.items), len(manifest.items)
+    texts = manifest.copies == "reported"
+    if len(same) >= (REFUSED_SHARE * n if texts else 1):
         raise LeakError(
-            "recordings that the run's start weights learned from are in this corpus: "
-            + first_ten(item.source for item in same)
+            f"{'texts' if texts else 'recordings'} that the run's start weights learned from are in this corpus: "
+            + first_ten(item.id if texts else item.source for item in same)
         )
-    lines, leaky = [], False
+    lines, leaky = [], len(same) >= STAMPED_SHARE * n
     if same:
-        n = len(manifest.items)
         lines.append(f"leak: {len(same):,} of {n:,} texts are also among what the run's start weights learned from")
-        leaky = True
     for each in learned:
         names = _of_groups(frozenset().union(*each.groups.values()), manifest.items)
         if names and _are_the_same(each.dataset, manifest.dataset, names):

@@ -217,7 +217,34 @@ def test_another_corpus_that_start_weights_knew_is_refused_or_stamped() -> None:
         ["leak: the run's start weights learned from speakers of this corpus: 01, 02, 03"],
         True,
     )
-    texts = replace(corpus(dict.fromkeys(GROUPS, ""), "other"), copies="reported")
-    lines, leaky = about_known_elsewhere(started, texts)
-    assert (lines, leaky) == (["leak: 3 of 4 texts are also among what the run's start weights learned from"], True)
     assert about_known_elsewhere(started, corpus({"x": "91"}, content="new")) == ([], False)
+
+
+def texts(names: str, dataset: str = "texts") -> Manifest:
+    """A text of each letter."""
+    items = tuple(Item(f"{dataset} {at:02d}", name, {}, content=name) for at, name in enumerate(names))
+    return Manifest(dataset, SPACE, items, Path("/data"), copies="reported")
+
+
+def split_of(manifest: Manifest, *sizes: int) -> Split:
+    ids = [item.id for item in manifest.items]
+    train, val = ids[: sizes[0]], ids[sizes[0] : sizes[0] + sizes[1]]
+    return Split("stratified", 0, tuple(train), tuple(val), tuple(ids[sum(sizes) :]))
+
+
+def test_texts_that_everyone_says_are_no_provenance() -> None:
+    # "x" stands in training and test of the run's own split.
+    own = texts("abcx" + "d" + "exfghijklmnopqrstuvw")
+    started = (Learned.of(own, split_of(own, 4, 1)),)
+    refuse_known(started, own, split_of(own, 4, 1), "`encoder`")
+    other = texts("ABC" + "D" + "EFGHIJKLMNOPQRSTUVWXYZ" + "a", "other")
+    refuse_known(started, other, split_of(other, 3, 1), "`encoder`")
+    assert about_known_elsewhere(started, other) == (
+        ["leak: 1 of 27 texts are also among what the run's start weights learned from"], False,
+    )  # fmt: skip
+    known = texts("A" + "B" + "EFGHIJKLMNOPQRSTUVa", "other")
+    with pytest.raises(LeakError, match="`encoder` learned from the validation or test part of this split: 1 items"):
+        refuse_known(started, known, split_of(known, 1, 1), "`encoder`")
+    assert about_known_elsewhere(started, texts("EFGHIJKLMNOPQRSTUVWa", "other"))[1]
+    with pytest.raises(LeakError, match="texts that the run's start weights learned from are in this corpus: other 04"):
+        about_known_elsewhere(started, texts("EFGHa", "other"))
