@@ -67,6 +67,23 @@ def people(
     return indicators(truth, n_classes), indicators(given, n_classes), [str(group) for group in groups]
 
 
+def unnamed(rng: np.random.Generator, n_groups: int, share: float, kind: str) -> Rows:
+    """Rows of :func:`people` of which some lost their group: single rows, whole groups, or one group with most rows."""
+    truth, given, names = people(rng, n_groups, 8, 8, 0.6)
+    groups = np.array(names, dtype=object)
+    if kind == "one group":
+        first, others = np.flatnonzero(groups == "0"), np.flatnonzero(groups != "0")
+        kept = rng.choice(others, int(len(first) * (1 - share) / share), replace=False)
+        rows = np.concatenate([first, kept])
+        truth, given, groups = truth[rows], given[rows], groups[rows]
+        lost = groups == "0"
+    elif kind == "groups":
+        lost = np.isin(groups, [str(k) for k in rng.choice(n_groups, max(1, round(share * n_groups)), replace=False)])
+    else:
+        lost = rng.random(len(truth)) < share
+    return truth, given, ["" if gone else name for name, gone in zip(groups, lost, strict=True)]
+
+
 def labels(rng: np.random.Generator, n: int) -> Rows:
     """Multi-label rows with the label frequencies of GoEmotions; each label is found with a chance of its own."""
     own = np.random.default_rng(5)
@@ -103,6 +120,14 @@ def cases() -> Iterator[Case]:
     true = truth_of(people(rng, 6000, 8, 8, 0.6))
     for n in (2, 3, 4, 5, 8, 12, 24):
         yield Case(f"{n} groups of 64 rows, 8 classes", lambda r, n=n: people(r, n, 8, 8, 0.6), macro_f1, true)
+    for n in (6, 12, 24):
+        for kind, share in (("rows", 0.1), ("rows", 0.5), ("groups", 0.5), ("one group", 0.6)):
+            name = (
+                f"{n} groups, of {share:.0%} of the {kind} unknown"
+                if kind != "one group"
+                else (f"{n} groups, unknown of one group with {share:.0%} of the rows")
+            )
+            yield Case(name, lambda r, a=(n, share, kind): unnamed(r, *a), macro_f1, true)
     true = truth_of(people(rng, 6000, 4, 5, 1.0, 4.0))
     for n in (3, 5, 12):
         name = f"{n} groups of 20 rows, nearly all right"
@@ -125,13 +150,13 @@ def coverage(case: Case, trials: int, resamples: int, rng: np.random.Generator) 
     for _ in range(trials):
         truth, given, groups = case.draw(rng)
         seed = int(rng.integers(2**31))
-        by_unit = tally_by_unit(truth, given, groups)
         found = {
-            name: score_intervals(by_unit, {"score": case.metric}, n_resamples=resamples, seed=seed, method=name)[
-                "score"
-            ]
+            name: score_intervals(
+                tally_by_unit(truth, given, groups, each_alone=name == "percentile"),
+                {"score": case.metric}, n_resamples=resamples, seed=seed, method=name,
+            )["score"]
             for name in KINDS
-        }
+        }  # fmt: skip
         if any(groups):
             by_row = tally_by_unit(truth, given, [""] * len(groups))
             rows = score_intervals(by_row, {"score": case.metric}, n_resamples=resamples, seed=seed)

@@ -54,7 +54,9 @@ def compare_to_baseline(
         for who, each in zip(names, (predictions, aligned(predictions, baseline, names)), strict=True)
     ]
     groups = [predictions.groups[row] for row in answers[0].rows]
-    own, simple = (tally_by_unit(each.truth, each.predicted, groups) for each in answers)
+    own, simple = (
+        tally_by_unit(each.truth, each.predicted, groups, each_alone=intervals == "percentile") for each in answers
+    )
     how: dict[str, Any] = {"n_resamples": n_resamples, "level": level, "seed": seed}
     occurring = answers[0].truth.sum(axis=0) > 0
     as_before = intervals == "percentile" and occurring.any()

@@ -31,7 +31,7 @@ from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import Decided, Metric, Tally, accuracy, macro_f1, macro_f1_over, uar
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import holm, mcnemar, verdict
-from samo.evaluation.statistics import FEW_GROUPS, resampled, tail_area, tally_by_unit
+from samo.evaluation.statistics import FEW_GROUPS, Units, resampled, tail_area, tally_by_unit, unnamed_line
 from samo.tasks import LabelSpace, Task
 
 __all__ = ["COMPARED", "SCHEMA", "Difference", "aligned", "answers_of", "build_comparison", "paired_bootstrap"]
@@ -121,12 +121,34 @@ def paired_bootstrap(
         level: coverage asked for, in (0, 1).
         seed: equal seeds give equal results.
     """
-    from scipy.special import stdtr, stdtrit
-
     points = {name: (_total(baseline, metric), _total(other, metric)) for name, metric in statistics.items()}
-    n_units = len(baseline.rows)
+    has_rest = isinstance(baseline, Units) and isinstance(other, Units) and baseline.has_rest
+    n_units = len(baseline.rows) - has_rest
     if n_units < 2:
         return {name: Difference(*pair) for name, pair in points.items()}
+    how: dict[str, Any] = {"n_units": n_units, "n_resamples": n_resamples, "level": level, "seed": seed}
+    found = _drawn(baseline, other, statistics, points, **how)
+    if isinstance(baseline, Units) and isinstance(other, Units) and baseline.has_rest:
+        # Rows of unknown groups may be of the known ones, which then vary more than draws with them show.
+        known = _drawn(baseline.known, other.known, statistics, points, **how)
+        found = {name: _wider(found[name], known[name]) for name in found}
+    return found
+
+
+def _drawn(
+    baseline: Tally,
+    other: Tally,
+    statistics: Mapping[str, Metric],
+    points: Mapping[str, tuple[float, float]],
+    *,
+    n_units: int,
+    n_resamples: int,
+    level: float,
+    seed: int,
+) -> dict[str, Difference]:
+    """Interval and p-value over draws of these units around the points, with the tails of ``n_units`` groups."""
+    from scipy.special import stdtr, stdtrit
+
     drawn = resampled(
         _stacked(baseline, other),
         {name: _difference_of(metric) for name, metric in statistics.items()},
@@ -134,18 +156,29 @@ def paired_bootstrap(
         seed=seed,
     )
     tail, found = tail_area(level, n_units), {}
-    for name, values in drawn.items():
+    for name, given in drawn.items():
+        middle = points[name][1] - points[name][0]
+        here = _total(other, statistics[name]) - _total(baseline, statistics[name])
+        values = given + (middle - here) if abs(middle - here) > _ROUNDING else given
         low, high = np.quantile(values, [tail, 1.0 - tail])
         beyond = int(min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0)))
         p = _p_value(beyond, n_resamples, n_units)
         if n_units < FEWEST_FOR_PERCENTILES:
-            middle = points[name][1] - points[name][0]
             error = float(values.std()) * np.sqrt(n_units / (n_units - 1))
             half = error * float(stdtrit(n_units - 1, 0.5 + level / 2.0))
             low, high = min(low, middle - half), max(high, middle + half)
             p = max(p, 2.0 * float(stdtr(n_units - 1, -abs(middle) / error)) if error > 0.0 else 1.0)
         found[name] = Difference(*points[name], float(low), float(high), p)
     return found
+
+
+def _wider(one: Difference, other: Difference) -> Difference:
+    """The ends farther out and the larger p-value of two over the same rows."""
+    ends = (one.low, other.low, one.high, other.high, one.p, other.p)
+    if not all(end is not None and np.isfinite(end) for end in ends):
+        return one
+    low, lower, high, higher, p, larger = (float(end) for end in ends if end is not None)
+    return Difference(one.baseline, one.value, min(low, lower), max(high, higher), max(p, larger))
 
 
 def build_comparison(
@@ -213,7 +246,8 @@ def build_comparison(
         "labels": list(task.labels),
         "n": len(groups),
         "unit": unit if any(groups) else "row",
-        "n_units": len(set(groups) - {""}) + groups.count(""),
+        "n_units": len(set(groups) - {""}) or len(groups),
+        "unnamed": groups.count("") if any(groups) else 0,
         "level": level,
         "n_resamples": n_resamples,
         "correction": {"method": "Holm", "scores": len(others), "classes": len(others) * len(task.labels)},
@@ -334,6 +368,8 @@ def _warnings(comparison: Mapping[str, Any]) -> list[str]:
         found.append("LEAKY SPLIT: training and judging may share groups, so these scores are too good")
     if comparison["split"] == "val":
         found.append("the best epochs were chosen on this split, which favours the run that had more to choose from")
+    if comparison["unnamed"]:
+        found.append(unnamed_line(unit, comparison["unnamed"], comparison["n"]))
     if n_units < 2:
         found.append(f"one {unit} only: no interval and no p-value")
     elif n_units < FEW_GROUPS:

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -355,9 +356,9 @@ def _matrices(files: Sequence[Path], opened: ExitStack) -> list[_Matrix]:
             file = opened.enter_context(safe_open(path, framework="pt"))
             for name in file.keys():  # noqa: SIM118, it is no mapping
                 shape = tuple(file.get_slice(name).get_shape())
-                found.append((shape, lambda file=file, name=name: file.get_tensor(name)))
+                found.append((shape, partial(file.get_tensor, name)))
         else:
-            found += [(tuple(one.shape), lambda one=one: one) for one in load_tensors(path).values()]
+            found += [(tuple(one.shape), partial(torch.clone, one)) for one in load_tensors(path).values()]
     matrices = [(shape, read) for shape, read in found if len(shape) > 1]
     return sorted(matrices, key=lambda one: torch.Size(one[0]).numel())
 

@@ -69,6 +69,32 @@ def counts(truth: np.ndarray, said: np.ndarray, groups: list[str]) -> Tally:
     return tally_by_unit(truth[:, None] == classes, said[:, None] == classes, groups)
 
 
+def test_rows_of_unknown_groups_never_make_a_difference_surer() -> None:
+    truth, (first, second), groups = case(0.5, 0.65)
+    some = [group if row % 2 else "" for row, group in enumerate(groups)]
+    n_groups = len(set(groups))
+    whole, partly = (
+        paired_bootstrap(counts(truth, first, names), counts(truth, second, names), n_resamples=2000)["macro_f1"]
+        for names in (groups, some)
+    )
+    assert partly.difference == whole.difference
+    assert whole.low is not None
+    assert whole.high is not None
+    assert partly.low is not None
+    assert partly.high is not None
+    assert partly.low <= partly.difference <= partly.high
+    assert partly.high - partly.low > 0.9 * (whole.high - whole.low)
+    assert partly.p is not None
+    assert whole.p is not None
+    assert partly.p >= 0.5 * whole.p
+    one = ["a"] * (len(truth) // 2) + [""] * (len(truth) - len(truth) // 2)
+    assert paired_bootstrap(counts(truth, first, one), counts(truth, second, one))["macro_f1"].p is None
+    given = {name: replace(each, groups=tuple(some)) for name, each in predictions(0.5, 0.65).items()}
+    found = compared(given)
+    assert (found["n_units"], found["unit"], found["unnamed"]) == (n_groups, "speaker", some.count(""))
+    assert any(line.startswith(f"no speaker is known for {some.count('')} of") for line in found["warnings"])
+
+
 def test_draws_are_joint_as_in_a_slow_reference() -> None:
     truth, (first, second), groups = case(0.5, 0.65)
     found = paired_bootstrap(counts(truth, first, groups), counts(truth, second, groups), n_resamples=4000)
