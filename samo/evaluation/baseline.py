@@ -61,7 +61,7 @@ def compare_to_baseline(
     occurring = answers[0].truth.sum(axis=0) > 0
     as_before = intervals == "percentile" and occurring.any()
     score: dict[str, Metric] = {"macro_f1": macro_f1_over(occurring, absent_as_zero=True) if as_before else macro_f1}
-    found = paired_bootstrap(simple, own, score, **how)["macro_f1"]
+    found = paired_bootstrap(simple, own, score, few_rows=intervals != "percentile", **how)["macro_f1"]
     ends = score_intervals(simple, score, method=intervals, **how)["macro_f1"]
     return {
         "name": name,

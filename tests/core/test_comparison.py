@@ -136,7 +136,7 @@ def test_hard_speakers_drop_out_of_the_difference() -> None:
         second[speaker * 10 : speaker * 10 + speaker + 1] = 0
     groups = [f"s{k // 10}" for k in range(60)]
     both = counts(truth, first, groups), counts(truth, second, groups)
-    found = paired_bootstrap(*both, {"accuracy": accuracy}, **QUICK)["accuracy"]
+    found = paired_bootstrap(*both, {"accuracy": accuracy}, few_rows=False, **QUICK)["accuracy"]
     assert (found.low, found.difference, found.high) == pytest.approx((0.1, 0.1, 0.1))
     low, high = bootstrap(both[0], {"accuracy": accuracy})["accuracy"]  # type: ignore[misc]
     assert high - low > 0.2
@@ -173,8 +173,30 @@ def test_p_value_and_interval_agree(seed: int) -> None:
 
 def test_the_same_answers_do_not_differ() -> None:
     truth, (said,), groups = case(0.6)
-    for found in paired_bootstrap(counts(truth, said, groups), counts(truth, said, groups), **QUICK).values():
+    both = counts(truth, said, groups), counts(truth, said, groups)
+    for found in paired_bootstrap(*both, few_rows=False, **QUICK).values():
         assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+    for found in paired_bootstrap(*both, **QUICK).values():
+        assert found.low is not None
+        assert found.high is not None
+        assert (found.difference, found.p) == (0, 1)
+        assert found.low == pytest.approx(-found.high)
+        assert 0.01 < found.high < 0.05
+
+
+def test_runs_alike_on_few_rows_may_differ_on_others() -> None:
+    """One row more among 20, on which the two differ: an error of 1/21, times 2.093, Student's for 19 degrees."""
+    truth = np.zeros(20, dtype=int)
+    same = paired_bootstrap(*[counts(truth, truth, [""] * 20)] * 2, {"accuracy": accuracy}, **QUICK)["accuracy"]
+    assert (same.low, same.high, same.p) == (pytest.approx(-0.09967, abs=2e-5), pytest.approx(0.09967, abs=2e-5), 1.0)
+    # One of 20 rows differs: d = -0.05, squared error 0.0025 with 20/19, so 1.05 rows differ, and 2.05 of 21 with one
+    # more. Around -1/21 the error is sqrt((2.05/21 - 1/441) / 21) = 0.06738, times 2.093.
+    given = np.eye(1, 20, dtype=int)[0]
+    one = paired_bootstrap(
+        counts(truth, truth, [""] * 20), counts(truth, given, [""] * 20), {"accuracy": accuracy}, n_resamples=20_000
+    )["accuracy"]
+    # The percentile -0.2 (four rows) lies farther out than -0.189.
+    assert (one.low, one.high) == (pytest.approx(-0.2), pytest.approx(0.0934, abs=3e-3))
 
 
 def test_one_speaker_has_no_interval() -> None:
