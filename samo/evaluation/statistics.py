@@ -12,12 +12,12 @@ counts estimated from survey data"); Dean & Pagano (2015) compare such intervals
 rows, of rare classes or of a nearly perfect answer vary too little, or not at all; so n is at most
 :func:`effective_rows`, what the rows would be worth if all were independent. It lies in [0, 1], holds the score, and
 never has width 0. In ``artifacts/reports/coverage/results.md``, which ``benchmarks/interval_coverage.py`` writes, it
-holds the truth in 92 to 100 % of every case. The percentile interval that reports had before does in 45 % at accuracy
-0.97 on 20 rows, and in 73 to 78 % with three groups.
+holds the truth in 93 to 100 % of every case. The percentile interval that reports had before does in 42 % at accuracy
+0.97 on 20 rows, and in 71 to 72 % with three groups.
 
 Where the groups of **some rows are not known**, such rows may be of the groups that are known, of others, or of one.
-Drawn each by itself they make an interval that holds the truth in 70 to 94 %. So they are drawn as one unit, ``e`` is
-at least that of the known groups alone, and t has their degrees of freedom: 93 to 100 % in the same simulations.
+Drawn each by itself they make an interval that holds the truth in 70 to 93 %. So they are drawn as one unit, ``e`` is
+at least that of the known groups alone, and t has their degrees of freedom: 94 to 100 % there.
 
 A **difference** has no such bounds and gets the percentile interval, :func:`bootstrap`: it follows a skewed
 distribution and needs no estimate of variance. BCa would need an acceleration constant from a jackknife over groups,
@@ -133,7 +133,7 @@ def unnamed_line(unit: str, unnamed: int, n: int) -> str:
     if unnamed < n:
         return f"{known}: intervals draw them as one {unit} more, and are never narrower than the known {unit}s ask for"
     return (
-        f"{known}: where rows share {unit}s, intervals over rows hold the truth in 52 to 66 % instead of 95 %, and a "
+        f"{known}: where rows share {unit}s, intervals over rows hold the truth in 58 to 66 % instead of 95 %, and a "
         f"difference is found too easily; name the {unit}s"
     )
 
