@@ -14,9 +14,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from samo.errors import DataError, SettingsError
 from samo.evaluation.comparison import COMPARED, aligned, build_comparison, paired_bootstrap
-from samo.evaluation.metrics import Tally, accuracy, macro_f1
+from samo.evaluation.metrics import accuracy, macro_f1
 from samo.evaluation.predictions import Predictions
-from samo.evaluation.statistics import bootstrap, tally_by_unit
+from samo.evaluation.statistics import Units, bootstrap, tally_by_unit
 from samo.reporting.comparison_figures import (
     difference_figure,
     per_class_difference_figure,
@@ -64,7 +64,7 @@ def compared(given: dict[str, Predictions], space: LabelSpace = SPACE, **changed
     return build_comparison(given, **{**arguments, **changed})
 
 
-def counts(truth: np.ndarray, said: np.ndarray, groups: list[str]) -> Tally:
+def counts(truth: np.ndarray, said: np.ndarray, groups: list[str]) -> Units:
     classes = np.arange(3)
     return tally_by_unit(truth[:, None] == classes, said[:, None] == classes, groups)
 
@@ -87,6 +87,10 @@ def test_rows_of_unknown_groups_never_make_a_difference_surer() -> None:
     assert partly.p is not None
     assert whole.p is not None
     assert partly.p >= 0.5 * whole.p
+    known = paired_bootstrap(*(counts(truth, each, some).known for each in (first, second)), n_resamples=2000)
+    assert known["macro_f1"].low is not None
+    assert known["macro_f1"].high is not None
+    assert partly.high - partly.low > 0.95 * (known["macro_f1"].high - known["macro_f1"].low)
     one = ["a"] * (len(truth) // 2) + [""] * (len(truth) - len(truth) // 2)
     assert paired_bootstrap(counts(truth, first, one), counts(truth, second, one))["macro_f1"].p is None
     given = {name: replace(each, groups=tuple(some)) for name, each in predictions(0.5, 0.65).items()}
