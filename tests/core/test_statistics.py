@@ -91,13 +91,13 @@ def test_rows_without_group_never_make_an_interval_narrower() -> None:
     # Half of the rows are drawn by speaker: what they say of speakers counts for all.
     assert width["alone"] < 0.75 * width["whole"]
     assert width["some"] > 0.95 * width["whole"]
+    # One unit of rest and one speaker tell nothing of other speakers.
+    assert score_intervals(by_unit(truth, given, 3, ["a"] * 80 + [""] * 80), {"a": accuracy})["a"] is None
     truth, given, groups = random_case(8, 40)
     some = by_unit(truth, given, 3, [group if row % 2 else "" for row, group in enumerate(groups)])
     both = [score_intervals(units, {"a": accuracy})["a"] for units in (some, some.known)]
     widths = [found[1] - found[0] for found in both if found]
     assert widths[0] > 0.97 * widths[1]
-    # One unit of rest and one speaker tell nothing of other speakers.
-    assert score_intervals(by_unit(truth, given, 3, ["a"] * 80 + [""] * 80), {"a": accuracy})["a"] is None
     # The rest may be one more speaker, who differs from all others.
     right = np.concatenate([np.tile([0, 0, 0, 1], 20), np.ones(40, int)])
     units = by_unit(np.zeros(120, int), right, 2, [str(row // 10) for row in range(80)] + [""] * 40)
