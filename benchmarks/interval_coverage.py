@@ -2,12 +2,12 @@
 
 Each case draws many test parts from a world whose true score is known, and counts how often an interval holds it. Three
 intervals are compared: Wilson's for the rows they are worth (reports now), the percentiles of the bootstrap (reports
-before), and, with groups, Wilson's over rows that ignores groups. Two more cases draw models that are equally good: the
-paired interval of an ensemble's gain, and the verdict of a table over seeds on one split.
+before), and, with groups, Wilson's over rows that ignores groups. More cases draw two models: the paired interval of an
+ensemble's gain, that of a difference over few rows, and the verdict of a table over seeds on one split.
 
     .venv/bin/python benchmarks/interval_coverage.py --write artifacts/reports/coverage/results.md
 
-One core, about two minutes for 400 trials. The standard error of a share p over n trials is sqrt(p (1 - p) / n): 1.1
+One core, about six minutes for 400 trials. The standard error of a share p over n trials is sqrt(p (1 - p) / n): 1.1
 points at 95 % and 400 trials.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from samo.evaluation.comparison import paired_bootstrap
-from samo.evaluation.metrics import Metric, accuracy, macro_f1, tally
+from samo.evaluation.metrics import Metric, Tally, accuracy, macro_f1, tally
 from samo.evaluation.significance import paired_difference, verdict
 from samo.evaluation.statistics import Intervals, score_intervals, tally_by_unit
 
@@ -67,6 +67,23 @@ def people(
     return indicators(truth, n_classes), indicators(given, n_classes), [str(group) for group in groups]
 
 
+def unnamed(rng: np.random.Generator, n_groups: int, share: float, kind: str) -> Rows:
+    """Rows of :func:`people` of which some lost their group: single rows, whole groups, or one group with most rows."""
+    truth, given, names = people(rng, n_groups, 8, 8, 0.6)
+    groups = np.array(names, dtype=object)
+    if kind == "one group":
+        first, others = np.flatnonzero(groups == "0"), np.flatnonzero(groups != "0")
+        kept = rng.choice(others, int(len(first) * (1 - share) / share), replace=False)
+        rows = np.concatenate([first, kept])
+        truth, given, groups = truth[rows], given[rows], groups[rows]
+        lost = groups == "0"
+    elif kind == "groups":
+        lost = np.isin(groups, [str(k) for k in rng.choice(n_groups, max(1, round(share * n_groups)), replace=False)])
+    else:
+        lost = rng.random(len(truth)) < share
+    return truth, given, ["" if gone else name for name, gone in zip(groups, lost, strict=True)]
+
+
 def labels(rng: np.random.Generator, n: int) -> Rows:
     """Multi-label rows with the label frequencies of GoEmotions; each label is found with a chance of its own."""
     own = np.random.default_rng(5)
@@ -103,6 +120,14 @@ def cases() -> Iterator[Case]:
     true = truth_of(people(rng, 6000, 8, 8, 0.6))
     for n in (2, 3, 4, 5, 8, 12, 24):
         yield Case(f"{n} groups of 64 rows, 8 classes", lambda r, n=n: people(r, n, 8, 8, 0.6), macro_f1, true)
+    for n in (6, 12, 24):
+        for kind, share in (("rows", 0.1), ("rows", 0.5), ("groups", 0.5), ("one group", 0.6)):
+            name = (
+                f"{n} groups, of {share:.0%} of the {kind} unknown"
+                if kind != "one group"
+                else (f"{n} groups, unknown of one group with {share:.0%} of the rows")
+            )
+            yield Case(name, lambda r, a=(n, share, kind): unnamed(r, *a), macro_f1, true)
     true = truth_of(people(rng, 6000, 4, 5, 1.0, 4.0))
     for n in (3, 5, 12):
         name = f"{n} groups of 20 rows, nearly all right"
@@ -125,13 +150,13 @@ def coverage(case: Case, trials: int, resamples: int, rng: np.random.Generator) 
     for _ in range(trials):
         truth, given, groups = case.draw(rng)
         seed = int(rng.integers(2**31))
-        by_unit = tally_by_unit(truth, given, groups)
         found = {
-            name: score_intervals(by_unit, {"score": case.metric}, n_resamples=resamples, seed=seed, method=name)[
-                "score"
-            ]
+            name: score_intervals(
+                tally_by_unit(truth, given, groups, each_alone=name == "percentile"),
+                {"score": case.metric}, n_resamples=resamples, seed=seed, method=name,
+            )["score"]
             for name in KINDS
-        }
+        }  # fmt: skip
         if any(groups):
             by_row = tally_by_unit(truth, given, [""] * len(groups))
             rows = score_intervals(by_row, {"score": case.metric}, n_resamples=resamples, seed=seed)
@@ -173,6 +198,42 @@ def gain_coverage(n_groups: int, trials: int, resamples: int, rng: np.random.Gen
         assert found.low is not None
         assert found.high is not None
         inside += found.low <= 0.0 <= found.high
+        verdicts += verdict(found.difference, found.p) != "cannot tell"
+    return inside / trials, verdicts / trials
+
+
+def row_coverage(
+    n: int,
+    n_classes: int,
+    right: tuple[float, float],
+    metric: Metric,
+    trials: int,
+    resamples: int,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Two models on N rows without groups: how often the interval of their difference holds it, and verdicts."""
+    share = np.linspace(1.0, 0.1, n_classes) / np.linspace(1.0, 0.1, n_classes).sum()
+
+    def draw(size: int) -> tuple[Tally, Tally, float]:
+        truth, ease = rng.choice(n_classes, size, p=share), rng.random(size)
+        units, scores = [], []
+        for chance in right:
+            own = np.where(rng.random(size) < 0.7, ease, rng.random(size))
+            given = np.where(own < chance, truth, (truth + rng.integers(1, n_classes, size)) % n_classes)
+            both = indicators(truth, n_classes), indicators(given, n_classes)
+            units.append(tally_by_unit(*both, [""] * size))
+            scores.append(float(metric(tally(*both))))
+        return units[0], units[1], scores[1] - scores[0]
+
+    true = draw(100_000)[2] if right[0] != right[1] else 0.0
+    inside = verdicts = 0
+    for _ in range(trials):
+        first, second, _ = draw(n)
+        seed = int(rng.integers(2**31))
+        found = paired_bootstrap(first, second, {"f": metric}, n_resamples=resamples, seed=seed)["f"]
+        assert found.low is not None
+        assert found.high is not None
+        inside += found.low - 1e-9 <= true <= found.high + 1e-9
         verdicts += verdict(found.difference, found.p) != "cannot tell"
     return inside / trials, verdicts / trials
 
@@ -243,6 +304,20 @@ def main() -> None:
         share, verdicts = gain_coverage(n_groups, n, given.resamples, np.random.default_rng([given.seed, 90, n_groups]))
         lines.append(f"| gain of an ensemble, {n_groups} groups | {cell(share)} | {cell(verdicts)} |")
         print(lines[-1], flush=True)
+    lines += ["", "Differences of two models on rows without groups, accuracies named:", ""]
+    lines += ["| case | holds the truth | verdict |", "| --- | --- | --- |"]
+    few = (
+        (20, 2, (0.97, 0.97), accuracy), (20, 2, (0.97, 0.9), accuracy), (20, 2, (0.8, 0.7), accuracy),
+        (60, 2, (0.9, 0.85), accuracy), (100, 2, (0.97, 0.94), accuracy), (15, 12, (0.1, 0.15), macro_f1),
+        (15, 12, (0.7, 0.6), macro_f1), (40, 12, (0.95, 0.85), macro_f1),
+    )  # fmt: skip
+    for number, (size, n_classes, right, metric) in enumerate(few):
+        rng = np.random.default_rng([given.seed, 92, number])
+        share, verdicts = row_coverage(size, n_classes, right, metric, n, given.resamples, rng)
+        what = "accuracy" if metric is accuracy else f"macro-F1 over {n_classes} classes"
+        lines.append(f"| {what}, {right[0]} and {right[1]} right of {size} rows | {cell(share)} | {cell(verdicts)} |")
+        print(lines[-1], flush=True)
+    lines += ["", "Equally good settings, seeds on one split:", "", "| case | | verdict |", "| --- | --- | --- |"]
     for n_seeds in (3, 5):
         alone, both = seed_verdicts(n_seeds, 5, n, np.random.default_rng([given.seed, 91, n_seeds]))
         name = f"{n_seeds} seeds on one split of 5 groups"

@@ -14,6 +14,7 @@ from samo.data.near_duplicates import find_copies, folded
 from samo.data.tables import Row
 from samo.errors import DataError, LeakError, first_few, nearest
 from samo.frontend import Notify
+from samo.runs.provenance import known_items
 from samo.tasks import Task
 from samo_text.teacher import SEPARATOR, read_teacher, refuse_orphans
 from samo_text.texts import clean, content_of
@@ -89,7 +90,8 @@ def extra_items(
 def _refuse_knowing_teacher(path: Path, evaluated: Sequence[Item]) -> None:
     """A teacher that learned from texts the pupil is evaluated on hands their labels on."""
     teacher = read_teacher(path)
-    known = [item.id for item in evaluated if item.content in teacher.learned] if teacher else []
+    before = {item.id for item in known_items(teacher.before, evaluated)} if teacher else set()
+    known = [item.id for item in evaluated if teacher and (item.content in teacher.learned or item.id in before)]
     if teacher and known:
         raise LeakError(
             f"`extra_table` {path}: run '{teacher.run}', whose labels these are, learned from {len(known)} of the"

@@ -11,6 +11,7 @@ from samo.data.keys import key
 from samo.data.tables import Row
 from samo.errors import DataError, LeakError
 from samo.files import write_json
+from samo.runs.provenance import Learned, learned_by
 from samo.runs.run import Run
 
 __all__ = [
@@ -38,11 +39,14 @@ class Teacher:
 
     Attributes:
         run: its name.
-        learned: content hashes of the texts it was trained on and was not evaluated on.
+        learned: content hashes of the texts it was trained on and was not evaluated on, and those its own
+            pseudo-labels' teacher learned from.
+        before: what the weights learned from that it started from.
     """
 
     run: str
     learned: frozenset[str]
+    before: tuple[Learned, ...] = ()
 
 
 def teacher_of(table: Path) -> Path:
@@ -58,7 +62,13 @@ def write_teacher(run: Run, table: Path) -> None:
         for ids in (run.split.train, run.split.val + run.split.test)
     )
     # Short texts stand on both sides of a corpus' own split; they say nothing about whose split it is.
-    write_json(teacher_of(table), {"schema": 1, "run": run.name, "learned": sorted(learned - held_out)})
+    learned -= held_out
+    before = [each.to_json() for each in learned_by(run)[1:]]
+    if run.settings.get("extra_table") and (own := read_teacher(Path(run.settings["extra_table"]).expanduser())):
+        learned |= own.learned
+        before += [each.to_json() for each in own.before]
+    facts = {"schema": 1, "run": run.name, "learned": sorted(learned)}
+    write_json(teacher_of(table), {**facts, "before": before} if before else facts)
 
 
 def labelled_by_a_run(rows: Sequence[Row]) -> int:
@@ -92,8 +102,9 @@ def read_teacher(table: Path) -> Teacher | None:
         return None
     try:
         found = json.loads(facts.read_text(encoding="utf-8"))
-        return Teacher(found["run"], frozenset(found["learned"]))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        before = tuple(Learned.from_json(each) for each in found.get("before", ()))
+        return Teacher(found["run"], frozenset(found["learned"]), before)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{facts} cannot be read: {error}", hint="make the table again with `samo pseudo-label`"
         ) from error

@@ -55,7 +55,8 @@ def stratify(
     """Iterative stratification (Sechidis, Tsoumakas & Vlahavas 2011, algorithm 1) of units of several items.
 
     Always the label with the fewest items left is dealt out: each of its units goes to the part that lacks most items
-    of that label, then most items at all. So rare labels are shared out before common ones crowd them out.
+    of that label, then most items at all. So rare labels are shared out before common ones crowd them out. A part that
+    large units left with less than half of its share then gets one.
 
     Args:
         units: items that stay together.
@@ -99,7 +100,35 @@ def stratify(
     for number in order:
         if number not in home:
             deal(number, max(room, key=room.__getitem__))
+    _feed_starved(home, [len(unit) for unit in units], counts, shares, first)
     return {part: [item for number in order if home[number] == part for item in units[number]] for part in shares}
+
+
+def _feed_starved(
+    home: dict[int, str], sizes: Sequence[int], counts: Sequence[Counter[Key]], shares: Mapping[str, float], first: str
+) -> None:
+    """Move units to parts that got less than half of their share, where large units went elsewhere.
+
+    What the move takes it from keeps half of its share, and ``first`` an example of every label it had.
+    """
+    n = sum(sizes)
+
+    def size(part: str) -> int:
+        return sum(sizes[number] for number, own in home.items() if own == part)
+
+    def may_leave(number: int, part: str) -> bool:
+        if size(part) - sizes[number] < shares[part] * n / 2:
+            return False
+        rest = {key for other, own in home.items() if own == part and other != number for key in counts[other]}
+        return part != first or rest >= set(counts[number])
+
+    for part in shares:
+        while size(part) < shares[part] * n / 2:
+            lack = shares[part] * n - size(part)
+            free = [number for number, own in sorted(home.items()) if own != part and may_leave(number, own)]
+            if not free:
+                break
+            home[min(free, key=lambda number: (abs(sizes[number] - lack), number))] = part
 
 
 def rarest_labels(items: Sequence[Item]) -> dict[str, str]:

@@ -33,6 +33,7 @@ from samo.reporting.report import Subject, build_report
 from samo.runs.calibrate import calibrate, threshold_settings
 from samo.runs.ensemble_model import COMBINE, mixed, threshold_logits
 from samo.runs.evaluate import macro_f1, predictions_of
+from samo.runs.provenance import learned_by
 from samo.runs.run import ASSETS, ENSEMBLE_FILE, Run, mark_trained, point_latest
 from samo.runs.train import write_beginning
 from samo.tasks import LabelSpace
@@ -251,6 +252,7 @@ def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSp
         }
         for k in kept
     ]
+    known = [each for k in kept for each in learned_by(assembly.members[k].run)]
     save_model(
         run.model_file,
         tensors,
@@ -261,6 +263,7 @@ def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSp
         val_macro_f1=macro_f1(assembly.val[-1], space),
         digest=frontend.manifest.digest,
         intervals="wilson",
+        learned=[each.to_json() for each in dict.fromkeys(known)],
         ensemble={"combine": assembly.combine, "members": facts},
     )
 

@@ -54,12 +54,14 @@ def compare_to_baseline(
         for who, each in zip(names, (predictions, aligned(predictions, baseline, names)), strict=True)
     ]
     groups = [predictions.groups[row] for row in answers[0].rows]
-    own, simple = (tally_by_unit(each.truth, each.predicted, groups) for each in answers)
+    own, simple = (
+        tally_by_unit(each.truth, each.predicted, groups, each_alone=intervals == "percentile") for each in answers
+    )
     how: dict[str, Any] = {"n_resamples": n_resamples, "level": level, "seed": seed}
     occurring = answers[0].truth.sum(axis=0) > 0
     as_before = intervals == "percentile" and occurring.any()
     score: dict[str, Metric] = {"macro_f1": macro_f1_over(occurring, absent_as_zero=True) if as_before else macro_f1}
-    found = paired_bootstrap(simple, own, score, **how)["macro_f1"]
+    found = paired_bootstrap(simple, own, score, few_rows=intervals != "percentile", **how)["macro_f1"]
     ends = score_intervals(simple, score, method=intervals, **how)["macro_f1"]
     return {
         "name": name,

@@ -87,7 +87,7 @@ def task_scores(
         ``thresholds`` (None where none were fitted) and ``abstention``.
     """
     groups = [predictions.groups[row] for row in found.rows]
-    by_unit = tally_by_unit(found.truth, found.predicted, groups)
+    by_unit = tally_by_unit(found.truth, found.predicted, groups, each_alone=method == "percentile")
     counts, support = tally(found.truth, found.predicted), found.truth.sum(axis=0)
     matrix = label_confusion(found.truth, found.predicted)
     occurring, frequent = support > 0, support >= FREQUENT_ROWS
@@ -135,8 +135,8 @@ def task_scores(
             **{name: ends[name] for name in _CI_METRICS},
             "level": CI_LEVEL,
             "unit": unit if any(groups) else "row",
-            "n_units": len(by_unit.rows),
-            "method": method,
+            "n_units": by_unit.n_known,
+            "method": "rows" if method == "wilson" and unit != "row" and not any(groups) else method,
         },
         "macro_f1_present": over("macro_f1_present"),
         "macro_f1_all": _over_all(over("macro_f1_present"), len(task.labels)),
@@ -149,7 +149,7 @@ def task_scores(
 
 
 def _interval(found: Decided, groups: Sequence[str], method: Intervals) -> list[float] | None:
-    by_unit = tally_by_unit(found.truth, found.predicted, groups)
+    by_unit = tally_by_unit(found.truth, found.predicted, groups, each_alone=method == "percentile")
     occurring = found.truth.sum(axis=0) > 0
     score = macro_f1_over(occurring, absent_as_zero=True) if method == "percentile" and occurring.any() else macro_f1
     ends = score_intervals(by_unit, {"macro_f1": score}, level=CI_LEVEL, method=method)["macro_f1"]

@@ -12,6 +12,7 @@ from zipfile import BadZipFile
 from samo.errors import RunError, SettingsError, first_ten
 from samo.evaluation.comparison import build_comparison
 from samo.evaluation.predictions import Predictions
+from samo.evaluation.statistics import unnamed_line
 from samo.files import write_json
 from samo.runs.run import Run
 
@@ -49,11 +50,14 @@ def compare_runs(runs: Sequence[Run], part: str = "test") -> dict[str, Any]:
     differing = [run.name for run, split in zip(runs, splits, strict=True) if set(split.train) != set(splits[0].train)]
     if differing:
         notes.append(f"trained on other items than '{baseline.name}': {first_ten(differing)}")
+    interval, n = _interval_facts(baseline, part)
+    if interval.get("method") == "rows":
+        notes.append(unnamed_line(manifest.group_noun, n, n))
     comparison = build_comparison(
         predictions,
         task=manifest.label_space.primary,
         label_space=manifest.label_space,
-        unit=_unit(baseline, part),
+        unit=str(interval["unit"]),
         dataset=manifest.dataset,
         synthetic=manifest.synthetic,
         split=part,
@@ -109,11 +113,12 @@ def _reports(run: Run, part: str) -> list[Path]:
     return [path for path in (run.path(f"report.{part}.json"), run.path("report.json")) if path.is_file()]
 
 
-def _unit(run: Run, part: str) -> str:
-    """What a group is called: the frontend knows, but the report says so without importing torch."""
+def _interval_facts(run: Run, part: str) -> tuple[dict[str, Any], int]:
+    """What a report says of its intervals (``unit``: the frontend knows, but this needs no torch) and its rows."""
     path = _reports(run, part)[0]
     try:
-        return str(json.loads(path.read_text(encoding="utf-8"))["ci"]["unit"])
+        report = json.loads(path.read_text(encoding="utf-8"))
+        return {"unit": report["ci"]["unit"], **report["ci"]}, int(report["n"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"cannot read {path}: {error}", hint=f"samo evaluate {run.name} writes it anew") from error
 

@@ -166,7 +166,8 @@ def _by_unit(cells: Sequence[Cell], grid: Path) -> tuple[Tally, int]:
         found = decided_rows(space.primary, predictions, space)
         truth.append(found.truth)
         predicted.append(found.predicted)
-        groups += [predictions.groups[row] or predictions.ids[row] for row in found.rows]
+        any_known = any(predictions.groups)
+        groups += [predictions.groups[row] or ("" if any_known else predictions.ids[row]) for row in found.rows]
         items |= {predictions.ids[row] for row in found.rows}
     return tally_by_unit(np.concatenate(truth), np.concatenate(predicted), groups), len(items)
 

@@ -8,7 +8,7 @@ from typing import Any
 from samo.errors import first_ten
 from samo.evaluation.calibration import at_bound
 from samo.evaluation.metrics import Decided
-from samo.evaluation.statistics import FEW_GROUPS
+from samo.evaluation.statistics import FEW_GROUPS, unnamed_line
 
 __all__ = ["label_warnings", "report_warnings"]
 
@@ -54,6 +54,8 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str, unna
         found.append(
             f"no {unit} is known for {unnamed} of {report['n']} rows, so the interval draws each by itself: "
             f"where these rows share {unit}s, it is too narrow"
+            if report["ci"]["method"] == "percentile"
+            else unnamed_line(unit, unnamed, report["n"])
         )
     return found + label_warnings(report["labels"], decided)
 

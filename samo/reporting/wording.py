@@ -47,7 +47,8 @@ def interval_name(ci: Mapping[str, Any]) -> str:
     Args:
         ci: of a report; those written before the method was named are percentile intervals.
     """
-    return f"{100 * ci['level']:g} % interval" if ci.get("method") == "wilson" else "percentiles"
+    names = {"wilson": f"{100 * ci['level']:g} % interval", "rows": "interval"}
+    return names.get(ci.get("method", ""), "percentiles")
 
 
 def baseline_line(baseline: Mapping[str, Any]) -> str:

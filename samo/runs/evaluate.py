@@ -37,7 +37,7 @@ from samo.runs.calibrate import abstention_settings, calibrate, decision_of, thr
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.load import load_run_model, open_run
-from samo.runs.provenance import about_known_groups
+from samo.runs.provenance import about_known_elsewhere, about_known_groups, learned_by
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, Run
 from samo.settings import SPLIT_SETTINGS
@@ -165,7 +165,8 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     notes, leaky = _known_items(manifest, ids, learned)
     notes += _near_copies_of_training(run, trained, manifest, ids)
     more, same_people = about_known_groups(trained, learned, manifest)
-    notes, leaky = notes + more, leaky or same_people
+    started, known_to_start = about_known_elsewhere(learned_by(run)[1:], manifest)
+    notes, leaky = notes + more + started, leaky or same_people or known_to_start
     model, space = load_run_model(run, type(frontend), setup.runtime)
     decision = decision_of(run, space)
     if not decision.is_complete(space):

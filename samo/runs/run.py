@@ -28,6 +28,7 @@ __all__ = [
     "ASSETS",
     "ENSEMBLE_FILE",
     "FINGERPRINTS",
+    "STARTED_FROM",
     "Run",
     "artifacts_root",
     "create_run",
@@ -38,12 +39,15 @@ __all__ = [
 
 # The fingerprints of what was trained and validated on, by which copies in other corpora are found.
 FINGERPRINTS = "fingerprints.npz"
+# What the weights learned from that it started from, where that is known.
+STARTED_FROM = "started_from.json"
 
 # What is written before step 1, and what a training writes after; judging a run writes other files.
 BEGINNING = (
     "manifest.jsonl",
     "split.json",
     FINGERPRINTS,
+    STARTED_FROM,
     AUGMENTED,
     AUGMENTATION,
     "fitted.safetensors",
@@ -140,6 +144,15 @@ class Run:
         """
         path = self.path(FINGERPRINTS)
         return Fingerprints.load(path) if path.exists() else None
+
+    @property
+    def started_from(self) -> list[Any]:
+        """What the weights learned from that it started from, see :mod:`samo.runs.provenance`; none where unknown.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return next(iter(self._lines(STARTED_FROM, whole=True)), [])
 
     def audit(self, manifest: Manifest) -> list[str]:
         """Leaks of the run's split in its data, see :func:`samo.data.splits.audit`; in runs begun before fingerprints

@@ -26,11 +26,12 @@ from samo.plugins import code_used, names_of, trust
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.load import load_run_model
-from samo.runs.provenance import refuse_known_weights
+from samo.runs.provenance import Learned, about_start_weights, learned_by_start, refuse_known_start
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import (
     ASSETS,
     FINGERPRINTS,
+    STARTED_FROM,
     Run,
     artifacts_root,
     create_run,
@@ -137,7 +138,7 @@ def train(
         values = setup.frontend.config.flat()
         if not resume:
             # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
-            split = checked_split(setup.frontend)
+            split = checked_split(setup.frontend, root)
             stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
             run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
         for line in _first_lines(run, setup, None if resume else split):
@@ -217,7 +218,7 @@ def _first_lines(run: Run, setup: Setup, split: Split | None) -> list[str]:
     count = f"{len(manifest.items)} {frontend.item}s of {values['dataset']}"
     lines.append(f"run {run.name}: {count}; {setup.runtime.describe()}")
     lines += balance_notes(values)
-    return [*lines, *_about_split(frontend, split)] if split else lines
+    return [*lines, *_about_split(frontend, split), *about_start_weights(values, run.root)] if split else lines
 
 
 def _about_split(frontend: Frontend, split: Split) -> list[str]:
@@ -272,7 +273,7 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
         if first and run.path("config.json").exists():
             raise RunError(f"run '{run.name}' was begun by another process", hint="choose another `name`")
         manifest = setup.frontend.manifest
-        split = checked_split(setup.frontend)
+        split = checked_split(setup.frontend, run.root)
         plan = make_plan(setup.frontend, split)
         # Refuses a loss that does not fit the question, before anything is written.
         EmotionLoss(manifest.label_space, plan.loss, manifest.targets[plan.train_rows])
@@ -287,6 +288,8 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
         if first:
             facts = augmentation_facts(manifest.label_space, manifest.targets[plan.train_rows], made)
             save_augmented(run.folder, facts, made)
+            if started := learned_by_start(setup.frontend.config.flat(), run.root):
+                write_json(run.path(STARTED_FROM), [each.to_json() for each in started])
             write_beginning(run, setup, split, fitted, command)
             point_latest(run.root, run)
         state = new_state(model, extended, setup.runtime)
@@ -325,15 +328,19 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         return _train(run, Setup(learner, setup.runtime), manifest, observer, plan, state)
 
 
-def checked_split(frontend: Frontend) -> Split:
+def checked_split(frontend: Frontend, root: Path | None = None) -> Split:
     """The split to train on.
+
+    Args:
+        frontend: corpus and settings.
+        root: folder of the outputs, in which runs are looked for that start weights may come from.
 
     Raises:
         LeakError: it leaks, or the start weights know its validation or test part.
     """
     split = make_split(frontend.manifest, frontend.split_request())
     audit(frontend.manifest, split)
-    refuse_known_weights(frontend.config.flat().get("weights", ""), frontend.manifest, split)
+    refuse_known_start(frontend.config.flat(), frontend.manifest, split, root)
     return split
 
 
@@ -394,6 +401,7 @@ def _train(
     first, ranks = setup.runtime.ranks.is_first, setup.runtime.ranks
     if first:
         run.sweep()
+    learned = [Learned.of(manifest, run.split).to_json(), *run.started_from] if first else []
 
     def keep(state: TrainState, improved: bool) -> None:
         if improved:
@@ -407,6 +415,7 @@ def _train(
                 val_macro_f1=state.best_score,
                 digest=manifest.digest,
                 intervals="wilson",
+                learned=learned,
             )
         save_checkpoint(run.path("last.ckpt"), state.state_dict())
         write_history(run, state.history)

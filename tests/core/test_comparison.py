@@ -14,9 +14,9 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from samo.errors import DataError, SettingsError
 from samo.evaluation.comparison import COMPARED, aligned, build_comparison, paired_bootstrap
-from samo.evaluation.metrics import Tally, accuracy, macro_f1
+from samo.evaluation.metrics import accuracy, macro_f1
 from samo.evaluation.predictions import Predictions
-from samo.evaluation.statistics import bootstrap, tally_by_unit
+from samo.evaluation.statistics import Units, bootstrap, tally_by_unit
 from samo.reporting.comparison_figures import (
     difference_figure,
     per_class_difference_figure,
@@ -64,9 +64,39 @@ def compared(given: dict[str, Predictions], space: LabelSpace = SPACE, **changed
     return build_comparison(given, **{**arguments, **changed})
 
 
-def counts(truth: np.ndarray, said: np.ndarray, groups: list[str]) -> Tally:
+def counts(truth: np.ndarray, said: np.ndarray, groups: list[str]) -> Units:
     classes = np.arange(3)
     return tally_by_unit(truth[:, None] == classes, said[:, None] == classes, groups)
+
+
+def test_rows_of_unknown_groups_never_make_a_difference_surer() -> None:
+    truth, (first, second), groups = case(0.5, 0.65)
+    some = [group if row % 2 else "" for row, group in enumerate(groups)]
+    n_groups = len(set(groups))
+    whole, partly = (
+        paired_bootstrap(counts(truth, first, names), counts(truth, second, names), n_resamples=2000)["macro_f1"]
+        for names in (groups, some)
+    )
+    assert partly.difference == whole.difference
+    assert whole.low is not None
+    assert whole.high is not None
+    assert partly.low is not None
+    assert partly.high is not None
+    assert partly.low <= partly.difference <= partly.high
+    assert partly.high - partly.low > 0.9 * (whole.high - whole.low)
+    assert partly.p is not None
+    assert whole.p is not None
+    assert partly.p >= 0.5 * whole.p
+    known = paired_bootstrap(*(counts(truth, each, some).known for each in (first, second)), n_resamples=2000)
+    assert known["macro_f1"].low is not None
+    assert known["macro_f1"].high is not None
+    assert partly.high - partly.low > 0.95 * (known["macro_f1"].high - known["macro_f1"].low)
+    one = ["a"] * (len(truth) // 2) + [""] * (len(truth) - len(truth) // 2)
+    assert paired_bootstrap(counts(truth, first, one), counts(truth, second, one))["macro_f1"].p is None
+    given = {name: replace(each, groups=tuple(some)) for name, each in predictions(0.5, 0.65).items()}
+    found = compared(given)
+    assert (found["n_units"], found["unit"], found["unnamed"]) == (n_groups, "speaker", some.count(""))
+    assert any(line.startswith(f"no speaker is known for {some.count('')} of") for line in found["warnings"])
 
 
 def test_draws_are_joint_as_in_a_slow_reference() -> None:
@@ -110,7 +140,7 @@ def test_hard_speakers_drop_out_of_the_difference() -> None:
         second[speaker * 10 : speaker * 10 + speaker + 1] = 0
     groups = [f"s{k // 10}" for k in range(60)]
     both = counts(truth, first, groups), counts(truth, second, groups)
-    found = paired_bootstrap(*both, {"accuracy": accuracy}, **QUICK)["accuracy"]
+    found = paired_bootstrap(*both, {"accuracy": accuracy}, few_rows=False, **QUICK)["accuracy"]
     assert (found.low, found.difference, found.high) == pytest.approx((0.1, 0.1, 0.1))
     low, high = bootstrap(both[0], {"accuracy": accuracy})["accuracy"]  # type: ignore[misc]
     assert high - low > 0.2
@@ -147,8 +177,30 @@ def test_p_value_and_interval_agree(seed: int) -> None:
 
 def test_the_same_answers_do_not_differ() -> None:
     truth, (said,), groups = case(0.6)
-    for found in paired_bootstrap(counts(truth, said, groups), counts(truth, said, groups), **QUICK).values():
+    both = counts(truth, said, groups), counts(truth, said, groups)
+    for found in paired_bootstrap(*both, few_rows=False, **QUICK).values():
         assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+    for found in paired_bootstrap(*both, **QUICK).values():
+        assert found.low is not None
+        assert found.high is not None
+        assert (found.difference, found.p) == (0, 1)
+        assert found.low == pytest.approx(-found.high)
+        assert 0.01 < found.high < 0.05
+
+
+def test_runs_alike_on_few_rows_may_differ_on_others() -> None:
+    """One row more among 20, on which the two differ: an error of 1/21, times 2.093, Student's for 19 degrees."""
+    truth = np.zeros(20, dtype=int)
+    same = paired_bootstrap(*[counts(truth, truth, [""] * 20)] * 2, {"accuracy": accuracy}, **QUICK)["accuracy"]
+    assert (same.low, same.high, same.p) == (pytest.approx(-0.09967, abs=2e-5), pytest.approx(0.09967, abs=2e-5), 1.0)
+    # One of 20 rows differs: d = -0.05, squared error 0.0025 with 20/19, so 1.05 rows differ, and 2.05 of 21 with one
+    # more. Around -1/21 the error is sqrt((2.05/21 - 1/441) / 21) = 0.06738, times 2.093.
+    given = np.eye(1, 20, dtype=int)[0]
+    one = paired_bootstrap(
+        counts(truth, truth, [""] * 20), counts(truth, given, [""] * 20), {"accuracy": accuracy}, n_resamples=20_000
+    )["accuracy"]
+    # The percentile -0.2 (four rows) lies farther out than -0.189.
+    assert (one.low, one.high) == (pytest.approx(-0.2), pytest.approx(0.0934, abs=3e-3))
 
 
 def test_one_speaker_has_no_interval() -> None:

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import Split
-from samo.errors import LeakError
-from samo.runs.provenance import about_known_groups, refuse_known_weights
+from samo.errors import LeakError, ModelFileError
+from samo.files import write_json
+from samo.runs.provenance import (
+    Learned,
+    about_known_elsewhere,
+    about_known_groups,
+    about_start_weights,
+    learned_by,
+    learned_by_start,
+    refuse_known,
+    refuse_known_start,
+    refuse_known_weights,
+)
+from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
+from samo.training.checkpoint import save_model
 
 SPACE = LabelSpace((Task("emotion", ("angry", "sad")),))
 PARTS = Split("speaker", 0, ("a0", "a1"), ("b0",), ("c0",))
@@ -77,3 +94,157 @@ def test_other_clips_of_known_speakers(names: tuple[str, str], dataset: str, lin
     trained = corpus({"a0": "Anna", "a1": "01"})
     lines, found = about_known_groups(trained, trained.items, corpus(dict(zip("xy", names, strict=True)), dataset))
     assert ([each.partition(":")[0] for each in lines], found) == ([line] if line else [], leaky)
+
+
+# Weights that were copied out of their run's folder
+
+SAFE = Split("speaker", 0, ("a0", "a1"), ("b0",), ("c0",))
+UNSAFE = Split("speaker", 0, ("b0",), ("c0",), ("a1",))
+
+
+def finished(root: Path, name: str, *, tells: bool = True, seed: int = 0, **settings: object) -> Run:
+    """A run that learned from speakers 01 and 02, chose its epoch on 03 and was tested on 04."""
+    run = Run(root / "runs" / name)
+    run.folder.mkdir(parents=True)
+    corpus(GROUPS).save(run.path("manifest.jsonl"))
+    PARTS.save(run.path("split.json"))
+    write_json(run.path("config.json"), {"modality": "text", **settings})
+    torch.manual_seed(seed)
+    tensors = {
+        "network.a.weight": torch.randn(4, 3),
+        "network.b.weight": torch.randn(2, 4),
+        "head.weight": torch.eye(2),
+    }
+    about = {"learned": [Learned.of(corpus(GROUPS), PARTS).to_json()]} if tells else {}
+    save_model(run.model_file, {**tensors, "network.a.bias": torch.zeros(4)}, **about)
+    return run
+
+
+def test_a_model_file_says_what_it_learned_from_without_a_name(tmp_path: Path) -> None:
+    run = finished(tmp_path, "one")
+    assert learned_by(run) == (Learned.of(corpus(GROUPS), PARTS),)
+    content = Learned.of(corpus(dict.fromkeys(GROUPS, "Anna")), PARTS)
+    assert "Anna" not in str(content.to_json())
+    assert Learned.from_json(content.to_json()) == content
+    assert {part: len(groups) for part, groups in content.groups.items()} == {"train": 1, "val": 1}
+    assert {part: len(items) for part, items in content.contents.items()} == {"train": 2, "val": 1}
+    save_model(run.model_file, {"a": torch.zeros(1)}, learned=[{"dataset": "x"}])
+    with pytest.raises(ModelFileError, match="its header is damaged"):
+        learned_by(run)
+
+
+def as_it_is(run: Run, target: Path) -> Path:
+    return Path(shutil.copy(run.model_file, target / "mine.safetensors"))
+
+
+def as_pickle(run: Run, target: Path) -> Path:
+    torch.save(load_file(run.model_file), target / "mine.pt")
+    return target / "mine.pt"
+
+
+def without_head(run: Run, target: Path) -> Path:
+    tensors = {name.removeprefix("network."): one for name, one in load_file(run.model_file).items()}
+    save_file({name: one for name, one in tensors.items() if "head" not in name}, target / "mine.safetensors")
+    return target / "mine.safetensors"
+
+
+def with_another_head_in_half_precision(run: Run, target: Path) -> Path:
+    tensors = {**load_file(run.model_file), "head.weight": torch.full((2, 2), 0.5)}
+    torch.save({name: one.half() for name, one in tensors.items()}, target / "mine.pt")
+    return target / "mine.pt"
+
+
+@pytest.mark.parametrize("written", [as_it_is, as_pickle, without_head, with_another_head_in_half_precision])
+@pytest.mark.parametrize("setting", ["weights", "encoder"])
+def test_copied_weights_are_recognised(tmp_path: Path, written: Callable[[Run, Path], Path], setting: str) -> None:
+    run, target = finished(tmp_path / "outputs", "one"), tmp_path / "elsewhere"
+    finished(tmp_path / "outputs", "another", seed=1)
+    target.mkdir()
+    path = written(run, target)
+    if setting == "encoder":
+        path = target if path.suffix == ".safetensors" else path.rename(target / "pytorch_model.bin").parent
+    settings = {setting: str(path)}
+    for root in (tmp_path / "outputs", tmp_path / "outputs" / "grids" / "grid"):
+        refuse_known_start(settings, corpus(GROUPS), SAFE, root)
+        with pytest.raises(LeakError, match=f"`{setting}` .* learned from the validation or test part .* speakers 02"):
+            refuse_known_start(settings, corpus(GROUPS), UNSAFE, root)
+        assert learned_by_start(settings, root) == (Learned.of(corpus(GROUPS), PARTS),)
+        assert about_start_weights(settings, root) == []
+
+
+def test_weights_of_another_run_are_not_taken_for_one(tmp_path: Path) -> None:
+    other = finished(tmp_path / "elsewhere", "other", seed=1, tells=False)
+    path = as_pickle(other, tmp_path)
+    finished(tmp_path / "outputs", "one")
+    refuse_known_weights(str(path), corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    # A frozen encoder holds what was published, not what the run learned.
+    finished(tmp_path / "outputs", "frozen", seed=1, freeze_encoder=True)
+    refuse_known_weights(str(path), corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    finished(tmp_path / "outputs", "same", seed=1)
+    with pytest.raises(LeakError):
+        refuse_known_weights(str(path), corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+
+
+def test_a_copy_of_a_model_that_does_not_tell_is_mentioned(tmp_path: Path) -> None:
+    path = as_it_is(finished(tmp_path / "elsewhere", "before", tells=False), tmp_path)
+    refuse_known_weights(str(path), corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    (line,) = about_start_weights({"weights": str(path)}, tmp_path / "outputs")
+    assert line.startswith(f"`weights` {path} was written by a run before model files said what they learned from")
+    # As long as the run is there, its tensors tell.
+    with pytest.raises(LeakError):
+        refuse_known_weights(str(path), corpus(GROUPS), UNSAFE, tmp_path / "elsewhere")
+
+
+def test_a_model_is_refused_by_what_its_own_start_weights_learned_from(tmp_path: Path) -> None:
+    first = finished(tmp_path, "first")
+    second = finished(tmp_path, "second", tells=False, seed=1, weights=str(first.model_file))
+    elsewhere = corpus({"x": "91", "y": "92", "z": "93"}, "elsewhere")
+    elsewhere.save(second.path("manifest.jsonl"))
+    Split("speaker", 0, ("x",), ("y",), ("z",)).save(second.path("split.json"))
+    assert [each.dataset for each in learned_by(second)] == ["elsewhere", "corpus"]
+    refuse_known(learned_by(second), corpus(GROUPS), SAFE, "`teacher` of run 'second'")
+    with pytest.raises(LeakError, match="`teacher` of run 'second' learned from the validation or test part"):
+        refuse_known(learned_by(second), corpus(GROUPS), UNSAFE, "`teacher` of run 'second'")
+    refuse_known(learned_by(second), corpus(GROUPS), replace(UNSAFE, rule="random"), "`teacher`")
+
+
+def test_another_corpus_that_start_weights_knew_is_refused_or_stamped() -> None:
+    started = (Learned.of(corpus(GROUPS), PARTS),)
+    with pytest.raises(LeakError, match=r"recordings that the run's start weights learned from .*: a0\.wav, a1\.wav"):
+        about_known_elsewhere(started, corpus(GROUPS, "other"))
+    lines, leaky = about_known_elsewhere(started, corpus(GROUPS, content="new"))
+    assert (lines, leaky) == (
+        ["leak: the run's start weights learned from speakers of this corpus: 01, 02, 03"],
+        True,
+    )
+    assert about_known_elsewhere(started, corpus({"x": "91"}, content="new")) == ([], False)
+
+
+def texts(names: str, dataset: str = "texts") -> Manifest:
+    """A text of each letter."""
+    items = tuple(Item(f"{dataset} {at:02d}", name, {}, content=name) for at, name in enumerate(names))
+    return Manifest(dataset, SPACE, items, Path("/data"), copies="reported")
+
+
+def split_of(manifest: Manifest, *sizes: int) -> Split:
+    ids = [item.id for item in manifest.items]
+    train, val = ids[: sizes[0]], ids[sizes[0] : sizes[0] + sizes[1]]
+    return Split("stratified", 0, tuple(train), tuple(val), tuple(ids[sum(sizes) :]))
+
+
+def test_texts_that_everyone_says_are_no_provenance() -> None:
+    # "x" stands in training and test of the run's own split.
+    own = texts("abcx" + "d" + "exfghijklmnopqrstuvw")
+    started = (Learned.of(own, split_of(own, 4, 1)),)
+    refuse_known(started, own, split_of(own, 4, 1), "`encoder`")
+    other = texts("ABC" + "D" + "EFGHIJKLMNOPQRSTUVWXYZ" + "a", "other")
+    refuse_known(started, other, split_of(other, 3, 1), "`encoder`")
+    assert about_known_elsewhere(started, other) == (
+        ["leak: 1 of 27 texts are also among what the run's start weights learned from"], False,
+    )  # fmt: skip
+    known = texts("A" + "B" + "EFGHIJKLMNOPQRSTUVa", "other")
+    with pytest.raises(LeakError, match="`encoder` learned from the validation or test part of this split: 1 items"):
+        refuse_known(started, known, split_of(known, 1, 1), "`encoder`")
+    assert about_known_elsewhere(started, texts("EFGHIJKLMNOPQRSTUVWa", "other"))[1]
+    with pytest.raises(LeakError, match="texts that the run's start weights learned from are in this corpus: other 04"):
+        about_known_elsewhere(started, texts("EFGHa", "other"))

@@ -15,7 +15,15 @@ from sklearn.metrics import f1_score
 from samo.evaluation import statistics
 from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.metrics import METRICS, Tally, accuracy, macro_f1
-from samo.evaluation.statistics import Interval, bootstrap, effective_rows, score_intervals, tail_area, tally_by_unit
+from samo.evaluation.statistics import (
+    Interval,
+    Units,
+    bootstrap,
+    effective_rows,
+    score_intervals,
+    tail_area,
+    tally_by_unit,
+)
 
 
 def bootstrap_macro_f1(
@@ -27,7 +35,7 @@ def bootstrap_macro_f1(
     return bootstrap(tally_by_unit(truth, predicted, groups), {"macro_f1": macro_f1}, **how)["macro_f1"]
 
 
-def by_unit(truth: np.ndarray, given: np.ndarray, n: int, groups: list[str]) -> Tally:
+def by_unit(truth: np.ndarray, given: np.ndarray, n: int, groups: list[str]) -> Units:
     classes = np.arange(n)
     return tally_by_unit(truth[:, None] == classes, given[:, None] == classes, groups)
 
@@ -58,8 +66,46 @@ def test_tally_by_unit_by_hand() -> None:
 
 
 def test_rows_without_group_are_units_of_their_own() -> None:
-    found = by_unit(np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1]), 2, ["", "b", "", "b"])
-    assert found.rows.tolist() == [1, 2, 1]
+    found = by_unit(np.array([0, 1, 1, 0]), np.array([0, 0, 1, 1]), 2, ["", "", "", ""])
+    assert (found.rows.tolist(), found.n_known) == ([1, 1, 1, 1], 4)
+    classes, groups = np.arange(2), ["", "b", "", "b"]
+    truth, given = np.array([0, 1, 1, 0])[:, None] == classes, np.array([0, 0, 1, 1])[:, None] == classes
+    assert tally_by_unit(truth, given, groups, each_alone=True).rows.tolist() == [1, 2, 1]
+
+
+def test_rows_without_group_beside_known_groups_are_one_unit() -> None:
+    found = by_unit(np.array([0, 1, 1, 0, 1]), np.array([0, 0, 1, 1, 1]), 2, ["", "b", "", "b", "a"])
+    assert (found.rows.tolist(), found.exact.tolist(), found.has_rest, found.n_known) == ([2, 1, 2], [0, 1, 2], True, 2)
+    assert found.known.rows.tolist() == [2, 1]
+
+
+def test_rows_without_group_never_make_an_interval_narrower() -> None:
+    truth, given, groups = random_case(8)
+    whole = by_unit(truth, given, 3, groups)
+    some = by_unit(truth, given, 3, [group if row % 2 else "" for row, group in enumerate(groups)])
+    alone = Tally.from_flat(np.concatenate([some.known.flat(), by_unit(truth, given, 3, [""] * 160).flat()[::2]]))
+    ends = {}
+    for name, units in (("whole", whole), ("some", some), ("alone", alone)):
+        ends[name] = score_intervals(units, {"accuracy": accuracy})["accuracy"]
+    width = {name: found[1] - found[0] for name, found in ends.items() if found}
+    # Half of the rows are drawn by speaker: what they say of speakers counts for all.
+    assert width["alone"] < 0.75 * width["whole"]
+    assert width["some"] > 0.95 * width["whole"]
+    # One unit of rest and one speaker tell nothing of other speakers.
+    assert score_intervals(by_unit(truth, given, 3, ["a"] * 80 + [""] * 80), {"a": accuracy})["a"] is None
+    truth, given, groups = random_case(8, 40)
+    some = by_unit(truth, given, 3, [group if row % 2 else "" for row, group in enumerate(groups)])
+    both = [score_intervals(units, {"a": accuracy})["a"] for units in (some, some.known)]
+    widths = [found[1] - found[0] for found in both if found]
+    assert widths[0] > 0.97 * widths[1]
+    # The rest may be one more speaker, who differs from all others.
+    right = np.concatenate([np.tile([0, 0, 0, 1], 20), np.ones(40, int)])
+    units = by_unit(np.zeros(120, int), right, 2, [str(row // 10) for row in range(80)] + [""] * 40)
+    known = score_intervals(units.known, {"accuracy": accuracy})["accuracy"]
+    found = score_intervals(units, {"accuracy": accuracy})["accuracy"]
+    assert found is not None
+    assert known is not None
+    assert found[1] - found[0] > 1.5 * (known[1] - known[0])
 
 
 def test_group_names_must_match_the_rows() -> None:

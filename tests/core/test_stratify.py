@@ -263,3 +263,20 @@ def test_how_copies_are_taken_is_saved(tmp_path: Path) -> None:
     replace(corpus(), copies="refused").save(tmp_path / "m.jsonl")
     assert "copies" not in (tmp_path / "m.jsonl").read_text().splitlines()[0]
     assert Manifest.load(tmp_path / "m.jsonl").copies == "refused"
+
+
+def test_large_units_starve_no_part() -> None:
+    """Four templates of nearly equal size, as journals filled in by rote have them, and one text of its own."""
+    units = [[Item(f"{k}-{n:02d}", "", {"mood": ("ab"[n % 2],)}) for n in range(40 - k)] for k in range(4)]
+    units.append([Item("x", "", {"mood": ("a",)})])
+    for seed in range(5):
+        parts = stratify(units, {"train": 0.8, "val": 0.1, "test": 0.1}, seed, first="train")
+        sizes = {part: len(items) for part, items in parts.items()}
+        assert min(sizes["val"], sizes["test"]) >= 8
+        assert sizes["train"] >= 62
+        assert sum(sizes.values()) == 155
+        assert {item.labels["mood"] for item in parts["train"]} == {("a",), ("b",)}
+    # Nothing is moved that would starve another part, or take a label from training.
+    few = [[Item(f"{k}-{n}", "", {"mood": ("ab"[k],)}) for n in range(20)] for k in range(2)]
+    parts = stratify(few, {"train": 0.6, "val": 0.2, "test": 0.2}, 0, first="train")
+    assert {part: len(items) for part, items in parts.items()} == {"train": 40, "val": 0, "test": 0}

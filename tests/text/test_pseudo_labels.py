@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +19,8 @@ from samo.data.splits import Split
 from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision
+from samo.files import write_json
+from samo.runs.provenance import Learned, fingerprint_of
 from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
 from samo_text.config import TextConfig
@@ -33,6 +36,7 @@ from samo_text.pseudo_labels import (
     read_unlabelled,
     write_pseudo_labels,
 )
+from samo_text.texts import content_of
 
 MOOD = Task("mood", ("bad", "good"))
 TAGS = Task("tags", ("loud", "long", "new"), multi_label=True)
@@ -181,6 +185,23 @@ def test_a_table_that_lost_what_its_teacher_learned_is_refused(run: Run, tmp_pat
     copy.with_name("mine.csv.teacher.json").unlink()
     copy.write_text("text,mood,source\nfound elsewhere,good,reddit\n")
     assert len(extra_items(copy, manifest, np.array([0, 1]))) == 1
+
+
+def test_a_teacher_of_the_teacher_hands_its_labels_on_too(run: Run, tmp_path: Path) -> None:
+    items = tuple(replace(item, content=content_of(item.source)) for item in corpus(tmp_path).items)
+    manifest, held_out = replace(corpus(tmp_path), items=items), items[2]
+    first = {"schema": 1, "run": "first", "learned": [held_out.content]}
+    write_json(tmp_path / "first.csv.teacher.json", first)
+    run.settings["extra_table"] = str(tmp_path / "first.csv")
+    write_pseudo_labels(pseudo_label(run, READER, ["all good here"]), run, tmp_path / "new.csv")
+    with pytest.raises(LeakError, match=rf"learned from 1 of the \d validation and test texts .*: {held_out.id}"):
+        extra_items(tmp_path / "new.csv", manifest, np.array([0, 1]))
+    # What weights learned from that a run started from.
+    before = Learned("other", {}, {"train": frozenset([fingerprint_of(held_out.content)])})
+    write_json(tmp_path / "first.csv.teacher.json", {**first, "learned": [], "before": [before.to_json()]})
+    write_pseudo_labels(pseudo_label(run, READER, ["all good here"]), run, tmp_path / "new.csv")
+    with pytest.raises(LeakError, match=r"learned from 1 of the \d validation and test texts"):
+        extra_items(tmp_path / "new.csv", manifest, np.array([0, 1]))
 
 
 def test_a_corpus_with_labels_of_a_run_says_so(run: Run, tmp_path: Path) -> None:
