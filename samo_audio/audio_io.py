@@ -48,6 +48,7 @@ __all__ = [
     "info",
     "is_audio",
     "is_constant",
+    "is_recording",
     "read",
     "window_starts",
     "windows",
@@ -68,7 +69,11 @@ _SUFFIXES = {
 }
 _SUFFIXES |= dict.fromkeys(("WAVEX", "RF64", "NIST"), _SUFFIXES["WAV"])
 AUDIO_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
-
+# Recordings that SAMO cannot read: telephones, messengers, browsers and cameras write them.
+OTHER_SUFFIXES = frozenset({
+    ".3g2", ".3gp", ".aac", ".ac3", ".amr", ".ape", ".avi", ".awb", ".dss", ".flv", ".m4a", ".m4b", ".m4v", ".mka",
+    ".mkv", ".mov", ".mp2", ".mp4", ".mpeg", ".mpg", ".qta", ".ra", ".spx", ".tta", ".weba", ".webm", ".wma", ".wv",
+})  # fmt: skip
 # Opened by accident, by a header that is of two minds.
 _REFUSED = frozenset({"IMA_ADPCM", "MS_ADPCM", "VOX_ADPCM", "G721_32", "G723_24", "G723_40", "DWVW_12", "DWVW_16"})
 
@@ -135,6 +140,11 @@ class Clip:
 def is_audio(path: Path) -> bool:
     """Whether the name looks like an audio file; macOS resource forks (``._x.wav``) do not count."""
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("._")
+
+
+def is_recording(path: Path) -> bool:
+    """Whether the name looks like a recording, in a format that can be read or not."""
+    return is_audio(path) or (path.suffix.lower() in OTHER_SUFFIXES and not path.name.startswith("._"))
 
 
 def info(path: Path) -> AudioInfo:

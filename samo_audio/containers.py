@@ -105,6 +105,8 @@ def check_container(path: Path) -> Container:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
+            # Opened only to learn why nothing in it was found.
+            os.scandir(path).close()
             raise bad(path, "is a folder, not an audio file")
         if not stat.S_ISREG(status.st_mode):
             raise bad(path, "is not a regular file")

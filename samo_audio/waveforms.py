@@ -220,9 +220,10 @@ def _read_or_error(path: Path, sr: int) -> Clip | DataError:
 def _all_bad(bad: Sequence[DataError], n_items: int) -> DataError:
     if len(bad) == 1:
         return bad[0]
+    hints = dict.fromkeys(error.hint for error in bad if error.hint)
     return DataError(
         f"{len(bad)} of {n_items} clips cannot be read: {first_ten(error.message for error in bad)}",
-        hint="repair these files or move them out of the data folder",
+        hint="; ".join(["repair these files or move them out of the data folder", *hints]),
     )
 
 
