@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from samo.errors import DataError
 from samo_audio.mpeg import looks_like_mpeg, mpeg_streams, tag_length
 from samo_audio.ogg import ogg_links
 from samo_audio.pieces import Run
@@ -22,8 +23,8 @@ from samo_audio.problems import ADPCM_HINT, LFS_HINT, bad, not_audio
 __all__ = ["Container", "Stream", "check_container"]
 
 _MAX_CHUNKS, _BLOCK = 4096, 1 << 20
-# Samples that an MP3's encoder may put before and behind the sound: two numbers of 12 bits, and a decoder's delay.
-_MOST_PADDING = 2 * 4095 + 529
+# Samples that MP3 encoders put before (iTunes: 2,112) and behind the sound (two frames), and a decoder's delay.
+_MOST_PADDING = 2112 + 2 * 1152 + 529
 # Samples of the frames that may need data of earlier ones: 511 bytes, ten of the shortest frames.
 _INSIDE = 10 * 1152
 NO_LENGTH = "states no length: a missing end would go unnoticed"
@@ -90,7 +91,10 @@ _LAYOUTS = {
     b"caff": _Layout(8, 4, ">Q", 1, b"data", b"desc"),
     b"riff": _Layout(40, 16, "<Q", 8, b"data" + _W64_ID, b"fmt " + _W64_ID, own_header=True),
 }
-_PCM, _MS_ADPCM, _FLOAT, _IMA_ADPCM, _MP3, _EXTENSIBLE = 1, 2, 3, 0x11, 0x55, 0xFFFE
+_PCM, _FLOAT, _MP3, _EXTENSIBLE = 1, 3, 0x55, 0xFFFE
+# A-law, mu-law and GSM are what telephone exchanges write.
+_CODINGS = frozenset({_PCM, _FLOAT, 6, 7, 0x31, _MP3})
+_ADPCM = frozenset({2, 0x10, 0x11, 0x14, 0x17, 0x38, 0x40, 0x45, 0x64, 0x65, 0x69, 0x200})
 _AU_ADPCM = range(23, 27)
 # Bytes 4 to 8 of the header that FLAC's first block has; the last of them is its length.
 _FLAC_STARTS = (b"fLaC\x00\x00\x00\x22", b"fLaC\x80\x00\x00\x22")
@@ -231,11 +235,14 @@ def _chunked(path: Path, file: BinaryIO, size: int, magic: bytes) -> Container:
         return Container()
     declared = long_length if long_length and chunk.length == 0xFFFFFFFF else chunk.length
     present = max(0, size - chunk.start)
-    coding = _check_form(path, form, layout)
+    coding = _check_form(path, form, layout, chunk.length)
     open_ended = _open_ended(declared) or (declared == 0 and present > 0)
     if not open_ended:
         _agree(path, declared, present)
         _check_behind(path, file, layout, chunk.start + declared, size, declared)
+        if magic == b"riff" and chunk.start + declared < size:
+            # libsndfile takes what follows the samples of a W64 for more of them.
+            return Container(streams=(Stream(((0, chunk.start + declared),)),))
     if coding == _MP3:
         return _mpeg(path, file, chunk.start, size if open_ended else chunk.start + declared)
     return Container((NO_LENGTH,) if open_ended and declared != present else ())
@@ -254,11 +261,13 @@ def _chunks(file: BinaryIO, layout: _Layout, position: int, size: int) -> Iterat
         position += -position % layout.align
 
 
-def _check_form(path: Path, form: bytes, layout: _Layout) -> int:
+def _check_form(path: Path, form: bytes, layout: _Layout, length: int) -> int:
     """Refuse ADPCM and sample sizes that contradict each other; the coding of a WAV, 0 for others."""
-    if layout.form in (b"COMM", b"desc"):
-        if form[18:22] == b"ima4" or form[8:12] == b"ima4":
-            raise bad(path, "holds ADPCM", hint=ADPCM_HINT)
+    if layout.form == b"COMM":
+        _check_aiff_form(path, form, length)
+        return 0
+    if layout.form == b"desc":
+        _check_caf_form(path, form)
         return 0
     order = ">" if layout.length == ">I" else "<"
     if len(form) < 16:
@@ -266,13 +275,42 @@ def _check_form(path: Path, form: bytes, layout: _Layout) -> int:
     coding, channels, _, _, block, bits = struct.unpack(f"{order}HHIIHH", form[:16])
     if coding == _EXTENSIBLE and len(form) >= 26:
         (coding,) = struct.unpack(f"{order}H", form[24:26])
-    if coding in (_MS_ADPCM, _IMA_ADPCM):
+    if coding in _ADPCM:
         raise bad(path, "holds ADPCM", hint=ADPCM_HINT)
+    if coding not in _CODINGS:
+        raise not_audio(path)
     if coding in (_PCM, _FLOAT) and block and channels and block != channels * -(-bits // 8):
-        raise bad(
-            path, f"contradicts itself: {bits} bits a sample, but {block} bytes for the samples of {channels} channels"
-        )
+        raise _two_minds(path, bits, block, channels)
     return int(coding)
+
+
+def _check_aiff_form(path: Path, form: bytes, length: int) -> None:
+    if form[18:22] == b"ima4":
+        raise bad(path, "holds ADPCM", hint=ADPCM_HINT)
+    if len(form) < 18 or form[18:22] not in (b"", b"NONE", b"sowt", b"twos", b"raw "):
+        return
+    channels, frames, bits = struct.unpack(">HIH", form[:8])
+    stated = frames * channels * -(-bits // 8)
+    # Offset and size of blocks stand before the samples.
+    if not stated <= length - 8 <= stated + 1:
+        raise bad(
+            path, f"contradicts itself: {frames} samples of {channels} channels of {bits} bits, but {length - 8} bytes"
+        )
+
+
+def _check_caf_form(path: Path, form: bytes) -> None:
+    if form[8:12] == b"ima4":
+        raise bad(path, "holds ADPCM", hint=ADPCM_HINT)
+    if form[8:12] == b"lpcm" and len(form) >= 32:
+        block, frames, channels, bits = struct.unpack(">IIII", form[16:32])
+        if block != frames * channels * -(-bits // 8):
+            raise _two_minds(path, bits, block, channels)
+
+
+def _two_minds(path: Path, bits: int, block: int, channels: int) -> DataError:
+    return bad(
+        path, f"contradicts itself: {bits} bits a sample, but {block} bytes for the samples of {channels} channels"
+    )
 
 
 def _agree(path: Path, declared: int, present: int) -> None:
@@ -303,7 +341,7 @@ def _ends_in_chunks(path: Path, file: BinaryIO, layout: _Layout, position: int, 
     return size - position < layout.id_bytes + struct.calcsize(layout.length)
 
 
-def _more(path: Path, declared: int, more: int) -> Exception:
+def _more(path: Path, declared: int, more: int) -> DataError:
     return bad(
         path, f"states {declared} bytes of audio, but {more} more follow that are no chunk of its format",
         hint="repair the header: sox --ignore-length broken.wav repaired.wav",
@@ -326,7 +364,8 @@ def _only_zeros(file: BinaryIO, place: int, end: int) -> bool:
 
 def _at(file: BinaryIO, place: int, count: int) -> bytes:
     """Bytes from a place that may lie anywhere behind the end."""
-    if place >= 1 << 62:
+    # No disk holds such files, and some refuse to go there.
+    if place >= 1 << 42:
         return b""
     file.seek(place)
     return file.read(count)

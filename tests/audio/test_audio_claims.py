@@ -247,13 +247,44 @@ def test_a_flac_that_is_longer_than_it_states_is_refused(tmp_path: Path) -> None
         ({"channels": 2}, "contradicts itself: 16 bits a sample, but 2 bytes for the samples of 2 channels"),
         ({"coding": 2, "bits": 4, "block": 256}, "holds ADPCM"),
         ({"coding": 0x11, "bits": 4, "block": 256}, "holds ADPCM"),
+        ({"coding": 0x1234}, "is not in an audio format SAMO can read"),
     ],
 )
 def test_a_wav_whose_form_cannot_be_is_refused(tmp_path: Path, how: dict[str, int], says: str) -> None:
     assert refusal(put(tmp_path / "a.wav", wav(form(**how), chunk(b"data", noise(0.5).tobytes())))) == says
 
 
-@pytest.mark.parametrize(("subtype", "suffix"), [("IMA_ADPCM", "wav"), ("MS_ADPCM", "wav"), ("IMA_ADPCM", "w64")])
+@pytest.mark.parametrize("how", [{"bits": 8}, {"channels": 2}, {"frames": 7999}])
+def test_an_aiff_whose_form_cannot_be_is_refused(tmp_path: Path, how: dict[str, int]) -> None:
+    form = {"channels": 1, "frames": 8000, "bits": 16} | how
+    data = bytearray(written(tmp_path / "a.aiff", noise(0.5)))
+    place = data.index(b"COMM") + 8
+    data[place : place + 8] = struct.pack(">HIH", form["channels"], form["frames"], form["bits"])
+    assert refusal(put(tmp_path / "b.aiff", bytes(data))) == (
+        f"contradicts itself: {form['frames']} samples of {form['channels']} channels of {form['bits']} bits,"
+        " but 16000 bytes"
+    )
+
+
+def test_a_caf_whose_form_cannot_be_is_refused(tmp_path: Path) -> None:
+    data = bytearray(written(tmp_path / "a.caf", noise(0.5)))
+    place = data.index(b"desc") + 12
+    data[place + 28 : place + 32] = struct.pack(">I", 8)
+    assert refusal(put(tmp_path / "b.caf", bytes(data))) == (
+        "contradicts itself: 8 bits a sample, but 2 bytes for the samples of 1 channels"
+    )
+
+
+def test_what_follows_the_samples_of_a_w64_is_no_sound(tmp_path: Path) -> None:
+    identity = b"levl\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+    data = written(tmp_path / "a.w64", noise(0.5)) + identity + struct.pack("<Q", 24 + 40) + bytes(range(40))
+    assert len(read(put(tmp_path / "b.w64", data), RATE).waveform) == 8000
+
+
+@pytest.mark.parametrize(
+    ("subtype", "suffix"),
+    [("IMA_ADPCM", "wav"), ("MS_ADPCM", "wav"), ("NMS_ADPCM_16", "wav"), ("G721_32", "wav"), ("IMA_ADPCM", "w64")],
+)
 def test_adpcm_never_reaches_its_decoder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subtype: str, suffix: str
 ) -> None:
