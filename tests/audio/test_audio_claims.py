@@ -147,6 +147,21 @@ def test_an_mp3_that_is_longer_than_it_states_is_read_to_its_end(tmp_path: Path)
     assert len(clip.waveform) == 2 * stated * 576
 
 
+@pytest.mark.parametrize("rate", [44_100, 22_050, 11_025, 48_000])
+def test_mp3_frames_of_every_rate_are_counted(tmp_path: Path, rate: int) -> None:
+    """At 44.1 kHz and its fractions, some frames are a byte longer than others."""
+    samples = noise(1.0, rate=rate)
+    path = tmp_path / "a.mp3"
+    written(path, samples, rate, bitrate_mode="CONSTANT", compression_level=0.5)
+    assert info(path).frames == len(read(path, rate).waveform) == rate
+
+
+def test_an_mp3_cut_inside_a_frame_is_refused_with_and_without_a_length(tmp_path: Path) -> None:
+    whole = written(tmp_path / "a.mp3", noise(1.0), bitrate_mode="VARIABLE")
+    for data in (whole, whole[whole.index(b"\xff\xf3", 4) :]):
+        assert refusal(put(tmp_path / "b.mp3", data[:-1])) == "truncated: the last MP3 frame is incomplete"
+
+
 def test_tags_and_zeros_in_an_mp3_are_no_damage(tmp_path: Path) -> None:
     whole = written(tmp_path / "a.mp3", noise(0.5))
     picture = b"\xff\xfb\x90\x64 a picture may hold what looks like a frame " * 20
