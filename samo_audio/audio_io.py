@@ -18,22 +18,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 import soundfile
 import soxr
 
 from samo.errors import DataError
-from samo_audio.complaints import complaints
-from samo_audio.containers import Container, check_container
-from samo_audio.pieces import Pieces
+from samo_audio.containers import check_container
 from samo_audio.problems import REPAIR_HINT, bad, not_audio
+from samo_audio.sound import Sound
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -86,7 +82,7 @@ TOO_SHORT, SILENT, CONSTANT = f"shorter than {_SHORT_S} s", "silent", "constant"
 NOTHING_HEARD = frozenset({TOO_SHORT, SILENT, CONSTANT})
 _CLIPPED_LEVEL, _CLIPPED_SHARE = 0.99, 1e-3
 _HIGH_PEAK, _ABSURD_PEAK = 8.0, 1e9
-_BLOCK, _SHORT_BLOCK = 1 << 18, 1152
+_BLOCK = 1 << 18
 # 2 GiB, as much again while its blocks are joined.
 _MOST_AT_ONCE = 1 << 29
 
@@ -307,88 +303,10 @@ def _resampled(blocks: Iterable[np.ndarray], rate: int, sr: int) -> Iterator[np.
     yield stream.resample_chunk(np.empty(0, dtype=np.float32), last=True)
 
 
-class _Sound:
-    """An open file: the streams that lie one behind the other in it, one for most."""
-
-    def __init__(self, path: Path, container: Container) -> None:
-        """Open all streams.
-
-        Raises:
-            DataError: a format that cannot be read, or streams of different rates.
-        """
-        self._opened = ExitStack()
-        self._container = container
-        self.streams: list[tuple[soundfile.SoundFile, int]] = []
-        try:
-            if not container.streams:
-                sound = self._stream(os.fsencode(path))
-                self.streams = [(sound, sound.frames)]
-            else:
-                file = self._opened.enter_context(path.open("rb"))
-            for stream in container.streams:
-                sound = self._stream(Pieces(file, stream.runs, endless=stream.endless))
-                if sound.frames < stream.least:
-                    raise bad(path, f"damaged: {sound.frames} samples in frames of {stream.least} or more")
-                self.streams.append((sound, sound.frames if stream.samples is None else stream.samples))
-        except DataError:
-            self._opened.close()
-            raise
-        except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
-            self._opened.close()
-            raise not_audio(path) from error
-        rates = sorted({sound.samplerate for sound, _ in self.streams})
-        if len(rates) > 1:
-            self._opened.close()
-            raise bad(
-                path, f"holds recordings at {rates[0]} and {rates[-1]} Hz, one behind the other",
-                hint="split them into files of their own",
-            )  # fmt: skip
-
-    def _stream(self, given: Any) -> soundfile.SoundFile:
-        with complaints([]) if self._container.mpeg else nullcontext():
-            sound = self._opened.enter_context(soundfile.SoundFile(given))
-        # soundfile seeks after every block of a seekable file: inexact in MP3, an error at the end of some FLAC.
-        sound.seekable = lambda: False
-        return sound
-
-    @property
-    def frames(self) -> int:
-        """Samples per channel that the headers state; -1 if one states none."""
-        stated = [frames for _, frames in self.streams]
-        return -1 if any(frames < 0 or frames >= 1 << 62 for frames in stated) else sum(stated)
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """The streams' samples: (at most _BLOCK, channels) float32.
-
-        Raises:
-            soundfile.SoundFileError: they cannot be decoded.
-            ValueError: the decoder says that it could not decode all.
-        """
-        size, at = min(_BLOCK, max(0, self.frames) + 1 if self.frames > 0 else _BLOCK), 0
-        for sound, _ in self.streams:
-            while True:
-                heard: list[str] = []
-                with complaints(heard) if self._container.mpeg else nullcontext():
-                    inside = at < self._container.incomplete
-                    block = sound.read(min(size, _SHORT_BLOCK) if inside else size, dtype="float32", always_2d=True)
-                if heard and not inside:
-                    raise ValueError(heard[0])
-                if not len(block):
-                    break
-                at += len(block)
-                yield block
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._opened.close()
-
-
-def _open(path: Path) -> tuple[_Sound, AudioInfo]:
+def _open(path: Path) -> tuple[Sound, AudioInfo]:
     """Open a file whose header is in order; ``frames`` is -1 if the header does not state them."""
     container = check_container(path)
-    opened = _Sound(path, container)
+    opened = Sound(path, container)
     try:
         sound, _ = opened.streams[0]
         if sound.format not in _SUFFIXES or any(word in sound.subtype for word in _REFUSED):
@@ -409,11 +327,11 @@ def _open(path: Path) -> tuple[_Sound, AudioInfo]:
     return opened, about
 
 
-def _mono_blocks(opened: _Sound, about: AudioInfo) -> Iterator[np.ndarray]:
+def _mono_blocks(opened: Sound, about: AudioInfo) -> Iterator[np.ndarray]:
     """Yield (at most _BLOCK,) float32 blocks at the native rate; never allocates by what the header claims."""
     done, stated = 0, opened.frames
     try:
-        for block in opened.blocks():
+        for block in opened.blocks(_BLOCK):
             mono = _mono(block)
             _check_samples(mono, done, about)
             done += len(mono)
