@@ -37,10 +37,10 @@ def ogg_links(path: Path, file: BinaryIO, size: int) -> list[OggLink]:
     """The recordings that lie one behind the other in a file.
 
     Raises:
-        DataError: the last page is incomplete, or something else lies between pages.
+        DataError: the last page is incomplete, times run backwards, or something else lies between pages.
     """
     links: list[OggLink] = []
-    place, among_first, serial = 0, False, b""
+    place, among_first, serial, reached = 0, False, b"", dict[bytes, int]()
     while place < size:
         file.seek(place)
         head = file.read(_HEADER)
@@ -57,10 +57,15 @@ def ogg_links(path: Path, file: BinaryIO, size: int) -> list[OggLink]:
         if flags & _FIRST and not among_first:
             start = file.read(len(_FLAC))
             links.append(OggLink(flac=start == _FLAC))
-            serial = head[14:18]
+            serial, reached = head[14:18], {}
         among_first = bool(flags & _FIRST)
         if not links:
             raise bad(path, "damaged: its first Ogg page begins no recording")
+        # The time of the last page is where libsndfile stops; -1 is none.
+        ended_at = int.from_bytes(head[6:14], "little", signed=True)
+        if 0 <= ended_at < reached.get(head[14:18], 0):
+            raise bad(path, f"damaged: the times of its Ogg pages run backwards at byte {place}")
+        reached[head[14:18]] = max(ended_at, reached.get(head[14:18], 0))
         link = links[-1]
         if not link.flac:
             _add(link.runs, place, length)

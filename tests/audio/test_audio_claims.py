@@ -375,6 +375,19 @@ def last_granule(data: bytes, value: int) -> bytes:
     return data[: data.rindex(b"OggS")] + bytes(page)
 
 
+@pytest.mark.parametrize("how", [{}, {"format": "OGG", "subtype": "OPUS"}])
+def test_an_ogg_that_states_less_than_it_holds_is_refused(tmp_path: Path, how: dict[str, str]) -> None:
+    """Half a page less is how an encoder cuts off what it had to fill up; less than the page before is not."""
+    whole = written(tmp_path / "a.ogg", noise(5.0), **how)
+    pages = [k for k in range(len(whole)) if whole[k : k + 4] == b"OggS"]
+    *_, before, last = (struct.unpack("<q", whole[k + 6 : k + 14])[0] for k in pages)
+    shorter = read(put(tmp_path / "b.ogg", last_granule(whole, (before + last) // 2)), RATE)
+    assert 4 * RATE < len(shorter.waveform) < 5 * RATE
+    assert refusal(put(tmp_path / "c.ogg", last_granule(whole, before - 1))) == (
+        f"damaged: the times of its Ogg pages run backwards at byte {pages[-1]}"
+    )
+
+
 def test_claims_cost_no_memory(tmp_path: Path) -> None:
     """2^36 to 2^50 samples claimed in some kilobytes: all read and streamed in 60 MB, and refused in one line."""
     ogg = written(tmp_path / "a.ogg", noise(2.0))
