@@ -9,13 +9,22 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from samo.errors import reporting_full_disk
 
-__all__ = ["cache_root", "leftovers", "own_folder", "replacing", "write_json", "write_text"]
+__all__ = [
+    "cache_root",
+    "folder_beside",
+    "leftovers",
+    "own_folder",
+    "remove_left_folders",
+    "replacing",
+    "write_json",
+    "write_text",
+]
 
 
 @contextmanager
@@ -41,13 +50,62 @@ def replacing(target: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+# A folder this young may not be locked yet.
+_YOUNG_S = 60.0
+
+
+@contextmanager
+def folder_beside(target: Path) -> Iterator[Path]:
+    """A new folder on the disk of ``target``, to be renamed to it once it is whole; removed at the end if it was not.
+
+    Its name and lock are what :func:`remove_left_folders` knows it by when this process is killed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    place = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    with ExitStack() as held:
+        # Some network disks lock no folders: there, nobody can lock this one to remove it either.
+        with suppress(OSError):
+            held.enter_context(_locked(place))
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def remove_left_folders(target: Path, names: str = "") -> None:
+    """Remove what processes killed over a minute ago left of :func:`folder_beside`: their locks went with them.
+
+    Args:
+        target: what was made.
+        names: pattern of the names of all that is made in its folder; that of ``target`` by default.
+    """
+    for left in target.parent.glob(f".{names or target.name}.*"):
+        with suppress(OSError), _locked(left):
+            if time.time() - left.stat().st_mtime > _YOUNG_S:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock.
+
+    Raises:
+        OSError: another process has it, or the disk knows none.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def own_folder(kind: str) -> Iterator[Path]:
     """A temporary folder, removed at the end; those that killed processes left are removed at the beginning."""
     for other in Path(tempfile.gettempdir()).glob(f"samo-{kind}-*"):
         with suppress(OSError), (other / ".held").open() as held:
-            # A folder this young may not be locked yet.
-            if time.time() - other.stat().st_mtime > 60:
+            if time.time() - other.stat().st_mtime > _YOUNG_S:
                 fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 shutil.rmtree(other, ignore_errors=True)
     place = Path(tempfile.mkdtemp(prefix=f"samo-{kind}-"))

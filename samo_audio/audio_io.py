@@ -4,18 +4,20 @@ What is accepted and what is refused:
 
 - Any sample format and up to 32 channels, which are averaged. Integers are scaled to [-1, 1); floats are kept.
 - The content decides the format, not the name: an MP3 called ``x.wav`` is decoded, with a warning.
-- A file cut short is refused, also where libsndfile would hand out what is left in silence. Two cases cannot be told
-  from a complete file: an MP3 without a Xing header, and an Ogg file cut exactly between pages; both carry a warning.
-- A WAV of a recorder that could not seek states 0xFFFFFFFF, about 2 GiB or (with a RIFF length of 8) 0 bytes;
-  such files are taken to last until their end.
+- Every sample is read, or the file is refused: what is cut short, what goes on behind the length that its header
+  states, what is damaged between. MP3, FLAC and Ogg files joined into one are read one behind the other.
+- Three cases cannot be told from a complete file and carry a warning: an MP3 without a Xing header cut exactly between
+  frames, an Ogg file cut exactly between pages, and a WAV of a recorder that could not seek. The last states
+  0xFFFFFFFF, about 2 GiB or (with a RIFF length of 8) 0 bytes, and is taken to last until its end.
+- ADPCM is refused: its decoders are the weakest that libsndfile has.
 - Silence, a constant, clips under 0.1 s and clipped recordings are accepted with a warning.
+- A clip that is read at once has at most 2^29 samples (3 h at 48 kHz); longer ones are streamed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +27,9 @@ import soundfile
 import soxr
 
 from samo.errors import DataError
-from samo_audio.containers import REPAIR_HINT, bad, check_container, has_xing, not_audio
+from samo_audio.containers import check_container
+from samo_audio.problems import REPAIR_HINT, bad, not_audio
+from samo_audio.sound import Sound
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -40,6 +44,7 @@ __all__ = [
     "info",
     "is_audio",
     "is_constant",
+    "is_recording",
     "read",
     "window_starts",
     "windows",
@@ -60,6 +65,13 @@ _SUFFIXES = {
 }
 _SUFFIXES |= dict.fromkeys(("WAVEX", "RF64", "NIST"), _SUFFIXES["WAV"])
 AUDIO_SUFFIXES = frozenset(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+# Recordings that SAMO cannot read: telephones, messengers, browsers and cameras write them.
+OTHER_SUFFIXES = frozenset({
+    ".3g2", ".3gp", ".aac", ".ac3", ".amr", ".ape", ".avi", ".awb", ".dss", ".flv", ".m4a", ".m4b", ".m4v", ".mka",
+    ".mkv", ".mov", ".mp2", ".mp4", ".mpeg", ".mpg", ".qta", ".ra", ".spx", ".tta", ".weba", ".webm", ".wma", ".wv",
+})  # fmt: skip
+# Parts of names of codings for telephones of old, which no container in use needs.
+_REFUSED = ("ADPCM", "G721", "G723", "DWVW", "DPCM")
 
 _MIN_RATE_HZ, _MAX_RATE_HZ, _MAX_CHANNELS = 1_000, 768_000, 32
 _SHORT_S = 0.1
@@ -71,6 +83,8 @@ NOTHING_HEARD = frozenset({TOO_SHORT, SILENT, CONSTANT})
 _CLIPPED_LEVEL, _CLIPPED_SHARE = 0.99, 1e-3
 _HIGH_PEAK, _ABSURD_PEAK = 8.0, 1e9
 _BLOCK = 1 << 18
+# 2 GiB, as much again while its blocks are joined.
+_MOST_AT_ONCE = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,11 @@ def is_audio(path: Path) -> bool:
     return path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("._")
 
 
+def is_recording(path: Path) -> bool:
+    """Whether the name looks like a recording, in a format that can be read or not."""
+    return is_audio(path) or (path.suffix.lower() in OTHER_SUFFIXES and not path.name.startswith("._"))
+
+
 def info(path: Path) -> AudioInfo:
     """Read a file's header; a file whose header states no length (rare) is decoded once to count its samples.
 
@@ -145,8 +164,19 @@ def read(path: Path, sr: int) -> Clip:
     """
     sound, about = _open(path)
     with sound:
-        mono = np.concatenate(list(_mono_blocks(sound, about)))
-    return _clip(mono, about, sr)
+        blocks, samples = [], 0
+        for block in _mono_blocks(sound, about):
+            samples += len(block)
+            # What only claims to be long is decoded to its end, to say that; it is kept only if it can be used.
+            if max(samples, about.frames) <= _MOST_AT_ONCE:
+                blocks.append(block)
+            elif samples > _MOST_AT_ONCE:
+                hours = _MOST_AT_ONCE / about.sample_rate / 3600
+                raise bad(
+                    path, f"lasts over {hours:.1f} h, too long for one clip",
+                    hint="cut it: ffmpeg -i in.wav -f segment -segment_time 3600 out%03d.wav",
+                )  # fmt: skip
+    return _clip(np.concatenate(blocks), about, sr)
 
 
 def clip_of(samples: np.ndarray, rate: int, sr: int) -> Clip:
@@ -216,10 +246,12 @@ def window_starts(n_samples: int, window: int) -> np.ndarray:
     Returns:
         (ceil(n_samples / window),) int64 from 0 to n_samples - window; [0] for a signal not longer than a window.
     """
-    if n_samples <= window:
-        return np.zeros(1, dtype=np.int64)
-    count = -(-n_samples // window)
-    return np.arange(count, dtype=np.int64) * (n_samples - window) // (count - 1)
+    count = _n_windows(n_samples, window)
+    return np.arange(count, dtype=np.int64) * max(0, n_samples - window) // max(1, count - 1)
+
+
+def _n_windows(n_samples: int, window: int) -> int:
+    return max(1, -(-n_samples // window))
 
 
 def windows(path: Path, sr: int, window_s: float) -> Iterator[tuple[float, np.ndarray]]:
@@ -241,18 +273,19 @@ def windows(path: Path, sr: int, window_s: float) -> Iterator[tuple[float, np.nd
 def _slide(about: AudioInfo, sr: int, window: int) -> Iterator[tuple[float, np.ndarray]]:
     # soxr returns frames * sr / rate samples, halves rounded up.
     expected = (2 * about.frames * sr + about.sample_rate) // (2 * about.sample_rate)
-    starts = window_starts(expected, window).tolist()
+    count = _n_windows(expected, window)
     sound, _ = _open(about.path)
-    kept, first, row = np.empty(0, dtype=np.float32), 0, 0
+    kept, first, row, start = np.empty(0, dtype=np.float32), 0, 0, 0
     with sound:
         for block in _resampled(_mono_blocks(sound, about), about.sample_rate, sr):
             kept = np.concatenate([kept, block])
-            while row < len(starts) - 1 and starts[row] + window <= first + len(kept):
-                begin = starts[row] - first
-                yield starts[row] / sr, kept[begin : begin + window].copy()
+            while row < count - 1 and start + window <= first + len(kept):
+                yield start / sr, kept[start - first : start - first + window].copy()
                 row += 1
+                # As window_starts has it, one at a time: a header may claim more windows than fit into memory.
+                start = row * (expected - window) // (count - 1)
             # The last window always ends with the last sample, even if the length was predicted a sample off.
-            drop = max(0, min(starts[row] - first, len(kept) - window))
+            drop = max(0, min(start - first, len(kept) - window))
             kept, first = kept[drop:], first + drop
     if not len(kept):
         raise bad(about.path, f"holds less than one sample at {sr} Hz")
@@ -270,58 +303,59 @@ def _resampled(blocks: Iterable[np.ndarray], rate: int, sr: int) -> Iterator[np.
     yield stream.resample_chunk(np.empty(0, dtype=np.float32), last=True)
 
 
-def _open(path: Path) -> tuple[soundfile.SoundFile, AudioInfo]:
+def _open(path: Path) -> tuple[Sound, AudioInfo]:
     """Open a file whose header is in order; ``frames`` is -1 if the header does not state them."""
-    warnings = check_container(path)
+    container = check_container(path)
+    opened = Sound(path, container)
     try:
-        sound = soundfile.SoundFile(os.fsencode(path))
-    except (soundfile.SoundFileError, TypeError, ValueError, OSError) as error:
-        raise not_audio(path) from error
-    # soundfile seeks after every block of a seekable file: inexact in MP3, an error at the end of some FLAC.
-    sound.seekable = lambda: False
-    try:
-        if sound.format in ("RAW", "SD2"):
+        sound, _ = opened.streams[0]
+        if sound.format not in _SUFFIXES or any(word in sound.subtype for word in _REFUSED):
             raise not_audio(path)
         _check_rate(path, sound.samplerate)
-        if not 1 <= sound.channels <= _MAX_CHANNELS:
-            raise bad(path, f"{sound.channels} channels; at most {_MAX_CHANNELS} are supported")
-        if sound.frames == 0:
+        channels = max(stream.channels for stream, _ in opened.streams)
+        if not 1 <= channels <= _MAX_CHANNELS:
+            raise bad(path, f"{channels} channels; at most {_MAX_CHANNELS} are supported")
+        frames, warnings = opened.frames, container.warnings
+        if frames == 0:
             raise bad(path, "holds no samples", hint=REPAIR_HINT)
-        guessed = sound.format == "MP3" and not has_xing(path)
-        if guessed:
-            warnings += ("states no length (MP3 without a Xing header): a missing end would go unnoticed",)
-        if is_audio(path) and path.suffix.lower() not in _SUFFIXES.get(sound.format, ()):
+        if is_audio(path) and path.suffix.lower() not in _SUFFIXES[sound.format]:
             warnings = (f"is {sound.format} despite its name", *warnings)
-        frames = -1 if guessed or sound.frames >= 1 << 62 else sound.frames
-        about = AudioInfo(path, sound.samplerate, sound.channels, frames, sound.format, sound.subtype, warnings)
+        about = AudioInfo(path, sound.samplerate, channels, frames, sound.format, sound.subtype, warnings)
     except DataError:
-        sound.close()
+        opened.__exit__()
         raise
-    return sound, about
+    return opened, about
 
 
-def _mono_blocks(sound: soundfile.SoundFile, about: AudioInfo) -> Iterator[np.ndarray]:
+def _mono_blocks(opened: Sound, about: AudioInfo) -> Iterator[np.ndarray]:
     """Yield (at most _BLOCK,) float32 blocks at the native rate; never allocates by what the header claims."""
-    done = 0
-    size = min(_BLOCK, about.frames) if about.frames > 0 else _BLOCK
-    while True:
-        try:
-            block = sound.read(size, dtype="float32", always_2d=True)
-        except soundfile.SoundFileError as error:
-            raise bad(about.path, "damaged or truncated: it cannot be decoded to its end") from error
-        if not len(block):
-            break
-        mono = block[:, 0]
-        if about.channels > 1:
-            mono = mono.copy()
-            for channel in range(1, about.channels):
-                mono += block[:, channel]
-            mono /= about.channels
-        _check_samples(mono, done, about)
-        done += len(mono)
-        yield mono
-    if done < max(1, about.frames):
-        raise bad(about.path, f"truncated: {done} of {max(1, about.frames)} samples are there")
+    done, stated = 0, opened.frames
+    try:
+        for block in opened.blocks(_BLOCK):
+            mono = _mono(block)
+            _check_samples(mono, done, about)
+            done += len(mono)
+            if 0 <= stated < done:
+                raise bad(about.path, f"states {stated} samples, but more follow", hint=REPAIR_HINT)
+            yield mono
+    except soundfile.SoundFileError as error:
+        raise bad(about.path, "damaged or truncated: it cannot be decoded to its end") from error
+    except ValueError as error:
+        raise bad(about.path, f"damaged: libmpg123 reports {error}") from error
+    if done < max(1, stated):
+        raise bad(about.path, f"truncated: {done} of {max(1, stated)} samples are there")
+
+
+def _mono(block: np.ndarray) -> np.ndarray:
+    """(T,) mean over the channels of (T, channels)."""
+    mono = block[:, 0]
+    channels = block.shape[1]
+    if channels > 1:
+        mono = mono.copy()
+        for channel in range(1, channels):
+            mono += block[:, channel]
+        mono /= channels
+    return mono
 
 
 def _check_samples(mono: np.ndarray, offset: int, about: AudioInfo) -> None:

@@ -264,12 +264,13 @@ def read_noise(root: Path, sr: int) -> np.ndarray:
     """All recordings below ``root`` one behind the other, each scaled to standard deviation 1.
 
     Raises:
-        DataError: the folder holds no sound.
+        DataError: the folder holds no sound, or cannot be read.
     """
     from samo_audio.audio_io import is_audio, read
+    from samo_audio.datasets.listing import clips_below
 
-    files = sorted(path for path in root.rglob("*") if is_audio(path) and path.is_file()) if root.is_dir() else []
-    clips = [read(path, sr).waveform for path in files]
+    files = clips_below(root, is_audio) if root.is_dir() else []
+    clips = [read(root / path, sr).waveform for path in files]
     loud = [clip / clip.std() for clip in clips if len(clip) and clip.std() > 0]
     if not loud:
         raise DataError(f"`noise_root={root}`: no audible recordings in there")

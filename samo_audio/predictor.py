@@ -27,14 +27,15 @@ from samo_audio.audio_io import (
     Clip,
     clip_of,
     info,
-    is_audio,
     is_constant,
+    is_recording,
     read,
     window_starts,
     windows,
 )
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
+from samo_audio.datasets.listing import files_below
 from samo_audio.frontend import AudioFrontend
 from samo_audio.trimming import LONGEST_S, sounding
 
@@ -150,7 +151,7 @@ class AudioPredictor(ModelPredictor):
                     return _Pending(path, windows(path, self.sr, self.window_s), about.duration_s, about.warnings)
                 clip = read(path, self.sr)
         except DataError as error:
-            return _Pending(path, iter(()), 0.0, (), error=error.message)
+            return _Pending(path, iter(()), 0.0, (), error=_line(error))
         begin, end = sounding(clip.waveform, self.sr, self.trim_db)
         starts = (begin + window_starts(end - begin, self.window)).tolist()
         chunks = [(start / self.sr, clip.waveform[start : min(start + self.window, end)]) for start in starts]
@@ -173,7 +174,7 @@ class AudioPredictor(ModelPredictor):
                 pending.heard.append(self._is_heard(chunk))
                 yield chunk
         except DataError as error:
-            pending.error = error.message
+            pending.error = _line(error)
         pending.exhausted = True
 
     def _is_heard(self, chunk: np.ndarray) -> bool:
@@ -215,6 +216,10 @@ class AudioPredictor(ModelPredictor):
         )
 
 
+def _line(error: DataError) -> str:
+    return error.message + (f" (hint: {error.hint})" if error.hint else "")
+
+
 def _is_array(given: Any) -> bool:
     """Whether it is an array of numbers; one of paths is several inputs."""
     return isinstance(given, torch.Tensor) or (isinstance(given, np.ndarray) and given.dtype.kind not in "OUS")
@@ -222,6 +227,9 @@ def _is_array(given: Any) -> bool:
 
 def find_clips(given: Iterable[Path]) -> list[Path]:
     """Files as given, folders searched for audio at any depth.
+
+    They are searched as corpora are, see :func:`samo_audio.datasets.listing.files_below`. What cannot be read is
+    listed all the same, so that its prediction says why.
 
     Raises:
         DataError: a path does not exist or cannot be looked at, or a folder holds no audio.
@@ -240,7 +248,7 @@ def _clips_at(path: Path) -> list[Path]:
         if not path.exists():
             raise DataError(f"no such file or folder: {path}")
         return [path]
-    inside = sorted(entry for entry in path.rglob("*") if is_audio(entry) and entry.is_file())
-    if not inside:
+    inside, unreadable = files_below(path, is_recording)
+    if not unreadable and not any((path / name).exists() for name in inside):
         raise DataError(f"no audio files in {path}")
-    return inside
+    return sorted(path / name for name in (*inside, *(folder for folder, _ in unreadable)))

@@ -6,13 +6,11 @@ import errno
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from copy import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,16 +19,15 @@ from typing import IO, Any
 import numpy as np
 
 from samo.errors import DataError, EnvironmentProblem, first_ten, reporting_full_disk
-from samo.files import cache_root
+from samo.files import cache_root, folder_beside, remove_left_folders, write_text
 from samo_audio.audio_io import DECODER, Clip, read
 from samo_audio.trimming import sounding
 
 __all__ = ["CACHE_VERSION", "Facts", "Waveforms", "open_waveforms"]
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 
 _SAMPLES, _INDEX = "waveforms.f32", "index.json"
-_STALE_S = 24 * 3600.0
 _ATTEMPTS, _PAUSE_S = 5, 0.1
 
 
@@ -111,7 +108,7 @@ def open_waveforms(
     on_progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> Waveforms:
-    """Map the decoded clips, decoding them first if they (or a file's size or time) are new.
+    """Map the decoded clips, decoding them first if they (or a file's size, times or inode) are new.
 
     Any number of processes may do this at once; the first to finish is kept.
 
@@ -130,16 +127,15 @@ def open_waveforms(
     if not items or len(set(ids)) < len(ids):
         raise DataError("no clips to decode" if not items else "clips to decode share an id")
     folder = cache_root().absolute() / "waveforms" / _key(items, sr)
+    remove_left_folders(folder, "?" * len(folder.name))
     found = _existing(folder, ids)
     if found is not None:
         return found
-    with reporting_full_disk(folder):
-        temporary = _folder_beside(folder)
-        try:
-            _build(temporary, sorted(items), sr, on_progress, workers or _cores())
-            return _publish(temporary, folder, ids)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with reporting_full_disk(folder), ExitStack() as held:
+        temporary = _folder_beside(folder, held)
+        _build(temporary, sorted(items), sr, on_progress, workers or _cores())
+        _seal(temporary)
+        return _publish(temporary, folder, ids)
 
 
 def _key(items: Sequence[tuple[str, Path]], sr: int) -> str:
@@ -152,7 +148,10 @@ def _key(items: Sequence[tuple[str, Path]], sr: int) -> str:
         except OSError as error:
             missing.append(f"{path} ({error.strerror})")
         else:
-            lines.append(f"{name}\0{place}\0{status.st_size}\0{status.st_mtime_ns}")
+            # Whoever puts other samples into a file can give it its old time back, but not its time of change.
+            lines.append(
+                f"{name}\0{place}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
+            )
     if missing:
         raise DataError(f"{len(missing)} of {len(items)} clips cannot be opened: {first_ten(missing)}")
     text = "\n".join([f"{CACHE_VERSION}\0{sr}\0{DECODER}", *lines])
@@ -161,9 +160,53 @@ def _key(items: Sequence[tuple[str, Path]], sr: int) -> str:
 
 def _existing(folder: Path, ids: Sequence[str]) -> Waveforms | None:
     try:
+        _check_seal(folder)
         return Waveforms(folder, ids)
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _seal(folder: Path) -> None:
+    """Write into the index what the samples and the index itself are known by."""
+    index = json.loads((folder / _INDEX).read_bytes())
+    index["samples"] = _samples_digest(folder)
+    write_text(folder / _INDEX, json.dumps({**index, "seal": _seal_of(index)}, allow_nan=False))
+    _mark_checked(folder)
+
+
+def _check_seal(folder: Path) -> None:
+    """Compare index and samples with what they are known by.
+
+    The samples are read only where their file changed since they last were, or came from elsewhere.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError, OSError: they are not what was decoded.
+    """
+    index = json.loads((folder / _INDEX).read_bytes())
+    if index.pop("seal") != _seal_of(index):
+        raise ValueError(f"{folder / _INDEX} was changed")
+    if (folder / _INDEX).stat().st_mtime_ns == (folder / _SAMPLES).stat().st_ctime_ns:
+        return
+    if index["samples"] != _samples_digest(folder):
+        raise ValueError(f"{folder / _SAMPLES} does not hold what was decoded")
+    # A cache that cannot be written is read again each time.
+    with suppress(OSError):
+        _mark_checked(folder)
+
+
+def _mark_checked(folder: Path) -> None:
+    """The index's time is the samples' time of change, which nobody who writes to them can set."""
+    changed = (folder / _SAMPLES).stat().st_ctime_ns
+    os.utime(folder / _INDEX, ns=(changed, changed))
+
+
+def _seal_of(index: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(index, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _samples_digest(folder: Path) -> str:
+    with (folder / _SAMPLES).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _build(
@@ -220,9 +263,10 @@ def _read_or_error(path: Path, sr: int) -> Clip | DataError:
 def _all_bad(bad: Sequence[DataError], n_items: int) -> DataError:
     if len(bad) == 1:
         return bad[0]
+    hints = dict.fromkeys(error.hint for error in bad if error.hint)
     return DataError(
         f"{len(bad)} of {n_items} clips cannot be read: {first_ten(error.message for error in bad)}",
-        hint="repair these files or move them out of the data folder",
+        hint="; ".join(["repair these files or move them out of the data folder", *hints]),
     )
 
 
@@ -236,15 +280,10 @@ def _to_disk(file: IO[Any]) -> None:
     os.fsync(file.fileno())
 
 
-def _folder_beside(folder: Path) -> Path:
-    """A new folder on the disk of ``folder``; what killed processes left there over a day ago is deleted."""
+def _folder_beside(folder: Path, held: ExitStack) -> Path:
+    """A new folder on the disk of ``folder``, until ``held`` ends."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f".{'?' * len(folder.name)}.*"):
-            with suppress(FileNotFoundError):
-                if time.time() - left.stat().st_mtime > _STALE_S:
-                    shutil.rmtree(left, ignore_errors=True)
-        return Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        return held.enter_context(folder_beside(folder))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -275,10 +314,10 @@ def _publish(temporary: Path, folder: Path, ids: Sequence[str]) -> Waveforms:
 
 def _discard(folder: Path) -> None:
     """Move a damaged cache away before deleting it, so that nobody meets it half deleted."""
-    trash = _folder_beside(folder)
-    with suppress(FileNotFoundError):
-        folder.rename(trash / folder.name)
-    shutil.rmtree(trash, ignore_errors=True)
+    with ExitStack() as held:
+        trash = _folder_beside(folder, held)
+        with suppress(FileNotFoundError):
+            folder.rename(trash / folder.name)
 
 
 def _cores() -> int:

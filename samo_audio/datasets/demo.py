@@ -23,8 +23,6 @@ speaker's own way with that emotion, and on chance; the last two are wide enough
 from __future__ import annotations
 
 import hashlib
-import shutil
-import tempfile
 import wave
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -34,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from samo.errors import DataError, reporting_full_disk
-from samo.files import cache_root, replacing
+from samo.files import cache_root, folder_beside, remove_left_folders, replacing
 from samo_audio.datasets.voice import (
     SAMPLE_RATE_HZ,
     VOICE_RANGES,
@@ -265,34 +263,31 @@ def ensure(cache_dir: Path | None = None, *, on_progress: Callable[[int, int], N
     """Folder of the finished corpus below ``cache_dir`` (SAMO's cache by default), made on first use.
 
     It is made in a temporary folder and renamed, so it is there whole or not at all; of two processes that
-    make it at once, the second to finish takes the first one's. Clips somebody deleted are made again.
+    make it at once, the second to finish takes the first one's. Clips somebody deleted are made again. What a killed
+    process left is removed.
 
     Raises:
         DiskFull: no space is left.
     """
     parent = cache_dir if cache_dir is not None else cache_root()
     final = parent / f"{NAME}-{VERSION}"
+    remove_left_folders(final)
     if final.is_dir():
         for name in clip_names():
             if not _whole(final / _file(name)):
                 with replacing(final / _file(name)) as temporary:
                     _write(temporary, synthesise(name))
         return final
-    with reporting_full_disk(final):
-        parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{final.name}."))
+    with reporting_full_disk(final), folder_beside(final) as temporary:
+        # It is private to the owner; a shared cache is for everyone its folder is for.
+        temporary.chmod(parent.stat().st_mode & 0o777)
+        make(temporary, on_progress=on_progress)
         try:
-            # mkdtemp is private to the owner; a shared cache is for everyone its folder is for.
-            temporary.chmod(parent.stat().st_mode & 0o777)
-            make(temporary, on_progress=on_progress)
-            try:
-                temporary.rename(final)
-            except OSError:
-                # Another process was faster.
-                if not final.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.rename(final)
+        except OSError:
+            # Another process was faster.
+            if not final.is_dir():
+                raise
     return final
 
 

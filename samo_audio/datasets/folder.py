@@ -7,13 +7,15 @@ Speakers are read off the relative path by ``speaker_pattern``, for example ``sp
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samo.data.download import RemoteFile
 from samo.errors import DataError, SettingsError, first_ten
 from samo_audio.datasets.emotions import label_task
-from samo_audio.datasets.listing import clips_below, ids_without_suffix, require_folder
+from samo_audio.datasets.listing import clips_below, ids_without_suffix, left_out, require_folder
+from samo_audio.problems import FORMAT_HINT
 
 if TYPE_CHECKING:
     from samo.data.manifest import Manifest
@@ -38,15 +40,16 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     Without ``speaker_pattern`` the speakers stay unknown.
 
     Raises:
-        DataError: no folder, clips outside the class folders, fewer than two classes, or a path without a speaker.
+        DataError: no folder, clips outside the class folders, fewer than two classes, a class whose recordings are
+            all in formats that cannot be read, a folder that cannot be read, or a path without a speaker.
         SettingsError: the pattern is no regular expression or has no group.
     """
     from samo.data.manifest import Item, Manifest
     from samo.tasks import LabelSpace
 
     speaker_of = _speaker_pattern(settings.speaker_pattern)
-    paths = _clips(root)
-    labels = [path.split("/", 1)[0] for path in paths]
+    paths, others = _clips(root)
+    labels = [_class(path) for path in paths]
     _refuse_actors(root, set(labels))
     groups = _speakers(root, paths, speaker_of)
     task, class_of = label_task(labels, settings.mode, root)
@@ -60,29 +63,47 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         items=tuple(sorted(items, key=lambda item: item.id)),
         root=root.absolute(),
         group_hint=GROUP_HINT,
+        notes=left_out(others, root),
     )
 
 
-def _clips(root: Path) -> list[str]:
-    from samo_audio.audio_io import is_audio
+def _clips(root: Path) -> tuple[list[str], list[str]]:
+    """Clips, and recordings in formats that cannot be read."""
+    from samo_audio.audio_io import is_audio, is_recording
 
     require_folder(root, NAME)
-    paths = clips_below(root, is_audio)
+    found = clips_below(root, is_recording)
+    paths = [path for path in found if is_audio(Path(path))]
+    others = [path for path in found if not is_audio(Path(path))]
     if not paths:
-        raise DataError(f"no audio file lies below {root}", hint="check `data_root`")
+        only = f", only {first_ten(others)}" if others else ""
+        raise DataError(f"no audio file lies below {root}{only}", hint=FORMAT_HINT if others else "check `data_root`")
+    empty = Counter(_class(path) for path in others if "/" in path)
+    empty -= Counter(dict.fromkeys(map(_class, paths), len(others)))
+    if empty:
+        listed = first_ten(f"'{name}' ({count} recording{'s' * (count > 1)})" for name, count in sorted(empty.items()))
+        raise DataError(
+            f"below {root} there are classes without a clip that can be read: {listed}, for example "
+            + next(path for path in others if _class(path) in empty),
+            hint=FORMAT_HINT,
+        )
     loose = [path for path in paths if "/" not in path]
     if loose:
         raise DataError(
             f"{len(loose)} clips lie directly in {root}, outside any class folder: {first_ten(loose)}",
             hint="move them into the folder of their class, or list them in a CSV with `dataset=table`",
         )
-    classes = sorted({path.split("/", 1)[0] for path in paths})
+    classes = sorted(set(map(_class, paths)))
     if len(classes) < 2:
         raise DataError(
             f"{root} needs a folder for each of at least two classes, found clips only in '{classes[0]}'",
             hint="`data_root` must be the folder that holds the class folders",
         )
-    return paths
+    return paths, others
+
+
+def _class(path: str) -> str:
+    return path.split("/", 1)[0]
 
 
 def _refuse_actors(root: Path, classes: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""Finding clips below a folder, in an order that is the same on every machine."""
+"""Finding clips below a folder, in an order that is the same on every machine: for training, inspection, prediction."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from samo.errors import DataError
+from samo.errors import DataError, first_ten
+from samo_audio.problems import FORMAT_HINT
 
-__all__ = ["clips_below", "ids_without_suffix", "require_folder"]
+__all__ = ["clips_below", "files_below", "ids_without_suffix", "left_out", "require_folder"]
 
 
 def require_folder(root: Path, dataset: str) -> None:
@@ -29,27 +30,73 @@ def require_folder(root: Path, dataset: str) -> None:
 
 
 def clips_below(root: Path, wanted: Callable[[Path], bool]) -> list[str]:
-    """Relative posix paths of the files below ``root`` that are wanted, sorted.
+    """Relative posix paths of the files below ``root`` that are wanted, sorted; see :func:`files_below`.
+
+    Raises:
+        DataError: a folder cannot be read.
+    """
+    found, unreadable = files_below(root, wanted)
+    if unreadable:
+        raise DataError(
+            f"{len(unreadable)} of the folders below {root} cannot be read: "
+            + first_ten(f"{path} ({why})" for path, why in unreadable),
+            hint="clips in them would be missing without a word; allow reading, or move them away",
+        )
+    return found
+
+
+def files_below(root: Path, wanted: Callable[[Path], bool]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Relative posix paths of the files below ``root`` that are wanted, sorted; and folders that cannot be read, why.
 
     Links to folders are followed once, since corpora on clusters are often linked together. Whatever starts with
     a dot is left out (``.git``, AppleDouble ``._`` twins), as is ``__MACOSX``. A link to a missing file is listed, so
-    that whoever opens it says so.
+    that whoever opens it says so; a link to a missing folder counts as a folder that cannot be read.
     """
     found: list[str] = []
+    unreadable: list[tuple[str, str]] = []
     seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
+    waiting = [""]
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(root / folder)
         if real in seen:
-            subfolders.clear()
             continue
         seen.add(real)
+        try:
+            with os.scandir(root / folder) as entries:
+                here = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            unreadable.append((folder or ".", error.strerror or str(error)))
+            continue
+        inside = []
+        for entry in here:
+            if entry.name.startswith(".") or entry.name == "__MACOSX":
+                continue
+            path = f"{folder}/{entry.name}" if folder else entry.name
+            try:
+                if entry.is_dir():
+                    inside.append(path)
+                elif wanted(Path(path)):
+                    found.append(path)
+                elif entry.is_symlink() and not entry.is_file() and not Path(path).suffix:
+                    unreadable.append((path, "a link to what is not there"))
+            except OSError as error:
+                unreadable.append((path, error.strerror or str(error)))
         # Sorted, so that of two links to one folder every machine takes the same.
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith(".") and name != "__MACOSX")
-        for name in names:
-            path = Path(folder, name)
-            if not name.startswith(".") and wanted(path):
-                found.append(path.relative_to(root).as_posix())
-    return sorted(found)
+        waiting += reversed(inside)
+    return sorted(found), sorted(unreadable)
+
+
+def left_out(paths: Sequence[str], root: Path) -> tuple[str, ...]:
+    """The note on recordings below ``root`` in formats that cannot be read, none for none."""
+    if not paths:
+        return ()
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(Counter(map(_suffix, paths)).items()))
+    return (f"left out {kinds} below {root}, which SAMO cannot read: {first_ten(paths)} ({FORMAT_HINT})",)
+
+
+def _suffix(path: str) -> str:
+    return Path(path).suffix.lower()
 
 
 def ids_without_suffix(paths: Sequence[str]) -> list[str]:

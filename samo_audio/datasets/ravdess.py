@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from samo.data.download import RemoteFile
 from samo.errors import DataError, first_ten
 from samo_audio.datasets.emotions import EMOTION_TO_SENTIMENT, EMOTIONS, SENTIMENTS
-from samo_audio.datasets.listing import clips_below, require_folder
+from samo_audio.datasets.listing import clips_below, left_out, require_folder
 
 if TYPE_CHECKING:
     from samo.data.manifest import Item, Manifest
@@ -128,7 +128,7 @@ def index_as(
     from samo.data.manifest import Manifest
     from samo.tasks import LabelSpace, Task
 
-    names = _speech_names(root, dataset)
+    names, others = _speech_names(root, dataset)
     task = Task("emotion", EMOTIONS) if mode == "emotion" else Task("sentiment", SENTIMENTS)
     return Manifest(
         dataset=dataset,
@@ -137,15 +137,24 @@ def index_as(
         root=root.absolute(),
         synthetic=synthetic,
         folds=folds,
+        notes=left_out(others, root),
     )
 
 
-def _speech_names(root: Path, dataset: str) -> dict[str, RavdessName]:
-    """Parsed name by relative path of every speech clip, second copies left out."""
+def _speech_names(root: Path, dataset: str) -> tuple[dict[str, RavdessName], list[str]]:
+    """Parsed name by relative path of every speech clip, second copies left out; and recordings of other formats."""
+    from samo_audio.audio_io import is_recording
+
     require_folder(root, dataset)
-    paths = clips_below(root, lambda path: path.suffix.lower() in (".wav", ".flac"))
+    found = clips_below(root, is_recording)
+    paths = [path for path in found if PurePosixPath(path).suffix.lower() in (".wav", ".flac")]
+    others = [path for path in found if PurePosixPath(path).suffix.lower() not in (".wav", ".flac")]
     if not paths:
-        raise DataError(f"no .wav or .flac file lies below {root}", hint="check `data_root`")
+        only = f", only {first_ten(others)}" if others else ""
+        raise DataError(
+            f"no .wav or .flac file lies below {root}{only}",
+            hint="convert them: ffmpeg -i in.m4a out.wav" if others else "check `data_root`",
+        )
     names = {path: parse_name(PurePosixPath(path).stem) for path in paths}
     parsed = {path: name for path, name in names.items() if name is not None}
     if not parsed:
@@ -168,7 +177,7 @@ def _speech_names(root: Path, dataset: str) -> dict[str, RavdessName]:
         logging.getLogger(__name__).warning(
             "left out %d song or video clips below %s: %s", len(others), root, first_ten(others)
         )
-    return _first_copies(speech)
+    return _first_copies(speech), others
 
 
 def _misfiled(path: str, name: RavdessName) -> bool:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 import threading
+import time
 import wave
 from collections.abc import Iterable
 from functools import lru_cache
@@ -159,6 +163,27 @@ def test_interrupted_make_leaves_nothing(tmp_path: Path, three_clips: tuple[str,
     with pytest.raises(KeyboardInterrupt):
         demo.ensure(tmp_path, on_progress=interrupt)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_a_killed_make_left_is_removed(tmp_path: Path, three_clips: tuple[str, ...], finished: bool) -> None:
+    code = """
+import os, sys
+from pathlib import Path
+from samo_audio.datasets import demo
+demo.ensure(Path(sys.argv[1]), on_progress=lambda done, n: os.kill(os.getpid(), 9) if done == 2 else None)
+"""
+    root = Path(demo.__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code, tmp_path], cwd=root, check=False).returncode == -9
+    (left,) = tmp_path.iterdir()
+    assert len(contents(left)) == 2
+    if finished:
+        # Too young to be told from one that is being made: it stays for now.
+        demo.ensure(tmp_path)
+        assert left.is_dir()
+    os.utime(left, (time.time() - 61,) * 2)
+    demo.ensure(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f"demo-{demo.VERSION}"]
 
 
 def test_two_makers_at_once_both_end_fine(tmp_path: Path, three_clips: tuple[str, ...]) -> None:

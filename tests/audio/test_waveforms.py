@@ -114,6 +114,91 @@ def test_a_touched_file_is_decoded_anew(items: Items, cache: Path) -> None:
     assert len(folders(cache)) == 2
 
 
+def test_other_samples_under_the_old_size_and_time_are_decoded_anew(items: Items) -> None:
+    """Written in place, put there by renaming, and two clips that changed places."""
+    _, path = items[0]
+    before = path.stat()
+    expected = open_waveforms(items, SR).waveform(0).tolist()
+    for place in ("in place", "renamed"):
+        samples, rate = soundfile.read(path)
+        other = path if place == "in place" else path.with_suffix(".new.wav")
+        soundfile.write(other, -samples, rate)
+        os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+        if other != path:
+            other.rename(path)
+        assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        expected = [-sample for sample in expected]
+        assert open_waveforms(items, SR).waveform(0).tolist() == expected
+    first, second = path.parent / "a.wav", path.parent / "b.wav"
+    for number, target in enumerate((first, second)):
+        soundfile.write(target, np.full(800, 0.25 * (number + 1)), SR)
+        os.utime(target, ns=(1, 1))
+    pair = [("a", first), ("b", second)]
+    assert open_waveforms(pair, SR).waveform(0)[0] == 0.25
+    first.rename(path.parent / "c.wav")
+    second.rename(first)
+    (path.parent / "c.wav").rename(second)
+    assert open_waveforms(pair, SR).waveform(0)[0] == 0.5
+
+
+def noise_in_the_samples(folder: Path) -> None:
+    mapped = np.memmap(folder / "waveforms.f32", dtype="<f4", mode="r+")
+    mapped[:] = np.random.default_rng(0).standard_normal(len(mapped))
+    mapped.flush()
+
+
+def one_sample_with_the_old_time(folder: Path) -> None:
+    path = folder / "waveforms.f32"
+    before, data = path.stat(), bytearray(path.read_bytes())
+    data[4001] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def swapped_ids(folder: Path) -> None:
+    path = folder / "index.json"
+    before = path.stat()
+    path.write_text(path.read_text().replace('"id0", "id1"', '"id1", "id0"'))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def another_level(folder: Path) -> None:
+    path = folder / "index.json"
+    path.write_text(path.read_text().replace('"peak": 0.', '"peak": 0.9', 1))
+
+
+@pytest.mark.parametrize("change", [noise_in_the_samples, one_sample_with_the_old_time, swapped_ids, another_level])
+def test_a_cache_that_somebody_wrote_to_is_made_anew(
+    items: Items, cache: Path, change: Callable[[Path], object]
+) -> None:
+    expected = np.concatenate([open_waveforms(items, SR).waveform(row) for row in range(5)])
+    (folder,) = folders(cache)
+    change(folder)
+    found = open_waveforms(items, SR)
+    assert np.array_equal(np.concatenate([found.waveform(row) for row in range(5)]), expected)
+    assert found.facts[0].peak == pytest.approx(read(items[0][1], SR).peak)
+    assert folders(cache) == [folder]
+
+
+def test_samples_are_read_again_only_where_their_file_changed(
+    items: Items, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_waveforms(items, SR)
+    (folder,) = folders(cache)
+    digest, asked = waveforms._samples_digest, list[Path]()
+    monkeypatch.setattr(waveforms, "_samples_digest", lambda place: asked.append(place) or digest(place))
+    open_waveforms(items, SR)
+    assert asked == []
+    copy = folder / "copy"
+    copy.write_bytes((folder / "waveforms.f32").read_bytes())
+    copy.rename(folder / "waveforms.f32")
+    monkeypatch.setattr(waveforms, "read", None)
+    open_waveforms(items, SR)
+    assert asked == [folder]
+    open_waveforms(items, SR)
+    assert asked == [folder]
+
+
 def test_number_of_threads_does_not_change_the_cache(
     items: Items, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

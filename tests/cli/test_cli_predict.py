@@ -188,6 +188,42 @@ def test_unreadable_files_are_named_and_the_rest_predicted(run: list[str], tmp_p
     assert (alone.status, alone.out) == (3, "")
 
 
+def test_every_wrong_file_is_a_line_and_the_others_are_answered(
+    run: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording of another format, one that may not be read, a pipe, a folder that may not be read."""
+    tone(tmp_path / "a_good.wav", 450.0)
+    (tmp_path / "b_memo.m4a").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(100))
+    tone(tmp_path / "c_locked.wav", 450.0)
+    os.mkfifo(tmp_path / "d_pipe.wav")
+    tone(tmp_path / "e_folder" / "x.wav", 450.0)
+    tone(tmp_path / "f_good.wav", 300.0)
+    (tmp_path / "g_pointer.wav").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    scandir, access, opened = os.scandir, os.access, Path.open
+
+    def refuse(path: Any) -> None:
+        if Path(path).name in ("c_locked.wav", "e_folder"):
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "scandir", lambda path=".": refuse(path) or scandir(path))
+    monkeypatch.setattr(Path, "open", lambda path, *how, **more: refuse(path) or opened(path, *how, **more))
+    monkeypatch.setattr(os, "access", lambda path, *how: "c_locked" not in str(path) and access(path, *how))
+    result = samo("predict", tmp_path, tmp_path / "c_locked.wav", *run, "--json")
+    assert result.status == 3
+    assert [Path(row["path"]).name for row in result.json["predictions"]] == ["a_good.wav", "f_good.wav"]
+    says = {
+        "b_memo.m4a": "is not in an audio format SAMO can read (hint: SAMO reads WAV, FLAC, Ogg, MP3, AIFF, AU, CAF, "
+        "W64, RF64; convert others: ffmpeg -i in.m4a out.wav)",
+        "c_locked.wav": "cannot be read: Permission denied",
+        "d_pipe.wav": "is not a regular file",
+        "e_folder": "cannot be read: Permission denied",
+        "g_pointer.wav": "is a pointer of Git LFS, not the recording (hint: fetch the files themselves: git lfs pull)",
+    }
+    lines = [f"error: {tmp_path / name}: {why}" for name, why in says.items()]
+    assert result.err.splitlines()[1:] == [*lines, lines[1]]
+    assert [Path(row["path"]).name for row in result.json["errors"]] == [*says, "c_locked.wav"]
+
+
 @pytest.mark.slow
 def test_names_that_look_like_markup_or_bytes(run: list[str], tmp_path: Path) -> None:
     tone(tmp_path / "[red]x[/red].wav", 450.0)

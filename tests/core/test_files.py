@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from samo.errors import DiskFull
-from samo.files import cache_root, leftovers, own_folder, replacing, write_json, write_text
+from samo.files import (
+    cache_root,
+    folder_beside,
+    leftovers,
+    own_folder,
+    remove_left_folders,
+    replacing,
+    write_json,
+    write_text,
+)
 
 
 def test_write_and_replace(tmp_path: Path) -> None:
@@ -138,3 +147,24 @@ def test_folders_of_killed_processes_are_swept(monkeypatch: pytest.MonkeyPatch, 
             assert [place.is_dir() for place in (living, killed, young, strange)] == [True, False, True, True]
     assert not living.exists()
     assert not mine.exists()
+
+
+def test_folders_that_killed_processes_were_making_are_removed(tmp_path: Path) -> None:
+    target = tmp_path / "corpus"
+    names = (".corpus.killed", ".corpus.young", ".other.killed", "corpus.mine")
+    killed, young, other, mine = (tmp_path / name for name in names)
+    for place in (killed, young, other, mine):
+        place.mkdir()
+        (place / "file").touch()
+    with folder_beside(target) as living:
+        assert living.parent == tmp_path
+        for place in (killed, other, mine, living):
+            os.utime(place, (0, time.time() - 100))
+        remove_left_folders(target)
+        assert [place.is_dir() for place in (killed, young, other, mine, living)] == [False, True, True, True, True]
+        remove_left_folders(target, "?????")
+        assert [place.is_dir() for place in (other, mine, living)] == [False, True, True]
+    assert not living.exists()
+    with folder_beside(target) as fresh:
+        fresh.rename(target)
+    assert target.is_dir()

@@ -25,6 +25,8 @@ def predict(
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
+            # A file that may not be read is one line like any other that cannot be.
+            readable=False,
             metavar="[INPUT ...]",
             help="Of a run on speech: audio files, or folders of them. On text: files of one text a line, - is stdin.",
         ),
