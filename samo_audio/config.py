@@ -143,6 +143,13 @@ class AugmentSettings(Section):
     freq_warp: float = setting(
         0.0, "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013)", ge=0, le=0.5
     )
+    speed: float = setting(
+        0.0,
+        "largest change of speed, and of pitch with it, up or down: a factor of exp(U(-speed, speed)); 0 = off",
+        came_later=True,
+        ge=0.0,
+        le=0.5,
+    )
     noise: bool = setting(False, "add background noise at a signal-to-noise ratio drawn per clip")
     noise_root: str = setting(
         "", "folder of noise recordings; empty = synthesised pink noise", needs="noise", is_path=True
@@ -169,7 +176,16 @@ class ModelSettings(Section):
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
     width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512, needs="model=small-cnn")
     pretrained: bool = setting(
-        False, "resnet18: start from ImageNet weights (torchvision downloads them)", needs="model=resnet18"
+        False,
+        "start from published weights, downloaded once: of ImageNet for resnet18, of AudioSet for the others",
+        needs="model=resnet18|mn04|mn10|cnn6|cnn14",
+    )
+    trunk_lr_scale: float = setting(
+        1.0,
+        "learning rate of all but the last layer as a share of `lr`, for a network that starts from given weights",
+        came_later=True,
+        gt=0.0,
+        le=1.0,
     )
     weights: str = setting("", "start from the tensors of this safetensors or .pt file", is_path=True)
 
@@ -211,8 +227,10 @@ class AudioConfig(Config):
         if not architecture.has_log_mel:
             for setting_name in _OF_LOG_MEL:
                 default = type(features).model_fields[setting_name].default
-                if getattr(features, setting_name) not in (default, architecture.defaults.get(setting_name, default)):
+                if getattr(features, setting_name) != architecture.defaults.get(setting_name, default):
                     raise ValueError(f"`{setting_name}` does nothing for `model={name}`, which makes its own features")
+        if architecture.whole and self.model.trunk_lr_scale != 1.0:
+            raise ValueError(f"`trunk_lr_scale` does nothing for `model={name}`, which has rates of its own")
         return self
 
     def own_defaults(self) -> Mapping[str, Any]:
