@@ -207,23 +207,28 @@ class AudioConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _own_defaults_filled(cls, values: Any) -> Any:
-        """What is not given takes the default of the architecture; a run's stored settings give everything."""
+        """What is not given takes the default of the architecture; a run's stored settings give everything.
+
+        Another rate than its own is refused here, before other settings are found not to fit that rate.
+        """
         if not isinstance(values, Mapping):
             return values
         given = {name: _given(section) for name, section in values.items()}
         model = given.get("model", {}).get("model", ModelSettings.model_fields["model"].default)
         home = {field.name: field.section for field in cls.fields()}
-        for name, value in _known(model).defaults.items():
+        architecture = _known(model)
+        for name, value in architecture.defaults.items():
             given.setdefault(home[name], {}).setdefault(name, value)
+        sr = given.get("features", {}).get("sr", FeatureSettings.model_fields["sr"].default)
+        if architecture.rates and sr not in architecture.rates:
+            rates = " or ".join(str(rate) for rate in architecture.rates)
+            raise ValueError(f"`sr` must be {rates} with `model={model}`, it is {sr}")
         return given
 
     @model_validator(mode="after")
     def _as_the_architecture_takes_it(self) -> AudioConfig:
         name, features = self.model.model, self.features
         architecture = _known(name)
-        if architecture.rates and features.sr not in architecture.rates:
-            rates = " or ".join(str(rate) for rate in architecture.rates)
-            raise ValueError(f"`sr` must be {rates} with `model={name}`, it is {features.sr}")
         if not architecture.has_log_mel:
             for setting_name in _OF_LOG_MEL:
                 default = type(features).model_fields[setting_name].default
