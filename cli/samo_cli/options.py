@@ -14,7 +14,7 @@ import typer
 from samo.errors import SettingsError
 from samo.lazy import load_object
 from samo.plugins import trust_settings
-from samo.settings import Config, SettingField
+from samo.settings import Config, SettingField, partner
 from samo_cli.flags import as_flags, switch
 
 __all__ = [
@@ -215,7 +215,7 @@ def _choices(field: SettingField) -> tuple[str, ...]:
 def _describe(field: SettingField, default: str) -> str:
     facts = [default or _default(field.info.default), *_limits(field)]
     if field.needs:
-        facts.append(f"with `{field.needs}`")
+        facts.append(f"with {partner(field.needs)}")
     return as_flags(f"{field.info.description} [{'; '.join(facts)}]", own_words=True)
 
 
