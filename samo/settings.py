@@ -30,7 +30,9 @@ __all__ = [
     "ThresholdSettings",
     "TrainSettings",
     "collect_settings",
+    "meets",
     "named_setting",
+    "partner",
     "read_preset",
     "read_toml",
     "resolve",
@@ -67,7 +69,8 @@ def setting(
         default: used when neither flag nor file gives it.
         help_text: one line with the unit.
         needs: the setting without which this one does nothing (``"focal_loss"``), or with its value
-            (``"split=folds"``); changing this setting alone is then refused instead of silently ignored.
+            (``"split=folds"``) or values (``"model=a|b"``); changing this setting alone is then refused instead of
+            silently ignored.
         choices: the registry whose names are valid, as ``"module:name"``, so that naming it imports nothing.
         is_path: a file or folder; relative ones in a configuration file count from that file.
         came_later: added after grids were named by their settings; at the value of those grids it is no part of a
@@ -250,7 +253,19 @@ class TrainSettings(Section):
     epochs: int = setting(30, "passes over the training split", ge=1, le=100_000)
     batch_size: int = setting(32, "rows in a batch", ge=1, le=65_536)
     patience: int = setting(10, "stop after this many epochs without a better validation macro-F1; 0 = never", ge=0)
+    keep: Literal["best", "last"] = setting(
+        "best",
+        "the weights that count: of the epoch with the best validation macro-F1, or of the last epoch, since few "
+        "validation speakers choose at random; the last of a fixed number, without `patience`",
+        came_later=True,
+    )
     seed: int = setting(0, "seed of weights, order of rows, augmentation and split", ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _all_epochs_where_the_last_counts(self) -> Self:
+        if self.keep == "last" and self.patience not in (0, type(self).model_fields["patience"].default):
+            raise ValueError("`patience` does nothing with `keep=last`, which trains all `epochs`")
+        return self
 
 
 class ThresholdSettings(Section):
@@ -404,14 +419,17 @@ class Config(BaseModel):
 
     def _refuse_idle_settings(self) -> None:
         """A flag that would change nothing is a mistake of the user's, not a no-op."""
-        flat = self.flat()
+        flat, own = self.flat(), self.own_defaults()
         for field in self.fields():
-            if not field.needs or flat[field.name] == field.info.default:
+            if not field.needs or flat[field.name] in (field.info.default, own.get(field.name, field.info.default)):
                 continue
             needed, _, value = field.needs.partition("=")
-            idle = (str(flat[needed]) != value) if value else not flat[needed]
-            if idle and not (value and self._is_own_code(needed, flat[needed])):
-                raise SettingsError(f"`{field.name}` acts only together with `{field.needs}`")
+            if not meets(field.needs, flat) and not (value and self._is_own_code(needed, flat[needed])):
+                raise SettingsError(f"`{field.name}` acts only together with {partner(field.needs)}")
+
+    def own_defaults(self) -> Mapping[str, Any]:
+        """Settings, by name, whose default is another one because of what the others say."""
+        return {}
 
     def _is_own_code(self, name: str, value: Any) -> bool:
         """Whether a user's own network or corpus is named, which takes whatever settings it likes."""
@@ -431,6 +449,19 @@ class Config(BaseModel):
         """Settings whose values differ, by name: (mine, theirs)."""
         mine, theirs = self.flat(), other.flat()
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+
+def meets(needs: str, values: Mapping[str, Any]) -> bool:
+    """Whether settings are such that one that ``needs`` them does something; see :func:`setting`."""
+    name, _, value = needs.partition("=")
+    return str(values[name]) in value.split("|") if value else bool(values[name])
+
+
+def partner(needs: str) -> str:
+    """What a setting needs, in words: ``"model=a|b|c"`` is "`model=a`, b or c"."""
+    first, *others = needs.split("|")
+    listed = [f"`{first}`", *others]
+    return " or ".join(filter(None, [", ".join(listed[:-1]), listed[-1]]))
 
 
 def toml_tables(path: Path, what: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -16,8 +17,13 @@ from samo.settings import (
     TrainSettings,
     setting,
 )
+from samo_audio.models import MODELS, Architecture
 
 __all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", "ModelSettings"]
+
+
+# What describes the log-mel spectrogram, and nothing to a model that makes features of its own.
+_OF_LOG_MEL = ("n_mels", "n_fft", "win_length", "hop_length", "fmin", "fmax", "mel_scale", "normalisation")
 
 
 class DataSettings(CorpusSettings):
@@ -137,6 +143,13 @@ class AugmentSettings(Section):
     freq_warp: float = setting(
         0.0, "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013)", ge=0, le=0.5
     )
+    speed: float = setting(
+        0.0,
+        "largest change of speed, and of pitch with it, up or down: a factor of exp(U(-speed, speed)); 0 = off",
+        came_later=True,
+        ge=0.0,
+        le=0.5,
+    )
     noise: bool = setting(False, "add background noise at a signal-to-noise ratio drawn per clip")
     noise_root: str = setting(
         "", "folder of noise recordings; empty = synthesised pink noise", needs="noise", is_path=True
@@ -163,7 +176,16 @@ class ModelSettings(Section):
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
     width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512, needs="model=small-cnn")
     pretrained: bool = setting(
-        False, "resnet18: start from ImageNet weights (torchvision downloads them)", needs="model=resnet18"
+        False,
+        "start from published weights, downloaded once: of ImageNet for resnet18, of AudioSet for the others",
+        needs="model=resnet18|mn04|mn10|cnn6|cnn14",
+    )
+    trunk_lr_scale: float = setting(
+        1.0,
+        "learning rate of all but the last layer as a share of `lr`, for a network that starts from given weights",
+        came_later=True,
+        gt=0.0,
+        le=1.0,
     )
     weights: str = setting("", "start from the tensors of this safetensors or .pt file", is_path=True)
 
@@ -181,3 +203,53 @@ class AudioConfig(Config):
     optim: OptimSettings = OptimSettings()
     abstention: AbstentionSettings = AbstentionSettings()
     train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_defaults_filled(cls, values: Any) -> Any:
+        """What is not given takes the default of the architecture; a run's stored settings give everything.
+
+        Another rate than its own is refused here, before other settings are found not to fit that rate.
+        """
+        if not isinstance(values, Mapping):
+            return values
+        given = {name: _given(section) for name, section in values.items()}
+        model = given.get("model", {}).get("model", ModelSettings.model_fields["model"].default)
+        home = {field.name: field.section for field in cls.fields()}
+        architecture = _known(model)
+        for name, value in architecture.defaults.items():
+            given.setdefault(home[name], {}).setdefault(name, value)
+        sr = given.get("features", {}).get("sr", FeatureSettings.model_fields["sr"].default)
+        if architecture.rates and sr not in architecture.rates:
+            rates = " or ".join(str(rate) for rate in architecture.rates)
+            raise ValueError(f"`sr` must be {rates} with `model={model}`, it is {sr}")
+        return given
+
+    @model_validator(mode="after")
+    def _as_the_architecture_takes_it(self) -> AudioConfig:
+        name, features = self.model.model, self.features
+        architecture = _known(name)
+        if not architecture.has_log_mel:
+            for setting_name in _OF_LOG_MEL:
+                default = type(features).model_fields[setting_name].default
+                if getattr(features, setting_name) != architecture.defaults.get(setting_name, default):
+                    raise ValueError(f"`{setting_name}` does nothing for `model={name}`, which makes its own features")
+        if architecture.whole and self.model.trunk_lr_scale != 1.0:
+            raise ValueError(f"`trunk_lr_scale` does nothing for `model={name}`, which has rates of its own")
+        return self
+
+    def own_defaults(self) -> Mapping[str, Any]:
+        """Settings, by name, whose default is another one for the architecture."""
+        return _known(self.model.model).defaults
+
+
+def _given(section: Any) -> Any:
+    """The settings of a section that were given."""
+    if isinstance(section, Section):
+        return {name: getattr(section, name) for name in section.model_fields_set}
+    return dict(section) if isinstance(section, Mapping) else section
+
+
+def _known(model: Any) -> Architecture:
+    """The architecture of that name; one that asks for nothing where there is none, which is found out elsewhere."""
+    return MODELS[model] if isinstance(model, str) and model in MODELS else Architecture("")

@@ -112,7 +112,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "abstain_coverage": 0.8,
     },
     "frozen encoder": {"encoder": "some/name", "model": "encoder", "freeze_encoder": True},
-    "bigru": {"model": "bigru", "gru_units": 48},
+    "bigru": {"model": "bigru", "gru_units": 48, "keep": "last"},
     "tfidf": {"model": "tfidf", "ngrams": 3, "min_count": 4, "inverse_l2": 0.75},
 }
 
