@@ -71,7 +71,7 @@ def setting(
         choices: the registry whose names are valid, as ``"module:name"``, so that naming it imports nothing.
         is_path: a file or folder; relative ones in a configuration file count from that file.
         came_later: added after grids were named by their settings; at the value of those grids it is no part of a
-            made-up name, so that the same settings find the same grid.
+            made-up name, nor where it acts on nothing, so that the same settings find the same grid.
         stored_default: the value of runs that were stored without the setting, where ``default`` is not how they were
             trained; None = ``default``.
         **limits: ``ge``, ``le``, ``gt``, ``lt``.
@@ -406,16 +406,22 @@ class Config(BaseModel):
         """A flag that would change nothing is a mistake of the user's, not a no-op."""
         flat = self.flat()
         for field in self.fields():
-            if not field.needs or flat[field.name] == field.info.default:
-                continue
-            needed, _, value = field.needs.partition("=")
-            idle = (str(flat[needed]) != value) if value else not flat[needed]
-            if idle and not (value and self._is_own_code(needed, flat[needed])):
+            if flat[field.name] != field.info.default and self.is_idle(field, flat):
                 raise SettingsError(f"`{field.name}` acts only together with `{field.needs}`")
 
-    def _is_own_code(self, name: str, value: Any) -> bool:
+    @classmethod
+    def is_idle(cls, field: SettingField, flat: Mapping[str, Any]) -> bool:
+        """Whether a setting acts on nothing, as the one it needs has another value in ``flat``."""
+        if not field.needs:
+            return False
+        needed, _, value = field.needs.partition("=")
+        idle = (str(flat[needed]) != value) if value else not flat[needed]
+        return idle and not (value and cls._is_own_code(needed, flat[needed]))
+
+    @classmethod
+    def _is_own_code(cls, name: str, value: Any) -> bool:
         """Whether a user's own network or corpus is named, which takes whatever settings it likes."""
-        choices = next(field.choices for field in self.fields() if field.name == name)
+        choices = next(field.choices for field in cls.fields() if field.name == name)
         return bool(choices) and load_object(choices).plugin(str(value)) is not None
 
     def flat(self) -> dict[str, Any]:
@@ -556,12 +562,19 @@ def stored_config(stored: Mapping[str, Any]) -> Config:
 def with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings, ``modality`` among them, with those that a later version added.
 
-    Each stands at its ``stored_default``, under which everything stays as it was.
+    Each stands at its ``stored_default``, under which everything stays as it was; one that acts on nothing at its
+    default.
     """
     if stored.get("modality") not in MODALITIES:
         return dict(stored)
     kind = config_type(str(stored["modality"]))
-    return {**kind.build({field.name: field.stored_default for field in kind.fields()}).stored(), **stored}
+    known = {**kind().stored(), **stored}
+    later = {
+        field.name: field.stored_default
+        for field in kind.fields()
+        if field.stored_default != field.info.default and field.name not in stored and not kind.is_idle(field, known)
+    }
+    return {**known, **later}
 
 
 def named_setting(error: SettingsError) -> str:

@@ -1,6 +1,7 @@
 """Any corpus that a CSV lists: path, label, and optionally speaker and split, one clip a row.
 
-The delimiter (comma, semicolon or tab) is found from the header; text is UTF-8 with or without a byte-order mark.
+The delimiter (comma, semicolon, tab or bar) is found from the header; text is UTF-8, or what Excel writes; JSON and
+JSON Lines are read too.
 Paths are relative to the table's folder, or absolute. Further columns with up to 50 distinct values are kept as
 attributes to report by.
 """
@@ -16,7 +17,7 @@ from unicodedata import normalize
 from samo.data import tables
 from samo.data.download import RemoteFile
 from samo.data.keys import shown, visible
-from samo.data.tables import Row
+from samo.data.tables import Row, Table
 from samo.errors import DataError, first_ten, nearest
 from samo_audio.datasets.emotions import label_task
 from samo_audio.datasets.listing import ids_without_suffix
@@ -49,7 +50,8 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     from samo.tasks import LabelSpace
 
     used = {settings.path_column, settings.label_column, settings.speaker_column, settings.split_column}
-    columns, rows = _read(root, used)
+    table = _read(root, used)
+    columns, rows = table.columns, table.rows
     _require_columns(root, columns, settings)
     labels = tables.filled(root, rows, settings.label_column)
     paths = _paths(root, rows, settings.path_column)
@@ -69,17 +71,18 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         items=tuple(sorted(items, key=lambda item: item.id)),
         root=root.absolute().parent,
         group_hint=GROUP_HINT,
+        notes=table.notes,
     )
 
 
-def _read(path: Path, used: Collection[str]) -> tuple[list[str], list[Row]]:
+def _read(path: Path, used: Collection[str]) -> Table:
     if path.is_dir():
-        found = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in (".csv", ".tsv"))
+        found = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in tables.TABLE_SUFFIXES)
         raise DataError(
             f"`dataset=table` needs a CSV file, but {path} is a folder",
             hint=f"give one of: {first_ten(found)}" if found else "with one folder per class use `dataset=folder`",
         )
-    return tables.read_rows(path, used)
+    return tables.read_table(path, used)
 
 
 def _require_columns(path: Path, columns: list[str], settings: DataSettings) -> None:

@@ -26,12 +26,16 @@ def predict(
         list[Path] | None,
         typer.Argument(
             metavar="[INPUT ...]",
-            help="Of a run on speech: audio files, or folders of them. On text: files of one text a line, - is stdin.",
+            help="Of a run on speech: audio files, or folders of them. On text: tables (.csv, .tsv, .json, .jsonl), or "
+            "files of one text a line, - is stdin.",
         ),
     ] = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", metavar="TEXT", help="A text to label; may be given several times.")
     ] = None,
+    text_column: Annotated[
+        str, typer.Option(metavar="TEXT", help="Of a table: column of the text; the run's own when left out.")
+    ] = "",
     run: Annotated[str, typer.Option(metavar="RUN", help="Name or folder of a run; the newest when left out.")] = "",
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values on stdout.")] = False,
     windows: Annotated[
@@ -66,7 +70,13 @@ def predict(
         )
     if windows and found.modality != "audio":
         raise SettingsError(f"run '{found.name}' was trained on text; --windows belongs to recordings")
-    items = _texts(inputs or [], text or []) if found.modality == "text" else _clips(inputs or [])
+    if text_column and found.modality != "text":
+        raise SettingsError(f"run '{found.name}' was trained on speech; --text-column needs a run on text")
+    items: Sequence[str | Path]
+    if found.modality == "text":
+        items = _texts(inputs or [], text or [], text_column or found.flat_settings.get("text_column", "text"))
+    else:
+        items = _clips(inputs or [])
     model = load(found, device=device, precision=precision, threads=threads)
     if windows:
         model.timeline_s = 0.0
@@ -103,10 +113,10 @@ def _clips(inputs: Sequence[Path]) -> list[Path]:
     return find_clips(inputs)
 
 
-def _texts(inputs: Sequence[Path], given: Sequence[str]) -> list[str]:
+def _texts(inputs: Sequence[Path], given: Sequence[str], column: str) -> list[str]:
     from samo_text.predictor import read_texts
 
-    return [*given, *(text for path in inputs for text in read_texts(path))]
+    return [*given, *(text for path in inputs for text in read_texts(path, column))]
 
 
 def _print_csv(predictions: Sequence[Prediction], space: LabelSpace, modality: str) -> None:
