@@ -52,6 +52,20 @@ class DataSettings(CorpusSettings):
     label_column: str = setting("label", "table: column of the label", needs="dataset=table")
     speaker_column: str = setting("speaker", "table: column of the speaker", needs="dataset=table")
     split_column: str = setting("split", "table: optional column with train, val or test", needs="dataset=table")
+    start_column: str = setting(
+        "start",
+        "table: optional column of the second a clip begins at in its file",
+        needs="dataset=table",
+        came_later=True,
+        stored_default="",
+    )
+    end_column: str = setting(
+        "end",
+        "table: optional column of the second a clip ends at in its file; empty cells are the file's end",
+        needs="dataset=table",
+        came_later=True,
+        stored_default="",
+    )
     speaker_pattern: str = setting(
         "", "folder: regular expression on the relative path whose first group is the speaker", needs="dataset=folder"
     )

@@ -94,6 +94,8 @@ class AudioFrontend:
         self.manifest = manifest
         self.waveforms = waveforms
         self.window = config.features.window
+        if manifest.group_noun != "speaker":
+            self.unit = manifest.group_noun
 
     @property
     def config(self) -> AudioConfig:
@@ -118,7 +120,8 @@ class AudioFrontend:
         for note in manifest.notes:
             notify(note)
         items = [(item.id, manifest.path(item)) for item in manifest.items]
-        waveforms = open_waveforms(items, config.features.sr, on_progress=progress)
+        segments = {item.id: item.segment for item in manifest.items if item.segment}
+        waveforms = open_waveforms(items, config.features.sr, segments=segments, on_progress=progress)
         manifest = replace(
             manifest.with_content(waveforms.content),
             fingerprints=fingerprints(waveforms),

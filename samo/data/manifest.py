@@ -33,6 +33,8 @@ class Item:
         meta: further attributes to report by, for example ``gender`` and ``intensity``.
         content: hash of the decoded content, empty until it was read.
         split: the split the corpus itself assigns (train, val, test), empty when it assigns none.
+        segment: begin and end in seconds of the part of its file that is the item, the end None at the file's; None
+            where the whole file is.
     """
 
     id: str
@@ -42,6 +44,7 @@ class Item:
     meta: Mapping[str, str] = field(default_factory=dict)
     content: str = ""
     split: str = ""
+    segment: tuple[float, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Manifest:
         }
         if self.copies != "refused":
             header["copies"] = self.copies
-        lines = [header, *(asdict(item) for item in self.items)]
+        lines = [header, *(_stored(item) for item in self.items)]
         write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     @classmethod
@@ -167,5 +170,12 @@ class Manifest:
             raise RunError(f"cannot read the manifest {path}: {error}") from error
 
 
+def _stored(item: Item) -> dict[str, Any]:
+    return {name: value for name, value in asdict(item).items() if name != "segment" or value is not None}
+
+
 def _item(row: dict[str, Any]) -> Item:
+    if "segment" in row:
+        begin, end = row["segment"]
+        row = {**row, "segment": (float(begin), None if end is None else float(end))}
     return Item(**{**row, "labels": {task: tuple(names) for task, names in row["labels"].items()}})

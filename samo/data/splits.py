@@ -7,6 +7,8 @@ every version of every library.
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -277,7 +279,7 @@ SPLIT_RULES: dict[str, Callable[[Manifest, SplitRequest], dict[str, list[Item]]]
 
 
 def find_leaks(manifest: Manifest, split: Split) -> list[str]:
-    """One line for each group or content that stands in two parts of the split, with the files.
+    """One line for each group, content or stretch of a recording that stands in two parts of the split, with the files.
 
     Copies among strings are left to :func:`audit`.
     """
@@ -289,6 +291,7 @@ def find_leaks(manifest: Manifest, split: Split) -> list[str]:
         leaks.append(f"{manifest.group_noun} {names} is in more than one part: {examples}")
     if manifest.copies == "reported":
         return leaks
+    leaks += _overlaps(manifest, parts)
     homes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, items in parts.items():
         for item in items:
@@ -297,6 +300,31 @@ def find_leaks(manifest: Manifest, split: Split) -> list[str]:
         if len({name for name, _ in places}) > 1:
             leaks.append("identical content: " + " = ".join(f"{source} ({name})" for name, source in places))
     return leaks
+
+
+def _overlaps(manifest: Manifest, parts: dict[str, list[Item]]) -> list[str]:
+    """One line for each segment of a recording that overlaps one in another part, whoever speaks."""
+    cut = {os.path.realpath(manifest.path(item)) for items in parts.values() for item in items if item.segment}
+    recordings: dict[str, list[tuple[float, float, str, Item]]] = defaultdict(list)
+    for part, items in parts.items() if cut else ():
+        for item in items:
+            recording = os.path.realpath(manifest.path(item))
+            if recording in cut:
+                begin, end = item.segment or (0.0, None)
+                recordings[recording].append((begin, math.inf if end is None else end, part, item))
+    lines = []
+    for segments in recordings.values():
+        # The segment of each part that lasts longest so far, in the order they begin.
+        latest: dict[str, tuple[float, Item]] = {}
+        for begin, end, part, item in sorted(segments, key=lambda segment: segment[:3]):
+            lines += [
+                f"segments of one recording overlap: {other.id} ({name}) and {item.id} ({part})"
+                for name, (until, other) in latest.items()
+                if name != part and until > begin
+            ]
+            if part not in latest or end > latest[part][0]:
+                latest[part] = (end, item)
+    return lines
 
 
 def find_near_leaks(manifest: Manifest, split: Split) -> list[str]:

@@ -116,7 +116,7 @@ def test_predict_odd_texts(run: list[str], tmp_path: Path) -> None:
 
 def test_predict_reads_tables_as_tables(run: list[str], tmp_path: Path) -> None:
     given = {
-        "x.csv": "id,text\n7,yay sunny\n8,\"so, tears\"\n",
+        "x.csv": 'id,text\n7,yay sunny\n8,"so, tears"\n',
         "x.tsv": "text\tid\nyay sunny\t7\nso, tears\t8\n",
         "X.JSONL": '{"text": "yay sunny"}\n{"text": "so, tears"}\n',
         "x.json": '[{"text": "yay sunny"}, {"text": "so, tears"}]',
