@@ -42,7 +42,7 @@ __all__ = [
 
 
 # What decides how a corpus is split, and nothing of what is read from it; the same names in every modality.
-SPLIT_SETTINGS = frozenset({"split", "split_seed", "fold", "train_ratio", "val_ratio", "limit_fraction"})
+SPLIT_SETTINGS = frozenset({"split", "split_seed", "fold", "num_folds", "train_ratio", "val_ratio", "limit_fraction"})
 
 # A grid sets these cell by cell.
 GRID_SETTINGS = frozenset({"seed", "split", "fold"})
@@ -100,6 +100,15 @@ class CorpusSettings(Section):
     mode: str = ""
     split: str = ""
     fold: int = setting(0, "test fold with `split=folds`", ge=0, le=99, needs="split=folds")
+    num_folds: int = setting(
+        0,
+        "how many folds are drawn with `split=folds`; 0 = those the corpus publishes, else five; "
+        "-1 = one for each speaker or other group (leave one out)",
+        ge=-1,
+        le=100,
+        needs="split=folds",
+        came_later=True,
+    )
     train_ratio: float = setting(
         0.8,
         "share of the speakers or other groups (of the rows, where the split knows none) to train on",
@@ -120,6 +129,8 @@ class CorpusSettings(Section):
 
     @model_validator(mode="after")
     def _room_for_test(self) -> Self:
+        if self.num_folds == 1:
+            raise ValueError("`num_folds=1` tests on everything; two or more, 0 or -1")
         if self.train_ratio + self.val_ratio >= 1.0:
             raise ValueError("`train_ratio` and `val_ratio` leave nothing to test on; their sum must be below 1")
         return self

@@ -32,8 +32,9 @@ class DataSettings(CorpusSettings):
         "", "folder (or CSV file) the corpus lies in; empty: $SAMO_DATA_ROOT, download, demo", is_path=True
     )
     mode: Literal["emotion", "sentiment"] = setting("emotion", "emotion classes, or negative / neutral / positive")
-    split: Literal["speaker", "folds", "random", "table"] = setting(
-        "speaker", "by speaker, five folds of speakers, random (leaky!), or the table's own split column"
+    split: Literal["auto", "speaker", "folds", "random", "table"] = setting(
+        "auto",
+        "the table's own split column where it fills one, else by speaker; folds of speakers; random (leaky!)",
     )
     # Of 24 speakers 15, 4 and 5: at 0.8 and 0.1 two select and two decide, too few for either.
     train_ratio: float = setting(

@@ -151,7 +151,14 @@ class TextFrontend:
         rule = chosen if data.split == "auto" else data.split
         seed = data.split_seed_or(self._config.train.seed)
         return SplitRequest(
-            rule, data.train_ratio, data.val_ratio, data.fold, seed, data.limit_fraction, drop_leaked=data.drop_leaked
+            rule,
+            data.train_ratio,
+            data.val_ratio,
+            data.fold,
+            seed,
+            data.limit_fraction,
+            data.drop_leaked,
+            data.num_folds,
         )
 
     def augment(self, train_rows: np.ndarray, device: torch.device) -> tuple[Item, ...]:

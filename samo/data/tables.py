@@ -21,6 +21,7 @@ __all__ = [
     "TABLE_SUFFIXES",
     "Row",
     "Table",
+    "about_splits",
     "as_text",
     "attributes",
     "filled",
@@ -297,6 +298,14 @@ def splits(path: Path, rows: Sequence[Row], columns: Collection[str], column: st
             hint=f"valid: {', '.join(_SPLIT_WORDS)}; `split_column=` leaves the column alone",
         )
     return [_SPLIT_WORDS[key(word)] if key(word) else "" for word in given]
+
+
+def about_splits(given: Sequence[str], rule: str, column: str) -> list[str]:
+    """A line where a column assigns a split to some rows only, which ``split=auto`` then leaves alone."""
+    filled_in = sum(map(bool, given))
+    if rule != "auto" or filled_in in (0, len(given)):
+        return []
+    return [f"column '{column}' is filled in {filled_in:,} of {len(given):,} rows only, and not used as the split"]
 
 
 def attributes(rows: Sequence[Row], columns: Collection[str], used: Collection[str]) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from samo.data.augmented import augmentation_facts, load_augmented, save_augmented
+from samo.data.conflicts import about_conflicts
 from samo.data.manifest import Item, Manifest
 from samo.data.sampling import balance_notes
 from samo.data.splits import PARTS, Split, audit, find_near_leaks, make_split, split_notes
@@ -240,8 +241,13 @@ def _about_split(frontend: Frontend, split: Split) -> list[str]:
         if few
         else []
     )
+    values = frontend.config.flat()
+    drawn_too = values["seed"] and values["split_seed"] < 0 and split.rule != "table"
+    line = f"`seed={values['seed']}` also draws the split; `split_seed=0` keeps that of `seed=0`, as an ensemble needs"
+    also = [line] if drawn_too else []
+    conflicts = about_conflicts(manifest, split.train + split.val + split.test)
     copies = audit(manifest, split) if manifest.copies == "reported" else find_near_leaks(manifest, split)[:10]
-    return [", ".join(sizes), *few, *absent, *copies, *split_notes(manifest, split)]
+    return [", ".join(sizes), *few, *absent, *conflicts, *copies, *split_notes(manifest, split), *also]
 
 
 def _watched_training(

@@ -78,7 +78,13 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         root=root.absolute().parent,
         group_hint=GROUP_HINT,
         group_noun=noun,
-        notes=(*table.notes, *notes, *respelled, *about_groups),
+        notes=(
+            *table.notes,
+            *notes,
+            *respelled,
+            *about_groups,
+            *tables.about_splits(splits, settings.split, settings.split_column),
+        ),
     )
 
 
@@ -98,7 +104,8 @@ def _require_columns(path: Path, columns: Sequence[str], settings: DataSettings)
     A table may do without speakers (a corpus to judge on needs none, and a split by speaker says so itself), but
     a split by speaker that overlooks a column like ``speaker_id`` deserves the better message.
     """
-    by_speaker = settings.split in ("speaker", "folds") and bool(settings.speaker_column)
+    own = settings.split == "auto" and settings.split_column in columns
+    by_speaker = settings.split in ("auto", "speaker", "folds") and not own and bool(settings.speaker_column)
     needed = {
         "path_column": True,
         "label_column": True,

@@ -73,6 +73,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     kept = [item for item in items if item.labels]
     if not kept:
         raise DataError(f"no row of {root} has a label in {_listed(names)}", hint="name the column: `label_columns`")
+    notes += tables.about_splits([item.split for item in kept], settings.split, settings.split_column)
     notes += [*_about_empty(tasks, cells, items, settings), *_about_pseudo(rows)]
     return Manifest(
         dataset=NAME,

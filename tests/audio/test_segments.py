@@ -191,3 +191,37 @@ def test_a_file_is_found_under_another_case(root: Path) -> None:
     with pytest.raises(DataError, match=r"1 of 2 files .* are missing: r2\.WAV") as caught:
         listed("table", table(root, "path,label\nr2.WAV,sad\nr3.wav,joy\n"))
     assert "of several names that differ in case alone none is taken" in caught.value.hint
+
+
+OWN = "path,label,speaker,split\n" + "".join(
+    f"r{n}.wav,{label},s{n},{part}\n"
+    for n, (label, part) in enumerate(zip("xyxy", ("train", "train", "test", "val"), strict=True))
+)
+
+
+def test_a_split_column_is_used_without_being_asked_for(root: Path) -> None:
+    frontend = opened(table(root, OWN))
+    request = frontend.split_request()
+    assert request.rule == "table"
+    assert make_split(frontend.manifest, request).test == ("r2",)
+    assert opened(table(root, OWN), split="speaker").split_request().rule == "speaker"
+    assert opened(table(root, OWN), split_column="").split_request().rule == "speaker"
+    partly = opened(table(root, OWN.replace("val", "")))
+    assert partly.split_request().rule == "speaker"
+    assert partly.manifest.notes == ("column 'split' is filled in 3 of 4 rows only, and not used as the split",)
+
+
+def test_validation_speakers_are_drawn_from_train_where_the_table_has_none(root: Path) -> None:
+    rows = [
+        f"r{n}.wav,{k / 4},{(k + 1) / 4},{'xy'[k % 2]},s{n},{'train' if n else 'test'}"
+        for n in range(4)
+        for k in (0, 1)
+    ]
+    manifest = listed("table", table(root, "path,start,end,label,speaker,split\n" + "\n".join(rows)))
+    split = make_split(manifest, SplitRequest("table", 0.5, 0.25))
+    homes = [{manifest.items[row].group for row in manifest.rows(ids)} for ids in (split.train, split.val, split.test)]
+    assert [len(home) for home in homes] == [2, 1, 1]
+    assert not homes[0] & homes[1]
+    unknown = replace(manifest, items=tuple(replace(item, group="") for item in manifest.items))
+    with pytest.raises(DataError, match="the val part of split 'table' is empty"):
+        make_split(unknown, SplitRequest("table"))
