@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from samo.errors import SettingsError, nearest
@@ -88,6 +88,16 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     panel: ClassVar[str] = ""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes ``true`` for 1; whoever writes ``epochs = true`` meant something else."""
+        inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
+        truths = [each for each in inside if isinstance(each, bool)]
+        if truths and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError(f"a number is needed, not {str(truths[0]).lower()}")
+        return value
 
 
 class CorpusSettings(Section):

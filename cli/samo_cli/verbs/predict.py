@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csvlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from samo.errors import DataError, SettingsError
 from samo_cli.flags import as_flags
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads
+from samo_cli.printable import PlainWriter
 
 if TYPE_CHECKING:
     from samo.prediction import Prediction
@@ -123,7 +123,7 @@ def _print_csv(predictions: Sequence[Prediction], space: LabelSpace, modality: s
     """One row a prediction: of clips label and probabilities, of texts labels and probabilities of every task."""
     from samo_cli.render import note
 
-    writer = csvlib.writer(sys.stdout, lineterminator="\n")
+    writer = PlainWriter(sys.stdout)
     what, column = ("path", "label") if modality == "audio" else ("text", "labels")
     heads: list[str] = []
     for task in space.tasks:
@@ -140,7 +140,7 @@ def _print_csv(predictions: Sequence[Prediction], space: LabelSpace, modality: s
 
 
 def _print_windows(predictions: Iterable[Prediction], space: LabelSpace) -> None:
-    writer = csvlib.writer(sys.stdout, lineterminator="\n")
+    writer = PlainWriter(sys.stdout)
     writer.writerow(["path", "start_s", "end_s", "label", *space.primary.labels, "abstained"])
     for prediction in predictions:
         for window in prediction.timeline:
