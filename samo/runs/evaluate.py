@@ -175,8 +175,9 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     everything = Split("other corpus", 0, (), (), ids)
     evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes, leaky)
     report = {**_report(evaluation), "label_map": dict(mapping)}
-    predictions.save(run.path(f"predictions.{manifest.dataset}.npz"))
-    return write_report(run, frontend, report, predictions, f".{manifest.dataset}")
+    slug = setup.frontend.manifest.slug
+    predictions.save(run.path(f"predictions.{slug}.npz"))
+    return write_report(run, frontend, report, predictions, f".{slug}")
 
 
 def _near_copies_of_training(run: Run, trained: Manifest, manifest: Manifest, ids: Sequence[str]) -> list[str]:
@@ -396,6 +397,7 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
         synthetic=manifest.synthetic or trained_on_synthetic,
         synthetic_model_only=trained_on_synthetic and not manifest.synthetic,
         leaky=evaluation.leaky or run.split.leaky,
+        corpus=manifest.corpus if manifest.origin else "",
     )
     report = build_report(
         subject,

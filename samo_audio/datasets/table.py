@@ -76,6 +76,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         label_space=LabelSpace((task,)),
         items=tuple(sorted(items, key=lambda item: item.id)),
         root=root.absolute().parent,
+        origin=root.name,
         group_hint=GROUP_HINT,
         group_noun=noun,
         notes=(

@@ -80,6 +80,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         label_space=LabelSpace(tuple(tasks.values())),
         items=tuple(kept),
         root=root.absolute().parent,
+        origin=root.name,
         group_hint=GROUP_HINT,
         group_noun="group",
         copies="reported",

@@ -164,7 +164,16 @@ def test_another_corpus_with_a_label_map(tmp_path: Path, artifacts: Path) -> Non
     assert report["label_map"] == {"anger": "angry", "surprise": "-"}
     assert report["per_class"]["sad"]["support"] == 0
     assert (report["train_macro_f1"], report["val_macro_f1"]) == (None, None)
-    assert read_json(artifacts / "runs" / "own" / "report.table.json") == report
+    (kept,) = (artifacts / "runs" / "own").glob("report.table-clips-*.json")
+    assert read_json(kept) == report
+    assert report["corpus"] == "table clips.csv"
+    # Another table of the same name has a report, predictions and pictures of its own.
+    second = table(tmp_path / "second", table_rows(("angry", "happy"), speakers=3))
+    shown = done("evaluate", "own", "--dataset", "table", "--data-root", second).out
+    assert "own on table clips.csv, whole corpus: 6 items" in shown
+    assert read_json(kept) == report
+    assert len(list((artifacts / "runs" / "own").glob("report.table-clips-*.json"))) == 2
+    assert len(list((artifacts / "runs" / "own").glob("predictions.table-clips-*.npz"))) == 2
     assert not (artifacts / "runs" / "own" / "report.json").exists()
 
 
