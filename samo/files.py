@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from samo.errors import reporting_full_disk
+from samo.errors import EnvironmentProblem, reporting_full_disk
 
-__all__ = ["cache_root", "leftovers", "own_folder", "replacing", "write_json", "write_text"]
+__all__ = ["cache_root", "caching", "leftovers", "own_folder", "replacing", "write_json", "write_text"]
 
 
 @contextmanager
@@ -39,6 +39,24 @@ def replacing(target: Path) -> Iterator[Path]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def caching(target: Path) -> Iterator[Path]:
+    """As :func:`replacing`, for a file of SAMO's cache.
+
+    Raises:
+        DiskFull: no space is left.
+        EnvironmentProblem: the cache cannot be written.
+    """
+    try:
+        with replacing(target) as temporary:
+            yield temporary
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot write the cache in {target.parent}: {error.strerror or error}",
+            hint="set SAMO_CACHE to a folder you may write to",
+        ) from error
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from samo.modalities import frontend_type
 from samo.plugins import code_used, names_of, trust
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
-from samo.runs.load import load_run_model
+from samo.runs.load import load_run_model, require_place
 from samo.runs.provenance import refuse_known_weights
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import (
@@ -38,6 +38,7 @@ from samo.runs.run import (
     find_run,
     mark_trained,
     point_latest,
+    remember_place,
     write_history,
 )
 from samo.runs.signals import Terminated, signals_wait, sigterm_raises
@@ -129,6 +130,7 @@ def train(
             run = find_run(root, resumed)
             require_code(run, "model", "dataset")
             chosen = _unchanged(run, given)
+            require_place(run, chosen.flat(), moved="data_root" in given)
         elif name and not overwrite:
             create_run(root, name, "")  # a name that is taken costs no decoding
         kind = frontend_type(chosen.modality)
@@ -316,6 +318,7 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         split = run.split
         run.audit(manifest)
         if first:
+            remember_place(run, str(setup.frontend.config.flat().get("data_root", "")))
             # A report of the unfinished model would speak of another model once training goes on.
             run.path("report.json").unlink(missing_ok=True)
         _same_everywhere(setup)

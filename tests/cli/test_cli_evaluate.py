@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -130,6 +131,19 @@ def test_clips_that_moved_and_clips_that_changed(copied: Path, clips: Path, tmp_
     line = refused(5, "evaluate", "first", "--data-root", moved)
     assert "the data differ from those run 'first' was trained on" in line
     assert "does not exist" in refused(3, "evaluate", "first", "--data-root", tmp_path / "gone")
+
+
+def test_a_run_remembers_where_its_data_moved(copied: Path, clips: Path, tmp_path: Path) -> None:
+    """Nobody gave a flag: what is missing is the run's own data, and a place that was given once is kept."""
+    moved, gone = shutil.copytree(clips, tmp_path / "moved"), str(tmp_path / "gone")
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "data_root": gone}))
+    says = f"the data of run 'first' are no longer at {gone} (hint: say where they are now with --data-root)"
+    assert says in refused(3, "evaluate", "first")
+    (copied / "trained.json").unlink()
+    assert says in refused(3, "train", "--resume", "first")
+    done("train", "--resume", "first", "--data-root", moved, "--threads", "1", "--precision", "float32")
+    assert json.loads((copied / "config.json").read_text()) == {**config, "data_root": str(moved)}
 
 
 @pytest.fixture(scope="module")

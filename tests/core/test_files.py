@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from samo.errors import DiskFull
-from samo.files import cache_root, leftovers, own_folder, replacing, write_json, write_text
+from samo.errors import DiskFull, EnvironmentProblem
+from samo.files import cache_root, caching, leftovers, own_folder, replacing, write_json, write_text
 
 
 def test_write_and_replace(tmp_path: Path) -> None:
@@ -138,3 +138,16 @@ def test_folders_of_killed_processes_are_swept(monkeypatch: pytest.MonkeyPatch, 
             assert [place.is_dir() for place in (living, killed, young, strange)] == [True, False, True, True]
     assert not living.exists()
     assert not mine.exists()
+
+
+def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(EnvironmentProblem, match=r"cannot write the cache in .*tokens") as caught,
+        caching(tmp_path / "file" / "tokens" / "x.npz"),
+    ):
+        pass
+    assert caught.value.hint == "set SAMO_CACHE to a folder you may write to"
+    with caching(tmp_path / "tokens" / "x.npz") as temporary:
+        temporary.write_text("y")
+    assert (tmp_path / "tokens" / "x.npz").read_text() == "y"

@@ -140,13 +140,16 @@ def _inspected_texts(config: Any) -> tuple[dict[str, Any], str, Drawing]:
     from samo_cli.render import note
     from samo_text.datasets import index_corpus, resolve_root
     from samo_text.inspection import draw, inspect
+    from samo_text.tokens import about_cut, open_tokens
 
     data, line = resolve_root(config.data)
     if line:
         note(line)
     manifest = index_corpus(data)
     slug = f"text-{manifest.slug}" if manifest.slug in _corpora("audio").DATASETS else manifest.slug
-    return inspect(manifest), slug, lambda folder: draw(manifest, folder)
+    found, longest = inspect(manifest), config.tokens.max_tokens
+    found["warnings"] += about_cut(open_tokens(config), [item.source for item in manifest.items], longest)
+    return found, slug, lambda folder: draw(manifest, folder)
 
 
 def _corpora(modality: str) -> Any:
