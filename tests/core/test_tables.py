@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from samo.data.tables import Table, attributes, lists_saved_as_text, read_stream, read_table
+from samo.data.tables import Table, as_text, attributes, filled, lists_saved_as_text, optional, read_stream, read_table
 from samo.errors import DataError
 
 
@@ -124,3 +124,11 @@ def test_lists_saved_as_text() -> None:
         (["x"], ["x"]),
     ):
         assert lists_saved_as_text([cell]) == [labels], cell
+
+
+def test_nan_is_an_empty_cell(tmp_path: Path) -> None:
+    rows = read(tmp_path / "t.csv", "text,label\nnan,joy\nb,NaN\nNan,\n").rows
+    assert optional(rows, {"label"}, "label") == ["joy", "", ""]
+    assert [as_text(row.cells["text"]) for row in rows] == ["", "b", "Nan"]
+    with pytest.raises(DataError, match=r"column 'label' of .* is empty in row 3, 4"):
+        filled(tmp_path / "t.csv", rows, "label")
