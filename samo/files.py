@@ -13,10 +13,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from samo.errors import reporting_full_disk
+from samo.errors import EnvironmentProblem, reporting_full_disk
 
 __all__ = [
     "cache_root",
+    "caching",
     "folder_beside",
     "leftovers",
     "own_folder",
@@ -98,6 +99,24 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextmanager
+def caching(target: Path) -> Iterator[Path]:
+    """As :func:`replacing`, for a file of SAMO's cache.
+
+    Raises:
+        DiskFull: no space is left.
+        EnvironmentProblem: the cache cannot be written.
+    """
+    try:
+        with replacing(target) as temporary:
+            yield temporary
+    except OSError as error:
+        raise EnvironmentProblem(
+            f"cannot write the cache in {target.parent}: {error.strerror or error}",
+            hint="set SAMO_CACHE to a folder you may write to",
+        ) from error
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from samo.errors import SettingsError, nearest
@@ -44,7 +44,7 @@ __all__ = [
 
 
 # What decides how a corpus is split, and nothing of what is read from it; the same names in every modality.
-SPLIT_SETTINGS = frozenset({"split", "split_seed", "fold", "train_ratio", "val_ratio", "limit_fraction"})
+SPLIT_SETTINGS = frozenset({"split", "split_seed", "fold", "num_folds", "train_ratio", "val_ratio", "limit_fraction"})
 
 # A grid sets these cell by cell.
 GRID_SETTINGS = frozenset({"seed", "split", "fold"})
@@ -74,7 +74,7 @@ def setting(
         choices: the registry whose names are valid, as ``"module:name"``, so that naming it imports nothing.
         is_path: a file or folder; relative ones in a configuration file count from that file.
         came_later: added after grids were named by their settings; at the value of those grids it is no part of a
-            made-up name, so that the same settings find the same grid.
+            made-up name, nor where it acts on nothing, so that the same settings find the same grid.
         stored_default: the value of runs that were stored without the setting, where ``default`` is not how they were
             trained; None = ``default``.
         **limits: ``ge``, ``le``, ``gt``, ``lt``.
@@ -92,6 +92,16 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     panel: ClassVar[str] = ""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic takes ``true`` for 1; whoever writes ``epochs = true`` meant something else."""
+        inside = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
+        truths = [each for each in inside if isinstance(each, bool)]
+        if truths and cls.model_fields[info.field_name or ""].annotation is not bool:
+            raise ValueError(f"a number is needed, not {str(truths[0]).lower()}")
+        return value
+
 
 class CorpusSettings(Section):
     """Which corpus, which question, which split: what every modality sets; each declares its own choices."""
@@ -103,6 +113,15 @@ class CorpusSettings(Section):
     mode: str = ""
     split: str = ""
     fold: int = setting(0, "test fold with `split=folds`", ge=0, le=99, needs="split=folds")
+    num_folds: int = setting(
+        0,
+        "how many folds are drawn with `split=folds`; 0 = those the corpus publishes, else five; "
+        "-1 = one for each speaker or other group (leave one out)",
+        ge=-1,
+        le=100,
+        needs="split=folds",
+        came_later=True,
+    )
     train_ratio: float = setting(
         0.8,
         "share of the speakers or other groups (of the rows, where the split knows none) to train on",
@@ -123,6 +142,8 @@ class CorpusSettings(Section):
 
     @model_validator(mode="after")
     def _room_for_test(self) -> Self:
+        if self.num_folds == 1:
+            raise ValueError("`num_folds=1` tests on everything; two or more, 0 or -1")
         if self.train_ratio + self.val_ratio >= 1.0:
             raise ValueError("`train_ratio` and `val_ratio` leave nothing to test on; their sum must be below 1")
         return self
@@ -421,19 +442,27 @@ class Config(BaseModel):
         """A flag that would change nothing is a mistake of the user's, not a no-op."""
         flat, own = self.flat(), self.own_defaults()
         for field in self.fields():
-            if not field.needs or flat[field.name] in (field.info.default, own.get(field.name, field.info.default)):
+            if flat[field.name] in (field.info.default, own.get(field.name, field.info.default)):
                 continue
-            needed, _, value = field.needs.partition("=")
-            if not meets(field.needs, flat) and not (value and self._is_own_code(needed, flat[needed])):
+            if self.is_idle(field, flat):
                 raise SettingsError(f"`{field.name}` acts only together with {partner(field.needs)}")
 
     def own_defaults(self) -> Mapping[str, Any]:
         """Settings, by name, whose default is another one because of what the others say."""
         return {}
 
-    def _is_own_code(self, name: str, value: Any) -> bool:
+    @classmethod
+    def is_idle(cls, field: SettingField, flat: Mapping[str, Any]) -> bool:
+        """Whether a setting acts on nothing, as the one it needs has another value in ``flat``."""
+        if not field.needs:
+            return False
+        needed, _, value = field.needs.partition("=")
+        return not meets(field.needs, flat) and not (value and cls._is_own_code(needed, flat[needed]))
+
+    @classmethod
+    def _is_own_code(cls, name: str, value: Any) -> bool:
         """Whether a user's own network or corpus is named, which takes whatever settings it likes."""
-        choices = next(field.choices for field in self.fields() if field.name == name)
+        choices = next(field.choices for field in cls.fields() if field.name == name)
         return bool(choices) and load_object(choices).plugin(str(value)) is not None
 
     def flat(self) -> dict[str, Any]:
@@ -587,12 +616,19 @@ def stored_config(stored: Mapping[str, Any]) -> Config:
 def with_defaults(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Stored settings, ``modality`` among them, with those that a later version added.
 
-    Each stands at its ``stored_default``, under which everything stays as it was.
+    Each stands at its ``stored_default``, under which everything stays as it was; one that acts on nothing at its
+    default.
     """
     if stored.get("modality") not in MODALITIES:
         return dict(stored)
     kind = config_type(str(stored["modality"]))
-    return {**kind.build({field.name: field.stored_default for field in kind.fields()}).stored(), **stored}
+    known = {**kind().stored(), **stored}
+    later = {
+        field.name: field.stored_default
+        for field in kind.fields()
+        if field.stored_default != field.info.default and field.name not in stored and not kind.is_idle(field, known)
+    }
+    return {**known, **later}
 
 
 def named_setting(error: SettingsError) -> str:

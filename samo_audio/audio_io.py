@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,6 +46,7 @@ __all__ = [
     "is_constant",
     "is_recording",
     "read",
+    "read_segments",
     "window_starts",
     "windows",
 ]
@@ -85,6 +86,8 @@ _HIGH_PEAK, _ABSURD_PEAK = 8.0, 1e9
 _BLOCK = 1 << 18
 # 2 GiB, as much again while its blocks are joined.
 _MOST_AT_ONCE = 1 << 29
+# Ends of segments are rounded by those who write them.
+_BEYOND_END_S = 0.1
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,39 @@ def read(path: Path, sr: int) -> Clip:
                     hint="cut it: ffmpeg -i in.wav -f segment -segment_time 3600 out%03d.wav",
                 )  # fmt: skip
     return _clip(np.concatenate(blocks), about, sr)
+
+
+def read_segments(path: Path, sr: int, segments: Sequence[tuple[float, float | None]]) -> list[Clip]:
+    """Decode a file once and give parts of it, each as :func:`read` gives a file of these samples.
+
+    Args:
+        path: the recording.
+        sr: rate in Hz to resample each part to.
+        segments: begin and end of each in seconds, the end None at the recording's; they may overlap.
+
+    Raises:
+        DataError: as :func:`read`, or a segment ends more than 0.1 s after the recording.
+    """
+    sound, about = _open(path)
+    rate = about.sample_rate
+    bounds = [(round(begin * rate), None if end is None else round(end * rate)) for begin, end in segments]
+    parts: list[list[np.ndarray]] = [[] for _ in segments]
+    done = 0
+    with sound:
+        for block in _mono_blocks(sound, about):
+            for own, (first, last) in zip(parts, bounds, strict=True):
+                if first < done + len(block) and (last is None or last > done):
+                    own.append(block[max(first - done, 0) : None if last is None else last - done].copy())
+            done += len(block)
+    for (begin, end), (first, last) in zip(segments, bounds, strict=True):
+        if first >= done or (last or 0) > done + _BEYOND_END_S * rate:
+            until = "its end" if end is None else f"{end:g} s"
+            raise bad(
+                path,
+                f"lasts {done / rate:.3f} s, a segment of it {begin:g} s to {until}",
+                hint="segments are in seconds from the beginning of the recording",
+            )
+    return [_clip(np.concatenate(own), about, sr) for own in parts]
 
 
 def clip_of(samples: np.ndarray, rate: int, sr: int) -> Clip:

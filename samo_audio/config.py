@@ -38,8 +38,9 @@ class DataSettings(CorpusSettings):
         "", "folder (or CSV file) the corpus lies in; empty: $SAMO_DATA_ROOT, download, demo", is_path=True
     )
     mode: Literal["emotion", "sentiment"] = setting("emotion", "emotion classes, or negative / neutral / positive")
-    split: Literal["speaker", "folds", "random", "table"] = setting(
-        "speaker", "by speaker, five folds of speakers, random (leaky!), or the table's own split column"
+    split: Literal["auto", "speaker", "folds", "random", "table"] = setting(
+        "auto",
+        "the table's own split column where it fills one, else by speaker; folds of speakers; random (leaky!)",
     )
     # Of 24 speakers 15, 4 and 5: at 0.8 and 0.1 two select and two decide, too few for either.
     train_ratio: float = setting(
@@ -58,6 +59,20 @@ class DataSettings(CorpusSettings):
     label_column: str = setting("label", "table: column of the label", needs="dataset=table")
     speaker_column: str = setting("speaker", "table: column of the speaker", needs="dataset=table")
     split_column: str = setting("split", "table: optional column with train, val or test", needs="dataset=table")
+    start_column: str = setting(
+        "start",
+        "table: optional column of the second a clip begins at in its file",
+        needs="dataset=table",
+        came_later=True,
+        stored_default="",
+    )
+    end_column: str = setting(
+        "end",
+        "table: optional column of the second a clip ends at in its file; empty cells are the file's end",
+        needs="dataset=table",
+        came_later=True,
+        stored_default="",
+    )
     speaker_pattern: str = setting(
         "", "folder: regular expression on the relative path whose first group is the speaker", needs="dataset=folder"
     )

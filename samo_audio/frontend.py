@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from samo.data.batch import Batch, Draws, Mix
 from samo.data.manifest import Item, Manifest
-from samo.data.splits import SplitRequest
+from samo.data.splits import PARTS, SplitRequest
 from samo.errors import DataError
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
@@ -99,6 +99,8 @@ class AudioFrontend:
         self.manifest = manifest
         self.waveforms = waveforms
         self.window = config.features.window
+        if manifest.group_noun != "speaker":
+            self.unit = manifest.group_noun
 
     @property
     def config(self) -> AudioConfig:
@@ -123,7 +125,8 @@ class AudioFrontend:
         for note in manifest.notes:
             notify(note)
         items = [(item.id, manifest.path(item)) for item in manifest.items]
-        waveforms = open_waveforms(items, config.features.sr, on_progress=progress)
+        segments = {item.id: item.segment for item in manifest.items if item.segment}
+        waveforms = open_waveforms(items, config.features.sr, segments=segments, on_progress=progress)
         manifest = replace(
             manifest.with_content(waveforms.content),
             fingerprints=fingerprints(waveforms),
@@ -184,10 +187,14 @@ class AudioFrontend:
         return model
 
     def split_request(self) -> SplitRequest:
-        """The split the settings ask for."""
+        """The split asked for; ``auto``: the table's own where all clips have one, else by speaker."""
         data = self._config.data
+        own = all(item.split in PARTS for item in self.manifest.items)
+        rule = ("table" if own else "speaker") if data.split == "auto" else data.split
         seed = data.split_seed_or(self._config.train.seed)
-        return SplitRequest(data.split, data.train_ratio, data.val_ratio, data.fold, seed, data.limit_fraction)
+        return SplitRequest(
+            rule, data.train_ratio, data.val_ratio, data.fold, seed, data.limit_fraction, num_folds=data.num_folds
+        )
 
     @property
     def mixup_alpha(self) -> float:

@@ -249,7 +249,7 @@ def _new_figure(manifest: Manifest, title: str, size: tuple[float, float]) -> Fi
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     synthetic = " (synthetic demo data)" if manifest.synthetic else ""
-    figure.suptitle(f"{manifest.dataset}{synthetic}: {title}", fontsize=12)
+    figure.suptitle(verbatim(f"{manifest.dataset}{synthetic}: {title}"), fontsize=12)
     return figure
 
 
@@ -270,7 +270,7 @@ def _class_balance(manifest: Manifest) -> Figure:
         part = Counter(label for label, own in zip(labels, genders, strict=True) if not gender or own == gender)
         widths = np.array([part[name] for name in names], dtype=float)
         colour = _GENDERS.get(gender, GREY if gender else BLUE)
-        axes.barh(names, widths, left=left, color=colour, label=gender or None)
+        axes.barh(range(len(names)), widths, left=left, color=colour, label=verbatim(gender) or None)
         left += widths
     for row, name in enumerate(names):
         axes.text(
@@ -281,6 +281,7 @@ def _class_balance(manifest: Manifest) -> Figure:
             fontsize=8.5,
             color=INK,
         )
+    axes.set_yticks(range(len(names)), [verbatim(name) for name in names])
     axes.set_xlim(0, 1.15 * max(total.values()))
     axes.invert_yaxis()
     axes.set_xlabel("clips")
@@ -410,10 +411,11 @@ def _levels_by_speaker(manifest: Manifest, waveforms: Waveforms) -> Figure:
         own = [level[rows[order[place]]] for place in places]
         colour = _GENDERS.get(kind, GREY if kind else BLUE)
         axes.vlines(places, [x.min() for x in own], [x.max() for x in own], color=colour, alpha=0.45, linewidth=3)
-        axes.plot(places, [np.median(x) for x in own], "o", color=colour, markersize=5, label=kind or None)
+        axes.plot(places, [np.median(x) for x in own], "o", color=colour, markersize=5, label=verbatim(kind) or None)
     axes.set_ylabel("level in dB re full scale\n(range and median of clips)")
     axes.set_xlabel("speaker" if named else f"{len(order):,} speakers, quietest first")
-    axes.set_xticks(range(len(order)) if named else [], order if named else [], rotation=90 if len(order) > 30 else 0)
+    ticks = [verbatim(name) for name in order] if named else []
+    axes.set_xticks(range(len(ticks)), ticks, rotation=90 if len(order) > 30 else 0)
     if any(gender.values()):
         figure.legend(loc="outside lower right", ncols=4, frameon=False)
     return figure

@@ -8,7 +8,7 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from copy import copy
@@ -20,7 +20,7 @@ import numpy as np
 
 from samo.errors import DataError, EnvironmentProblem, first_ten, reporting_full_disk
 from samo.files import cache_root, folder_beside, remove_left_folders, write_text
-from samo_audio.audio_io import DECODER, Clip, read
+from samo_audio.audio_io import DECODER, Clip, read, read_segments
 from samo_audio.trimming import sounding
 
 __all__ = ["CACHE_VERSION", "Facts", "Waveforms", "open_waveforms"]
@@ -29,6 +29,10 @@ CACHE_VERSION = 2
 
 _SAMPLES, _INDEX = "waveforms.f32", "index.json"
 _ATTEMPTS, _PAUSE_S = 5, 0.1
+
+
+Segments = Mapping[str, tuple[float, float | None]]
+"""Begin and end in seconds by id; an end of None is the recording's."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def open_waveforms(
     items: Sequence[tuple[str, Path]],
     sr: int,
     *,
+    segments: Segments | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> Waveforms:
@@ -115,6 +120,7 @@ def open_waveforms(
     Args:
         items: id and file of every clip; ids are unique.
         sr: rate in Hz to resample to.
+        segments: by id, begin and end in seconds of those clips that are a part of their file.
         on_progress: called with clips decoded and clips in all, not at all when nothing is decoded.
         workers: decoding threads; None takes every core.
 
@@ -126,19 +132,20 @@ def open_waveforms(
     ids = [name for name, _ in items]
     if not items or len(set(ids)) < len(ids):
         raise DataError("no clips to decode" if not items else "clips to decode share an id")
-    folder = cache_root().absolute() / "waveforms" / _key(items, sr)
+    segments = segments or {}
+    folder = cache_root().absolute() / "waveforms" / _key(items, sr, segments)
     remove_left_folders(folder, "?" * len(folder.name))
     found = _existing(folder, ids)
     if found is not None:
         return found
     with reporting_full_disk(folder), ExitStack() as held:
         temporary = _folder_beside(folder, held)
-        _build(temporary, sorted(items), sr, on_progress, workers or _cores())
+        _build(temporary, _recordings(items, segments), sr, on_progress, workers or _cores())
         _seal(temporary)
         return _publish(temporary, folder, ids)
 
 
-def _key(items: Sequence[tuple[str, Path]], sr: int) -> str:
+def _key(items: Sequence[tuple[str, Path]], sr: int, segments: Segments) -> str:
     """Sixteen hex digits that change with whatever decides the decoded samples."""
     lines, missing = [], []
     for name, path in sorted(items):
@@ -148,10 +155,10 @@ def _key(items: Sequence[tuple[str, Path]], sr: int) -> str:
         except OSError as error:
             missing.append(f"{path} ({error.strerror})")
         else:
+            part = f"\0{segments[name]}" if name in segments else ""
             # Whoever puts other samples into a file can give it its old time back, but not its time of change.
-            lines.append(
-                f"{name}\0{place}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
-            )
+            times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
+            lines.append(f"{name}\0{place}\0{status.st_size}\0{times}{part}")
     if missing:
         raise DataError(f"{len(missing)} of {len(items)} clips cannot be opened: {first_ten(missing)}")
     text = "\n".join([f"{CACHE_VERSION}\0{sr}\0{DECODER}", *lines])
@@ -209,31 +216,54 @@ def _samples_digest(folder: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+@dataclass(frozen=True)
+class _Recording:
+    """A file and the clips it holds: one, or its segments."""
+
+    path: Path
+    ids: tuple[str, ...]
+    segments: tuple[tuple[float, float | None], ...] = ()
+
+
+def _recordings(items: Sequence[tuple[str, Path]], segments: Segments) -> list[_Recording]:
+    """Files in the order of their clips' ids; one that is cut is listed, and decoded, once."""
+    found: dict[object, list[tuple[str, Path]]] = {}
+    for name, path in sorted(items):
+        found.setdefault(path if name in segments else (name, path), []).append((name, path))
+    return [
+        _Recording(own[0][1], tuple(name for name, _ in own), tuple(segments[n] for n, _ in own if n in segments))
+        for own in found.values()
+    ]
+
+
 def _build(
     folder: Path,
-    items: Sequence[tuple[str, Path]],
+    recordings: Sequence[_Recording],
     sr: int,
     on_progress: Callable[[int, int], None] | None,
     workers: int,
 ) -> None:
-    """Decode ``items`` into ``folder``; every file is tried before the bad ones are reported."""
+    """Decode clips into ``folder``; every file is tried before the bad ones are reported."""
+    ids = [name for recording in recordings for name in recording.ids]
+    done = 0
     lengths: list[int] = []
     facts: list[dict[str, Any]] = []
     bad: list[DataError] = []
     with (folder / _SAMPLES).open("wb") as file:
-        for done, clip in enumerate(_decoded([path for _, path in items], sr, workers), start=1):
-            if isinstance(clip, DataError):
-                bad.append(clip)
-            elif not bad:
+        for recording, clips in zip(recordings, _decoded(recordings, sr, workers), strict=True):
+            if isinstance(clips, DataError):
+                bad.append(clips)
+            for clip in clips if not bad and not isinstance(clips, DataError) else ():
                 file.write(np.ascontiguousarray(clip.waveform, dtype="<f4").data)
                 lengths.append(len(clip.waveform))
                 facts.append(asdict(_facts(clip)))
+            done += len(recording.ids)
             if on_progress is not None:
-                on_progress(done, len(items))
+                on_progress(done, len(ids))
         if bad:
-            raise _all_bad(bad, len(items))
+            raise _all_bad(bad, len(recordings))
         _to_disk(file)
-    index = {"sr": sr, "ids": [name for name, _ in items], "lengths": lengths, "facts": facts}
+    index = {"sr": sr, "ids": ids, "lengths": lengths, "facts": facts}
     with (folder / _INDEX).open("w", encoding="utf-8") as text:
         json.dump(index, text, allow_nan=False)
         _to_disk(text)
@@ -241,21 +271,23 @@ def _build(
     folder.chmod(0o755)
 
 
-def _decoded(paths: Sequence[Path], sr: int, workers: int) -> Iterator[Clip | DataError]:
-    """Decode on ``workers`` threads, in order, with at most two clips a thread in memory."""
-    waiting: deque[Future[Clip | DataError]] = deque()
+def _decoded(recordings: Sequence[_Recording], sr: int, workers: int) -> Iterator[list[Clip] | DataError]:
+    """Decode on ``workers`` threads, in order, with at most two recordings a thread in memory."""
+    waiting: deque[Future[list[Clip] | DataError]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-        for path in paths:
+        for recording in recordings:
             if len(waiting) >= 2 * workers:
                 yield waiting.popleft().result()
-            waiting.append(pool.submit(_read_or_error, path, sr))
+            waiting.append(pool.submit(_read_or_error, recording, sr))
         while waiting:
             yield waiting.popleft().result()
 
 
-def _read_or_error(path: Path, sr: int) -> Clip | DataError:
+def _read_or_error(recording: _Recording, sr: int) -> list[Clip] | DataError:
     try:
-        return read(path, sr)
+        if recording.segments:
+            return read_segments(recording.path, sr, recording.segments)
+        return [read(recording.path, sr)]
     except DataError as error:
         return error
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from samo.data.manifest import Manifest
-from samo.files import cache_root, replacing
+from samo.files import cache_root, caching
 from samo_text.config import TextConfig
 from samo_text.models import build_model
 from samo_text.models.tfidf import fit_tfidf
@@ -53,7 +53,7 @@ def baseline_logits(manifest: Manifest, train_rows: np.ndarray) -> np.ndarray:
     fitted = fit_tfidf(texts, manifest.targets[train_rows], manifest.label_space, config.model)
     model.load_state_dict(fitted, strict=False)
     logits = _predicted(model.eval(), lists, manifest.label_space.n_columns)
-    with replacing(path) as temporary:
+    with caching(path) as temporary:
         np.savez(temporary, logits=logits)
     return logits
 

@@ -57,6 +57,13 @@ class DataSettings(CorpusSettings):
         "table: what an empty cell of a multi-label column means: not labelled, or none of the labels",
         needs="dataset=table",
     )
+    binary_columns: Literal["labels", "tasks"] = setting(
+        "labels",
+        "table: what several label columns of 0 and 1 are: the labels of one multi-label task, or a task each",
+        needs="dataset=table",
+        came_later=True,
+        stored_default="tasks",
+    )
     split_column: str = setting("split", "table: optional column with train, val or test", needs="dataset=table")
     group_column: str = setting("", "table: column of the author, for `split=group`", needs="dataset=table")
 

@@ -16,6 +16,7 @@ from samo.errors import DataError, LeakError, first_few, nearest
 from samo.frontend import Notify
 from samo.runs.provenance import known_items
 from samo.tasks import Task
+from samo_text.datasets.table import binary_value
 from samo_text.teacher import SEPARATOR, read_teacher, refuse_orphans
 from samo_text.texts import clean, content_of
 
@@ -52,9 +53,9 @@ def extra_items(
             know, or has no row that can be used.
         LeakError: its labels come from a run that learned from texts outside the training rows, or that nobody knows.
     """
-    rows, columns = _read(path, text_column, manifest)
+    rows, columns = _read(path, text_column, manifest, notify)
     refuse_orphans(path, rows)
-    tasks = [task for task in manifest.label_space.tasks if task.name in columns]
+    tasks = [task for task in manifest.label_space.tasks if task.name in columns or _in_columns(task, columns)]
     lost = {"empty": 0, "repeated": 0, "in training": 0, "in validation or test": 0}
     trained = {int(row) for row in train_rows}
     _refuse_knowing_teacher(path, [item for row, item in enumerate(manifest.items) if row not in trained])
@@ -100,18 +101,30 @@ def _refuse_knowing_teacher(path: Path, evaluated: Sequence[Item]) -> None:
         )
 
 
-def _read(path: Path, text_column: str, manifest: Manifest) -> tuple[Sequence[Row], Sequence[str]]:
+def _read(
+    path: Path, text_column: str, manifest: Manifest, notify: Notify | None
+) -> tuple[Sequence[Row], Sequence[str]]:
     names = [task.name for task in manifest.label_space.tasks]
     if not path.is_file():
         raise DataError(f"`extra_table={path}`: there is no such table")
-    columns, rows = tables.read_rows(path, {text_column, *names})
-    if text_column not in columns or not set(names).intersection(columns):
+    table = tables.read_table(path, {text_column, *names})
+    columns, rows = table.columns, table.rows
+    for note in table.notes:
+        if notify:
+            notify(note)
+    tasks = manifest.label_space.tasks
+    if text_column not in columns or not any(task.name in columns or _in_columns(task, columns) for task in tasks):
         missing = text_column if text_column not in columns else names[0]
         raise DataError(
             f"`extra_table={path}` has no column '{missing}'; it has: {', '.join(filter(None, columns))}",
             hint=f"{nearest(missing, columns)}it needs '{text_column}' and {' or '.join(map(repr, names))}",
         )
     return rows, columns
+
+
+def _in_columns(task: Task, columns: Sequence[str]) -> bool:
+    """Whether a table has a column of 0 and 1 for each label of a task."""
+    return task.multi_label and set(task.labels) <= set(columns)
 
 
 def _text(row: Row, column: str, path: Path) -> str:
@@ -122,12 +135,17 @@ def _text(row: Row, column: str, path: Path) -> str:
 
 
 def _labels(row: Row, task: Task, separator: str, path: Path) -> tuple[str, ...]:
-    """The labels of a cell; none where it is empty."""
-    cell = row.cells[task.name]
+    """The labels of a cell, or of the columns of 0 and 1; none where they are empty."""
+    if task.name not in row.cells and _in_columns(task, list(row.cells)):
+        try:
+            return tuple(label for label in task.labels if binary_value(row.cells[label]))
+        except ValueError as error:
+            raise DataError(f"row {row.line} of {path}: {error}", hint="columns of labels hold 0 and 1") from error
+    (cell,) = tables.lists_saved_as_text([row.cells[task.name]])
     if isinstance(cell, list):
-        given = [str(part) for part in cell]
+        given = [str(part) for part in cell if part is not None]
     else:
-        word = "" if cell is None else str(cell).lower() if isinstance(cell, bool) else str(cell)
+        word = str(cell).lower() if isinstance(cell, bool) else tables.as_text(cell)
         given = word.split(separator) if task.multi_label else [word]
     found = tuple(dict.fromkeys(filter(None, (clean(label) for label in given))))
     for label in found:

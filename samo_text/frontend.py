@@ -25,7 +25,7 @@ from samo_text.config import TextConfig
 from samo_text.datasets import DATASETS, index_corpus, resolve_root
 from samo_text.models import build_model, require_usable
 from samo_text.models.tfidf import fit_tfidf
-from samo_text.tokens import EncoderTokens, TokenLists, Tokens, open_tokens, token_lists
+from samo_text.tokens import EncoderTokens, TokenLists, Tokens, about_cut, open_tokens, token_lists
 
 __all__ = ["TextFrontend"]
 
@@ -76,7 +76,10 @@ class TextFrontend:
         for note in manifest.notes:
             notify(note)
         tokens = open_tokens(config, assets)
-        lists = token_lists(tokens, [item.source for item in manifest.items], progress)
+        texts = [item.source for item in manifest.items]
+        lists = token_lists(tokens, texts, progress)
+        for note in about_cut(tokens, texts, config.tokens.max_tokens, lists.lengths):
+            notify(note)
         return cls(config, manifest, tokens, lists, notify)
 
     def with_config(self, config: Config) -> Self:
@@ -151,7 +154,14 @@ class TextFrontend:
         rule = chosen if data.split == "auto" else data.split
         seed = data.split_seed_or(self._config.train.seed)
         return SplitRequest(
-            rule, data.train_ratio, data.val_ratio, data.fold, seed, data.limit_fraction, drop_leaked=data.drop_leaked
+            rule,
+            data.train_ratio,
+            data.val_ratio,
+            data.fold,
+            seed,
+            data.limit_fraction,
+            data.drop_leaked,
+            data.num_folds,
         )
 
     def augment(self, train_rows: np.ndarray, device: torch.device) -> tuple[Item, ...]:

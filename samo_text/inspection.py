@@ -184,10 +184,12 @@ def _new_figure(manifest: Manifest, title: str, size: tuple[float, float]) -> Fi
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    from samo.reporting.drawing import verbatim
+
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     synthetic = " (synthetic demo data)" if manifest.synthetic else ""
-    figure.suptitle(f"{manifest.dataset}{synthetic}: {title}", fontsize=12)
+    figure.suptitle(f"{verbatim(manifest.dataset)}{synthetic}: {title}", fontsize=12)
     return figure
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -12,7 +11,8 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from samo.errors import DataError
+from samo.data import tables
+from samo.errors import DataError, first_ten, nearest
 from samo.prediction import ModelPredictor, Prediction, TrainedModel
 from samo.runs.load import trained_model
 from samo.runs.run import ASSETS, Run
@@ -99,33 +99,50 @@ class TextPredictor(ModelPredictor):
         return (f"cut at {self.max_tokens} tokens",) if cut else ()
 
 
-def read_texts(path: Path) -> list[str]:
-    """The texts of a file, one a line; of a ``.jsonl`` file the ``text`` of each line; ``-`` is standard input.
+def read_texts(path: Path, column: str = "text") -> list[str]:
+    """The texts of a table (``.csv``, ``.tsv``, ``.json``, ``.jsonl``), or of a file with one text a line; ``-`` is
+    standard input.
 
-    Blank lines at the end are left out; others stay, so that answers keep their places.
+    Blank lines at the end of a file of lines are left out; others stay, so that answers keep their places.
+
+    Args:
+        path: where they are.
+        column: of a table: the column of the text.
 
     Raises:
-        DataError: no such file, not UTF-8, or no text in it.
+        DataError: no such file, not UTF-8, or no text in it; a table without the column, or with a cell of no text.
     """
+    if path.suffix.lower() in tables.TABLE_SUFFIXES:
+        return _texts_of_table(path, column)
+    hint = "a run on text takes files of one text a line; recordings need a run on speech"
     try:
-        given = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
-        lines = given.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 text",
-            hint="a run on text takes files of one text a line; recordings need a run on speech",
-        ) from error
+        if str(path) == "-":
+            text = tables.read_stream(sys.stdin.buffer, path, hint)
+        else:
+            with path.open("rb") as file:
+                text = tables.read_stream(file, path, hint)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    if path.suffix == ".jsonl":
-        lines = [_text_of(path, number, line) for number, line in enumerate(lines, start=1)]
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
     if not any(line.strip() for line in lines):
         raise DataError(f"{path} holds no text")
     return lines
 
 
-def _text_of(path: Path, number: int, line: str) -> str:
-    try:
-        return str(json.loads(line)["text"])
-    except (ValueError, LookupError, TypeError) as error:
-        raise DataError(f"line {number} of {path} is no JSON object with a 'text'") from error
+def _texts_of_table(path: Path, column: str) -> list[str]:
+    if not path.is_file():
+        raise DataError(f"there is no table {path}")
+    table = tables.read_table(path, {column})
+    if column not in table.columns:
+        lines = "; a file of one text a line is called .txt" if path.suffix.lower() in (".csv", ".tsv") else ""
+        raise DataError(
+            f"{path} has no column '{column}'; it has: {first_ten(filter(None, table.columns))}",
+            hint=f"{nearest(column, table.columns)}name it with `text_column`{lines}",
+        )
+    odd = [row.line for row in table.rows if not isinstance(row.cells[column], str | None)]
+    if odd:
+        raise DataError(f"column '{column}' of {path} holds no text in row {first_ten(odd)}")
+    texts = [row.cells[column] or "" for row in table.rows]
+    if not any(text.strip() for text in texts):
+        raise DataError(f"{path} holds no text")
+    return texts

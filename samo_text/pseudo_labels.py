@@ -24,14 +24,13 @@ from typing import Any
 
 import numpy as np
 
-from samo.data import tables
 from samo.data.augmented import class_counts
 from samo.data.near_duplicates import find_copies, folded
-from samo.errors import DataError, RunError, SettingsError, nearest
+from samo.errors import DataError, RunError, SettingsError
 from samo.files import replacing
 from samo.runs.run import Run
 from samo.tasks import LabelSpace
-from samo_text.predictor import TextPredictor, read_texts
+from samo_text.predictor import TextPredictor
 from samo_text.teacher import PSEUDO, SEPARATOR, SOURCE, write_teacher
 from samo_text.texts import clean
 
@@ -41,7 +40,6 @@ __all__ = [
     "check_target",
     "confident",
     "pseudo_label",
-    "read_unlabelled",
     "write_pseudo_labels",
 ]
 
@@ -66,28 +64,6 @@ class PseudoLabels:
     labels: np.ndarray
     confidence: np.ndarray
     summary: dict[str, Any]
-
-
-def read_unlabelled(path: Path, column: str = "text") -> list[str]:
-    """The texts of a table (``.csv``, ``.tsv``, ``.json``, ``.jsonl``), or of a file with one text a line.
-
-    Raises:
-        DataError: it cannot be read, has no such column, or a cell of it is no text.
-    """
-    if path.suffix.lower() not in (*_DELIMITERS, *tables.JSON_SUFFIXES):
-        return read_texts(path)
-    if not path.is_file():
-        raise DataError(f"there is no table {path}")
-    columns, rows = tables.read_rows(path, {column})
-    if column not in columns:
-        raise DataError(
-            f"{path} has no column '{column}'; it has: {', '.join(filter(None, columns))}",
-            hint=f"{nearest(column, columns)}name it with `text_column`",
-        )
-    odd = [row.line for row in rows if not isinstance(row.cells[column], str | None)]
-    if odd:
-        raise DataError(f"column '{column}' of {path} holds no text in row {odd[0]}")
-    return [row.cells[column] or "" for row in rows]
 
 
 def confident(probabilities: np.ndarray, space: LabelSpace, confidence: float) -> tuple[np.ndarray, ...]:

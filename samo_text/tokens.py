@@ -16,13 +16,22 @@ from zipfile import BadZipFile
 import numpy as np
 
 from samo.errors import SettingsError
-from samo.files import cache_root, replacing
+from samo.files import cache_root, caching
 from samo_text.texts import clean
 
 if TYPE_CHECKING:
     from samo_text.config import TextConfig
 
-__all__ = ["PLACEHOLDERS", "EncoderTokens", "HashTokens", "TokenLists", "Tokens", "open_tokens", "token_lists"]
+__all__ = [
+    "PLACEHOLDERS",
+    "EncoderTokens",
+    "HashTokens",
+    "TokenLists",
+    "Tokens",
+    "about_cut",
+    "open_tokens",
+    "token_lists",
+]
 
 # GoEmotions masks names and religions so (Demszky et al. 2020, section 3.2); each becomes one token.
 PLACEHOLDERS = ("[NAME]", "[RELIGION]")
@@ -229,6 +238,25 @@ class TokenLists:
         return cls(np.concatenate(lists), np.array([len(ids) for ids in lists], dtype=np.int64))
 
 
+def about_cut(tokens: Tokens, texts: Sequence[str], longest: int, lengths: np.ndarray | None = None) -> list[str]:
+    """A line on how many texts lose their ends.
+
+    Args:
+        tokens: what cuts them.
+        texts: N texts.
+        longest: most tokens of a text.
+        lengths: (N,) tokens of each text where they are known: shorter ones are not looked at.
+    """
+    candidates = texts if lengths is None else [texts[row] for row in np.flatnonzero(lengths >= longest).tolist()]
+    n = sum(map(tokens.truncates, candidates))
+    what = "texts is" if n == 1 else "texts are"
+    return (
+        [f"{n:,} of {len(texts):,} {what} longer than {longest} tokens: the rest is cut off (`max_tokens`)"]
+        if n
+        else []
+    )
+
+
 def token_lists(
     tokens: Tokens, texts: Sequence[str], on_progress: Callable[[int, int], None] | None = None
 ) -> TokenLists:
@@ -249,6 +277,6 @@ def token_lists(
         if on_progress:
             on_progress(len(lists), len(texts))
     joined = TokenLists.of(lists)
-    with replacing(path) as temporary:
+    with caching(path) as temporary:
         np.savez(temporary, ids=joined._flat, lengths=joined.lengths)
     return joined

@@ -20,6 +20,7 @@ from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError, Se
 from samo.lazy import load_object
 from samo_cli.flags import as_flags
 from samo_cli.help import Verb
+from samo_cli.printable import printable
 
 __all__ = ["VERBS", "build_app", "main"]
 
@@ -200,7 +201,7 @@ def _complain(message: str, hint: str, status: int) -> int:
 def _remark(line: str, hint: str, status: int) -> int:
     line = as_flags(line + (f" (hint: {hint})" if hint else ""))
     with suppress(OSError):
-        print(line, file=sys.stderr)
+        print(printable(line), file=sys.stderr)
     return status
 
 
@@ -214,7 +215,7 @@ class _Notes(logging.Handler):
     """Logged warnings as notes in the style of the others."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(f"· {as_flags(' '.join(record.getMessage().split()))}", file=sys.stderr)
+        print(printable(f"· {as_flags(' '.join(record.getMessage().split()))}"), file=sys.stderr)
 
 
 @contextmanager

@@ -9,12 +9,13 @@ from samo.data.manifest import Item, Manifest
 from samo.data.stratify import rank
 from samo.errors import DataError, first_few
 
-__all__ = ["DRAWN_FOLDS", "draw_groups", "five_folds", "groups_of", "rule_without_groups", "stratum"]
+__all__ = ["DRAWN_FOLDS", "draw_folds", "draw_groups", "groups_of", "rule_without_groups", "stratum"]
 
 # More tries hardly improve the balance of the few dozen speakers a corpus has.
 CANDIDATES = 200
 # Folds of a corpus that publishes none.
 DRAWN_FOLDS = 5
+MOST_FOLDS = 100
 
 
 def groups_of(manifest: Manifest) -> dict[str, list[Item]]:
@@ -84,22 +85,33 @@ def _imbalance(names: Sequence[str], strata: dict[str, Counter[str]], total: Cou
     return sum((counts[key] - share * n) ** 2 / (share * n) for key, n in total.items())
 
 
-def five_folds(groups: Mapping[str, Sequence[Item]], noun: str) -> tuple[frozenset[str], ...]:
-    """Five folds of about as many groups each, the same for every seed.
+def draw_folds(groups: Mapping[str, Sequence[Item]], noun: str, n: int = DRAWN_FOLDS) -> tuple[frozenset[str], ...]:
+    """Folds of about as many groups each, the same for every seed.
 
     They are drawn from the names of the groups; where a fold then lacks a class, of many further draws the one is taken
     that lacks fewest (the first of them).
 
+    Args:
+        groups: items by group.
+        noun: what a group is, for messages.
+        n: how many folds.
+
     Raises:
-        DataError: fewer than five groups.
+        DataError: fewer groups than folds, or more than 100 folds.
     """
-    if len(groups) < DRAWN_FOLDS:
-        raise DataError(f"five folds need at least five {noun}s, found {len(groups)}")
+    if len(groups) < n:
+        few = f"`num_folds={len(groups)}` leaves one {noun} out at a time" if len(groups) > 2 else f"add more {noun}s"
+        words = "five folds" if n == DRAWN_FOLDS else f"{n} folds"
+        raise DataError(
+            f"{words} need at least {'five' if n == DRAWN_FOLDS else n} {noun}s, found {len(groups)}", hint=few
+        )
+    if n > MOST_FOLDS:
+        raise DataError(f"{n} {noun}s make more than {MOST_FOLDS} folds", hint="set `num_folds`")
     classes = {name: _classes(items) for name, items in groups.items()}
     best: tuple[int, tuple[frozenset[str], ...]] | None = None
-    for candidate in range(CANDIDATES):
+    for candidate in range(CANDIDATES if n < len(groups) else 1):
         ordered = sorted(groups, key=lambda name: rank(0, f"{candidate}:{name}" if candidate else name))
-        folds = tuple(frozenset(ordered[k::DRAWN_FOLDS]) for k in range(DRAWN_FOLDS))
+        folds = tuple(frozenset(ordered[k::n]) for k in range(n))
         missing = sum(_lacking(fold, classes) for fold in folds)
         if best is None or missing < best[0]:
             best = (missing, folds)

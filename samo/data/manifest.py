@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -33,6 +34,8 @@ class Item:
         meta: further attributes to report by, for example ``gender`` and ``intensity``.
         content: hash of the decoded content, empty until it was read.
         split: the split the corpus itself assigns (train, val, test), empty when it assigns none.
+        segment: begin and end in seconds of the part of its file that is the item, the end None at the file's; None
+            where the whole file is.
     """
 
     id: str
@@ -42,6 +45,7 @@ class Item:
     meta: Mapping[str, str] = field(default_factory=dict)
     content: str = ""
     split: str = ""
+    segment: tuple[float, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Manifest:
         fingerprints: what near copies of its recordings are found by, None where they are not looked for; not saved
             here, and no part of the digest.
         near_copies: what an audit does about near copies of recordings in two parts; not saved.
+        origin: name of the user's own table or folder; empty where ``dataset`` says all.
     """
 
     dataset: str
@@ -77,6 +82,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     fingerprints: Fingerprints | None = field(default=None, compare=False, repr=False)
     near_copies: Literal["refuse", "report"] = "refuse"
+    origin: str = ""
 
     def __post_init__(self) -> None:
         twice = [name for name, count in Counter(item.id for item in self.items).items() if count > 1]
@@ -84,6 +90,19 @@ class Manifest:
             raise DataError(f"{self.dataset}: ids stand twice: {first_ten(sorted(twice))}")
         if not self.items:
             raise DataError(f"{self.dataset}: no items found in {self.root}")
+
+    @property
+    def corpus(self) -> str:
+        """What the corpus is called for people: ``ravdess``, ``table clips.csv``."""
+        return f"{self.dataset} {self.origin}".rstrip()
+
+    @property
+    def slug(self) -> str:
+        """What files about the corpus are named by: two tables of one name differ in their content."""
+        if not self.origin:
+            return self.dataset
+        name = re.sub(r"[^A-Za-z0-9_+=-]+", "-", Path(self.origin).stem).strip("-")[:40]
+        return f"{self.dataset}-{name or 'data'}-{self.digest[:6]}"
 
     @cached_property
     def row_of(self) -> dict[str, int]:
@@ -140,7 +159,9 @@ class Manifest:
         }
         if self.copies != "refused":
             header["copies"] = self.copies
-        lines = [header, *(asdict(item) for item in self.items)]
+        if self.origin:
+            header["origin"] = self.origin
+        lines = [header, *(_stored(item) for item in self.items)]
         write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
     @classmethod
@@ -162,10 +183,18 @@ class Manifest:
                 synthetic=header["synthetic"],
                 folds=tuple(frozenset(fold) for fold in header["folds"]),
                 copies=header.get("copies", "refused"),
+                origin=header.get("origin", ""),
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"cannot read the manifest {path}: {error}") from error
 
 
+def _stored(item: Item) -> dict[str, Any]:
+    return {name: value for name, value in asdict(item).items() if name != "segment" or value is not None}
+
+
 def _item(row: dict[str, Any]) -> Item:
+    if "segment" in row:
+        begin, end = row["segment"]
+        row = {**row, "segment": (float(begin), None if end is None else float(end))}
     return Item(**{**row, "labels": {task: tuple(names) for task, names in row["labels"].items()}})

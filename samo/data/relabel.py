@@ -17,6 +17,9 @@ __all__ = ["relabel"]
 def relabel(manifest: Manifest, space: LabelSpace, mapping: Mapping[str, str]) -> Manifest:
     """Translate a corpus' labels into those of a run; ``label=-`` leaves a class out.
 
+    Of a corpus with several labels an item, a run that gives one label is judged on the items with one of its labels;
+    a note says how many have several.
+
     Raises:
         SettingsError: the mapping names a class that does not exist.
         DataError: a class of the corpus has no counterpart.
@@ -40,15 +43,25 @@ def relabel(manifest: Manifest, space: LabelSpace, mapping: Mapping[str, str]) -
             hint=f"`label_map={','.join(pairs)}`, where x=- leaves x out; the run's classes: {', '.join(own)}",
         )
 
+    several: list[str] = []
+
     def translated(item: Item) -> Item:
         given = item.labels.get(foreign.name)
         names = (mapping.get(label, label) for label in given or ())
         kept = tuple(dict.fromkeys(name for name in names if name != "-"))
         # An item that has none of its labels is answered so; one whose labels are all left out is not judged.
+        if len(kept) > 1 and not space.primary.multi_label:
+            several.append(item.id)
+            return replace(item, labels={})
         none_hold = given == () and foreign.multi_label and space.primary.multi_label
         return replace(item, labels={space.primary.name: kept} if kept or none_hold else {})
 
-    return replace(manifest, label_space=space, items=tuple(translated(item) for item in manifest.items))
+    items = tuple(translated(item) for item in manifest.items)
+    note = (
+        f"{len(several):,} of {len(items):,} items hold several of the run's labels and were left out: "
+        "the run gives one to each"
+    )
+    return replace(manifest, label_space=space, items=items, notes=manifest.notes + ((note,) if several else ()))
 
 
 def _alike(word: str, labels: Sequence[str]) -> str:

@@ -7,6 +7,8 @@ every version of every library.
 from __future__ import annotations
 
 import json
+import math
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,8 +17,8 @@ from pathlib import Path
 from samo.data.copies import STAMPED_SHARE, about_copies, known_rows, refuse_known
 from samo.data.grouping import (
     DRAWN_FOLDS,
+    draw_folds,
     draw_groups,
-    five_folds,
     groups_of,
     rule_without_groups,
     stratum,
@@ -91,6 +93,7 @@ class Split:
 class SplitRequest:
     """What a rule may need to know: ratios in (0, 1) of groups or rows, fold number, seed.
 
+    ``num_folds`` is how many are drawn: 0 those the corpus publishes, else five; -1 one for each group.
     ``limit_fraction`` in (0, 1] is the share of the training groups (rows where none are known) that is kept.
     ``drop_leaked`` leaves out training items of which validation or test has a copy or near copy.
     """
@@ -102,6 +105,7 @@ class SplitRequest:
     seed: int = 0
     limit_fraction: float = 1.0
     drop_leaked: bool = False
+    num_folds: int = 0
 
 
 def make_split(manifest: Manifest, request: SplitRequest) -> Split:
@@ -147,15 +151,17 @@ def split_by_group(manifest: Manifest, request: SplitRequest) -> dict[str, list[
 def split_by_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
     """Test on one fold of groups; validate on other groups, train on the rest.
 
-    Corpora without published folds get five, the same for every seed.
-    Strings without groups get five folds stratified by label.
+    Corpora without published folds get five, or ``num_folds``, the same for every seed.
+    Strings without groups get as many folds stratified by label.
     """
-    if request.fold >= fold_count(manifest):
-        raise SettingsError(f"fold {request.fold} does not exist", hint=f"valid: 0 to {fold_count(manifest) - 1}")
+    n_folds = fold_count(manifest, request.num_folds)
+    if request.fold >= n_folds:
+        raise SettingsError(f"fold {request.fold} does not exist", hint=f"valid: 0 to {n_folds - 1}")
     if manifest.copies == "reported" and not any(item.group for item in manifest.items):
-        return _stratified_fold(manifest, request)
+        return _stratified_fold(manifest, request, n_folds)
     groups, noun = groups_of(manifest), manifest.group_noun
-    folds = manifest.folds or five_folds(groups, noun)
+    published = manifest.folds if not request.num_folds else ()
+    folds = published or draw_folds(groups, noun, n_folds)
     in_test = [name for name in groups if name in folds[request.fold]]
     if not in_test:
         raise DataError(f"no {noun} of fold {request.fold} is in the data: {first_ten(sorted(folds[request.fold]))}")
@@ -167,9 +173,16 @@ def split_by_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[I
     return {**parts, "test": [item for name in in_test for item in groups[name]]}
 
 
-def fold_count(manifest: Manifest) -> int:
-    """How many folds ``split=folds`` knows: those the corpus publishes, else five."""
-    return len(manifest.folds) or DRAWN_FOLDS
+def fold_count(manifest: Manifest, num_folds: int = 0) -> int:
+    """How many folds ``split=folds`` knows: as many as asked for, one for each group (-1), or (0) those the corpus
+    publishes, else five.
+
+    Raises:
+        DataError: one for each group is asked for, and items have none.
+    """
+    if num_folds < 0:
+        return len(groups_of(manifest))
+    return num_folds or len(manifest.folds) or DRAWN_FOLDS
 
 
 def fold_warnings(manifest: Manifest, rule: str) -> list[str]:
@@ -214,9 +227,9 @@ def split_stratified(manifest: Manifest, request: SplitRequest) -> dict[str, lis
     return stratify(_units(manifest, manifest.items), shares, request.seed, first="train")
 
 
-def _stratified_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
-    """One of five stratified folds, the same for every seed, to test on; the rest drawn under the seed."""
-    shares = {str(k): 1.0 / DRAWN_FOLDS for k in range(DRAWN_FOLDS)}
+def _stratified_fold(manifest: Manifest, request: SplitRequest, n_folds: int) -> dict[str, list[Item]]:
+    """One of several stratified folds, the same for every seed, to test on; the rest drawn under the seed."""
+    shares = {str(k): 1.0 / n_folds for k in range(n_folds)}
     folds = stratify(_units(manifest, manifest.items), shares, seed=0)
     test = folds.pop(str(request.fold))
     return {**_train_and_val(manifest, [item for items in folds.values() for item in items], request), "test": test}
@@ -228,7 +241,9 @@ def _units(manifest: Manifest, items: Sequence[Item]) -> list[list[Item]]:
 
 
 def _why_empty(manifest: Manifest, request: SplitRequest) -> str:
-    """What stays together where a rule deals out sets of items."""
+    """What stays together where a rule deals out sets of items; of a table's own split what to do."""
+    if request.rule == "table":
+        return "mark rows as train, val and test in the split column"
     if request.rule not in ("stratified", "folds") or manifest.copies != "reported":
         return ""
     largest = max(map(len, _units(manifest, manifest.items)))
@@ -244,7 +259,7 @@ def _train_and_val(manifest: Manifest, items: list[Item], request: SplitRequest)
 def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
     """The split the corpus itself assigns; refused when a group stands in two parts.
 
-    Strings with train and test alone get a validation part, drawn from train and stratified by label.
+    With train and test alone a validation part is drawn from train: of strings stratified by label, else by group.
     """
     unassigned = [item.id for item in manifest.items if item.split not in PARTS]
     if unassigned:
@@ -261,9 +276,17 @@ def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list
             f"{manifest.group_noun}s stand in two splits: {first_ten(shared.values())}",
             hint=f"correct the split column, or let SAMO split with `split={_own_rule(manifest)}`",
         )
-    if manifest.copies == "reported" and not parts["val"] and parts["train"] and parts["test"]:
-        parts.update(_train_and_val(manifest, parts["train"], request))
-    return parts
+    if parts["val"] or not parts["train"] or not parts["test"]:
+        return parts
+    if manifest.copies == "reported":
+        return {**parts, **_train_and_val(manifest, parts["train"], request)}
+    groups: dict[str, list[Item]] = defaultdict(list)
+    for item in parts["train"]:
+        groups[item.group].append(item)
+    if "" in groups or len(groups) < 2:
+        return parts
+    n_val = max(1, round(request.val_ratio / (request.train_ratio + request.val_ratio) * len(groups)))
+    return {**parts, **draw_groups(groups, {"val": n_val, "train": len(groups) - n_val}, request.seed)}
 
 
 SPLIT_RULES: dict[str, Callable[[Manifest, SplitRequest], dict[str, list[Item]]]] = {
@@ -277,7 +300,7 @@ SPLIT_RULES: dict[str, Callable[[Manifest, SplitRequest], dict[str, list[Item]]]
 
 
 def find_leaks(manifest: Manifest, split: Split) -> list[str]:
-    """One line for each group or content that stands in two parts of the split, with the files.
+    """One line for each group, content or stretch of a recording that stands in two parts of the split, with the files.
 
     Copies among strings are left to :func:`audit`.
     """
@@ -289,6 +312,7 @@ def find_leaks(manifest: Manifest, split: Split) -> list[str]:
         leaks.append(f"{manifest.group_noun} {names} is in more than one part: {examples}")
     if manifest.copies == "reported":
         return leaks
+    leaks += _overlaps(manifest, parts)
     homes: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for name, items in parts.items():
         for item in items:
@@ -297,6 +321,31 @@ def find_leaks(manifest: Manifest, split: Split) -> list[str]:
         if len({name for name, _ in places}) > 1:
             leaks.append("identical content: " + " = ".join(f"{source} ({name})" for name, source in places))
     return leaks
+
+
+def _overlaps(manifest: Manifest, parts: dict[str, list[Item]]) -> list[str]:
+    """One line for each segment of a recording that overlaps one in another part, whoever speaks."""
+    cut = {os.path.realpath(manifest.path(item)) for items in parts.values() for item in items if item.segment}
+    recordings: dict[str, list[tuple[float, float, str, Item]]] = defaultdict(list)
+    for part, items in parts.items() if cut else ():
+        for item in items:
+            recording = os.path.realpath(manifest.path(item))
+            if recording in cut:
+                begin, end = item.segment or (0.0, None)
+                recordings[recording].append((begin, math.inf if end is None else end, part, item))
+    lines = []
+    for segments in recordings.values():
+        # The segment of each part that lasts longest so far, in the order they begin.
+        latest: dict[str, tuple[float, Item]] = {}
+        for begin, end, part, item in sorted(segments, key=lambda segment: segment[:3]):
+            lines += [
+                f"segments of one recording overlap: {other.id} ({name}) and {item.id} ({part})"
+                for name, (until, other) in latest.items()
+                if name != part and until > begin
+            ]
+            if part not in latest or end > latest[part][0]:
+                latest[part] = (end, item)
+    return lines
 
 
 def find_near_leaks(manifest: Manifest, split: Split) -> list[str]:

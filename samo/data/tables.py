@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from samo.data.keys import key
-from samo.errors import DataError, first_ten
+from samo.errors import DataError, first_few, first_ten
 
 __all__ = [
     "JSON_SUFFIXES",
+    "TABLE_SUFFIXES",
     "Row",
+    "Table",
+    "about_splits",
+    "as_text",
     "attributes",
     "filled",
+    "lists_saved_as_text",
     "optional",
     "read_delimited",
     "read_json",
-    "read_rows",
+    "read_stream",
+    "read_table",
     "read_text",
     "splits",
 ]
 
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
+TABLE_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)
 
-_DELIMITERS = (",", ";", "\t")
+_DELIMITERS = (",", ";", "\t", "|")
+# Excel's first line that names the delimiter.
+_SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n"])"?[ ,;\t]*(\r\n|\r|\n|$)', re.IGNORECASE)
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_AT_ONCE, _MOST_BYTES = 1 << 20, 1 << 30
 _SPLIT_WORDS = {
     "train": "train",
     "training": "train",
@@ -39,7 +59,8 @@ _SPLIT_WORDS = {
     "test": "test",
     "testing": "test",
 }
-_MOST_META_VALUES = 50
+_MOST_META_VALUES, _MOST_META_COLUMNS = 50, 100
+_QUOTES_HINT = "a cell that holds quotes is quoted whole, with each quote in it doubled"
 
 
 # The default of 131,072 characters would refuse long cells, which are no mistake.
@@ -57,8 +78,24 @@ class Row:
     cells: dict[str, Any]
 
 
-def read_rows(path: Path, wanted: Collection[str]) -> tuple[list[str], list[Row]]:
-    """Column names and rows of a table, by its name's ending JSON, JSON Lines, or else delimited.
+@dataclass(frozen=True)
+class Table:
+    """Column names and rows of a table, and lines for people on what was not read as it stands."""
+
+    columns: list[str]
+    rows: list[Row]
+    notes: tuple[str, ...] = ()
+
+
+class _Cells(dict[str, Any]):
+    """What a JSON object holds; None for the columns of other rows."""
+
+    def __missing__(self, name: str) -> None:
+        return None
+
+
+def read_table(path: Path, wanted: Collection[str]) -> Table:
+    """A table, by its name's ending JSON, JSON Lines, or else delimited.
 
     Args:
         path: of the table.
@@ -73,8 +110,11 @@ def read_rows(path: Path, wanted: Collection[str]) -> tuple[list[str], list[Row]
     return read_delimited(path, text, wanted)
 
 
-def read_delimited(path: Path, text: str, wanted: Collection[str]) -> tuple[list[str], list[Row]]:
-    """Column names and rows; blank lines are left out, cells are stripped of outer white space.
+def read_delimited(path: Path, text: str, wanted: Collection[str]) -> Table:
+    """Blank lines are left out, cells are stripped of outer white space.
+
+    A quotation mark that nothing closes would make one row of many. Separated by tabs, where quoting is not the rule,
+    it is taken as it stands; elsewhere it is refused.
 
     Args:
         path: where the text was read, for messages.
@@ -84,68 +124,147 @@ def read_delimited(path: Path, text: str, wanted: Collection[str]) -> tuple[list
     Raises:
         DataError: broken quoting, a column named twice, a row longer than the header, the header repeated, or no rows.
     """
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text, wanted), strict=True)
+    named = _SEPARATOR_LINE.match(text)
+    text = text[named.end() :] if named else text
+    lines = list(io.StringIO(text, newline=""))
+    if not lines:
+        raise DataError(f"the table {path} is empty")
+    delimiter = named[1] if named else _delimiter(text, wanted)
+    notes: tuple[str, ...] = ()
     try:
-        columns = [name.strip() for name in next(lines)]
-        rows = list(_rows(path, columns, lines))
-    except csv.Error as error:
-        raise DataError(
-            f"{path} is not a readable table: {error} (line {lines.line_num})",
-            hint="a cell that holds quotes is quoted whole, with each quote in it doubled",
-        ) from error
-    twice = sorted({name for name in columns if name and columns.count(name) > 1})
+        columns, rows, several = _parsed(path, lines, delimiter)
+        swallowed = _swallowed(columns, rows, several, lines, delimiter)
+        if swallowed:
+            raise DataError(
+                f"row {swallowed[0]} of {path}: a quotation mark opens a cell of {len(several[swallowed[0]])} lines, "
+                "each of which looks like a row of its own",
+                hint=_QUOTES_HINT,
+            )
+        doubtful = [line for line, own in several.items() if _of_one_width(columns, lines, own, delimiter)]
+        if doubtful:
+            notes = (f"{len(doubtful):,} cells of {path.name} hold several lines: row {first_few(doubtful, 5)}",)
+    except DataError as refusal:
+        recovered = _line_by_line(lines, delimiter) if delimiter == "\t" else None
+        if recovered is None:
+            raise refusal
+        columns, rows, stray = recovered
+        notes = (f"quotation marks of {path.name} that nothing closes stand in the texts: row {first_few(stray, 5)}",)
+    twice = sorted(name for name, count in Counter(columns).items() if name and count > 1)
     if twice:
         raise DataError(f"{path} has two columns named {first_ten(map(repr, twice))}")
     if not rows:
         raise DataError(f"{path} has a header but no rows")
-    heads = [key(name) for name in columns]
-    again = [row.line for row in rows if [key(cell) for cell in row.cells.values()] == heads] if len(heads) > 1 else []
+    again = [row.line for row in rows if _is_header(row, columns)] if len(columns) > 1 else []
     if again:
         raise DataError(
             f"{path} repeats its header in row {first_ten(again)}", hint="tables were joined; take these rows out"
         )
-    return columns, rows
+    return Table(columns, rows, notes)
 
 
-def read_json(path: Path, text: str, *, lines: bool) -> tuple[list[str], list[Row]]:
-    """Column names, in the order they turn up, and rows of a JSON list of objects, or of one object a line.
+def read_json(path: Path, text: str, *, lines: bool) -> Table:
+    """Columns in the order they turn up, and rows of a JSON list of objects, or of one object a line.
+
+    Which of the two it is shows in the text where the name says otherwise. NaN, which Python writes, is no value.
+
+    Args:
+        path: where the text was read, for messages.
+        text: the table.
+        lines: whether the name says one object a line.
 
     Raises:
         DataError: not JSON, something other than objects, or no rows.
     """
     shape = "one JSON object a line" if lines else "a JSON list of objects"
     try:
-        if lines:
-            # str.splitlines would also cut at U+2028 and its like, which JSON strings may hold.
-            given = [(n, json.loads(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-        else:
-            found = json.loads(text)
-            given = list(enumerate(found, start=1)) if isinstance(found, list) else []
+        given = _json_rows(text, lines=text.lstrip()[:1] != "[" if lines else False)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON: {error}", hint=f"expected: {shape}") from error
+        other = _lines_or_none(text) if not lines and "Extra data" in str(error) else None
+        if other is None:
+            raise DataError(f"{path} is not JSON: {error}", hint=f"expected: {shape}") from error
+        given = other
     odd = [line for line, row in given if not isinstance(row, dict)]
     if odd or not given:
         where = f": row {first_ten(odd)} is none" if odd else ""
         raise DataError(f"{path} is not {shape}{where}", hint='for example {"text": "how kind", "label": "joy"}')
     columns = list(dict.fromkeys(name for _, row in given for name in row))
-    return columns, [Row(line, {name: row.get(name) for name in columns}) for line, row in given]
+    return Table(columns, [Row(line, _Cells(row)) for line, row in given])
+
+
+def _json_rows(text: str, *, lines: bool) -> list[tuple[int, Any]]:
+    if lines:
+        # str.splitlines would also cut at U+2028 and its like, which JSON strings may hold.
+        return [(n, _json(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    found = _json(text)
+    return list(enumerate(found, start=1)) if isinstance(found, list) else []
+
+
+def _lines_or_none(text: str) -> list[tuple[int, Any]] | None:
+    try:
+        return _json_rows(text, lines=True)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
 
 
 def read_text(path: Path) -> str:
-    """A file's text, UTF-8 with or without a byte-order mark.
+    """A file's text: UTF-8 with or without a byte-order mark, UTF-16 or UTF-32 (as Excel writes them) with one.
 
     Raises:
-        DataError: it is missing, not UTF-8, or holds nothing.
+        DataError: it is missing, cannot be read, is of another encoding, endless, or holds nothing.
     """
     if not path.exists():
         raise DataError(f"there is no table {path}", hint="check `data_root`")
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text", hint="save the table as 'CSV UTF-8'") from error
+        with path.open("rb") as file:
+            text = read_stream(file, path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     if not text.strip():
         raise DataError(f"the table {path} is empty")
     return text
+
+
+def read_stream(file: BinaryIO, path: Path, hint: str = "save the table as 'CSV UTF-8'") -> str:
+    """The text of a stream, in the encodings of :func:`read_text`; what is no text is met at its first megabyte.
+
+    Args:
+        file: to read to its end.
+        path: what it is called in messages.
+        hint: what to do about another encoding.
+
+    Raises:
+        DataError: of another encoding, or longer than 1 GiB.
+    """
+    parts: list[str] = []
+    n_bytes, decoder = 0, None
+    while chunk := file.read(_AT_ONCE):
+        if decoder is None:
+            encoding = next((name for mark, name in _MARKS if chunk.startswith(mark)), "utf-8")
+            decoder = codecs.getincrementaldecoder(encoding)()
+            if encoding.startswith("utf-8") and chunk.count(0) > len(chunk) // 10:
+                raise DataError(f"{path} is not UTF-8 text: it is full of NUL bytes", hint=hint)
+        n_bytes += len(chunk)
+        if n_bytes > _MOST_BYTES:
+            raise DataError(f"{path} is longer than 1 GiB", hint="cut it into several files")
+        try:
+            parts.append(decoder.decode(chunk))
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is not UTF-8 text", hint=hint) from error
+    try:
+        parts.append(decoder.decode(b"", final=True) if decoder else "")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text", hint=hint) from error
+    return "".join(parts)
+
+
+def as_text(cell: object) -> str:
+    """A cell as text; empty where it is missing, NaN included."""
+    text = "" if cell is None else str(cell).strip()
+    return "" if text in ("nan", "NaN") else text
 
 
 def filled(path: Path, rows: Sequence[Row], column: str) -> list[str]:
@@ -154,7 +273,7 @@ def filled(path: Path, rows: Sequence[Row], column: str) -> list[str]:
     Raises:
         DataError: names the rows where it is.
     """
-    empty = [row.line for row in rows if not key(_as_text(row.cells[column]))]
+    empty = [row.line for row in rows if not key(as_text(row.cells[column]))]
     if empty:
         raise DataError(f"column '{column}' of {path} is empty in row {first_ten(empty)}")
     return [row.cells[column] for row in rows]
@@ -162,7 +281,7 @@ def filled(path: Path, rows: Sequence[Row], column: str) -> list[str]:
 
 def optional(rows: Sequence[Row], columns: Collection[str], column: str) -> list[str]:
     """A column's cells, all empty where the table has no such column."""
-    return [_as_text(row.cells[column]) if column in columns else "" for row in rows]
+    return [as_text(row.cells[column]) if column in columns else "" for row in rows]
 
 
 def splits(path: Path, rows: Sequence[Row], columns: Collection[str], column: str) -> list[str]:
@@ -181,15 +300,52 @@ def splits(path: Path, rows: Sequence[Row], columns: Collection[str], column: st
     return [_SPLIT_WORDS[key(word)] if key(word) else "" for word in given]
 
 
+def about_splits(given: Sequence[str], rule: str, column: str) -> list[str]:
+    """A line where a column assigns a split to some rows only, which ``split=auto`` then leaves alone."""
+    filled_in = sum(map(bool, given))
+    if rule != "auto" or filled_in in (0, len(given)):
+        return []
+    return [f"column '{column}' is filled in {filled_in:,} of {len(given):,} rows only, and not used as the split"]
+
+
 def attributes(rows: Sequence[Row], columns: Collection[str], used: Collection[str]) -> list[dict[str, str]]:
-    """Cells of the columns beyond those used that have few enough values to report by."""
-    further = {name: optional(rows, columns, name) for name in columns if name and name not in used}
-    kept = {name: cells for name, cells in further.items() if len(set(cells)) <= _MOST_META_VALUES}
+    """Cells of the columns beyond those used that have few enough values to report by; of the first 100 of them."""
+    kept: dict[str, list[str]] = {}
+    for name in columns:
+        if name and name not in used and len(kept) < _MOST_META_COLUMNS:
+            cells = [as_text(row.cells[name]) for row in rows]
+            if len(set(cells)) <= _MOST_META_VALUES:
+                kept[name] = cells
     return [{name: cells[place] for name, cells in kept.items()} for place in range(len(rows))]
 
 
-def _as_text(cell: object) -> str:
-    return "" if cell is None else str(cell).strip()
+_IN_LIST = re.compile(r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([+-]?\d+(?:\.0*)?))\s*(,|(?=[\s'"]|$))""")
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+
+
+def lists_saved_as_text(cells: Sequence[Any]) -> list[Any]:
+    """Cells in which lists stand as Python, pandas or numpy print them (``[17, 25]``, ``['joy' 'love']``), as lists.
+
+    Others stay as they are; all of them, where none is such a list.
+    """
+    found = [_printed_list(cell) if isinstance(cell, str) else None for cell in cells]
+    return [cell if own is None else own for cell, own in zip(cells, found, strict=True)]
+
+
+def _printed_list(cell: str) -> list[str | int] | None:
+    text = cell.strip()
+    if len(text) < 2 or _BRACKETS.get(text[0]) != text[-1]:
+        return None
+    inner, place, found = text[1:-1].strip(), 0, []
+    while place < len(inner):
+        match = _IN_LIST.match(inner, place)
+        if match is None or match.end() == place:
+            return None
+        single, double, number = match[1], match[2], match[3]
+        quoted = single if single is not None else double
+        found.append(int(float(number)) if quoted is None else re.sub(r"\\(.)", r"\1", quoted))
+        place = match.end()
+    return found if found or text == "[]" else None
 
 
 def _delimiter(text: str, wanted: Collection[str]) -> str:
@@ -202,14 +358,87 @@ def _delimiter(text: str, wanted: Collection[str]) -> str:
     return max(_DELIMITERS, key=worth)
 
 
-def _rows(path: Path, columns: list[str], lines: Iterator[list[str]]) -> Iterator[Row]:
-    for line, cells in enumerate(lines, start=2):
-        if not any(cell.strip() for cell in cells):
+def _parsed(path: Path, lines: list[str], delimiter: str) -> tuple[list[str], list[Row], dict[int, range]]:
+    """Columns, rows, and the lines of text (from 0) that a row takes where it takes several, by the row's number."""
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        columns = [name.strip() for name in next(reader)]
+        rows, several = [], {}
+        begin = reader.line_num
+        for number, cells in enumerate(reader, start=2):
+            if reader.line_num > begin + 1:
+                several[number] = range(begin, reader.line_num)
+            begin = reader.line_num
+            if any(cell.strip() for cell in cells):
+                rows.append(_row(path, number, columns, cells))
+    except csv.Error as error:
+        raise DataError(
+            f"{path} is not a readable table: {error} (line {reader.line_num})", hint=_QUOTES_HINT
+        ) from error
+    return columns, rows, several
+
+
+def _row(path: Path, number: int, columns: list[str], cells: list[str]) -> Row:
+    if len(cells) > len(columns):
+        raise DataError(
+            f"row {number} of {path} has {len(cells)} cells, the header {len(columns)}",
+            hint="put cells that hold the delimiter in double quotes",
+        )
+    padded = cells + [""] * (len(columns) - len(cells))
+    return Row(number, {name: cell.strip() for name, cell in zip(columns, padded, strict=True)})
+
+
+def _of_one_width(columns: list[str], lines: list[str], own: Iterable[int], delimiter: str) -> bool:
+    """Whether each of these lines that is not blank, cut at the delimiter, has as many cells as the header."""
+    return all(lines[place].count(delimiter) + 1 == len(columns) for place in own if lines[place].strip())
+
+
+def _swallowed(
+    columns: list[str], rows: list[Row], several: dict[int, range], lines: list[str], delimiter: str
+) -> list[int]:
+    """Rows of several lines of which each looks like a row: as wide as the header, and with a value in one of the
+    columns that stands there elsewhere too.
+    """
+    doubtful = {line: own for line, own in several.items() if _of_one_width(columns, lines, own, delimiter)}
+    if not doubtful or len(columns) < 2:
+        return []
+    given = {
+        line: [lines[place].rstrip("\r\n").split(delimiter) for place in own if lines[place].strip()]
+        for line, own in doubtful.items()
+    }
+    swallowed = set()
+    for column, name in enumerate(columns):
+        known = Counter(row.cells[name] for row in rows if row.line not in several)
+        known.update(cells[column].strip() for own in given.values() for cells in own)
+        swallowed |= {
+            line
+            for line, own in given.items()
+            if all(known[word] > 1 for word in (cells[column].strip() for cells in own) if word)
+            and all(cells[column].strip() for cells in own)
+        }
+    return sorted(swallowed)
+
+
+def _line_by_line(lines: list[str], delimiter: str) -> tuple[list[str], list[Row], list[int]] | None:
+    """Columns, rows, and the numbers of rows with stray quotation marks, where each line is a row of the header's
+    width; else None.
+    """
+    columns = [name.strip() for name in lines[0].rstrip("\r\n").split(delimiter)]
+    rows, stray = [], []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip():
             continue
-        if len(cells) > len(columns):
-            raise DataError(
-                f"row {line} of {path} has {len(cells)} cells, the header {len(columns)}",
-                hint="put cells that hold the delimiter in double quotes",
-            )
-        padded = cells + [""] * (len(columns) - len(cells))
-        yield Row(line, {name: cell.strip() for name, cell in zip(columns, padded, strict=True)})
+        plain = line.rstrip("\r\n")
+        try:
+            cells = next(csv.reader([plain], delimiter=delimiter, strict=True))
+        except csv.Error:
+            cells = plain.split(delimiter)
+            stray.append(number)
+        if len(cells) != len(columns):
+            return None
+        rows.append(Row(number, {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}))
+    return columns, rows, stray
+
+
+def _is_header(row: Row, columns: list[str]) -> bool:
+    return all(key(name) == key(cell) for name, cell in row.cells.items())

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from samo.data.batch import Batch
-from samo.files import cache_root, replacing
+from samo.files import cache_root, caching
 
 __all__ = ["States", "encoder_states"]
 
@@ -77,7 +77,7 @@ def encoder_states(
             return States(path, lengths, width)
         except ValueError:
             path.unlink()
-    with replacing(path) as temporary:
+    with caching(path) as temporary:
         with temporary.open("r+b") as reserved:
             # Writing to a mapped file on a full disk would end the process instead of raising an error.
             for start in range(0, n_bytes, _BLOCK):

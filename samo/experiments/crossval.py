@@ -245,7 +245,7 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
 def _usable_folds(frontend: Frontend, seeds: Sequence[int], folds: Sequence[int]) -> list[tuple[int, int]]:
     """Every seed with every fold; one that cannot be trained is met before hours are spent on the others."""
     manifest = frontend.manifest
-    n_folds = fold_count(manifest)
+    n_folds = fold_count(manifest, frontend.split_request().num_folds)
     stray = [fold for fold in folds if fold >= n_folds]
     if stray:
         raise SettingsError(f"`folds={stray[0]}`: {manifest.dataset} has {n_folds} folds, counted from 0")

@@ -138,10 +138,12 @@ def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Fr
 
 def default_name(kind: str, config: Config, *requested: object) -> str:
     """The same for the same settings, so that the same request goes on where it stopped."""
-    values = {name: value for name, value in config.flat().items() if name not in ("data_root", *GRID_SETTINGS)}
+    flat = config.flat()
+    values = {name: value for name, value in flat.items() if name not in ("data_root", *GRID_SETTINGS)}
     for field in config.fields():
-        if field.came_later and values.get(field.name) == field.stored_default:
-            del values[field.name]
+        value = values.get(field.name)
+        if field.came_later and (value == field.stored_default or config.is_idle(field, flat)):
+            values.pop(field.name, None)
     digest = sha256(f"{sorted(values.items())}{requested}".encode()).hexdigest()[:4]
     return f"{kind}-{values['dataset']}-{values['mode']}-{values['model']}-{digest}"
 

@@ -26,7 +26,7 @@ from samo.evaluation.significance import PairedDifference, holm, paired_differen
 from samo.evaluation.statistics import Interval, score_intervals, tally_by_unit
 from samo.experiments.cells import Cell, Result, result_of
 from samo.files import write_json, write_text
-from samo.reporting.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure
+from samo.reporting.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure, verbatim
 from samo.reporting.html import METRIC_NAMES
 from samo.reporting.wording import as_code
 from samo.tasks import LabelSpace
@@ -245,11 +245,11 @@ def forest_figure(table: ResultsTable, scores: Mapping[str, Sequence[float]]) ->
         if row.difference.low is not None and row.difference.high is not None:
             right.plot([row.difference.low, row.difference.high], [place] * 2, "-", color=colour, linewidth=2)
     right.axvline(0.0, color=INK, linewidth=0.8)
-    left.set_yticks(range(n), [row.name for row in table.rows])
+    left.set_yticks(range(n), [verbatim(row.name) for row in table.rows])
     left.set_ylim(n - 0.5, -0.5)
     name = METRIC_NAMES[table.metric]
     left.set_xlabel(f"{name} of each cell on its test part; bar: mean")
-    right.set_xlabel(f"{name} minus that of {table.baseline}, 95 % interval")
+    right.set_xlabel(f"{name} minus that of {verbatim(table.baseline)}, 95 % interval")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", color=GREY, alpha=0.3)

@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from samo.files import replacing
-from samo.reporting.report import stamps
+from samo.reporting.report import corpus_of, stamps
 
 __all__ = [
     "BLUE",
@@ -55,7 +55,7 @@ def save_named(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
 
 def blank_figure(report: Mapping[str, Any], title: str, width: float, height: float, about: str = "") -> Figure:
     """An empty figure whose heading says what it is about (run, data, split) and carries the stamps."""
-    split = f"{report['dataset']}, {report['split']} split by {report['split_rule']}"
+    split = f"{corpus_of(report)}, {report['split']} split by {report['split_rule']}"
     lines = textwrap.wrap(verbatim(about or f"{report['run']}: {split}, n = {report['n']}"), int(width * 12.5))
     marks = " · ".join(stamps(report))
     heading = 0.36 + 0.17 * len(lines) + (0.28 if marks else 0.0)

@@ -10,7 +10,7 @@ from typing import Any
 
 from samo.evaluation.abstention import abstention_line
 from samo.evaluation.calibration import summary
-from samo.reporting.report import flat_items, groupings, headlines, reproduce_commands, stamps
+from samo.reporting.report import corpus_of, flat_items, groupings, headlines, reproduce_commands, stamps
 from samo.reporting.wording import (
     TASK_HEADS,
     THRESHOLD_HEADS,
@@ -69,6 +69,7 @@ def render_html(
     ]
     return template.render(
         report=report,
+        corpus=corpus_of(report),
         stamps=stamps(report),
         headlines=headlines(report),
         groupings=groupings(report),

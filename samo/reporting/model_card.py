@@ -11,7 +11,7 @@ from typing import Any
 
 from samo.evaluation.calibration import summary
 from samo.reporting.html import METRIC_NAMES
-from samo.reporting.report import flat_items, groupings, headlines, reproduce_commands, stamps
+from samo.reporting.report import corpus_of, flat_items, groupings, headlines, reproduce_commands, stamps
 from samo.reporting.wording import (
     SETTING,
     TASK_HEADS,
@@ -89,7 +89,7 @@ def _headline(report: Mapping[str, Any]) -> str:
     ends = _interval(found)
     spread = f"{interval_name(ci)} {ends} over {ci['n_units']} {_text(ci['unit'])}s" if ends else "no interval"
     return (
-        f"{name[:1].upper()}{name[1:]} **{value:.3f}** ({spread}) on {_text(report['dataset'])}, "
+        f"{name[:1].upper()}{name[1:]} **{value:.3f}** ({spread}) on {_text(corpus_of(report))}, "
         f"{report['split']} split by {_text(report['split_rule'])}, {report['n']} items."
     )
 

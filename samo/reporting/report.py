@@ -26,6 +26,7 @@ __all__ = [
     "Report",
     "Subject",
     "build_report",
+    "corpus_of",
     "flat_items",
     "groupings",
     "headlines",
@@ -65,7 +66,7 @@ class Report(dict[str, Any]):
         )
         opened = f", opened {n} times" if (n := self.openings) > 1 else ""
         what = f"{self['split']}, {self['n']} items{opened}"
-        return f"{stamped}{self['run']} on {self['dataset']} ({what}): {scores}; {self.page}"
+        return f"{stamped}{self['run']} on {corpus_of(self)} ({what}): {scores}; {self.page}"
 
     def _repr_html_(self) -> str:
         """The whole page in a frame, so that its style stays its own."""
@@ -80,6 +81,7 @@ class Subject:
     Attributes:
         run: name of the run.
         dataset: name of the data set it was judged on.
+        corpus: the same with the name of one's own table or folder; empty where there is none.
         split: ``train``, ``val``, ``test``, ``all`` or ``out-of-fold``.
         split_rule: how the split was drawn.
         unit: what a group is called, for example ``speaker``; without groups the interval's unit is ``row``.
@@ -96,6 +98,7 @@ class Subject:
     synthetic: bool = False
     synthetic_model_only: bool = False
     leaky: bool = False
+    corpus: str = ""
 
 
 def build_report(
@@ -150,6 +153,7 @@ def build_report(
     report: dict[str, Any] = {
         "schema": SCHEMA,
         **{name: getattr(subject, name) for name in _ABOUT},
+        **({"corpus": subject.corpus} if subject.corpus else {}),
         **scored,
         "tasks": tasks,
         "overall_macro_f1": fmean(each["metrics"]["macro_f1"] for each in tasks.values()) if tasks else None,
@@ -162,6 +166,11 @@ def build_report(
     unnamed = sum(not group for group in groups)
     report["warnings"] = [*report_warnings(report, decided, unit, unnamed), *others, *skipped, *notes]
     return report
+
+
+def corpus_of(report: Mapping[str, Any]) -> str:
+    """What was evaluated on, for people: the data set, and of one's own the table or folder."""
+    return str(report.get("corpus") or report["dataset"])
 
 
 def stamps(report: Mapping[str, Any]) -> list[str]:

@@ -36,7 +36,7 @@ from samo.reporting.wording import openings_lines
 from samo.runs.calibrate import abstention_settings, calibrate, decision_of, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
-from samo.runs.load import load_run_model, open_run
+from samo.runs.load import load_run_model, open_run, require_place
 from samo.runs.provenance import about_known_elsewhere, about_known_groups, learned_by
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, Run
@@ -163,6 +163,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
         raise DataError("no item of the corpus is left to judge on", hint="`label_map` leaves every class out")
     learned = [trained.items[row] for row in trained.rows(run.split.train + run.split.val)]
     notes, leaky = _known_items(manifest, ids, learned)
+    notes += manifest.notes[len(setup.frontend.manifest.notes) :]
     notes += _near_copies_of_training(run, trained, manifest, ids)
     more, same_people = about_known_groups(trained, learned, manifest)
     started, known_to_start = about_known_elsewhere(learned_by(run)[1:], manifest)
@@ -176,8 +177,9 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     everything = Split("other corpus", 0, (), (), ids)
     evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes, leaky)
     report = {**_report(evaluation), "label_map": dict(mapping)}
-    predictions.save(run.path(f"predictions.{manifest.dataset}.npz"))
-    return write_report(run, frontend, report, predictions, f".{manifest.dataset}")
+    slug = setup.frontend.manifest.slug
+    predictions.save(run.path(f"predictions.{slug}.npz"))
+    return write_report(run, frontend, report, predictions, f".{slug}")
 
 
 def _near_copies_of_training(run: Run, trained: Manifest, manifest: Manifest, ids: Sequence[str]) -> list[str]:
@@ -260,6 +262,8 @@ def _open(run: Run, settings: Mapping[str, Any], reporter: Reporter) -> Frontend
         same_kind = settings["dataset"] == values["dataset"]
         stale = SPLIT_SETTINGS if same_kind else {field.name for field in kind.fields() if field.section == "data"}
         values |= {field.name: field.info.default for field in kind.fields() if field.name in stale - {"mode"}}
+    if "dataset" not in settings:
+        require_place(run, {**values, **settings}, moved="data_root" in settings)
     frontend = frontend_type(run.modality)
     with reporter.counting(frontend.preparing) as progress:
         return frontend.open(kind.build({**values, **settings}), reporter.note, progress, run.path(ASSETS))
@@ -404,6 +408,7 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
         synthetic=manifest.synthetic or trained_on_synthetic,
         synthetic_model_only=trained_on_synthetic and not manifest.synthetic,
         leaky=evaluation.leaky or run.split.leaky,
+        corpus=manifest.corpus if manifest.origin else "",
     )
     report = build_report(
         subject,

@@ -403,6 +403,14 @@ def write_history(run: Run, history: list[dict[str, Any]]) -> None:
     write_text(run.path("history.jsonl"), "".join(json.dumps(row) + "\n" for row in history))
 
 
+def remember_place(run: Run, data_root: str) -> None:
+    """Let a run know where its data lie now, once they were found to be the same."""
+    stored = json.loads(run.path("config.json").read_text(encoding="utf-8"))
+    if data_root and stored.get("data_root", data_root) != data_root:
+        write_json(run.path("config.json"), {**stored, "data_root": data_root})
+        run.__dict__.pop("settings", None)
+
+
 def mark_trained(run: Run, facts: dict[str, Any]) -> None:
     """Leave the sign that training came to its end."""
     write_json(run.path("trained.json"), facts)

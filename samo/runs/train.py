@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from samo.data.augmented import augmentation_facts, load_augmented, save_augmented
+from samo.data.conflicts import about_conflicts
 from samo.data.manifest import Item, Manifest
 from samo.data.sampling import balance_notes
 from samo.data.splits import PARTS, Split, audit, find_near_leaks, make_split, split_notes
@@ -25,7 +26,7 @@ from samo.modalities import frontend_type
 from samo.plugins import code_used, names_of, trust
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
-from samo.runs.load import load_run_model
+from samo.runs.load import load_run_model, require_place
 from samo.runs.provenance import Learned, about_start_weights, learned_by_start, refuse_known_start
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import (
@@ -38,6 +39,7 @@ from samo.runs.run import (
     find_run,
     mark_trained,
     point_latest,
+    remember_place,
     write_history,
 )
 from samo.runs.signals import Terminated, signals_wait, sigterm_raises
@@ -129,6 +131,7 @@ def train(
             run = find_run(root, resumed)
             require_code(run, "model", "dataset")
             chosen = _unchanged(run, given)
+            require_place(run, chosen.flat(), moved="data_root" in given)
         elif name and not overwrite:
             create_run(root, name, "")  # a name that is taken costs no decoding
         kind = frontend_type(chosen.modality)
@@ -241,8 +244,13 @@ def _about_split(frontend: Frontend, split: Split) -> list[str]:
         if few
         else []
     )
+    values = frontend.config.flat()
+    drawn_too = values["seed"] and values["split_seed"] < 0 and split.rule != "table"
+    line = f"`seed={values['seed']}` also draws the split; `split_seed=0` keeps that of `seed=0`, as an ensemble needs"
+    also = [line] if drawn_too else []
+    conflicts = about_conflicts(manifest, split.train + split.val + split.test)
     copies = audit(manifest, split) if manifest.copies == "reported" else find_near_leaks(manifest, split)[:10]
-    return [", ".join(sizes), *few, *absent, *copies, *split_notes(manifest, split)]
+    return [", ".join(sizes), *few, *absent, *conflicts, *copies, *split_notes(manifest, split), *also]
 
 
 def _watched_training(
@@ -313,6 +321,7 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         split = run.split
         run.audit(manifest)
         if first:
+            remember_place(run, str(setup.frontend.config.flat().get("data_root", "")))
             # A report of the unfinished model would speak of another model once training goes on.
             run.path("report.json").unlink(missing_ok=True)
         _same_everywhere(setup)

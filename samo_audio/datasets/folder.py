@@ -62,6 +62,7 @@ def index(root: Path, settings: DataSettings) -> Manifest:
         label_space=LabelSpace((task,)),
         items=tuple(sorted(items, key=lambda item: item.id)),
         root=root.absolute(),
+        origin=root.resolve().name,
         group_hint=GROUP_HINT,
         notes=left_out(others, root),
     )

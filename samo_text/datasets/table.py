@@ -1,21 +1,23 @@
 """Any corpus of texts in a CSV, TSV, JSON or JSON Lines file, one text a row.
 
-Several label columns are several tasks. A list of labels in JSON, or a cell cut at ``label_separator``, makes a task
-multi-label. An empty cell is unlabelled, and masked; for a multi-label task ``empty_labels=none`` reads it as "none
-of the labels". Rows without a label in any column are left out, and rows without text refused.
+Several label columns are several tasks; where all of them hold 0 and 1 they are the labels of one multi-label task,
+unless ``binary_columns=tasks``. A list of labels, in JSON or as Python prints it, or a cell cut at ``label_separator``,
+makes a task multi-label. An empty cell, or NaN, is unlabelled, and masked; for a multi-label task ``empty_labels=none``
+reads it as "none of the labels". Rows without a label in any column are left out, and rows without text refused.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from samo.data import tables
 from samo.data.download import RemoteFile
 from samo.data.keys import refuse_twin_labels
-from samo.data.tables import Row
+from samo.data.tables import Row, Table
 from samo.errors import DataError, SettingsError, first_few, first_ten, nearest
 from samo_text.texts import clean, content_of, length_of
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from samo.tasks import Task
     from samo_text.config import DataSettings
 
-__all__ = ["index"]
+__all__ = ["BINARY_TASK", "binary_value", "index"]
 
 NAME = "table"
 TITLE = "your own table: a CSV, TSV, JSON or JSONL file with the columns text, label and split"
@@ -36,7 +38,9 @@ DOWNLOADS: tuple[RemoteFile, ...] = ()
 FOLDS: tuple[frozenset[str], ...] = ()
 GROUP_HINT = "name the column of the author, for example `group_column=author`"
 
-_SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".ndjson")
+BINARY_TASK = "label"
+"""Name of the task whose labels are columns of 0 and 1."""
+_BINARY = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 
 
 def index(root: Path, settings: DataSettings) -> Manifest:
@@ -51,22 +55,32 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     from samo.tasks import LabelSpace
 
     names = _label_columns(settings)
-    columns, rows = _read(root, {settings.text_column, *names, settings.split_column, settings.group_column})
-    _require_columns(root, columns, names, settings)
-    texts, notes = _texts(root, rows, settings.text_column)
-    cells = {name: _cells(root, rows, name, settings.label_separator) for name in names}
-    tasks = {name: _task(root, name, rows, own) for name, own in cells.items()}
-    answers = {name: _answers(tasks[name], own, settings) for name, own in cells.items()}
-    items = _items(rows, columns, texts, answers, root, settings)
+    table = _read(root, {settings.text_column, *names, settings.split_column, settings.group_column})
+    columns = table.columns
+    _require_columns(root, table, names, settings)
+    texts, notes = _texts(root, table.rows, settings.text_column)
+    rows, said = _with_labels_read(table.rows, names)
+    notes = [*table.notes, *notes, *said]
+    if settings.binary_columns == "labels" and len(names) > 1 and all(_is_binary(rows, name) for name in names):
+        cells: dict[str, list[tuple[str, ...] | str]] = {}
+        tasks, answers = _one_task(root, rows, names)
+        notes.append(f"columns {_listed(names)} hold 0 and 1: labels of one task, several of which may hold")
+    else:
+        cells = {name: _cells(root, rows, name, settings.label_separator) for name in names}
+        tasks = {name: _task(root, name, rows, own) for name, own in cells.items()}
+        answers = {name: _answers(tasks[name], own, settings) for name, own in cells.items()}
+    items = _items(rows, columns, names, texts, answers, root, settings)
     kept = [item for item in items if item.labels]
     if not kept:
         raise DataError(f"no row of {root} has a label in {_listed(names)}", hint="name the column: `label_columns`")
-    notes += [*_about_empty(tasks, answers, items, settings), *_about_pseudo(rows)]
+    notes += tables.about_splits([item.split for item in kept], settings.split, settings.split_column)
+    notes += [*_about_empty(tasks, cells, items, settings), *_about_pseudo(rows)]
     return Manifest(
         dataset=NAME,
         label_space=LabelSpace(tuple(tasks.values())),
         items=tuple(kept),
         root=root.absolute().parent,
+        origin=root.name,
         group_hint=GROUP_HINT,
         group_noun="group",
         copies="reported",
@@ -88,18 +102,19 @@ def _label_columns(settings: DataSettings) -> list[str]:
     return names
 
 
-def _read(path: Path, wanted: set[str]) -> tuple[list[str], list[Row]]:
+def _read(path: Path, wanted: set[str]) -> Table:
     if path.is_dir():
-        found = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in _SUFFIXES)
+        found = sorted(entry.name for entry in path.iterdir() if entry.suffix.lower() in tables.TABLE_SUFFIXES)
         raise DataError(
             f"`dataset=table` needs a file, but {path} is a folder",
             hint=f"give one of: {first_ten(found)}" if found else "the three files of GoEmotions need no `dataset`",
         )
-    return tables.read_rows(path, wanted - {""})
+    return tables.read_table(path, wanted - {""})
 
 
-def _require_columns(path: Path, columns: Sequence[str], names: Sequence[str], settings: DataSettings) -> None:
+def _require_columns(path: Path, table: Table, names: Sequence[str], settings: DataSettings) -> None:
     """Refuse a missing column that is needed, or that was named on purpose."""
+    columns = table.columns
     by_default = type(settings).model_fields["split_column"].default
     needs_split = settings.split == "table" or settings.split_column != by_default
     requested = {settings.text_column: "`text_column`", **dict.fromkeys(names, "`label_columns`")}
@@ -109,10 +124,12 @@ def _require_columns(path: Path, columns: Sequence[str], names: Sequence[str], s
         requested[settings.group_column] = "`group_column`"
     for name, setting in requested.items():
         if name not in columns:
-            how = "cells are separated by commas, semicolons or tabs; " if len(columns) == 1 else ""
+            how = "cells are separated by commas, semicolons, tabs or bars; " if len(columns) == 1 else ""
+            binary = [other for other in columns[:100] if name in names and _is_binary(table.rows, other)]
+            also = f"; columns of 0 and 1 are named together: `label_columns={','.join(binary)}`"
             raise DataError(
                 f"{path} has no column '{name}'; it has: {first_ten(filter(None, columns))}",
-                hint=f"{nearest(name, columns)}{how}name it with {setting}",
+                hint=f"{nearest(name, columns)}{how}name it with {setting}" + (also if len(binary) > 1 else ""),
             )
     twice = [name for name in (settings.text_column, settings.split_column, settings.group_column) if name in names]
     if twice:
@@ -142,6 +159,69 @@ def _texts(path: Path, rows: Sequence[Row], column: str) -> tuple[list[str], lis
         f"{first_few(broken, 5)}"
     )
     return texts, [note] if broken else []
+
+
+def _with_labels_read(rows: Sequence[Row], names: Sequence[str]) -> tuple[list[Row], list[str]]:
+    """Rows whose labels are lists where lists were printed into the table, and None for NaN; lines on the former."""
+    notes, read = [], list(rows)
+    for name in names:
+        given = [None if row.cells[name] in ("nan", "NaN") else row.cells[name] for row in rows]
+        cells = tables.lists_saved_as_text(given)
+        changed = [(before, after) for before, after in zip(given, cells, strict=True) if before is not after]
+        if changed:
+            notes.append(f"column '{name}' holds lists as text, {changed[0][0]}: read as the labels in them")
+        read = [
+            replace(row, cells={**row.cells, name: cell}) if row.cells[name] is not cell else row
+            for row, cell in zip(read, cells, strict=True)
+        ]
+    return read, notes
+
+
+def binary_value(cell: Any) -> bool | None:
+    """True of 1, False of 0 however they are written; None of an empty cell.
+
+    Raises:
+        ValueError: anything else.
+    """
+    word = tables.as_text(cell).lower()
+    if word and word not in _BINARY:
+        raise ValueError(f"{cell!r} is neither 0 nor 1")
+    return _BINARY.get(word)
+
+
+def _is_binary(rows: Sequence[Row], column: str) -> bool:
+    """Whether a column holds 0 and 1 alone, and 1 somewhere or 0 somewhere."""
+    try:
+        return {binary_value(row.cells[column]) for row in rows} != {None}
+    except ValueError:
+        return False
+
+
+def _one_task(
+    path: Path, rows: Sequence[Row], names: Sequence[str]
+) -> tuple[dict[str, Task], dict[str, list[tuple[str, ...] | None]]]:
+    """One multi-label task whose labels are columns of 0 and 1; a row that is empty in all of them is unlabelled.
+
+    Raises:
+        DataError: a row is empty in some of them.
+    """
+    from samo.tasks import Task
+
+    refuse_twin_labels(names, f"label columns of {path}")
+    answers: list[tuple[str, ...] | None] = []
+    partly = []
+    for row in rows:
+        held = [binary_value(row.cells[name]) for name in names]
+        if None in held and set(held) != {None}:
+            partly.append(row.line)
+        own = tuple(name for name, holds in zip(names, held, strict=True) if holds)
+        answers.append(None if None in held else own)
+    if partly:
+        raise DataError(
+            f"columns {_listed(names)} of {path} are empty in part in row {first_ten(partly)}",
+            hint="fill in 0 or 1; or take each column as a task of its own with `binary_columns=tasks`",
+        )
+    return {BINARY_TASK: Task(BINARY_TASK, tuple(names), multi_label=True)}, {BINARY_TASK: answers}
 
 
 def _cells(path: Path, rows: Sequence[Row], column: str, separator: str) -> list[tuple[str, ...] | str]:
@@ -234,6 +314,7 @@ def _answers(
 def _items(
     rows: Sequence[Row],
     columns: Sequence[str],
+    names: Sequence[str],
     texts: Sequence[str],
     answers: dict[str, list[tuple[str, ...] | None]],
     path: Path,
@@ -243,7 +324,7 @@ def _items(
 
     splits = tables.splits(path, rows, columns, settings.split_column)
     groups = tables.optional(rows, columns, settings.group_column)
-    used = {settings.text_column, *answers, settings.split_column, settings.group_column}
+    used = {settings.text_column, *names, settings.split_column, settings.group_column}
     meta = tables.attributes(rows, columns, used)
     return [
         Item(
@@ -261,14 +342,14 @@ def _items(
 
 def _about_empty(
     tasks: dict[str, Task],
-    answers: dict[str, list[tuple[str, ...] | None]],
+    cells: dict[str, list[tuple[str, ...] | str]],
     items: Sequence[Item],
     settings: DataSettings,
 ) -> list[str]:
     """Lines on how empty cells were read."""
     notes = []
-    for name, given in answers.items():
-        empty = sum(not labels for labels in given)
+    for name, given in cells.items():
+        empty = sum(not cell for cell in given)
         if empty and tasks[name].multi_label:
             meaning = "none of the labels" if settings.empty_labels == "none" else "not labelled"
             notes.append(f"{empty:,} rows are empty in column '{name}', taken as {meaning} (`empty_labels`)")

@@ -170,3 +170,13 @@ def test_the_real_ravdess(ravdess_root: Path) -> None:
     assert found["native"] == {"sample_rates": {"48000": 120}, "channels": {"1": 118, "2": 2}}
     assert found["clip_warnings"] == {}
     assert 2.9 < found["duration_s"]["min"] < found["duration_s"]["max"] < 5.3
+
+
+def test_names_of_dollars_are_drawn(tmp_path: Path) -> None:
+    """matplotlib takes what stands between two dollar signs for mathematics, and stops at what is none."""
+    odd = r"$\undefined$"
+    tone(tmp_path / f"{odd}.wav", 0.5, 0.5)
+    tone(tmp_path / "b.wav", 0.5, 0.4, hertz=300.0)
+    rows = f"{odd}.wav,{odd},x{odd},{odd}\nb.wav,happy,bob,m\n"
+    clips = opened(listed("table", table(tmp_path, "path,label,speaker,gender\n" + rows)))
+    assert len(draw(*clips, tmp_path / "pictures")) == 4

@@ -185,3 +185,25 @@ def test_artifacts_that_cannot_be_written(clips: Path, tmp_path: Path) -> None:
     blocked.touch()
     line = refused(9, *training(clips, "--artifacts", blocked / "inside"))
     assert str(blocked) in line
+
+
+def test_what_makes_scores_doubtful_is_said_before_training(tmp_path: Path) -> None:
+    """The same recording under two labels, a class that test lacks, and a split that the seed draws."""
+    parts = {"0": "train", "1": "train", "2": "val", "3": "test"}
+    rows = [
+        (path, label, f"{speaker},{parts[speaker[-1]]}")
+        for path, label, speaker in table_rows(speakers=4)
+        if label != "sad" or speaker[-1] in "012"
+    ]
+    csv = table(tmp_path / "x", rows, "path,label,speaker,split")
+    (first, _, _), (second, _, _) = (
+        next(row for row in rows if row[1:] == (word, "speaker0,train")) for word in ("angry", "sad")
+    )
+    (csv.parent / second).write_bytes((csv.parent / first).read_bytes())
+    said = done(*training(csv, "--dataset", "table", "--seed", "1")).err
+    assert f"1 recording stands several times under different labels: {first} (angry) = {second} (sad)" in said
+    assert "test has no example of sad: left out of macro-F1 there" in said
+    # The table's own split is drawn by no seed.
+    assert "also draws the split" not in said
+    said = done(*training(csv, "--dataset", "table", "--split", "speaker", "--seed", "1")).err
+    assert "--seed 1 also draws the split; --split-seed 0 keeps that of --seed 0, as an ensemble needs" in said

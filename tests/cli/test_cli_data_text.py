@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,9 @@ def test_a_table(tmp_path: Path, artifacts: Path) -> None:
     names = ["class_balance_mood.png", "class_balance_tone.png", "lengths.png"]
     assert [Path(picture).name for picture in said["pictures"]] == names
     assert all(Path(picture).is_file() for picture in said["pictures"])
-    assert Path(said["pictures"][0]).parent == artifacts.relative_to(Path.cwd()) / "inspect" / "table"
+    folder = Path(said["pictures"][0]).parent
+    assert folder.parent == artifacts.relative_to(Path.cwd()) / "inspect"
+    assert re.fullmatch(r"table-[a-z]+-[0-9a-f]{6}", folder.name)
     shown = done(*asked, "--label-columns", "mood").out.splitlines()
     assert shown[0] == f"table in {tmp_path}: 4 texts"
     assert "mood: 2 labels, one holds" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -132,6 +133,19 @@ def test_clips_that_moved_and_clips_that_changed(copied: Path, clips: Path, tmp_
     assert "does not exist" in refused(3, "evaluate", "first", "--data-root", tmp_path / "gone")
 
 
+def test_a_run_remembers_where_its_data_moved(copied: Path, clips: Path, tmp_path: Path) -> None:
+    """Nobody gave a flag: what is missing is the run's own data, and a place that was given once is kept."""
+    moved, gone = shutil.copytree(clips, tmp_path / "moved"), str(tmp_path / "gone")
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "data_root": gone}))
+    says = f"the data of run 'first' are no longer at {gone} (hint: say where they are now with --data-root)"
+    assert says in refused(3, "evaluate", "first")
+    (copied / "trained.json").unlink()
+    assert says in refused(3, "train", "--resume", "first")
+    done("train", "--resume", "first", "--data-root", moved, "--threads", "1", "--precision", "float32")
+    assert json.loads((copied / "config.json").read_text()) == {**config, "data_root": str(moved)}
+
+
 @pytest.fixture(scope="module")
 def own_table(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, Path]:
     """A run over three classes of a table: its artifacts and the table."""
@@ -164,7 +178,16 @@ def test_another_corpus_with_a_label_map(tmp_path: Path, artifacts: Path) -> Non
     assert report["label_map"] == {"anger": "angry", "surprise": "-"}
     assert report["per_class"]["sad"]["support"] == 0
     assert (report["train_macro_f1"], report["val_macro_f1"]) == (None, None)
-    assert read_json(artifacts / "runs" / "own" / "report.table.json") == report
+    (kept,) = (artifacts / "runs" / "own").glob("report.table-clips-*.json")
+    assert read_json(kept) == report
+    assert report["corpus"] == "table clips.csv"
+    # Another table of the same name has a report, predictions and pictures of its own.
+    second = table(tmp_path / "second", table_rows(("angry", "happy"), speakers=3))
+    shown = done("evaluate", "own", "--dataset", "table", "--data-root", second).out
+    assert "own on table clips.csv, whole corpus: 6 items" in shown
+    assert read_json(kept) == report
+    assert len(list((artifacts / "runs" / "own").glob("report.table-clips-*.json"))) == 2
+    assert len(list((artifacts / "runs" / "own").glob("predictions.table-clips-*.npz"))) == 2
     assert not (artifacts / "runs" / "own" / "report.json").exists()
 
 

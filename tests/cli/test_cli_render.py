@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pty
 import re
@@ -16,7 +17,18 @@ from rich.console import Console
 from tone_corpora import TINY
 
 from samo.launch.local import Outcome
-from samo_cli.render import GridView, TrainingView, out, show_inspection, show_report, training_panel
+from samo_cli.printable import PlainWriter, json_escaped, plain_cell, printable
+from samo_cli.render import (
+    GridView,
+    TrainingView,
+    note,
+    out,
+    print_json,
+    show_inspection,
+    show_report,
+    show_table,
+    training_panel,
+)
 
 
 @pytest.fixture
@@ -261,3 +273,37 @@ def test_thresholds_tasks_and_baseline_fit_80_columns(paper: io.StringIO) -> Non
     assert "macro-F1 on validation (one threshold)" in text
     tables = [line for line in lines if not line.startswith(("report:", "thresholds (", "r on"))]
     assert max(map(len, tables)) <= 90
+
+
+HOSTILE = "a\x1b]0;owned\x07b\x9b2Jc\u202ed\re\tf"
+PRINTED = "a\ufffd]0;owned\ufffdb\ufffd2Jc\ufffdd\ufffde"
+
+
+def test_no_name_steers_the_terminal(paper: io.StringIO, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printable(HOSTILE) == PRINTED + "\tf"
+    assert printable("Zoe\u0308 \U0001f600\u200d\n") == "Zoe\u0308 \U0001f600\u200d\n"
+    show_table(("name",), [(HOSTILE,)])
+    out.print(HOSTILE, markup=False)
+    labels = [f"x{HOSTILE}", "y"]
+    drawn(paper, report(labels, dataset=HOSTILE))
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", paper.getvalue())
+    assert paper.getvalue().count("a\ufffd]0;owned") >= 3
+    note(HOSTILE)
+    print_json({"name": HOSTILE})
+    said = capsys.readouterr()
+    assert "a\ufffd]0;owned" in said.err
+    assert not re.search("[\x1b\x9b\u202e]", said.err + said.out)
+    assert json.loads(said.out) == {"name": HOSTILE}
+    assert json_escaped('"\x9b"') == '"\\u009b"'
+
+
+def test_no_cell_is_a_formula() -> None:
+    assert [plain_cell(text) for text in ("=cmd()", "+1", "-1", "@x", "\tx", "a=b", "")] == [
+        "'=cmd()", "'+1", "'-1", "'@x", "'\tx", "a=b", "",
+    ]  # fmt: skip
+    sheet = io.StringIO()
+    PlainWriter(sheet).writerow(["=cmd()", -0.5, "x\x1b"])
+    assert sheet.getvalue() == "'=cmd(),-0.5,x\x1b\n"
+    sheet.isatty = lambda: True  # type: ignore[method-assign]
+    PlainWriter(sheet).writerow(["x\x1b"])
+    assert sheet.getvalue().splitlines()[1] == "x\ufffd"

@@ -114,6 +114,24 @@ def test_predict_odd_texts(run: list[str], tmp_path: Path) -> None:
     assert done("predict", "--text", " ", *run).out.count("not sure (") == 1
 
 
+def test_predict_reads_tables_as_tables(run: list[str], tmp_path: Path) -> None:
+    given = {
+        "x.csv": 'id,text\n7,yay sunny\n8,"so, tears"\n',
+        "x.tsv": "text\tid\nyay sunny\t7\nso, tears\t8\n",
+        "X.JSONL": '{"text": "yay sunny"}\n{"text": "so, tears"}\n',
+        "x.json": '[{"text": "yay sunny"}, {"text": "so, tears"}]',
+    }
+    for name, content in given.items():
+        (tmp_path / name).write_text(content)
+        rows = done("predict", tmp_path / name, *run, "--json").json["predictions"]
+        assert [row["text"] for row in rows] == ["yay sunny", "so, tears"], name
+    rows = done("predict", tmp_path / "x.csv", "--text-column", "id", *run, "--json").json["predictions"]
+    assert [row["text"] for row in rows] == ["7", "8"]
+    line = refused(3, "predict", tmp_path / "x.csv", "--text-column", "txt", *run)
+    assert "no column 'txt'; it has: id, text" in line
+    assert "name it with --text-column" in line
+
+
 def test_predict_refuses(run: list[str], trained: Path, tmp_path: Path) -> None:
     bad = tmp_path / "latin.txt"
     bad.write_bytes(b"caf\xe9")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tiny_frontend as tiny
 
-from samo.data.manifest import Manifest
+from samo.data.manifest import Item, Manifest
 from samo.data.relabel import relabel
 from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.evaluation.calibration import fit_temperature
@@ -394,3 +394,20 @@ def test_a_leaky_run_is_stamped_elsewhere_too(run: Run) -> None:
     assert evaluate_corpus(run, Setup(foreign(THEIRS), tiny.RUNTIME), MAPPING)["leaky"] is False
     replace(run.split, rule="random").save(run.path("split.json"))
     assert evaluate_corpus(run, Setup(foreign(THEIRS), tiny.RUNTIME), MAPPING)["leaky"] is True
+
+
+def test_of_several_labels_a_run_that_gives_one_is_judged_on_single_ones() -> None:
+    """GoEmotions beside a run of one label: items with several of its labels are counted and left out."""
+    space = LabelSpace((Task("emotion", ("a", "b", "c"), multi_label=True),))
+    given = (("a",), ("a", "b"), ("b", "c"), (), ("c",))
+    items = tuple(Item(f"i{k}", f"t{k}", {"emotion": labels}) for k, labels in enumerate(given))
+    manifest = Manifest("other", space, items, Path("/data"))
+    own = LabelSpace((Task("mood", ("a", "b")),))
+    mapped = relabel(manifest, own, {"c": "-"})
+    assert [dict(item.labels) for item in mapped.items] == [{"mood": ("a",)}, {}, {"mood": ("b",)}, {}, {}]
+    assert mapped.notes == (
+        "1 of 5 items hold several of the run's labels and were left out: the run gives one to each",
+    )
+    both = relabel(manifest, LabelSpace((Task("mood", ("a", "b"), multi_label=True),)), {"c": "-"})
+    assert both.items[1].labels == {"mood": ("a", "b")}
+    assert both.notes == ()

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from samo.errors import DiskFull
+from samo.errors import DiskFull, EnvironmentProblem
 from samo.files import (
     cache_root,
+    caching,
     folder_beside,
     leftovers,
     own_folder,
@@ -168,3 +169,16 @@ def test_folders_that_killed_processes_were_making_are_removed(tmp_path: Path) -
     with folder_beside(target) as fresh:
         fresh.rename(target)
     assert target.is_dir()
+
+
+def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(EnvironmentProblem, match=r"cannot write the cache in .*tokens") as caught,
+        caching(tmp_path / "file" / "tokens" / "x.npz"),
+    ):
+        pass
+    assert caught.value.hint == "set SAMO_CACHE to a folder you may write to"
+    with caching(tmp_path / "tokens" / "x.npz") as temporary:
+        temporary.write_text("y")
+    assert (tmp_path / "tokens" / "x.npz").read_text() == "y"

@@ -113,6 +113,9 @@ def test_unknown_setting_suggests_the_nearest() -> None:
         ("task_weights", {"emotion": 0.0}, "`task_weights` 0.0: input should be greater than 0"),
         ("task_weights", {"emotion": float("inf")}, "`task_weights` inf: input should be a finite number"),
         ("lr_min", 0.5, "`lr_min` must not exceed `lr`"),
+        ("epochs", True, "`epochs` True: a number is needed, not true"),
+        ("lr", True, "`lr` True: a number is needed, not true"),
+        ("task_weights", {"emotion": True}, "`task_weights` {'emotion': True}: a number is needed, not true"),
     ],
 )
 def test_values_out_of_range(name: str, value: Any, message: str) -> None:

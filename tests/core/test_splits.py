@@ -11,7 +11,17 @@ from typing import Any
 import pytest
 
 from samo.data.manifest import Item, Manifest
-from samo.data.splits import PARTS, SPLIT_RULES, Split, SplitRequest, audit, find_leaks, fold_warnings, make_split
+from samo.data.splits import (
+    PARTS,
+    SPLIT_RULES,
+    Split,
+    SplitRequest,
+    audit,
+    find_leaks,
+    fold_count,
+    fold_warnings,
+    make_split,
+)
 from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.tasks import LabelSpace, Task
 
@@ -202,8 +212,14 @@ def test_folds_that_cannot_be() -> None:
     assert caught.value.hint == "valid: 0 to 4"
     with pytest.raises(DataError, match="no speaker of fold 4 is in the data: s08, s09"):
         split_of(corpus(8, folds=FOLDS), "folds", fold=4)
-    with pytest.raises(DataError, match="five folds need at least five speakers, found 4"):
+    with pytest.raises(DataError, match="five folds need at least five speakers, found 4") as caught:
         split_of(corpus(4), "folds")
+    assert caught.value.hint == "`num_folds=4` leaves one speaker out at a time"
+    with pytest.raises(DataError, match="6 folds need at least 6 speakers, found 5"):
+        split_of(corpus(5), "folds", num_folds=6)
+    with pytest.raises(SettingsError, match="fold 4 does not exist") as refused:
+        split_of(corpus(4), "folds", num_folds=-1, fold=4)
+    assert refused.value.hint == "valid: 0 to 3"
     with pytest.raises(DataError, match="fold 0 leaves 1 speakers to train and validate on"):
         split_of(corpus(3, folds=FOLDS), "folds")
     # All but one of the other speakers may validate, none more.
@@ -384,3 +400,19 @@ def test_the_seed_decides_which_speakers_a_limited_part_keeps() -> None:
     """Under the table's own split nothing else is drawn."""
     kept = {split_of(corpus(20), "table", seed=seed, limit_fraction=0.25).train for seed in range(5)}
     assert len(kept) == 5
+
+
+@pytest.mark.parametrize(("num_folds", "sizes"), [(4, [1, 1, 1, 1]), (-1, [1, 1, 1, 1]), (2, [2, 2]), (3, [2, 1, 1])])
+def test_as_many_folds_as_asked_for(num_folds: int, sizes: list[int]) -> None:
+    """Four speakers, as SAVEE has: each is tested once, and published folds give way."""
+    for published in ((), FOLDS):
+        manifest = corpus(4, folds=published)
+        assert fold_count(manifest, num_folds) == len(sizes)
+        found = [
+            speakers(split_of(manifest, "folds", fold=fold, num_folds=num_folds, seed=fold))
+            for fold in range(len(sizes))
+        ]
+        assert [len(parts["test"]) for parts in found] == sizes
+        assert sorted(name for parts in found for name in parts["test"]) == ["s00", "s01", "s02", "s03"]
+        assert all(parts["train"] and parts["val"] for parts in found)
+        assert all(not parts["test"] & (parts["train"] | parts["val"]) for parts in found)

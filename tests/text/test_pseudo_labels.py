@@ -27,13 +27,12 @@ from samo_text.config import TextConfig
 from samo_text.datasets import index_corpus
 from samo_text.extra_table import extra_items
 from samo_text.frontend import TextFrontend
-from samo_text.predictor import TextPredictor
+from samo_text.predictor import TextPredictor, read_texts
 from samo_text.pseudo_labels import (
     check_confidence,
     check_target,
     confident,
     pseudo_label,
-    read_unlabelled,
     write_pseudo_labels,
 )
 from samo_text.texts import content_of
@@ -260,15 +259,15 @@ def test_unlabelled_texts_are_read(tmp_path: Path) -> None:
     }
     for name, content in given.items():
         (tmp_path / name).write_text(content)
-        assert read_unlabelled(tmp_path / name) == ["one", "", "two, three"], name
-    assert read_unlabelled(tmp_path / "a.csv", "id") == ["1", "2", "3"]
+        assert read_texts(tmp_path / name) == ["one", "", "two, three"], name
+    assert read_texts(tmp_path / "a.csv", "id") == ["1", "2", "3"]
     with pytest.raises(DataError, match="no column 'txt'; it has: id, text"):
-        read_unlabelled(tmp_path / "a.csv", "txt")
+        read_texts(tmp_path / "a.csv", "txt")
     with pytest.raises(DataError, match="there is no table"):
-        read_unlabelled(tmp_path / "b.csv")
+        read_texts(tmp_path / "b.csv")
     (tmp_path / "b.json").write_text('[{"text": 3}]')
     with pytest.raises(DataError, match="holds no text in row 1"):
-        read_unlabelled(tmp_path / "b.json")
+        read_texts(tmp_path / "b.json")
 
 
 def corpus(tmp_path: Path) -> Manifest:

@@ -41,6 +41,7 @@ DATA: dict[str, tuple[dict[str, Any], Any, str]] = {
     "mode": ({"dataset": "goemotions", "data_root": "goemotions"}, "ekman", "space"),
     "split": ({}, "stratified", "split"),
     "fold": ({"split": "folds"}, 2, "split"),
+    "num_folds": ({"split": "folds"}, 3, "split"),
     "train_ratio": ({"split": "stratified"}, 0.5, "split"),
     "val_ratio": ({"split": "stratified"}, 0.15, "split"),
     "split_seed": ({"split": "stratified"}, 5, "split"),
@@ -129,6 +130,7 @@ THRESHOLDS: dict[str, Any] = {"threshold": "half", "threshold_range": (0.45, 0.5
 ABSTENTION = {"abstain_risk": 0.2, "abstain_coverage": 0.5}
 # Shown elsewhere, by tests that need what this module does not make.
 ELSEWHERE = {
+    "binary_columns": "test_text_table.py:test_columns_of_zero_and_one_may_be_tasks_of_their_own",
     "back_translation_models": "test_augmentation.py:test_every_method_opens_its_rewriter",
     "masked_lm": "test_augmentation.py:test_every_method_opens_its_rewriter",
     "keep": "../core/test_trainer.py:test_the_last_epoch_counts_however_it_validates",

@@ -12,6 +12,7 @@ import pytest
 from samo.data.manifest import Manifest
 from samo.data.splits import SplitRequest, audit, make_split, split_notes
 from samo.errors import DataError, SamoError, SettingsError
+from samo.settings import stored_config, with_defaults
 from samo_text.config import DataSettings
 from samo_text.datasets import DATASETS, index_corpus
 
@@ -130,7 +131,7 @@ def test_a_megabyte_of_text(csv: Path) -> None:
 ERRORS = [
     ("", {}, "is empty"),
     ("text,label\n", {}, "a header but no rows"),
-    ("text|label\na|joy\n", {}, r"no column 'text'; it has: text\|label"),
+    ("text~label\na~joy\n", {}, "no column 'text'; it has: text~label"),
     ("body,label\na,joy\n", {}, "no column 'text'; it has: body, label"),
     ("text,lable\na,joy\n", {}, "no column 'label'; it has: text, lable"),
     ("text,label\na,joy\n", {"label_columns": "label,tone"}, "no column 'tone'"),
@@ -223,3 +224,67 @@ def test_validation_is_drawn_from_train_where_the_table_has_none(csv: Path) -> N
     assert {item.split for item in chosen} == {"train"}
     assert sum(item.labels["label"] == ("fear",) for item in chosen) in (2, 3)
     assert split_notes(manifest, split) == ["table has no validation rows: 10 were drawn from its training rows"]
+
+
+def test_lists_that_pandas_saved_are_labels(csv: Path) -> None:
+    manifest = listed(csv, 'text,label\na,"[17, 25]"\nb,[25]\nc,"[2, 17]"\nd,[]\n')
+    assert manifest.label_space.primary.labels == ("2", "17", "25")
+    assert manifest.label_space.primary.multi_label
+    assert labels(manifest) == [("17", "25"), ("25",), ("2", "17")]
+    assert manifest.notes[0] == "column 'label' holds lists as text, [17, 25]: read as the labels in them"
+    manifest = listed(csv, "text,label\na,\"['joy', 'love']\"\nb,\"['fear' 'joy']\"\n")
+    assert labels(manifest) == [("joy", "love"), ("fear", "joy")]
+    with pytest.raises(DataError, match=r"mixes kinds of labels: .*no list in row 3"):
+        listed(csv, 'text,label\na,"[17, 25]"\nb,25\n')
+
+
+ZEROS_AND_ONES = "text,joy,fear,sad\na,1,0,0\nb,0,1,1\nc,0,0,0\nd,,,\ne,0,0,1.0\nf,1,0,true\n"
+
+
+def test_columns_of_zero_and_one_are_the_labels_of_one_task(csv: Path) -> None:
+    manifest = listed(csv, ZEROS_AND_ONES, label_columns="joy,fear,sad")
+    (task,) = manifest.label_space.tasks
+    assert (task.name, task.labels, task.multi_label) == ("label", ("joy", "fear", "sad"), True)
+    assert labels(manifest) == [("joy",), ("fear", "sad"), (), ("sad",), ("joy", "sad")]
+    assert manifest.targets.tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0], [0, 0, 1], [1, 0, 1]]
+    assert all(set(item.meta) == {"length"} for item in manifest.items)
+    assert manifest.notes == (
+        "columns joy, fear, sad hold 0 and 1: labels of one task, several of which may hold",
+        "1 rows without any label were left out",
+    )
+    with pytest.raises(DataError, match=r"joy, fear, sad .* are empty in part in row 3"):
+        listed(csv, "text,joy,fear,sad\na,1,0,0\nb,0,,1\n", label_columns="joy,fear,sad")
+    with pytest.raises(DataError, match="no column 'label'") as caught:
+        listed(csv, ZEROS_AND_ONES)
+    assert "`label_columns=joy,fear,sad`" in caught.value.hint
+
+
+def test_columns_of_zero_and_one_may_be_tasks_of_their_own(csv: Path) -> None:
+    text = "text,joy,fear\na,1,0\nb,0,1\nc,,0\n"
+    manifest = listed(csv, text, label_columns="joy,fear", binary_columns="tasks")
+    assert [(task.name, task.labels) for task in manifest.label_space.tasks] == [
+        ("joy", ("0", "1")),
+        ("fear", ("0", "1")),
+    ]
+    # A column of another kind beside them makes them tasks as before.
+    manifest = listed(csv, "text,joy,tone\na,1,up\nb,0,down\n", label_columns="joy,tone")
+    assert [task.name for task in manifest.label_space.tasks] == ["joy", "tone"]
+
+
+def test_runs_of_before_keep_a_task_a_column() -> None:
+    stored = {"modality": "text", "dataset": "table", "data_root": "x.csv"}
+    assert with_defaults(stored)["binary_columns"] == "tasks"
+    assert stored_config(with_defaults(stored)).flat()["binary_columns"] == "tasks"
+    other = {"modality": "text", "dataset": "goemotions"}
+    assert stored_config(with_defaults(other)).flat()["binary_columns"] == "labels"
+
+
+def test_nan_is_no_label(tmp_path: Path) -> None:
+    rows = '{"text": "a", "label": NaN}\n{"text": "b", "label": "joy"}\n{"text": "c", "label": "fear"}\n'
+    manifest = listed(tmp_path / "t.jsonl", rows)
+    assert labels(manifest) == [("joy",), ("fear",)]
+    assert manifest.notes == ("1 rows without any label were left out",)
+    manifest = listed(tmp_path / "t.csv", "text,label\na,nan\nb,joy\nc,fear\nnan,joy\n")
+    assert [item.source for item in manifest.items] == ["b", "c", "nan"]
+    manifest = listed(tmp_path / "t.jsonl", '{"text": "a", "label": ["x", NaN]}\n{"text": "b", "label": ["y"]}\n')
+    assert labels(manifest) == [("x",), ("y",)]

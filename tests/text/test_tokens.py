@@ -11,7 +11,16 @@ import pytest
 from samo.encoders import hub
 from samo.errors import EnvironmentProblem, ModelFileError, SettingsError
 from samo_text.config import TextConfig
-from samo_text.tokens import EncoderTokens, HashTokens, TokenLists, open_tokens, readable, token_lists, word_hash
+from samo_text.tokens import (
+    EncoderTokens,
+    HashTokens,
+    TokenLists,
+    about_cut,
+    open_tokens,
+    readable,
+    token_lists,
+    word_hash,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -173,3 +182,15 @@ def test_encoder_setting_chooses_the_model():
         TextConfig.build({"model": "encoder"})
     with pytest.raises(SettingsError, match="`encoder` acts only together with `model=encoder`"):
         TextConfig.build({"model": "bigru", "encoder": "x"})
+
+
+def test_texts_whose_end_is_cut_are_counted() -> None:
+    texts = ["one two three four", "one two three four five", "a b c d e f", "a"]
+    tokens = HashTokens(4)
+    line = "2 of 4 texts are longer than 4 tokens: the rest is cut off (`max_tokens`)"
+    assert about_cut(tokens, texts, 4) == [line]
+    assert about_cut(tokens, texts, 4, token_lists(tokens, texts).lengths) == [line]
+    assert about_cut(HashTokens(5), texts, 5) == [
+        "1 of 4 texts is longer than 5 tokens: the rest is cut off (`max_tokens`)"
+    ]
+    assert about_cut(HashTokens(6), texts, 6) == []

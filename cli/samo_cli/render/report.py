@@ -20,11 +20,11 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings:
     """The report as tables, and how often the test part was looked at where that is more than once."""
     from samo.evaluation.abstention import abstention_line
     from samo.evaluation.calibration import summary
-    from samo.reporting.report import groupings, stamps
+    from samo.reporting.report import corpus_of, groupings, stamps
     from samo.reporting.wording import baseline_line, openings_lines
 
     what = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
-    title = f"{report['run']} on {report['dataset']}, {what}: {report['n']} items"
+    title = f"{report['run']} on {corpus_of(report)}, {what}: {report['n']} items"
     out.print(f"\n[bold]{escape(title)}[/bold] [dim](split: {escape(report['split_rule'])})[/dim]", soft_wrap=True)
     for mark in stamps(report):
         out.print(f"[bold yellow]{mark}[/bold yellow]")

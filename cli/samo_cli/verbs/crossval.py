@@ -41,11 +41,11 @@ def crossval(
 ) -> None:
     """Train once for each fold, join the predictions of what each model never saw, and evaluate them as one.
 
-    Folds are those the corpus publishes, else five of its speakers; texts without known authors get five stratified by
-    label. What validates a fold is never tested in it. Running it again trains only what is missing.
+    Folds are those the corpus publishes, else five of its speakers, or --num-folds; texts without known authors get
+    folds stratified by label. What validates a fold is never tested in it. Again, it trains only what is missing.
     """
     place.resources()
-    chosen = resolve(modality, preset, config, settings)
+    chosen = resolve(modality, preset, config, {**settings, "split": "folds"})
     repeats, only = numbers(seeds, "--seeds"), numbers(folds, "--folds") if folds else ()
     from samo.experiments.crossval import plan_crossval, report_crossval
     from samo_cli.render import TerminalReporter, print_json, show_crossval

@@ -92,7 +92,10 @@ def inspect_corpus(
     modality: Annotated[str, typer.Option(metavar=_WORDS, help="What the corpus consists of.")] = "audio",
     pictures: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where to draw; when left out, inspect/DATASET below the artifacts."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Where to draw; when left out, a folder of the corpus' own in inspect/ below the artifacts.",
+        ),
     ] = None,
     artifacts: Artifacts = "",
     json: Json = False,
@@ -105,8 +108,8 @@ def inspect_corpus(
     from samo_cli.render import print_json, show_inspection, show_text_inspection
 
     config = resolve(modality, "", None, settings)
-    found, draw = (_inspected_texts if modality == "text" else _inspected_clips)(config)
-    folder = pictures or artifacts_root(artifacts) / "inspect" / found["dataset"]
+    found, slug, draw = (_inspected_texts if modality == "text" else _inspected_clips)(config)
+    folder = pictures or artifacts_root(artifacts) / "inspect" / slug
     drawn = draw(folder)
     if json:
         print_json({"schema": 1, **found, "pictures": [str(path) for path in drawn]})
@@ -119,7 +122,8 @@ def inspect_corpus(
 Drawing = Callable[[Path], list[Path]]
 
 
-def _inspected_clips(config: Config) -> tuple[dict[str, Any], Drawing]:
+def _inspected_clips(config: Config) -> tuple[dict[str, Any], str, Drawing]:
+    """What was found, a name for the folder of pictures, and what draws them."""
     from samo_audio.frontend import AudioFrontend
     from samo_audio.inspection import draw, inspect
     from samo_cli.render import counting, note
@@ -127,19 +131,25 @@ def _inspected_clips(config: Config) -> tuple[dict[str, Any], Drawing]:
     with counting("decoding") as progress:
         frontend = AudioFrontend.open(config, note, progress)
     clips = (frontend.manifest, frontend.waveforms)
-    return inspect(*clips), lambda folder: draw(*clips, folder, frontend.config.features)
+    slug = frontend.manifest.slug
+    return inspect(*clips), slug, lambda folder: draw(*clips, folder, frontend.config.features)
 
 
-def _inspected_texts(config: Any) -> tuple[dict[str, Any], Drawing]:
+def _inspected_texts(config: Any) -> tuple[dict[str, Any], str, Drawing]:
+    """As :func:`_inspected_clips`; the demo corpora of both modalities are called alike."""
     from samo_cli.render import note
     from samo_text.datasets import index_corpus, resolve_root
     from samo_text.inspection import draw, inspect
+    from samo_text.tokens import about_cut, open_tokens
 
     data, line = resolve_root(config.data)
     if line:
         note(line)
     manifest = index_corpus(data)
-    return inspect(manifest), lambda folder: draw(manifest, folder)
+    slug = f"text-{manifest.slug}" if manifest.slug in _corpora("audio").DATASETS else manifest.slug
+    found, longest = inspect(manifest), config.tokens.max_tokens
+    found["warnings"] += about_cut(open_tokens(config), [item.source for item in manifest.items], longest)
+    return found, slug, lambda folder: draw(manifest, folder)
 
 
 def _corpora(modality: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csvlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from samo.errors import DataError, SettingsError
 from samo_cli.flags import as_flags
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads
+from samo_cli.printable import PlainWriter
 
 if TYPE_CHECKING:
     from samo.prediction import Prediction
@@ -28,12 +28,16 @@ def predict(
             # A file that may not be read is one line like any other that cannot be.
             readable=False,
             metavar="[INPUT ...]",
-            help="Of a run on speech: audio files, or folders of them. On text: files of one text a line, - is stdin.",
+            help="Of a run on speech: audio files, or folders of them. On text: tables (.csv, .tsv, .json, .jsonl), or "
+            "files of one text a line, - is stdin.",
         ),
     ] = None,
     text: Annotated[
         list[str] | None, typer.Option("--text", metavar="TEXT", help="A text to label; may be given several times.")
     ] = None,
+    text_column: Annotated[
+        str, typer.Option(metavar="TEXT", help="Of a table: column of the text; the run's own when left out.")
+    ] = "",
     run: Annotated[str, typer.Option(metavar="RUN", help="Name or folder of a run; the newest when left out.")] = "",
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values on stdout.")] = False,
     windows: Annotated[
@@ -68,7 +72,13 @@ def predict(
         )
     if windows and found.modality != "audio":
         raise SettingsError(f"run '{found.name}' was trained on text; --windows belongs to recordings")
-    items = _texts(inputs or [], text or []) if found.modality == "text" else _clips(inputs or [])
+    if text_column and found.modality != "text":
+        raise SettingsError(f"run '{found.name}' was trained on speech; --text-column needs a run on text")
+    items: Sequence[str | Path]
+    if found.modality == "text":
+        items = _texts(inputs or [], text or [], text_column or found.flat_settings.get("text_column", "text"))
+    else:
+        items = _clips(inputs or [])
     model = load(found, device=device, precision=precision, threads=threads)
     if windows:
         model.timeline_s = 0.0
@@ -105,17 +115,17 @@ def _clips(inputs: Sequence[Path]) -> list[Path]:
     return find_clips(inputs)
 
 
-def _texts(inputs: Sequence[Path], given: Sequence[str]) -> list[str]:
+def _texts(inputs: Sequence[Path], given: Sequence[str], column: str) -> list[str]:
     from samo_text.predictor import read_texts
 
-    return [*given, *(text for path in inputs for text in read_texts(path))]
+    return [*given, *(text for path in inputs for text in read_texts(path, column))]
 
 
 def _print_csv(predictions: Sequence[Prediction], space: LabelSpace, modality: str) -> None:
     """One row a prediction: of clips label and probabilities, of texts labels and probabilities of every task."""
     from samo_cli.render import note
 
-    writer = csvlib.writer(sys.stdout, lineterminator="\n")
+    writer = PlainWriter(sys.stdout)
     what, column = ("path", "label") if modality == "audio" else ("text", "labels")
     heads: list[str] = []
     for task in space.tasks:
@@ -132,7 +142,7 @@ def _print_csv(predictions: Sequence[Prediction], space: LabelSpace, modality: s
 
 
 def _print_windows(predictions: Iterable[Prediction], space: LabelSpace) -> None:
-    writer = csvlib.writer(sys.stdout, lineterminator="\n")
+    writer = PlainWriter(sys.stdout)
     writer.writerow(["path", "start_s", "end_s", "label", *space.primary.labels, "abstained"])
     for prediction in predictions:
         for window in prediction.timeline:

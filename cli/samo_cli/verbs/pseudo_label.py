@@ -43,19 +43,18 @@ def pseudo_label(
     from samo.runs.run import artifacts_root, find_model
     from samo.training.runtime import make_runtime
     from samo_cli.render import note, print_json, show_pseudo_labels
-    from samo_text.predictor import TextPredictor
+    from samo_text.predictor import TextPredictor, read_texts
     from samo_text.pseudo_labels import (
         check_confidence,
         check_target,
         pseudo_label,
-        read_unlabelled,
         write_pseudo_labels,
     )
 
     check_confidence(confidence)
     found = find_model(artifacts_root(artifacts), run)
     check_target(found, out, overwrite=overwrite)
-    texts = read_unlabelled(inputs, text_column)
+    texts = read_texts(inputs, text_column)
     predictor = TextPredictor.from_run(found, make_runtime(device, precision, threads))
     labelled = pseudo_label(found, predictor, texts, confidence)
     write_pseudo_labels(labelled, found, out)

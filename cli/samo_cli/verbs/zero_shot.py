@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv as csvlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from samo.errors import SettingsError
 from samo.modalities import config_type
 from samo.settings import SPLIT_SETTINGS
 from samo_cli.options import Device, Json, Precision, Threads, flags_of, with_settings
+from samo_cli.printable import PlainWriter
 
 if TYPE_CHECKING:
     from samo.data.manifest import Manifest
@@ -144,7 +144,7 @@ def _show_answers(answers: Sequence[ZeroShotAnswer], facts: dict[str, Any], *, j
 
 
 def _print_csv(answers: Sequence[ZeroShotAnswer], note: str) -> None:
-    writer = csvlib.writer(sys.stdout, lineterminator="\n")
+    writer = PlainWriter(sys.stdout)
     labels = list(answers[0].probabilities)
     writer.writerow(["text", "label", *labels, "warnings", "model"])
     for answer in answers:
