@@ -41,7 +41,6 @@ __all__ = [
     "learned_by_start",
     "refuse_known",
     "refuse_known_start",
-    "refuse_known_weights",
 ]
 
 # Settings that name a file or a folder of weights to start from.
@@ -173,15 +172,6 @@ def about_known_groups(trained: Manifest, learned: Iterable[Item], other: Manife
         "if they are the same, these scores are too good; if not, call them otherwise"
     )
     return [line], _are_the_same(trained.dataset, other.dataset, shared)
-
-
-def refuse_known_weights(weights: str, manifest: Manifest, split: Split, root: Path | None = None) -> None:
-    """:func:`refuse_known_start` of the file ``weights`` alone, empty for none.
-
-    Raises:
-        LeakError: names what it learned from.
-    """
-    refuse_known_start({"weights": weights}, manifest, split, root)
 
 
 def refuse_known_start(settings: Mapping[str, Any], manifest: Manifest, split: Split, root: Path | None = None) -> None:

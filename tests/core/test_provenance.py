@@ -24,7 +24,6 @@ from samo.runs.provenance import (
     learned_by_start,
     refuse_known,
     refuse_known_start,
-    refuse_known_weights,
 )
 from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
@@ -55,12 +54,12 @@ def weights(tmp_path: Path) -> str:
 
 
 def test_weights_that_learned_from_the_same_parts_are_taken(weights: str) -> None:
-    refuse_known_weights(weights, corpus(GROUPS), Split("speaker", 0, ("a0", "a1", "b0"), ("c0",), ("c0",)))
-    refuse_known_weights(weights, corpus(GROUPS), PARTS)
+    refuse_known_start({"weights": weights}, corpus(GROUPS), Split("speaker", 0, ("a0", "a1", "b0"), ("c0",), ("c0",)))
+    refuse_known_start({"weights": weights}, corpus(GROUPS), PARTS)
     with pytest.raises(LeakError, match="this split: speakers 03"):
-        refuse_known_weights(weights, corpus(GROUPS), Split("speaker", 0, ("a0", "a1"), ("c0",), ("b0",)))
-    refuse_known_weights("", corpus(GROUPS), PARTS)
-    refuse_known_weights("/nowhere/model.safetensors", corpus(GROUPS), PARTS)
+        refuse_known_start({"weights": weights}, corpus(GROUPS), Split("speaker", 0, ("a0", "a1"), ("c0",), ("b0",)))
+    refuse_known_start({"weights": ""}, corpus(GROUPS), PARTS)
+    refuse_known_start({"weights": "/nowhere/model.safetensors"}, corpus(GROUPS), PARTS)
 
 
 @pytest.mark.parametrize(
@@ -68,16 +67,16 @@ def test_weights_that_learned_from_the_same_parts_are_taken(weights: str) -> Non
 )
 def test_weights_that_saw_a_speaker_of_validation_or_test_are_refused(weights: str, split: Split) -> None:
     with pytest.raises(LeakError, match="learned from the validation or test part of this split: speakers 02"):
-        refuse_known_weights(weights, corpus(GROUPS), split)
+        refuse_known_start({"weights": weights}, corpus(GROUPS), split)
     # Other clips of the same speaker, spelled otherwise.
     other = corpus({**GROUPS, "a1": "2.0"}, content="other")
     with pytest.raises(LeakError, match=r"this split: speakers 2\.0"):
-        refuse_known_weights(weights, other, split)
-    refuse_known_weights(weights, other, replace(split, rule="random"))
+        refuse_known_start({"weights": weights}, other, split)
+    refuse_known_start({"weights": weights}, other, replace(split, rule="random"))
     # Another corpus numbers other people; a recording is the same wherever it lies.
-    refuse_known_weights(weights, corpus(GROUPS, "elsewhere", "other"), split)
+    refuse_known_start({"weights": weights}, corpus(GROUPS, "elsewhere", "other"), split)
     with pytest.raises(LeakError):
-        refuse_known_weights(weights, corpus(dict.fromkeys(GROUPS, ""), "elsewhere"), split)
+        refuse_known_start({"weights": weights}, corpus(dict.fromkeys(GROUPS, ""), "elsewhere"), split)
 
 
 @pytest.mark.parametrize(
@@ -176,23 +175,23 @@ def test_weights_of_another_run_are_not_taken_for_one(tmp_path: Path) -> None:
     other = finished(tmp_path / "elsewhere", "other", seed=1, tells=False)
     path = as_pickle(other, tmp_path)
     finished(tmp_path / "outputs", "one")
-    refuse_known_weights(str(path), corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    refuse_known_start({"weights": str(path)}, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
     # A frozen encoder holds what was published, not what the run learned.
     finished(tmp_path / "outputs", "frozen", seed=1, freeze_encoder=True)
-    refuse_known_weights(str(path), corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    refuse_known_start({"weights": str(path)}, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
     finished(tmp_path / "outputs", "same", seed=1)
     with pytest.raises(LeakError):
-        refuse_known_weights(str(path), corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+        refuse_known_start({"weights": str(path)}, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
 
 
 def test_a_copy_of_a_model_that_does_not_tell_is_mentioned(tmp_path: Path) -> None:
     path = as_it_is(finished(tmp_path / "elsewhere", "before", tells=False), tmp_path)
-    refuse_known_weights(str(path), corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    refuse_known_start({"weights": str(path)}, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
     (line,) = about_start_weights({"weights": str(path)}, tmp_path / "outputs")
     assert line.startswith(f"`weights` {path} was written by a run before model files said what they learned from")
     # As long as the run is there, its tensors tell.
     with pytest.raises(LeakError):
-        refuse_known_weights(str(path), corpus(GROUPS), UNSAFE, tmp_path / "elsewhere")
+        refuse_known_start({"weights": str(path)}, corpus(GROUPS), UNSAFE, tmp_path / "elsewhere")
 
 
 def test_a_model_is_refused_by_what_its_own_start_weights_learned_from(tmp_path: Path) -> None:
