@@ -89,9 +89,14 @@ def select_encoder(
     summary = {"schema": 1, "grid": plan.name, **rank_runs(done)}
     summary["left_out"] = [{"name": n, "reason": reason} for n, reason in left_out.items()]
     values = frontend.config.flat()
-    run = create_run(root, name, f"{values['dataset']}-{values['mode']}-{summary['best']}", overwrite=overwrite)
+    run = create_run(
+        root, name, f"{values['dataset']}-{values['mode']}-{summary['best']}", overwrite=overwrite, hold=True
+    )
     summary |= {"run": run.name, "folder": str(run.folder)}
-    keep_best(done[summary["best"]], run, summary)
+    try:
+        keep_best(done[summary["best"]], run, summary)
+    finally:
+        run.settle()
     return summary
 
 

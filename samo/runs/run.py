@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from samo.data.augmented import AUGMENTATION, AUGMENTED
 from samo.data.fingerprints import Fingerprints
@@ -28,6 +29,7 @@ __all__ = [
     "ASSETS",
     "ENSEMBLE_FILE",
     "FINGERPRINTS",
+    "ModelVersion",
     "Run",
     "artifacts_root",
     "create_run",
@@ -69,6 +71,23 @@ ENSEMBLE_FILE = "ensemble.json"
 OPENINGS = "openings.jsonl"
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
+
+
+# Locks that create_run took for a training of this process, by folder, until the training takes them over.
+_locks: dict[str, IO[str]] = {}
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """Which file of weights was read.
+
+    Attributes:
+        digest: SHA-256 of its bytes, hexadecimal.
+        place: what the disk says of the file; while that stays, so do the bytes.
+    """
+
+    digest: str
+    place: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -210,6 +229,35 @@ class Run:
         """The weights of the best epoch."""
         return self.path("best_model.safetensors")
 
+    def model_version(self) -> ModelVersion:
+        """The weights as they are now.
+
+        Raises:
+            ModelFileError: there are none.
+        """
+        try:
+            with self.model_file.open("rb") as file:
+                return ModelVersion(hashlib.file_digest(file, "sha256").hexdigest(), _place(os.fstat(file.fileno())))
+        except OSError as error:
+            raise ModelFileError(f"cannot read {self.model_file}: {error.strerror}") from error
+
+    def require_model(self, version: ModelVersion) -> None:
+        """Refuse to write what was computed with weights that are no longer this run's.
+
+        Raises:
+            RunError: a training, or one with ``overwrite``, wrote others since.
+            ModelFileError: there are none any more.
+        """
+        try:
+            unchanged = _place(self.model_file.stat()) == version.place
+        except OSError:
+            unchanged = False
+        if not unchanged and self.model_version().digest != version.digest:
+            raise RunError(
+                f"run '{self.name}' got another model while it was evaluated; this evaluation was not kept",
+                hint="evaluate it again" + (" when its training has ended" if self.is_busy() else ""),
+            )
+
     @property
     def has_model(self) -> bool:
         """Whether there is something to judge and predict with."""
@@ -246,22 +294,30 @@ class Run:
         Raises:
             RunError: another process holds it.
         """
+        with _locks.pop(self._lock_key, None) or self._lock():
+            yield
+
+    def _lock(self) -> IO[str]:
         with reporting_full_disk(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = self.path(".lock").open("a+")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                lock.seek(0)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.seek(0)
+            with lock:
                 raise RunError(
                     f"run '{self.name}' is being written by process {lock.read().strip() or 'unknown'}",
                     hint="wait for it, or choose another `name`",
                 ) from error
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        return lock
+
+    @property
+    def _lock_key(self) -> str:
+        return os.path.abspath(self.folder)
 
     def sweep(self) -> None:
         """Remove the halves of files that kills left; for the training that holds the run."""
@@ -270,8 +326,36 @@ class Run:
 
     def forget(self) -> None:
         """Remove the folder of a training that was refused before it wrote anything."""
+        if lock := _locks.pop(self._lock_key, None):
+            lock.close()
         if self.folder.is_dir() and {entry.name for entry in self.folder.iterdir()} <= {".lock"} and not self.is_busy():
             shutil.rmtree(self.folder)
+
+    @property
+    def replaced(self) -> Path:
+        """Where the run lies that ``overwrite`` replaces by this one, until this one has a model."""
+        return self.folder.with_name(f".{self.name}.replaced")
+
+    def drop_replaced(self) -> None:
+        """Remove the run that this one replaces."""
+        if self.replaced.exists():
+            shutil.rmtree(self.replaced)
+
+    def settle(self) -> bool:
+        """After a training that ended, however: keep the newer of this run and the one it replaces that has a model.
+
+        Returns:
+            Whether the replaced run is back in its place.
+        """
+        self.forget()
+        if self.has_model and self.path("config.json").is_file():
+            self.drop_replaced()
+        elif self.replaced.exists() and not self.is_busy():
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            self.replaced.rename(self.folder)
+            return True
+        return False
 
     def is_busy(self) -> bool:
         """Whether a process holds the run."""
@@ -290,14 +374,15 @@ def artifacts_root(given: str = "") -> Path:
     return Path(given or os.environ.get("SAMO_ARTIFACTS") or "artifacts").expanduser()
 
 
-def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False) -> Run:
-    """Choose the folder of a new run; nothing is written yet except with ``overwrite``, which empties it.
+def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False, hold: bool = False) -> Run:
+    """Choose the folder of a new run; nothing is written yet except with ``overwrite`` or ``hold``.
 
     Args:
         artifacts: root of all outputs.
         name: the name asked for; empty makes one from ``stem`` and a number.
         stem: for example ``ravdess-emotion-small-cnn``.
-        overwrite: remove a run of this name first.
+        overwrite: put a run of this name aside, see :meth:`Run.settle`.
+        hold: lock the run, so that no other process chooses the same, until :meth:`Run.locked` takes the lock over.
 
     Raises:
         SettingsError: the name is no file name.
@@ -306,9 +391,9 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
     runs = artifacts / "runs"
     if not name:
         stem, number = re.sub(r"[^A-Za-z0-9._+=-]+", ".", stem), 1
-        while not _is_unused(runs / f"{stem}-{number:03d}"):
+        while not _is_unused(run := Run(runs / f"{stem}-{number:03d}")) or (hold and not _is_held(run)):
             number += 1
-        return Run(runs / f"{stem}-{number:03d}")
+        return run
     if not NAME_PATTERN.fullmatch(name):
         raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
     run = Run(runs / name)
@@ -321,8 +406,9 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
                 f"a run named '{name}' exists in {runs}",
                 hint=f"choose another `name`, go on with `resume={name}`, or replace it with `overwrite`",
             )
-        with run.locked():
-            _empty(run.folder)
+        _put_aside(run)
+    if hold:
+        _locks[run._lock_key] = run._lock()
     return run
 
 
@@ -336,9 +422,12 @@ def find_run(artifacts: Path, given: str = "") -> Run:
     grid, _, cell = given.partition("/")
     if not given:
         latest = artifacts / "latest"
-        if not latest.exists():
+        if latest.is_symlink() and (latest / "config.json").is_file():
+            return Run(latest.resolve())
+        # The pointer is a convenience: the newest run may have been removed, or the disk knows no symbolic links.
+        if not (found := list_runs(artifacts)):
             raise RunError(f"there is no run in {artifacts} yet", hint="train one: samo train")
-        return Run(latest.resolve())
+        return found[-1]
     for folder in (runs / given, artifacts / "grids" / grid / "runs" / cell, Path(given)):
         if (folder / "config.json").is_file():
             return Run(folder.resolve())
@@ -366,6 +455,8 @@ def find_model(artifacts: Path, given: str = "") -> Run:
     if not run.has_model:
         ended = run.path("trained.json").is_file()
         hint = "train it again" if ended else f"go on with: `resume={run.name}`"
+        if run.replaced.exists():
+            hint += f"; the run it was to replace is in {run.replaced}"
         raise ModelFileError(f"there is no model at {run.model_file}", hint=hint)
     return run
 
@@ -373,16 +464,24 @@ def find_model(artifacts: Path, given: str = "") -> Run:
 def list_runs(artifacts: Path) -> list[Run]:
     """All runs, oldest first."""
     folder = artifacts / "runs"
-    found = [entry for entry in folder.iterdir() if (entry / "config.json").is_file()] if folder.is_dir() else []
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
+    found = [entry for entry in entries if (entry / "config.json").is_file()]
     return [Run(entry) for entry in sorted(found, key=lambda entry: (entry / "config.json").stat().st_mtime)]
 
 
 def point_latest(artifacts: Path, run: Run) -> None:
-    """Let ``artifacts/latest`` name this run."""
-    temporary = artifacts / f".latest.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(Path("runs") / run.name)
-    temporary.replace(artifacts / "latest")
+    """Let ``artifacts/latest`` name this run, where the disk knows symbolic links; a cloud drive or exFAT does not."""
+    latest, temporary = artifacts / "latest", artifacts / f".latest.{os.getpid()}"
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(Path("runs") / run.name)
+        temporary.replace(latest)
+    except OSError:
+        # One that names an older run would be worse than none.
+        for link in (temporary, latest):
+            with suppress(OSError):
+                if link.is_symlink():
+                    link.unlink()
 
 
 def write_history(run: Run, history: list[dict[str, Any]]) -> None:
@@ -395,8 +494,27 @@ def mark_trained(run: Run, facts: dict[str, Any]) -> None:
     write_json(run.path("trained.json"), facts)
 
 
-def _is_unused(folder: Path) -> bool:
-    return not folder.exists() or (_is_free(folder) and not Run(folder).is_busy())
+def _place(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _is_unused(run: Run) -> bool:
+    return not run.folder.exists() or (_is_free(run.folder) and not run.is_busy())
+
+
+def _is_held(run: Run) -> bool:
+    """Whether this process now holds a run that was unused before."""
+    try:
+        lock = run._lock()
+    except RunError:
+        return False
+    # Another process may have begun and even removed the folder in between.
+    here = run.path(".lock")
+    if here.exists() and os.path.samestat(os.fstat(lock.fileno()), here.stat()) and _is_free(run.folder):
+        _locks[run._lock_key] = lock
+        return True
+    lock.close()
+    return False
 
 
 def _is_free(folder: Path) -> bool:
@@ -405,11 +523,13 @@ def _is_free(folder: Path) -> bool:
     return set(folder.iterdir()) <= begun | leftovers(folder, BEGINNING)
 
 
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.name == ".lock":
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
+def _put_aside(run: Run) -> None:
+    """Make room for a new run; what has a model is kept until the new one has one."""
+    with run.locked():
+        if run.has_model or not run.replaced.exists():
+            run.drop_replaced()
+            run.folder.rename(run.replaced)
         else:
-            entry.unlink()
+            shutil.rmtree(run.folder)
+    with run.locked():
+        pass

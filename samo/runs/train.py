@@ -18,7 +18,16 @@ from samo.data.manifest import Item, Manifest
 from samo.data.sampling import balance_notes
 from samo.data.splits import PARTS, Split, audit, find_near_leaks, make_split, split_notes
 from samo.data.stratify import label_keys
-from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError, nearest
+from samo.errors import (
+    DataError,
+    Interrupted,
+    ModelFileError,
+    RunError,
+    SamoError,
+    SettingsError,
+    TrainingDiverged,
+    nearest,
+)
 from samo.files import write_json
 from samo.frontend import Frontend
 from samo.modalities import frontend_type
@@ -139,18 +148,22 @@ def train(
             # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
             split = checked_split(setup.frontend)
             stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
-            run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
-        for line in _first_lines(run, setup, None if resume else split):
-            reporter.note(line)
-        typed = command(run) if command else _call(run, setup, given, device, precision, threads, str(artifacts))
+            run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite, hold=True).folder))
         try:
+            for line in _first_lines(run, setup, None if resume else split):
+                reporter.note(line)
+            typed = command(run) if command else _call(run, setup, given, device, precision, threads, str(artifacts))
             _watched_training(run, setup, trackers, reporter, typed, resume=bool(resume))
-        except Interrupted as stop:
-            stop.hint += f" `artifacts={artifacts}`" if artifacts else ""
+        except SamoError as error:
+            if ranks.is_first and not resume and run.settle():
+                error.message += f"; the run '{run.name}' that was to be replaced is kept"
+                error.hint = "" if isinstance(error, Interrupted) else error.hint
+            elif isinstance(error, Interrupted):
+                error.hint += f" `artifacts={artifacts}`" if artifacts else ""
             raise
         finally:
             if ranks.is_first:
-                run.forget()
+                run.forget() if resume else run.settle()
     return run
 
 
@@ -408,6 +421,7 @@ def _train(
                 digest=manifest.digest,
                 intervals="wilson",
             )
+            run.drop_replaced()
         save_checkpoint(run.path("last.ckpt"), state.state_dict())
         write_history(run, state.history)
 
@@ -425,9 +439,12 @@ def _train(
             if first:
                 # In the precision that judges and predicts, whatever the training took.
                 _calibrate(run, Setup(setup.frontend, replace(setup.runtime.alone(), precision="float32")), plan)
+    except TrainingDiverged as error:
+        error.hint += f"; {_what_is_kept(state)}"
+        raise
     except (KeyboardInterrupt, Terminated) as stop:
         raise Interrupted(
-            f"training stopped after {state.epoch} of {plan.train.epochs} epochs; " + _what_is_kept(state),
+            f"training stopped after {state.epoch} of {plan.train.epochs} epochs; {_what_is_kept(state)}",
             hint=f"go on with: `resume={run.name}`",
             exit_status=143 if isinstance(stop, Terminated) else 130,
         ) from None

@@ -321,7 +321,7 @@ def _diverged(frontend: Frontend, rows: np.ndarray, what: str) -> NoReturn:
     names = [shorten(frontend.manifest.items[row].source, 60) for row in rows]
     raise TrainingDiverged(
         f"{what}; {frontend.item}s: {first_ten(names)}",
-        hint="a lower `lr`, a `max_grad_norm` above 0 or `precision=float32` may help; the best model is kept",
+        hint="a lower `lr`, a `max_grad_norm` above 0 or `precision=float32` may help",
     )
 
 
