@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -11,11 +12,11 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from samo.errors import reporting_full_disk
 
-__all__ = ["cache_root", "leftovers", "own_folder", "replacing", "write_json", "write_text"]
+__all__ = ["alone", "cache_root", "leftovers", "own_folder", "replacing", "write_json", "write_text"]
 
 
 @contextmanager
@@ -57,6 +58,54 @@ def own_folder(kind: str) -> Iterator[Path]:
             yield place
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Let one process at a time make ``target``; others wait here, and then find what the first made.
+
+    The lock is a file beside it, which is gone afterwards and falls with the process, however it ends.
+
+    Raises:
+        DiskFull: no space is left.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    with reporting_full_disk(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    while (lock := _locked(path, target)) is None:
+        pass
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path, target: Path) -> IO[str] | None:
+    """The lock, held; None where whoever held it before removed the file, so that the next one finds another."""
+    with reporting_full_disk(target):
+        lock = path.open("a")
+    try:
+        _wait_for(lock, target)
+        if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            return lock
+    except FileNotFoundError:
+        pass
+    except BaseException:
+        lock.close()
+        raise
+    lock.close()
+    return None
+
+
+def _wait_for(lock: IO[str], target: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logging.getLogger(__name__).warning("another process is making %s; waiting for it", target)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        pass  # a disk without locks: one process is the rule
 
 
 def leftovers(folder: Path, names: Iterable[str]) -> set[Path]:
