@@ -262,7 +262,7 @@ class _Resuming:
 
 
 def _requested_pause(answer: Response) -> float | None:
-    """Seconds until the server wants to be asked again, by ``Retry-After`` (RFC 9110, 10.2.3); None: it does not say."""
+    """Seconds to wait by ``Retry-After`` (RFC 9110, 10.2.3); None: the server does not say."""
     given = answer.headers.get("Retry-After", "").strip()
     if given.isdigit():
         return float(given)
