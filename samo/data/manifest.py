@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from samo.data.fingerprints import Fingerprints
 from samo.errors import DataError, RunError, first_ten
 from samo.files import write_text
+from samo.stored import Flag, Stored, Text, read_lines, validated
 from samo.tasks import LabelSpace
 
 __all__ = ["Item", "Manifest"]
@@ -151,21 +153,44 @@ class Manifest:
             RunError: the file is missing or damaged.
         """
         try:
-            # str.splitlines would also cut at U+2028 and its like, which JSON strings may hold.
-            with path.open(encoding="utf-8") as lines:
-                header, *rows = [json.loads(line) for line in lines]
+            lines = read_lines(path)
+            header = validated(_StoredHeader, lines[0] if lines else None)
             return cls(
-                dataset=header["dataset"],
-                label_space=LabelSpace.from_json(header["label_space"]),
-                items=tuple(_item(row) for row in rows),
-                root=Path(header["root"]),
-                synthetic=header["synthetic"],
-                folds=tuple(frozenset(fold) for fold in header["folds"]),
-                copies=header.get("copies", "refused"),
+                dataset=header.dataset,
+                label_space=LabelSpace.from_json(header.label_space),
+                items=tuple(_item(row) for row in lines[1:]),
+                root=Path(header.root),
+                synthetic=header.synthetic,
+                folds=header.folds,
+                copies=header.copies,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"cannot read the manifest {path}: {error}") from error
+        except DataError as error:
+            raise RunError(f"cannot read the manifest {path}: {error.message}") from error
 
 
-def _item(row: dict[str, Any]) -> Item:
-    return Item(**{**row, "labels": {task: tuple(names) for task, names in row["labels"].items()}})
+class _StoredHeader(Stored):
+    dataset: Text
+    label_space: list[Any]
+    root: Text
+    synthetic: Flag
+    folds: tuple[frozenset[Text], ...]
+    copies: Literal["refused", "reported"] = "refused"
+
+
+class _StoredItem(Stored):
+    model_config = ConfigDict(extra="forbid")
+
+    id: Text
+    source: Text
+    labels: dict[Text, tuple[Text, ...]]
+    group: Text = ""
+    meta: dict[Text, Text] = Field(default_factory=dict)
+    content: Text = ""
+    split: Text = ""
+
+
+def _item(row: object) -> Item:
+    stored = validated(_StoredItem, row)
+    return Item(stored.id, stored.source, stored.labels, stored.group, stored.meta, stored.content, stored.split)
