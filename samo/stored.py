@@ -30,6 +30,9 @@ __all__ = [
 
 M = TypeVar("M", bound=BaseModel)
 
+# Whoever goes through a value recursively gets to its end.
+_DEEPEST = 50
+
 
 def _text(value: object) -> str:
     # pydantic's own text refuses lone surrogates, which stand for bytes of file names that are not UTF-8.
@@ -60,9 +63,18 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: it is none, or nested so deeply that no program of ours wrote it.
     """
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    opened = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    if opened > _DEEPEST and not _is_flat(value, _DEEPEST):
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _is_flat(value: object, levels: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_flat(each, levels - 1) for each in inside)
 
 
 def validated(kind: type[M], value: object) -> M:

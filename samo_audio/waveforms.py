@@ -22,6 +22,7 @@ import numpy as np
 
 from samo.errors import DataError, EnvironmentProblem, first_ten, reporting_full_disk
 from samo.files import cache_root
+from samo.stored import parse_json
 from samo_audio.audio_io import DECODER, Clip, read
 from samo_audio.trimming import sounding
 
@@ -63,7 +64,7 @@ class Waveforms:
         Raises:
             ValueError, LookupError, TypeError, OSError: the cache is missing or damaged.
         """
-        index = json.loads((folder / _INDEX).read_bytes())
+        index = parse_json((folder / _INDEX).read_bytes())
         order = {name: position for position, name in enumerate(index["ids"])}
         rows = [order[name] for name in ids]
         stored = np.array(index["lengths"], dtype=np.int64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -16,6 +15,7 @@ from samo.errors import DataError
 from samo.prediction import ModelPredictor, Prediction, TrainedModel
 from samo.runs.load import trained_model
 from samo.runs.run import ASSETS, Run
+from samo.stored import parse_json
 from samo.training.runtime import Runtime
 from samo_text.batches import collate
 from samo_text.config import TextConfig
@@ -126,6 +126,6 @@ def read_texts(path: Path) -> list[str]:
 
 def _text_of(path: Path, number: int, line: str) -> str:
     try:
-        return str(json.loads(line)["text"])
+        return str(parse_json(line)["text"])
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"line {number} of {path} is no JSON object with a 'text'") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from samo.data.tables import Row
 from samo.errors import DataError, LeakError
 from samo.files import write_json
 from samo.runs.run import Run
+from samo.stored import Stored, Text, read_stored
 
 __all__ = [
     "PSEUDO",
@@ -81,6 +81,11 @@ def refuse_orphans(table: Path, rows: Sequence[Row]) -> None:
         )
 
 
+class _StoredTeacher(Stored):
+    run: Text
+    learned: frozenset[Text]
+
+
 def read_teacher(table: Path) -> Teacher | None:
     """The run that labelled a table; None for a table whose labels are nobody's.
 
@@ -91,9 +96,9 @@ def read_teacher(table: Path) -> Teacher | None:
     if not facts.is_file():
         return None
     try:
-        found = json.loads(facts.read_text(encoding="utf-8"))
-        return Teacher(found["run"], frozenset(found["learned"]))
-    except (OSError, ValueError, LookupError, TypeError) as error:
+        found = read_stored(facts, _StoredTeacher)
+        return Teacher(found.run, found.learned)
+    except (OSError, ValueError) as error:
         raise DataError(
             f"{facts} cannot be read: {error}", hint="make the table again with `samo pseudo-label`"
         ) from error

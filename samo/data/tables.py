@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from samo.data.keys import key
 from samo.errors import DataError, first_ten
+from samo.stored import parse_json
 
 __all__ = [
     "JSON_SUFFIXES",
@@ -117,11 +117,11 @@ def read_json(path: Path, text: str, *, lines: bool) -> tuple[list[str], list[Ro
     try:
         if lines:
             # str.splitlines would also cut at U+2028 and its like, which JSON strings may hold.
-            given = [(n, json.loads(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
+            given = [(n, parse_json(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
         else:
-            found = json.loads(text)
+            found = parse_json(text)
             given = list(enumerate(found, start=1)) if isinstance(found, list) else []
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"{path} is not JSON: {error}", hint=f"expected: {shape}") from error
     odd = [line for line, row in given if not isinstance(row, dict)]
     if odd or not given:

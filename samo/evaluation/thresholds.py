@@ -223,5 +223,5 @@ def _read(stored: _StoredTask, schema: int) -> TaskThresholds:
         raise ValueError("its thresholds, support and scores are not of the same labels and rules")
     # Schema 1 counted labels without a row as F1 = 0.
     factor = len(stored.support) / max(1, sum(map(bool, stored.support.values()))) if schema == 1 else 1.0
-    macro_f1 = {rule: factor * stored.macro_f1[rule] for rule in RULES}
+    macro_f1: dict[str, float] = {rule: factor * stored.macro_f1[rule] for rule in RULES}
     return TaskThresholds(stored.common, stored.per_class, macro_f1, stored.support, stored.temperature)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -16,6 +15,7 @@ from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
 from samo.runs.run import Run
 from samo.settings import GRID_SETTINGS, SPLIT_SETTINGS, Config, stored_config
+from samo.stored import parse_json
 
 __all__ = [
     "GRID_FILE",
@@ -153,7 +153,7 @@ def read_grid_facts(folder: Path) -> dict[str, Any]:
         RunError: there is none, or it is damaged.
     """
     try:
-        facts: dict[str, Any] = json.loads((folder / GRID_FILE).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = parse_json((folder / GRID_FILE).read_bytes())
         return facts
     except FileNotFoundError as error:
         known = [path.parent.name for path in sorted(folder.parent.glob(f"*/{GRID_FILE}"))]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from samo.errors import RunError
 from samo.evaluation.abstention import Abstention
 from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision, fit_decision
@@ -20,7 +21,7 @@ from samo.evaluation.thresholds import FloatArray, Thresholds, threshold_grid
 from samo.runs.run import Run
 from samo.settings import AbstentionSettings, Config, ThresholdSettings
 from samo.tasks import LabelSpace
-from samo.training.checkpoint import read_about
+from samo.training.checkpoint import read_facts
 
 __all__ = ["abstention_settings", "calibrate", "calibration_of", "decision_of", "selection_grid", "threshold_settings"]
 
@@ -116,10 +117,13 @@ def selection_grid(run: Run) -> FloatArray | None:
     Runs trained before epochs were selected by the thresholds that may ship have none.
     """
     facts = run.trained if run.path("trained.json").is_file() else {}
-    if "selected_over" not in facts:
+    if not facts.get("selected_over"):
         return None
     low, high, number = facts["selected_over"]
-    return threshold_grid(ThresholdSettings(threshold_range=(low, high), num_thresholds=number))
+    try:
+        return threshold_grid(ThresholdSettings(threshold_range=(low, high), num_thresholds=number))
+    except ValueError as error:
+        raise RunError(f"{run.path('trained.json')} is damaged: its thresholds are none") from error
 
 
 def threshold_settings(config: Config) -> ThresholdSettings:
@@ -129,4 +133,4 @@ def threshold_settings(config: Config) -> ThresholdSettings:
 
 
 def _epoch(run: Run) -> int:
-    return int(read_about(run.model_file)["epoch"])
+    return read_facts(run.model_file).epoch

@@ -42,7 +42,7 @@ from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, ModelVersion, Run
 from samo.settings import SPLIT_SETTINGS
 from samo.tasks import LabelSpace
-from samo.training.checkpoint import read_about
+from samo.training.checkpoint import read_facts
 from samo.training.runtime import Runtime, make_runtime
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
@@ -126,7 +126,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     split = run.split
     leaks = run.audit(manifest)
     version = run.model_version()
-    epoch = int(read_about(run.model_file)["epoch"])
+    epoch = read_facts(run.model_file).epoch
     known = decision_of(run, manifest.label_space)
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
     run.require_model(version)
@@ -360,16 +360,15 @@ def _baseline(
 
 def _intervals(run: Run) -> Intervals:
     """As the run's first reports had them, so that its numbers stay comparable with those written down."""
-    found: Intervals = read_about(run.model_file).get("intervals", "percentile")
-    return found
+    return read_facts(run.model_file).intervals
 
 
 def _settings(run: Run) -> dict[str, Any]:
     """Every setting; of an ensemble those of all its members."""
-    if not ensemble_facts(run):
+    ensemble = read_facts(run.model_file).ensemble
+    if not ensemble:
         return run.settings
-    members = [member["settings"] for member in read_about(run.model_file)["ensemble"]["members"]]
-    return {"modality": run.modality, **merged_settings(members)}
+    return {"modality": run.modality, **merged_settings([member.settings for member in ensemble.members])}
 
 
 def _predict(model: nn.Module, setup: Setup, ids: tuple[str, ...]) -> Predictions:

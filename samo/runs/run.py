@@ -24,6 +24,8 @@ from samo.data.splits import Split, audit
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo.files import leftovers, write_json, write_text
 from samo.settings import Config, stored_config, with_defaults
+from samo.stored import Count, Number, Share, Stored, Text, parse_json, validated
+from samo.training.training_log import EpochRow
 
 __all__ = [
     "ASSETS",
@@ -77,6 +79,36 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
 _locks: dict[str, IO[str]] = {}
 
 
+class _StoredSettings(Stored):
+    modality: Text
+
+
+class _StoredTrained(Stored):
+    """Of an ensemble only the score is known, and earlier versions wrote less."""
+
+    epochs: Count = 0
+    best_epoch: Count = 0
+    val_macro_f1: Number = 0.0
+    val_loss: Number | None = None
+    allowed_epochs: Count = 0
+    selected_over: tuple[Share, Share, Count] | None = None
+
+
+class _StoredRuntime(Stored):
+    precision: Text = ""
+
+
+class _StoredEnvironment(Stored):
+    runtime: _StoredRuntime = _StoredRuntime()
+    command: Text = ""
+    began: Text = ""
+
+
+class _StoredOpening(Stored):
+    at: Text | None
+    by: Text
+
+
 @dataclass(frozen=True)
 class ModelVersion:
     """Which file of weights was read.
@@ -109,10 +141,10 @@ class Run:
             RunError: not a run, or damaged.
         """
         try:
-            settings: dict[str, Any] = json.loads(self.path("config.json").read_text(encoding="utf-8"))
-            _ = settings["modality"]
+            settings = parse_json(self.path("config.json").read_bytes())
+            validated(_StoredSettings, settings)
             return with_defaults(settings)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"{self.folder} is not a run: cannot read config.json ({error})") from error
 
     @property
@@ -177,8 +209,7 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        rows: list[dict[str, Any]] = self._lines("history.jsonl")
-        return rows
+        return self._lines("history.jsonl", EpochRow)
 
     @property
     def trained(self) -> dict[str, Any]:
@@ -187,10 +218,9 @@ class Run:
         Raises:
             RunError: it has not come to its end, or the file is damaged.
         """
-        found = self._lines("trained.json", whole=True)
-        if not found or not isinstance(found[0], dict):
+        if not self.path("trained.json").is_file():
             raise RunError(f"the training of run '{self.name}' has not come to its end", hint=f"`resume={self.name}`")
-        return dict(found[0])
+        return self._lines("trained.json", _StoredTrained, whole=True)[0]
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -199,8 +229,7 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        seen: dict[str, Any] = next(iter(self._lines("environment.json", whole=True)), {})
-        return seen
+        return next(iter(self._lines("environment.json", _StoredEnvironment, whole=True)), {})
 
     @property
     def test_openings(self) -> int:
@@ -209,7 +238,7 @@ class Run:
         Raises:
             RunError: the file that counts them is damaged.
         """
-        return len(self._lines(OPENINGS)) or int(self.path("report.json").is_file())
+        return len(self._lines(OPENINGS, _StoredOpening)) or int(self.path("report.json").is_file())
 
     def open_test(self, what: str) -> int:
         """Count that ``what`` looks at the test part; returns the number of openings with this one.
@@ -219,7 +248,7 @@ class Run:
             DiskFull: no space is left.
         """
         before = self.test_openings
-        lines = self._lines(OPENINGS) or [{"at": None, "by": "evaluate"}] * before
+        lines = self._lines(OPENINGS, _StoredOpening) or [{"at": None, "by": "evaluate"}] * before
         lines.append({"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": what})
         write_text(self.path(OPENINGS), "".join(json.dumps(line) + "\n" for line in lines))
         return len(lines)
@@ -278,12 +307,15 @@ class Run:
         """A file of this run."""
         return self.folder / name
 
-    def _lines(self, name: str, *, whole: bool = False) -> list[Any]:
-        """The JSON values of a file, one a line or one in all; none when there is no such file."""
+    def _lines(self, name: str, kind: type[Stored], *, whole: bool = False) -> list[dict[str, Any]]:
+        """The JSON objects of a file, one a line or one in all; none when there is no such file."""
         path = self.path(name)
         try:
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
-            return [json.loads(part) for part in ([text] if whole and text else text.splitlines())]
+            found = [parse_json(part) for part in ([text] if whole and path.is_file() else text.splitlines())]
+            for value in found:
+                validated(kind, value)
+            return found
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}") from error
 

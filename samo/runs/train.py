@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -50,10 +51,12 @@ from samo.runs.run import (
 )
 from samo.runs.signals import Terminated, signals_wait, sigterm_raises
 from samo.settings import Config, resolve, stored_config
+from samo.stored import parse_json
 from samo.training.checkpoint import (
     load_checkpoint,
-    load_tensors,
-    read_about,
+    load_fitted,
+    read_facts,
+    read_metadata,
     save_checkpoint,
     save_model,
     save_tensors,
@@ -187,13 +190,13 @@ def training_summary(run: Run) -> dict[str, Any]:
     Raises:
         RunError: the training has not come to its end.
     """
-    about, trained = read_about(run.model_file), run.trained
+    about, trained = read_facts(run.model_file), run.trained
     return {
         "schema": 1,
         "run": run.name,
         "folder": str(run.folder),
-        "dataset": about["dataset"],
-        "synthetic": about["synthetic"],
+        "dataset": about.dataset,
+        "synthetic": about.synthetic,
         "leaky": run.split.leaky,
         **{name: trained[name] for name in ("epochs", "best_epoch", "val_macro_f1")},
     }
@@ -320,6 +323,7 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         manifest = setup.frontend.manifest
         if manifest.digest != run.manifest.digest:
             raise RunError(f"the data of run '{run.name}' changed since it was begun", hint="train a new run")
+        _refuse_edited(run)
         split = run.split
         run.audit(manifest)
         if first:
@@ -329,7 +333,7 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         learner, plan = _extended(setup.frontend, make_plan(setup.frontend, split), load_augmented(run.folder))
         torch.manual_seed(step_seed(plan.train.seed, -1))
         model = learner.new_model()
-        model.load_state_dict(load_tensors(run.path("fitted.safetensors")), strict=False)
+        load_fitted(run.path("fitted.safetensors"), model)
         state = new_state(model, plan, setup.runtime)
         if run.path("last.ckpt").exists():
             _load_state(state, run.path("last.ckpt"))
@@ -385,7 +389,9 @@ def write_beginning(
     split.save(run.path("split.json"))
     if prints := setup.frontend.manifest.fingerprints:
         prints.only(split.train + split.val).save(run.path(FINGERPRINTS))
-    save_tensors(run.path("fitted.safetensors"), fitted)
+    # Beside what cannot be edited by hand, so that an edited config.json is noticed.
+    begun_with = {"settings": json.dumps(setup.frontend.config.stored())}
+    save_tensors(run.path("fitted.safetensors"), fitted, begun_with)
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
     began = {"began": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -485,12 +491,38 @@ def _same_everywhere(setup: Setup) -> None:
     setup.runtime.ranks.require_equal("the data", setup.frontend.manifest.digest, DataError)
 
 
+def _refuse_edited(run: Run) -> None:
+    """Go on only under the settings a run was begun with; runs of earlier versions do not say.
+
+    Raises:
+        RunError: names the settings that stand otherwise in ``config.json``.
+    """
+    path = run.path("fitted.safetensors")
+    text = read_metadata(path).get("settings") if path.is_file() else None
+    if text is None:
+        return
+    try:
+        begun = dict(parse_json(text))
+    except (ValueError, TypeError) as error:
+        raise ModelFileError(f"{path} is damaged: its settings cannot be read") from error
+    changed = [
+        f"`{name}` {value} is now {run.settings.get(name)}"
+        for name, value in begun.items()
+        if name not in MOVABLE and run.settings.get(name) != value
+    ]
+    if changed:
+        raise RunError(
+            f"config.json of run '{run.name}' was edited since the run was begun: {', '.join(changed)}",
+            hint="undo that, or train a new run with these settings",
+        )
+
+
 def _load_state(state: TrainState, path: Path) -> None:
     stored = load_checkpoint(path)
     try:
         state.load_state_dict(stored)
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ModelFileError(f"{path} is not a checkpoint of this run: {str(error).partition(':')[0]}") from error
+    except (ValueError, RuntimeError) as error:
+        raise ModelFileError(f"{path} is not a checkpoint of this run: {str(error).partition(chr(10))[0]}") from error
 
 
 def _what_is_kept(state: TrainState) -> str:

@@ -331,9 +331,10 @@ def test_history_is_written_whole(tmp_path: Path) -> None:
     run = begun(tmp_path, "mine")
     assert run.history == []
     assert run.environment == {}
-    write_history(run, [{"epoch": 1}, {"epoch": 2, "val_loss": 0.5}])
-    write_history(run, [{"epoch": 1}])
-    assert run.history == [{"epoch": 1}]
+    row = {"epoch": 1, "train_loss": 0.5, "val_loss": 0.5, "val_macro_f1": 0.5, "seconds": 1.5}
+    write_history(run, [row, {**row, "epoch": 2}])
+    write_history(run, [row])
+    assert run.history == [row]
 
 
 def test_a_damaged_history_and_environment(tmp_path: Path) -> None:
