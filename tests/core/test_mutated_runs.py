@@ -49,7 +49,8 @@ SETTINGS: dict[str, Any] = {
 DEEP = "[" * 100_000
 ODD: list[Any] = [
     None, True, False, 0, -1, 1, 7, 2**70, 10**400, 0.5, -0.5, 1e300, -1e300, 1e-300, float("nan"), float("inf"),
-    "", "x", "\ud800", "emotion", [], {}, [None], [[1]], {"a": 1}, {"emotion": 1}, {"emotion": []}, ["angry"], [0.1, 0.9, 5],
+    "", "x", "\ud800", "emotion", [], {}, [None], [[1]], {"a": 1}, {"emotion": 1}, {"emotion": []}, ["angry"],
+    [0.1, 0.9, 5],
 ]  # fmt: skip
 ENSEMBLE = {
     "combine": "mean", "weights": "equal", "fitted_on": None, "best_member": "a", "mean_of_members": 0.5, "level": 0.95,
