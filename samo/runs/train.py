@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -132,7 +132,7 @@ def train(
     chosen = None if resumed else resolve(modality, preset, Path(config) if config else None, given)
     trackers = require_trackers(tracker)
     root, reporter = artifacts_root(str(artifacts)), reporter or PlainReporter()
-    with process_group() as ranks:
+    with _stopped_early(), process_group() as ranks:
         if not ranks.is_first:
             reporter.silence()
         runtime = make_runtime(device, precision, threads, ranks)
@@ -168,6 +168,15 @@ def train(
             if ranks.is_first:
                 run.forget() if resume else run.settle()
     return run
+
+
+@contextmanager
+def _stopped_early() -> Iterator[None]:
+    """Ctrl-C while data, network or trackers are made ready; from the first step on the training says how far it is."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("training stopped before its first step") from None
 
 
 def _call(

@@ -283,6 +283,16 @@ def test_interrupted_before_the_first_epoch(clips: Path, monkeypatch: pytest.Mon
     done("train", "--resume", "early", "--threads", "1")
 
 
+def test_interrupted_before_the_first_step(clips: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("samo.runs.train.checked_split", stop)
+    stopped = samo("train", "--data-root", clips, *TINY)
+    assert (stopped.status, stopped.stop) == (130, "stopped: before its first step")
+    assert not list(artifacts.glob("runs/*"))
+
+
 def test_overwrite_keeps_the_old_model_until_there_is_a_new_one(
     copied: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
