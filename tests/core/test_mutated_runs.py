@@ -35,6 +35,7 @@ from samo.runs.evaluate import evaluate_run
 from samo.runs.load import facts_of, load_run_model
 from samo.runs.run import FINGERPRINTS, Run, create_run
 from samo.runs.train import _refuse_edited, train_run
+from samo.settings import toml_tables
 from samo.training.checkpoint import load_checkpoint, load_fitted, load_tensors, read_about, save_model
 from samo.training.setup import Setup
 from samo.training.trainer import TrainState
@@ -231,6 +232,11 @@ def test_a_hundred_thousand_brackets(run: Run, name: str) -> None:
     for text in (DEEP, '{"a":' * 100_000, '{"modality": ' + DEEP + "]" * 100_000 + "}"):
         run.path(name).write_text(text)
         assert refused_at_most(lambda: READERS[name](Run(run.folder)))
+
+
+def test_a_hundred_thousand_brackets_in_a_configuration(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text(f"lr = {DEEP}")
+    assert refused_at_most(lambda: toml_tables(tmp_path / "c.toml", "configuration"))
 
 
 @pytest.mark.parametrize("ensemble", [False, True])
