@@ -335,13 +335,15 @@ class Run:
             lock = self.path(".lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             lock.seek(0)
             with lock:
                 raise RunError(
                     f"run '{self.name}' is being written by process {lock.read().strip() or 'unknown'}",
                     hint="wait for it, or choose another `name`",
                 ) from error
+        except OSError:
+            pass  # a disk without locks, as some cloud drives are: one process is the rule
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -392,13 +394,19 @@ class Run:
     def is_busy(self) -> bool:
         """Whether a process holds the run."""
         try:
-            with self.path(".lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
+            lock = self.path(".lock").open()
         except FileNotFoundError:
             return False
         except OSError:
             return True
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                pass
+            return False
 
 
 def artifacts_root(given: str = "") -> Path:

@@ -275,6 +275,17 @@ def test_a_disk_without_symbolic_links(tmp_path: Path, monkeypatch: pytest.Monke
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["latest", "runs"]
 
 
+def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    run = begun(tmp_path, "mine")
+    with run.locked():
+        assert run.path(".lock").read_text() == str(os.getpid())
+    assert run.status == "stopped"
+
+
 def test_two_trainings_never_get_one_name(tmp_path: Path) -> None:
     one = create_run(tmp_path, "", "demo", hold=True)
     two = create_run(tmp_path, "", "demo", hold=True)
