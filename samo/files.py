@@ -16,7 +16,11 @@ from typing import IO, Any
 
 from samo.errors import reporting_full_disk
 
-__all__ = ["alone", "cache_root", "leftovers", "own_folder", "replacing", "write_json", "write_text"]
+__all__ = ["alone", "cache_root", "leftovers", "own_folder", "parse_json", "replacing", "write_json", "write_text"]
+
+
+# Whoever goes through a value recursively gets to its end.
+_DEEPEST = 50
 
 
 @contextmanager
@@ -129,6 +133,27 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, data: Any) -> None:
     """Write ``data`` as indented JSON to ``target`` in one step; NaN is refused."""
     write_text(target, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+        ValueError: it is none, or nested so deeply that no program of ours wrote it.
+    """
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    opened = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    if opened > _DEEPEST and not _is_flat(value, _DEEPEST):
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _is_flat(value: object, levels: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_flat(each, levels - 1) for each in inside)
 
 
 def cache_root() -> Path:

@@ -7,11 +7,12 @@ them.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
+
+from samo.files import parse_json
 
 __all__ = [
     "Count",
@@ -21,7 +22,6 @@ __all__ = [
     "Share",
     "Stored",
     "Text",
-    "parse_json",
     "read_lines",
     "read_stored",
     "validated",
@@ -29,9 +29,6 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=BaseModel)
-
-# Whoever goes through a value recursively gets to its end.
-_DEEPEST = 50
 
 
 def _text(value: object) -> str:
@@ -54,27 +51,6 @@ class Stored(BaseModel):
     """What a file holds; a subclass names its keys."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text.
-
-    Raises:
-        ValueError: it is none, or nested so deeply that no program of ours wrote it.
-    """
-    try:
-        value = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    opened = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
-    if opened > _DEEPEST and not _is_flat(value, _DEEPEST):
-        raise ValueError("nested too deeply")
-    return value
-
-
-def _is_flat(value: object, levels: int) -> bool:
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels > 0 and all(_is_flat(each, levels - 1) for each in inside)
 
 
 def validated(kind: type[M], value: object) -> M:

@@ -21,8 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from samo.errors import DataError, EnvironmentProblem, first_ten, reporting_full_disk
-from samo.files import cache_root
-from samo.stored import parse_json
+from samo.files import cache_root, parse_json
 from samo_audio.audio_io import DECODER, Clip, read
 from samo_audio.trimming import sounding
 

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from samo.errors import DataError
+from samo.files import parse_json
 from samo.prediction import ModelPredictor, Prediction, TrainedModel
 from samo.runs.load import trained_model
 from samo.runs.run import ASSETS, Run
-from samo.stored import parse_json
 from samo.training.runtime import Runtime
 from samo_text.batches import collate
 from samo_text.config import TextConfig

@@ -38,7 +38,7 @@ def test_no_modules_import_each_other() -> None:
 def test_files_are_parsed_in_one_place() -> None:
     """A hundred thousand brackets are a RecursionError anywhere else."""
     # Messages between processes of one call, and what a library printed.
-    own = {"samo/stored.py", "samo/launch/worker.py", "samo/launch/local.py", "samo_text/tokens.py"}
+    own = {"samo/files.py", "samo/launch/worker.py", "samo/launch/local.py", "samo_text/tokens.py"}
     found = {
         path.relative_to(ROOT).as_posix()
         for package in ("samo", "samo_audio", "samo_text", "cli")

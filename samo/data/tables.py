@@ -11,7 +11,7 @@ from typing import Any
 
 from samo.data.keys import key
 from samo.errors import DataError, first_ten
-from samo.stored import parse_json
+from samo.files import parse_json
 
 __all__ = [
     "JSON_SUFFIXES",

@@ -10,10 +10,9 @@ from typing import Any
 from samo.errors import RunError, SettingsError, first_ten
 from samo.evaluation.comparison import build_comparison
 from samo.evaluation.predictions import Predictions
-from samo.files import write_json
+from samo.files import parse_json, write_json
 from samo.reporting.report import read_report
 from samo.runs.run import Run
-from samo.stored import parse_json
 
 __all__ = ["COMPARED_PARTS", "compare_runs", "write_comparison"]
 

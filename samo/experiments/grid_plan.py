@@ -11,11 +11,11 @@ from typing import Any
 from samo.errors import RunError, SettingsError, first_ten
 from samo.experiments.cells import Cell, refuse_changed
 from samo.experiments.reporter import GridReporter, PlainGridReporter
+from samo.files import parse_json
 from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
 from samo.runs.run import Run
 from samo.settings import GRID_SETTINGS, SPLIT_SETTINGS, Config, stored_config
-from samo.stored import parse_json
 
 __all__ = [
     "GRID_FILE",

@@ -23,9 +23,8 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from samo.errors import EnvironmentProblem, SettingsError, nearest
-from samo.files import own_folder
+from samo.files import own_folder, parse_json
 from samo.runs.run import Run
-from samo.stored import parse_json
 
 __all__ = ["RunCopy", "Snapshot", "Store", "fetch_run", "progress_of", "snapshots", "working_copy"]
 

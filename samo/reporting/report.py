@@ -20,8 +20,9 @@ from samo.evaluation.metrics import Decided, accuracy, macro_f1, tally, uar
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.statistics import Intervals
 from samo.evaluation.task_scores import rows_under, task_scores
+from samo.files import parse_json
 from samo.reporting.report_warnings import label_warnings, report_warnings
-from samo.stored import Count, Flag, Number, Share, Stored, Text, parse_json, validated
+from samo.stored import Count, Flag, Number, Share, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
 
 __all__ = [

@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from samo.errors import RunError
+from samo.files import parse_json
 from samo.runs.run import ENSEMBLE_FILE, Run
-from samo.stored import Number, Positive, Share, Stored, Text, parse_json, validated
+from samo.stored import Number, Positive, Share, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
 
 __all__ = ["COMBINE", "Ensemble", "ensemble_facts", "log_outcomes", "merged_settings", "mixed", "threshold_logits"]

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from samo.errors import ModelFileError
+from samo.files import parse_json
 from samo.frontend import Frontend
 from samo.modalities import predictor_type
 from samo.plugins import names_of, trust
@@ -20,7 +21,6 @@ from samo.runs.calibrate import decision_of
 from samo.runs.code import code_of, require_code
 from samo.runs.ensemble_model import Ensemble
 from samo.runs.run import ASSETS, Run, artifacts_root, find_model
-from samo.stored import parse_json
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import ModelFacts as AboutModel
 from samo.training.checkpoint import load_model, read_facts

@@ -22,9 +22,9 @@ from samo.data.fingerprints import Fingerprints
 from samo.data.manifest import Manifest
 from samo.data.splits import Split, audit
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
-from samo.files import leftovers, write_json, write_text
+from samo.files import leftovers, parse_json, write_json, write_text
 from samo.settings import Config, stored_config, with_defaults
-from samo.stored import Count, Number, Share, Stored, Text, parse_json, validated
+from samo.stored import Count, Number, Share, Stored, Text, validated
 from samo.training.training_log import EpochRow
 
 __all__ = [

@@ -29,7 +29,7 @@ from samo.errors import (
     TrainingDiverged,
     nearest,
 )
-from samo.files import write_json
+from samo.files import parse_json, write_json
 from samo.frontend import Frontend
 from samo.modalities import frontend_type
 from samo.plugins import code_used, names_of, trust
@@ -51,7 +51,6 @@ from samo.runs.run import (
 )
 from samo.runs.signals import Terminated, signals_wait, sigterm_raises
 from samo.settings import Config, resolve, stored_config
-from samo.stored import parse_json
 from samo.training.checkpoint import (
     load_checkpoint,
     load_fitted,

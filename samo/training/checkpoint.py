@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from samo.errors import DataError, ModelFileError, first_ten
-from samo.files import replacing
-from samo.stored import Count, Flag, Number, Positive, Share, Stored, Text, parse_json, validated
+from samo.files import parse_json, replacing
+from samo.stored import Count, Flag, Number, Positive, Share, Stored, Text, validated
 from samo.tasks import LabelSpace
 
 __all__ = [
