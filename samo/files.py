@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from samo.errors import EnvironmentProblem, reporting_full_disk
 
 __all__ = [
+    "alone",
     "cache_root",
     "caching",
     "folder_beside",
     "leftovers",
     "own_folder",
+    "parse_json",
     "remove_left_folders",
     "replacing",
     "write_json",
     "write_text",
 ]
+
+
+# Whoever goes through a value recursively gets to its end.
+_DEEPEST = 50
 
 
 @contextmanager
@@ -136,6 +143,54 @@ def own_folder(kind: str) -> Iterator[Path]:
         shutil.rmtree(place, ignore_errors=True)
 
 
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Let one process at a time make ``target``; others wait here, and then find what the first made.
+
+    The lock is a file beside it, which is gone afterwards and falls with the process, however it ends.
+
+    Raises:
+        DiskFull: no space is left.
+    """
+    path = target.with_name(f".{target.name}.lock")
+    with reporting_full_disk(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+    while (lock := _lock_of(path, target)) is None:
+        pass
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock_of(path: Path, target: Path) -> IO[str] | None:
+    """The lock, held; None where whoever held it before removed the file, so that the next one finds another."""
+    with reporting_full_disk(target):
+        lock = path.open("a")
+    try:
+        _wait_for(lock, target)
+        if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+            return lock
+    except FileNotFoundError:
+        pass
+    except BaseException:
+        lock.close()
+        raise
+    lock.close()
+    return None
+
+
+def _wait_for(lock: IO[str], target: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logging.getLogger(__name__).warning("another process is making %s; waiting for it", target)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError:
+        pass  # a disk without locks: one process is the rule
+
+
 def leftovers(folder: Path, names: Iterable[str]) -> set[Path]:
     """The temporary files that a kill left of :func:`replacing` files of these names.
 
@@ -157,6 +212,27 @@ def write_text(target: Path, text: str) -> None:
 def write_json(target: Path, data: Any) -> None:
     """Write ``data`` as indented JSON to ``target`` in one step; NaN is refused."""
     write_text(target, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def parse_json(text: str | bytes, parse_constant: Callable[[str], Any] | None = None) -> Any:
+    """The value of a JSON text; ``parse_constant`` makes the values of ``NaN`` and infinities, floats by default.
+
+    Raises:
+        ValueError: it is none, or nested so deeply that no program of ours wrote it.
+    """
+    try:
+        value = json.loads(text, parse_constant=parse_constant)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    opened = text.count(b"[") + text.count(b"{") if isinstance(text, bytes) else text.count("[") + text.count("{")
+    if opened > _DEEPEST and not _is_flat(value, _DEEPEST):
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _is_flat(value: object, levels: int) -> bool:
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels > 0 and all(_is_flat(each, levels - 1) for each in inside)
 
 
 def cache_root() -> Path:

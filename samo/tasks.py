@@ -8,8 +8,10 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from samo.errors import DataError, first_ten, nearest
+from samo.stored import Flag, Stored, Text, validated_by
 
 __all__ = ["LabelSpace", "Task"]
 
@@ -119,6 +121,21 @@ class LabelSpace:
         ]
 
     @classmethod
-    def from_json(cls, data: list[dict[str, Any]]) -> LabelSpace:
-        """Read what :meth:`to_json` wrote."""
-        return cls(tuple(Task(d["name"], tuple(d["labels"]), bool(d["multi_label"])) for d in data))
+    def from_json(cls, data: object) -> LabelSpace:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            ValueError: it is something else.
+            DataError: tasks or labels without names of their own.
+        """
+        stored = validated_by(_TASKS, data)
+        return cls(tuple(Task(task.name, task.labels, task.multi_label) for task in stored))
+
+
+class _StoredTask(Stored):
+    name: Text
+    labels: tuple[Text, ...]
+    multi_label: Flag
+
+
+_TASKS = TypeAdapter(tuple[_StoredTask, ...])

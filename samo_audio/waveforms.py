@@ -19,7 +19,7 @@ from typing import IO, Any
 import numpy as np
 
 from samo.errors import DataError, EnvironmentProblem, first_ten, reporting_full_disk
-from samo.files import cache_root, folder_beside, remove_left_folders, write_text
+from samo.files import cache_root, folder_beside, parse_json, remove_left_folders, write_text
 from samo_audio.audio_io import DECODER, Clip, read, read_segments
 from samo_audio.trimming import sounding
 
@@ -64,7 +64,7 @@ class Waveforms:
         Raises:
             ValueError, LookupError, TypeError, OSError: the cache is missing or damaged.
         """
-        index = json.loads((folder / _INDEX).read_bytes())
+        index = parse_json((folder / _INDEX).read_bytes())
         order = {name: position for position, name in enumerate(index["ids"])}
         rows = [order[name] for name in ids]
         stored = np.array(index["lengths"], dtype=np.int64)
@@ -175,7 +175,7 @@ def _existing(folder: Path, ids: Sequence[str]) -> Waveforms | None:
 
 def _seal(folder: Path) -> None:
     """Write into the index what the samples and the index itself are known by."""
-    index = json.loads((folder / _INDEX).read_bytes())
+    index = parse_json((folder / _INDEX).read_bytes())
     index["samples"] = _samples_digest(folder)
     write_text(folder / _INDEX, json.dumps({**index, "seal": _seal_of(index)}, allow_nan=False))
     _mark_checked(folder)
@@ -189,7 +189,7 @@ def _check_seal(folder: Path) -> None:
     Raises:
         ValueError, LookupError, TypeError, AttributeError, OSError: they are not what was decoded.
     """
-    index = json.loads((folder / _INDEX).read_bytes())
+    index = parse_json((folder / _INDEX).read_bytes())
     if index.pop("seal") != _seal_of(index):
         raise ValueError(f"{folder / _INDEX} was changed")
     if (folder / _INDEX).stat().st_mtime_ns == (folder / _SAMPLES).stat().st_ctime_ns:

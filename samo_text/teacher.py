@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from samo.data.keys import key
 from samo.data.tables import Row
@@ -13,6 +13,7 @@ from samo.errors import DataError, LeakError
 from samo.files import write_json
 from samo.runs.provenance import Learned, learned_by
 from samo.runs.run import Run
+from samo.stored import Stored, Text, read_stored
 
 __all__ = [
     "PSEUDO",
@@ -91,6 +92,12 @@ def refuse_orphans(table: Path, rows: Sequence[Row]) -> None:
         )
 
 
+class _StoredTeacher(Stored):
+    run: Text
+    learned: frozenset[Text]
+    before: tuple[dict[Text, Any], ...] = ()
+
+
 def read_teacher(table: Path) -> Teacher | None:
     """The run that labelled a table; None for a table whose labels are nobody's.
 
@@ -101,9 +108,8 @@ def read_teacher(table: Path) -> Teacher | None:
     if not facts.is_file():
         return None
     try:
-        found = json.loads(facts.read_text(encoding="utf-8"))
-        before = tuple(Learned.from_json(each) for each in found.get("before", ()))
-        return Teacher(found["run"], frozenset(found["learned"]), before)
+        found = read_stored(facts, _StoredTeacher)
+        return Teacher(found.run, found.learned, tuple(Learned.from_json(each) for each in found.before))
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DataError(
             f"{facts} cannot be read: {error}", hint="make the table again with `samo pseudo-label`"

@@ -35,6 +35,19 @@ def test_no_modules_import_each_other() -> None:
     assert HOUSE["circles"](graph) == []
 
 
+def test_files_are_parsed_in_one_place() -> None:
+    """A hundred thousand brackets are a RecursionError anywhere else."""
+    # Messages between processes of one call, and what a library printed.
+    own = {"samo/files.py", "samo/launch/worker.py", "samo/launch/local.py", "samo_text/tokens.py"}
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("samo", "samo_audio", "samo_text", "cli")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"\bjson\w*\.loads?\(", path.read_text())
+    }
+    assert found == own
+
+
 def test_circles_inside_functions_are_found_and_those_of_types_are_none(tmp_path: Path) -> None:
     package = tmp_path / "samo"
     (package / "room").mkdir(parents=True)

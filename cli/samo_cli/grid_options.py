@@ -145,11 +145,13 @@ def run_and_show(
         show: prints it.
     """
     from samo.experiments.run_grid import run_grid
-    from samo_cli.render import TerminalReporter
+    from samo_cli.render import TerminalReporter, note
 
     try:
         run_grid(plan, place.resources(), TerminalReporter())
     finally:
+        if plan.has_results:
+            note("evaluating what is finished")
         found = report(plan)
         if found is not None:
             show(found)

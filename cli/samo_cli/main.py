@@ -20,6 +20,7 @@ from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError, Se
 from samo.lazy import load_object
 from samo_cli.flags import as_flags
 from samo_cli.help import Verb
+from samo_cli.importing import announced_imports
 from samo_cli.printable import printable
 
 __all__ = ["VERBS", "build_app", "main"]
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # A file name that is not UTF-8 is printed escaped rather than not at all.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with _notes_from_libraries():
+        with _notes_from_libraries(), announced_imports():
             app = build_app(verb)
             rest, code = _without_trust(arguments)
             if not all(code):
@@ -107,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             # A full disk or a reader that left shows here, not as a complaint of the interpreter after the end.
             sys.stdout.flush()
+        if status == 130:  # typer makes a status of Ctrl-C, and says nothing
+            _remark("stopped", "", 130)
     except (Exception, KeyboardInterrupt) as error:
         if debug and not isinstance(error, BrokenPipeError):
             traceback.print_exc()

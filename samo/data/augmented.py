@@ -13,6 +13,7 @@ import numpy as np
 from samo.data.manifest import Item
 from samo.errors import RunError
 from samo.files import write_json, write_text
+from samo.stored import Count, Stored, Text, read_lines, read_stored, validated
 from samo.tasks import LabelSpace
 
 __all__ = ["AUGMENTATION", "AUGMENTED", "augmentation_facts", "class_counts", "load_augmented", "save_augmented"]
@@ -91,22 +92,36 @@ def load_augmented(folder: Path) -> tuple[Item, ...]:
     if not (folder / AUGMENTATION).is_file():
         return ()
     try:
-        facts = json.loads((folder / AUGMENTATION).read_text(encoding="utf-8"))
-        with (folder / AUGMENTED).open(encoding="utf-8") as lines:
-            items = tuple(_item(json.loads(line)) for line in lines)
-        if len(items) != facts["made"]:
-            raise ValueError(f"{AUGMENTED} holds {len(items)} items, {AUGMENTATION} speaks of {facts['made']}")
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        made = read_stored(folder / AUGMENTATION, _StoredFacts).made
+        items = tuple(_item(row) for row in read_lines(folder / AUGMENTED))
+        if len(items) != made:
+            raise ValueError(f"{AUGMENTED} holds {len(items)} items, {AUGMENTATION} speaks of {made}")
+    except (OSError, ValueError) as error:
         raise RunError(f"cannot read what was augmented in {folder}: {error}", hint="train a new run") from error
     return items
 
 
-def _item(row: dict[str, Any]) -> Item:
+class _StoredFacts(Stored):
+    made: Count
+
+
+class _StoredItem(Stored):
+    id: Text
+    text: Text
+    parent: Text
+    method: Text
+    labels: dict[Text, tuple[Text, ...]]
+    group: Text
+    content: Text
+
+
+def _item(row: object) -> Item:
+    stored = validated(_StoredItem, row)
     return Item(
-        id=row["id"],
-        source=row["text"],
-        labels={task: tuple(names) for task, names in row["labels"].items()},
-        group=row["group"],
-        meta={"parent": row["parent"], "method": row["method"]},
-        content=row["content"],
+        id=stored.id,
+        source=stored.text,
+        labels=stored.labels,
+        group=stored.group,
+        meta={"parent": stored.parent, "method": stored.method},
+        content=stored.content,
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from samo.errors import DataError, SettingsError, nearest
-from samo.files import cache_root
+from samo.files import alone, cache_root
 from samo.plugins import Plugin, Registry
 
 if TYPE_CHECKING:
@@ -147,11 +147,17 @@ def download(datasets: Registry[DatasetModule], name: str, *, on_progress: Stage
     if folder.is_dir() and any(folder.iterdir()):
         return folder
     report = on_progress or _no_progress
+    with alone(folder):
+        if not folder.is_dir() or not any(folder.iterdir()):
+            _fetch_corpus(corpus, folder, report)
+    return folder
+
+
+def _fetch_corpus(corpus: DatasetModule, folder: Path, report: StageProgress) -> None:
     if corpus.DOWNLOADS[0].name.endswith(".zip"):
         _fetch_archive(corpus.DOWNLOADS, folder, report)
     else:
         _fetch_files(corpus.DOWNLOADS, folder, report)
-    return folder
 
 
 def require_known(datasets: Mapping[str, DatasetModule], name: str) -> None:

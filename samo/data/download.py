@@ -5,6 +5,7 @@
 - Going on where a broken or interrupted download ended; pooch begins anew. RAVDESS' 199 MB from a local server that
   hangs up after 64 MB: 4 requests and 199 MB; with pooch's own downloader 20 requests, 1280 MB and no file. Hanging up
   at random after 100 MB on average: 2 requests and 199 MB against 18 and 1571 MB.
+- Waiting for a server that has too much to do, for as long as it asks.
 - Several servers, the expected size, room on the disk, one line on what went wrong.
 - Refusing hostile archives, and a folder that appears only when it is whole: ``pooch.Unzip`` checks neither.
 """
@@ -19,12 +20,15 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from time import sleep, time
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from samo import __version__
 from samo.errors import DataError, DiskFull, EnvironmentProblem, first_ten, reporting_full_disk
+from samo.files import alone
 
 if TYPE_CHECKING:
     from requests import RequestException, Response
@@ -37,6 +41,10 @@ Progress = Callable[[int, int], None]
 _CHUNK = 1 << 16
 _RETRIES = 19
 _ROOMY = 16 << 20
+# Too many requests, and what a server says that is overloaded or restarts; how long to wait before each further try.
+_BUSY = frozenset({429, 500, 502, 503, 504})
+_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+_LONGEST_PAUSE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +70,14 @@ class _UnreachableError(Exception):
     """The server did not deliver; another one might."""
 
 
+class _BusyError(Exception):
+    """The server asks to come again later, after so many seconds where it says so."""
+
+    def __init__(self, message: str, pause_s: float | None) -> None:
+        super().__init__(message)
+        self.pause_s = pause_s
+
+
 class _WrongError(Exception):
     """The server delivered something else."""
 
@@ -80,8 +96,7 @@ def download(
     """Fetch a file once; a broken download is continued where the server allows it.
 
     Bytes go to ``<target>.part`` and are renamed only when size and checksums agree. A ``target`` that already
-    agrees is returned without asking the network. Two processes fetching the same target spoil each other's part,
-    which the checksum reports.
+    agrees is returned without asking the network. Of two processes that fetch the same target one waits for the other.
 
     Args:
         urls: one URL or several, tried in turn.
@@ -108,8 +123,9 @@ def download(
     part = target.with_name(target.name + ".part")
     failures: list[Exception] = []
     try:
-        with reporting_full_disk(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
+        with alone(target), reporting_full_disk(target):
+            if target.is_file() and not (present := wanted.problem(target)):
+                return target
             for url in urls:
                 try:
                     _fetch(url, target, _Resuming(part, wanted, on_progress or _no_progress, timeout))
@@ -173,7 +189,7 @@ class _Resuming:
 
         before = _length(self.part)
         try:
-            self._stream(url, before)
+            self._patiently_stream(url, before)
         except requests.RequestException as error:
             if _length(self.part) > before:
                 raise
@@ -184,6 +200,16 @@ class _Resuming:
             # An old part may be of another version of the file: one clean start decides.
             raise ValueError(problem) if before else _WrongError(f"the file from {_host(url)} {problem}")
         self.part.replace(output_file)
+
+    def _patiently_stream(self, url: str, start: int) -> None:
+        for pause_s in (*_PAUSES_S, None):
+            try:
+                self._stream(url, start)
+                return
+            except _BusyError as busy:
+                if pause_s is None or (busy.pause_s or 0.0) > _LONGEST_PAUSE_S:
+                    raise _UnreachableError(str(busy)) from busy
+                sleep(pause_s if busy.pause_s is None else busy.pause_s)
 
     def _stream(self, url: str, start: int) -> None:
         """One request: append to ``part`` what it lacks, or write it anew if the server cannot resume."""
@@ -201,14 +227,28 @@ class _Resuming:
                 self.part.unlink()
                 raise ValueError("the server cannot go on from here")
             if answer.status_code not in (200, 206):
-                raise _UnreachableError(f"{_host(url)} answered {answer.status_code} {answer.reason}")
+                what = f"{_host(url)} answered {answer.status_code} {answer.reason}"
+                raise (
+                    _BusyError(what, _requested_pause(answer))
+                    if answer.status_code in _BUSY
+                    else _UnreachableError(what)
+                )
             done = start if resumed else 0
             total = self._total(answer, done, url)
             with self.part.open("ab" if resumed else "wb") as file:
                 self.on_progress(done, total)
                 for chunk in answer.iter_content(_CHUNK):
+                    if self.wanted.size and file.tell() + len(chunk) > self.wanted.size:
+                        self._refuse_more(url, resumed=resumed)
                     file.write(chunk)
                     self.on_progress(file.tell(), total)
+
+    def _refuse_more(self, url: str, *, resumed: bool) -> NoReturn:
+        """The server goes on past the end, and may never stop."""
+        self.part.unlink()
+        what = f"{_host(url)} sends more than the {self.wanted.size:,} bytes expected"
+        # An old part may be of another version of the file: one clean start decides.
+        raise ValueError(what) if resumed else _WrongError(what)
 
     def _total(self, answer: Response, done: int, url: str) -> int:
         """Bytes of the whole file, 0 if unknown; refused before they come if they are too many or the wrong ones."""
@@ -219,6 +259,17 @@ class _Resuming:
         total = self.wanted.size or total
         _check_room(self.part, total - done)
         return total
+
+
+def _requested_pause(answer: Response) -> float | None:
+    """Seconds to wait by ``Retry-After`` (RFC 9110, 10.2.3); None: the server does not say."""
+    given = answer.headers.get("Retry-After", "").strip()
+    if given.isdigit():
+        return float(given)
+    try:
+        return max(0.0, parsedate_to_datetime(given).timestamp() - time())
+    except ValueError:
+        return None
 
 
 def _starts_at(answer: Response, position: int) -> bool:

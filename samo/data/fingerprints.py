@@ -9,7 +9,7 @@ them: frames that agree in half a word are looked up in a table, and followed up
 
 from __future__ import annotations
 
-import zipfile
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -37,6 +37,8 @@ _MOST_ALIKE = 4096
 # Around a pair of frames found alike: frames looked at, how many must be there, and by how much more they may differ.
 _AROUND, _LEAST_AROUND, _MORE_DIFFERENT = (-24, -16, -8, 0, 8, 16, 24), 3, 0.1
 _AT_ONCE = 1 << 20
+# More than a week of one recording.
+_LAST_FRAME = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -133,18 +135,38 @@ class Fingerprints:
         try:
             with np.load(path, allow_pickle=False) as stored:
                 ids = tuple(stored["ids"].tobytes().decode("utf-8", "surrogateescape").split("\0"))
-                counts, words, frames = stored["counts"], stored["words"], stored["frames"].astype(np.int64)
-                if len(counts) != len(ids) or not counts.sum() == len(words) == len(frames):
-                    raise ValueError("its arrays do not fit each other")
-                found = cls(str(stored["kind"]), float(stored["rate"]), ids, counts, words, frames)
+                counts, words, frames = stored["counts"], stored["words"], stored["frames"]
+                _check(len(ids), counts, words, frames)
+                rate = float(stored["rate"])
+                if not 0.0 < rate < math.inf:
+                    raise ValueError("its rate is none")
+                found = cls(str(stored["kind"]), rate, ids, counts, words, frames.astype(np.int64))
                 if "pairs" in stored:
                     found.__dict__["pairs"] = tuple(
                         NearCopy(ids[int(first)], ids[int(second)], float(alike), float(seconds))
                         for first, second, alike, seconds in stored["pairs"]
                     )
                 return found
-        except (OSError, ValueError, LookupError, zipfile.BadZipFile, EOFError) as error:
+        except Exception as error:  # bytes that are no archive can make numpy's reader stumble anywhere
             raise RunError(f"cannot read the fingerprints {path}: {error}") from error
+
+
+def _check(n: int, counts: np.ndarray, words: np.ndarray, frames: np.ndarray) -> None:
+    """Refuse arrays that do not belong together.
+
+    Raises:
+        ValueError: says why.
+    """
+    kinds = [(array.ndim, array.dtype.kind) for array in (counts, words, frames)]
+    if kinds[0] not in ((1, "i"), (1, "u")) or kinds[1] != (1, "u") or kinds[2] not in ((1, "i"), (1, "u")):
+        raise ValueError("its arrays are no rows of whole numbers")
+    if len(counts) != n or counts.min(initial=0) < 0 or not counts.sum() == len(words) == len(frames):
+        raise ValueError("its arrays do not fit each other")
+    first = np.zeros(len(frames) + 1, dtype=bool)
+    first[np.concatenate([[0], np.cumsum(counts)])] = True
+    rises = np.diff(frames.astype(np.int64)) > 0
+    if frames.min(initial=0) < 0 or frames.max(initial=0) > _LAST_FRAME or not (rises | first[1:-1]).all():
+        raise ValueError("its frames do not rise")
 
 
 def near_copies(

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from samo.data.fingerprints import Fingerprints
 from samo.errors import DataError, RunError, first_ten
 from samo.files import write_text
+from samo.stored import Flag, Number, Stored, Text, read_lines, validated
 from samo.tasks import LabelSpace
 
 __all__ = ["Item", "Manifest"]
@@ -172,29 +174,50 @@ class Manifest:
             RunError: the file is missing or damaged.
         """
         try:
-            # str.splitlines would also cut at U+2028 and its like, which JSON strings may hold.
-            with path.open(encoding="utf-8") as lines:
-                header, *rows = [json.loads(line) for line in lines]
+            lines = read_lines(path)
+            header = validated(_StoredHeader, lines[0] if lines else None)
             return cls(
-                dataset=header["dataset"],
-                label_space=LabelSpace.from_json(header["label_space"]),
-                items=tuple(_item(row) for row in rows),
-                root=Path(header["root"]),
-                synthetic=header["synthetic"],
-                folds=tuple(frozenset(fold) for fold in header["folds"]),
-                copies=header.get("copies", "refused"),
-                origin=header.get("origin", ""),
+                dataset=header.dataset,
+                label_space=LabelSpace.from_json(header.label_space),
+                items=tuple(_item(row) for row in lines[1:]),
+                root=Path(header.root),
+                synthetic=header.synthetic,
+                folds=header.folds,
+                copies=header.copies,
+                origin=header.origin,
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"cannot read the manifest {path}: {error}") from error
+        except DataError as error:
+            raise RunError(f"cannot read the manifest {path}: {error.message}") from error
 
 
 def _stored(item: Item) -> dict[str, Any]:
     return {name: value for name, value in asdict(item).items() if name != "segment" or value is not None}
 
 
-def _item(row: dict[str, Any]) -> Item:
-    if "segment" in row:
-        begin, end = row["segment"]
-        row = {**row, "segment": (float(begin), None if end is None else float(end))}
-    return Item(**{**row, "labels": {task: tuple(names) for task, names in row["labels"].items()}})
+class _StoredHeader(Stored):
+    dataset: Text
+    label_space: list[Any]
+    root: Text
+    synthetic: Flag
+    folds: tuple[frozenset[Text], ...]
+    copies: Literal["refused", "reported"] = "refused"
+    origin: Text = ""
+
+
+class _StoredItem(Stored):
+    model_config = ConfigDict(extra="forbid")
+
+    id: Text
+    source: Text
+    labels: dict[Text, tuple[Text, ...]]
+    group: Text = ""
+    meta: dict[Text, Text] = Field(default_factory=dict)
+    content: Text = ""
+    split: Text = ""
+    segment: tuple[Number, Number | None] | None = None
+
+
+def _item(row: object) -> Item:
+    return Item(**dict(validated(_StoredItem, row)))

@@ -6,7 +6,6 @@ every version of every library.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections import defaultdict
@@ -29,6 +28,7 @@ from samo.data.near_duplicates import find_copies
 from samo.data.stratify import inseparable, rank, rarest_labels, stratify
 from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten
 from samo.files import write_json
+from samo.stored import Count, Stored, Text, read_stored
 
 __all__ = [
     "NEAR_COPIES_HINT",
@@ -82,11 +82,19 @@ class Split:
     def load(cls, path: Path) -> Split:
         """Read ``split.json``."""
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            ids = [tuple(data.get(name, ()) if name == "dropped" else data[name]) for name in (*PARTS, "dropped")]
-            return cls(data["rule"], int(data["seed"]), *ids)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            stored = read_stored(path, _StoredSplit)
+            return cls(stored.rule, stored.seed, stored.train, stored.val, stored.test, stored.dropped)
+        except (OSError, ValueError) as error:
             raise RunError(f"cannot read the split {path}: {error}") from error
+
+
+class _StoredSplit(Stored):
+    rule: Text
+    seed: Count
+    train: tuple[Text, ...]
+    val: tuple[Text, ...]
+    test: tuple[Text, ...]
+    dropped: tuple[Text, ...] = ()
 
 
 @dataclass(frozen=True)

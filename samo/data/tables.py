@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -15,6 +14,7 @@ from typing import Any, BinaryIO
 
 from samo.data.keys import key
 from samo.errors import DataError, first_few, first_ten
+from samo.files import parse_json
 
 __all__ = [
     "JSON_SUFFIXES",
@@ -178,7 +178,7 @@ def read_json(path: Path, text: str, *, lines: bool) -> Table:
     shape = "one JSON object a line" if lines else "a JSON list of objects"
     try:
         given = _json_rows(text, lines=text.lstrip()[:1] != "[" if lines else False)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         other = _lines_or_none(text) if not lines and "Extra data" in str(error) else None
         if other is None:
             raise DataError(f"{path} is not JSON: {error}", hint=f"expected: {shape}") from error
@@ -202,12 +202,12 @@ def _json_rows(text: str, *, lines: bool) -> list[tuple[int, Any]]:
 def _lines_or_none(text: str) -> list[tuple[int, Any]] | None:
     try:
         return _json_rows(text, lines=True)
-    except (ValueError, RecursionError):
+    except ValueError:
         return None
 
 
 def _json(text: str) -> Any:
-    return json.loads(text, parse_constant=lambda name: None if name == "NaN" else float(name))
+    return parse_json(text, parse_constant=lambda name: None if name == "NaN" else float(name))
 
 
 def read_text(path: Path) -> str:

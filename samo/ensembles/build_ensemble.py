@@ -85,8 +85,11 @@ def build_ensemble(
     setup = Setup(frontend, runtime)
     assembly = assemble(members, setup, combine=combine, rule=weights, notify=reporter.note)
     values = frontend.config.flat()
-    run = create_run(root, name, f"ensemble-{values['dataset']}-{values['mode']}", overwrite=overwrite)
-    summary = write_ensemble(run, assembly, left_out, setup, command)
+    run = create_run(root, name, f"ensemble-{values['dataset']}-{values['mode']}", overwrite=overwrite, hold=True)
+    try:
+        summary = write_ensemble(run, assembly, left_out, setup, command)
+    finally:
+        run.settle()
     evaluate_run(run, setup, "test")
     return run, summary
 

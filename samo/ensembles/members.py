@@ -16,7 +16,7 @@ from samo.runs.calibrate import decision_of
 from samo.runs.load import load_run_model
 from samo.runs.run import ASSETS, Run
 from samo.settings import Config
-from samo.training.checkpoint import read_about
+from samo.training.checkpoint import read_facts
 from samo.training.runtime import Runtime
 
 __all__ = ["WEIGHTS", "LeftOut", "Member", "common_split", "gather"]
@@ -126,7 +126,7 @@ def _open(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> Member:
     modality = run.settings["modality"]
     if modality != frontend_type.modality:
         raise RunError(f"it is a run of modality {modality}, not {frontend_type.modality}")
-    if "ensemble" in read_about(run.model_file):
+    if read_facts(run.model_file).ensemble:
         raise RunError("it is an ensemble itself; name its members instead")
     config = frontend_type.config_type.build({k: v for k, v in run.settings.items() if k != "modality"})
     model, space = load_run_model(run, frontend_type, runtime)

@@ -12,12 +12,10 @@ it, with nothing promised. A report shows both.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +24,7 @@ from samo.errors import RunError
 from samo.evaluation.metrics import Decided
 from samo.files import write_json
 from samo.settings import AbstentionSettings
+from samo.stored import Count, Number, Positive, Stored, Text, read_stored
 from samo.tasks import LabelSpace, Task
 
 __all__ = ["Abstention", "abstention_line", "abstention_scores", "confidence", "confidence_threshold", "risk_coverage"]
@@ -83,18 +82,23 @@ class Abstention:
             RunError: damaged.
         """
         try:
-            stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            thresholds = {str(task): float(value) for task, value in stored["thresholds"].items()}
-            if stored["rule"] not in ("risk", "coverage") or not all(map(math.isfinite, thresholds.values())):
-                raise ValueError("no rule, or a threshold is not finite")
+            stored = read_stored(path, _StoredAbstention)
             return cls(
-                str(stored["rule"]), float(stored["wanted"]), thresholds,
-                {str(task): float(value) for task, value in stored["temperature"].items()},
-                str(stored["fitted_on"]), {str(task): int(rows) for task, rows in stored["n"].items()},
-                int(stored["epoch"]),
+                stored.rule, stored.wanted, stored.thresholds, stored.temperature, stored.fitted_on, stored.n,
+                stored.epoch,
             )  # fmt: skip
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}", hint="remove it; `samo evaluate` fits it again") from error
+
+
+class _StoredAbstention(Stored):
+    rule: Literal["risk", "coverage"]
+    wanted: Number
+    thresholds: dict[Text, Number]
+    temperature: dict[Text, Positive]
+    fitted_on: Text
+    n: dict[Text, Count]
+    epoch: Count
 
 
 def confidence(task: Task, probabilities: np.ndarray, present: np.ndarray) -> FloatArray:

@@ -7,7 +7,6 @@ largest, and a sigmoid stays on its side of 0.5. What it changes are probabiliti
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ import numpy.typing as npt
 
 from samo.errors import RunError
 from samo.files import write_json
+from samo.stored import Count, Positive, Stored, Text, read_stored
 from samo.tasks import LabelSpace, Task
 
 __all__ = [
@@ -77,16 +77,19 @@ class Calibration:
             RunError: damaged.
         """
         try:
-            stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            temperature = {str(task): float(value) for task, value in stored["temperature"].items()}
-            if not all(math.isfinite(value) and value > 0 for value in temperature.values()):
-                raise ValueError("a temperature is not above 0")
-            n = {str(task): int(rows) for task, rows in stored["n"].items()}
-            return cls(temperature, str(stored["fitted_on"]), n, int(stored["epoch"]))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            stored = read_stored(path, _StoredCalibration)
+            return cls(stored.temperature, stored.fitted_on, stored.n, stored.epoch)
+        except (OSError, ValueError) as error:
             raise RunError(
                 f"cannot read {path}: {error}", hint="remove it; `samo evaluate` fits the temperature again"
             ) from error
+
+
+class _StoredCalibration(Stored):
+    temperature: dict[Text, Positive]
+    fitted_on: Text
+    n: dict[Text, Count]
+    epoch: Count
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray, space: LabelSpace) -> dict[str, float]:

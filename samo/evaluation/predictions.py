@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from samo.errors import RunError
 from samo.files import replacing
 from samo.tasks import LabelSpace
 
@@ -56,14 +58,47 @@ class Predictions:
             np.savez_compressed(temporary, **columns)
 
     @classmethod
-    def load(cls, path: Path) -> Predictions:
-        """Read what :meth:`save` wrote."""
-        with np.load(path, allow_pickle=False) as stored:
+    def load(cls, path: Path, space: LabelSpace | None = None) -> Predictions:
+        """Read what :meth:`save` wrote.
+
+        Args:
+            path: of the file.
+            space: whose columns it must have; None: any.
+
+        Raises:
+            RunError: missing, damaged, or of other labels.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored}
+            _check(arrays, space)
             return cls(
-                ids=tuple(stored["ids"].tolist()),
-                logits=stored["logits"],
-                targets=stored["targets"],
-                groups=tuple(stored["groups"].tolist()),
-                meta={k.removeprefix("meta."): tuple(stored[k].tolist()) for k in stored if k.startswith("meta.")},
-                decided=stored.get("decided"),
+                ids=tuple(arrays["ids"].tolist()),
+                logits=arrays["logits"],
+                targets=arrays["targets"],
+                groups=tuple(arrays["groups"].tolist()),
+                meta={k.removeprefix("meta."): tuple(a.tolist()) for k, a in arrays.items() if k.startswith("meta.")},
+                decided=arrays.get("decided"),
             )
+        except Exception as error:  # bytes that are no archive can make numpy's reader stumble anywhere
+            raise RunError(f"cannot read {path}: {error}", hint="`samo evaluate` writes it anew") from error
+
+
+def _check(arrays: Mapping[str, np.ndarray], space: LabelSpace | None) -> None:
+    """Refuse arrays that do not belong together.
+
+    Raises:
+        ValueError, LookupError: names the array.
+    """
+    logits = arrays["logits"]
+    if logits.ndim != 2 or logits.dtype.kind != "f" or (space and logits.shape[1] != space.n_columns):
+        raise ValueError(f"its logits are no table of numbers with a column a label: {logits.dtype} {logits.shape}")
+    if arrays["targets"].shape != logits.shape or arrays["targets"].dtype.kind != "f":
+        raise ValueError("its targets do not fit its logits")
+    if "decided" in arrays and (arrays["decided"].shape != logits.shape or arrays["decided"].dtype.kind != "b"):
+        raise ValueError("its decisions do not fit its logits")
+    for name, array in arrays.items():
+        if name not in ("logits", "targets", "decided") and (
+            array.shape != logits.shape[:1] or array.dtype.kind != "U"
+        ):
+            raise ValueError(f"its {name} are not one text a row")

@@ -13,19 +13,20 @@ because its probabilities stay below the grid, takes the one threshold of all cl
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from samo.errors import RunError
 from samo.evaluation.metrics import f1_by_threshold, mean_over_present
 from samo.files import write_json
 from samo.settings import ThresholdSettings
+from samo.stored import Count, Number, Positive, Share, Stored, Text, read_stored
 from samo.tasks import LabelSpace, Task
 
 __all__ = [
@@ -120,17 +121,30 @@ class Thresholds:
             RunError: damaged.
         """
         try:
-            stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            if stored["used"] not in RULES:
-                raise ValueError(f"'{stored['used']}' is none of {', '.join(RULES)}")
-            tasks = {str(name): _read(task, int(stored.get("schema", 1))) for name, task in stored["tasks"].items()}
-            low, high, number = stored["tried"]
-            tried = float(low), float(high), int(number)
-            return cls(stored["used"], tasks, tried, str(stored["fitted_on"]), int(stored["epoch"]))
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            stored = read_stored(path, _StoredThresholds)
+            tasks = {name: _read(task, stored.written_as) for name, task in stored.tasks.items()}
+            return cls(stored.used, tasks, stored.tried, stored.fitted_on, stored.epoch)
+        except (OSError, ValueError) as error:
             raise RunError(
                 f"cannot read {path}: {error}", hint="remove it; `samo evaluate` chooses the thresholds again"
             ) from error
+
+
+class _StoredTask(Stored):
+    common: Share
+    per_class: dict[Text, Share]
+    macro_f1: dict[Rule, Number]
+    support: dict[Text, Count]
+    temperature: Positive
+
+
+class _StoredThresholds(Stored):
+    written_as: Count = Field(1, alias="schema")
+    used: Rule
+    tasks: dict[Text, _StoredTask]
+    tried: tuple[Share, Share, Annotated[int, Field(strict=True, ge=1, le=100_000)]]
+    fitted_on: Text
+    epoch: Count
 
 
 def threshold_grid(settings: ThresholdSettings) -> FloatArray:
@@ -204,18 +218,10 @@ def _fitted(
     )
 
 
-def _read(stored: Mapping[str, Any], schema: int) -> TaskThresholds:
-    per_class = {str(label): float(cut) for label, cut in stored["per_class"].items()}
-    common = float(stored["common"])
-    if not all(0.0 < cut < 1.0 for cut in (common, *per_class.values())):
-        raise ValueError("a threshold is not between 0 and 1")
-    support = {str(label): int(rows) for label, rows in stored["support"].items()}
+def _read(stored: _StoredTask, schema: int) -> TaskThresholds:
+    if stored.per_class.keys() != stored.support.keys() or len(stored.macro_f1) < len(RULES):
+        raise ValueError("its thresholds, support and scores are not of the same labels and rules")
     # Schema 1 counted labels without a row as F1 = 0.
-    factor = len(support) / max(1, sum(map(bool, support.values()))) if schema == 1 else 1.0
-    return TaskThresholds(
-        common,
-        per_class,
-        {rule: factor * float(stored["macro_f1"][rule]) for rule in RULES},
-        support,
-        float(stored["temperature"]),
-    )
+    factor = len(stored.support) / max(1, sum(map(bool, stored.support.values()))) if schema == 1 else 1.0
+    macro_f1: dict[str, float] = {rule: factor * stored.macro_f1[rule] for rule in RULES}
+    return TaskThresholds(stored.common, stored.per_class, macro_f1, stored.support, stored.temperature)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from samo.errors import RunError, first_ten
-from samo.reporting.report import metrics_of
+from samo.reporting.report import metrics_of, read_report
 from samo.runs.run import Run
 from samo.settings import with_defaults
 
@@ -134,7 +133,7 @@ def result_of(cell: Cell, grid: Path) -> Result | None:
     if not path.is_file():
         return None
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_report(path)
         split = run.split
         return Result(
             cell,
@@ -146,8 +145,9 @@ def result_of(cell: Cell, grid: Path) -> Result | None:
             report["synthetic"],
             report["leaky"],
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"cannot read {path}: {error}", hint="remove the cell and run the grid again") from error
+    except RunError as error:
+        error.hint = error.hint or "remove the cell and run the grid again"
+        raise
 
 
 def seconds_left(cells: Sequence[Cell], grid: Path) -> float | None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 from samo.errors import RunError, SettingsError, first_ten
 from samo.evaluation.comparison import build_comparison
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.statistics import unnamed_line
-from samo.files import write_json
+from samo.files import parse_json, write_json
+from samo.reporting.report import read_report
 from samo.runs.run import Run
 
 __all__ = ["COMPARED_PARTS", "compare_runs", "write_comparison"]
@@ -46,6 +45,12 @@ def compare_runs(runs: Sequence[Run], part: str = "test") -> dict[str, Any]:
     for other in others:
         _check_same_labels(baseline, other, part)
     manifest, splits = baseline.manifest, [run.split for run in runs]
+    for name, each in predictions.items():
+        if each.logits.shape[1] != manifest.label_space.n_columns:
+            raise RunError(
+                f"the predictions of run '{name}' are of other labels than its manifest",
+                hint=f"samo evaluate {name} writes them anew",
+            )
     notes = []
     differing = [run.name for run, split in zip(runs, splits, strict=True) if set(split.train) != set(splits[0].train)]
     if differing:
@@ -104,8 +109,9 @@ def _predictions(run: Run, part: str) -> Predictions:
         )
     try:
         return Predictions.load(path)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise RunError(f"cannot read {path}: {error}", hint=f"samo evaluate {run.name} writes it anew") from error
+    except RunError as error:
+        error.hint = f"samo evaluate {run.name} writes it anew"
+        raise
 
 
 def _reports(run: Run, part: str) -> list[Path]:
@@ -117,10 +123,11 @@ def _interval_facts(run: Run, part: str) -> tuple[dict[str, Any], int]:
     """What a report says of its intervals (``unit``: the frontend knows, but this needs no torch) and its rows."""
     path = _reports(run, part)[0]
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
+        report = read_report(path)
         return {"unit": report["ci"]["unit"], **report["ci"]}, int(report["n"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"cannot read {path}: {error}", hint=f"samo evaluate {run.name} writes it anew") from error
+    except RunError as error:
+        error.hint = f"samo evaluate {run.name} writes it anew"
+        raise
 
 
 def _check_same_labels(baseline: Run, other: Run, part: str) -> None:
@@ -189,7 +196,7 @@ def _folder(comparison: Mapping[str, Any], root: Path) -> Path:
 
 def _is_same(folder: Path, comparison: Mapping[str, Any]) -> bool:
     try:
-        former = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+        former = parse_json((folder / "comparison.json").read_bytes())
         return all(former[key] == comparison[key] for key in ("baseline", "split", "inputs"))
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from samo.frontend import Frontend
 from samo.launch.resources import Resources
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
-from samo.reporting.report import Subject, build_report, metrics_of
+from samo.reporting.report import Subject, build_report, metrics_of, read_report
 from samo.runs.calibrate import calibration_of
 from samo.runs.run import artifacts_root
 from samo.settings import Config
@@ -122,7 +121,7 @@ def fold_temperatures(cells: Sequence[Cell], grid: Path) -> dict[str, dict[str, 
     A task without a labelled row is left out.
     """
     runs = [cell.run(grid) for cell in cells]
-    raw = [Predictions.load(run.path("predictions.test.npz")) for run in runs]
+    raw = [Predictions.load(run.path("predictions.test.npz"), run.manifest.label_space) for run in runs]
     folds = np.repeat([cell.name for cell in cells], [len(part) for part in raw])
     logits, targets = (np.concatenate([getattr(part, name) for part in raw]) for name in ("logits", "targets"))
     fitted = {cell.name: calibration_of(run) for cell, run in zip(cells, runs, strict=True)}
@@ -146,7 +145,7 @@ def join_predictions(cells: Sequence[Cell], grid: Path) -> Predictions:
     parts = []
     for cell in cells:
         run = cell.run(grid)
-        predictions = Predictions.load(run.path("predictions.test.npz"))
+        predictions = Predictions.load(run.path("predictions.test.npz"), run.manifest.label_space)
         if calibration := calibration_of(run):
             scaled = apply_temperature(predictions.logits, calibration.temperature, run.manifest.label_space)
             predictions = replace(predictions, logits=scaled)
@@ -186,7 +185,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     done = [cell for cell in cells if cell.run(grid).path("report.json").is_file()]
     if not done:
         raise RunError(f"no fold of '{name}' is evaluated yet", hint=f"logs are in {grid / 'logs'}")
-    reports = [json.loads(cell.run(grid).path("report.json").read_text(encoding="utf-8")) for cell in done]
+    reports = [read_report(cell.run(grid).path("report.json")) for cell in done]
     first = done[0].run(grid)
     manifest = first.manifest
     missing = [cell.name for cell in cells if cell not in done]

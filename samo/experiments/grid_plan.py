@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -12,6 +11,7 @@ from typing import Any
 from samo.errors import RunError, SettingsError, first_ten
 from samo.experiments.cells import Cell, refuse_changed
 from samo.experiments.reporter import GridReporter, PlainGridReporter
+from samo.files import parse_json
 from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
 from samo.runs.run import Run
@@ -155,7 +155,7 @@ def read_grid_facts(folder: Path) -> dict[str, Any]:
         RunError: there is none, or it is damaged.
     """
     try:
-        facts: dict[str, Any] = json.loads((folder / GRID_FILE).read_text(encoding="utf-8"))
+        facts: dict[str, Any] = parse_json((folder / GRID_FILE).read_bytes())
         return facts
     except FileNotFoundError as error:
         known = [path.parent.name for path in sorted(folder.parent.glob(f"*/{GRID_FILE}"))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Protocol
 
 from samo.launch.local import Outcome, Watcher
@@ -18,15 +19,15 @@ Score = Callable[[str], float | None]
 class GridReporter(Reporter, Protocol):
     """A reporter that also watches the cells of a grid."""
 
-    def cells(self, n_cells: int, metric: str, score: Score, part: str) -> AbstractContextManager[Watcher]:
-        """Cells are trained inside the block, and evaluated by ``metric`` on ``part``."""
+    def cells(self, n_cells: int, metric: str, score: Score, part: str, logs: Path) -> AbstractContextManager[Watcher]:
+        """Cells are trained inside the block, and evaluated by ``metric`` on ``part``; ``logs`` has a file of each."""
 
 
 class PlainGridReporter(PlainReporter):
     """Plain lines on stderr, one a cell."""
 
     @contextmanager
-    def cells(self, n_cells: int, metric: str, score: Score, part: str) -> Iterator[Watcher]:
+    def cells(self, n_cells: int, metric: str, score: Score, part: str, logs: Path) -> Iterator[Watcher]:
         """A line after each cell."""
         yield _CellLines(n_cells, f"{part} {metric}", score, self)
 

@@ -161,8 +161,8 @@ def _by_unit(cells: Sequence[Cell], grid: Path) -> tuple[Tally, int]:
     truth, predicted, groups, items = [], [], [], set()
     for cell in cells:
         run = cell.run(grid)
-        predictions = Predictions.load(run.path("predictions.test.npz"))
         space: LabelSpace = run.manifest.label_space
+        predictions = Predictions.load(run.path("predictions.test.npz"), space)
         found = decided_rows(space.primary, predictions, space)
         truth.append(found.truth)
         predicted.append(found.predicted)

@@ -56,7 +56,7 @@ def run_grid(
         with make_launcher(WORK, resources, len(todo)) as launcher:
             reporter.note(f"{line}; {launcher.workers} at once{', on Ray' if resources.ray else ''}")
             jobs = [_job(cell, plan, resources, launcher.threads, stored) for cell in todo]
-            with reporter.cells(len(jobs), plan.metric, _score_of(plan), todo[0].part) as view:
+            with reporter.cells(len(jobs), plan.metric, _score_of(plan), todo[0].part, plan.folder / "logs") as view:
                 if stored:
                     stored.watcher = view
                 outcomes = launcher.run(jobs, stored or view)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from samo.launch.resources import Resources
 from samo.lazy import load_object
 from samo.modalities import config_type, frontend_type
 from samo.plugins import trust
-from samo.reporting.report import metrics_of
+from samo.reporting.report import metrics_of, read_report
 from samo.runs.run import Run, artifacts_root, create_run, point_latest
 from samo.settings import Config, named_setting, stored_config
 
@@ -89,9 +88,14 @@ def select_encoder(
     summary = {"schema": 1, "grid": plan.name, **rank_runs(done)}
     summary["left_out"] = [{"name": n, "reason": reason} for n, reason in left_out.items()]
     values = frontend.config.flat()
-    run = create_run(root, name, f"{values['dataset']}-{values['mode']}-{summary['best']}", overwrite=overwrite)
+    run = create_run(
+        root, name, f"{values['dataset']}-{values['mode']}-{summary['best']}", overwrite=overwrite, hold=True
+    )
     summary |= {"run": run.name, "folder": str(run.folder)}
-    keep_best(done[summary["best"]], run, summary)
+    try:
+        keep_best(done[summary["best"]], run, summary)
+    finally:
+        run.settle()
     return summary
 
 
@@ -125,7 +129,7 @@ def rank_runs(runs: Mapping[str, Run]) -> dict[str, Any]:
     space, gain = runs[best].manifest.label_space, None
     if len(rows) > 1:
         second = rows[1]["name"]
-        made = {name: Predictions.load(runs[name].path("predictions.val.npz")) for name in (best, second)}
+        made = {name: Predictions.load(runs[name].path("predictions.val.npz"), space) for name in (best, second)}
         unit = first["ci"]["unit"]
         found = compare_to_baseline(second, made[second], made[best], task=space.primary, label_space=space, unit=unit)
         gain = {"second": second, "level": found["level"], "unit": found["unit"], **found["difference"]}
@@ -248,10 +252,10 @@ def _default_name(encoders: Sequence[str], configs: Mapping[str, Config]) -> str
 def _report(run: Run) -> dict[str, Any]:
     path: Path = run.path("report.val.json")
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return report
-    except (OSError, ValueError) as error:
-        raise RunError(f"cannot read {path}: {error}", hint="remove the cell and run the command again") from error
+        return read_report(path)
+    except RunError as error:
+        error.hint = "remove the cell and run the command again"
+        raise
 
 
 def _score(report: Mapping[str, Any]) -> float:

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from samo.errors import EnvironmentProblem, SettingsError, nearest
-from samo.files import own_folder
+from samo.files import own_folder, parse_json
 from samo.runs.run import Run
 
 __all__ = ["RunCopy", "Snapshot", "Store", "fetch_run", "progress_of", "snapshots", "working_copy"]
@@ -187,7 +187,7 @@ def snapshots(store: Store) -> list[Snapshot]:
     found = []
     for name in store.entries(INDEX):
         try:
-            index = json.loads(store.read(f"{INDEX}/{name}") or b"")
+            index = parse_json(store.read(f"{INDEX}/{name}") or b"")
             files = {str(file): (str(place), int(size)) for file, (place, size) in index["files"].items()}
             evaluated, trained, epochs = (int(number) for number in index["progress"])
             found.append(Snapshot(name, files, (evaluated, trained, epochs), dict(index["facts"])))

@@ -12,13 +12,17 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
+from samo.errors import RunError
 from samo.evaluation.decision import Decision
 from samo.evaluation.metrics import Decided, accuracy, macro_f1, tally, uar
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.statistics import Intervals
 from samo.evaluation.task_scores import rows_under, task_scores
+from samo.files import parse_json
 from samo.reporting.report_warnings import label_warnings, report_warnings
+from samo.stored import Count, Flag, Number, Share, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
 
 __all__ = [
@@ -32,6 +36,7 @@ __all__ = [
     "headlines",
     "metrics_of",
     "natural_key",
+    "read_report",
     "reproduce_commands",
     "stamps",
 ]
@@ -171,6 +176,52 @@ def build_report(
 def corpus_of(report: Mapping[str, Any]) -> str:
     """What was evaluated on, for people: the data set, and of one's own the table or folder."""
     return str(report.get("corpus") or report["dataset"])
+
+
+class _StoredInterval(Stored):
+    unit: Text
+    n_units: Count | None = None
+    level: Share = 0.95
+    macro_f1: tuple[Number, Number] | None
+
+
+class _StoredMetrics(Stored):
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Number | None]
+
+    macro_f1: Number
+
+
+class _StoredPresent(Stored):
+    value: Number
+
+
+class _StoredReport(Stored):
+    dataset: Text
+    synthetic: Flag
+    leaky: Flag
+    n: Count
+    metrics: _StoredMetrics
+    ci: _StoredInterval
+    macro_f1_present: _StoredPresent | None = None
+    tasks: dict[Text, Any] = Field(default_factory=dict)
+    overall_macro_f1: Number | None = None
+    train_macro_f1: Number | None = None
+    val_macro_f1: Number | None = None
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """A ``report.json``; what others read of it is there, and of its kind.
+
+    Raises:
+        RunError: missing or damaged.
+    """
+    try:
+        report: dict[str, Any] = parse_json(path.read_bytes())
+        validated(_StoredReport, report)
+        return report
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
 
 
 def stamps(report: Mapping[str, Any]) -> list[str]:

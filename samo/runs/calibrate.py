@@ -20,7 +20,7 @@ from samo.evaluation.thresholds import Thresholds
 from samo.runs.run import Run
 from samo.settings import AbstentionSettings, Config, ThresholdSettings
 from samo.tasks import LabelSpace
-from samo.training.checkpoint import read_about
+from samo.training.checkpoint import read_facts
 
 __all__ = ["abstention_settings", "calibrate", "calibration_of", "decision_of", "threshold_settings"]
 
@@ -38,6 +38,7 @@ def calibrate(
     *,
     keep: Calibration | None = None,
     abstention: AbstentionSettings | None = None,
+    epoch: int | None = None,
 ) -> Decision:
     """Fit the temperatures and thresholds of a run's best weights and keep them in its folder.
 
@@ -49,10 +50,11 @@ def calibrate(
         settings: which thresholds are tried and used; the defaults where a modality has no such settings.
         keep: temperatures that count for these weights already, and then stay.
         abstention: which answers are to be withheld; None: none.
+        epoch: of the weights that gave the logits; None: of those that lie there now.
     """
     decision = fit_decision(
         logits, targets, space, settings or ThresholdSettings(),
-        epoch=_epoch(run), calibration=keep, abstention=abstention,
+        epoch=_epoch(run) if epoch is None else epoch, calibration=keep, abstention=abstention,
     )  # fmt: skip
     if not keep:
         decision.calibration.save(run.path(TEMPERATURES))
@@ -115,4 +117,4 @@ def threshold_settings(config: Config) -> ThresholdSettings:
 
 
 def _epoch(run: Run) -> int:
-    return int(read_about(run.model_file)["epoch"])
+    return read_facts(run.model_file).epoch

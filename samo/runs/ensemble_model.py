@@ -16,17 +16,19 @@ softmax, temperature and decisions are those of any other model.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
 from samo.errors import RunError
+from samo.files import parse_json
 from samo.runs.run import ENSEMBLE_FILE, Run
+from samo.stored import Number, Positive, Share, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
 
 __all__ = ["COMBINE", "Ensemble", "ensemble_facts", "log_outcomes", "merged_settings", "mixed", "threshold_logits"]
@@ -149,17 +151,54 @@ def ensemble_facts(run: Run) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = facts["members"], facts["combine"], facts["weights"]
+        facts: dict[str, Any] = parse_json(path.read_bytes())
+        validated(_StoredEnsemble, facts)
         return facts
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"cannot read {path}: {error}", hint="build the ensemble again") from error
+
+
+class _StoredScores(Stored):
+    val_macro_f1: Number
+    macro_f1: Number
+    interval: tuple[Number, Number] | None
+
+
+class _StoredMember(_StoredScores):
+    name: Text
+    weight: Number
+    temperature: dict[Text, Positive]
+
+
+class _StoredLeftOut(Stored):
+    name: Text
+    reason: Text
+
+
+class _StoredGain(Stored):
+    difference: Number
+    low: Number | None
+    high: Number | None
+    verdict: Text
+
+
+class _StoredEnsemble(Stored):
+    combine: Literal["mean", "vote"]
+    weights: Text
+    fitted_on: Text | None
+    members: Annotated[tuple[_StoredMember, ...], Field(min_length=1)]
+    left_out: tuple[_StoredLeftOut, ...]
+    best_member: Text
+    mean_of_members: Number
+    level: Share
+    ensemble: _StoredScores
+    gain: _StoredGain
 
 
 def merged_settings(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The members' settings as one table: one value where they agree, else theirs in order."""
     merged = {}
-    for name in members[0]:
+    for name in members[0] if members else ():
         values = [settings.get(name) for settings in members]
         merged[name] = values[0] if all(value == values[0] for value in values) else values
     return merged

@@ -39,10 +39,10 @@ from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.load import load_run_model, open_run, require_place
 from samo.runs.provenance import about_known_elsewhere, about_known_groups, learned_by
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, Run
+from samo.runs.run import ASSETS, ModelVersion, Run
 from samo.settings import SPLIT_SETTINGS
 from samo.tasks import LabelSpace
-from samo.training.checkpoint import read_about
+from samo.training.checkpoint import read_facts
 from samo.training.runtime import Runtime, make_runtime
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
@@ -125,21 +125,25 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
         )
     split = run.split
     leaks = run.audit(manifest)
+    version = run.model_version()
+    epoch = read_facts(run.model_file).epoch
     known = decision_of(run, manifest.label_space)
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
+    run.require_model(version)
     if part == "test":
         run.open_test("evaluate")
     predicted = {name: _predict(model, setup, split.part(name)) for name in {"train", "val", part}}
-    decision = _completed(run, setup.frontend, space, known, predicted["val"])
+    # A training that goes on beside this may have found a better epoch: what is written must belong to the weights.
+    run.require_model(version)
+    decision = _completed(run, setup.frontend, space, known, predicted["val"], epoch)
     predicted = {name: decision.applied(predictions, space) for name, predictions in predicted.items()}
-    for name, predictions in predicted.items():
-        predictions.save(run.path(f"predictions.{name}.npz"))
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
     notes += [*balance_notes(run.settings), *_other_precision(run, setup.runtime)]
     baseline = _baseline(run, setup.frontend, space, split, part, predicted[part])
     leaky = is_leaky(manifest, split, part)
     evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, leaky, baseline)
-    return write_report(run, setup.frontend, _report(evaluation), predicted[part], "" if part == "test" else f".{part}")
+    report, suffix = _report(evaluation), "" if part == "test" else f".{part}"
+    return write_report(run, setup.frontend, report, part, predicted, suffix, version)
 
 
 def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Report:
@@ -168,8 +172,10 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     more, same_people = about_known_groups(trained, learned, manifest)
     started, known_to_start = about_known_elsewhere(learned_by(run)[1:], manifest)
     notes, leaky = notes + more + started, leaky or same_people or known_to_start
+    version = run.model_version()
     model, space = load_run_model(run, type(frontend), setup.runtime)
     decision = decision_of(run, space)
+    run.require_model(version)
     if not decision.is_complete(space):
         missing = "thresholds" if decision.calibration.fitted_on else "temperature"
         notes.append(f"no {missing}: judge the run on its own corpus first, which fits it")
@@ -178,8 +184,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes, leaky)
     report = {**_report(evaluation), "label_map": dict(mapping)}
     slug = setup.frontend.manifest.slug
-    predictions.save(run.path(f"predictions.{slug}.npz"))
-    return write_report(run, frontend, report, predictions, f".{slug}")
+    return write_report(run, frontend, report, slug, {slug: predictions}, f".{slug}", version)
 
 
 def _near_copies_of_training(run: Run, trained: Manifest, manifest: Manifest, ids: Sequence[str]) -> list[str]:
@@ -270,21 +275,44 @@ def _open(run: Run, settings: Mapping[str, Any], reporter: Reporter) -> Frontend
 
 
 def write_report(
-    run: Run, frontend: Frontend, report: Mapping[str, Any], predictions: Predictions, suffix: str
+    run: Run,
+    frontend: Frontend,
+    report: Mapping[str, Any],
+    part: str,
+    predictions: Mapping[str, Predictions],
+    suffix: str,
+    version: ModelVersion,
 ) -> Report:
-    """Pictures, page and card first, ``report.json`` last: its presence means that all is there."""
+    """Pictures, page and card first, ``report.json`` last: its presence means that all is there.
+
+    Args:
+        run: that was evaluated.
+        frontend: of the data it was evaluated on.
+        report: its numbers.
+        part: which of ``predictions`` it is of.
+        predictions: all that are kept, by name.
+        suffix: of the files' names.
+        version: of the weights that gave the predictions.
+
+    Raises:
+        RunError: the run has other weights by now.
+    """
     figures = save_figures(
-        report, predictions, run.history, frontend.manifest.label_space, run.path(f"figures{suffix}")
+        report, predictions[part], run.history, frontend.manifest.label_space, run.path(f"figures{suffix}")
     )
     settings, environment = _settings(run), run.environment
     # A report is the same however often it is made; how often it was is told beside it.
     openings = run.test_openings if report["split"] == "test" else 0
     told = {**report, "warnings": [*report["warnings"], *openings_lines(openings)]}
+    run.require_model(version)
+    for name, given in predictions.items():
+        given.save(run.path(f"predictions.{name}.npz"))
     pictures = {path.stem.replace("_", " "): path for path in figures}
     write_text(run.path(f"report{suffix}.html"), render_html(told, pictures, settings, environment))
     if not suffix:
         card = model_card(told, settings, environment, data_card=frontend.data_card())
         write_text(run.path("MODEL_CARD.md"), card)
+    run.require_model(version)
     write_json(run.path(f"report{suffix}.json"), report)
     return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality, openings)
 
@@ -297,14 +325,16 @@ def _other_precision(run: Run, runtime: Runtime) -> list[str]:
     return [f"validation macro-F1 of training was measured in {trained}, here in {runtime.precision}"]
 
 
-def _completed(run: Run, frontend: Frontend, space: LabelSpace, known: Decision, val: Predictions) -> Decision:
+def _completed(
+    run: Run, frontend: Frontend, space: LabelSpace, known: Decision, val: Predictions, epoch: int
+) -> Decision:
     """What a run answers with, fitted on its validation rows where something is missing."""
     withheld = abstention_settings(frontend.config)
     if known.is_complete(space) and known.abstention.is_wanted_by(withheld):
         return known
     keep = known.calibration if known.calibration.fitted_on else None
     thresholds = threshold_settings(frontend.config)
-    return calibrate(run, space, val.logits, val.targets, thresholds, keep=keep, abstention=withheld)
+    return calibrate(run, space, val.logits, val.targets, thresholds, keep=keep, abstention=withheld, epoch=epoch)
 
 
 def _baseline(
@@ -334,16 +364,15 @@ def _baseline(
 
 def _intervals(run: Run) -> Intervals:
     """As the run's first reports had them, so that its numbers stay comparable with those written down."""
-    found: Intervals = read_about(run.model_file).get("intervals", "percentile")
-    return found
+    return read_facts(run.model_file).intervals
 
 
 def _settings(run: Run) -> dict[str, Any]:
     """Every setting; of an ensemble those of all its members."""
-    if not ensemble_facts(run):
+    ensemble = read_facts(run.model_file).ensemble
+    if not ensemble:
         return run.settings
-    members = [member["settings"] for member in read_about(run.model_file)["ensemble"]["members"]]
-    return {"modality": run.modality, **merged_settings(members)}
+    return {"modality": run.modality, **merged_settings([member.settings for member in ensemble.members])}
 
 
 def _predict(model: nn.Module, setup: Setup, ids: tuple[str, ...]) -> Predictions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from samo.errors import DataError, ModelFileError
+from samo.files import parse_json
 from samo.frontend import Frontend
 from samo.modalities import predictor_type
 from samo.plugins import names_of, trust
@@ -22,7 +22,8 @@ from samo.runs.code import code_of, require_code
 from samo.runs.ensemble_model import Ensemble
 from samo.runs.run import ASSETS, Run, artifacts_root, find_model
 from samo.tasks import LabelSpace
-from samo.training.checkpoint import load_model, read_about
+from samo.training.checkpoint import ModelFacts as AboutModel
+from samo.training.checkpoint import load_model, read_facts
 from samo.training.runtime import Runtime, make_runtime
 
 __all__ = ["facts_of", "load", "load_run_model", "open_run", "require_place", "trained_model"]
@@ -118,20 +119,20 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
         ModelFileError: missing, damaged, foreign, or not of these settings.
         RunError: it needs code that nobody named; see :func:`samo.runs.code.require_code`.
     """
-    about = read_about(run.model_file)
-    space = LabelSpace.from_json(about["label_space"])
+    about = read_facts(run.model_file)
+    space = about.label_space
 
     def built(settings: dict[str, Any], assets: Path) -> nn.Module:
         require_code(run, "model", settings=settings, kind=frontend_type.config_type)
         return frontend_type.build_model(frontend_type.config_type.build(settings), space, assets)
 
     model: nn.Module
-    if ensemble := about.get("ensemble"):
-        members = ensemble["members"]
-        weights, temperatures = ([member[name] for member in members] for name in ("weight", "temperature"))
-        parts = [built(member["settings"], run.path(ASSETS) / str(k)) for k, member in enumerate(members)]
-        thresholds = [member.get("thresholds", {}) for member in members]
-        model = Ensemble(parts, weights, temperatures, space, ensemble["combine"], thresholds)
+    if about.ensemble:
+        members = about.ensemble.members
+        parts = [built(member.settings, run.path(ASSETS) / str(k)) for k, member in enumerate(members)]
+        weights, temperatures = [member.weight for member in members], [member.temperature for member in members]
+        thresholds = [member.thresholds for member in members]
+        model = Ensemble(parts, weights, temperatures, space, about.ensemble.combine, thresholds)
     else:
         model = built(run.flat_settings, run.path(ASSETS))
     load_model(run.model_file, model)
@@ -141,17 +142,17 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
 
 def facts_of(run: Run) -> ModelFacts:
     """Where a run's model comes from and how good it is, from what its folder holds; unknown things stay empty."""
-    about = read_about(run.model_file)
+    about = read_facts(run.model_file)
     settings = run.settings
-    members = (about.get("ensemble") or {}).get("members", ())
+    members = about.ensemble.members if about.ensemble else ()
     network = str(settings.get("model", "")) if not members else f"ensemble of {len(members)}"
     leaky = run.split.leaky or bool(_read(run.path("report.json")).get("leaky"))
     return ModelFacts(
         run.name,
         run.modality,
         str(run.folder.absolute()),
-        dataset=str(about["dataset"]),
-        synthetic=bool(about["synthetic"]),
+        dataset=about.dataset,
+        synthetic=about.synthetic,
         leaky=leaky,
         network=network,
         trained=_day(run),
@@ -160,7 +161,7 @@ def facts_of(run: Run) -> ModelFacts:
     )
 
 
-def _scores(run: Run, about: dict[str, Any]) -> list[str]:
+def _scores(run: Run, about: AboutModel) -> list[str]:
     report = _read(run.path("report.json"))
     found = []
     try:
@@ -171,7 +172,7 @@ def _scores(run: Run, about: dict[str, Any]) -> list[str]:
             opened = f"; opened {n} times" if (n := run.test_openings) > 1 else ""
             score = f"{report['metrics']['macro_f1']:.3f}{interval}"
             found.append(f"test macro-F1 {score} over {report['n']} items{over}{opened}")
-        found.append(f"validation macro-F1 {float(about['val_macro_f1']):.3f}, which chose the epoch")
+        found.append(f"validation macro-F1 {about.val_macro_f1:.3f}, which chose the epoch")
     except (LookupError, TypeError, ValueError):
         pass  # what is damaged is told by whoever needs it
     return found if report else [*found, "not evaluated on its test part yet"]
@@ -187,7 +188,7 @@ def _day(run: Run) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -3,32 +3,38 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from pydantic import TypeAdapter
 
 from samo.data.augmented import AUGMENTATION, AUGMENTED
 from samo.data.fingerprints import Fingerprints
 from samo.data.manifest import Manifest
 from samo.data.splits import Split, audit
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
-from samo.files import leftovers, write_json, write_text
+from samo.files import leftovers, parse_json, write_json, write_text
 from samo.settings import Config, stored_config, with_defaults
+from samo.stored import Count, Number, Share, Stored, Text, validated, validated_by
+from samo.training.training_log import EpochRow
 
 __all__ = [
     "ASSETS",
     "ENSEMBLE_FILE",
     "FINGERPRINTS",
     "STARTED_FROM",
+    "ModelVersion",
     "Run",
     "artifacts_root",
     "create_run",
@@ -75,6 +81,62 @@ OPENINGS = "openings.jsonl"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
 
 
+# Locks that create_run took for a training of this process, by folder, until the training takes them over.
+_locks: dict[str, IO[str]] = {}
+
+
+class _StoredSettings(Stored):
+    modality: Text
+
+
+class _StoredTrained(Stored):
+    """Of an ensemble only the score is known, and earlier versions wrote less."""
+
+    epochs: Count = 0
+    best_epoch: Count = 0
+    val_macro_f1: Number = 0.0
+    val_loss: Number | None = None
+    allowed_epochs: Count = 0
+    selected_over: tuple[Share, Share, Count] | None = None
+
+
+class _StoredRuntime(Stored):
+    precision: Text = ""
+
+
+class _StoredEnvironment(Stored):
+    runtime: _StoredRuntime = _StoredRuntime()
+    command: Text = ""
+    began: Text = ""
+
+
+class _StoredLearned(Stored):
+    dataset: Text
+    groups: dict[Text, Text]
+    contents: dict[Text, Text]
+
+
+_LEARNED = TypeAdapter(tuple[_StoredLearned, ...])
+
+
+class _StoredOpening(Stored):
+    at: Text | None
+    by: Text
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """Which file of weights was read.
+
+    Attributes:
+        digest: SHA-256 of its bytes, hexadecimal.
+        place: what the disk says of the file; while that stays, so do the bytes.
+    """
+
+    digest: str
+    place: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Run:
     """One training and everything judged of it, by the folder it lives in."""
@@ -94,10 +156,10 @@ class Run:
             RunError: not a run, or damaged.
         """
         try:
-            settings: dict[str, Any] = json.loads(self.path("config.json").read_text(encoding="utf-8"))
-            _ = settings["modality"]
+            settings = parse_json(self.path("config.json").read_bytes())
+            validated(_StoredSettings, settings)
             return with_defaults(settings)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise RunError(f"{self.folder} is not a run: cannot read config.json ({error})") from error
 
     @property
@@ -152,7 +214,13 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        return next(iter(self._lines(STARTED_FROM, whole=True)), [])
+        path = self.path(STARTED_FROM)
+        try:
+            found: list[Any] = parse_json(path.read_bytes()) if path.is_file() else []
+            validated_by(_LEARNED, found)
+            return found
+        except (OSError, ValueError) as error:
+            raise RunError(f"cannot read {path}: {error}") from error
 
     def audit(self, manifest: Manifest) -> list[str]:
         """Leaks of the run's split in its data, see :func:`samo.data.splits.audit`; in runs begun before fingerprints
@@ -171,8 +239,7 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        rows: list[dict[str, Any]] = self._lines("history.jsonl")
-        return rows
+        return self._lines("history.jsonl", EpochRow)
 
     @property
     def trained(self) -> dict[str, Any]:
@@ -181,10 +248,9 @@ class Run:
         Raises:
             RunError: it has not come to its end, or the file is damaged.
         """
-        found = self._lines("trained.json", whole=True)
-        if not found or not isinstance(found[0], dict):
+        if not self.path("trained.json").is_file():
             raise RunError(f"the training of run '{self.name}' has not come to its end", hint=f"`resume={self.name}`")
-        return dict(found[0])
+        return self._lines("trained.json", _StoredTrained, whole=True)[0]
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -193,8 +259,7 @@ class Run:
         Raises:
             RunError: the file is damaged.
         """
-        seen: dict[str, Any] = next(iter(self._lines("environment.json", whole=True)), {})
-        return seen
+        return next(iter(self._lines("environment.json", _StoredEnvironment, whole=True)), {})
 
     @property
     def test_openings(self) -> int:
@@ -203,7 +268,7 @@ class Run:
         Raises:
             RunError: the file that counts them is damaged.
         """
-        return len(self._lines(OPENINGS)) or int(self.path("report.json").is_file())
+        return len(self._lines(OPENINGS, _StoredOpening)) or int(self.path("report.json").is_file())
 
     def open_test(self, what: str) -> int:
         """Count that ``what`` looks at the test part; returns the number of openings with this one.
@@ -213,7 +278,7 @@ class Run:
             DiskFull: no space is left.
         """
         before = self.test_openings
-        lines = self._lines(OPENINGS) or [{"at": None, "by": "evaluate"}] * before
+        lines = self._lines(OPENINGS, _StoredOpening) or [{"at": None, "by": "evaluate"}] * before
         lines.append({"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": what})
         write_text(self.path(OPENINGS), "".join(json.dumps(line) + "\n" for line in lines))
         return len(lines)
@@ -222,6 +287,35 @@ class Run:
     def model_file(self) -> Path:
         """The weights of the best epoch."""
         return self.path("best_model.safetensors")
+
+    def model_version(self) -> ModelVersion:
+        """The weights as they are now.
+
+        Raises:
+            ModelFileError: there are none.
+        """
+        try:
+            with self.model_file.open("rb") as file:
+                return ModelVersion(hashlib.file_digest(file, "sha256").hexdigest(), _place(os.fstat(file.fileno())))
+        except OSError as error:
+            raise ModelFileError(f"cannot read {self.model_file}: {error.strerror}") from error
+
+    def require_model(self, version: ModelVersion) -> None:
+        """Refuse to write what was computed with weights that are no longer this run's.
+
+        Raises:
+            RunError: a training, or one with ``overwrite``, wrote others since.
+            ModelFileError: there are none any more.
+        """
+        try:
+            unchanged = _place(self.model_file.stat()) == version.place
+        except OSError:
+            unchanged = False
+        if not unchanged and self.model_version().digest != version.digest:
+            raise RunError(
+                f"run '{self.name}' got another model while it was evaluated; this evaluation was not kept",
+                hint="evaluate it again" + (" when its training has ended" if self.is_busy() else ""),
+            )
 
     @property
     def has_model(self) -> bool:
@@ -243,12 +337,15 @@ class Run:
         """A file of this run."""
         return self.folder / name
 
-    def _lines(self, name: str, *, whole: bool = False) -> list[Any]:
-        """The JSON values of a file, one a line or one in all; none when there is no such file."""
+    def _lines(self, name: str, kind: type[Stored], *, whole: bool = False) -> list[dict[str, Any]]:
+        """The JSON objects of a file, one a line or one in all; none when there is no such file."""
         path = self.path(name)
         try:
             text = path.read_text(encoding="utf-8") if path.is_file() else ""
-            return [json.loads(part) for part in ([text] if whole and text else text.splitlines())]
+            found = [parse_json(part) for part in ([text] if whole and path.is_file() else text.splitlines())]
+            for value in found:
+                validated(kind, value)
+            return found
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}") from error
 
@@ -259,22 +356,32 @@ class Run:
         Raises:
             RunError: another process holds it.
         """
+        with _locks.pop(self._lock_key, None) or self._lock():
+            yield
+
+    def _lock(self) -> IO[str]:
         with reporting_full_disk(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = self.path(".lock").open("a+")
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                lock.seek(0)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            with lock:
                 raise RunError(
                     f"run '{self.name}' is being written by process {lock.read().strip() or 'unknown'}",
                     hint="wait for it, or choose another `name`",
                 ) from error
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
+        except OSError:
+            pass  # a disk without locks, as some cloud drives are: one process is the rule
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        return lock
+
+    @property
+    def _lock_key(self) -> str:
+        return os.path.abspath(self.folder)
 
     def sweep(self) -> None:
         """Remove the halves of files that kills left; for the training that holds the run."""
@@ -283,19 +390,53 @@ class Run:
 
     def forget(self) -> None:
         """Remove the folder of a training that was refused before it wrote anything."""
+        if lock := _locks.pop(self._lock_key, None):
+            lock.close()
         if self.folder.is_dir() and {entry.name for entry in self.folder.iterdir()} <= {".lock"} and not self.is_busy():
             shutil.rmtree(self.folder)
+
+    @property
+    def replaced(self) -> Path:
+        """Where the run lies that ``overwrite`` replaces by this one, until this one has a model."""
+        return self.folder.with_name(f".{self.name}.replaced")
+
+    def drop_replaced(self) -> None:
+        """Remove the run that this one replaces."""
+        if self.replaced.exists():
+            shutil.rmtree(self.replaced)
+
+    def settle(self) -> bool:
+        """After a training that ended, however: keep the newer of this run and the one it replaces that has a model.
+
+        Returns:
+            Whether the replaced run is back in its place.
+        """
+        self.forget()
+        if self.has_model and self.path("config.json").is_file():
+            self.drop_replaced()
+        elif self.replaced.exists() and not self.is_busy():
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+            self.replaced.rename(self.folder)
+            return True
+        return False
 
     def is_busy(self) -> bool:
         """Whether a process holds the run."""
         try:
-            with self.path(".lock").open() as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return False
+            lock = self.path(".lock").open()
         except FileNotFoundError:
             return False
         except OSError:
             return True
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:
+                pass
+            return False
 
 
 def artifacts_root(given: str = "") -> Path:
@@ -303,14 +444,15 @@ def artifacts_root(given: str = "") -> Path:
     return Path(given or os.environ.get("SAMO_ARTIFACTS") or "artifacts").expanduser()
 
 
-def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False) -> Run:
-    """Choose the folder of a new run; nothing is written yet except with ``overwrite``, which empties it.
+def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False, hold: bool = False) -> Run:
+    """Choose the folder of a new run; nothing is written yet except with ``overwrite`` or ``hold``.
 
     Args:
         artifacts: root of all outputs.
         name: the name asked for; empty makes one from ``stem`` and a number.
         stem: for example ``ravdess-emotion-small-cnn``.
-        overwrite: remove a run of this name first.
+        overwrite: put a run of this name aside, see :meth:`Run.settle`.
+        hold: lock the run, so that no other process chooses the same, until :meth:`Run.locked` takes the lock over.
 
     Raises:
         SettingsError: the name is no file name.
@@ -319,9 +461,9 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
     runs = artifacts / "runs"
     if not name:
         stem, number = re.sub(r"[^A-Za-z0-9._+=-]+", ".", stem), 1
-        while not _is_unused(runs / f"{stem}-{number:03d}"):
+        while not _is_unused(run := Run(runs / f"{stem}-{number:03d}")) or (hold and not _is_held(run)):
             number += 1
-        return Run(runs / f"{stem}-{number:03d}")
+        return run
     if not NAME_PATTERN.fullmatch(name):
         raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
     run = Run(runs / name)
@@ -334,8 +476,9 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
                 f"a run named '{name}' exists in {runs}",
                 hint=f"choose another `name`, go on with `resume={name}`, or replace it with `overwrite`",
             )
-        with run.locked():
-            _empty(run.folder)
+        _put_aside(run)
+    if hold:
+        _locks[run._lock_key] = run._lock()
     return run
 
 
@@ -349,9 +492,12 @@ def find_run(artifacts: Path, given: str = "") -> Run:
     grid, _, cell = given.partition("/")
     if not given:
         latest = artifacts / "latest"
-        if not latest.exists():
+        if latest.is_symlink() and (latest / "config.json").is_file():
+            return Run(latest.resolve())
+        # The pointer is a convenience: the newest run may have been removed, or the disk knows no symbolic links.
+        if not (found := list_runs(artifacts)):
             raise RunError(f"there is no run in {artifacts} yet", hint="train one: samo train")
-        return Run(latest.resolve())
+        return found[-1]
     for folder in (runs / given, artifacts / "grids" / grid / "runs" / cell, Path(given)):
         if (folder / "config.json").is_file():
             return Run(folder.resolve())
@@ -379,6 +525,8 @@ def find_model(artifacts: Path, given: str = "") -> Run:
     if not run.has_model:
         ended = run.path("trained.json").is_file()
         hint = "train it again" if ended else f"go on with: `resume={run.name}`"
+        if run.replaced.exists():
+            hint += f"; the run it was to replace is in {run.replaced}"
         raise ModelFileError(f"there is no model at {run.model_file}", hint=hint)
     return run
 
@@ -386,16 +534,24 @@ def find_model(artifacts: Path, given: str = "") -> Run:
 def list_runs(artifacts: Path) -> list[Run]:
     """All runs, oldest first."""
     folder = artifacts / "runs"
-    found = [entry for entry in folder.iterdir() if (entry / "config.json").is_file()] if folder.is_dir() else []
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")] if folder.is_dir() else []
+    found = [entry for entry in entries if (entry / "config.json").is_file()]
     return [Run(entry) for entry in sorted(found, key=lambda entry: (entry / "config.json").stat().st_mtime)]
 
 
 def point_latest(artifacts: Path, run: Run) -> None:
-    """Let ``artifacts/latest`` name this run."""
-    temporary = artifacts / f".latest.{os.getpid()}"
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(Path("runs") / run.name)
-    temporary.replace(artifacts / "latest")
+    """Let ``artifacts/latest`` name this run, where the disk knows symbolic links; a cloud drive or exFAT does not."""
+    latest, temporary = artifacts / "latest", artifacts / f".latest.{os.getpid()}"
+    try:
+        temporary.unlink(missing_ok=True)
+        temporary.symlink_to(Path("runs") / run.name)
+        temporary.replace(latest)
+    except OSError:
+        # One that names an older run would be worse than none.
+        for link in (temporary, latest):
+            with suppress(OSError):
+                if link.is_symlink():
+                    link.unlink()
 
 
 def write_history(run: Run, history: list[dict[str, Any]]) -> None:
@@ -405,7 +561,7 @@ def write_history(run: Run, history: list[dict[str, Any]]) -> None:
 
 def remember_place(run: Run, data_root: str) -> None:
     """Let a run know where its data lie now, once they were found to be the same."""
-    stored = json.loads(run.path("config.json").read_text(encoding="utf-8"))
+    stored = parse_json(run.path("config.json").read_bytes())
     if data_root and stored.get("data_root", data_root) != data_root:
         write_json(run.path("config.json"), {**stored, "data_root": data_root})
         run.__dict__.pop("settings", None)
@@ -416,8 +572,27 @@ def mark_trained(run: Run, facts: dict[str, Any]) -> None:
     write_json(run.path("trained.json"), facts)
 
 
-def _is_unused(folder: Path) -> bool:
-    return not folder.exists() or (_is_free(folder) and not Run(folder).is_busy())
+def _place(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _is_unused(run: Run) -> bool:
+    return not run.folder.exists() or (_is_free(run.folder) and not run.is_busy())
+
+
+def _is_held(run: Run) -> bool:
+    """Whether this process now holds a run that was unused before."""
+    try:
+        lock = run._lock()
+    except RunError:
+        return False
+    # Another process may have begun and even removed the folder in between.
+    here = run.path(".lock")
+    if here.exists() and os.path.samestat(os.fstat(lock.fileno()), here.stat()) and _is_free(run.folder):
+        _locks[run._lock_key] = lock
+        return True
+    lock.close()
+    return False
 
 
 def _is_free(folder: Path) -> bool:
@@ -426,11 +601,13 @@ def _is_free(folder: Path) -> bool:
     return set(folder.iterdir()) <= begun | leftovers(folder, BEGINNING)
 
 
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.name == ".lock":
-            continue
-        if entry.is_dir() and not entry.is_symlink():
-            shutil.rmtree(entry)
+def _put_aside(run: Run) -> None:
+    """Make room for a new run; what has a model is kept until the new one has one."""
+    with run.locked():
+        if run.has_model or not run.replaced.exists():
+            run.drop_replaced()
+            run.folder.rename(run.replaced)
         else:
-            entry.unlink()
+            shutil.rmtree(run.folder)
+    with run.locked():
+        pass

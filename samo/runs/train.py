@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,8 +20,17 @@ from samo.data.manifest import Item, Manifest
 from samo.data.sampling import balance_notes
 from samo.data.splits import PARTS, Split, audit, find_near_leaks, make_split, split_notes
 from samo.data.stratify import label_keys
-from samo.errors import DataError, Interrupted, ModelFileError, RunError, SettingsError, nearest
-from samo.files import write_json
+from samo.errors import (
+    DataError,
+    Interrupted,
+    ModelFileError,
+    RunError,
+    SamoError,
+    SettingsError,
+    TrainingDiverged,
+    nearest,
+)
+from samo.files import parse_json, write_json
 from samo.frontend import Frontend
 from samo.modalities import frontend_type
 from samo.plugins import code_used, names_of, trust
@@ -46,8 +56,9 @@ from samo.runs.signals import Terminated, signals_wait, sigterm_raises
 from samo.settings import Config, resolve, stored_config
 from samo.training.checkpoint import (
     load_checkpoint,
-    load_tensors,
-    read_about,
+    load_fitted,
+    read_facts,
+    read_metadata,
     save_checkpoint,
     save_model,
     save_tensors,
@@ -123,7 +134,7 @@ def train(
     chosen = None if resumed else resolve(modality, preset, Path(config) if config else None, given)
     trackers = require_trackers(tracker)
     root, reporter = artifacts_root(str(artifacts)), reporter or PlainReporter()
-    with process_group() as ranks:
+    with _stopped_early(), process_group() as ranks:
         if not ranks.is_first:
             reporter.silence()
         runtime = make_runtime(device, precision, threads, ranks)
@@ -143,19 +154,32 @@ def train(
             # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
             split = checked_split(setup.frontend, root)
             stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
-            run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
-        for line in _first_lines(run, setup, None if resume else split):
-            reporter.note(line)
-        typed = command(run) if command else _call(run, setup, given, device, precision, threads, str(artifacts))
+            run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite, hold=True).folder))
         try:
+            for line in _first_lines(run, setup, None if resume else split):
+                reporter.note(line)
+            typed = command(run) if command else _call(run, setup, given, device, precision, threads, str(artifacts))
             _watched_training(run, setup, trackers, reporter, typed, resume=bool(resume))
-        except Interrupted as stop:
-            stop.hint += f" `artifacts={artifacts}`" if artifacts else ""
+        except SamoError as error:
+            if ranks.is_first and not resume and run.settle():
+                error.message += f"; the run '{run.name}' that was to be replaced is kept"
+                error.hint = "" if isinstance(error, Interrupted) else error.hint
+            elif isinstance(error, Interrupted):
+                error.hint += f" `artifacts={artifacts}`" if artifacts else ""
             raise
         finally:
             if ranks.is_first:
-                run.forget()
+                run.forget() if resume else run.settle()
     return run
+
+
+@contextmanager
+def _stopped_early() -> Iterator[None]:
+    """Ctrl-C while data, network or trackers are made ready; from the first step on the training says how far it is."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("training stopped before its first step") from None
 
 
 def _call(
@@ -178,13 +202,13 @@ def training_summary(run: Run) -> dict[str, Any]:
     Raises:
         RunError: the training has not come to its end.
     """
-    about, trained = read_about(run.model_file), run.trained
+    about, trained = read_facts(run.model_file), run.trained
     return {
         "schema": 1,
         "run": run.name,
         "folder": str(run.folder),
-        "dataset": about["dataset"],
-        "synthetic": about["synthetic"],
+        "dataset": about.dataset,
+        "synthetic": about.synthetic,
         "leaky": run.split.leaky,
         **{name: trained[name] for name in ("epochs", "best_epoch", "keep", "val_macro_f1") if name in trained},
     }
@@ -318,6 +342,7 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         manifest = setup.frontend.manifest
         if manifest.digest != run.manifest.digest:
             raise RunError(f"the data of run '{run.name}' changed since it was begun", hint="train a new run")
+        _refuse_edited(run)
         split = run.split
         run.audit(manifest)
         if first:
@@ -328,7 +353,7 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         learner, plan = _extended(setup.frontend, make_plan(setup.frontend, split), load_augmented(run.folder))
         torch.manual_seed(step_seed(plan.train.seed, -1))
         model = learner.new_model()
-        model.load_state_dict(load_tensors(run.path("fitted.safetensors")), strict=False)
+        load_fitted(run.path("fitted.safetensors"), model)
         state = new_state(model, plan, setup.runtime)
         if run.path("last.ckpt").exists():
             _load_state(state, run.path("last.ckpt"))
@@ -388,7 +413,9 @@ def write_beginning(
     split.save(run.path("split.json"))
     if prints := setup.frontend.manifest.fingerprints:
         prints.only(split.train + split.val).save(run.path(FINGERPRINTS))
-    save_tensors(run.path("fitted.safetensors"), fitted)
+    # Beside what cannot be edited by hand, so that an edited config.json is noticed.
+    begun_with = {"settings": json.dumps(setup.frontend.config.stored())}
+    save_tensors(run.path("fitted.safetensors"), fitted, begun_with)
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}
     began = {"began": datetime.now(UTC).isoformat(timespec="seconds")}
@@ -426,6 +453,7 @@ def _train(
                 intervals="wilson",
                 learned=learned,
             )
+            run.drop_replaced()
         save_checkpoint(run.path("last.ckpt"), state.state_dict())
         write_history(run, state.history)
 
@@ -443,6 +471,9 @@ def _train(
             if first:
                 # In the precision that judges and predicts, whatever the training took.
                 _calibrate(run, Setup(setup.frontend, replace(setup.runtime.alone(), precision="float32")), plan)
+    except TrainingDiverged as error:
+        error.hint += f"; {_what_is_kept(state, plan.train.keep)}"
+        raise
     except (KeyboardInterrupt, Terminated) as stop:
         raise Interrupted(
             f"training stopped after {state.epoch} of {plan.train.epochs} epochs; "
@@ -488,12 +519,38 @@ def _same_everywhere(setup: Setup) -> None:
     setup.runtime.ranks.require_equal("the data", setup.frontend.manifest.digest, DataError)
 
 
+def _refuse_edited(run: Run) -> None:
+    """Go on only under the settings a run was begun with; runs of earlier versions do not say.
+
+    Raises:
+        RunError: names the settings that stand otherwise in ``config.json``.
+    """
+    path = run.path("fitted.safetensors")
+    text = read_metadata(path).get("settings") if path.is_file() else None
+    if text is None:
+        return
+    try:
+        begun = dict(parse_json(text))
+    except (ValueError, TypeError) as error:
+        raise ModelFileError(f"{path} is damaged: its settings cannot be read") from error
+    changed = [
+        f"`{name}` {value} is now {run.settings.get(name)}"
+        for name, value in begun.items()
+        if name not in MOVABLE and run.settings.get(name) != value
+    ]
+    if changed:
+        raise RunError(
+            f"config.json of run '{run.name}' was edited since the run was begun: {', '.join(changed)}",
+            hint="undo that, or train a new run with these settings",
+        )
+
+
 def _load_state(state: TrainState, path: Path) -> None:
     stored = load_checkpoint(path)
     try:
         state.load_state_dict(stored)
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise ModelFileError(f"{path} is not a checkpoint of this run: {str(error).partition(':')[0]}") from error
+    except (ValueError, RuntimeError) as error:
+        raise ModelFileError(f"{path} is not a checkpoint of this run: {str(error).partition(chr(10))[0]}") from error
 
 
 def _what_is_kept(state: TrainState, keep: str) -> str:

@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import torch
+from pydantic import ConfigDict, Field, PlainValidator, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from samo.errors import ModelFileError, first_ten
-from samo.files import replacing
+from samo.errors import DataError, ModelFileError, first_ten
+from samo.files import parse_json, replacing
+from samo.stored import Count, Flag, Number, Positive, Share, Stored, Text, validated
+from samo.tasks import LabelSpace
 
 __all__ = [
+    "ModelFacts",
     "load_checkpoint",
+    "load_fitted",
     "load_model",
     "load_tensors",
+    "misfit",
     "read_about",
+    "read_facts",
+    "read_metadata",
     "save_checkpoint",
     "save_model",
     "save_tensors",
 ]
 
 FORMAT = "samo-model-1"
+
+
+def _label_space(value: object) -> LabelSpace:
+    return LabelSpace.from_json(value)
 
 
 def save_model(path: Path, tensors: dict[str, Tensor], **about: Any) -> None:
@@ -61,12 +76,68 @@ def read_about(path: Path) -> dict[str, Any]:
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
     try:
-        about: Any = json.loads(metadata.get("samo", "{}"))
+        about: Any = parse_json(metadata.get("samo", "{}"))
     except ValueError:
         about = None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ModelFileError(f"{path} was not written by SAMO", hint="train a run, or start from it with `weights`")
     return about
+
+
+class _Member(Stored):
+    name: Text = ""
+    # Its logarithm in float32 is finite.
+    weight: Annotated[float, Field(strict=True, ge=1e-30, le=1.0 + 1e-6)]
+    temperature: dict[Text, Positive]
+    thresholds: dict[Text, tuple[Share, ...]] = Field(default_factory=dict)
+    settings: dict[Text, Any]
+
+
+class _Members(Stored):
+    combine: Literal["mean", "vote"]
+    members: Annotated[tuple[_Member, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _weights_sum_to_one(self) -> Self:
+        if not math.isclose(sum(member.weight for member in self.members), 1.0, abs_tol=1e-3):
+            raise ValueError("the weights of its members do not sum to 1")
+        return self
+
+
+class ModelFacts(Stored):
+    """What a run's model file says of the model.
+
+    Attributes:
+        label_space: its tasks and columns.
+        epoch: of its weights, from 1; 0 for an ensemble.
+        val_macro_f1: that chose the epoch.
+        intervals: how its reports compute theirs.
+        ensemble: rule and members, where it is one.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    label_space: Annotated[LabelSpace, PlainValidator(_label_space)]
+    dataset: Text
+    synthetic: Flag
+    epoch: Count
+    val_macro_f1: Number
+    intervals: Literal["percentile", "wilson"] = "percentile"
+    ensemble: _Members | None = None
+
+
+def read_facts(path: Path) -> ModelFacts:
+    """The facts in the header of a run's model.
+
+    Raises:
+        ModelFileError: missing, damaged, or not the model of a run.
+    """
+    about = read_about(path)
+    try:
+        facts = validated(ModelFacts, about)
+    except (ValueError, DataError) as error:
+        raise ModelFileError(f"{path} is damaged: its header is no model's: {error}") from error
+    return facts
 
 
 def load_model(path: Path, model: nn.Module) -> None:
@@ -80,8 +151,35 @@ def load_model(path: Path, model: nn.Module) -> None:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
-    _refuse_misfit(path, model, tensors)
+    _refuse_misfit(path, model.state_dict(), tensors)
+    _refuse_infinite(path, model.state_dict(), tensors)
     model.load_state_dict(tensors)
+
+
+def load_fitted(path: Path, model: nn.Module) -> None:
+    """Give ``model`` what was fitted on the training rows before step 1.
+
+    Raises:
+        ModelFileError: missing, damaged, or tensors that do not fit.
+    """
+    tensors = load_tensors(path)
+    own = model.state_dict()
+    _refuse_misfit(path, {name: tensor for name, tensor in own.items() if name in tensors}, tensors)
+    _refuse_infinite(path, own, tensors)
+    model.load_state_dict(tensors, strict=False)
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The header of a file that :func:`save_tensors` wrote; empty where it has none.
+
+    Raises:
+        ModelFileError: missing or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(f"{path} is damaged: {error}") from error
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -90,17 +188,22 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         torch.save(state, written)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; only tensors and plain values are accepted.
+def load_checkpoint(path: Path) -> Any:
+    """Read a checkpoint, as :func:`save_checkpoint` was given it; only tensors and plain values are accepted.
+
+    torch does not look at the checksums that it wrote, so a bit that fell over on the disk would go unseen.
 
     Raises:
         ModelFileError: missing or damaged.
     """
     try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if (name := archive.testzip()) is not None:
+                    raise ValueError(f"{name} has another checksum than when it was written")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch wonders about odd pickles before it refuses them
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelFileError(f"there is no checkpoint at {path}") from error
     except pickle.UnpicklingError as error:
@@ -131,9 +234,45 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _refuse_misfit(path: Path, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+def _refuse_misfit(path: Path, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if wanted != found:
         odd = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise ModelFileError(f"{path} does not fit the run's settings at: {first_ten(odd)}")
+
+
+def misfit(own: Mapping[str, Tensor], found: object) -> str:
+    """How a table of tensors differs from a model's in names, shapes or kind of number, or where it is not finite.
+
+    Args:
+        own: of the model; where it is not finite itself, as a mask of infinities, the other need not be.
+        found: what was read.
+
+    Returns:
+        One line, empty where nothing differs.
+    """
+    if not isinstance(found, dict) or found.keys() != own.keys():
+        return "its tensors are not those of the model"
+    for name, tensor in own.items():
+        other = found[name]
+        if not isinstance(other, Tensor) or other.layout != torch.strided or other.shape != tensor.shape:
+            return f"{name} is no tensor of shape {tuple(tensor.shape)}"
+        if other.is_floating_point() != tensor.is_floating_point() or other.is_complex() != tensor.is_complex():
+            return f"{name} is of {other.dtype}, the model's of {tensor.dtype}"
+    odd = infinite(own, found)
+    return f"not finite: {first_ten(odd)}" if odd else ""
+
+
+def infinite(own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of tensors that hold NaN or infinity where the model's own of that name do not."""
+    return [
+        name for name, tensor in tensors.items() if not tensor.isfinite().all() and bool(own[name].isfinite().all())
+    ]
+
+
+def _refuse_infinite(path: Path, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    if odd := infinite(own, tensors):
+        raise ModelFileError(
+            f"{path} holds NaN or infinity at: {first_ten(odd)}", hint="its answers would mean nothing; train it again"
+        )

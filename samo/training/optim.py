@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from samo.settings import OptimSettings
+from samo.stored import Count, Stored, Text, validated
+from samo.training.checkpoint import misfit
 from samo.training.model import EmotionModel
 
-__all__ = ["SCHEDULES", "Ema", "centralise_gradients", "learning_rate", "make_optimizer", "set_rate"]
+__all__ = ["SCHEDULES", "Ema", "centralise_gradients", "learning_rate", "load_optimizer", "make_optimizer", "set_rate"]
 
 
 def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.AdamW:
@@ -34,6 +36,77 @@ def make_optimizer(model: nn.Module, settings: OptimSettings) -> torch.optim.Ada
     ]
     # torch takes an empty group but not none at all. fused updates all tensors in one pass over memory, on CPU and GPU.
     return torch.optim.AdamW(made or [{"params": []}], lr=settings.lr, fused=True)
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, stored: object) -> None:
+    """Give an optimiser of :func:`make_optimizer` the moments that a checkpoint holds.
+
+    Everything is checked against the parameters first: the fused kernel writes as far as a parameter reaches, whatever
+    the moments beside it hold. Rates and decays are those of the settings.
+
+    Raises:
+        ValueError: the state is of another optimiser, or damaged.
+    """
+    own = optimizer.state_dict()
+    groups, moments = (stored.get(name) for name in ("param_groups", "state")) if isinstance(stored, dict) else (0, 0)
+    if not isinstance(groups, list) or not isinstance(moments, dict) or len(groups) != len(own["param_groups"]):
+        raise ValueError("the optimiser's state has other groups than the settings give")
+    for mine, theirs in zip(own["param_groups"], groups, strict=True):
+        if not isinstance(theirs, dict) or not _same_numbers(theirs.get("params"), mine["params"]):
+            raise ValueError("a group of the optimiser's state has other parameters than the settings give")
+        odd = [
+            name for name in theirs if name in mine and name not in _OWN_VALUES and not _equal(theirs[name], mine[name])
+        ]
+        if odd:
+            raise ValueError(f"the optimiser was made with other {', '.join(odd)}")
+        how = {name: theirs[name] for name in ("fused", "foreach") if name in theirs}
+        mine.update({name: value for name, value in how.items() if value is None or isinstance(value, bool)})
+        if mine.get("fused") and mine.get("foreach"):
+            raise ValueError("an optimiser is either fused or foreach")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    numbers = [number for group in own["param_groups"] for number in group["params"]]
+    by_number = dict(zip(numbers, parameters, strict=True))
+    own["state"] = {number: _moments(number, by_number, found) for number, found in moments.items()}
+    optimizer.load_state_dict(own)
+
+
+# They say how a step is computed or change with every step, and are set anew.
+_OWN_VALUES = frozenset({"params", "lr", "fused", "foreach"})
+
+
+def _same_numbers(found: object, wanted: list[int]) -> bool:
+    return isinstance(found, list) and all(type(number) is int for number in found) and found == wanted
+
+
+def _equal(found: object, wanted: object) -> bool:
+    if isinstance(wanted, tuple):
+        return isinstance(found, tuple | list) and len(found) == len(wanted) and all(map(_equal, found, wanted))
+    if isinstance(wanted, float):
+        return type(found) in (int, float) and found == wanted
+    return type(found) is type(wanted) and found == wanted
+
+
+def _moments(number: object, parameters: dict[int, nn.Parameter], found: object) -> dict[str, Tensor]:
+    """A parameter's step count and moments, in the memory layout of the parameter."""
+    if type(number) is not int or number not in parameters:
+        raise ValueError(f"the optimiser's state names a parameter {number}, which the model has not")
+    parameter, names = parameters[number], ("step", "exp_avg", "exp_avg_sq")
+    if not isinstance(found, dict) or set(found) != set(names):
+        raise ValueError(f"the optimiser's state of parameter {number} is not AdamW's")
+    made = {}
+    for name in names:
+        tensor, shape = found[name], torch.Size() if name == "step" else parameter.shape
+        if (
+            not isinstance(tensor, Tensor)
+            or tensor.layout != torch.strided
+            or not tensor.is_floating_point()
+            or tensor.shape != shape
+            or not bool(tensor.isfinite().all())
+            or (name != "exp_avg" and bool((tensor < 0).any()))
+        ):
+            raise ValueError(f"{name} of parameter {number} does not fit the parameter")
+        made[name] = tensor.float() if name == "step" else torch.empty_like(parameter).copy_(tensor)
+    return {name: tensor.detach() for name, tensor in made.items()}
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -93,6 +166,11 @@ def centralise_gradients(model: nn.Module) -> None:
             parameter.grad.sub_(parameter.grad.mean(dim=tuple(range(1, parameter.grad.ndim)), keepdim=True))
 
 
+class _StoredEma(Stored):
+    n_updates: Count
+    average: dict[Text, Any]
+
+
 class Ema:
     """Exponential moving average of every floating tensor of a model, batch-norm statistics included.
 
@@ -124,7 +202,14 @@ class Ema:
         return {"n_updates": self.n_updates, "average": self.average}
 
     def load_state_dict(self, state: dict) -> None:
-        """Go on from a checkpoint."""
-        self.n_updates = int(state["n_updates"])
-        for name, tensor in state["average"].items():
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it holds other tensors than the model.
+        """
+        stored = validated(_StoredEma, state)
+        if problem := misfit(self.average, stored.average):
+            raise ValueError(f"the moving average: {problem}")
+        self.n_updates = stored.n_updates
+        for name, tensor in stored.average.items():
             self.average[name].copy_(tensor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import logging
 import os
 import time
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from samo.errors import EnvironmentProblem, Interrupted, SettingsError, nearest
+from samo.errors import EnvironmentProblem, Interrupted, RunError, SettingsError, nearest
 from samo.files import write_json
+from samo.stored import Stored, Text, read_stored
 
 if TYPE_CHECKING:
     from samo.training.trainer import Observer
@@ -321,5 +321,13 @@ def _as_table(settings: Mapping[str, Any]) -> str:
 
 def _kept_id(file: Path, uri: str) -> str:
     """The id of the run in this store, or nothing."""
-    kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    return str(kept["run_id"]) if kept.get("tracking_uri") == uri else ""
+    try:
+        kept = read_stored(file, _StoredId) if file.exists() else _StoredId()
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {file}: {error}", hint="remove it; MLflow then begins a new run") from error
+    return kept.run_id if kept.tracking_uri == uri else ""
+
+
+class _StoredId(Stored):
+    run_id: Text = ""
+    tracking_uri: Text = ""

@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from textwrap import shorten
-from typing import Any, NoReturn, Protocol
+from typing import Annotated, Any, NoReturn, Protocol
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from samo.data.batch import Batch, Draws, Mix, draw_mix, part_of
@@ -22,12 +23,15 @@ from samo.evaluation.metrics import selection_score
 from samo.evaluation.thresholds import threshold_grid
 from samo.frontend import Frontend
 from samo.settings import LossSettings, OptimSettings, ThresholdSettings, TrainSettings
+from samo.stored import Count, Flag, Number, Share, Stored, Text, validated
+from samo.training.checkpoint import misfit
 from samo.training.losses import EmotionLoss, loss_of, rdrop_weight
 from samo.training.model import EmotionModel
-from samo.training.optim import Ema, centralise_gradients, learning_rate, make_optimizer, set_rate
+from samo.training.optim import Ema, centralise_gradients, learning_rate, load_optimizer, make_optimizer, set_rate
 from samo.training.ranks import Ranks
 from samo.training.runtime import Runtime, step_seed
 from samo.training.setup import Setup
+from samo.training.training_log import EpochRow
 
 __all__ = ["Observer", "TrainPlan", "TrainState", "fit", "new_state", "predict_logits"]
 
@@ -71,6 +75,30 @@ class TrainPlan:
     def total_steps(self) -> int:
         """Optimiser steps of the whole training, early stopping aside."""
         return self.steps_per_epoch * self.train.epochs
+
+
+class _StoredScaler(Stored):
+    scale: Annotated[float, Field(strict=True, gt=0.0, allow_inf_nan=False)]
+    growth_factor: Annotated[float, Field(strict=True, gt=1.0, allow_inf_nan=False)]
+    backoff_factor: Share
+    growth_interval: Annotated[int, Field(strict=True, ge=1, le=2**31)]
+    growth_tracker: Annotated[int, Field(strict=True, ge=0, le=2**31, alias="_growth_tracker")]
+
+
+class _StoredState(Stored):
+    model: dict[Text, Any]
+    optimizer: dict[Text, Any]
+    scaler: _StoredScaler | Annotated[dict[Text, Any], Field(max_length=0)]
+    ema: dict[Text, Any] | None
+    epoch: Count
+    step: Count
+    # Before the first epoch the lowest loss is infinite.
+    best: tuple[
+        Number, Annotated[float, Field(strict=True, gt=-math.inf)], Annotated[int, Field(strict=True, ge=-1, le=2**53)]
+    ]
+    history: list[dict[Text, Any]]
+    # Runs trained before classes were left out do not say.
+    absent_as_zero: Flag = True
 
 
 @dataclass
@@ -118,17 +146,29 @@ class TrainState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty where no loss was scaled, and then a scaler begins anew
-            self.scaler.load_state_dict(state["scaler"])
+        """Go on where :meth:`state_dict` was taken.
+
+        Raises:
+            ValueError: it is of another model, or damaged.
+        """
+        stored = validated(_StoredState, state)
+        if problem := misfit(self.model.state_dict(), stored.model):
+            raise ValueError(f"the model: {problem}")
+        for number, row in enumerate(stored.history, start=1):
+            if validated(EpochRow, row).epoch != number:
+                raise ValueError(f"row {number} of its history is of another epoch")
+        if not stored.best[2] < stored.epoch == len(stored.history):
+            raise ValueError("its history does not end at its epoch")
+        load_optimizer(self.optimizer, stored.optimizer)
         if self.ema:
-            self.ema.load_state_dict(state["ema"])
-        self.epoch, self.step = state["epoch"], state["step"]
-        self.best_score, self.best_loss, self.best_epoch = state["best"]
-        self.history = state["history"]
-        self.absent_as_zero = state.get("absent_as_zero", True)
+            self.ema.load_state_dict(stored.ema or {})
+        self.model.load_state_dict(stored.model)
+        if isinstance(stored.scaler, _StoredScaler):  # empty where no loss was scaled, and then a scaler begins anew
+            self.scaler.load_state_dict(stored.scaler.model_dump(by_alias=True))
+        self.epoch, self.step = stored.epoch, stored.step
+        self.best_score, self.best_loss, self.best_epoch = stored.best
+        self.history = stored.history
+        self.absent_as_zero = stored.absent_as_zero
 
     @property
     def learns(self) -> bool:
@@ -324,7 +364,7 @@ def _diverged(frontend: Frontend, rows: np.ndarray, what: str) -> NoReturn:
     names = [shorten(frontend.manifest.items[row].source, 60) for row in rows]
     raise TrainingDiverged(
         f"{what}; {frontend.item}s: {first_ten(names)}",
-        hint="a lower `lr`, a `max_grad_norm` above 0 or `precision=float32` may help; the best model is kept",
+        hint="a lower `lr`, a `max_grad_norm` above 0 or `precision=float32` may help",
     )
 
 

@@ -7,10 +7,28 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["EVERY_S", "TrainingLog", "epoch_line", "step_line"]
+from pydantic import ConfigDict
+
+from samo.stored import Count, Flag, Number, Stored, Text
+
+__all__ = ["EVERY_S", "EpochRow", "TrainingLog", "epoch_line", "step_line"]
 
 # A line now and then says that it goes on.
 EVERY_S = 30.0
+
+
+class EpochRow(Stored):
+    """A row of the history; what else stands in it is one number or word each."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Number | Count | Flag | Text | None]
+
+    epoch: Count
+    train_loss: Number
+    val_loss: Number
+    val_macro_f1: Number
+    lr: Number = 0.0
+    seconds: Number
 
 
 class TrainingLog:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.errors import EnvironmentProblem
-from samo.files import cache_root
+from samo.files import alone, cache_root
 from samo_text.rewriting.words import Piece, how_many, in_case_of, is_negation, join_pieces, pieces_of, sample
 
 __all__ = ["CITATION", "LICENSE", "Synonyms", "download_wordnet", "open_wordnet"]
@@ -121,11 +121,18 @@ def download_wordnet() -> Path:
         DataError: what came is not what the index lists.
         DiskFull: no space is left.
     """
+    folder = _folder() / "corpora"
+    with alone(folder / "wordnet"):
+        _fetch_wordnet(folder)
+    open_wordnet()
+    return folder / "wordnet"
+
+
+def _fetch_wordnet(folder: Path) -> None:
     from nltk.downloader import Downloader
 
     from samo.data.download import download, unpack_zip
 
-    folder = _folder() / "corpora"
     if not (folder / "wordnet").is_dir():
         hint = f"fetch wordnet.zip elsewhere (nltk_data, packages/corpora) and put it into {folder}"
         try:
@@ -145,8 +152,6 @@ def download_wordnet() -> Path:
         (unpacked / "wordnet").replace(folder / "wordnet")
         unpacked.rmdir()
         packed.unlink()
-    open_wordnet()
-    return folder / "wordnet"
 
 
 def _folder() -> Path:

@@ -141,6 +141,17 @@ def test_a_command_that_is_stopped_is_no_error(monkeypatch: pytest.MonkeyPatch) 
     assert (result.status, result.out, result.err) == (130, "", "stopped\n")
 
 
+def test_a_verb_that_is_stopped_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes inside a verb is made a status by typer, without a word."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("samo.runs.run.list_runs", stop)
+    result = samo("runs")
+    assert (result.status, result.out, result.err) == (130, "", "stopped\n")
+
+
 def test_a_reader_that_leaves_is_no_error() -> None:
     shell = f"{sys.executable} -m samo_cli train --help | head -1"
     result = subprocess.run(["bash", "-o", "pipefail", "-c", shell], capture_output=True, text=True, check=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -17,6 +18,9 @@ from rich.console import Console
 from tone_corpora import TINY
 
 from samo.launch.local import Outcome
+from samo.training.training_log import epoch_line
+from samo_cli import importing
+from samo_cli.importing import announced_imports
 from samo_cli.printable import PlainWriter, json_escaped, plain_cell, printable
 from samo_cli.render import (
     GridView,
@@ -29,6 +33,7 @@ from samo_cli.render import (
     show_table,
     training_panel,
 )
+from samo_cli.render.grid import last_line, progress_of
 
 
 @pytest.fixture
@@ -158,6 +163,55 @@ def test_why_a_cell_failed_is_told_in_flags(capsys: pytest.CaptureFixture[str]) 
         view.on_end(Outcome("a", "failed", "SettingsError: `lr` [x] acts only with `split=folds`; label `happy`", 1.0))
     said = capsys.readouterr().err
     assert said == "[1/1] a  failed  SettingsError: --lr [x] acts only with --split folds; label `happy`  1 s\n"
+
+
+def test_a_running_cell_shows_what_its_log_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"epoch": 3, "train_loss": 1.0, "val_loss": 2.0, "val_macro_f1": 0.5, "seconds": 20.0}
+    line = epoch_line(row, 10) + " * best"
+    assert progress_of(line) == (3, 10, "140 s left  ".replace("140 s", "2 min"))
+    assert progress_of(epoch_line({**row, "epoch": 10}, 10)) == (10, 10, "evaluating  ")
+    assert progress_of("epoch 1: step 2/9, loss 1.00") == (0, None, "")
+    (tmp_path / "a.log").write_text(f"epoch 1: step 1/9, loss 1.00\n{line}\n\n")
+    assert last_line(tmp_path / "a.log") == line
+    assert last_line(tmp_path / "none.log") == ""
+    with GridView(2, "macro_f1", lambda _: 0.5, "test", tmp_path) as view:
+        view.on_start("a")
+        view.on_start("b")
+        task = view._running["a"]
+        for _ in range(2):  # the same line is not repeated
+            view._look_at("a", task, repeat=True)
+        shown = view._progress.tasks[1]
+        assert (shown.completed, shown.total, shown.fields["left"]) == (3, 10, f"2 min left  {line}")
+        view.on_end(Outcome("a", "done", "", 100.0))
+        assert view._progress.tasks[0].fields["left"] == "50 s left"
+        view.on_end(Outcome("b", "done", "", 100.0))
+        # What is left when no cell is left is the report, not a time of 0 s.
+        assert view._progress.tasks[0].fields["left"] == ""
+        view._look_at("a", task, repeat=False)
+    assert capsys.readouterr().err.splitlines() == [
+        f"· logs: {tmp_path}",
+        f"a: {line}",
+        "[1/2] a  done  test macro-F1 0.500  2 min",
+        "[2/2] b  done  test macro-F1 0.500  2 min",
+    ]
+
+
+def test_slow_imports_are_named_on_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "slow_library.py").write_text("import sys\nsys.stderr.write('<imported>')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(importing, "SLOW", frozenset({"slow_library"}))
+    before = list(sys.meta_path)
+    with announced_imports():
+        importlib.import_module("slow_library")
+    assert capsys.readouterr().err == "<imported>"
+    del sys.modules["slow_library"]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with announced_imports():
+        importlib.import_module("slow_library")
+    assert capsys.readouterr().err == "loading slow_library ...<imported>\r" + " " * 24 + "\r"
+    assert sys.meta_path == before
 
 
 def test_panel_names_the_next_command() -> None:

@@ -283,6 +283,34 @@ def test_interrupted_before_the_first_epoch(clips: Path, monkeypatch: pytest.Mon
     done("train", "--resume", "early", "--threads", "1")
 
 
+def test_interrupted_before_the_first_step(clips: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("samo.runs.train.checked_split", stop)
+    stopped = samo("train", "--data-root", clips, *TINY)
+    assert (stopped.status, stopped.stop) == (130, "stopped: before its first step")
+    assert not list(artifacts.glob("runs/*"))
+
+
+def test_overwrite_keeps_the_old_model_until_there_is_a_new_one(
+    copied: Path, clips: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_step(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = {path.name: path.read_bytes() for path in copied.iterdir() if path.is_file() and path.name != ".lock"}
+    monkeypatch.setattr(TrainingView, "on_step", on_step)
+    stopped = samo("train", "--data-root", clips, *TINY, "--name", "first", "--overwrite")
+    assert stopped.stop == (
+        "stopped: after 0 of 2 epochs; no epoch was finished, so there is no model yet; "
+        "the run 'first' that was to be replaced is kept"
+    )
+    after = {path.name: path.read_bytes() for path in copied.iterdir() if path.is_file() and path.name != ".lock"}
+    assert after == before
+    assert [entry.name for entry in copied.parent.iterdir()] == ["first"]
+
+
 def test_a_full_disk_keeps_the_best_model(clips: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fsync
     written: list[str] = []
@@ -320,10 +348,15 @@ def test_a_loss_that_is_not_a_number_names_the_files(
     monkeypatch.setattr(EmotionLoss, "forward", forward)
     line = refused(7, "train", "--data-root", clips, *TINY, "--name", "nan")
     assert "the loss became nan in epoch 2" in line
+    assert "; the best model (epoch 1, validation macro-F1" in line
     assert line.count(".wav") == 8
     assert "--lr" in line
     assert (artifacts / "runs" / "nan" / "best_model.safetensors").is_file()
     assert done("predict", clips / "Actor_01", "--run", "nan", "--json").json["predictions"]
+    del calls[5:]
+    line = refused(7, "train", "--data-root", clips, *TINY, "--name", "at-once")
+    assert "the loss became nan in epoch 1, step 1" in line
+    assert "; no epoch was finished, so there is no model yet)" in line
 
 
 def test_a_copy_under_two_speakers_is_a_leak(tmp_path: Path, artifacts: Path) -> None:

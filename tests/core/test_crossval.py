@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -98,7 +99,7 @@ def test_each_fold_is_scaled_by_its_own_temperature(tmp_path: Path, monkeypatch:
         Calibration({"emotion": temperature}, "val", {"emotion": 8}, epoch=3).save(
             cell.run(tmp_path).path("calibration.json")
         )
-    monkeypatch.setattr(calibrate, "read_about", lambda path: {"epoch": 3})
+    monkeypatch.setattr(calibrate, "read_facts", lambda path: SimpleNamespace(epoch=3))
     joined = join_predictions(cells, tmp_path)
     # The third fold has none.
     np.testing.assert_allclose(joined.logits, np.concatenate([raw[0] / 2.0, raw[1] / 0.5, raw[2]]), rtol=1e-6)
@@ -107,7 +108,8 @@ def test_each_fold_is_scaled_by_its_own_temperature(tmp_path: Path, monkeypatch:
 def calibrated(cell: Cell, grid: Path, temperature: float) -> Cell:
     """A cell whose best weights, of epoch 3, have a temperature."""
     run = cell.run(grid)
-    save_model(run.model_file, {"w": torch.zeros(1)}, epoch=3)
+    facts = {"label_space": run.manifest.label_space.to_json(), "dataset": "pretend", "synthetic": False}
+    save_model(run.model_file, {"w": torch.zeros(1)}, epoch=3, val_macro_f1=0.5, **facts)
     Calibration({"emotion": temperature}, "val", {"emotion": 8}, 3).save(run.path("calibration.json"))
     return cell
 

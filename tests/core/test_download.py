@@ -10,7 +10,10 @@ import stat
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +23,7 @@ import pytest
 from samo.data import download as module
 from samo.data.download import download, unpack_zip
 from samo.errors import DataError, DiskFull, EnvironmentProblem
+from samo.files import alone
 
 BODY = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -38,6 +42,8 @@ class Server:
     break_after: list[int] = field(default_factory=list)
     wrong_range: bool = False
     status: int = 200
+    busy: list[int] = field(default_factory=list)
+    retry_after: str = ""
     asked: list[str] = field(default_factory=list)
 
 
@@ -52,6 +58,13 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range", "")
             manners.asked.append(wanted)
+            if manners.busy:
+                self.send_response(manners.busy.pop(0))
+                if manners.retry_after:
+                    self.send_header("Retry-After", manners.retry_after)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and manners.ranges else 0
             if manners.status != 200:
                 self.send_error(manners.status)
@@ -84,9 +97,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pooch waits a second or more before it tries again."""
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """pooch waits a second or more before it tries again, and a busy server is given time: what that would be."""
+    waited: list[float] = []
     monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=lambda seconds: None))
+    monkeypatch.setattr(module, "sleep", waited.append)
+    return waited
 
 
 @pytest.fixture
@@ -243,6 +259,73 @@ def test_an_http_error_is_named(server: Server, tmp_path: Path) -> None:
     server.status = 404
     with pytest.raises(EnvironmentProblem, match="answered 404 Not Found"):
         download(server.url, tmp_path / "file.bin", sha256=SHA256)
+
+
+def test_a_busy_server_is_given_time(server: Server, tmp_path: Path, pauses: list[float]) -> None:
+    server.busy = [503, 429, 500]
+    assert download(server.url, tmp_path / "file.bin", sha256=SHA256).read_bytes() == BODY
+    assert pauses == [1.0, 2.0, 4.0]
+    server.busy, server.retry_after = [429, 503], "7"
+    (tmp_path / "file.bin").unlink()
+    download(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert pauses[3:] == [7.0, 7.0]
+
+
+def test_a_date_to_come_again(server: Server, tmp_path: Path, pauses: list[float]) -> None:
+    later = datetime.now(UTC) + timedelta(seconds=30)
+    server.busy, server.retry_after = [503], format_datetime(later, usegmt=True)
+    download(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert 25.0 < pauses[0] <= 30.0
+
+
+@pytest.mark.parametrize(("busy", "retry_after", "tries"), [([503] * 9, "", 6), ([429] * 9, "3600", 1)])
+def test_a_server_that_stays_busy(
+    server: Server, tmp_path: Path, busy: list[int], retry_after: str, tries: int
+) -> None:
+    server.busy, server.retry_after = busy, retry_after
+    with pytest.raises(EnvironmentProblem, match=r"answered (503 Service Unavailable|429 Too Many Requests)"):
+        download(server.url, tmp_path / "file.bin", sha256=SHA256)
+    assert len(server.asked) == tries
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("part", [b"", b"x" * 2 * CHUNK])
+def test_a_body_that_goes_on_is_cut_off(server: Server, tmp_path: Path, part: bytes) -> None:
+    server.length_known, server.body = False, BODY * 8
+    (tmp_path / "file.bin.part").write_bytes(part)
+    longest: list[int] = []
+    with pytest.raises(DataError, match="sends more than the 1,024,000 bytes expected; nothing was kept"):
+        download(
+            server.url, tmp_path / "file.bin", size=len(BODY), sha256=SHA256,
+            on_progress=lambda done, total: longest.append(done),
+        )  # fmt: skip
+    assert max(longest) <= len(BODY)
+    assert os.listdir(tmp_path) == []
+
+
+def test_two_at_once_fetch_it_once(server: Server, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        fetched = list(pool.map(lambda _: download(server.url, tmp_path / "file.bin", sha256=SHA256), range(3)))
+    assert [path.read_bytes() == BODY for path in fetched] == [True] * 3
+    assert server.asked == [""]
+    assert os.listdir(tmp_path) == ["file.bin"]
+
+
+def test_a_lock_falls_with_its_process_and_leaves_no_file(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "set"
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / ".set.lock").write_text("of a process that was killed")
+    seen: list[str] = []
+
+    def interrupted() -> None:
+        with alone(target):
+            seen.extend(os.listdir(target.parent))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert seen == [".set.lock"]
+    assert os.listdir(target.parent) == []
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/file.bin", "nonsense", "http://"])

@@ -21,11 +21,13 @@ from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
 from samo.files import write_json
 from samo.runs import evaluate as evaluation
+from samo.runs.calibrate import calibrate
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
 from samo.runs.load import facts_of
 from samo.runs.run import Run, create_run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
+from samo.training.checkpoint import load_tensors, read_about, save_model
 from samo.training.setup import Setup
 
 SETTINGS: dict[str, Any] = {"epochs": 12, "batch_size": 8, "lr": 0.05, "patience": 0}
@@ -411,3 +413,58 @@ def test_of_several_labels_a_run_that_gives_one_is_judged_on_single_ones() -> No
     both = relabel(manifest, LabelSpace((Task("mood", ("a", "b"), multi_label=True),)), {"c": "-"})
     assert both.items[1].labels == {"mood": ("a", "b")}
     assert both.notes == ()
+
+
+def retrained(run: Run, seed: int) -> None:
+    """Other weights of the same epoch, as a training that goes on or one with ``overwrite`` leaves them."""
+    about = read_about(run.model_file)
+    tensors = {name: tensor + 0.01 * seed for name, tensor in load_tensors(run.model_file).items()}
+    save_model(run.model_file, tensors, **{name: value for name, value in about.items() if name != "format"})
+
+
+@pytest.mark.parametrize("when", ["while it predicts", "while pictures are drawn"])
+def test_nothing_is_written_of_a_model_that_is_gone(
+    run: Run, when: str, monkeypatch: pytest.MonkeyPatch, without_pictures: None
+) -> None:
+    run.path("calibration.json").unlink()
+    evaluate_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), "test")
+    run.path("report.json").unlink()
+    run.path("calibration.json").unlink()
+    written = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.suffix in (".json", ".npz")}
+    place = {"while it predicts": "predict_logits", "while pictures are drawn": "save_figures"}[when]
+    before = getattr(evaluation, place)
+
+    def trained_on(*given: Any) -> Any:
+        retrained(run, 1)
+        return before(*given)
+
+    monkeypatch.setattr(evaluation, place, trained_on)
+    with pytest.raises(RunError, match="run 'mine' got another model while it was evaluated; this evaluation was not"):
+        evaluate_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), "test")
+    left = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.suffix in (".json", ".npz")}
+    left.pop("calibration.json", None)  # fitted before the pictures, and for the weights there were
+    assert left == written
+
+
+def test_a_model_that_was_only_touched_is_the_same(
+    run: Run, monkeypatch: pytest.MonkeyPatch, without_pictures: None
+) -> None:
+    before = evaluation.predict_logits
+
+    def touched(*given: Any) -> Any:
+        retrained(run, 0)
+        return before(*given)
+
+    monkeypatch.setattr(evaluation, "predict_logits", touched)
+    evaluate_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), "test")
+    assert run.status == "evaluated"
+
+
+def test_a_temperature_names_the_epoch_whose_answers_it_was_fitted_on(run: Run) -> None:
+    front = tiny.frontend(**SETTINGS)
+    logits = np.zeros((len(front.manifest.items), 3), dtype=np.float32)
+    about = read_about(run.model_file)
+    assert calibrate(run, front.manifest.label_space, logits, front.manifest.targets, epoch=7).calibration.epoch == 7
+    assert (
+        calibrate(run, front.manifest.label_space, logits, front.manifest.targets).calibration.epoch == about["epoch"]
+    )

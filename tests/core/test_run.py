@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -247,11 +248,85 @@ def test_a_run_that_is_not_there(tmp_path: Path) -> None:
         find_run(tmp_path, "ravdess-emotion-01")
     assert caught.value.hint == "did you mean 'ravdess-emotion-001'? runs: demo-emotion-001, ravdess-emotion-001"
     point_latest(tmp_path, run)
-    create_run(tmp_path, run.name, "x", overwrite=True)
-    run.path(".lock").unlink()
-    run.folder.rmdir()
+    shutil.rmtree(run.folder)
+    assert find_run(tmp_path).name == "demo-emotion-001"
+    (tmp_path / "latest").unlink()
+    assert find_run(tmp_path).name == "demo-emotion-001"
+    shutil.rmtree(tmp_path / "runs")
     with pytest.raises(RunError, match=r"there is no run in .* yet"):
         find_run(tmp_path)
+
+
+def test_a_disk_without_symbolic_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = begun(tmp_path, "first", 1)
+    point_latest(tmp_path, first)
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "symlink", refused)
+    point_latest(tmp_path, begun(tmp_path, "second", 2))
+    assert find_run(tmp_path).name == "second"
+    # A drive that turned the link into a folder holds a copy that nothing updates.
+    (tmp_path / "latest").mkdir()
+    (tmp_path / "latest" / "config.json").write_text('{"modality": "tiny"}')
+    point_latest(tmp_path, begun(tmp_path, "third", 3))
+    assert find_run(tmp_path).name == "third"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["latest", "runs"]
+
+
+def test_a_disk_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    run = begun(tmp_path, "mine")
+    with run.locked():
+        assert run.path(".lock").read_text() == str(os.getpid())
+    assert run.status == "stopped"
+
+
+def test_two_trainings_never_get_one_name(tmp_path: Path) -> None:
+    one = create_run(tmp_path, "", "demo", hold=True)
+    two = create_run(tmp_path, "", "demo", hold=True)
+    assert [one.name, two.name] == ["demo-001", "demo-002"]
+    with pytest.raises(RunError, match="run 'demo-001' is being written by process"):
+        create_run(tmp_path, "demo-001", "x", hold=True)
+    with one.locked():
+        assert create_run(tmp_path, "", "demo").name == "demo-003"
+    assert not one.is_busy()
+    # Refused before it began, it leaves its name to the next.
+    two.forget()
+    assert not two.folder.exists()
+    assert create_run(tmp_path, "", "demo", hold=True).name == "demo-001"
+
+
+def with_model(artifacts: Path, name: str, text: str) -> Run:
+    run = begun(artifacts, name, 1)
+    run.model_file.write_text(text)
+    return run
+
+
+def test_what_overwrite_replaces_is_kept_until_there_is_a_model(tmp_path: Path) -> None:
+    old = with_model(tmp_path, "mine", "old")
+    run = create_run(tmp_path, "mine", "x", overwrite=True, hold=True)
+    with run.locked():
+        run.path("config.json").write_text('{"modality": "tiny"}')
+    assert [run.name for run in list_runs(tmp_path)] == ["mine"]
+    with pytest.raises(ModelFileError) as caught:
+        find_model(tmp_path, "mine")
+    assert caught.value.hint.endswith(f"the run it was to replace is in {tmp_path / 'runs' / '.mine.replaced'}")
+    # Killed there and begun again: what has no model makes room, and what has one stays.
+    run = create_run(tmp_path, "mine", "x", overwrite=True, hold=True)
+    assert run.settle()
+    assert old.model_file.read_text() == "old"
+    assert old.settings == {"modality": "tiny", "lr": 0.1}
+    run = create_run(tmp_path, "mine", "x", overwrite=True)
+    run.path("config.json").write_text('{"modality": "tiny"}')
+    run.model_file.write_text("new")
+    assert not run.settle()
+    assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["mine"]
+    assert old.model_file.read_text() == "new"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])
@@ -267,9 +342,10 @@ def test_history_is_written_whole(tmp_path: Path) -> None:
     run = begun(tmp_path, "mine")
     assert run.history == []
     assert run.environment == {}
-    write_history(run, [{"epoch": 1}, {"epoch": 2, "val_loss": 0.5}])
-    write_history(run, [{"epoch": 1}])
-    assert run.history == [{"epoch": 1}]
+    row = {"epoch": 1, "train_loss": 0.5, "val_loss": 0.5, "val_macro_f1": 0.5, "seconds": 1.5}
+    write_history(run, [row, {**row, "epoch": 2}])
+    write_history(run, [row])
+    assert run.history == [row]
 
 
 def test_a_damaged_history_and_environment(tmp_path: Path) -> None:

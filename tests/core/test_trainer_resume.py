@@ -125,7 +125,8 @@ def test_a_state_goes_on_in_another_precision() -> None:
     scaled = Runtime(torch.device("cpu"), "fp16", channels_last=False, threads=1)
     for before, after in ((tiny.RUNTIME, scaled), (scaled, tiny.RUNTIME)):
         state, _ = begin(front, before)
-        state.epoch = 2
+        row = {"train_loss": 1.0, "val_loss": 1.0, "val_macro_f1": 0.5, "seconds": 1.0}
+        state.epoch, state.history = 2, [{"epoch": 1, **row}, {"epoch": 2, **row}]
         again, _ = begin(front, after)
         again.load_state_dict(state.state_dict())
         assert again.epoch == 2

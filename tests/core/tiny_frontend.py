@@ -68,8 +68,8 @@ class TinyNet(Section):
     """The network."""
 
     panel: ClassVar[str] = "Model"
-    hidden: int = setting(0, "units of a hidden layer, 0 = none")
-    dropout: float = setting(0.0, "dropout before the last layer")
+    hidden: int = setting(0, "units of a hidden layer, 0 = none", ge=0, le=4096)
+    dropout: float = setting(0.0, "dropout before the last layer", ge=0.0, lt=1.0)
     mixup_alpha: float = setting(0.0, "mixup")
     hidden_from: int = setting(0, "epoch from which on the hidden layer learns")
     hidden_lr: float = setting(1.0, "factor on its learning rate")

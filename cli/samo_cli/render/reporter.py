@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from samo_cli.render import console
@@ -31,9 +32,9 @@ class TerminalReporter:
         """A bar and a line an epoch."""
         return TrainingView(epochs, history)
 
-    def cells(self, n_cells: int, metric: str, score: Callable[[str], float | None], part: str) -> GridView:
-        """A bar over the cells of a grid and a line a cell."""
-        return GridView(n_cells, metric, score, part)
+    def cells(self, n_cells: int, metric: str, score: Callable[[str], float | None], part: str, logs: Path) -> GridView:
+        """A bar over the cells of a grid, one for each that runs, and a line a cell."""
+        return GridView(n_cells, metric, score, part, logs)
 
     def trials(self, n_trials: int, facts: Mapping[str, Any]) -> TuningView:
         """A bar over the trials of a search and a line a trial."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from typing import TYPE_CHECKING, Any
 
 from samo.errors import RunError
@@ -45,13 +44,14 @@ def _cell(value: Any) -> str:
 
 def _row(run: Run) -> dict[str, Any]:
     """A damaged run is listed as such: it must not hide the others."""
+    from samo.reporting.report import read_report
     from samo.runs.code import code_of
     from samo.runs.run import ENSEMBLE_FILE
 
     try:
         scores = [row["val_macro_f1"] for row in run.history]
         stored = run.path("report.json")
-        report = jsonlib.loads(stored.read_text(encoding="utf-8")) if stored.is_file() else None
+        report = read_report(stored) if stored.is_file() else None
         return {
             "run": run.name,
             "dataset": run.settings["dataset"],
