@@ -125,6 +125,15 @@ class ModelFacts(Stored):
     intervals: Literal["percentile", "wilson"] = "percentile"
     ensemble: _Members | None = None
 
+    @model_validator(mode="after")
+    def _thresholds_of_its_labels(self) -> Self:
+        sizes = {task.name: len(task.labels) for task in self.label_space.tasks}
+        for member in self.ensemble.members if self.ensemble else ():
+            for task, thresholds in member.thresholds.items():
+                if len(thresholds) != sizes.get(task, len(thresholds)):
+                    raise ValueError(f"{len(thresholds)} thresholds of member {member.name} for {sizes[task]} labels")
+        return self
+
 
 def read_facts(path: Path) -> ModelFacts:
     """The facts in the header of a run's model.

@@ -109,10 +109,10 @@ def test_the_log_of_a_training(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_plain_lines_of_a_grid(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_of_a_grid(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     scores = {"a": 0.5, "b": None}
     for reporter in (PlainGridReporter(), PlainGridReporter(quiet=True)):
-        with reporter.cells(2, "macro_f1", scores.get, "test") as watcher:
+        with reporter.cells(2, "macro_f1", scores.get, "test", tmp_path) as watcher:
             watcher.on_start("a")
             watcher.on_end(Outcome("a", "done", "", 61.0))
             watcher.on_end(Outcome("b", "failed", "no clips", 2.0))
