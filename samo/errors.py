@@ -20,9 +20,11 @@ __all__ = [
     "SamoError",
     "SettingsError",
     "TrainingDiverged",
+    "counted",
     "first_few",
     "first_ten",
     "nearest",
+    "plural",
     "reporting_full_disk",
 ]
 
@@ -122,6 +124,24 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """Return ``"did you mean 'x'? "`` for the closest choice, or an empty string."""
     close = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f"did you mean '{close[0]}'? " if close else ""
+
+
+def plural(noun: str, n: float, many: str = "") -> str:
+    """The noun as it follows a number: the one rule for one and many.
+
+    >>> plural("speaker", 1), plural("speaker", 0), plural("class", 2), plural("text is", 2, "texts are")
+    ('speaker', 'speakers', 'classes', 'texts are')
+    """
+    return noun if n == 1 else many or noun + ("es" if noun.endswith("s") else "s")
+
+
+def counted(n: int, noun: str, many: str = "") -> str:
+    """A number and its noun, see :func:`plural`.
+
+    >>> counted(1, "speaker"), counted(24, "speaker")
+    ('1 speaker', '24 speakers')
+    """
+    return f"{n} {plural(noun, n, many)}"
 
 
 def first_ten(names: Iterable[object]) -> str:

@@ -18,6 +18,7 @@ from samo.modalities import MODALITIES, config_type, config_types, preset_files
 from samo.plugins import trust_settings
 
 __all__ = [
+    "CALL_KEYS",
     "GRID_SETTINGS",
     "SPLIT_SETTINGS",
     "AbstentionSettings",
@@ -33,6 +34,7 @@ __all__ = [
     "meets",
     "named_setting",
     "partner",
+    "read_call",
     "read_preset",
     "read_toml",
     "resolve",
@@ -48,6 +50,20 @@ SPLIT_SETTINGS = frozenset({"split", "split_seed", "fold", "num_folds", "train_r
 
 # A grid sets these cell by cell.
 GRID_SETTINGS = frozenset({"seed", "split", "fold"})
+
+# What a configuration file may also hold: arguments of a training, which are no settings of a run. By their kind.
+CALL_KEYS: Mapping[str, type] = {
+    "modality": str,
+    "preset": str,
+    "name": str,
+    "tracker": str,
+    "artifacts": str,
+    "device": str,
+    "precision": str,
+    "threads": int,
+}
+# What is only given where it is typed.
+_TYPED_ONLY = ("overwrite", "resume", "config", "encoders", "json", "trust_code", "dry_run")
 
 PositiveByName = dict[str, Annotated[float, Field(gt=0.0)]]
 
@@ -532,6 +548,9 @@ def read_toml(path: Path, sections: set[str]) -> dict[str, Any]:
 def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]) -> Config:
     """Settings from preset, then file, then flags; each wins over the one before.
 
+    A preset that the file names holds where ``preset`` is empty; what else of :data:`CALL_KEYS` stands in the file is
+    left to whoever trains.
+
     Raises:
         SettingsError: an unknown setting, one of another modality, or a value out of range.
     """
@@ -571,17 +590,39 @@ def collect_settings(
                 f"`{name}` is no setting of `modality={modality}`",
                 hint=f"it belongs to {' and '.join(f'`modality={owner}`' for owner in owners)}",
             )
+    preset = preset or (read_call(file).get("preset", "") if file else "")
     values = read_preset(modality, preset)[1] if preset else {}
     read = _read_config(file, modality, known) if file else {}
     trust_settings({**read, **flags})
     return {**values, **read, **flags}, read
 
 
+def read_call(file: Path) -> dict[str, Any]:
+    """The arguments of a training that a configuration file holds beside the settings, see :data:`CALL_KEYS`.
+
+    Raises:
+        SettingsError: one is of another kind, or the file is missing or not TOML.
+    """
+    found = {}
+    for spelled, value in toml_tables(file, "configuration").items():
+        name = spelled.replace("-", "_")
+        if kind := CALL_KEYS.get(name):
+            if not isinstance(value, kind) or isinstance(value, bool):
+                wanted = "a text" if kind is str else "a whole number"
+                raise SettingsError(f"{file}: {name} {value!r}: {wanted} is needed")
+            found[name] = value
+    if found.get("artifacts"):
+        found["artifacts"] = str(file.absolute().parent / Path(found["artifacts"]).expanduser())
+    return found
+
+
 def _read_config(file: Path, modality: str, known: set[str]) -> dict[str, Any]:
     """The settings of a file, its paths counted from its folder; a ``description`` as in the presets is allowed."""
     values = read_toml(file, set(config_type(modality).model_fields))
-    values.pop("description", None)
+    values = {name: value for name, value in values.items() if name != "description" and name not in CALL_KEYS}
     for name in values:
+        if name in _TYPED_ONLY:
+            raise SettingsError(f"{file}: `{name}` does not belong into a file", hint="give it beside the file")
         if name not in known:
             raise SettingsError(
                 f"{file}: unknown setting '{name}' for modality {modality}",

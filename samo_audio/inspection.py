@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from samo.data.fingerprints import NearCopy
 from samo.data.manifest import Item, Manifest
-from samo.errors import first_ten
-from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, plain_axes, save_named, verbatim
+from samo.errors import counted, first_ten, plural
+from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, names_below, plain_axes, save_named, verbatim
 
 if TYPE_CHECKING:
     from samo_audio.config import FeatureSettings
@@ -178,7 +178,7 @@ def _warnings(
 
 
 def _clips(count: int) -> str:
-    return f"{count:,} clip{'s' * (count != 1)}"
+    return f"{count:,} {plural('clip', count)}"
 
 
 def _about_copies(items: list[Item], manifest: Manifest) -> str:
@@ -261,7 +261,9 @@ def _class_balance(manifest: Manifest) -> Figure:
     names += sorted(set(labels) - set(names))
     total = Counter(labels)
     figure = _new_figure(
-        manifest, f"{_clips(len(labels))} in {len(names)} classes", (7.0, 1.4 + 0.34 * max(len(names), 3))
+        manifest,
+        f"{_clips(len(labels))} in {counted(len(names), 'class')}",
+        (7.0, 1.4 + 0.34 * max(len(names), 3)),
     )
     axes = figure.subplots()
     plain_axes(axes)
@@ -402,7 +404,8 @@ def _levels_by_speaker(manifest: Manifest, waveforms: Waveforms) -> Figure:
     named = len(rows) <= _MOST_SPEAKERS_NAMED
     # Many speakers read better in order of level than of name.
     order = list(rows) if named else sorted(rows, key=lambda name: float(np.median(level[rows[name]])))
-    figure = _new_figure(manifest, "level by speaker", (8.0, 3.8))
+    width = max(8.0, 2.0 + (0.2 if len(order) > 30 else 0.34) * len(order)) if named else 8.0
+    figure = _new_figure(manifest, "level by speaker", (width, 3.8))
     axes = figure.subplots()
     plain_axes(axes)
     gender = {_speaker(item): item.meta.get("gender", "") for item in manifest.items}
@@ -414,8 +417,7 @@ def _levels_by_speaker(manifest: Manifest, waveforms: Waveforms) -> Figure:
         axes.plot(places, [np.median(x) for x in own], "o", color=colour, markersize=5, label=verbatim(kind) or None)
     axes.set_ylabel("level in dB re full scale\n(range and median of clips)")
     axes.set_xlabel("speaker" if named else f"{len(order):,} speakers, quietest first")
-    ticks = [verbatim(name) for name in order] if named else []
-    axes.set_xticks(range(len(ticks)), ticks, rotation=90 if len(order) > 30 else 0)
+    names_below(axes, order if named else [])
     if any(gender.values()):
         figure.legend(loc="outside lower right", ncols=4, frameon=False)
     return figure

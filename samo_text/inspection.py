@@ -14,7 +14,7 @@ import numpy as np
 from samo.data.manifest import Item, Manifest
 from samo.data.near_duplicates import find_copies, folded
 from samo.data.splits import PARTS
-from samo.errors import first_ten
+from samo.errors import first_ten, plural
 from samo.tasks import Task
 
 if TYPE_CHECKING:
@@ -121,14 +121,16 @@ def _warnings(manifest: Manifest, found: Mapping[str, Any]) -> list[str]:
     for part, about in found["duplicates"]["inside"].items():
         if about["texts"]:
             lines.append(
-                f"{about['texts']:,} texts stand several times in {part} ({about['extra_rows']:,} rows more than "
+                f"{about['texts']:,} {plural('text stands', about['texts'], 'texts stand')} several times in {part} "
+                f"({about['extra_rows']:,} {plural('row', about['extra_rows'])} more than "
                 f"needed), {about['conflicting']:,} of them with different labels"
             )
     for pair in found["duplicates"]["across"]:
         if pair["same"] or pair["near"]:
             advice = "; consider `drop_leaked`" if pair["other"] == "train" else ""
             lines.append(
-                f"{pair['same']:,} {pair['part']} rows also stand in {pair['other']} word for word, {pair['near']:,} "
+                f"{pair['same']:,} {pair['part']} {plural('row also stands', pair['same'], 'rows also stand')} "
+                f"in {pair['other']} word for word, {pair['near']:,} "
                 f"more nearly so{advice}"
             )
     for name, task in found["tasks"].items():
@@ -152,7 +154,10 @@ def _about_labels(name: str, task: Mapping[str, Any], parts: Mapping[str, int]) 
         listed = first_ten(f"{label} {n}" for label, n in sorted(few.items(), key=lambda pair: pair[1]))
         lines.append(f"{name}: fewer than {_FEWEST_TEST_ROWS} test rows, so their F1 is uncertain: {listed}")
     if task["unlabelled"]:
-        lines.append(f"{name}: {task['unlabelled']:,} rows are not labelled and left out of its loss and scores")
+        lines.append(
+            f"{name}: {task['unlabelled']:,} {plural('row is', task['unlabelled'], 'rows are')} "
+            f"not labelled and left out of its loss and scores"
+        )
     return lines
 
 
@@ -203,7 +208,7 @@ def _class_balance(manifest: Manifest, task: Task) -> Figure:
     kind = "several may hold" if task.multi_label else "one holds"
     figure = _new_figure(
         manifest,
-        f"{len(names)} labels of {verbatim(task.name)} in {total:,} rows ({kind})",
+        f"{len(names)} labels of {verbatim(task.name)} in {total:,} {plural('row', total)} ({kind})",
         (7.6, 1.4 + 0.27 * max(len(names), 3)),
     )
     axes = figure.subplots()
@@ -227,7 +232,7 @@ def _lengths(manifest: Manifest) -> Figure:
 
     words = np.array([len(item.source.split()) for item in manifest.items])
     shown = np.minimum(words, _LONGEST_DRAWN_WORDS)
-    figure = _new_figure(manifest, f"{words.sum():,} words in {len(words):,} texts", (7.0, 3.6))
+    figure = _new_figure(manifest, f"{words.sum():,} words in {len(words):,} {plural('text', len(words))}", (7.0, 3.6))
     axes = figure.subplots()
     plain_axes(axes)
     width = max(1, -(-int(np.ptp(shown)) // 40))

@@ -15,7 +15,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from samo.errors import SettingsError
+from samo.errors import SettingsError, plural
 from samo.files import cache_root, caching
 from samo_text.texts import clean
 
@@ -249,7 +249,7 @@ def about_cut(tokens: Tokens, texts: Sequence[str], longest: int, lengths: np.nd
     """
     candidates = texts if lengths is None else [texts[row] for row in np.flatnonzero(lengths >= longest).tolist()]
     n = sum(map(tokens.truncates, candidates))
-    what = "texts is" if n == 1 else "texts are"
+    what = plural("texts is", n, "texts are")
     return (
         [f"{n:,} of {len(texts):,} {what} longer than {longest} tokens: the rest is cut off (`max_tokens`)"]
         if n

@@ -22,7 +22,7 @@ import torch
 from samo.data.manifest import Manifest
 from samo.data.splits import PARTS
 from samo.encoders.pooling import valid_positions
-from samo.errors import DataError, SettingsError, first_ten, nearest
+from samo.errors import DataError, SettingsError, counted, first_ten, nearest
 from samo.evaluation.metrics import Decided, accuracy, macro_f1, per_class, tally
 from samo.evaluation.statistics import score_intervals, tally_by_unit
 from samo.frontend import Progress
@@ -321,7 +321,10 @@ def _warnings(decided: Decided, task: Task) -> list[str]:
     found = []
     several = int((decided.truth.sum(axis=1) > 1).sum())
     if several:
-        found.append(f"{several} texts have several labels; zero-shot names one, so the others count as missed")
+        found.append(
+            f"{counted(several, 'text has', 'texts have')} "
+            f"several labels; zero-shot names one, so the others count as missed"
+        )
     absent = [label for k, label in enumerate(task.labels) if not decided.truth[:, k].any()]
     if absent:
         found.append(f"no text has these labels, left out of macro-F1: {first_ten(absent)}")

@@ -54,8 +54,10 @@ def in_artifacts(command: str, artifacts: str) -> str:
 
     >>> in_artifacts("samo evaluate x", "out"), in_artifacts("samo evaluate x", "")
     ('samo evaluate x --artifacts out', 'samo evaluate x')
+    >>> in_artifacts("samo evaluate x", "my out")
+    "samo evaluate x --artifacts 'my out'"
     """
-    return f"{command} --artifacts {artifacts}" if artifacts else command
+    return f"{command} --artifacts {shlex.quote(artifacts)}" if artifacts else command
 
 
 @cache

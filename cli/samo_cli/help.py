@@ -10,14 +10,25 @@ from typing import Any
 import typer
 from typer.core import TyperCommand
 
+from samo.modalities import MODALITIES
+
 __all__ = ["Verb"]
 
+_MODALITY = "samo.modality"
 # Longer names stand on a line of their own.
 WIDEST_NAME = 32
 
 
 class Verb(TyperCommand):
-    """A command whose options are listed under the headings of their panels."""
+    """A command whose options are listed under the headings of their panels.
+
+    Behind ``--modality audio`` only the settings of audio are listed, with what holds for audio.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Note the modality first: ``--help`` ends the parsing, wherever it stands."""
+        ctx.meta[_MODALITY] = _value_of("--modality", args)
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write one list for the arguments and one for each panel, in the order they are declared."""
@@ -25,10 +36,36 @@ class Verb(TyperCommand):
         for parameter in self.get_params(ctx):
             if getattr(parameter, "hidden", False):
                 continue
-            panels.setdefault(_panel(parameter), []).append((_names(parameter), _text(parameter)))
+            if row := self._row(parameter, ctx.meta.get(_MODALITY, "")):
+                panels.setdefault(_panel(parameter), []).append(row)
         for title, rows in panels.items():
             with formatter.section(_bold(title)):
                 _write(formatter, rows)
+
+    def _row(self, parameter: Any, modality: str) -> tuple[str, str] | None:
+        """Names and description; None for what another modality than the one typed has.
+
+        An option of the verb's own that only one modality has begins its description with the modality's name.
+        """
+        if modality not in MODALITIES:
+            return _names(parameter), _text(parameter)
+        if setting := getattr(self.callback, "flags", {}).get(parameter.name):
+            flag = setting.of(modality)
+            return (_names(parameter, flag.metavar), flag.help) if flag else None
+        text = _text(parameter)
+        others = tuple(f"{other.capitalize()}: " for other in MODALITIES if other != modality)
+        return None if text.startswith(others) else (_names(parameter), text)
+
+
+def _value_of(flag: str, args: list[str]) -> str:
+    """The last value typed behind a flag; empty where there is none."""
+    pairs = zip(args, [*args[1:], ""], strict=False)
+    found = [
+        following if word == flag else word.partition("=")[2]
+        for word, following in pairs
+        if word == flag or word.startswith(f"{flag}=")
+    ]
+    return found[-1] if found else ""
 
 
 def _write(formatter: Any, rows: list[tuple[str, str]]) -> None:
@@ -52,14 +89,14 @@ def _panel(parameter: Any) -> str:
     return getattr(parameter, "rich_help_panel", None) or "Options"
 
 
-def _names(parameter: Any) -> str:
+def _names(parameter: Any, metavar: str | None = None) -> str:
     """``-h, --help``, ``--lr NUMBER``, and ``--[no-]noise`` for a switch that goes both ways."""
     if parameter.param_type_name == "argument":
         return str(parameter.metavar or parameter.name.upper())
     names = ", ".join(sorted(parameter.opts, key=len))
     if parameter.secondary_opts:
         names = names.replace("--", "--[no-]", 1)
-    return names if parameter.is_flag else f"{names} {parameter.metavar or parameter.name.upper()}"
+    return names if parameter.is_flag else f"{names} {metavar or parameter.metavar or parameter.name.upper()}"
 
 
 def _text(parameter: Any) -> str:
@@ -69,8 +106,12 @@ def _text(parameter: Any) -> str:
 
 
 def _bold(title: str) -> str:
-    return typer.style(title, bold=True) if sys.stdout.isatty() else title
+    return typer.style(title, bold=True) if _styled() else title
 
 
 def _paint(names: str) -> str:
-    return typer.style(names, fg="cyan") if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else names
+    return typer.style(names, fg="cyan") if _styled() else names
+
+
+def _styled() -> bool:
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -14,7 +14,7 @@ import typer
 from samo.errors import SettingsError
 from samo.lazy import load_object
 from samo.plugins import trust_settings
-from samo.settings import Config, SettingField, partner
+from samo.settings import Config, SettingField, partner, read_call
 from samo_cli.flags import as_flags, switch
 
 __all__ = [
@@ -34,6 +34,25 @@ __all__ = [
 Verb = Callable[..., None]
 
 MACHINE = "Machine and output"
+
+
+def _arguments_of_file(context: typer.Context, file: Path | None) -> Path | None:
+    """Let the arguments in a configuration file, such as ``precision``, stand in for flags that are not typed.
+
+    Raises:
+        SettingsError: one that this verb does not take.
+    """
+    if file is None or context.resilient_parsing:
+        return file
+    arguments = read_call(file)
+    taken = {parameter.name for parameter in context.command.params}
+    for name in arguments:
+        if name not in taken:
+            raise SettingsError(f"{file}: samo {context.info_name} takes no `{name}`", hint="leave it away")
+    context.default_map = {**(context.default_map or {}), **arguments}
+    return file
+
+
 Artifacts = Annotated[
     str,
     typer.Option(
@@ -44,8 +63,10 @@ ConfigFile = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Start from settings in a TOML file; it wins over --preset, flags over both. Relative paths in it count "
-        "from its folder.",
+        is_eager=True,
+        callback=_arguments_of_file,
+        help="Start from settings in a TOML file; it wins over --preset, flags over both. Its keys are the "
+        "flags with underscores; relative paths in it count from its folder.",
     ),
 ]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", rich_help_panel=MACHINE, help="Where the model runs.")]
@@ -117,6 +138,11 @@ class Flag:
         """The words it takes, in the order declared; empty when any value may be given."""
         return tuple(dict.fromkeys(word for field in self.fields.values() for word in _choices(field)))
 
+    def of(self, modality: str) -> Flag | None:
+        """The flag as one modality has it; None where it has no such setting."""
+        field = self.fields.get(modality)
+        return Flag(self.name, {modality: field}, True, self.default) if field else None
+
     @property
     def help(self) -> str:
         """Description, default, limits and what it needs, for each modality that differs."""
@@ -174,6 +200,7 @@ def with_settings(flags: Iterable[Flag]) -> Callable[[Verb], Verb]:
         command.__doc__ = verb.__doc__
         command.__signature__ = inspect.Signature([*own, *generated])  # type: ignore[attr-defined]
         command.__annotations__ = {p.name: p.annotation for p in [*own, *generated]}
+        command.flags = {flag.name: flag for flag in flags}  # type: ignore[attr-defined]
         return command
 
     return decorate

@@ -26,7 +26,7 @@ from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
 from samo.data.near_duplicates import find_copies
 from samo.data.stratify import inseparable, rank, rarest_labels, stratify
-from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten
+from samo.errors import DataError, LeakError, RunError, SettingsError, counted, first_ten
 from samo.files import write_json
 from samo.stored import Count, Stored, Text, read_stored
 
@@ -147,7 +147,7 @@ def split_by_group(manifest: Manifest, request: SplitRequest) -> dict[str, list[
     groups, noun = groups_of(manifest), manifest.group_noun
     if len(groups) < len(PARTS):
         raise DataError(
-            f"{manifest.dataset} has {len(groups)} {noun}s; a split by {noun} needs at least three",
+            f"{manifest.dataset} has {counted(len(groups), noun)}; a split by {noun} needs at least three",
             hint=f"add more {noun}s, or use {rule_without_groups(manifest)}",
         )
     n = len(groups)
@@ -175,7 +175,9 @@ def split_by_fold(manifest: Manifest, request: SplitRequest) -> dict[str, list[I
         raise DataError(f"no {noun} of fold {request.fold} is in the data: {first_ten(sorted(folds[request.fold]))}")
     rest = {name: items for name, items in groups.items() if name not in folds[request.fold]}
     if len(rest) < 2:
-        raise DataError(f"fold {request.fold} leaves {len(rest)} {noun}s to train and validate on; two are needed")
+        raise DataError(
+            f"fold {request.fold} leaves {counted(len(rest), noun)} to train and validate on; two are needed"
+        )
     n_val = min(len(rest) - 1, max(1, round(request.val_ratio * len(groups))))
     parts = draw_groups(rest, {"val": n_val, "train": len(rest) - n_val}, request.seed)
     return {**parts, "test": [item for name in in_test for item in groups[name]]}

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from samo.data.splits import Split, audit, is_leaky
 from samo.ensembles.members import WEIGHTS, LeftOut, Member, common_split
 from samo.ensembles.weights import fit_weights
-from samo.errors import RunError, SettingsError
+from samo.errors import RunError, SettingsError, counted
 from samo.evaluation.comparison import COMPARED, paired_bootstrap
 from samo.evaluation.decision import Decision, decided_rows, fit_decision
 from samo.evaluation.predictions import Predictions
@@ -114,7 +114,7 @@ def assemble(
     temperatures = tuple(decision.calibration.temperature for decision in decisions)
     thresholds = threshold_logits([decision.thresholds.by_task(space) for decision in decisions], space)
     models = [member.model for member in members]
-    notify(f"validation part: {len(split.val)} items, {len(members)} members")
+    notify(f"validation part: {counted(len(split.val), 'item')}, {len(members)} members")
     logits, owners = _windows(models, setup, manifest.rows(split.val))
     weights = np.full(len(members), 1.0 / len(members))
     if rule == "fitted":
@@ -122,7 +122,7 @@ def assemble(
         weights = fit_weights(_scaled(logits, temperatures, space), targets, share, space, combine, thresholds)
     answers = _Answers(setup.frontend, temperatures, weights, combine, thresholds)
     val = answers.predictions(split.val, logits, owners)
-    notify(f"test part: {len(split.test)} items")
+    notify(f"test part: {counted(len(split.test), 'item')}")
     test = answers.predictions(split.test, *_windows(models, setup, manifest.rows(split.test)))
     return Assembly(tuple(members), split, combine, rule, decisions, tuple(weights.tolist()), val, test)
 

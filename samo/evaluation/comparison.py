@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samo.errors import DataError, SettingsError, first_ten
+from samo.errors import DataError, SettingsError, counted, first_ten
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import Decided, Metric, Tally, accuracy, macro_f1, macro_f1_over, uar
 from samo.evaluation.predictions import Predictions
@@ -418,7 +418,7 @@ def _warnings(comparison: Mapping[str, Any]) -> list[str]:
     if n_units < 2:
         found.append(f"one {unit} only: no interval and no p-value")
     elif n_units < FEW_GROUPS:
-        found.append(f"{n_units} {unit}s only: intervals and p-values rest on little")
+        found.append(f"{counted(n_units, unit)} only: intervals and p-values rest on little")
     found += _out_of_reach(comparison) if n_units > 1 else []
     if any(row["mcnemar"] for row in comparison["comparisons"]) and unit != "row":
         found.append(f"McNemar takes the items of one {unit} for independent; trust the bootstrap over {unit}s more")
@@ -435,7 +435,7 @@ def _out_of_reach(comparison: Mapping[str, Any]) -> list[str]:
         number = correction[family]
         if least * number >= alpha:
             found.append(
-                f"with {n_units} {comparison['unit']}s no p-value is below {least:.3f}, so that after "
+                f"with {counted(n_units, comparison['unit'])} no p-value is below {least:.3f}, so that after "
                 f"{correction['method']} over {number} {what} each must read 'cannot tell'"
             )
     return found

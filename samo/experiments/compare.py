@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from samo.errors import RunError, SettingsError, first_ten
+from samo.errors import RunError, SettingsError, counted, first_ten
 from samo.evaluation.comparison import build_comparison
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.statistics import unnamed_line
@@ -141,8 +141,8 @@ def _check_same_labels(baseline: Run, other: Run, part: str) -> None:
         )
     if first.digest != second.digest:
         raise RunError(
-            f"{named} are of different data ({first.dataset}, {len(first.items)} items; "
-            f"{second.dataset}, {len(second.items)} items)",
+            f"{named} are of different data ({first.dataset}, {counted(len(first.items), 'item')}; "
+            f"{second.dataset}, {counted(len(second.items), 'item')})",
             hint="train both on the same `data_root`, unchanged in between",
         )
     _check_same_items(baseline, other, part, named)

@@ -13,7 +13,7 @@ import numpy as np
 
 from samo.data.sampling import balance_notes
 from samo.data.splits import audit, fold_count, fold_warnings, make_split
-from samo.errors import RunError, SettingsError
+from samo.errors import RunError, SettingsError, counted
 from samo.evaluation.calibration import apply_temperature, fold_calibration
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import decide, scores, tally
@@ -247,7 +247,7 @@ def _usable_folds(frontend: Frontend, seeds: Sequence[int], folds: Sequence[int]
     n_folds = fold_count(manifest, frontend.split_request().num_folds)
     stray = [fold for fold in folds if fold >= n_folds]
     if stray:
-        raise SettingsError(f"`folds={stray[0]}`: {manifest.dataset} has {n_folds} folds, counted from 0")
+        raise SettingsError(f"`folds={stray[0]}`: {manifest.dataset} has {counted(n_folds, 'fold')}, counted from 0")
     chosen = list(itertools.product(seeds, folds or range(n_folds)))
     for seed, fold in chosen:
         request = replace(frontend.split_request(), rule="folds", fold=fold, seed=seed)

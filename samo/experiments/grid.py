@@ -12,7 +12,7 @@ from typing import Any
 from samo.errors import SettingsError, first_ten, nearest
 from samo.evaluation.metrics import METRICS
 from samo.experiments.cells import Cell
-from samo.settings import Config, toml_tables
+from samo.settings import CALL_KEYS, Config, read_call, toml_tables
 
 __all__ = ["BASELINE", "Grid", "Resolve", "cells_of", "read_grid"]
 
@@ -65,7 +65,7 @@ def read_grid(path: Path) -> Grid:
     """Read a grid file.
 
     Raises:
-        SettingsError: missing, not TOML, unknown keys, no baseline, or values of a wrong kind.
+        SettingsError: missing, not TOML, unknown keys, no baseline, two modalities, or values of a wrong kind.
     """
     data = toml_tables(path, "grid")
     for key in data:
@@ -91,9 +91,19 @@ def read_grid(path: Path) -> Grid:
     base = {_plain_name(name): value for name, value in tables["base"].items()}
     if isinstance(base.get("config"), str):
         base["config"] = str(path.parent / base["config"])
+    named_file = Path(base["config"]) if isinstance(base.get("config"), str) else None
+    # A file that is missing is met where its settings are read.
+    filed = read_call(named_file) if named_file and named_file.is_file() else {}
+    if elsewhere := [name for name in filed if name not in ("modality", "preset")]:
+        raise SettingsError(
+            f"{named_file}: '{elsewhere[0]}' is no setting of a cell", hint=f"give `{elsewhere[0]}` beside the grid"
+        )
+    named = {str(name) for name in (data.get("modality"), base.pop("modality", None)) if name is not None}
+    if len(named) > 1:
+        raise SettingsError(f"{path} names two modalities: {' and '.join(sorted(named))}")
     grid = Grid(
         str(data.get("description", "")),
-        str(data.get("modality", "audio")),
+        named.pop() if named else str(filed.get("modality", "audio")),
         _numbers(path, "seeds", data.get("seeds", [0])),
         _numbers(path, "folds", data.get("folds", []), empty=True),
         str(data.get("metric", "macro_f1")),
@@ -131,6 +141,10 @@ def cells_of(
     places = {"[base]": base, "[axes]": grid.axes, **{f"[variants.{n}]": v for n, v in grid.variants.items()}}
     for place, table in places.items():
         for name in table:
+            if name in CALL_KEYS:
+                home = "at the top of the grid" if name == "modality" else "in [base]"
+                beside = f"write {name} {home}" if name in ("modality", "preset") else f"give `{name}` beside the grid"
+                raise SettingsError(f"'{name}' in {place} is no setting of a cell", hint=beside)
             if name in OWN and not (place == "[base]" and name == "split" and not grid.folds):
                 raise SettingsError(
                     f"the grid sets '{name}' in {place}", hint=f"write {OWN[name]} = [...] at the top of the grid"

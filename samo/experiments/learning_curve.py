@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from samo.errors import RunError
+from samo.errors import RunError, counted
 from samo.evaluation.significance import PairedDifference, paired_difference, verdict
 from samo.experiments.cells import Cell, result_of
 from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
@@ -196,6 +196,7 @@ def curve_figure(curve: LearningCurve) -> Figure:
     axes.set_xlabel(f"training {curve.unit}s")
     axes.set_ylabel("macro-F1")
     axes.set_xlim(left=0)
+    axes.set_ylim(*_score_range([score for point in curve.points for score in (*point.test, *point.val)]))
     axes.grid(color=GREY, alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
@@ -220,6 +221,13 @@ def write_curve(curve: LearningCurve, folder: Path) -> list[Path]:
     return [folder / "curve.csv", folder / "curve.png", folder / "curve.json"]
 
 
+def _score_range(scores: Sequence[float]) -> tuple[float, float]:
+    """Ends of an axis of scores, at least a quarter wide: a narrower one makes noise look like a trend."""
+    width = min(1.0, max(0.25, 1.15 * (max(scores) - min(scores))))
+    low = min(max(0.0, (max(scores) + min(scores) - width) / 2), 1.0 - width)
+    return low, low + width
+
+
 def _units(cell: Cell, grid: Path) -> int:
     run = cell.run(grid)
     manifest = run.manifest
@@ -232,10 +240,11 @@ def _finding(points: Sequence[Point], unit: str) -> str:
         return "too few finished cells for a curve"
     gain = points[-1].gain
     assert gain is not None
-    step = f"the last step, from {points[-2].n_units:.0f} to {points[-1].n_units:.0f} {unit}s, changed macro-F1 by "
+    sizes = f"from {points[-2].n_units:.0f} to {counted(round(points[-1].n_units), unit)}"
+    step = f"the last step, {sizes}, changed macro-F1 by "
     change = f"{step}{gain.mean:+.3f}"
     if gain.p is None:
-        return f"{change}; with {gain.n} pair{'s' * (gain.n > 1)} nothing can be told about its spread"
+        return f"{change}; with {counted(gain.n, 'pair')} nothing can be told about its spread"
     ends = f" [{gain.low:+.3f}, {gain.high:+.3f}], p {gain.p:.3f}"
     words = {
         "better": f"the curve still rises: more {unit}s would likely help",

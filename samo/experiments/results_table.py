@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from samo.errors import counted, plural
 from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import METRICS, Tally
@@ -191,6 +192,7 @@ def write_table(table: ResultsTable, scores: Mapping[str, Sequence[float]], fold
 
     pages = Environment(autoescape=True, undefined=StrictUndefined)
     pages.filters["as_code"] = as_code
+    pages.filters["plural"] = plural
     template = pages.from_string(source)
     picture = "data:image/png;base64," + base64.b64encode(forest.read_bytes()).decode("ascii")
     page = template.render(table=table, heads=heads, rows=rows, forest=picture, marks=marks(table), command=command)
@@ -254,7 +256,7 @@ def forest_figure(table: ResultsTable, scores: Mapping[str, Sequence[float]]) ->
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", color=GREY, alpha=0.3)
     stamp = "".join(f"  ·  {mark}" for mark in marks(table))
-    figure.suptitle(f"{table.name}: {table.n_done} of {table.n_cells} cells{stamp}", fontsize=10)
+    figure.suptitle(f"{table.name}: {table.n_done} of {counted(table.n_cells, 'cell')}{stamp}", fontsize=10)
     return figure
 
 
@@ -325,7 +327,12 @@ def _difference_text(row: Row) -> str:
 
 
 def _markdown(table: ResultsTable, heads: Sequence[str], rows: Sequence[Sequence[str]], command: str) -> str:
-    lines = [f"# {table.name}", "", f"{table.n_done} of {table.n_cells} cells. {' '.join(marks(table))}".rstrip(), ""]
+    lines = [
+        f"# {table.name}",
+        "",
+        f"{table.n_done} of {counted(table.n_cells, 'cell')}. {' '.join(marks(table))}".rstrip(),
+        "",
+    ]
     lines += ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     lines += ["", *(f"- {note}" for note in table.notes), "", "```console", f"$ {command}", "```", ""]

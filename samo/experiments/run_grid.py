@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from samo.errors import RunError, first_ten
+from samo.errors import RunError, counted, first_ten
 from samo.experiments.cells import Cell, result_of, seconds_left, status_of
 from samo.experiments.grid_plan import GRID_FILE, GridPlan, open_plan
 from samo.experiments.reporter import GridReporter, PlainGridReporter
@@ -49,7 +49,7 @@ def run_grid(
             stored.prepare()
         write_json(plan.folder / GRID_FILE, plan.facts())
         todo = [cell for cell in plan.cells if status_of(cell, plan.folder) != "done"]
-        line = f"{plan.name}: {len(plan.cells)} cells, {len(plan.cells) - len(todo)} done before"
+        line = f"{plan.name}: {counted(len(plan.cells), 'cell')}, {len(plan.cells) - len(todo)} done before"
         if not todo:
             reporter.note(line)
             return {}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from samo.errors import counted
 from samo.tasks import LabelSpace
 
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class Prediction(_Answered):
             given = f"{NOT_SURE} ({', '.join(shares)})" if answer.abstained else ", ".join(shares)
             parts.append((f"{name}: " if len(self.answers) > 1 else "") + given)
         doubts = f" [{'; '.join(self.warnings)}]" if self.warnings else ""
-        windows = f", {len(self.timeline)} windows" if self.timeline else ""
+        windows = f", {counted(len(self.timeline), 'window')}" if self.timeline else ""
         return "; ".join(parts) + windows + doubts
 
     def __repr__(self) -> str:

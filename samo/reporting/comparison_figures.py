@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from samo.errors import counted
 from samo.reporting.drawing import BLUE, GREY, INK, VERMILION, legend_below, new_figure, save_named, verbatim
 
 __all__ = ["difference_figure", "per_class_difference_figure", "save_comparison_figures"]
@@ -94,7 +95,7 @@ def _finish(
     axes.set_xlim(-reach, reach)
     axes.grid(axis="y", visible=False)
     level, unit = comparison["level"], comparison["unit"]
-    axes.set_xlabel(f"difference with its {level:.0%} interval over {comparison['n_units']} {unit}s")
+    axes.set_xlabel(f"difference with its {level:.0%} interval over {counted(comparison['n_units'], unit)}")
     correction = comparison["correction"]
     handles = [
         Line2D([], [], color=colour, marker=sign, markersize=7.5, markeredgecolor="white", linewidth=2.2, label=verdict)
@@ -106,7 +107,7 @@ def _finish(
             [],
             [],
             linestyle="",
-            label=f"by p after {correction['method']}, {number} test{'s' if number > 1 else ''}; intervals uncorrected",
+            label=f"by p after {correction['method']}, {counted(number, 'test')}; intervals uncorrected",
         )
     )
     legend_below(figure, handles)

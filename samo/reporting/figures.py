@@ -23,6 +23,7 @@ from samo.reporting.drawing import (
     VERMILION,
     blank_figure,
     legend_below,
+    names_below,
     new_figure,
     plain_axes,
     save_named,
@@ -143,13 +144,12 @@ def by_group_figure(report: Mapping[str, Any], attribute: str) -> Figure:
     values = [table[name]["macro_f1"] for name in names]
     many = len(names) > 30
     width = max(6.0, 2.0 + (0.2 if many else 0.34) * len(names))
-    attribute, names = verbatim(attribute), [verbatim(name) for name in names]
+    attribute = verbatim(attribute)
     figure, axes = new_figure(report, f"Macro-F1 by {attribute}", width, 4.2)
     axes.bar(range(len(names)), values, color=BLUE, alpha=0.85, width=0.7)
     mean, worst = float(np.mean(values)), values[0]
     line = axes.axhline(mean, color=INK, linewidth=1.2, linestyle="--", label=f"mean over {attribute}s {mean:.3f}")
-    turned = many or max(map(len, names)) > 3
-    axes.set_xticks(range(len(names)), names, rotation=90 if turned else 0, fontsize=8 if many else 10)
+    names_below(axes, names)
     axes.set_xlabel(f"{attribute} (lowest {worst:.3f}, highest {values[-1]:.3f})")
     axes.set_ylabel("macro-F1 over its labels")
     axes.set_xlim(-0.7, len(names) - 0.3)

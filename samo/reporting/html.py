@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from samo.errors import counted, plural
 from samo.evaluation.abstention import abstention_line
 from samo.evaluation.calibration import summary
 from samo.reporting.report import corpus_of, flat_items, groupings, headlines, reproduce_commands, stamps
@@ -55,6 +56,7 @@ def render_html(
     source = files("samo.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
     pages = Environment(autoescape=True, undefined=StrictUndefined)
     pages.filters["as_code"] = as_code
+    pages.filters["plural"] = plural
     pages.filters["interval_name"] = interval_name
     template = pages.from_string(source)
     seen = {name: value for name, value in environment.items() if name not in ("command", "commands")}
@@ -104,7 +106,7 @@ def _alt(name: str, report: Mapping[str, Any]) -> str:
         pair = report["most_confused"][0]
         return (
             f"Confusion matrix of {len(report['labels'])} classes. Most often {pair['true']} is taken for "
-            f"{pair['predicted']}: {pair['count']} rows, {100 * pair['share']:.0f} % of that class."
+            f"{pair['predicted']}: {counted(pair['count'], 'row')}, {100 * pair['share']:.0f} % of that class."
         )
     if name == "per_class":
         order = sorted(table, key=lambda label: table[label]["f1"])

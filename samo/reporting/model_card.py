@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from samo.errors import counted, plural
 from samo.evaluation.calibration import summary
 from samo.reporting.html import METRIC_NAMES
 from samo.reporting.report import corpus_of, flat_items, groupings, headlines, reproduce_commands, stamps
@@ -79,7 +80,9 @@ def _head(report: Mapping[str, Any]) -> str:
     if marks := _stamped(report):
         lines.append(f"> {marks}")
     labels = ", ".join(map(_text, report["labels"]))
-    lines.append(f"Answers one question, **{_text(report['task'])}**, with {len(report['labels'])} labels: {labels}.")
+    lines.append(
+        f"Answers one question, **{_text(report['task'])}**, with {counted(len(report['labels']), 'label')}: {labels}."
+    )
     lines.append(_headline(report))
     return "\n\n".join(lines)
 
@@ -87,10 +90,14 @@ def _head(report: Mapping[str, Any]) -> str:
 def _headline(report: Mapping[str, Any]) -> str:
     ci, (name, value, found) = report["ci"], headlines(report)[0]
     ends = _interval(found)
-    spread = f"{interval_name(ci)} {ends} over {ci['n_units']} {_text(ci['unit'])}s" if ends else "no interval"
+    spread = (
+        f"{interval_name(ci)} {ends} over {ci['n_units']} {_text(plural(ci['unit'], ci['n_units']))}"
+        if ends
+        else "no interval"
+    )
     return (
         f"{name[:1].upper()}{name[1:]} **{value:.3f}** ({spread}) on {_text(corpus_of(report))}, "
-        f"{report['split']} split by {_text(report['split_rule'])}, {report['n']} items."
+        f"{report['split']} split by {_text(report['split_rule'])}, {counted(report['n'], 'item')}."
     )
 
 
@@ -190,7 +197,7 @@ def _limitations(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str
     known = [line.strip() for line in data_card.get("limitations", "").splitlines() if line.strip()]
     found = [*report["warnings"], *known]
     for pair in report["most_confused"][:3]:
-        share = f"{pair['count']} rows, {100 * pair['share']:.0f} % of that class"
+        share = f"{counted(pair['count'], 'row')}, {100 * pair['share']:.0f} % of that class"
         found.append(f"often takes {pair['true']} for {pair['predicted']} ({share})")
     for attribute, table in report["by_group"].items():
         scored = {value: row["macro_f1"] for value, row in table.items() if row["macro_f1"] is not None}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict, Field
 
-from samo.errors import RunError
+from samo.errors import RunError, counted
 from samo.evaluation.decision import Decision
 from samo.evaluation.metrics import Decided, accuracy, macro_f1, tally, uar
 from samo.evaluation.predictions import Predictions
@@ -70,7 +70,7 @@ class Report(dict[str, Any]):
             for name, value, ends in headlines(self)
         )
         opened = f", opened {n} times" if (n := self.openings) > 1 else ""
-        what = f"{self['split']}, {self['n']} items{opened}"
+        what = f"{self['split']}, {counted(self['n'], 'item')}{opened}"
         return f"{stamped}{self['run']} on {corpus_of(self)} ({what}): {scores}; {self.page}"
 
     def _repr_html_(self) -> str:
@@ -249,7 +249,7 @@ def headlines(report: Mapping[str, Any]) -> list[tuple[str, float, Sequence[floa
             (f"macro-F1 over all {n_labels} classes", value, ends),
         ]
     if frequent := report["macro_f1_frequent"]:
-        number = f"{frequent['n_classes']} class" + ("es" if frequent["n_classes"] > 1 else "")
+        number = counted(frequent["n_classes"], "class")
         name = f"macro-F1 over the {number} with {frequent['least_rows']}+ rows"
         found.append((name, frequent["value"], frequent["interval"]))
     return found

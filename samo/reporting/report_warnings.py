@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from samo.errors import first_ten
+from samo.errors import counted, first_ten
 from samo.evaluation.calibration import at_bound
 from samo.evaluation.metrics import Decided
 from samo.evaluation.statistics import FEW_GROUPS, unnamed_line
@@ -44,7 +44,7 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str, unna
             if drawn == "row" or report["split"] == "out-of-fold"
             else f"; `samo crossval` evaluates on every {drawn}"
         )
-        found.append(f"{n_units} {drawn}s only: the intervals rest on little{more}")
+        found.append(f"{counted(n_units, drawn)} only: the intervals rest on little{more}")
     if report["ci"]["method"] == "percentile":
         found.append(
             "percentile intervals, as this run's reports had before: with few rows, rare classes or few groups they "

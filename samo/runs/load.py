@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from samo.errors import DataError, ModelFileError
+from samo.errors import DataError, ModelFileError, counted
 from samo.files import parse_json
 from samo.frontend import Frontend
 from samo.modalities import predictor_type
@@ -168,10 +168,10 @@ def _scores(run: Run, about: AboutModel) -> list[str]:
         if report:
             ends, unit = report["ci"]["macro_f1"], report["ci"]["unit"]
             interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
-            over = f", {report['ci']['n_units']} {unit}s" if ends and unit != "row" else ""
+            over = f", {counted(report['ci']['n_units'], unit)}" if ends and unit != "row" else ""
             opened = f"; opened {n} times" if (n := run.test_openings) > 1 else ""
             score = f"{report['metrics']['macro_f1']:.3f}{interval}"
-            found.append(f"test macro-F1 {score} over {report['n']} items{over}{opened}")
+            found.append(f"test macro-F1 {score} over {counted(report['n'], 'item')}{over}{opened}")
         found.append(f"validation macro-F1 {about.val_macro_f1:.3f}, which chose the epoch")
     except (LookupError, TypeError, ValueError):
         pass  # what is damaged is told by whoever needs it

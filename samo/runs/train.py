@@ -28,7 +28,9 @@ from samo.errors import (
     SamoError,
     SettingsError,
     TrainingDiverged,
+    counted,
     nearest,
+    plural,
 )
 from samo.files import parse_json, write_json
 from samo.frontend import Frontend
@@ -53,7 +55,7 @@ from samo.runs.run import (
     write_history,
 )
 from samo.runs.signals import Terminated, signals_wait, sigterm_raises
-from samo.settings import Config, resolve, stored_config
+from samo.settings import Config, read_call, resolve, stored_config
 from samo.training.checkpoint import (
     load_checkpoint,
     load_fitted,
@@ -80,7 +82,7 @@ FEWEST_GROUPS = {"val": 3, "test": 5}
 
 def train(
     *,
-    modality: str = "audio",
+    modality: str = "",
     preset: str = "",
     config: str | Path | None = None,
     name: str = "",
@@ -88,9 +90,9 @@ def train(
     resume: str | Path | Run = "",
     tracker: str = "",
     artifacts: str | Path = "",
-    device: str = "auto",
-    precision: str = "auto",
-    threads: int = 0,
+    device: str = "",
+    precision: str = "",
+    threads: int | None = None,
     trust_code: str | Sequence[str] = (),
     reporter: Reporter | None = None,
     command: Callable[[Run], str] | None = None,
@@ -99,17 +101,18 @@ def train(
     """Train a model and keep the epoch with the best validation macro-F1; the test part is never looked at.
 
     Args:
-        modality: ``audio`` or ``text``.
+        modality: ``audio`` or ``text``; empty: the file's, else ``audio``.
         preset: a recipe to start from.
-        config: a TOML file of settings; it wins over the preset.
+        config: a TOML file of settings; it wins over the preset. What of these arguments it names holds where they are
+            empty.
         name: of the run; made up when empty.
         overwrite: replace the run of this name.
         resume: the run to go on with, instead of a new one; of the settings only the place of the data may be given.
         tracker: ``tensorboard``, ``mlflow``, or both joined by a comma; empty: ``$SAMO_TRACKER`` or none.
         artifacts: folder of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory.
-        device: ``auto``, ``cpu``, ``cuda``.
-        precision: ``auto``, ``float32``, ``bf16`` or ``fp16``.
-        threads: CPU threads; 0 = as torch chooses.
+        device: ``auto``, ``cpu``, ``cuda``; empty: the file's, else ``auto``.
+        precision: ``auto``, ``float32``, ``bf16`` or ``fp16``; empty: the file's, else ``auto``.
+        threads: CPU threads; 0 = as torch chooses; None: the file's, else 0.
         trust_code: names of code outside SAMO that the run to resume may import, such as ``my_net:tiny``.
         reporter: is told what happens; None prints plain lines on stderr.
         command: gives what was typed, kept in the run for whoever wants to repeat it; None: this call.
@@ -131,6 +134,11 @@ def train(
     trust(*names_of(trust_code))
     given = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in settings.items()}
     resumed = str(resume.folder) if isinstance(resume, Run) else os.fspath(resume)
+    filed = read_call(Path(config)) if config else {}
+    modality, device = modality or filed.get("modality", "audio"), device or filed.get("device", "auto")
+    name, tracker = name or filed.get("name", ""), tracker or filed.get("tracker", "")
+    precision, artifacts = precision or filed.get("precision", "auto"), artifacts or filed.get("artifacts", "")
+    threads = filed.get("threads", 0) if threads is None else threads
     chosen = None if resumed else resolve(modality, preset, Path(config) if config else None, given)
     trackers = require_trackers(tracker)
     root, reporter = artifacts_root(str(artifacts)), reporter or PlainReporter()
@@ -242,7 +250,7 @@ def _first_lines(run: Run, setup: Setup, split: Split | None) -> list[str]:
         lines.append(
             "LEAKY SPLIT: with `split=random` the same speaker stands in train and test; every output is stamped"
         )
-    count = f"{len(manifest.items)} {frontend.item}s of {values['dataset']}"
+    count = f"{counted(len(manifest.items), frontend.item)} of {values['dataset']}"
     lines.append(f"run {run.name}: {count}; {setup.runtime.describe()}")
     lines += balance_notes(values)
     return [*lines, *_about_split(frontend, split), *about_start_weights(values, run.root)] if split else lines
@@ -253,10 +261,11 @@ def _about_split(frontend: Frontend, split: Split) -> list[str]:
     for part in PARTS:
         ids = split.part(part)
         groups = {manifest.items[row].group for row in manifest.rows(ids)} - {""}
-        unit, item = (f" {frontend.unit}s", f" {frontend.item}s") if part == "train" else ("", "")
+        words = (frontend.unit, len(groups)), (frontend.item, len(ids))
+        unit, item = (f" {plural(*each)}" if part == "train" else "" for each in words)
         sizes.append(f"{part} {len(groups)}{unit} / {len(ids)}{item}" if groups else f"{part} {len(ids)}{item}")
         if 0 < len(groups) < FEWEST_GROUPS.get(part, 0):
-            few.append(f"{part} has {len(groups)} {frontend.unit}{'s' * (len(groups) > 1)}")
+            few.append(f"{part} has {counted(len(groups), frontend.unit)}")
         seen = {(task, label) for row in manifest.rows(ids) for task, label in label_keys(manifest.items[row])}
         lacking = [
             label for task in manifest.label_space.tasks for label in task.labels if (task.name, label) not in seen
@@ -476,7 +485,7 @@ def _train(
         raise
     except (KeyboardInterrupt, Terminated) as stop:
         raise Interrupted(
-            f"training stopped after {state.epoch} of {plan.train.epochs} epochs; "
+            f"training stopped after {state.epoch} of {counted(plan.train.epochs, 'epoch')}; "
             + _what_is_kept(state, plan.train.keep),
             hint=f"go on with: `resume={run.name}`",
             exit_status=143 if isinstance(stop, Terminated) else 130,

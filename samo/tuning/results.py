@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from samo.errors import counted
 from samo.files import write_json, write_text
 from samo.reporting.drawing import (
     BLUE,
@@ -251,7 +252,8 @@ def _heading(facts: Mapping[str, Any], marks: Mapping[str, bool]) -> dict[str, A
 
 
 def _about(facts: Mapping[str, Any]) -> str:
-    return f"study {facts['study']}: {facts['dataset']}, {facts['counts']['counted']} trials judged on validation"
+    trials = counted(facts["counts"]["counted"], "trial")
+    return f"study {facts['study']}: {facts['dataset']}, {trials} judged on validation"
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:

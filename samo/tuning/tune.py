@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from samo.data.splits import make_split
-from samo.errors import Interrupted, RunError, SettingsError
+from samo.errors import Interrupted, RunError, SettingsError, plural
 from samo.frontend import Frontend
 from samo.launch.local import LocalLauncher, share_of_cores
 from samo.launch.resources import Resources, count_gpus
@@ -171,7 +171,7 @@ def _run_trials(
     goal = Goal(search.trials, time.time() + search.timeout_s if search.timeout_s else None)
     done = len(counted(study))
     varied = f"{len(spec.space)} settings are varied: {', '.join(spec.space)}"
-    reporter.note(f"study {spec.name}: {goal.trials} trials, {done} done before; {varied}")
+    reporter.note(f"study {spec.name}: {goal.trials} {plural('trial', goal.trials)}, {done} done before; {varied}")
     if searched.base_params() is None:
         reporter.note("the base settings lie outside the search space, so they are no trial")
     if done >= goal.trials:

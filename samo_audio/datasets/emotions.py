@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from samo.data.keys import key, refuse_twin_labels
-from samo.errors import DataError, first_ten
+from samo.errors import DataError, first_ten, plural
 
 if TYPE_CHECKING:
     from samo.tasks import Task
@@ -54,7 +54,7 @@ def label_task(labels: Iterable[str], mode: str, source: object) -> tuple[Task, 
         unknown = [label for label in distinct if key(label) not in EMOTION_TO_SENTIMENT]
         if unknown:
             raise DataError(
-                f"`mode=sentiment` does not know the label{'s' * (len(unknown) > 1)} in {source}: "
+                f"`mode=sentiment` does not know the {plural('label', len(unknown))} in {source}: "
                 f"{first_ten(map(repr, unknown))}",
                 hint="rename them to negative, neutral or positive, or use `mode=emotion`; "
                 f"known: {', '.join(sorted(EMOTION_TO_SENTIMENT))}",

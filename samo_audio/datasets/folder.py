@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from samo.data.download import RemoteFile
-from samo.errors import DataError, SettingsError, first_ten
+from samo.errors import DataError, SettingsError, counted, first_ten
 from samo_audio.datasets.emotions import label_task
 from samo_audio.datasets.listing import clips_below, ids_without_suffix, left_out, require_folder
 from samo_audio.problems import FORMAT_HINT
@@ -82,7 +82,7 @@ def _clips(root: Path) -> tuple[list[str], list[str]]:
     empty = Counter(_class(path) for path in others if "/" in path)
     empty -= Counter(dict.fromkeys(map(_class, paths), len(others)))
     if empty:
-        listed = first_ten(f"'{name}' ({count} recording{'s' * (count > 1)})" for name, count in sorted(empty.items()))
+        listed = first_ten(f"'{name}' ({counted(count, 'recording')})" for name, count in sorted(empty.items()))
         raise DataError(
             f"below {root} there are classes without a clip that can be read: {listed}, for example "
             + next(path for path in others if _class(path) in empty),
@@ -91,7 +91,8 @@ def _clips(root: Path) -> tuple[list[str], list[str]]:
     loose = [path for path in paths if "/" not in path]
     if loose:
         raise DataError(
-            f"{len(loose)} clips lie directly in {root}, outside any class folder: {first_ten(loose)}",
+            f"{counted(len(loose), 'clip lies', 'clips lie')} directly in {root}, "
+            f"outside any class folder: {first_ten(loose)}",
             hint="move them into the folder of their class, or list them in a CSV with `dataset=table`",
         )
     classes = sorted(set(map(_class, paths)))

@@ -20,7 +20,7 @@ from samo.data import tables
 from samo.data.download import RemoteFile
 from samo.data.keys import key, shown, visible
 from samo.data.tables import Row, Table
-from samo.errors import DataError, first_few, first_ten, nearest
+from samo.errors import DataError, first_few, first_ten, nearest, plural
 from samo_audio.datasets.emotions import label_task
 from samo_audio.datasets.listing import ids_without_suffix
 
@@ -243,7 +243,8 @@ def _paths(
     if twice:
         raise DataError(f"{table} lists files twice: {first_ten(twice)}")
     respelled = [f"{shown(mine)} is {shown(path)}" for mine, (path, other) in zip(given, found, strict=True) if other]
-    note = f"{len(respelled):,} files were found under another spelling: {first_few(respelled, 3)}"
+    files = plural("file was", len(respelled), "files were")
+    note = f"{len(respelled):,} {files} found under another spelling: {first_few(respelled, 3)}"
     return paths, [note] if respelled else []
 
 

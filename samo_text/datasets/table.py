@@ -18,7 +18,7 @@ from samo.data import tables
 from samo.data.download import RemoteFile
 from samo.data.keys import refuse_twin_labels
 from samo.data.tables import Row, Table
-from samo.errors import DataError, SettingsError, first_few, first_ten, nearest
+from samo.errors import DataError, SettingsError, first_few, first_ten, nearest, plural
 from samo_text.texts import clean, content_of, length_of
 
 if TYPE_CHECKING:
@@ -155,7 +155,8 @@ def _texts(path: Path, rows: Sequence[Row], column: str) -> tuple[list[str], lis
         if after.count("\ufffd") > before.count("\ufffd")
     ]
     note = (
-        f"{len(broken):,} texts hold lone surrogates or control characters, which became U+FFFD: row "
+        f"{len(broken):,} {plural('text holds', len(broken), 'texts hold')} "
+        f"lone surrogates or control characters, which became U+FFFD: row "
         f"{first_few(broken, 5)}"
     )
     return texts, [note] if broken else []
@@ -352,9 +353,13 @@ def _about_empty(
         empty = sum(not cell for cell in given)
         if empty and tasks[name].multi_label:
             meaning = "none of the labels" if settings.empty_labels == "none" else "not labelled"
-            notes.append(f"{empty:,} rows are empty in column '{name}', taken as {meaning} (`empty_labels`)")
+            notes.append(
+                f"{empty:,} {plural('row is', empty, 'rows are')} empty in column '{name}', "
+                f"taken as {meaning} (`empty_labels`)"
+            )
     left = sum(not item.labels for item in items)
-    return [*notes, f"{left:,} rows without any label were left out"] if left else notes
+    rows = f"{left:,} {plural('row', left)} without any label {plural('was', left, 'were')} left out"
+    return [*notes, rows] if left else notes
 
 
 def _about_pseudo(rows: Sequence[Row]) -> list[str]:

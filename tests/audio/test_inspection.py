@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -180,3 +182,17 @@ def test_names_of_dollars_are_drawn(tmp_path: Path) -> None:
     rows = f"{odd}.wav,{odd},x{odd},{odd}\nb.wav,happy,bob,m\n"
     clips = opened(listed("table", table(tmp_path, "path,label,speaker,gender\n" + rows)))
     assert len(draw(*clips, tmp_path / "pictures")) == 4
+
+
+def test_names_of_speakers_do_not_overlap(corpus: tuple[Manifest, Waveforms], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twelve long names side by side, and as many as are named at all."""
+    manifest, waveforms = corpus
+    for number in (12, 60):
+        items = tuple(replace(manifest.items[0], id=f"{n}", group=f"speaker_number_{n:03d}") for n in range(number))
+        many = Manifest("table", manifest.label_space, items, manifest.root)
+        monkeypatch.setattr(inspection, "_levels", lambda _, n=number: np.full((2, n), -20.0))
+        figure = inspection._levels_by_speaker(many, waveforms)
+        figure.draw_without_rendering()
+        ends = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+        assert len(ends) == number
+        assert all(left.x1 < right.x0 for left, right in itertools.pairwise(ends))

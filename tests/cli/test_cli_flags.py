@@ -351,3 +351,101 @@ def test_a_short_training_keeps_what_was_typed(clips: Path, artifacts: Path) -> 
     command = read_json(artifacts / "runs" / "typed" / "environment.json")["command"]
     assert command.startswith(f"samo train --data-root {clips} ")
     assert command.endswith("--class-weight-mult calm=1.5 --epochs 1 --name typed")
+
+
+def trained_with(monkeypatch: pytest.MonkeyPatch, *argv: object) -> dict[str, Any]:
+    """The arguments ``samo train`` trains with; nothing is trained."""
+    seen: dict[str, Any] = {}
+
+    def train(**arguments: Any) -> None:
+        seen.update(arguments)
+        raise SettingsError("enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("samo.runs.train.train", train)
+        refused(2, "train", *argv)
+    return seen
+
+
+IN_A_FILE = {
+    "modality": ("text", "audio", ""),
+    "preset": ("tfidf", "textcnn", ""),
+    "name": ("mine", "yours", ""),
+    "artifacts": ("out", "elsewhere", ""),
+    "device": ("cpu", "auto", "auto"),
+    "precision": ("bf16", "float32", "auto"),
+    "threads": (3, 2, 0),
+}
+
+
+@pytest.mark.parametrize("key", IN_A_FILE)
+def test_a_file_holds_every_flag_with_underscores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, artifacts: Path, key: str
+) -> None:
+    """What is typed wins, also where it is what holds without it."""
+    filed, other_value, default = IN_A_FILE[key]
+    file = tmp_path / "my.toml"
+    more = 'modality = "text"\n' if key == "preset" else ""
+    file.write_text(f"{more}{key} = {filed!r}\n".replace("'", '"'))
+    expected = str(tmp_path / "out") if key == "artifacts" else filed
+    found = trained_with(monkeypatch, "--config", file)
+    assert (found[key], found["config"]) == (expected, file)
+    assert trained_with(monkeypatch, switch(key), other_value, "--config", file)[key] == other_value
+    if default:
+        assert trained_with(monkeypatch, "--config", file, switch(key), default)[key] == default
+
+
+def test_a_tracker_stands_in_a_file_of_a_training_only(tmp_path: Path, artifacts: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text('tracker = "none"\n')
+    assert "--tracker 'none': unknown" in refused(2, "train", "--config", file)
+    assert "samo crossval takes no --tracker" in refused(2, "crossval", "--config", file)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('threads = "2"', "threads '2': a whole number is needed"),
+        ("threads = true", "threads True: a whole number is needed"),
+        ("precision = 32", "precision 32: a text is needed"),
+        ("overwrite = true", "--overwrite does not belong into a file (hint: give it beside the file)"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_refused(tmp_path: Path, artifacts: Path, line: str, words: str) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text(line + "\n")
+    assert words in refused(2, "train", "--config", file)
+
+
+def test_a_notebook_reads_the_same_file(tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import samo.runs.train
+
+    class Caught(Exception):  # noqa: N818
+        pass
+
+    def runtime(*found: object) -> None:
+        raise Caught(found[:3])
+
+    monkeypatch.setattr(samo.runs.train, "make_runtime", runtime)
+    file = tmp_path / "my.toml"
+    file.write_text('modality = "text"\npreset = "tfidf"\ndevice = "cpu"\nprecision = "bf16"\nthreads = 2\n')
+    for given, expected in (({}, ("cpu", "bf16", 2)), ({"precision": "auto", "threads": 0}, ("cpu", "auto", 0))):
+        with pytest.raises(Caught) as caught:
+            samo.runs.train.train(config=file, **given)
+        assert caught.value.args[0] == expected
+    assert resolve("text", "", file, {}).flat()["model"] == "tfidf"
+    assert resolve("text", "textcnn", file, {}).flat()["model"] == "textcnn"
+
+
+@pytest.mark.parametrize("argv", [["--modality", "audio", "--help"], ["--help", "--modality=audio"]])
+def test_help_behind_a_modality_lists_its_settings_only(argv: list[str]) -> None:
+    shown = options_of(done("train", *argv).out)
+    assert "--n-mels" in shown
+    assert not {"--encoder", "--encoders", "--text-column"} & shown.keys()
+    settings = {switch(name) for name in FIELDS}
+    assert settings <= shown.keys()
+    assert {"--modality", "--preset", "--tracker"} <= shown.keys()
+    assert not [line for line in shown.values() if "audio: " in line or "text: " in line]
+    assert shown["--dataset"].startswith("--dataset ravdess|demo|table|folder")
+    both = options_of(done("train", "--help").out)
+    assert {"--encoder", "--encoders", "--n-mels"} <= both.keys()

@@ -361,3 +361,7 @@ def test_no_cell_is_a_formula() -> None:
     sheet.isatty = lambda: True  # type: ignore[method-assign]
     PlainWriter(sheet).writerow(["x\x1b"])
     assert sheet.getvalue().splitlines()[1] == "x\ufffd"
+
+
+def test_help_without_colours_has_no_control_codes() -> None:
+    assert "\x1b" not in on_terminal(["presets", "--help"], NO_COLOR="1")

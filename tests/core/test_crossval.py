@@ -17,7 +17,7 @@ from samo.evaluation.calibration import Calibration, fit_temperature, summary
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.crossval import crossval_report, join_predictions, write_crossval
-from samo.experiments.learning_curve import curve_of
+from samo.experiments.learning_curve import LearningCurve, Point, curve_figure, curve_of
 from samo.reporting.html import render_html
 from samo.runs import calibrate
 from samo.training.checkpoint import save_model
@@ -147,3 +147,13 @@ def test_folds_whose_temperature_stands_at_its_bound_or_is_missing_are_named(tmp
     assert "the temperatures of 2 of 3 folds, 2.00 to 10.00," in summary(report["calibration"])
     assert any("stands at its bound in all.seed0.fold0: " in line for line in report["warnings"])
     assert "no temperature was fitted in all.seed0.fold2" in report["warnings"]
+
+
+def test_noise_is_no_trend_in_the_picture_of_a_learning_curve() -> None:
+    points = tuple(Point(share, 8 * share, 80 * share, (0.5 + share / 100,), (0.5,)) for share in (0.5, 1.0))
+    figure = curve_figure(LearningCurve("c", "speaker", points, "", synthetic=False, leaky=False))
+    assert figure.axes[0].get_ylim() == pytest.approx((0.38, 0.63))
+    high = tuple(Point(share, 8 * share, 80 * share, (0.98 + share / 50,), (0.2,)) for share in (0.5, 1.0))
+    assert curve_figure(LearningCurve("c", "speaker", high, "", synthetic=False, leaky=False)).axes[
+        0
+    ].get_ylim() == pytest.approx((0.08, 1.0))

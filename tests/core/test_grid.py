@@ -145,3 +145,39 @@ def test_the_split_may_be_chosen_where_there_are_no_folds(tmp_path: Path) -> Non
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot read grid"):
         read_grid(tmp_path / "none.toml")
+
+
+def test_a_grid_names_its_modality_at_the_top_in_its_base_or_in_its_file(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text('modality = "text"\nepochs = 2\n')
+    (tmp_path / "run.toml").write_text('precision = "bf16"\n')
+    path = tmp_path / "grid.toml"
+
+    def modality(text: str) -> str:
+        path.write_text(text)
+        return read_grid(path).modality
+
+    assert modality("") == "audio"
+    assert modality('[base]\nmodality = "text"\nepochs = 2') == "text"
+    assert modality('modality = "text"\n[base]\nmodality = "text"') == "text"
+    assert modality('[base]\nconfig = "base.toml"') == "text"
+    assert modality('modality = "audio"\n[base]\nconfig = "base.toml"') == "audio"
+    with pytest.raises(SettingsError, match="two modalities: audio and text"):
+        modality('modality = "audio"\n[base]\nmodality = "text"')
+    with pytest.raises(SettingsError, match="'precision' is no setting of a cell"):
+        modality('[base]\nconfig = "run.toml"')
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "hint"),
+    [
+        ("base", "precision", "give `precision` beside the grid"),
+        ("base", "name", "give `name` beside the grid"),
+        ("variants.x", "modality", "write modality at the top of the grid"),
+        ("axes", "preset", "write preset in [base]"),
+    ],
+)
+def test_what_is_no_setting_of_a_cell_has_its_place(tmp_path: Path, place: str, key: str, hint: str) -> None:
+    value = '["a", "b"]' if place == "axes" else '"a"'
+    with pytest.raises(SettingsError, match=f"'{key}' in .* is no setting of a cell") as caught:
+        cells(tmp_path, f"[variants.baseline]\n[{place}]\n{key} = {value}")
+    assert caught.value.hint == hint

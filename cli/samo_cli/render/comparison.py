@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from samo.errors import counted, plural
 from samo_cli.render.console import out, worded
 from samo_cli.render.tables import number, plain_table, titled
 
@@ -22,8 +23,8 @@ def show_comparison(comparison: Mapping[str, Any], folder: Path) -> None:
     """Macro-F1 of every run against the baseline, each run's other scores and classes, and the finding in words."""
     from samo.reporting.report import stamps
 
-    units = "" if comparison["unit"] == "row" else f" of {comparison['n_units']} {comparison['unit']}s"
-    title = f"{comparison['dataset']}, {comparison['split']} part: {comparison['n']} items{units}"
+    units = "" if comparison["unit"] == "row" else f" of {counted(comparison['n_units'], comparison['unit'])}"
+    title = f"{comparison['dataset']}, {comparison['split']} part: {counted(comparison['n'], 'item')}{units}"
     out.print(f"\n[bold]{escape(title)}[/bold] [dim](split: {escape(comparison['split_rule'])})[/dim]", soft_wrap=True)
     for mark in stamps(comparison):
         out.print(f"[bold yellow]{mark}[/bold yellow]")
@@ -93,7 +94,7 @@ def _legend(comparison: Mapping[str, Any]) -> str:
     by, unit = comparison["correction"], comparison["unit"]
     text = (
         f"paired bootstrap over {unit}s; p-values corrected after {by['method']} for {by['scores']} "
-        f"run{'s' if by['scores'] > 1 else ''} (F1 of classes: {by['classes']} tests), intervals not corrected"
+        f"{plural('run', by['scores'])} (F1 of classes: {counted(by['classes'], 'test')}), intervals not corrected"
     )
     if any(row["mcnemar"] for row in comparison["comparisons"]):
         text += "; McNemar counts the items that only one of the two has right"

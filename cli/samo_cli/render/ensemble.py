@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from samo.errors import counted
 from samo_cli.render.console import out, worded
 from samo_cli.render.tables import number, plain_table
 
@@ -21,10 +22,10 @@ def show_ensemble(summary: Mapping[str, Any], page: Path) -> None:
     from samo.reporting.report import stamps
     from samo.reporting.wording import gain_line, members_line
 
-    units = "" if summary["unit"] == "row" else f" of {summary['n_units']} {summary['unit']}s"
+    units = "" if summary["unit"] == "row" else f" of {counted(summary['n_units'], summary['unit'])}"
     title = f"{summary['run']}: {members_line(summary)}"
     out.print(f"\n[bold]{escape(title)}[/bold]", soft_wrap=True)
-    where = f"{summary['dataset']}, test part: {summary['n']} items{units} (split: {summary['split_rule']})"
+    where = f"{summary['dataset']}, test part: {counted(summary['n'], 'item')}{units} (split: {summary['split_rule']})"
     out.print(f"[dim]{escape(where)}[/dim]", soft_wrap=True)
     for mark in stamps(summary):
         out.print(f"[bold yellow]{mark}[/bold yellow]")

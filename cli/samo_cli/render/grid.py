@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn
 
+from samo.errors import counted
 from samo.training.training_log import EVERY_S
 from samo_cli.render.console import err, out, progress_bar, worded
 from samo_cli.render.report import show_report
@@ -156,7 +157,7 @@ def show_cells(rows: Sequence[Mapping[str, Any]], left: float | None) -> None:
     show_table(("cell", "state"), [(row["cell"], row["state"]) for row in rows], whole=("cell",))
     n_open = sum(row["state"] != "done" for row in rows)
     known = f"about {time_of(left)}" if left is not None else "unknown time, as no cell is finished yet"
-    out.print(f"{len(rows)} cells, {n_open} to do: {known}")
+    out.print(f"{counted(len(rows), 'cell')}, {n_open} to do: {known}")
 
 
 def show_crossval(report: Mapping[str, Any], folder: Path) -> None:
@@ -198,7 +199,10 @@ def show_grid(table: ResultsTable, files: Sequence[Path]) -> None:
     """The table of a grid; the same columns as in its files."""
     from samo.experiments.results_table import heads_of, marks, text_rows
 
-    out.print(f"\n[bold]{escape(table.name)}[/bold]: {table.n_done} of {table.n_cells} cells", soft_wrap=True)
+    out.print(
+        f"\n[bold]{escape(table.name)}[/bold]: {table.n_done} of {counted(table.n_cells, 'cell')}",
+        soft_wrap=True,
+    )
     for mark in marks(table):
         out.print(f"[bold yellow]{mark}[/bold yellow]")
     heads = heads_of(table)

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from samo.errors import counted, plural
 from samo_cli.render.console import out, worded
 from samo_cli.render.tables import counts_table, fitting_heads, show_table
 
@@ -20,7 +21,7 @@ MOST_ROWS = 50
 def show_inspection(found: Mapping[str, Any], folder: Path) -> None:
     """What ``samo data inspect`` found, as tables."""
     mark = "  [bold yellow]synthetic demo data[/bold yellow]" if found["synthetic"] else ""
-    title = f"[bold]{escape(found['dataset'])}[/bold] in {escape(found['root'])}: {found['n']} clips{mark}"
+    title = f"[bold]{escape(found['dataset'])}[/bold] in {escape(found['root'])}: {counted(found['n'], 'clip')}{mark}"
     out.print(title, soft_wrap=True)
     classes = list(found["by_class"])
     rows = [
@@ -56,7 +57,10 @@ def show_text_inspection(found: Mapping[str, Any], folder: Path) -> None:
     """What ``samo data inspect --modality text`` found, as tables."""
     mark = "  [bold yellow]synthetic demo data[/bold yellow]" if found["synthetic"] else ""
     place = f" in {escape(found['root'])}" if found["root"] else ""
-    out.print(f"[bold]{escape(found['dataset'])}[/bold]{place}: {found['n']:,} texts{mark}", soft_wrap=True)
+    out.print(
+        f"[bold]{escape(found['dataset'])}[/bold]{place}: {found['n']:,} {plural('text', found['n'])}{mark}",
+        soft_wrap=True,
+    )
     parts = list(found["parts"])
     for name, task in found["tasks"].items():
         rows = [
@@ -67,9 +71,10 @@ def show_text_inspection(found: Mapping[str, Any], folder: Path) -> None:
         heads = (name, *(part for part in parts if len(parts) > 1), "all", "share")
         cells = [row if len(parts) > 1 else (row[0], *row[2:]) for row in (*rows, total)]
         kind = "several may hold" if task["multi_label"] else "one holds"
-        out.print(counts_table(f"{name}: {len(rows)} labels, {kind}", heads, cells[:-1], cells[-1]))
+        out.print(counts_table(f"{name}: {counted(len(rows), 'label')}, {kind}", heads, cells[:-1], cells[-1]))
         out.print(
-            f"{task['cardinality']:.3f} labels a row; {task['none']:,} rows with none of them, "
+            f"{task['cardinality']:.3f} labels a row; "
+            f"{task['none']:,} {plural('row', task['none'])} with none of them, "
             f"{task['unlabelled']:,} not labelled"
         )
     words = found["words"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
+from samo.errors import counted
 from samo_cli.render.console import out, worded
 from samo_cli.render.predictions import shortened
 from samo_cli.render.tables import counts_table, number, plain_table, show_table
@@ -36,7 +37,7 @@ def show_zero_shot_report(report: Mapping[str, Any]) -> None:
     """Macro-F1 with its interval, and a row for each label."""
     ends = report["ci"]
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
-    where = f"{report['dataset']}, {report['part']} part, {report['n']} texts"
+    where = f"{report['dataset']}, {report['part']} part, {counted(report['n'], 'text')}"
     out.print(f"\n[bold]{escape(where)}[/bold]", soft_wrap=True)
     out.print(f"[bold yellow]{escape(report['note'])}[/bold yellow]", soft_wrap=True)
     if report["synthetic"]:
@@ -61,5 +62,7 @@ def show_pseudo_labels(summary: Mapping[str, Any], path: Path) -> None:
         out.print()
         out.print(counts_table(f"{task}, pseudo-labels", ("label", "texts"), rows))
     lost = ", ".join(f"{reason} {n}" for reason, n in summary["left_out"].items() if n)
-    out.print(f"\n{summary['kept']} of {summary['texts']} texts kept" + (f"; left out: {lost}" if lost else ""))
+    out.print(
+        f"\n{summary['kept']} of {counted(summary['texts'], 'text')} kept" + (f"; left out: {lost}" if lost else "")
+    )
     out.print(f"[dim]table: {escape(str(path))}[/dim]", soft_wrap=True)

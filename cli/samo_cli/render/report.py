@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 
+from samo.errors import counted
 from samo_cli.render.console import out, worded
 from samo_cli.render.tables import counts_table, fitting_heads, number, plain_table, titled
 
@@ -24,7 +25,7 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings:
     from samo.reporting.wording import baseline_line, openings_lines
 
     what = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
-    title = f"{report['run']} on {corpus_of(report)}, {what}: {report['n']} items"
+    title = f"{report['run']} on {corpus_of(report)}, {what}: {counted(report['n'], 'item')}"
     out.print(f"\n[bold]{escape(title)}[/bold] [dim](split: {escape(report['split_rule'])})[/dim]", soft_wrap=True)
     for mark in stamps(report):
         out.print(f"[bold yellow]{mark}[/bold yellow]")

@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from samo.errors import counted
 from samo_cli.render.console import out, worded
 from samo_cli.render.tables import number, plain_table, titled
 
@@ -22,7 +23,8 @@ def show_robustness(report: Mapping[str, Any], page: Path) -> None:
     from samo.reporting.report import stamps
     from samo_text.robustness_report import HEADS, text_rows
 
-    title = f"{report['run']}: {report['dataset']}, {report['split']} part, {report['n']} texts written otherwise"
+    texts = counted(report["n"], "text")
+    title = f"{report['run']}: {report['dataset']}, {report['split']} part, {texts} written otherwise"
     out.print(f"\n[bold]{escape(title)}[/bold]", soft_wrap=True)
     for mark in stamps(report):
         out.print(f"[bold yellow]{mark}[/bold yellow]")

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.markup import escape
 
+from samo.errors import counted
 from samo_cli.render.console import err, out, worded
 from samo_cli.render.tables import number, plain_table
 
@@ -20,7 +21,7 @@ def show_selection(summary: Mapping[str, Any], next_command: str) -> None:
     from samo.experiments.selection import gain_line
     from samo.reporting.report import stamps
 
-    title = f"{summary['grid']}: {summary['dataset']}, validation part, {summary['n']} items"
+    title = f"{summary['grid']}: {summary['dataset']}, validation part, {counted(summary['n'], 'item')}"
     out.print(f"\n[bold]{escape(title)}[/bold]", soft_wrap=True)
     for mark in stamps(summary):
         out.print(f"[bold yellow]{mark}[/bold yellow]")

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
+from samo.errors import counted
 from samo_cli.render.console import progress_bar, worded
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def tuning_panel(facts: Mapping[str, Any], then: str) -> Panel:
         f"best: trial {best['number']}, validation macro-F1 [bold]{best['value']:.3f}[/bold]{beside}"
         + (": the base settings themselves" if best["base"] else ""),
         f"[dim]{escape(params_text(best['params']))}[/dim]",
-        f"{counts['counted']} trials: {', '.join(states)}",
+        f"{counted(counts['counted'], 'trial')}: {', '.join(states)}",
         *(f"[bold yellow]{mark}[/bold yellow]" for mark in stamps),
         f"[yellow]![/yellow] the best of {counts['finished']} on one validation part is optimistic: "
         "confirm it with several seeds (samo crossval, samo ablate)",

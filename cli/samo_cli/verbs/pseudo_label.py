@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -64,4 +65,4 @@ def pseudo_label(
         return
     show_pseudo_labels(summary, out)
     if labelled.texts:
-        note(f"next: train as run '{found.name}' was, with --extra-table {out}")
+        note(f"next: train as run '{found.name}' was, with --extra-table {shlex.quote(str(out))}")

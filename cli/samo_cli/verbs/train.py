@@ -39,7 +39,9 @@ def train(
     modality: Annotated[
         str,
         typer.Option(
-            metavar="|".join(MODALITIES), help="What is learned from.", autocompletion=lambda: list(MODALITIES)
+            metavar="|".join(MODALITIES),
+            help="What is learned from; with --help: whose settings are listed.",
+            autocompletion=lambda: list(MODALITIES),
         ),
     ] = "audio",
     preset: Annotated[

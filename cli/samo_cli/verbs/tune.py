@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,7 +119,9 @@ def _show(found: TuneResult, artifacts: str, *, json: bool) -> None:
     if json:
         print_json(facts)
         return
-    command = in_artifacts(f"samo train --modality {found.modality} --config {facts['best_toml']}", artifacts)
+    command = in_artifacts(
+        f"samo train --modality {found.modality} --config {shlex.quote(facts['best_toml'])}", artifacts
+    )
     (out if out.is_terminal else err).print(tuning_panel(facts, command))
     if not out.is_terminal:
         out.print(facts["best_toml"], markup=False, soft_wrap=True)
