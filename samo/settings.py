@@ -603,7 +603,7 @@ def read_call(file: Path) -> dict[str, Any]:
     Raises:
         SettingsError: one is of another kind, or the file is missing or not TOML.
     """
-    found = {}
+    found: dict[str, Any] = {}
     for spelled, value in toml_tables(file, "configuration").items():
         name = spelled.replace("-", "_")
         if kind := CALL_KEYS.get(name):
