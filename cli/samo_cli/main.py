@@ -18,10 +18,10 @@ from typer.exceptions import TyperException
 from samo import __version__
 from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError, SettingsError
 from samo.lazy import load_object
+from samo.printable import printable
 from samo_cli.flags import as_flags
 from samo_cli.help import Verb
 from samo_cli.importing import announced_imports
-from samo_cli.printable import printable
 
 __all__ = ["VERBS", "build_app", "main"]
 

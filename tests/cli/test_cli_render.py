@@ -18,10 +18,10 @@ from rich.console import Console
 from tone_corpora import TINY
 
 from samo.launch.local import Outcome
+from samo.printable import PlainWriter, json_escaped, plain_cell, printable
 from samo.training.training_log import epoch_line
 from samo_cli import importing
 from samo_cli.importing import announced_imports
-from samo_cli.printable import PlainWriter, json_escaped, plain_cell, printable
 from samo_cli.render import (
     GridView,
     TrainingView,

@@ -24,8 +24,8 @@ from rich.progress import (
 )
 from rich.segment import Segment
 
+from samo.printable import json_escaped, printable
 from samo_cli.flags import as_flags
-from samo_cli.printable import json_escaped, printable
 
 __all__ = ["counting", "downloading", "err", "note", "out", "print_json", "progress_bar", "silence", "worded"]
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from samo.errors import DataError, SettingsError
+from samo.printable import PlainWriter
 from samo_cli.flags import as_flags
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads
-from samo_cli.printable import PlainWriter
 
 if TYPE_CHECKING:
     from samo.prediction import Prediction

@@ -11,9 +11,9 @@ import typer
 
 from samo.errors import SettingsError
 from samo.modalities import config_type
+from samo.printable import PlainWriter
 from samo.settings import SPLIT_SETTINGS
 from samo_cli.options import Device, Json, Precision, Threads, flags_of, with_settings
-from samo_cli.printable import PlainWriter
 
 if TYPE_CHECKING:
     from samo.data.manifest import Manifest
