@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-__all__ = ["PlainWriter", "json_escaped", "plain_cell", "printable"]
+__all__ = ["PlainWriter", "csv_text", "json_escaped", "plain_cell", "printable"]
 
 # Control characters but for line end and tab (a terminal obeys ESC and its like), and those that turn the direction.
 _TURNING = "\u200e\u200f\u202a-\u202e\u2066-\u2069"
@@ -37,9 +38,10 @@ def plain_cell(text: str) -> str:
 class PlainWriter:
     """Comma-separated values whose texts no spreadsheet runs and no terminal obeys; numbers stay as they are."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, *, shown: bool | None = None) -> None:
+        """Write to ``file``; ``shown``: whether it will be read on a terminal, None: where it is one."""
         self._rows = csv.writer(file, lineterminator="\n")
-        self._on_terminal = file.isatty()
+        self._on_terminal = file.isatty() if shown is None else shown
 
     def writerow(self, cells: Sequence[object]) -> None:
         """Write one row."""
@@ -47,3 +49,12 @@ class PlainWriter:
 
     def _plain(self, cell: str) -> str:
         return plain_cell(printable(cell) if self._on_terminal else cell)
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """Rows as the text of a CSV file that people open in a spreadsheet or print on a terminal."""
+    sheet = io.StringIO()
+    writer = PlainWriter(sheet, shown=True)
+    for row in rows:
+        writer.writerow(row)
+    return sheet.getvalue()

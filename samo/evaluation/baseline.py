@@ -4,14 +4,53 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from samo.evaluation.comparison import LEVEL, aligned, answers_of, paired_bootstrap
-from samo.evaluation.metrics import Metric, macro_f1, macro_f1_over
+from samo.evaluation.metrics import BoolArray, Decided, Metric, macro_f1, macro_f1_over, scores, tally
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import verdict
 from samo.evaluation.statistics import Intervals, score_intervals, tally_by_unit
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["compare_to_baseline"]
+__all__ = ["compare_to_baseline", "constant_answers", "constant_scores"]
+
+
+def constant_answers(space: LabelSpace, targets: np.ndarray) -> BoolArray:
+    """(C,) what a guess answers that looks at nothing: the label most frequent in training, of several labels all.
+
+    All labels at once are the constant answer with the highest macro-F1, as no other has any F1 for each label.
+
+    Args:
+        space: the tasks and their columns.
+        targets: (N, C) of the training rows; NaN where a task has no label.
+    """
+    answer = np.zeros(space.n_columns, dtype=bool)
+    for task in space.tasks:
+        columns = space.slices[task.name]
+        counts = np.nansum(targets[:, columns], axis=0)
+        answer[columns] = True if task.multi_label else np.arange(len(counts)) == counts.argmax()
+    return answer
+
+
+def constant_scores(task: Task, space: LabelSpace, answers: BoolArray, found: Decided) -> dict[str, Any]:
+    """Scores of a constant guess on the rows of a report, which every model has to beat.
+
+    Args:
+        task: that the report speaks of.
+        space: the tasks and their columns.
+        answers: (C,) of :func:`constant_answers`, or (N, C) where parts of the rows have guesses of their own.
+        found: the rows of the report.
+
+    Returns:
+        ``labels``, those that are always answered, empty where that differs between rows; and ``metrics``, as in the
+        report.
+    """
+    given = np.atleast_2d(answers)[:, space.slices[task.name]]
+    rows = np.broadcast_to(given, (len(found.truth), given.shape[1])) if len(given) == 1 else given[found.rows]
+    alike = bool((rows == rows[:1]).all())
+    labels = [label for label, held in zip(task.labels, rows[0], strict=True) if held and alike]
+    return {"labels": labels, "metrics": scores(tally(found.truth, rows))}
 
 
 def compare_to_baseline(

@@ -85,10 +85,10 @@ def report_ablation(folder: Path) -> tuple[ResultsTable, list[Path]]:
     if not table.rows:
         raise RunError(f"no cell of grid '{facts['name']}' is finished yet", hint=f"go on: {facts['command']}")
     scores: dict[str, list[float]] = {}
-    for cell in cells:
-        if result := result_of(cell, folder):
-            scores.setdefault(cell.row, []).append(result.metrics[facts["metric"]])
-    return table, write_table(table, scores, folder, facts["command"])
+    results = [result for cell in cells if (result := result_of(cell, folder))]
+    for result in results:
+        scores.setdefault(result.cell.row, []).append(result.metrics[facts["metric"]])
+    return table, write_table(table, scores, folder, facts["command"], results)
 
 
 def find_grid(given: str) -> Path:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from samo.data.sampling import balance_notes
-from samo.data.splits import audit, fold_count, fold_warnings, make_split
+from samo.data.splits import audit, fold_count, fold_warnings, make_split, part_sizes
 from samo.errors import RunError, SettingsError, counted
+from samo.evaluation.baseline import constant_answers
 from samo.evaluation.calibration import apply_temperature, fold_calibration
-from samo.evaluation.decision import decided_rows
+from samo.evaluation.decision import Decision, decided_rows
 from samo.evaluation.metrics import decide, scores, tally
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
@@ -25,11 +26,12 @@ from samo.experiments.run_grid import run_grid
 from samo.files import write_json, write_text
 from samo.frontend import Frontend
 from samo.launch.resources import Resources
+from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report, metrics_of, read_report
 from samo.runs.calibrate import calibration_of
-from samo.runs.run import artifacts_root
+from samo.runs.run import Run, artifacts_root
 from samo.settings import Config
 from samo.tasks import LabelSpace
 
@@ -190,9 +192,10 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     manifest = first.manifest
     missing = [cell.name for cell in cells if cell not in done]
     leaky = any(report["leaky"] for report in reports)
+    joined = join_predictions(done, grid)
     report = build_report(
         Subject(name, manifest.dataset, "out-of-fold", "folds", unit, manifest.synthetic, leaky=leaky),
-        join_predictions(done, grid),
+        joined,
         manifest.label_space,
         train_macro_f1=fmean(report["train_macro_f1"] for report in reports),
         val_macro_f1=fmean(report["val_macro_f1"] for report in reports),
@@ -203,9 +206,18 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
             *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
         ],
         calibration=fold_temperatures(done, grid),
+        constant=np.concatenate([_constant_answers(cell.run(grid)) for cell in done]),
+        parts={"out-of-fold": part_sizes(manifest, tuple(dict.fromkeys(joined.ids)), "item", manifest.group_noun)},
     )
     report["folds"] = [
-        {"seed": cell.seed, "fold": cell.fold, "n": one["n"], **metrics_of(one), "val_macro_f1": one["val_macro_f1"]}
+        {
+            "seed": cell.seed,
+            "fold": cell.fold,
+            "cell": cell.name,
+            "n": one["n"],
+            **metrics_of(one),
+            "val_macro_f1": one["val_macro_f1"],
+        }
         for cell, one in zip(done, reports, strict=True)
     ]
     by_seed = {seed: [cell for cell in done if cell.seed == seed] for seed in dict.fromkeys(c.seed for c in done)}
@@ -227,9 +239,21 @@ def write_crossval(report: dict[str, Any], cells: Sequence[Cell], grid: Path, co
     pictures = save_figures(report, predictions, [], run.manifest.label_space, grid / "figures")
     settings = {name: value for name, value in run.settings.items() if name not in ("seed", "fold")}
     environment = {**run.environment, "command": command}
-    page = render_html(report, {p.stem.replace("_", " "): p for p in pictures}, settings, environment)
+    answers = predictions, run.manifest.label_space, Decision(), run.manifest
+    tested = [cell for cell in done for _ in cell.run(grid).split.test]
+    columns: dict[str, list[object]] = {"seed": [cell.seed for cell in tested], "fold": [cell.fold for cell in tested]}
+    write_text(grid / "predictions.csv", predictions_csv(*answers, columns))
+    named = {p.stem.replace("_", " "): p for p in pictures}
+    page = render_html(report, named, settings, environment, confident_mistakes(*answers), "predictions.csv")
     write_text(grid / "report.html", page)
     write_json(grid / "report.json", report)
+
+
+def _constant_answers(run: Run) -> np.ndarray:
+    """(N, C) of the rows a fold tests: the constant guess of those that it trains on."""
+    manifest = run.manifest
+    answer = constant_answers(manifest.label_space, manifest.targets[manifest.rows(run.split.train)])
+    return np.tile(answer, (len(run.split.test), 1))
 
 
 def _metrics(predictions: Predictions, space: LabelSpace) -> dict[str, float]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +20,7 @@ from samo.experiments.results_table import LEVEL, overlap_ratio
 from samo.experiments.run_grid import run_grid
 from samo.files import write_json, write_text
 from samo.launch.resources import Resources
+from samo.printable import csv_text
 from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, save_figure
 from samo.runs.run import artifacts_root
 from samo.settings import Config, stored_config
@@ -207,15 +206,13 @@ def curve_figure(curve: LearningCurve) -> Figure:
 
 def write_curve(curve: LearningCurve, folder: Path) -> list[Path]:
     """Write ``curve.json``, ``curve.csv`` and ``curve.png``; returns the files."""
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow(["share", f"training_{curve.unit}s", "training_items", "test_mean", "test_sd", "val_mean", "gain"])
+    names = ("share", f"training_{curve.unit}s", "training_items", "test_mean", "test_sd", "val_mean", "gain")
+    rows: list[tuple[Any, ...]] = [names]
     for point in curve.points:
         sd = stdev(point.test) if len(point.test) > 1 else None
         gain = point.gain.mean if point.gain else None
-        row = [point.share, point.n_units, point.n_items, fmean(point.test), sd, fmean(point.val), gain]
-        writer.writerow(row)
-    write_text(folder / "curve.csv", sheet.getvalue())
+        rows.append((point.share, point.n_units, point.n_items, fmean(point.test), sd, fmean(point.val), gain))
+    write_text(folder / "curve.csv", csv_text(rows))
     save_figure(curve_figure(curve), folder / "curve.png")
     write_json(folder / "curve.json", curve.to_json())
     return [folder / "curve.csv", folder / "curve.png", folder / "curve.json"]

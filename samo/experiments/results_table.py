@@ -6,14 +6,13 @@ The results table as values, and as Markdown, CSV, JSON and one HTML page with i
 from __future__ import annotations
 
 import base64
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -27,6 +26,7 @@ from samo.evaluation.significance import PairedDifference, holm, paired_differen
 from samo.evaluation.statistics import Interval, score_intervals, tally_by_unit
 from samo.experiments.cells import Cell, Result, result_of
 from samo.files import write_json, write_text
+from samo.printable import csv_text
 from samo.reporting.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure, verbatim
 from samo.reporting.html import METRIC_NAMES
 from samo.reporting.wording import as_code
@@ -173,7 +173,13 @@ def _by_unit(cells: Sequence[Cell], grid: Path) -> tuple[Tally, int]:
     return tally_by_unit(np.concatenate(truth), np.concatenate(predicted), groups), len(items)
 
 
-def write_table(table: ResultsTable, scores: Mapping[str, Sequence[float]], folder: Path, command: str) -> list[Path]:
+def write_table(
+    table: ResultsTable,
+    scores: Mapping[str, Sequence[float]],
+    folder: Path,
+    command: str,
+    cells: Sequence[Result] = (),
+) -> list[Path]:
     """Write ``table.md``, ``.csv``, ``.json``, ``.html`` and ``forest.png``; returns the files.
 
     Args:
@@ -181,6 +187,7 @@ def write_table(table: ResultsTable, scores: Mapping[str, Sequence[float]], fold
         scores: the metric of each cell, by row.
         folder: the grid's folder.
         command: what was typed, printed below the table.
+        cells: those that are evaluated, to whose pages the page links.
     """
     heads, rows = heads_of(table), text_rows(table)
     forest = folder / "forest.png"
@@ -195,10 +202,30 @@ def write_table(table: ResultsTable, scores: Mapping[str, Sequence[float]], fold
     pages.filters["plural"] = plural
     template = pages.from_string(source)
     picture = "data:image/png;base64," + base64.b64encode(forest.read_bytes()).decode("ascii")
-    page = template.render(table=table, heads=heads, rows=rows, forest=picture, marks=marks(table), command=command)
+    page = template.render(
+        table=table,
+        heads=heads,
+        rows=rows,
+        forest=picture,
+        marks=marks(table),
+        command=command,
+        links=_links(table, cells),
+    )
     write_text(folder / "table.html", page)
     write_json(folder / "table.json", table.to_json())
     return [folder / name for name in ("table.md", "table.csv", "table.html", "table.json", "forest.png")]
+
+
+def _links(table: ResultsTable, cells: Sequence[Result]) -> list[tuple[str, str, str]]:
+    """Name, address and score of each cell's page."""
+    return [
+        (
+            result.cell.name,
+            f"runs/{quote(result.cell.name)}/{Path(result.cell.report).with_suffix('.html')}",
+            f"{result.metrics[table.metric]:.3f}",
+        )
+        for result in cells
+    ]
 
 
 def marks(table: ResultsTable) -> list[str]:
@@ -340,16 +367,13 @@ def _markdown(table: ResultsTable, heads: Sequence[str], rows: Sequence[Sequence
 
 
 def _csv(table: ResultsTable) -> str:
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerow(
+    rows: list[list[Any]] = [
         ["row", "n", f"{table.metric}_mean", "sd", "pooled", "pooled_low", "pooled_high", "pairs", "difference",
          "difference_low", "difference_high", "p", f"p_{CORRECTION.lower()}", "verdict"]
-    )  # fmt: skip
+    ]  # fmt: skip
     for row in table.rows:
         found = row.difference
         paired = (found.n, found.mean, found.low, found.high, found.p) if found else (None,) * 5
-        writer.writerow(
-            [row.name, row.n, row.mean, row.sd, row.pooled, row.low, row.high, *paired, row.p_corrected, row.verdict]
-        )
-    return sheet.getvalue()
+        scores = [row.name, row.n, row.mean, row.sd, row.pooled, row.low, row.high]
+        rows.append([*scores, *paired, row.p_corrected, row.verdict])
+    return csv_text(rows)

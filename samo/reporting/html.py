@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from samo.reporting.wording import (
     THRESHOLD_HEADS,
     as_code,
     baseline_line,
+    constant_line,
     gain_line,
     interval_name,
     members_line,
+    part_rows,
     selection_note,
     task_rows,
     threshold_line,
@@ -42,6 +44,8 @@ def render_html(
     figures: Mapping[str, Path],
     settings: Mapping[str, Any],
     environment: Mapping[str, Any],
+    mistakes: Sequence[Mapping[str, Any]] = (),
+    answers: str = "",
 ) -> str:
     """Render a report with its pictures embedded; every name from data or settings is escaped.
 
@@ -50,6 +54,8 @@ def render_html(
         figures: PNG files by name (``{path.stem: path}`` of what ``save_figures`` returned).
         settings: every setting of the run by name.
         environment: versions and hardware; ``command`` or ``commands`` hold what was typed to train.
+        mistakes: from :func:`samo.reporting.answers.confident_mistakes`; files are linked where they lie, not copied.
+        answers: name of the file of :func:`samo.reporting.answers.predictions_csv` beside the page.
     """
     from jinja2 import Environment, StrictUndefined
 
@@ -81,6 +87,11 @@ def render_html(
         calibration=summary(report["calibration"]),
         abstention=abstention_line(report["abstention"]),
         baseline=baseline_line(report["baseline"]) if report["baseline"] else "",
+        constant=constant_line(report["constant"]) if "constant" in report else "",
+        parts=part_rows(report["parts"]) if "parts" in report else None,
+        mistakes=mistakes,
+        answers=answers,
+        folds=report.get("folds", ()),
         selection_note=selection_note(report),
         threshold_heads=THRESHOLD_HEADS,
         threshold_rows=threshold_rows,

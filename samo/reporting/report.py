@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import ConfigDict, Field
 
 from samo.errors import RunError, counted
+from samo.evaluation.baseline import constant_scores
 from samo.evaluation.decision import Decision
 from samo.evaluation.metrics import Decided, accuracy, macro_f1, tally, uar
 from samo.evaluation.predictions import Predictions
@@ -119,6 +120,8 @@ def build_report(
     notes: Sequence[str] = (),
     calibration: Mapping[str, Mapping[str, Any]] | None = None,
     intervals: Intervals = "wilson",
+    constant: np.ndarray | None = None,
+    parts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> dict[str, Any]:
     """Score the predictions of one task, and beside it those of the other tasks of the label space.
 
@@ -135,6 +138,8 @@ def build_report(
         notes: further warnings.
         calibration: what the report says of it, by task, where the predictions are under a temperature already.
         intervals: how they are computed, see :func:`~samo.evaluation.statistics.score_intervals`.
+        constant: what a constant guess answers, see :func:`~samo.evaluation.baseline.constant_answers`.
+        parts: how many items and groups are in each part, by their nouns.
 
     Returns:
         Plain Python numbers, strings, lists and dicts; None where a value is undefined, never NaN. With several tasks
@@ -163,6 +168,8 @@ def build_report(
         "tasks": tasks,
         "overall_macro_f1": fmean(each["metrics"]["macro_f1"] for each in tasks.values()) if tasks else None,
         "baseline": dict(baseline) if baseline else None,
+        **({} if constant is None else {"constant": constant_scores(task, label_space, constant, decided)}),
+        **({"parts": {part: dict(counts) for part, counts in parts.items()}} if parts else {}),
         "by_group": by_group,
         "train_macro_f1": _plain(train_macro_f1),
         "val_macro_f1": _plain(val_macro_f1),

@@ -16,10 +16,12 @@ __all__ = [
     "THRESHOLD_HEADS",
     "as_code",
     "baseline_line",
+    "constant_line",
     "gain_line",
     "interval_name",
     "members_line",
     "openings_lines",
+    "part_rows",
     "selection_note",
     "task_rows",
     "threshold_line",
@@ -59,6 +61,21 @@ def baseline_line(baseline: Mapping[str, Any]) -> str:
         f"baseline {baseline['name']} {baseline['macro_f1']:.3f}{_ends(baseline['ci'])}; "
         f"this run {gap['value']:+.3f}{ends}: {gap['verdict']}"
     )
+
+
+def constant_line(constant: Mapping[str, Any]) -> str:
+    """``a constant guess (always neutral): macro-F1 0.036, accuracy 0.133, UAR 0.125``."""
+    labels, metrics = constant["labels"], constant["metrics"]
+    every = "every label" if len(labels) > 1 else "the most frequent class of each training part"
+    guess = f"always {labels[0]}" if len(labels) == 1 else every
+    words = {"macro_f1": "macro-F1", "accuracy": "accuracy", "uar": "UAR"}
+    return f"a constant guess ({guess}): {', '.join(f'{word} {metrics[key]:.3f}' for key, word in words.items())}"
+
+
+def part_rows(parts: Mapping[str, Mapping[str, int]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads and rows of a table of how much is in each part."""
+    nouns = list(dict.fromkeys(noun for counts in parts.values() for noun in counts))
+    return ("part", *nouns), [(part, *(str(counts.get(noun, "-")) for noun in nouns)) for part, counts in parts.items()]
 
 
 def threshold_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:

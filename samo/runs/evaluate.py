@@ -16,9 +16,9 @@ from samo.data.fingerprints import near_copies
 from samo.data.manifest import Item, Manifest
 from samo.data.relabel import relabel
 from samo.data.sampling import balance_notes
-from samo.data.splits import NEAR_COPIES_HINT, PARTS, Split, is_leaky, split_notes
+from samo.data.splits import NEAR_COPIES_HINT, PARTS, Split, is_leaky, part_sizes, split_notes
 from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
-from samo.evaluation.baseline import compare_to_baseline
+from samo.evaluation.baseline import compare_to_baseline, constant_answers
 from samo.evaluation.decision import Decision, fit_decision
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
@@ -28,6 +28,7 @@ from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
 from samo.plugins import names_of, trust, trust_settings
 from samo.prediction import ModelPredictor
+from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
@@ -143,7 +144,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     leaky = is_leaky(manifest, split, part)
     evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, leaky, baseline)
     report, suffix = _report(evaluation), "" if part == "test" else f".{part}"
-    return write_report(run, setup.frontend, report, part, predicted, suffix, version)
+    return write_report(run, setup.frontend, report, part, predicted, suffix, version, decision)
 
 
 def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Report:
@@ -184,7 +185,7 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes, leaky)
     report = {**_report(evaluation), "label_map": dict(mapping)}
     slug = setup.frontend.manifest.slug
-    return write_report(run, frontend, report, slug, {slug: predictions}, f".{slug}", version)
+    return write_report(run, frontend, report, slug, {slug: predictions}, f".{slug}", version, decision)
 
 
 def _near_copies_of_training(run: Run, trained: Manifest, manifest: Manifest, ids: Sequence[str]) -> list[str]:
@@ -282,8 +283,9 @@ def write_report(
     predictions: Mapping[str, Predictions],
     suffix: str,
     version: ModelVersion,
+    decision: Decision,
 ) -> Report:
-    """Pictures, page and card first, ``report.json`` last: its presence means that all is there.
+    """Pictures, page, card and table of answers first, ``report.json`` last: its presence means that all is there.
 
     Args:
         run: that was evaluated.
@@ -293,13 +295,14 @@ def write_report(
         predictions: all that are kept, by name.
         suffix: of the files' names.
         version: of the weights that gave the predictions.
+        decision: temperatures and thresholds of the answers.
 
     Raises:
         RunError: the run has other weights by now.
     """
-    figures = save_figures(
-        report, predictions[part], run.history, frontend.manifest.label_space, run.path(f"figures{suffix}")
-    )
+    manifest = frontend.manifest
+    answers = predictions[part], manifest.label_space, decision, manifest
+    figures = save_figures(report, predictions[part], run.history, manifest.label_space, run.path(f"figures{suffix}"))
     settings, environment = _settings(run), run.environment
     # A report is the same however often it is made; how often it was is told beside it.
     openings = run.test_openings if report["split"] == "test" else 0
@@ -308,7 +311,10 @@ def write_report(
     for name, given in predictions.items():
         given.save(run.path(f"predictions.{name}.npz"))
     pictures = {path.stem.replace("_", " "): path for path in figures}
-    write_text(run.path(f"report{suffix}.html"), render_html(told, pictures, settings, environment))
+    table = f"predictions{suffix}.csv"
+    write_text(run.path(table), predictions_csv(*answers))
+    page = render_html(told, pictures, settings, environment, confident_mistakes(*answers), table)
+    write_text(run.path(f"report{suffix}.html"), page)
     if not suffix:
         card = model_card(told, settings, environment, data_card=frontend.data_card())
         write_text(run.path("MODEL_CARD.md"), card)
@@ -449,8 +455,22 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
         baseline=evaluation.baseline,
         notes=notes,
         intervals=_intervals(run),
+        constant=constant_answers(evaluation.space, run.manifest.targets[run.manifest.rows(run.split.train)]),
+        parts=_parts(evaluation),
     )
     return {**report, "ensemble": facts} if facts else report
+
+
+def _parts(evaluation: _Evaluation) -> dict[str, dict[str, int]]:
+    """Items and groups in each part of the run's own split; of another corpus, beside what was learned from."""
+    frontend, run = evaluation.frontend, evaluation.run
+    found = {part: (run.manifest, run.split.part(part)) for part in PARTS}
+    if evaluation.part not in PARTS:
+        found = {name: found[name] for name in ("train", "val")}
+        found[evaluation.part] = (frontend.manifest, evaluation.split.test)
+    return {
+        name: part_sizes(manifest, ids, frontend.item, manifest.group_noun) for name, (manifest, ids) in found.items()
+    }
 
 
 def macro_f1(predictions: Predictions, space: LabelSpace) -> float:

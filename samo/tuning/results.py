@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
@@ -18,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from samo.errors import counted
 from samo.files import write_json, write_text
+from samo.printable import csv_text
 from samo.reporting.drawing import (
     BLUE,
     GREY,
@@ -257,13 +256,12 @@ def _about(facts: Mapping[str, Any]) -> str:
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["number", "value", "state", "seconds", "epochs", *settings, "reason"])
-    for row in rows:
-        head = [row[name] for name in ("number", "value", "state", "seconds", "epochs")]
-        writer.writerow([*head, *(row["params"].get(name, "") for name in settings), row["reason"]])
-    return text.getvalue()
+    names = ("number", "value", "state", "seconds", "epochs")
+    cells = [
+        [*(row[name] for name in names), *(row["params"].get(name, "") for name in settings), row["reason"]]
+        for row in rows
+    ]
+    return csv_text([[*names, *settings, "reason"], *cells])
 
 
 def _toml(value: Any) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from csv import DictReader
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,32 @@ def test_report_json_is_stable(trained: Path) -> None:
     assert set(report["by_group"]) >= {"speaker", "gender", "intensity"}
     assert 0 <= report["train_macro_f1"] <= 1
     assert 0 <= report["val_macro_f1"] <= 1
+
+
+def test_every_answer_lies_beside_the_report(trained: Path, clips: Path) -> None:
+    """What the report counts can be counted again from the table; the page plays the clips where they lie."""
+    run = trained / "runs" / "first"
+    report = read_json(run / "report.json")
+    rows = list(DictReader((run / "predictions.csv").read_text().splitlines()))
+    assert [row["source"] for row in rows] == [f"{row['source']}" for row in rows if (clips / row["source"]).is_file()]
+    assert len(rows) == 16
+    assert sum(int(row["correct"]) for row in rows) / 16 == pytest.approx(report["metrics"]["accuracy"])
+    for row in rows:
+        assert float(row["confidence"]) == float(row[f"p.{row['predicted']}"]) <= 1.0
+        assert (row["correct"] == "1") == (row["truth"] == row["predicted"])
+    assert {row["group"] for row in rows} == set(report["by_group"]["speaker"])
+    assert report["parts"] == {
+        part: {"clips": n, "speakers": n // 8} for part, n in (("train", 24), ("val", 8), ("test", 16))
+    }
+    # Eight classes of as many clips: always the first, of whose F1 of 2/9 macro-F1 is an eighth.
+    constant = report["constant"]
+    assert constant["labels"] == ["neutral"]
+    assert (constant["metrics"]["macro_f1"], constant["metrics"]["accuracy"]) == pytest.approx((1 / 36, 1 / 8))
+    page = (run / "report.html").read_text()
+    wrong = sorted((row for row in rows if row["correct"] == "0"), key=lambda row: -float(row["confidence"]))
+    played = re.findall(r'<audio controls preload="none" src="([^"]+)">', page)
+    assert played == [(clips / row["source"]).as_uri() for row in wrong[:10]]
+    assert not list(run.rglob("*.wav"))
 
 
 def test_json_is_the_file_and_nothing_else(copied: Path) -> None:
@@ -181,6 +209,10 @@ def test_another_corpus_with_a_label_map(tmp_path: Path, artifacts: Path) -> Non
     (kept,) = (artifacts / "runs" / "own").glob("report.table-clips-*.json")
     assert read_json(kept) == report
     assert report["corpus"] == "table clips.csv"
+    assert list(report["parts"]) == ["train", "val", "all"]
+    assert report["parts"]["all"] == {"clips": 8, "speakers": 4}
+    answers = kept.with_name(kept.name.replace("report", "predictions")).with_suffix(".csv")
+    assert len(answers.read_text().splitlines()) == 1 + 8
     # Another table of the same name has a report, predictions and pictures of its own.
     second = table(tmp_path / "second", table_rows(("angry", "happy"), speakers=3))
     shown = done("evaluate", "own", "--dataset", "table", "--data-root", second).out

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import random
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -157,3 +160,24 @@ def test_noise_is_no_trend_in_the_picture_of_a_learning_curve() -> None:
     assert curve_figure(LearningCurve("c", "speaker", high, "", synthetic=False, leaky=False)).axes[
         0
     ].get_ylim() == pytest.approx((0.08, 1.0))
+
+
+def test_the_page_links_to_its_folds_and_the_table_has_every_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = two_seeds(tmp_path)
+    report = crossval_report("c", cells, tmp_path, "speaker")
+    # Each fold trains on as many of either class, so that the first one is always guessed.
+    assert report["constant"]["labels"] == ["no"]
+    assert report["constant"]["metrics"]["accuracy"] == 0.5
+    assert report["parts"] == {"out-of-fold": {"items": 40, "speakers": 10}}
+    monkeypatch.setattr("samo.experiments.crossval.save_figures", lambda *_: [])
+    write_crossval(report, cells, tmp_path, "samo crossval")
+    page = (tmp_path / "report.html").read_text()
+    links = re.findall(r'href="(runs/[^"]+)"', page)
+    assert links == [f"runs/all.seed{s}.fold{f}/report.html" for s in (0, 1) for f in range(5)]
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "predictions.csv").read_text())))
+    right = sum(int(row["correct"]) for row in rows)
+    assert (len(rows), right / 80) == (80, pytest.approx(report["metrics"]["accuracy"]))
+    assert [row["seed"] + row["fold"] for row in rows[::8]] == [f"{s}{f}" for s in (0, 1) for f in range(5)]
+    assert (rows[0]["group"], rows[0]["confidence"]) == ("s0", "0.8")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import random
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +204,20 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     cell.run(tmp_path).path("report.json").write_text("{")
     with pytest.raises(RunError, match=r"baseline\.seed0\.fold0/report\.json"):
         result_of(cell, tmp_path)
+
+
+def test_the_page_links_to_the_page_of_each_cell(tmp_path: Path) -> None:
+    cells = three_rows(tmp_path)
+    table = table_of(tmp_path, cells)
+    results = [found for cell in cells if (found := result_of(cell, tmp_path))]
+    odd = replace(results[0], cell=replace(results[0].cell, name="lr=1+w.seed0", part="val"))
+    write_table(table, {row.name: [0.5] for row in table.rows}, tmp_path, "c", [*results, odd])
+    links = re.findall(r'<a href="(runs/[^"]+)">', (tmp_path / "table.html").read_text())
+    assert links == [*(f"runs/{c.name}/report.html" for c in cells), "runs/lr%3D1%2Bw.seed0/report.val.html"]
+
+
+def test_no_spreadsheet_runs_what_a_row_is_called(tmp_path: Path) -> None:
+    cells = [finished(tmp_path, "=1+1", 0, fold, [0]) for fold in range(2)]
+    table = make_table("t", cells, tmp_path, "accuracy", "speaker")
+    write_table(table, {"=1+1": [0.5]}, tmp_path, "c")
+    assert (tmp_path / "table.csv").read_text().splitlines()[1].startswith("'=1+1,2,")

@@ -22,7 +22,7 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings:
     from samo.evaluation.abstention import abstention_line
     from samo.evaluation.calibration import summary
     from samo.reporting.report import corpus_of, groupings, stamps
-    from samo.reporting.wording import baseline_line, openings_lines
+    from samo.reporting.wording import baseline_line, constant_line, openings_lines
 
     what = "whole corpus" if report["split"] == "all" else f"{report['split']} part"
     title = f"{report['run']} on {corpus_of(report)}, {what}: {counted(report['n'], 'item')}"
@@ -30,6 +30,8 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings:
     for mark in stamps(report):
         out.print(f"[bold yellow]{mark}[/bold yellow]")
     out.print(_metrics(report))
+    if "constant" in report:
+        out.print(constant_line(report["constant"]), markup=False, soft_wrap=True)
     if report["baseline"]:
         out.print(baseline_line(report["baseline"]), markup=False, soft_wrap=True)
     out.print()
@@ -44,6 +46,12 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings:
         out.print(f"macro-F1 by {group}: {values}", markup=False)
     for warning in (*report["warnings"], *openings_lines(openings)):
         out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
+    if "parts" in report:
+        listed = "; ".join(
+            f"{part} {', '.join(f'{n} {noun}' for noun, n in counts.items())}"
+            for part, counts in report["parts"].items()
+        )
+        out.print(f"[dim]parts: {escape(listed)}[/dim]", soft_wrap=True)
     out.print(f"[dim]report: {escape(str(page))}; pictures: {escape(str(pictures))}[/dim]", soft_wrap=True)
 
 
