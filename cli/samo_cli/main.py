@@ -50,7 +50,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "zero-shot": ("samo_cli.verbs.zero_shot:zero_shot", "Label texts with labels no model was trained on."),
     "data": ("samo_cli.verbs.data:app", "List, download and inspect data sets."),
     "presets": ("samo_cli.verbs.presets:presets", "List the recipes for `samo train --preset`."),
-    "runs": ("samo_cli.verbs.runs:runs", "List the runs trained so far."),
+    "runs": ("samo_cli.verbs.runs:app", "List, show and delete the runs trained so far."),
     "doctor": ("samo_cli.verbs.doctor:doctor", "Say what machine, precision, threads and versions SAMO sees."),
 }
 

@@ -421,6 +421,14 @@ class Run:
             return True
         return False
 
+    def drop_without_epoch(self) -> bool:
+        """Remove a run that was stopped before it finished an epoch; returns whether it was one."""
+        begun = self.path("config.json").is_file() and not self.path("last.ckpt").exists() and not self.has_model
+        if not begun or self.is_busy():
+            return False
+        shutil.rmtree(self.folder)
+        return True
+
     def is_busy(self) -> bool:
         """Whether a process holds the run."""
         try:

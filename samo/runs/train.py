@@ -172,6 +172,9 @@ def train(
             if ranks.is_first and not resume and run.settle():
                 error.message += f"; the run '{run.name}' that was to be replaced is kept"
                 error.hint = "" if isinstance(error, Interrupted) else error.hint
+            elif ranks.is_first and not resume and not name and run.drop_without_epoch():
+                # Under a made-up name nobody goes on with it, and such runs would pile up.
+                error.hint = "" if isinstance(error, Interrupted) else error.hint
             elif isinstance(error, Interrupted):
                 error.hint += f" `artifacts={artifacts}`" if artifacts else ""
             raise

@@ -165,6 +165,7 @@ def test_runs(copied: Path, clips: Path, artifacts: Path) -> None:
         "test_macro_f1",
         "test_openings",
         "code",
+        "corpora",
     ]
     assert first["code"] == []
     assert (first["run"], first["status"], first["epochs"]) == ("first", "evaluated", 4)

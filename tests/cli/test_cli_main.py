@@ -147,7 +147,7 @@ def test_a_verb_that_is_stopped_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("samo.runs.run.list_runs", stop)
+    monkeypatch.setattr("samo.runs.listing.list_runs", stop)
     result = samo("runs")
     assert (result.status, result.out, result.err) == (130, "", "stopped\n")
 
