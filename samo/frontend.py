@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from samo.data.manifest import Item, Manifest
 from samo.data.splits import SplitRequest
 from samo.settings import Config
 from samo.tasks import LabelSpace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Frontend", "Notify", "Progress"]
 
@@ -101,6 +104,15 @@ class Frontend(Protocol):
 
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Rows as they are judged; a row that needs several windows stands in the batches several times."""
+
+    def sample_figures(self, model: nn.Module, draws: Draws) -> dict[str, Figure]:
+        """Pictures, by name, of rows as the model gets them in training, to check by looking; none where there is
+        nothing to see.
+
+        Args:
+            model: before its first step, on the CPU; it stays as it is.
+            draws: the rows, and their random numbers in the first epoch.
+        """
 
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         """Name and (N, C) logits on ``rows`` of a simple model that learned from ``train_rows``; None without one.

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samo.data.batch import Batch, Draws, Mix
+from samo.data.batch import Batch, Draws, Mix, draw_mix
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
 from samo.errors import DataError
@@ -29,6 +29,9 @@ from samo_audio.fingerprint import fingerprints
 from samo_audio.models import build_features, build_network, build_whole, require_usable
 from samo_audio.models.start_weights import HEADS, load_network
 from samo_audio.waveforms import Waveforms, open_waveforms
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["AudioFrontend", "AudioModel"]
 
@@ -67,6 +70,14 @@ class AudioModel(EmotionModel):
         Returns:
             (B, C) logits.
         """
+        spectrogram = self.spectrograms(waveforms, lengths, draws, mix)
+        logits: Tensor = self.network(spectrogram[:, None])
+        return logits
+
+    def spectrograms(
+        self, waveforms: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None
+    ) -> Tensor:
+        """(B, n_mels, frames) what the network gets of a batch of waveforms, see :meth:`forward`."""
         augmenting = self.training and draws is not None
         # Powers span ten decades, more than reduced precision resolves: features stay in float32.
         with torch.autocast(waveforms.device.type, enabled=False):
@@ -76,13 +87,12 @@ class AudioModel(EmotionModel):
                 waveforms = self.wave_augment(waveforms, lengths, draws)
                 scale = freq_scale(self.settings, draws)
                 scale = scale.to(waveforms.device) if scale is not None else None
-            spectrogram = self.features(waveforms, lengths, scale)
+            spectrogram: Tensor = self.features(waveforms, lengths, scale)
             if augmenting and self.settings.use_specaug:
                 spectrogram = self.spec_augment(spectrogram, draws)
             if self.training and mix is not None:
                 spectrogram = mix.apply(spectrogram)
-        logits: Tensor = self.network(spectrogram[:, None])
-        return logits
+        return spectrogram
 
 
 class AudioFrontend:
@@ -254,6 +264,28 @@ class AudioFrontend:
     def _judged(self, chunks: list[np.ndarray], owners: list[int]) -> Batch:
         rows = np.array(owners, dtype=np.int64)
         return collate(chunks, self.manifest.targets[rows], rows, self.window)
+
+    def sample_figures(self, model: nn.Module, draws: Draws) -> dict[str, Figure]:
+        """The clips' spectrograms before and after augmentation; nothing without augmentation, or where a pretrained
+        network makes its own features."""
+        settings = self._config.augment
+        changes = (settings.use_specaug, settings.noise, settings.time_shift, settings.gain, settings.freq_warp,
+                   settings.speed, settings.mixup_alpha)  # fmt: skip
+        if not any(changes) or not isinstance(model, AudioModel):
+            return {}
+        from samo_audio.sample_pictures import augmentation_figure
+
+        was_training, rows = model.training, draws.rows
+        heads = [self.waveforms.waveform(row)[: self.window] for row in rows]
+        plain = collate(heads, self.manifest.targets[rows], rows, self.window)
+        batch = self.train_batch(rows, draws)
+        with torch.no_grad():
+            before = model.eval().spectrograms(plain.inputs, plain.lengths)
+            mix = draw_mix(draws, settings.mixup_alpha)
+            after = model.train().spectrograms(batch.inputs, batch.lengths, draws, mix)
+        model.train(was_training)
+        seconds = self._config.features.duration
+        return {"augmented": augmentation_figure(self.manifest, rows, before.numpy(), after.numpy(), seconds)}
 
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         """None: the field has no agreed simple model of speech."""

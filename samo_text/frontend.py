@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from samo_text.datasets import DATASETS, index_corpus, resolve_root
 from samo_text.models import build_model, require_usable
 from samo_text.models.tfidf import fit_tfidf
 from samo_text.tokens import EncoderTokens, TokenLists, Tokens, about_cut, open_tokens, token_lists
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["TextFrontend"]
 
@@ -209,6 +212,10 @@ class TextFrontend:
         """Every text once, whole (cut at the longest length)."""
         for start in range(0, len(rows), batch_size):
             yield self._batch(rows[start : start + batch_size])
+
+    def sample_figures(self, model: nn.Module, draws: Draws) -> dict[str, Figure]:
+        """None: texts that were made are in ``augmented.jsonl``, to be read."""
+        return {}
 
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         """tf-idf with logistic regression under its default settings; None for such a run itself.

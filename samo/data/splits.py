@@ -26,7 +26,7 @@ from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
 from samo.data.near_duplicates import find_copies
 from samo.data.stratify import inseparable, rank, rarest_labels, stratify
-from samo.errors import DataError, LeakError, RunError, SettingsError, counted, first_ten, plural
+from samo.errors import DataError, LeakError, RunError, SettingsError, counted, first_ten
 from samo.files import write_json
 from samo.stored import Count, Stored, Text, read_stored
 
@@ -405,7 +405,7 @@ def is_leaky(manifest: Manifest, split: Split, part: str = "test") -> bool:
 
 
 def part_sizes(manifest: Manifest, ids: Sequence[str], item: str, group: str) -> dict[str, int]:
-    """How many items and groups, by their nouns in the plural; without groups where none is known.
+    """How many items and groups, by their nouns; without groups where none is known.
 
     Args:
         manifest: that holds the items.
@@ -414,7 +414,7 @@ def part_sizes(manifest: Manifest, ids: Sequence[str], item: str, group: str) ->
         group: what a group is called.
     """
     groups = {manifest.items[row].group for row in manifest.rows(ids)} - {""}
-    return {plural(item, 0): len(ids), **({plural(group, 0): len(groups)} if groups else {})}
+    return {item: len(ids), **({group: len(groups)} if groups else {})}
 
 
 def split_notes(manifest: Manifest, split: Split) -> list[str]:

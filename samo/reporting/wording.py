@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from samo.errors import plural
+
 if TYPE_CHECKING:
     from markupsafe import Markup
 
@@ -75,7 +77,9 @@ def constant_line(constant: Mapping[str, Any]) -> str:
 def part_rows(parts: Mapping[str, Mapping[str, int]]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Heads and rows of a table of how much is in each part."""
     nouns = list(dict.fromkeys(noun for counts in parts.values() for noun in counts))
-    return ("part", *nouns), [(part, *(str(counts.get(noun, "-")) for noun in nouns)) for part, counts in parts.items()]
+    return ("part", *(plural(noun, 0) for noun in nouns)), [
+        (part, *(str(counts.get(noun, "-")) for noun in nouns)) for part, counts in parts.items()
+    ]
 
 
 def threshold_rows(scores: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,6 +47,7 @@ from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_facts
 from samo.training.runtime import Runtime, make_runtime
 from samo.training.setup import Setup
+from samo.training.tracking import draw_pictures
 from samo.training.trainer import predict_logits
 
 __all__ = ["evaluate", "evaluate_corpus", "evaluate_run", "macro_f1", "predictions_of", "write_report"]
@@ -320,6 +322,8 @@ def write_report(
         write_text(run.path("MODEL_CARD.md"), card)
     run.require_model(version)
     write_json(run.path(f"report{suffix}.json"), report)
+    shown = {f"{report['split'] if part in PARTS else part}/{path.stem}": path for path in figures}
+    draw_pictures(run.folder, shown, read_facts(run.model_file).epoch, logging.getLogger(__name__).warning)
     return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality, openings)
 
 

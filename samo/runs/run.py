@@ -25,6 +25,7 @@ from samo.data.manifest import Manifest
 from samo.data.splits import Split, audit
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo.files import leftovers, parse_json, write_json, write_text
+from samo.printable import csv_text
 from samo.settings import Config, stored_config, with_defaults
 from samo.stored import Count, Number, Share, Stored, Text, validated, validated_by
 from samo.training.training_log import EpochRow
@@ -33,6 +34,7 @@ __all__ = [
     "ASSETS",
     "ENSEMBLE_FILE",
     "FINGERPRINTS",
+    "SAMPLES",
     "STARTED_FROM",
     "ModelVersion",
     "Run",
@@ -48,6 +50,9 @@ FINGERPRINTS = "fingerprints.npz"
 # What the weights learned from that it started from, where that is known.
 STARTED_FROM = "started_from.json"
 
+# A picture of some items as training sees them.
+SAMPLES = "augmented.png"
+
 # What is written before step 1, and what a training writes after; judging a run writes other files.
 BEGINNING = (
     "manifest.jsonl",
@@ -57,6 +62,7 @@ BEGINNING = (
     AUGMENTED,
     AUGMENTATION,
     "fitted.safetensors",
+    SAMPLES,
     "environment.json",
     "config.json",
 )
@@ -64,6 +70,7 @@ TRAINING = (
     "best_model.safetensors",
     "last.ckpt",
     "history.jsonl",
+    "results.csv",
     "calibration.json",
     "thresholds.json",
     "abstention.json",
@@ -563,8 +570,11 @@ def point_latest(artifacts: Path, run: Run) -> None:
 
 
 def write_history(run: Run, history: list[dict[str, Any]]) -> None:
-    """Write ``history.jsonl`` whole, so that it never disagrees with the checkpoint beside it."""
+    """Write ``history.jsonl`` whole, so that it never disagrees with the checkpoint beside it; then the same as
+    ``results.csv``, for spreadsheets."""
     write_text(run.path("history.jsonl"), "".join(json.dumps(row) + "\n" for row in history))
+    names = list(dict.fromkeys(name for row in history for name in row))
+    write_text(run.path("results.csv"), csv_text([names, *([row.get(name) for name in names] for row in history)]))
 
 
 def remember_place(run: Run, data_root: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -13,8 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from samo.data.augmented import augmentation_facts, load_augmented, save_augmented
+from samo.data.batch import Draws
 from samo.data.conflicts import about_conflicts
 from samo.data.manifest import Item, Manifest
 from samo.data.sampling import balance_notes
@@ -76,6 +79,8 @@ __all__ = ["resume_training", "train", "train_run", "training_summary"]
 
 # Where the data lies may change between a run's beginning and its end; that they are the same data is checked.
 MOVABLE = {"data_root"}
+# Clips in the picture of what training sees.
+SAMPLES_SHOWN = 4
 # With fewer groups, chance decides what is called better on validation and how wide an interval is on test.
 FEWEST_GROUPS = {"val": 3, "test": 5}
 
@@ -334,6 +339,7 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
             save_augmented(run.folder, facts, made)
             if started := learned_by_start(setup.frontend.config.flat(), run.root):
                 write_json(run.path(STARTED_FROM), [each.to_json() for each in started])
+            _draw_samples(run, learner, model, plan)
             write_beginning(run, setup, split, fitted, command)
             point_latest(run.root, run)
         state = new_state(model, extended, setup.runtime)
@@ -372,6 +378,20 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
             if first:
                 write_history(run, state.history)  # a kill right after a checkpoint leaves it an epoch behind
         return _train(run, Setup(learner, setup.runtime), manifest, observer, plan, state)
+
+
+def _draw_samples(run: Run, frontend: Frontend, model: nn.Module, plan: TrainPlan) -> None:
+    """Draw some of the training rows as the first epoch sees them; a picture that fails stops no training."""
+    rows, n = plan.train_rows, min(SAMPLES_SHOWN, len(plan.train_rows))
+    shown = rows[np.linspace(0, len(rows) - 1, n).round().astype(np.int64)]
+    try:
+        figures = frontend.sample_figures(model, Draws(plan.train.seed, 0, shown))
+        if figures:
+            from samo.reporting.drawing import save_named
+
+            save_named(figures, run.folder)
+    except Exception as error:
+        logging.getLogger(__name__).warning("no picture of what training sees: %s", error)
 
 
 def checked_split(frontend: Frontend, root: Path | None = None) -> Split:

@@ -26,6 +26,7 @@ __all__ = [
     "TensorBoardTracker",
     "Tracker",
     "Watched",
+    "draw_pictures",
     "require_trackers",
     "tracked",
 ]
@@ -97,6 +98,7 @@ class TensorBoardTracker:
 
     A resumed training purges what was drawn past the end of its last whole epoch, and draws the epochs that are
     missing from the history: those of a kill between an epoch's files and its curve, or of a training not tracked yet.
+    The picture of what training sees stands beside the curves, and :func:`draw_pictures` adds those of its reports.
     """
 
     packages: ClassVar[tuple[str, ...]] = ("tensorboard",)
@@ -133,6 +135,8 @@ class TensorBoardTracker:
         self._writer = SummaryWriter(str(self._folder), purge_step=epoch * self._n_steps + 1 if begun else None)
         if not begun:
             self._writer.add_text("settings", _as_table(self._watched.settings), 0)
+            for picture in sorted(self._watched.folder.glob("*.png")):
+                _add_picture(self._writer, picture.stem, picture, 0)
         for row in self._watched.history():
             self._draw(row, drawn)
 
@@ -141,6 +145,34 @@ class TensorBoardTracker:
         for name, value in row.items():
             if (name, step) not in drawn:
                 self._writer.add_scalar(name, value, step)
+
+
+def draw_pictures(folder: Path, pictures: Mapping[str, Path], epoch: int, warn: Callable[[str], None]) -> None:
+    """Show pictures beside a training's curves in TensorBoard; nothing where it has none.
+
+    Args:
+        folder: the run's.
+        pictures: PNG files by the names they are shown under.
+        epoch: of the weights that they speak of, from 1; TensorBoard's step.
+        warn: told of what fails, which stops nothing.
+    """
+    curves = folder / "tensorboard"
+    if not any(curves.glob("events.out.tfevents.*")):
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+
+        with SummaryWriter(str(curves), filename_suffix=".pictures") as writer:
+            for name, path in pictures.items():
+                _add_picture(writer, name, path, epoch)
+    except Exception as error:
+        warn(f"no pictures in TensorBoard: {str(error).partition(chr(10))[0] or type(error).__name__}")
+
+
+def _add_picture(writer: Any, name: str, path: Path, step: int) -> None:
+    from matplotlib.image import imread
+
+    writer.add_image(name, imread(path)[..., :3], step, dataformats="HWC")
 
 
 class MlflowTracker:

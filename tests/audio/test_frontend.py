@@ -402,3 +402,43 @@ def test_five_of_24_speakers_are_tested_on_unless_asked_otherwise() -> None:
     for name in recipes:
         values = resolve("audio", name, None, {}).flat()
         assert (values["train_ratio"], values["val_ratio"]) == (0.8, 0.1)
+
+
+# What training sees, drawn
+
+
+def test_samples_are_drawn_as_the_first_epoch_sees_them(table: Path) -> None:
+    clips = tiny.frontend(table, use_specaug=True, specaug_masks=2, specaug_freq=6, noise=True)
+    rows = rows_of(clips, "train")[:3]
+    draws = Draws(5, 0, rows)
+    model = clips.new_model().eval()
+    state = torch.get_rng_state()
+    (figure,) = clips.sample_figures(model, draws).values()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
+    panels = [axes.get_images()[0].get_array() for axes in figure.axes if axes.get_images()][: 2 * len(rows)]
+    batch = clips.train_batch(rows, draws)
+    seen: list[Tensor] = []
+    assert isinstance(model, AudioModel)
+    model.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        model.train()(batch.inputs, batch.lengths, draws)
+    for place in range(len(rows)):
+        plain, augmented = panels[2 * place], panels[2 * place + 1]
+        np.testing.assert_allclose(augmented, seen[0][place, 0].numpy(), rtol=1e-5, atol=1e-5)
+        assert not np.allclose(plain, augmented)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles[0].startswith(Path(clips.manifest.items[rows[0]].source).name)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"use_specaug": True}, {"noise": True}, {"time_shift": 0.1}, {"gain": 3.0, "level": "as-is"}, {"freq_warp": 0.1},
+                {"speed": 0.1}, {"mixup_alpha": 0.3}],
+)  # fmt: skip
+def test_samples_are_drawn_for_every_augmentation_and_for_none_without(table: Path, changed: dict[str, Any]) -> None:
+    plain, clips = tiny.frontend(table), tiny.frontend(table, **changed)
+    draws = Draws(0, 0, rows_of(plain, "train")[:2])
+    assert plain.sample_figures(plain.new_model(), draws) == {}
+    (figure,) = clips.sample_figures(clips.new_model(), draws).values()
+    first, second = (figure.axes[k].get_images()[0].get_array() for k in (0, 1))
+    assert not np.allclose(first, second)

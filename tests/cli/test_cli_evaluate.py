@@ -77,7 +77,7 @@ def test_every_answer_lies_beside_the_report(trained: Path, clips: Path) -> None
         assert (row["correct"] == "1") == (row["truth"] == row["predicted"])
     assert {row["group"] for row in rows} == set(report["by_group"]["speaker"])
     assert report["parts"] == {
-        part: {"clips": n, "speakers": n // 8} for part, n in (("train", 24), ("val", 8), ("test", 16))
+        part: {"clip": n, "speaker": n // 8} for part, n in (("train", 24), ("val", 8), ("test", 16))
     }
     # Eight classes of as many clips: always the first, of whose F1 of 2/9 macro-F1 is an eighth.
     constant = report["constant"]
@@ -210,7 +210,7 @@ def test_another_corpus_with_a_label_map(tmp_path: Path, artifacts: Path) -> Non
     assert read_json(kept) == report
     assert report["corpus"] == "table clips.csv"
     assert list(report["parts"]) == ["train", "val", "all"]
-    assert report["parts"]["all"] == {"clips": 8, "speakers": 4}
+    assert report["parts"]["all"] == {"clip": 8, "speaker": 4}
     answers = kept.with_name(kept.name.replace("report", "predictions")).with_suffix(".csv")
     assert len(answers.read_text().splitlines()) == 1 + 8
     # Another table of the same name has a report, predictions and pictures of its own.

@@ -42,10 +42,12 @@ def test_a_run_folder_holds_what_the_design_promises(trained: Path) -> None:
         "fitted.safetensors",
         "environment.json",
         "history.jsonl",
+        "results.csv",
         "last.ckpt",
         "best_model.safetensors",
         "calibration.json",
         "predictions.test.npz",
+        "predictions.csv",
         "report.json",
         "report.html",
         "figures",
@@ -229,6 +231,9 @@ def test_interrupted_training_goes_on_to_the_same_model(
     stop_after(monkeypatch, 2, KeyboardInterrupt())
     root = tmp_path / "elsewhere"
     stopped = samo("train", "--data-root", clips, *flags, "--name", "cut", "--artifacts", root)
+    # How clips look augmented is drawn before the first step.
+    assert (root / "runs" / "cut" / "augmented.png").read_bytes().startswith(b"\x89PNG")
+    assert "no picture" not in stopped.err
     assert stopped.status == 130
     assert stopped.stop.startswith("stopped: after 2 of 5 epochs; the best model (epoch")
     assert f"go on with: samo train --resume cut --artifacts {root}" in stopped.stop

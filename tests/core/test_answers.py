@@ -122,7 +122,7 @@ def test_a_constant_guess(tmp_path: Path) -> None:
     assert constant_answers(SEVERAL, several).tolist() == [True, True, True, True, False]
     _, predictions = corpus(tmp_path)
     subject = Subject("r", "own", "test", "speaker", "speaker")
-    parts = {"train": {"clips": 12, "speakers": 3}, "test": {"clips": 5}}
+    parts = {"train": {"clip": 12, "speaker": 3}, "test": {"clip": 5}}
     answers = np.array([True, False])
     report = build_report(subject, predictions, ONE, constant=answers, parts=parts)
     # Two of four labelled rows are calm: F1 of calm 2/3, of angry 0.
@@ -145,7 +145,7 @@ def test_the_page_has_mistakes_parts_and_the_constant_guess(tmp_path: Path) -> N
     manifest, predictions = corpus(tmp_path)
     (tmp_path / "c d.wav").touch()
     subject = Subject("r", "own", "test", "speaker", "speaker")
-    parts = {"train": {"clips": 12, "speakers": 3}, "test": {"clips": 5}}
+    parts = {"train": {"clip": 12, "speaker": 3}, "test": {"clip": 5}}
     report = build_report(subject, predictions, ONE, constant=np.array([True, False]), parts=parts)
     mistakes = [{**row, "truth": "<b>"} for row in confident_mistakes(predictions, ONE, Decision(), manifest)]
     page = render_html(report, {}, {}, {}, mistakes, "predictions.csv")
@@ -164,5 +164,5 @@ def test_the_page_has_mistakes_parts_and_the_constant_guess(tmp_path: Path) -> N
 
 def test_parts_are_counted_by_their_nouns(tmp_path: Path) -> None:
     manifest, _ = corpus(tmp_path)
-    assert part_sizes(manifest, ("a", "b", "c"), "clip", "speaker") == {"clips": 3, "speakers": 2}
-    assert part_sizes(manifest, ("e",), "clip", "speaker") == {"clips": 1}
+    assert part_sizes(manifest, ("a", "b", "c"), "clip", "speaker") == {"clip": 3, "speaker": 2}
+    assert part_sizes(manifest, ("e",), "clip", "speaker") == {"clip": 1}

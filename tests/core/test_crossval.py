@@ -170,7 +170,7 @@ def test_the_page_links_to_its_folds_and_the_table_has_every_answer(
     # Each fold trains on as many of either class, so that the first one is always guessed.
     assert report["constant"]["labels"] == ["no"]
     assert report["constant"]["metrics"]["accuracy"] == 0.5
-    assert report["parts"] == {"out-of-fold": {"items": 40, "speakers": 10}}
+    assert report["parts"] == {"out-of-fold": {"item": 40, "speaker": 10}}
     monkeypatch.setattr("samo.experiments.crossval.save_figures", lambda *_: [])
     write_crossval(report, cells, tmp_path, "samo crossval")
     page = (tmp_path / "report.html").read_text()

@@ -354,3 +354,22 @@ def test_a_damaged_history_and_environment(tmp_path: Path) -> None:
         run.path(name).write_text('{"epoch": 1}\n{"epo')
         with pytest.raises(RunError, match=f"cannot read .*{name}"):
             getattr(run, field)
+
+
+def test_the_history_stands_in_a_table_too(tmp_path: Path) -> None:
+    run = begun(tmp_path, "mine")
+    first = {"epoch": 1, "train_loss": 0.5, "val_loss": 0.25, "val_macro_f1": 0.125, "lr": 0.1, "seconds": 2.0}
+    write_history(run, [first, {**first, "epoch": 2, "note": "=1+1"}])
+    assert run.path("results.csv").read_text().splitlines() == [
+        "epoch,train_loss,val_loss,val_macro_f1,lr,seconds,note",
+        "1,0.5,0.25,0.125,0.1,2.0,",
+        "2,0.5,0.25,0.125,0.1,2.0,'=1+1",
+    ]
+    assert [row["epoch"] for row in run.history] == [1, 2]
+
+
+def test_a_kill_after_the_picture_of_samples_leaves_the_name_free(tmp_path: Path) -> None:
+    run = create_run(tmp_path, "mine", "x")
+    run.folder.mkdir(parents=True)
+    run.path("augmented.png").write_text("")
+    assert create_run(tmp_path, "mine", "x") == run

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_frontend as tiny
+from matplotlib.image import imsave
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from samo.errors import EnvironmentProblem, Interrupted, SettingsError, TrainingDiverged
@@ -369,3 +370,33 @@ def test_every_tracker_names_its_packages() -> None:
     for name, tracker in TRACKERS.items():
         assert name in tracker.packages
     assert tracking.STEP_EVERY == 10
+
+
+def picture(path: Path, size: tuple[int, int]) -> None:
+    imsave(path, np.zeros((*size, 3)))
+
+
+def pictures_of(folder: Path) -> dict[str, list[tuple[int, int, int]]]:
+    """Step, width and height of every picture TensorBoard shows, by its name."""
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    found = {tag: events.Images(tag) for tag in events.Tags()["images"]}
+    return {tag: [(event.step, event.width, event.height) for event in shown] for tag, shown in found.items()}
+
+
+def test_tensorboard_shows_pictures_of_the_samples_and_of_reports(tmp_path: Path) -> None:
+    run = Run(tmp_path / "runs" / "a")
+    run.folder.mkdir(parents=True)
+    picture(run.path("augmented.png"), (6, 8))
+    picture(tmp_path / "confusion.png", (3, 5))
+    warned: list[str] = []
+    tracking.draw_pictures(run.folder, {"test/confusion": tmp_path / "confusion.png"}, 4, warned.append)
+    assert not run.path("tensorboard").exists(), "no curves were asked for"
+    with tracked(("tensorboard",), Watched(run.folder, tmp_path, {}, list), warned.append) as (observer,):
+        observer.on_step(0, 1, STEPS, 1.0)
+    tracking.draw_pictures(run.folder, {"test/confusion": tmp_path / "confusion.png"}, 4, warned.append)
+    assert warned == []
+    assert pictures_of(run.folder) == {"augmented": [(0, 8, 6)], "test/confusion": [(4, 5, 3)]}
+    tracking.draw_pictures(run.folder, {"test/none": tmp_path / "none.png"}, 4, warned.append)
+    assert len(warned) == 1
+    assert warned[0].startswith("no pictures in TensorBoard: ")

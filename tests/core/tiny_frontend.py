@@ -154,6 +154,9 @@ class TinyFrontend:
     def new_model(self) -> nn.Module:
         return self.build_model(self._config, self.manifest.label_space)
 
+    def sample_figures(self, model: nn.Module, draws: Draws) -> dict[str, Any]:
+        return {}
+
     @property
     def mixup_alpha(self) -> float:
         return self._config.model.mixup_alpha

@@ -48,7 +48,7 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings:
         out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     if "parts" in report:
         listed = "; ".join(
-            f"{part} {', '.join(f'{n} {noun}' for noun, n in counts.items())}"
+            f"{part} {', '.join(counted(n, noun) for noun, n in counts.items())}"
             for part, counts in report["parts"].items()
         )
         out.print(f"[dim]parts: {escape(listed)}[/dim]", soft_wrap=True)
