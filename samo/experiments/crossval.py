@@ -243,7 +243,7 @@ def write_crossval(report: dict[str, Any], cells: Sequence[Cell], grid: Path, co
     tested = [cell for cell in done for _ in cell.run(grid).split.test]
     columns: dict[str, list[object]] = {"seed": [cell.seed for cell in tested], "fold": [cell.fold for cell in tested]}
     write_text(grid / "predictions.csv", predictions_csv(*answers, columns))
-    named = {p.stem.replace("_", " "): p for p in pictures}
+    named = {p.stem: p for p in pictures}
     page = render_html(report, named, settings, environment, confident_mistakes(*answers), "predictions.csv")
     write_text(grid / "report.html", page)
     write_json(grid / "report.json", report)

@@ -312,7 +312,7 @@ def write_report(
     run.require_model(version)
     for name, given in predictions.items():
         given.save(run.path(f"predictions.{name}.npz"))
-    pictures = {path.stem.replace("_", " "): path for path in figures}
+    pictures = {path.stem: path for path in figures}
     table = f"predictions{suffix}.csv"
     write_text(run.path(table), predictions_csv(*answers))
     page = render_html(told, pictures, settings, environment, confident_mistakes(*answers), table)

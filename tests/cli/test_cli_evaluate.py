@@ -90,6 +90,15 @@ def test_every_answer_lies_beside_the_report(trained: Path, clips: Path) -> None
     assert not list(run.rglob("*.wav"))
 
 
+def test_pictures_stand_where_they_belong(trained: Path) -> None:
+    page = (trained / "runs" / "first" / "report.html").read_text()
+    sections = {part.partition("</h2>")[0]: part.count("<figure>") for part in page.split("<h2>")[1:]}
+    assert sections["By class"] == 2
+    assert sections["Abstention"] == 1
+    assert sections["By group"] == 1
+    assert "Lowest F1: " in page
+
+
 def test_json_is_the_file_and_nothing_else(copied: Path) -> None:
     before = read_json(copied / "report.json")
     said = done("evaluate", "first", "--threads", "1", "--json")
