@@ -404,14 +404,18 @@ class Config(BaseModel):
 
     def _refuse_idle_settings(self) -> None:
         """A flag that would change nothing is a mistake of the user's, not a no-op."""
-        flat = self.flat()
+        flat, own = self.flat(), self.own_defaults()
         for field in self.fields():
-            if not field.needs or flat[field.name] == field.info.default:
+            if not field.needs or flat[field.name] in (field.info.default, own.get(field.name, field.info.default)):
                 continue
             needed, _, value = field.needs.partition("=")
             idle = (str(flat[needed]) != value) if value else not flat[needed]
             if idle and not (value and self._is_own_code(needed, flat[needed])):
                 raise SettingsError(f"`{field.name}` acts only together with `{field.needs}`")
+
+    def own_defaults(self) -> Mapping[str, Any]:
+        """Settings, by name, whose default is another one because of what the others say."""
+        return {}
 
     def _is_own_code(self, name: str, value: Any) -> bool:
         """Whether a user's own network or corpus is named, which takes whatever settings it likes."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
@@ -16,8 +17,13 @@ from samo.settings import (
     TrainSettings,
     setting,
 )
+from samo_audio.models import MODELS, Architecture
 
 __all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", "ModelSettings"]
+
+
+# What describes the log-mel spectrogram, and nothing to a model that makes features of its own.
+_OF_LOG_MEL = ("n_mels", "n_fft", "win_length", "hop_length", "fmin", "fmax", "mel_scale", "normalisation")
 
 
 class DataSettings(CorpusSettings):
@@ -181,3 +187,46 @@ class AudioConfig(Config):
     optim: OptimSettings = OptimSettings()
     abstention: AbstentionSettings = AbstentionSettings()
     train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_defaults_filled(cls, values: Any) -> Any:
+        """What is not given takes the default of the architecture; a run's stored settings give everything."""
+        if not isinstance(values, Mapping):
+            return values
+        given = {name: _given(section) for name, section in values.items()}
+        model = given.get("model", {}).get("model", ModelSettings.model_fields["model"].default)
+        home = {field.name: field.section for field in cls.fields()}
+        for name, value in _known(model).defaults.items():
+            given.setdefault(home[name], {}).setdefault(name, value)
+        return given
+
+    @model_validator(mode="after")
+    def _as_the_architecture_takes_it(self) -> AudioConfig:
+        name, features = self.model.model, self.features
+        architecture = _known(name)
+        if architecture.rates and features.sr not in architecture.rates:
+            rates = " or ".join(str(rate) for rate in architecture.rates)
+            raise ValueError(f"`sr` must be {rates} with `model={name}`, it is {features.sr}")
+        if not architecture.has_log_mel:
+            for setting_name in _OF_LOG_MEL:
+                default = type(features).model_fields[setting_name].default
+                if getattr(features, setting_name) not in (default, architecture.defaults.get(setting_name, default)):
+                    raise ValueError(f"`{setting_name}` does nothing for `model={name}`, which makes its own features")
+        return self
+
+    def own_defaults(self) -> Mapping[str, Any]:
+        """Settings, by name, whose default is another one for the architecture."""
+        return _known(self.model.model).defaults
+
+
+def _given(section: Any) -> Any:
+    """The settings of a section that were given."""
+    if isinstance(section, Section):
+        return {name: getattr(section, name) for name in section.model_fields_set}
+    return dict(section) if isinstance(section, Mapping) else section
+
+
+def _known(model: Any) -> Architecture:
+    """The architecture of that name; one that asks for nothing where there is none, which is found out elsewhere."""
+    return MODELS[model] if isinstance(model, str) and model in MODELS else Architecture("")

@@ -27,7 +27,7 @@ from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets import DATASETS, index_corpus, resolve_root
 from samo_audio.features import LogMel, n_frames
 from samo_audio.fingerprint import fingerprints
-from samo_audio.models import build_network, require_usable
+from samo_audio.models import build_features, build_network, build_whole, require_usable
 from samo_audio.waveforms import Waveforms, open_waveforms
 
 __all__ = ["AudioFrontend", "AudioModel"]
@@ -46,7 +46,7 @@ class AudioModel(EmotionModel):
         require_usable(config.model, config.features)
         self.settings = config.augment
         self.wave_augment = WaveAugment(config.augment, config.features.sr, noise)
-        self.features = LogMel(config.features)
+        self.features = build_features(config.model, config.features)
         self.spec_augment = SpecAugment(config.augment)
         self.network = build_network(config.model, space.n_columns)
 
@@ -151,7 +151,9 @@ class AudioFrontend:
         config = cast(AudioConfig, config)
         plain = config.model.model_copy(update={"pretrained": False, "weights": ""})
         quiet = config.augment.model_copy(update={"noise": False})
-        return AudioModel(config.model_copy(update={"model": plain, "augment": quiet}), space)
+        config = config.model_copy(update={"model": plain, "augment": quiet})
+        whole = build_whole(config, space, assets)
+        return AudioModel(config, space) if whole is None else whole
 
     @staticmethod
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
@@ -161,6 +163,9 @@ class AudioFrontend:
 
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
+        whole = build_whole(self._config, self.manifest.label_space)
+        if whole is not None:
+            return whole
         noise = None
         if self._config.augment.noise and self._config.augment.noise_root:
             noise = read_noise(Path(self._config.augment.noise_root), self._config.features.sr)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from samo.errors import SettingsError, nearest
 from samo.lazy import load_object
@@ -13,24 +14,43 @@ from samo.plugins import Plugin, Registry
 if TYPE_CHECKING:
     from torch import nn
 
-    from samo_audio.config import FeatureSettings, ModelSettings
+    from samo.tasks import LabelSpace
+    from samo.training.model import EmotionModel
+    from samo_audio.config import AudioConfig, FeatureSettings, ModelSettings
 
-__all__ = ["MODELS", "Architecture", "build_network", "require_usable"]
+__all__ = ["MODELS", "Architecture", "build_features", "build_network", "build_whole", "require_usable"]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Where a network is made, and the least it can look at.
+    """Where a network is made, what it looks at, and the least it can look at.
 
     Attributes:
-        make: ``"module:function"``, so that listing the models imports none of them.
+        make: ``"module:function"``, so that listing the models imports none of them. The function maps
+            (:class:`ModelSettings`, number of columns) to a network over (B, 1, bands, frames).
         smallest: fewest mel bands, and fewest frames, of which its pooling leaves something.
         plugin: the code it is, where it does not come with SAMO.
+        features: ``"module:function"`` that maps :class:`FeatureSettings` to a module with the ``forward`` of
+            :class:`samo_audio.features.LogMel`; empty = that one.
+        whole: ``make`` maps (:class:`AudioConfig`, label space, a run's assets or None) to an
+            :class:`samo.training.model.EmotionModel` over waveforms and lengths. Without assets it reads start weights
+            itself, ``weights`` among them.
+        defaults: settings, by name, whose default is another one for this architecture.
+        rates: the only sampling rates in Hz it takes; empty = any.
     """
 
     make: str
     smallest: int = 1
     plugin: Plugin | None = None
+    features: str = ""
+    whole: bool = False
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    rates: tuple[int, ...] = ()
+
+    @property
+    def has_log_mel(self) -> bool:
+        """Whether it looks at the spectrogram that the settings describe."""
+        return not (self.features or self.whole)
 
 
 _OWN = {
@@ -76,6 +96,30 @@ def build_network(settings: ModelSettings, n_columns: int) -> nn.Module:
     from torch import nn
 
     return architecture.plugin.made(nn.Module, settings, n_columns)
+
+
+def build_features(settings: ModelSettings, features: FeatureSettings) -> nn.Module:
+    """Build what the network looks at: (B, T) waveforms and (B,) lengths to (B, bands, frames).
+
+    Raises:
+        SettingsError: the model is not in :data:`MODELS`, or no mel filter reaches a bin of the FFT.
+    """
+    make = load_object(_architecture(settings.model).features or "samo_audio.features:LogMel")
+    module: nn.Module = make(features)
+    return module
+
+
+def build_whole(config: AudioConfig, space: LabelSpace, assets: Path | None = None) -> EmotionModel | None:
+    """Build a model that goes from waveforms to logits by itself; None where the architecture is a network.
+
+    Raises:
+        SettingsError: the model is not in :data:`MODELS`.
+    """
+    architecture = _architecture(config.model.model)
+    if not architecture.whole:
+        return None
+    make: Callable[[AudioConfig, LabelSpace, Path | None], EmotionModel] = load_object(architecture.make)
+    return make(config, space, assets)
 
 
 def _architecture(name: str) -> Architecture:
