@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -416,6 +417,29 @@ class Config(BaseModel):
     def own_defaults(self) -> Mapping[str, Any]:
         """Settings, by name, whose default is another one because of what the others say."""
         return {}
+
+    @staticmethod
+    def refuse_steps(
+        sections: Iterable[Section], model: str, taken: Set[str], defaults: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Refuse settings of a training by gradient for a model that is found in closed form.
+
+        Args:
+            sections: whose settings do nothing.
+            model: its name.
+            taken: settings that do something all the same.
+            defaults: those of the model, by name, where they are others.
+
+        Raises:
+            ValueError: one is not at its default.
+        """
+        for section in sections:
+            for name, field in type(section).model_fields.items():
+                if name not in taken and getattr(section, name) not in (
+                    field.default,
+                    defaults.get(name, field.default),
+                ):
+                    raise ValueError(f"`{name}` does nothing for `model={model}`, which takes no steps")
 
     def _is_own_code(self, name: str, value: Any) -> bool:
         """Whether a user's own network or corpus is named, which takes whatever settings it likes."""

@@ -37,6 +37,7 @@ class Architecture:
             itself, ``weights`` among them.
         defaults: settings, by name, whose default is another one for this architecture.
         rates: the only sampling rates in Hz it takes; empty = any.
+        fitted: it is found in closed form and takes no steps, so that settings of training do nothing.
     """
 
     make: str
@@ -46,6 +47,7 @@ class Architecture:
     whole: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     rates: tuple[int, ...] = ()
+    fitted: bool = False
 
     @property
     def has_log_mel(self) -> bool:
@@ -56,6 +58,9 @@ class Architecture:
 _OWN = {
     "small-cnn": Architecture("samo_audio.models.small_cnn:small_cnn", smallest=16),
     "resnet18": Architecture("samo_audio.models.resnet18:resnet18"),
+    "functionals": Architecture(
+        "samo_audio.models.functionals:functionals", whole=True, fitted=True, defaults={"duration": 10.0}
+    ),
 }
 MODELS = Registry("model", "audio", _OWN, _OWN.__getitem__, lambda plugin: Architecture(plugin.target, plugin=plugin))
 
