@@ -81,7 +81,10 @@ class SpectrumFunctionals(nn.Module):
         if self.level == "active":
             waveforms = to_active_level(waveforms, self.sr)
         power = self._power(waveforms)
-        valid = torch.arange(power.shape[2], device=power.device) < n_frames(lengths, self.hop)[:, None]
+        frames, places = n_frames(lengths, self.hop)[:, None], torch.arange(power.shape[2], device=power.device)
+        valid = places < frames
+        # Behind its end a clip goes on as it ended, so that slopes there do not see the padding.
+        power = power.gather(2, torch.minimum(places, frames - 1)[:, None].expand(power.shape))
         mel = 10.0 * torch.log10((self.fbank.T @ power) + FLOOR_POWER)
         # By Parseval the mean power of the frame's samples.
         total = power.sum(dim=1, keepdim=True) * 2.0 / (self.n_fft * (self.window**2).sum())
