@@ -30,7 +30,7 @@ from samo_audio.features import LogMel, n_frames
 from samo_audio.fingerprint import fingerprints
 from samo_audio.functionals import EGEMAPS_LICENCE
 from samo_audio.models import build_features, build_network, build_whole, require_usable
-from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals
+from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals, held_out_logits
 from samo_audio.waveforms import Waveforms, open_waveforms
 
 __all__ = ["AudioFrontend", "AudioModel"]
@@ -244,6 +244,14 @@ class AudioFrontend:
     def _judged(self, chunks: list[np.ndarray], owners: list[int]) -> Batch:
         rows = np.array(owners, dtype=np.int64)
         return collate(chunks, self.manifest.targets[rows], rows, self.window)
+
+    def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
+        """(N, C) logits of clips by ``functionals`` fitted without their speakers; None for other models."""
+        if self._config.model.model != BASELINE:
+            return None
+        model = FunctionalsModel(self._config, self.manifest.label_space)
+        features, rows = features_of(model, self.eval_batches(train_rows, FUNCTIONALS_BATCH))
+        return held_out_logits(features, rows, self.manifest, train_rows)
 
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         """Functionals with logistic regression under default settings; None for such a run itself, or if not wanted."""
