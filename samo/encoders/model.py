@@ -1,0 +1,159 @@
+"""The whole of a model over states: a body, a pooling and a head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from samo.data.batch import Batch, Draws, Mix
+from samo.encoders.body import Body, PretrainedBody
+from samo.encoders.heads import Head, LogisticHead
+from samo.encoders.pooling import ALL, STATISTICS, Pooling, sequences_of, statistics
+from samo.encoders.settings import EncoderSettings
+from samo.tasks import LabelSpace
+
+__all__ = ["StatesModel", "pooled_rows", "sequences_looked_at"]
+
+
+class StatesModel(nn.Module):
+    """States of tokens or frames, pooled, under a head; everything but the body learns at the full learning rate.
+
+    A batch holds what the body takes, or what was kept of a frozen body: states, or :func:`statistics` of them.
+    """
+
+    body: Body
+
+    def __init__(self, body: Body, parts: tuple[str, ...], space: LabelSpace, settings: EncoderSettings) -> None:
+        """``parts`` are those of :func:`samo.encoders.pooling.pooling_parts`."""
+        super().__init__()
+        self.body = body
+        self.pooling = pooling_of(body, parts, settings)
+        self.head: nn.Module = (
+            LogisticHead(self.pooling.width, space)
+            if settings.head == "logreg"
+            else Head(self.pooling.width, space, settings)
+        )
+
+    @property
+    def state_width(self) -> int:
+        """W = H * k: width of what :meth:`states` gives, an H for each sequence (or layer) the pooling looks at."""
+        n_layers = self.pooling.n_layers
+        return self.body.width * sum(n_layers if name == ALL else 1 for name in self.pooling.sequences)
+
+    def states(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """What the pooling looks at; of a frozen encoder it never changes and can be kept.
+
+        Args:
+            inputs: what the body takes, padded behind.
+            lengths: (B,) int64 valid inputs.
+
+        Returns:
+            (B, T, W); what stands on padding means nothing.
+        """
+        states: Tensor = self.body(inputs, lengths)
+        return states
+
+    def state_lengths(self, lengths: Tensor) -> Tensor:
+        """(B,) valid states of (B,) valid inputs."""
+        return lengths
+
+    def statistics(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """(B, 3, L, H): see :func:`samo.encoders.pooling.statistics`."""
+        return statistics(self.states(inputs, lengths), self.state_lengths(lengths), self.pooling.n_layers)
+
+    @staticmethod
+    def is_kept(inputs: Tensor) -> bool:
+        """Whether a batch holds what was kept of a frozen body: (B, T, W) states or (B, 3, L, H) statistics."""
+        return torch.is_floating_point(inputs) and inputs.ndim > 2
+
+    def pooled(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """(B, P) float32: inputs, states or statistics as one vector an item; ``lengths`` count what is given."""
+        if self.is_kept(inputs):
+            found: Tensor = self.pooling(inputs, lengths)
+        else:
+            found = self.pooling(self.states(inputs, lengths), self.state_lengths(lengths))
+        return found
+
+    def forward(self, inputs: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None) -> Tensor:
+        """Logits of a batch.
+
+        Args:
+            inputs: what the body takes, padded behind; or (B, T, W) states, or (B, 3, L, H) statistics.
+            lengths: (B,) int64 valid inputs, or valid states.
+            draws: not used; dropout draws from torch's own generator.
+            mix: how to mix the rows' pooled embeddings, used in training mode only.
+
+        Returns:
+            (B, C) logits; in training with several dropout samples (S, B, C).
+        """
+        return self.answered(self.pooled(inputs, lengths), mix)
+
+    def answered(self, pooled: Tensor, mix: Mix | None) -> Tensor:
+        """Logits of (B, P) pooled vectors, mixed in training."""
+        if self.training and mix is not None:
+            pooled = mix.apply(pooled)
+        logits: Tensor = self.head(pooled)
+        return logits
+
+    def lr_scale(self, name: str) -> float:
+        """Factor on the learning rate of a parameter by its name in this model."""
+        return self.body.lr_scale(name.removeprefix("body.")) if name.startswith("body.") else 1.0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Freeze or unfreeze the body's layers."""
+        self.body.begin_epoch(epoch)
+
+
+def pooling_of(body: Body, parts: tuple[str, ...], settings: EncoderSettings) -> Pooling:
+    """The pooling over what a body gives, or over what of a frozen one is kept.
+
+    A pretrained body is to be made with the ``sequences`` of :func:`sequences_looked_at`.
+    """
+    if not isinstance(body, PretrainedBody):
+        return Pooling(parts, body.width, mask_share=settings.state_mask, mask_span=settings.state_mask_span)
+    over_layers = "last" if settings.layers == "last" else "join" if settings.head == "logreg" else "weigh"
+    return Pooling(
+        parts,
+        body.width,
+        sequences=body.sequences,
+        n_layers=body.n_states if ALL in body.sequences else 1,
+        over_layers=over_layers,
+        mask_share=settings.state_mask,
+        mask_span=settings.state_mask_span,
+    )
+
+
+def sequences_looked_at(parts: tuple[str, ...], settings: EncoderSettings) -> tuple[str, ...]:
+    """Which sequences of states a pretrained body is to give.
+
+    All layers' also where a logistic regression on the last is asked for: what is kept of a frozen encoder then serves
+    every other question about it.
+    """
+    shared = settings.head == "logreg" and set(parts) <= set(STATISTICS)
+    return (ALL,) if shared else sequences_of(parts, settings.layers)
+
+
+@torch.inference_mode()
+def pooled_rows(model: StatesModel, batches: Iterable[Batch], device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+    """What a head is fitted on.
+
+    Args:
+        model: with a frozen body.
+        batches: of the rows to learn from; a row may stand several times, once for each of its windows.
+        device: where the model is.
+
+    Returns:
+        (M, P) float32 pooled vectors, and the (M,) rows they belong to.
+    """
+    training = model.training
+    model.eval()
+    found, rows = [], []
+    for batch in batches:
+        moved = batch.to(device)
+        found.append(model.pooled(moved.inputs, moved.lengths).float().cpu().numpy())
+        rows.append(batch.rows)
+    model.train(training)
+    return np.concatenate(found), np.concatenate(rows)
