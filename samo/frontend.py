@@ -102,6 +102,9 @@ class Frontend(Protocol):
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Rows as they are judged; a row that needs several windows stands in the batches several times."""
 
+    def use_kept_states(self, model: nn.Module) -> None:
+        """Give batches of a trained model's states where an earlier run kept those of all items; else as before."""
+
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         """Name and (N, C) logits on ``rows`` of a simple model that learned from ``train_rows``; None without one.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -88,6 +88,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     panel: ClassVar[str] = ""
+    # Settings that this section took over from another modality after grids were named by their settings.
+    later: ClassVar[frozenset[str]] = frozenset()
 
 
 class CorpusSettings(Section):
@@ -320,6 +322,7 @@ class SettingField:
     section: str
     panel: str
     info: FieldInfo
+    later: bool = False
 
     @property
     def needs(self) -> str:
@@ -339,7 +342,7 @@ class SettingField:
     @property
     def came_later(self) -> bool:
         """Whether names made up from settings leave it out at :attr:`stored_default`."""
-        return bool(self._fact("came_later"))
+        return self.later or bool(self._fact("came_later"))
 
     @property
     def stored_default(self) -> Any:
@@ -366,7 +369,7 @@ class Config(BaseModel):
             assert isinstance(model, type)
             assert issubclass(model, Section)
             for name, info in model.model_fields.items():
-                yield SettingField(name, section, model.panel, info)
+                yield SettingField(name, section, model.panel, info, name in model.later)
 
     @classmethod
     def anchored(cls, values: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -412,6 +415,23 @@ class Config(BaseModel):
             idle = (str(flat[needed]) != value) if value else not flat[needed]
             if idle and not (value and self._is_own_code(needed, flat[needed])):
                 raise SettingsError(f"`{field.name}` acts only together with `{field.needs}`")
+
+    def refuse_steps(self, model: str, sections: Iterable[str], kept: frozenset[str]) -> None:
+        """Refuse settings of a training by gradient that were changed for a model that is fitted at once.
+
+        Args:
+            model: what is fitted, as ``NAME=VALUE``.
+            sections: those that speak of learning.
+            kept: settings in them that act all the same.
+
+        Raises:
+            ValueError: for the first of them.
+        """
+        own = self.own_defaults()
+        for section in (getattr(self, name) for name in sections):
+            for name, info in type(section).model_fields.items():
+                if name not in kept and getattr(section, name) not in (info.default, own.get(name, info.default)):
+                    raise ValueError(f"`{name}` does nothing for `{model}`, which takes no steps")
 
     def own_defaults(self) -> Mapping[str, Any]:
         """Settings, by name, whose default is another one because of what the others say."""

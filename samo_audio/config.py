@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from samo.encoders.settings import EncoderSettings
 from samo.settings import (
     AbstentionSettings,
     Config,
@@ -24,6 +25,12 @@ __all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", 
 
 # What describes the log-mel spectrogram, and nothing to a model that makes features of its own.
 _OF_LOG_MEL = ("n_mels", "n_fft", "win_length", "hop_length", "fmin", "fmax", "mel_scale", "normalisation")
+
+
+# What changes the clips of a training, and so the states of an encoder.
+_OF_WAVEFORMS = ("use_specaug", "time_shift", "gain", "freq_warp", "noise")
+# Of the sections about learning, what also a model without steps takes: the seed decides its split.
+_WITHOUT_STEPS = frozenset({"seed"})
 
 
 class DataSettings(CorpusSettings):
@@ -95,9 +102,10 @@ class FeatureSettings(Section):
         "clip", "train: mean and sd per band of the training split; clip: remove the clip's mean; fixed: constants"
     )
 
-    level: Literal["active", "as-is"] = setting(
+    level: Literal["active", "peak", "as-is"] = setting(
         "active",
-        "active: bring the sounding parts of every window to one level, so that loudness says nothing; as-is: leave it",
+        "active: bring the sounding parts of every window to one level, so that loudness says nothing; peak: its "
+        "largest sample (for an encoder the default); as-is: leave it",
         came_later=True,
         stored_default="as-is",
     )
@@ -157,13 +165,38 @@ class AugmentSettings(Section):
         return self
 
 
-class ModelSettings(Section):
-    """The network behind the features."""
+# What of the settings shared with text acts on a pretrained encoder and on what lies on it.
+_OF_ENCODERS = (
+    *("encoder", "pooling", "layers", "state_mask", "state_mask_span", "head", "head_layers", "head_hidden"),
+    *("head_intermediate", "head_residual", "head_norm", "dropout_samples", "dropout_inference", "freeze_encoder"),
+    *("unfreeze_epochs", "encoder_lr_scale", "layer_lr_decay"),
+)
+
+
+class ModelSettings(EncoderSettings):
+    """The network behind the features, or an encoder of speech."""
 
     panel: ClassVar[str] = "Model"
+    later: ClassVar[frozenset[str]] = frozenset(_OF_ENCODERS)
 
     model: str = setting(
-        "small-cnn", "architecture, or one of yours as package.module:function", choices="samo_audio.models:MODELS"
+        "small-cnn",
+        "architecture, or one of yours as package.module:function; with `encoder` the default is encoder",
+        choices="samo_audio.models:MODELS",
+    )
+    pooling: str = setting(
+        "auto",
+        "from an encoder's states to one vector: mean, sd, max, mean-sd, mean-max, attention, cls, last4-mean; several "
+        "joined with +; auto is mean-sd",
+        needs="model=encoder",
+    )
+    layers: Literal["last", "all"] = setting(
+        "all",
+        "states of an encoder's last layer, or of all: a mean with learned weights (with `head=logreg` side by side)",
+        needs="model=encoder",
+    )
+    freeze_encoder: bool = setting(
+        True, "leave the encoder as it is, keep its states, and train the head alone", needs="model=encoder"
     )
     use_bn: bool = setting(True, "batch normalisation in small-cnn", needs="model=small-cnn")
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
@@ -172,6 +205,13 @@ class ModelSettings(Section):
         False, "resnet18: start from ImageNet weights (torchvision downloads them)", needs="model=resnet18"
     )
     weights: str = setting("", "start from the tensors of this safetensors or .pt file", is_path=True)
+
+    @model_validator(mode="after")
+    def _of_encoders(self) -> ModelSettings:
+        # A network of one's own takes whatever settings it likes.
+        acts = self.model == "encoder" or ":" in self.model
+        self.refuse_idle(_OF_ENCODERS, acts, "`model=encoder`")
+        return self
 
 
 class AudioConfig(Config):
@@ -195,7 +235,9 @@ class AudioConfig(Config):
         if not isinstance(values, Mapping):
             return values
         given = {name: _given(section) for name, section in values.items()}
-        model = given.get("model", {}).get("model", ModelSettings.model_fields["model"].default)
+        named = given.get("model", {})
+        usual = "encoder" if named.get("encoder") else ModelSettings.model_fields["model"].default
+        model = named.get("model", usual)
         home = {field.name: field.section for field in cls.fields()}
         for name, value in _known(model).defaults.items():
             given.setdefault(home[name], {}).setdefault(name, value)
@@ -213,6 +255,21 @@ class AudioConfig(Config):
                 default = type(features).model_fields[setting_name].default
                 if getattr(features, setting_name) not in (default, architecture.defaults.get(setting_name, default)):
                     raise ValueError(f"`{setting_name}` does nothing for `model={name}`, which makes its own features")
+        return self
+
+    @model_validator(mode="after")
+    def _augmented_where_it_acts(self) -> AudioConfig:
+        """What changes clips does nothing where their states are kept, and not all of it is an encoder's."""
+        if self.model.model != "encoder":
+            return self
+        changed = {name: getattr(self.augment, name) for name in _OF_WAVEFORMS}
+        for name, value in changed.items():
+            if value and self.model.freeze_encoder:
+                raise ValueError(f"`{name}` acts only together with an encoder that learns, not `freeze_encoder`")
+        if changed["freq_warp"]:
+            raise ValueError("`freq_warp` does nothing for `model=encoder`, which makes its own features")
+        if self.model.head == "logreg":
+            self.refuse_steps("head=logreg", ("loss", "optim", "train", "augment"), _WITHOUT_STEPS)
         return self
 
     def own_defaults(self) -> Mapping[str, Any]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from samo.data.batch import Batch, Draws, Mix
+from samo.data.manifest import Manifest
 from samo.encoders.body import Body, PretrainedBody
 from samo.encoders.heads import Head, LogisticHead
+from samo.encoders.logreg import fit_logistic
 from samo.encoders.pooling import ALL, STATISTICS, Pooling, sequences_of, statistics
 from samo.encoders.settings import EncoderSettings
 from samo.tasks import LabelSpace
 
-__all__ = ["StatesModel", "pooled_rows", "sequences_looked_at"]
+__all__ = ["StatesModel", "fit_head", "sequences_looked_at"]
 
 
 class StatesModel(nn.Module):
@@ -114,6 +117,7 @@ def pooling_of(body: Body, parts: tuple[str, ...], settings: EncoderSettings) ->
     """
     if not isinstance(body, PretrainedBody):
         return Pooling(parts, body.width, mask_share=settings.state_mask, mask_span=settings.state_mask_span)
+    over_layers: Literal["last", "weigh", "join"]
     over_layers = "last" if settings.layers == "last" else "join" if settings.head == "logreg" else "weigh"
     return Pooling(
         parts,
@@ -137,23 +141,29 @@ def sequences_looked_at(parts: tuple[str, ...], settings: EncoderSettings) -> tu
 
 
 @torch.inference_mode()
-def pooled_rows(model: StatesModel, batches: Iterable[Batch], device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    """What a head is fitted on.
+def fit_head(model: StatesModel, batches: Iterable[Batch], manifest: Manifest, seed: int) -> dict[str, Tensor]:
+    """Fit the head of a model that takes no steps; see :func:`samo.encoders.logreg.fit_logistic`.
 
     Args:
-        model: with a frozen body.
+        model: with a frozen body and a :class:`~samo.encoders.heads.LogisticHead`.
         batches: of the rows to learn from; a row may stand several times, once for each of its windows.
-        device: where the model is.
+        manifest: the items, whose groups stay together where the strength is chosen.
+        seed: of the folds it is chosen on.
 
     Returns:
-        (M, P) float32 pooled vectors, and the (M,) rows they belong to.
+        The head's weights, by name in the model's state.
     """
-    training = model.training
+    training, device = model.training, next(model.parameters()).device
     model.eval()
-    found, rows = [], []
+    pooled, rows = [], []
     for batch in batches:
         moved = batch.to(device)
-        found.append(model.pooled(moved.inputs, moved.lengths).float().cpu().numpy())
+        pooled.append(model.pooled(moved.inputs, moved.lengths).float().cpu().numpy())
         rows.append(batch.rows)
     model.train(training)
-    return np.concatenate(found), np.concatenate(rows)
+    row = np.concatenate(rows)
+    groups = [manifest.items[k].group for k in row]
+    # Windows of one item belong together even where nothing is known of speakers.
+    groups = [group or f"item {k}" for group, k in zip(groups, row, strict=True)]
+    found = fit_logistic(np.concatenate(pooled), manifest.targets[row], manifest.label_space, groups=groups, seed=seed)
+    return {f"head.output.{name}": tensor for name, tensor in found.items()}

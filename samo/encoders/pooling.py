@@ -101,8 +101,8 @@ class Pooling(nn.Module):
 
     Where the states of all layers are looked at, ``over_layers`` says what becomes of them: ``weigh`` takes a weighted
     mean of the layers with learned softmax weights (Yang et al. 2021, SUPERB, section 3), of the states under
-    ``attention`` and of the pooled vectors under the other parts; ``join`` puts the pooled vectors of all layers side by
-    side; ``last`` takes those of the last layer.
+    ``attention`` and of the pooled vectors under the other parts; ``join`` puts the pooled vectors of all layers side
+    by side; ``last`` takes those of the last layer.
 
     Attributes:
         width: P, width of the joined vector.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from samo.data.batch import Batch
 from samo.encoders.pooling import ALL, STATISTICS
 from samo.files import cache_root, replacing
 
-__all__ = ["States", "encoder_states"]
+__all__ = ["States", "collate_states", "encoder_states"]
 
 # Above this the encoder is run again in every epoch: a full disk helps nobody.
 MOST_BYTES = 8 << 30
@@ -69,6 +69,22 @@ class States:
         return found if self._shape is None else found.reshape(self._shape)
 
 
+def collate_states(kept: Sequence[np.ndarray], width: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """What :meth:`States.row` gives of several items, as inputs of a model, and how long each is.
+
+    Args:
+        kept: (T_i, W) states or (3, L, H) statistics.
+        width: states are padded to so many, or to the longest of them when that is more.
+    """
+    lengths = torch.tensor([len(row) for row in kept])
+    if kept[0].ndim == 3:
+        return torch.from_numpy(np.stack(kept)), lengths
+    padded = np.zeros((len(kept), max(width, int(lengths.max())), kept[0].shape[1]), dtype=np.float32)
+    for place, row in zip(padded, kept, strict=True):
+        place[: len(row)] = row
+    return torch.from_numpy(padded), lengths
+
+
 def encoder_states(
     model: Any,
     *,
@@ -98,7 +114,8 @@ def encoder_states(
         compute: whether to make them where they are not kept; else None.
         on_compute: called before they are made.
     """
-    width, dtype, shape = int(model.state_width), np.dtype("<f4"), None
+    width, shape = int(model.state_width), None
+    dtype: np.dtype[Any] = np.dtype("<f4")
     if model.pooling.takes_statistics:
         shape = (len(STATISTICS), model.pooling.n_layers, width // model.pooling.n_layers)
         lengths, width = np.ones_like(lengths), len(STATISTICS) * width

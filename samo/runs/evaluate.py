@@ -127,6 +127,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     leaks = run.audit(manifest)
     known = decision_of(run, manifest.label_space)
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
+    setup.frontend.use_kept_states(model)
     if part == "test":
         run.open_test("evaluate")
     predicted = {name: _predict(model, setup, split.part(name)) for name in {"train", "val", part}}

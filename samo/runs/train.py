@@ -281,7 +281,7 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
         learner, extended = _extended(setup.frontend, plan, made)
         torch.manual_seed(step_seed(plan.train.seed, -1))
         with ranks.local_rank_first():
-            model = learner.new_model()
+            model = setup.runtime.place(learner.new_model())
         fitted = ranks.broadcast(lambda: learner.fit(extended.train_rows))
         model.load_state_dict(fitted, strict=False)
         if first:

@@ -56,6 +56,10 @@ class Architecture:
 _OWN = {
     "small-cnn": Architecture("samo_audio.models.small_cnn:small_cnn", smallest=16),
     "resnet18": Architecture("samo_audio.models.resnet18:resnet18"),
+    # Six seconds hold every clip of the usual corpora whole; longer recordings are seen through several windows.
+    "encoder": Architecture(
+        "samo_audio.models.encoder:encoder", whole=True, defaults={"sr": 16_000, "duration": 6.0, "level": "peak"}
+    ),
 }
 MODELS = Registry("model", "audio", _OWN, _OWN.__getitem__, lambda plugin: Architecture(plugin.target, plugin=plugin))
 
@@ -69,6 +73,10 @@ def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:
     architecture = _architecture(settings.model)
     if architecture.plugin:
         architecture.plugin.load()
+    if settings.model == "encoder":
+        from samo_audio.models.encoder import speech_pooling_parts
+
+        speech_pooling_parts(settings.pooling)
     smallest = architecture.smallest
     if features.n_mels < smallest:
         raise SettingsError(
