@@ -165,11 +165,10 @@ class AugmentSettings(Section):
         return self
 
 
-# What of the settings shared with text acts on a pretrained encoder and on what lies on it.
-_OF_ENCODERS = (
-    *("encoder", "pooling", "layers", "state_mask", "state_mask_span", "head", "head_layers", "head_hidden"),
-    *("head_intermediate", "head_residual", "head_norm", "dropout_samples", "dropout_inference", "freeze_encoder"),
-    *("unfreeze_epochs", "encoder_lr_scale", "layer_lr_decay"),
+# What lies on an encoder's states; text has it for networks of its own too.
+_OF_HEADS = (
+    *("head_layers", "head_hidden", "head_intermediate", "head_residual", "head_norm"),
+    *("dropout_samples", "dropout_inference"),
 )
 
 
@@ -177,7 +176,7 @@ class ModelSettings(EncoderSettings):
     """The network behind the features, or an encoder of speech."""
 
     panel: ClassVar[str] = "Model"
-    later: ClassVar[frozenset[str]] = frozenset(_OF_ENCODERS)
+    later: ClassVar[frozenset[str]] = frozenset(EncoderSettings.model_fields) - {"model", "dropout"}
 
     model: str = setting(
         "small-cnn",
@@ -207,10 +206,9 @@ class ModelSettings(EncoderSettings):
     weights: str = setting("", "start from the tensors of this safetensors or .pt file", is_path=True)
 
     @model_validator(mode="after")
-    def _of_encoders(self) -> ModelSettings:
+    def _on_an_encoder(self) -> ModelSettings:
         # A network of one's own takes whatever settings it likes.
-        acts = self.model == "encoder" or ":" in self.model
-        self.refuse_idle(_OF_ENCODERS, acts, "`model=encoder`")
+        self.refuse_idle(_OF_HEADS, self.model == "encoder" or ":" in self.model, "`model=encoder`")
         return self
 
 

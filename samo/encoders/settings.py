@@ -94,7 +94,9 @@ class EncoderSettings(Section):
     def _encoder_whole(self) -> EncoderSettings:
         if self.model == "encoder" and not self.encoder:
             raise ValueError("`model=encoder` needs `encoder` with a folder or a name on the Hugging Face hub")
-        if self.freeze_encoder and self.unfreeze_epochs:
+        # Of a network without an encoder it is said elsewhere that they do nothing; one of a user's own may have one.
+        has_encoder = self.model == "encoder" or ":" in self.model
+        if has_encoder and self.freeze_encoder and self.unfreeze_epochs:
             raise ValueError("`freeze_encoder` and `unfreeze_epochs` exclude each other")
         if self.dropout_inference != "off" and self.dropout_samples < 2:
             raise ValueError("`dropout_inference` mean and vote act only together with `dropout_samples` above 1")
@@ -102,14 +104,15 @@ class EncoderSettings(Section):
             raise ValueError("`dropout_samples` acts only together with `dropout` above 0")
         if self.layers == "all" and "last4-mean" in self.pooling.split("+"):
             raise ValueError("`pooling=last4-mean` names its layers; it acts only together with `layers=last`")
-        if self.head == "logreg":
+        if has_encoder and self.head == "logreg":
             if not self.freeze_encoder:
                 raise ValueError("`head=logreg` acts only together with `freeze_encoder`")
             if "attention" in self.pooling.split("+"):
                 raise ValueError("`pooling=attention` is learned in steps, which `head=logreg` does not take")
             self.refuse_idle(_OF_LEARNED_HEADS, False, "`head=network`")
         self.refuse_idle(_OF_HIDDEN_LAYERS, self.head_layers > 1, "`head_layers` above 1")
-        self.refuse_idle(_OF_ENCODER_RATES, not self.freeze_encoder, "an encoder that learns, not `freeze_encoder`")
+        learns = not (has_encoder and self.freeze_encoder)
+        self.refuse_idle(_OF_ENCODER_RATES, learns, "an encoder that learns, not `freeze_encoder`")
         return self
 
     def refuse_idle(self, names: tuple[str, ...], acts: bool, partner: str) -> None:

@@ -58,7 +58,10 @@ _OWN = {
     "resnet18": Architecture("samo_audio.models.resnet18:resnet18"),
     # Six seconds hold every clip of the usual corpora whole; longer recordings are seen through several windows.
     "encoder": Architecture(
-        "samo_audio.models.encoder:encoder", whole=True, defaults={"sr": 16_000, "duration": 6.0, "level": "peak"}
+        "samo_audio.models.encoder:encoder",
+        whole=True,
+        defaults={"sr": 16_000, "duration": 6.0, "level": "peak"},
+        rates=(16_000,),
     ),
 }
 MODELS = Registry("model", "audio", _OWN, _OWN.__getitem__, lambda plugin: Architecture(plugin.target, plugin=plugin))
