@@ -30,6 +30,7 @@ __all__ = [
     "ThresholdSettings",
     "TrainSettings",
     "collect_settings",
+    "meets",
     "named_setting",
     "read_preset",
     "read_toml",
@@ -67,7 +68,8 @@ def setting(
         default: used when neither flag nor file gives it.
         help_text: one line with the unit.
         needs: the setting without which this one does nothing (``"focal_loss"``), or with its value
-            (``"split=folds"``); changing this setting alone is then refused instead of silently ignored.
+            (``"split=folds"``) or values (``"model=a|b"``); changing this setting alone is then refused instead of
+            silently ignored.
         choices: the registry whose names are valid, as ``"module:name"``, so that naming it imports nothing.
         is_path: a file or folder; relative ones in a configuration file count from that file.
         came_later: added after grids were named by their settings; at the value of those grids it is no part of a
@@ -252,7 +254,19 @@ class TrainSettings(Section):
     epochs: int = setting(30, "passes over the training split", ge=1, le=100_000)
     batch_size: int = setting(32, "rows in a batch", ge=1, le=65_536)
     patience: int = setting(10, "stop after this many epochs without a better validation macro-F1; 0 = never", ge=0)
+    keep: Literal["best", "last"] = setting(
+        "best",
+        "the weights that count: of the epoch with the best validation macro-F1, or of the last epoch, since few "
+        "validation speakers choose at random; the last of a fixed number, without `patience`",
+        came_later=True,
+    )
     seed: int = setting(0, "seed of weights, order of rows, augmentation and split", ge=0, lt=2**32)
+
+    @model_validator(mode="after")
+    def _all_epochs_where_the_last_counts(self) -> Self:
+        if self.keep == "last" and self.patience not in (0, type(self).model_fields["patience"].default):
+            raise ValueError("`patience` does nothing with `keep=last`, which trains all `epochs`")
+        return self
 
 
 class ThresholdSettings(Section):
@@ -412,8 +426,7 @@ class Config(BaseModel):
             if not field.needs or flat[field.name] in (field.info.default, own.get(field.name, field.info.default)):
                 continue
             needed, _, value = field.needs.partition("=")
-            idle = (str(flat[needed]) != value) if value else not flat[needed]
-            if idle and not (value and self._is_own_code(needed, flat[needed])):
+            if not meets(field.needs, flat) and not (value and self._is_own_code(needed, flat[needed])):
                 raise SettingsError(f"`{field.name}` acts only together with `{field.needs}`")
 
     def refuse_steps(self, model: str, sections: Iterable[str], kept: frozenset[str]) -> None:
@@ -455,6 +468,12 @@ class Config(BaseModel):
         """Settings whose values differ, by name: (mine, theirs)."""
         mine, theirs = self.flat(), other.flat()
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+
+def meets(needs: str, values: Mapping[str, Any]) -> bool:
+    """Whether settings are such that one that ``needs`` them does something; see :func:`setting`."""
+    name, _, value = needs.partition("=")
+    return str(values[name]) in value.split("|") if value else bool(values[name])
 
 
 def toml_tables(path: Path, what: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ _OF_LOG_MEL = ("n_mels", "n_fft", "win_length", "hop_length", "fmin", "fmax", "m
 
 
 # What changes the clips of a training, and so the states of an encoder.
-_OF_WAVEFORMS = ("use_specaug", "time_shift", "gain", "freq_warp", "noise")
+_OF_WAVEFORMS = ("use_specaug", "time_shift", "gain", "freq_warp", "speed", "noise")
 # Of the sections about learning, what also a model without steps takes: the seed decides its split.
 _WITHOUT_STEPS = frozenset({"seed"})
 
@@ -151,6 +151,13 @@ class AugmentSettings(Section):
     freq_warp: float = setting(
         0.0, "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013)", ge=0, le=0.5
     )
+    speed: float = setting(
+        0.0,
+        "largest change of speed, and of pitch with it, up or down: a factor of exp(U(-speed, speed)); 0 = off",
+        came_later=True,
+        ge=0.0,
+        le=0.5,
+    )
     noise: bool = setting(False, "add background noise at a signal-to-noise ratio drawn per clip")
     noise_root: str = setting(
         "", "folder of noise recordings; empty = synthesised pink noise", needs="noise", is_path=True
@@ -201,7 +208,16 @@ class ModelSettings(EncoderSettings):
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
     width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512, needs="model=small-cnn")
     pretrained: bool = setting(
-        False, "resnet18: start from ImageNet weights (torchvision downloads them)", needs="model=resnet18"
+        False,
+        "start from published weights, downloaded once: of ImageNet for resnet18, of AudioSet for the others",
+        needs="model=resnet18|mn04|mn10|cnn6|cnn14",
+    )
+    trunk_lr_scale: float = setting(
+        1.0,
+        "learning rate of all but the last layer as a share of `lr`, for a network that starts from given weights",
+        came_later=True,
+        gt=0.0,
+        le=1.0,
     )
     weights: str = setting("", "start from the tensors of this safetensors or .pt file", is_path=True)
 
@@ -229,7 +245,10 @@ class AudioConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _own_defaults_filled(cls, values: Any) -> Any:
-        """What is not given takes the default of the architecture; a run's stored settings give everything."""
+        """What is not given takes the default of the architecture; a run's stored settings give everything.
+
+        Another rate than its own is refused here, before other settings are found not to fit that rate.
+        """
         if not isinstance(values, Mapping):
             return values
         given = {name: _given(section) for name, section in values.items()}
@@ -237,22 +256,26 @@ class AudioConfig(Config):
         usual = "encoder" if named.get("encoder") else ModelSettings.model_fields["model"].default
         model = named.get("model", usual)
         home = {field.name: field.section for field in cls.fields()}
-        for name, value in _known(model).defaults.items():
+        architecture = _known(model)
+        for name, value in architecture.defaults.items():
             given.setdefault(home[name], {}).setdefault(name, value)
+        sr = given.get("features", {}).get("sr", FeatureSettings.model_fields["sr"].default)
+        if architecture.rates and sr not in architecture.rates:
+            rates = " or ".join(str(rate) for rate in architecture.rates)
+            raise ValueError(f"`sr` must be {rates} with `model={model}`, it is {sr}")
         return given
 
     @model_validator(mode="after")
     def _as_the_architecture_takes_it(self) -> AudioConfig:
         name, features = self.model.model, self.features
         architecture = _known(name)
-        if architecture.rates and features.sr not in architecture.rates:
-            rates = " or ".join(str(rate) for rate in architecture.rates)
-            raise ValueError(f"`sr` must be {rates} with `model={name}`, it is {features.sr}")
         if not architecture.has_log_mel:
             for setting_name in _OF_LOG_MEL:
                 default = type(features).model_fields[setting_name].default
-                if getattr(features, setting_name) not in (default, architecture.defaults.get(setting_name, default)):
+                if getattr(features, setting_name) != architecture.defaults.get(setting_name, default):
                     raise ValueError(f"`{setting_name}` does nothing for `model={name}`, which makes its own features")
+        if architecture.whole and self.model.trunk_lr_scale != 1.0:
+            raise ValueError(f"`trunk_lr_scale` does nothing for `model={name}`, which has rates of its own")
         return self
 
     @model_validator(mode="after")

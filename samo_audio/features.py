@@ -11,7 +11,7 @@ from samo.errors import SettingsError
 from samo_audio.audio_io import SILENT_PEAK
 from samo_audio.config import FeatureSettings
 
-__all__ = ["LogMel", "at_level", "n_frames", "to_active_level", "to_peak"]
+__all__ = ["LogMel", "at_level", "n_frames", "stretch", "to_active_level", "to_peak"]
 
 # Added to the power: a soft floor at -60 dB, above the noise of recording rooms and below quiet speech.
 FLOOR_POWER = 1e-6
@@ -19,6 +19,8 @@ FLOOR_POWER = 1e-6
 # floor lies: with default features, white noise weaker by 22 dB has the floor's power. Measured, see
 # artifacts/reports/level/results.md; runs are trained with it, so it stays.
 ACTIVE_DB = -50.0
+# The same for networks pretrained on recordings at their own level, where most of these lie.
+PRETRAINED_DB = -23.0
 # A window without a sound above this, in dB re full scale, holds noise alone: it is raised like one of this level.
 SILENT_DB = -80.0
 # Seconds of a frame whose power is measured; they overlap by half.
@@ -103,22 +105,17 @@ class LogMel(nn.Module):
 
     def levelled(self, waveforms: Tensor) -> Tensor:
         """(B, T) waveforms at the level the settings ask for."""
-        return at_level(waveforms, self.settings.sr, self.settings.level)
+        if self.settings.level == "peak":
+            return to_peak(waveforms)
+        return to_active_level(waveforms, self.settings.sr) if self.settings.level == "active" else waveforms
 
     def decibels(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
         """(B, T) waveforms to (B, n_mels, frames) mel power in dB above a soft floor of -60 dB."""
         power = self.mel.spectrogram(waveforms.float())
         if freq_scale is not None:
-            power = _stretch(power, freq_scale)
+            power = stretch(power, freq_scale)
         mel = self.mel.mel_scale(power)
         return 10.0 * torch.log10(mel + FLOOR_POWER)
-
-
-def at_level(waveforms: Tensor, sr: int, level: str) -> Tensor:
-    """(B, T) zero-padded waveforms as the setting ``level`` asks for: active, peak, or as they are."""
-    if level == "peak":
-        return to_peak(waveforms)
-    return to_active_level(waveforms, sr) if level == "active" else waveforms
 
 
 def to_peak(waveforms: Tensor) -> Tensor:
@@ -161,7 +158,14 @@ def to_active_level(waveforms: Tensor, sr: int) -> Tensor:
     return waveforms * gain[:, None]
 
 
-def _stretch(power: Tensor, scale: Tensor) -> Tensor:
+def at_level(waveforms: Tensor, settings: FeatureSettings) -> Tensor:
+    """(B, T) waveforms for a pretrained network: with ``level=active`` their sounding parts at -23 dB re full scale."""
+    if settings.level != "active":
+        return to_peak(waveforms) if settings.level == "peak" else waveforms
+    return to_active_level(waveforms, settings.sr) * 10.0 ** ((PRETRAINED_DB - ACTIVE_DB) / 20.0)
+
+
+def stretch(power: Tensor, scale: Tensor) -> Tensor:
     """Read (B, F, frames) power at frequencies multiplied by (B,) ``scale``, linearly interpolated."""
     n_bins, n_times = power.shape[1], power.shape[2]
     wanted = torch.arange(n_bins, device=power.device)[None, :] * scale[:, None].to(power.dtype)

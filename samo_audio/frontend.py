@@ -19,14 +19,12 @@ from samo.data.splits import SplitRequest
 from samo.encoders.hub import remembered
 from samo.encoders.model import fit_head
 from samo.encoders.states import States, collate_states, encoder_states
-from samo.errors import ModelFileError
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace
-from samo.training.checkpoint import load_tensors
 from samo.training.model import EmotionModel
 from samo_audio.audio_io import window_starts
-from samo_audio.augment import SpecAugment, WaveAugment, freq_scale, read_noise
+from samo_audio.augment import SpecAugment, WaveAugment, change_speed, freq_scale, read_noise, speed_factors
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets import DATASETS, index_corpus, resolve_root
@@ -35,6 +33,7 @@ from samo_audio.fingerprint import fingerprints
 from samo_audio.models import build_features, build_network, build_whole, require_usable
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.pretrained import save_sizes
+from samo_audio.models.start_weights import HEADS, load_network
 from samo_audio.waveforms import Waveforms, open_waveforms
 
 __all__ = ["AudioFrontend", "AudioModel"]
@@ -55,10 +54,15 @@ class AudioModel(EmotionModel):
         super().__init__()
         require_usable(config.model, config.features)
         self.settings = config.augment
+        self.trunk_lr_scale = config.model.trunk_lr_scale
         self.wave_augment = WaveAugment(config.augment, config.features.sr, noise)
         self.features = build_features(config.model, config.features)
         self.spec_augment = SpecAugment(config.augment)
         self.network = build_network(config.model, space.n_columns)
+
+    def lr_scale(self, name: str) -> float:
+        """``trunk_lr_scale`` below the last layer, 1 in it."""
+        return 1.0 if name.removeprefix("network.").startswith(HEADS) else self.trunk_lr_scale
 
     def forward(self, waveforms: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None) -> Tensor:
         """Logits of a batch of waveforms.
@@ -240,8 +244,14 @@ class AudioFrontend:
             first, n_windows = self._places[2][rows], self._places[3][rows]
             return self._kept(first + draws.integers("crop", n_windows), draws)
         lengths = self.waveforms.lengths[rows]
-        starts = draws.integers("crop", np.maximum(lengths - self.window, 0) + 1)
-        chunks = [self.waveforms.waveform(row)[s : s + self.window] for row, s in zip(rows, starts, strict=True)]
+        factors = speed_factors(self._config.augment, draws)
+        wanted = np.floor(self.window * (np.ones(len(rows)) if factors is None else factors)).astype(np.int64)
+        starts = draws.integers("crop", np.maximum(lengths - wanted, 0) + 1)
+        chunks = [
+            self.waveforms.waveform(row)[start : start + n] for row, start, n in zip(rows, starts, wanted, strict=True)
+        ]
+        if factors is not None:
+            chunks = [change_speed(chunk, factor) for chunk, factor in zip(chunks, factors, strict=True)]
         return collate(chunks, self.manifest.targets[rows], rows, self.window, draws)
 
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
@@ -342,26 +352,9 @@ def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tupl
 
 
 def load_weights(path: Path, model: AudioModel) -> None:
-    """Start a network from a file: tensors that fit by name and shape are taken, the classifier may differ.
-
-    Colour stems of ImageNet networks are summed to one channel.
+    """Start a model's network from a file; see :func:`samo_audio.models.start_weights.load_network`.
 
     Raises:
         ModelFileError: nothing in the file fits.
     """
-    given = {name.removeprefix("network."): tensor for name, tensor in load_tensors(path).items()}
-    own = model.network.state_dict()
-    for name, tensor in given.items():
-        if name in own and tensor.ndim == 4 and tensor.shape[1] == 3 and own[name].shape[1] == 1:
-            given[name] = tensor.sum(dim=1, keepdim=True)
-    fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
-    # Counters of batch norm act on nothing here, and torchvision's files of weights were saved without them.
-    trunk = [name for name in own if not name.startswith(("fc.", "head.")) and not name.endswith("num_batches_tracked")]
-    missing = [name for name in trunk if name not in fitting]
-    if missing:
-        raise ModelFileError(
-            f"{path}: {len(missing)} of {len(trunk)} tensors of the network are missing or of another shape,"
-            f" for example {missing[0]}",
-            hint="the file must come from the same `model` and `width`",
-        )
-    model.network.load_state_dict(fitting, strict=False)
+    load_network(path, model.network)

@@ -182,7 +182,7 @@ def training_summary(run: Run) -> dict[str, Any]:
         "dataset": about["dataset"],
         "synthetic": about["synthetic"],
         "leaky": run.split.leaky,
-        **{name: trained[name] for name in ("epochs", "best_epoch", "val_macro_f1")},
+        **{name: trained[name] for name in ("epochs", "best_epoch", "keep", "val_macro_f1") if name in trained},
     }
 
 
@@ -427,7 +427,8 @@ def _train(
                 _calibrate(run, Setup(setup.frontend, replace(setup.runtime.alone(), precision="float32")), plan)
     except (KeyboardInterrupt, Terminated) as stop:
         raise Interrupted(
-            f"training stopped after {state.epoch} of {plan.train.epochs} epochs; " + _what_is_kept(state),
+            f"training stopped after {state.epoch} of {plan.train.epochs} epochs; "
+            + _what_is_kept(state, plan.train.keep),
             hint=f"go on with: `resume={run.name}`",
             exit_status=143 if isinstance(stop, Terminated) else 130,
         ) from None
@@ -444,6 +445,7 @@ def _finish(run: Run, state: TrainState, plan: TrainPlan) -> None:
         {
             "epochs": state.epoch,
             "best_epoch": state.best_epoch + 1,
+            **({"keep": "last"} if plan.train.keep == "last" else {}),
             "val_macro_f1": state.best_score,
             "val_loss": state.best_loss,
             "allowed_epochs": plan.train.epochs if state.learns else state.epoch,
@@ -476,7 +478,8 @@ def _load_state(state: TrainState, path: Path) -> None:
         raise ModelFileError(f"{path} is not a checkpoint of this run: {str(error).partition(':')[0]}") from error
 
 
-def _what_is_kept(state: TrainState) -> str:
+def _what_is_kept(state: TrainState, keep: str) -> str:
     if state.best_epoch < 0:
         return "no epoch was finished, so there is no model yet"
-    return f"the best model (epoch {state.best_epoch + 1}, validation macro-F1 {state.best_score:.3f}) is kept"
+    which = "last" if keep == "last" else "best"
+    return f"the {which} model (epoch {state.best_epoch + 1}, validation macro-F1 {state.best_score:.3f}) is kept"

@@ -80,7 +80,8 @@ class TrainState:
     Attributes:
         epoch: the next epoch to train, from 0.
         step: optimiser steps done.
-        best_score: highest validation macro-F1 so far; ties go to the lower loss.
+        best_score: highest validation macro-F1 so far; ties go to the lower loss. With ``keep=last`` that of the last
+            epoch, as `best_loss` and `best_epoch` are then the last one's: they belong to the weights that count.
         best_epoch: the epoch it was reached in, -1 before the first.
         absent_as_zero: macro-F1 counts classes that validation lacks as 0. A training begun before they were left out
             goes on so, that its scores stay of one kind and a resumed training ends as an unbroken one.
@@ -137,7 +138,8 @@ class TrainState:
     def finished(self, settings: TrainSettings) -> bool:
         """Whether all epochs are done or patience ran out."""
         waited = self.epoch - 1 - self.best_epoch
-        out_of_patience = settings.patience > 0 and self.best_epoch >= 0 and waited >= settings.patience
+        patience = settings.patience if settings.keep == "best" else 0
+        out_of_patience = patience > 0 and self.best_epoch >= 0 and waited >= patience
         return self.epoch >= (settings.epochs if self.learns else 1) or out_of_patience
 
 
@@ -162,7 +164,8 @@ def fit(
         setup: what gives the batches; device and precision.
         plan: what to train on and how.
         observer: told after every step and epoch.
-        keep: called after each epoch with the state and whether it is the best so far; writes the files.
+        keep: called after each epoch with the state and whether its weights are those that count so far: the best,
+            or with ``keep=last`` always; writes the files.
 
     Raises:
         TrainingDiverged: the loss became NaN or infinite; names the files of the batch (or of the validation split).
@@ -183,8 +186,9 @@ def fit(
         if state.ema:
             judge.load_state_dict(state.ema.average)
         score, val_loss = validate(judge, setup, plan, criterion, state.epoch, absent_as_zero=state.absent_as_zero)
-        improved = (score, -val_loss) > (state.best_score, -state.best_loss)
-        if improved:
+        improved = all((score, -val_loss) > (row["val_macro_f1"], -row["val_loss"]) for row in state.history)
+        counts = improved or plan.train.keep == "last"
+        if counts:
             state.best_score, state.best_loss, state.best_epoch = score, val_loss, state.epoch
         row = {
             "epoch": state.epoch + 1,
@@ -196,7 +200,7 @@ def fit(
         }
         state.history.append(row)
         state.epoch += 1
-        keep(state, improved)
+        keep(state, counts)
         observer.on_epoch(row, improved)
 
 

@@ -24,7 +24,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from samo.errors import SettingsError, nearest
 from samo.modalities import space_files
-from samo.settings import Config, SettingField
+from samo.settings import Config, SettingField, meets
 
 if TYPE_CHECKING:
     import optuna
@@ -113,14 +113,14 @@ class SearchSpace:
         """Every setting of a trial; those whose condition does not hold go back to their default."""
         values = dict(self.base)
         for entry in self.entries:
-            if all(_met(condition, values) for condition in entry.when):
+            if all(meets(condition, values) for condition in entry.when):
                 values[entry.name] = entry.draw(trial)
             values = _settled(self.kind, values)
         return values
 
     def base_params(self) -> dict[str, Any] | None:
         """What a trial of the base settings would have drawn; None when they lie outside the space."""
-        active = [e for e in self.entries if all(_met(condition, self.base) for condition in e.when)]
+        active = [e for e in self.entries if all(meets(condition, self.base) for condition in e.when)]
         if not all(entry.contains(self.base[entry.name]) for entry in active):
             return None
         return {entry.name: self.base[entry.name] for entry in active}
@@ -311,25 +311,20 @@ def _reachable(condition: str, kept: Mapping[str, Entry], base: Mapping[str, Any
     name, _, value = condition.partition("=")
     entry = kept.get(name)
     if entry is None:
-        return _met(condition, base)
+        return meets(condition, base)
     if entry.choices:
-        return any(_met(condition, {name: choice}) for choice in entry.choices)
+        return any(meets(condition, {name: choice}) for choice in entry.choices)
     try:
         return not value or entry.contains(float(value))
     except ValueError:
         return False
 
 
-def _met(condition: str, values: Mapping[str, Any]) -> bool:
-    name, _, value = condition.partition("=")
-    return str(values[name]) == value if value else bool(values[name])
-
-
 def _settled(kind: type[Config], values: dict[str, Any]) -> dict[str, Any]:
     """Put back to their default what does nothing any more, so that a trial says only what acts."""
     settled = dict(values)
     for _ in range(len(settled)):  # a setting put back may switch off another
-        idle = [f for f in kind.fields() if (needs := f.needs) and not _met(needs, settled)]
+        idle = [f for f in kind.fields() if (needs := f.needs) and not meets(needs, settled)]
         reset = {field.name: field.info.default for field in idle if settled[field.name] != field.info.default}
         if not reset:
             break

@@ -154,7 +154,9 @@ def _train(
     watcher.on_trial(trial.number, trial.params)
     config: Config = space.kind.build(values)
     state = train_run(
-        run, Setup(setup.frontend.with_config(config), setup.runtime), _Reporting(trial, watcher, values["epochs"])
+        run,
+        Setup(setup.frontend.with_config(config), setup.runtime),
+        _Reporting(trial, watcher, values["epochs"], values["keep"]),
     )
     return state.best_score
 
@@ -162,8 +164,8 @@ def _train(
 class _Reporting:
     """Hands each epoch on to the watcher and to the pruner."""
 
-    def __init__(self, trial: optuna.Trial, watcher: TrialWatcher, epochs: int) -> None:
-        self.trial, self.watcher, self.epochs = trial, watcher, epochs
+    def __init__(self, trial: optuna.Trial, watcher: TrialWatcher, epochs: int, keep: str) -> None:
+        self.trial, self.watcher, self.epochs, self.keep = trial, watcher, epochs, keep
         self.best = 0.0
 
     def on_step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
@@ -171,9 +173,10 @@ class _Reporting:
         self.watcher.on_step(epoch, step, n_steps, loss)
 
     def on_epoch(self, row: dict[str, Any], improved: bool) -> None:
-        """Report the best score so far, which is what the trial will be worth, and stop where it falls behind."""
+        """Report the score of the weights that count so far, and stop where it falls behind."""
         self.watcher.on_epoch(row, improved)
-        self.best = max(self.best, row["val_macro_f1"])
+        score = row["val_macro_f1"]
+        self.best = score if self.keep == "last" else max(self.best, score)
         self.trial.report(self.best, row["epoch"])
         if row["epoch"] < self.epochs and self.trial.should_prune():
             raise optuna.TrialPruned

@@ -53,6 +53,29 @@ class Architecture:
         return not (self.features or self.whole)
 
 
+# Of EfficientAT and of PANNs: the log-mel spectrogram that their features are, by the settings that describe one.
+_KALDI_MEL = {
+    "sr": 32_000, "n_mels": 128, "n_fft": 1024, "win_length": 800, "hop_length": 320, "fmax": 15_000.0,
+    "mel_scale": "htk", "normalisation": "fixed",
+}  # fmt: skip
+_PANNS_MEL = {
+    "sr": 32_000, "n_mels": 64, "n_fft": 1024, "hop_length": 320, "fmin": 50.0, "fmax": 14_000.0,
+    "normalisation": "fixed",
+}  # fmt: skip
+
+
+def _mobilenet(name: str) -> Architecture:
+    module = "samo_audio.models.mobilenet"
+    return Architecture(f"{module}:{name}", features=f"{module}:KaldiMel", defaults=_KALDI_MEL, rates=(32_000,))
+
+
+def _panns(name: str, smallest: int) -> Architecture:
+    module = "samo_audio.models.panns"
+    return Architecture(
+        f"{module}:{name}", smallest, features=f"{module}:PannsMel", defaults=_PANNS_MEL, rates=(32_000,)
+    )
+
+
 _OWN = {
     "small-cnn": Architecture("samo_audio.models.small_cnn:small_cnn", smallest=16),
     "resnet18": Architecture("samo_audio.models.resnet18:resnet18"),
@@ -63,6 +86,9 @@ _OWN = {
         defaults={"sr": 16_000, "duration": 6.0, "level": "peak"},
         rates=(16_000,),
     ),
+    **{name: _mobilenet(name) for name in ("mn04", "mn05", "mn10", "mn20", "mn30", "mn40")},
+    "cnn6": _panns("cnn6", 16),
+    "cnn14": _panns("cnn14", 32),
 }
 MODELS = Registry("model", "audio", _OWN, _OWN.__getitem__, lambda plugin: Architecture(plugin.target, plugin=plugin))
 

@@ -175,7 +175,7 @@ class SpeechModel(StatesModel, EmotionModel):
         noise, root = None, config.augment.noise_root
         if config.augment.noise and root:
             noise = read_noise(Path(root), config.features.sr)
-        self.sr, self.level = config.features.sr, config.features.level
+        self.settings = config.features
         self.use_specaug = config.augment.use_specaug
         self.wave_augment = WaveAugment(config.augment, config.features.sr, noise)
         self.spec_augment = SpecAugment(config.augment)
@@ -192,7 +192,7 @@ class SpeechModel(StatesModel, EmotionModel):
             if augmenting:
                 assert draws is not None
                 inputs = self.wave_augment(inputs, lengths, draws)
-            features = self.body.features(at_level(inputs, self.sr, self.level), lengths)
+            features = self.body.features(at_level(inputs, self.settings), lengths)
             if augmenting and self.use_specaug:
                 assert draws is not None
                 middle = features.mean(dim=(1, 2), keepdim=True)

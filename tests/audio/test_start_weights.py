@@ -7,7 +7,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import tiny_audio as tiny
 import torch
 import torchvision
+from file_server import Server
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -37,34 +37,6 @@ def imagenet() -> dict[str, Tensor]:
     model = torchvision.models.resnet18(weights=None)
     model.train()(torch.randn(2, 3, 32, 64))
     return {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
-
-
-class Server:
-    """Serves a folder over HTTP and counts what was asked for."""
-
-    def __init__(self, folder: Path) -> None:
-        asked: list[str] = []
-        self.asked = asked
-
-        class Handler(SimpleHTTPRequestHandler):
-            def __init__(self, *args: Any, **kwargs: Any) -> None:
-                super().__init__(*args, directory=str(folder), **kwargs)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                asked.append(self.path)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    @property
-    def root(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
-
-    def stop(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 # --pretrained

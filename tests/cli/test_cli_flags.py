@@ -183,7 +183,7 @@ def test_limits_and_needs_are_in_the_help(train_help: dict[str, str]) -> None:
         ("--split", "--split speaker|folds|random|table|auto|stratified|group audio: "),
         ("--class-weight-mult", "--class-weight-mult NAME=NUMBER,... "),
         ("--dataset", f"--dataset {'|'.join(dict.fromkeys(datasets))} "),
-        ("--model", f"--model {'|'.join(models)} "),
+        ("--model", f"--model {'|'.join(dict.fromkeys(models))} "),
     ):
         assert text in train_help[flag]
 

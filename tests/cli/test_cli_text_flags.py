@@ -22,6 +22,7 @@ FIELDS = {field.name: field for field in TextConfig.fields()}
 AUDIO_FIELDS = {field.name: field for field in AudioConfig.fields()}
 DEFAULTS = TextConfig().flat()
 
+LOGREG = ("--encoder", "x", "--freeze-encoder", "--head", "logreg")
 # Commands that between them type every flag with a value that is not its default.
 COMMANDS: dict[str, dict[str, Any]] = {
     "table, textcnn, focal loss": {
@@ -216,9 +217,9 @@ def test_what_a_setting_needs_is_asked_for(name: str) -> None:
         (["--freeze-encoder", "--unfreeze-epochs", "1", "--encoder", "x"], "exclude each other"),
         (["--encoder", "x", "--head", "logreg"], "--head logreg acts only together with --freeze-encoder"),
         (["--encoder", "x", "--pooling", "last4-mean", "--layers", "all"], "only together with --layers last"),
-        (["--encoder", "x", "--freeze-encoder", "--head", "logreg", "--lr", "1"], "--lr does nothing for --head logreg"),
-        (["--encoder", "x", "--freeze-encoder", "--head", "logreg", "--dropout", ".5"], "together with --head network"),
-        (["--encoder", "x", "--freeze-encoder", "--head", "logreg", "--pooling", "attention"], "is learned in steps"),
+        ([*LOGREG, "--lr", "1"], "--lr does nothing for --head logreg"),
+        ([*LOGREG, "--dropout", ".5"], "--dropout acts only together with --head network"),
+        ([*LOGREG, "--pooling", "attention"], "--pooling attention is learned in steps"),
         (["--asymmetric-loss", "--focal-loss"], "--asymmetric-loss and --focal-loss exclude each other"),
         (["--joint-alpha", "1", "--balanced-sampler"], "--joint-alpha and --balanced-sampler exclude each other"),
         (["--threshold-range", "0.9", "0.1"], "--threshold-range needs 0 < lowest < highest < 1"),

@@ -86,7 +86,7 @@ def training_panel(facts: Mapping[str, Any], epochs: int, then: str) -> Panel:
     marks = [word for key, word in (("synthetic", "synthetic demo data"), ("leaky", "LEAKY SPLIT")) if facts[key]]
     early = f" (stopped early, {epochs} were allowed)" if facts["epochs"] < epochs else ""
     lines = [
-        f"best epoch {facts['best_epoch']} of {facts['epochs']}{early}: "
+        f"{facts.get('keep', 'best')} epoch {facts['best_epoch']} of {facts['epochs']}{early}: "
         f"validation macro-F1 [bold]{facts['val_macro_f1']:.3f}[/bold]",
         *(f"[bold yellow]{mark}[/bold yellow]" for mark in marks),
         f"kept in {escape(facts['folder'])}",

@@ -1,0 +1,154 @@
+"""EfficientAT's MobileNetV3 (Schmid et al. 2023), pretrained on AudioSet, and the spectrogram it looks at.
+
+The code here is SAMO's own on torchvision's blocks; weights are those of github.com/fschmid56/EfficientAT (MIT).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from samo.data.download import RemoteFile
+from samo_audio.config import FeatureSettings, ModelSettings
+from samo_audio.features import at_level, stretch
+from samo_audio.models.start_weights import load_published
+
+__all__ = ["KaldiMel", "MobileNet"]
+
+SR = 32_000
+# What KaldiMel does, by the names of the settings that describe a log-mel spectrogram.
+N_MELS, N_FFT, WIN_LENGTH, HOP_LENGTH, FMIN, FMAX = 128, 1024, 800, 320, 0.0, 15_000.0
+
+_RELEASE = "https://github.com/fschmid56/EfficientAT/releases/download/v0.0.1/"
+# Only files whose checksum is known: the release names none, these two were hashed by people who had them.
+PUBLISHED = {
+    "mn04": RemoteFile(
+        "mn04_as_mAP_432.pt",
+        (_RELEASE + "mn04_as_mAP_432.pt",),
+        4_066_513,
+        sha256="899a8c6217063f6941793102a2780b3dd788ab11fce468d9cf5f0577c453321c",
+    ),
+    "mn10": RemoteFile(
+        "mn10_as_mAP_471.pt",
+        (_RELEASE + "mn10_as_mAP_471.pt",),
+        19_708_753,
+        sha256="0bd7dc2443af498c289a2e739f02ebb515d6aa3fd3ab9db539c86123ae368a4e",
+    ),
+}
+
+# MobileNetV3-large (Howard et al. 2019, table 1): channels in, kernel, expanded, out, squeeze-excitation, activation,
+# stride.
+_BLOCKS = (
+    (16, 3, 16, 16, False, "RE", 1),
+    (16, 3, 64, 24, False, "RE", 2),
+    (24, 3, 72, 24, False, "RE", 1),
+    (24, 5, 72, 40, True, "RE", 2),
+    (40, 5, 120, 40, True, "RE", 1),
+    (40, 5, 120, 40, True, "RE", 1),
+    (40, 3, 240, 80, False, "HS", 2),
+    (80, 3, 200, 80, False, "HS", 1),
+    (80, 3, 184, 80, False, "HS", 1),
+    (80, 3, 184, 80, False, "HS", 1),
+    (80, 3, 480, 112, True, "HS", 1),
+    (112, 3, 672, 112, True, "HS", 1),
+    (112, 5, 672, 160, True, "HS", 2),
+    (160, 5, 960, 160, True, "HS", 1),
+    (160, 5, 960, 160, True, "HS", 1),
+)
+_EMBEDDING = 1280
+
+
+class KaldiMel(nn.Module):
+    """The features of EfficientAT: natural logarithm of mel power by Kaldi's filters, in the interface of ``LogMel``.
+
+    Pre-emphasis 0.97, a symmetric Hann window of 25 ms every 10 ms, 128 bands from 0 to 15 kHz, ``log(x + 1e-5)``,
+    and (x + 4.5) / 5. What lies behind a clip's end is silence, as in the clips that the weights learned from.
+
+    With ``level=active`` the sounding parts of a window are first brought to -23 dB re full scale.
+    """
+
+    window: Tensor
+    filters: Tensor
+
+    def __init__(self, settings: FeatureSettings) -> None:
+        super().__init__()
+        from torchaudio.compliance.kaldi import get_mel_banks
+
+        self.settings = settings
+        # Made from constants, so no part of a run's weights.
+        self.register_buffer("window", torch.hann_window(WIN_LENGTH, periodic=False), persistent=False)
+        banks, _ = get_mel_banks(N_MELS, N_FFT, float(SR), FMIN, FMAX, 100.0, -500.0, 1.0)
+        self.register_buffer("filters", nn.functional.pad(banks, (0, 1)), persistent=False)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor, freq_scale: Tensor | None = None) -> Tensor:
+        """(B, T) waveforms at 32 kHz to (B, 128, (T - 1) // 320 + 1); see :meth:`LogMel.forward`."""
+        waveforms = at_level(waveforms.float(), self.settings)
+        sharpened = waveforms[:, 1:] - 0.97 * waveforms[:, :-1]
+        spectrum = torch.stft(
+            sharpened, N_FFT, HOP_LENGTH, WIN_LENGTH, self.window, center=True, pad_mode="reflect", return_complex=True
+        )
+        power = spectrum.real**2 + spectrum.imag**2
+        if freq_scale is not None:
+            power = stretch(power, freq_scale)
+        return ((self.filters @ power + 1e-5).log() + 4.5) / 5.0
+
+
+class MobileNet(nn.Module):
+    """MobileNetV3-large of any width on one channel, with sigmoid gates in its squeeze-excitation.
+
+    torchvision's blocks with batch norm of eps 1e-3 and momentum 0.01. Bands and frames are averaged, then a linear
+    layer, Hardswish, dropout and the head.
+    """
+
+    def __init__(self, n_columns: int, width: float = 1.0, dropout: float = 0.2) -> None:
+        super().__init__()
+        from torchvision.models.mobilenetv3 import InvertedResidual, InvertedResidualConfig, MobileNetV3
+        from torchvision.ops.misc import SqueezeExcitation
+
+        gates = partial(SqueezeExcitation, scale_activation=nn.Sigmoid)
+        whole = MobileNetV3(
+            [InvertedResidualConfig(*row, dilation=1, width_mult=width) for row in _BLOCKS],
+            InvertedResidualConfig.adjust_channels(_EMBEDDING, width),
+            num_classes=n_columns,
+            block=partial(InvertedResidual, se_layer=gates),
+            norm_layer=partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01),
+        )
+        self.features = whole.features
+        colour = self.features[0][0]
+        self.features[0][0] = nn.Conv2d(1, colour.out_channels, 3, stride=2, padding=1, bias=False)
+        nn.init.kaiming_normal_(self.features[0][0].weight, mode="fan_out")
+        self.embedding = nn.Sequential(whole.classifier[0], whole.classifier[1])
+        self.dropout = nn.Dropout(dropout)
+        self.head = whole.classifier[3]
+
+    def forward(self, spectrogram: Tensor) -> Tensor:
+        """(B, 1, bands, frames) to (B, n_columns) logits."""
+        return self.head(self.dropout(self.embedding(self.features(spectrogram).mean(dim=(2, 3)))))
+
+    def from_published(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of EfficientAT's files, where gates are linear layers, by the names they have here."""
+        renamed = {}
+        for name, tensor in tensors.items():
+            if ".conc_se_layers.0." in name and tensor.ndim == 2:
+                tensor = tensor[:, :, None, None]
+            name = name.replace(".conc_se_layers.0.", ".")
+            name = name.replace("classifier.2.", "embedding.0.").replace("classifier.5.", "head.")
+            renamed[name] = tensor
+        return renamed
+
+
+def _mobilenet(name: str, width: float, settings: ModelSettings, n_columns: int) -> nn.Module:
+    network = MobileNet(n_columns, width, settings.dropout)
+    if settings.pretrained:
+        load_published(network, PUBLISHED[name])
+    return network
+
+
+mn04 = partial(_mobilenet, "mn04", 0.4)
+mn05 = partial(_mobilenet, "mn05", 0.5)
+mn10 = partial(_mobilenet, "mn10", 1.0)
+mn20 = partial(_mobilenet, "mn20", 2.0)
+mn30 = partial(_mobilenet, "mn30", 3.0)
+mn40 = partial(_mobilenet, "mn40", 4.0)
