@@ -15,7 +15,7 @@ from typing import Any
 
 from samo.errors import reporting_full_disk
 
-__all__ = ["cache_root", "leftovers", "own_folder", "replacing", "write_json", "write_text"]
+__all__ = ["alone", "cache_root", "leftovers", "own_folder", "replacing", "write_json", "write_text"]
 
 
 @contextmanager
@@ -39,6 +39,20 @@ def replacing(target: Path) -> Iterator[Path]:
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(target: Path) -> Iterator[None]:
+    """Let one process at a time make ``target``; the others wait. Nothing else of it is locked."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    name = target.parent / f".{target.name}.lock"
+    with name.open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            # Who waits for the removed file makes the target once more at worst.
+            name.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ __all__ = ["NO_CODE", "offline", "quiet", "reading", "remembered", "source_of"]
 NO_CODE = {"trust_remote_code": False}
 
 _OFFLINE_HINT = "download it where there is a net (`hf download NAME`) and copy the folder, then `{setting}=FOLDER`"
-_WITHOUT = {"encoder": "; or train without one: `model=textcnn`"}
+_WITHOUT = {"encoder": "; or train without one: another `model`"}
 
 
 def source_of(place: str) -> str:

@@ -19,7 +19,7 @@ import torch
 
 from samo.data.batch import Batch
 from samo.encoders.pooling import ALL, STATISTICS
-from samo.files import cache_root, replacing
+from samo.files import alone, cache_root, replacing
 
 __all__ = ["States", "collate_states", "encoder_states"]
 
@@ -130,24 +130,31 @@ def encoder_states(
     def kept() -> States:
         return States(path, lengths, width, dtype=dtype.str, shape=shape)
 
-    if path.is_file():
-        try:
-            return kept()
-        except ValueError:
-            path.unlink()
-    if not compute:
+    def found() -> States | None:
+        if path.is_file():
+            try:
+                return kept()
+            except ValueError:
+                path.unlink()
         return None
-    if on_compute:
-        on_compute()
-    with replacing(path) as temporary:
-        with temporary.open("r+b") as reserved:
-            # Writing to a mapped file on a full disk would end the process instead of raising an error.
-            for start in range(0, n_bytes, _BLOCK):
-                reserved.write(bytes(min(_BLOCK, n_bytes - start)))
-        flat = np.memmap(temporary, dtype=dtype, mode="r+", shape=(int(lengths.sum()), width))
-        _fill(flat, model, lengths, batch_of, batch_size)
-        flat.flush()
-    return kept()
+
+    if (known := found()) or not compute:
+        return known
+    with alone(path):
+        # Cells of a grid that begin together need the same states: the first makes them.
+        if known := found():
+            return known
+        if on_compute:
+            on_compute()
+        with replacing(path) as temporary:
+            with temporary.open("r+b") as reserved:
+                # Writing to a mapped file on a full disk would end the process instead of raising an error.
+                for start in range(0, n_bytes, _BLOCK):
+                    reserved.write(bytes(min(_BLOCK, n_bytes - start)))
+            flat = np.memmap(temporary, dtype=dtype, mode="r+", shape=(int(lengths.sum()), width))
+            _fill(flat, model, lengths, batch_of, batch_size)
+            flat.flush()
+        return kept()
 
 
 @torch.inference_mode()
