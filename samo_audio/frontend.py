@@ -17,7 +17,7 @@ from samo.data.batch import Batch, Draws, Mix
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import SplitRequest
 from samo.encoders.hub import remembered
-from samo.encoders.model import fit_head
+from samo.encoders.model import fit_frozen
 from samo.encoders.states import States, collate_states, encoder_states
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
@@ -220,10 +220,10 @@ class AudioFrontend:
         return self
 
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
-        """Mean and sd per mel band over the training split, when they are asked for; the head of ``head=logreg``."""
-        if self._config.model.head == "logreg":
-            assert self._frozen is not None
-            return fit_head(self._frozen, self.eval_batches(train_rows, 64), self.manifest, self._config.train.seed)
+        """Mean and sd per mel band over the training split, when asked for; or what is fitted on a frozen encoder."""
+        if self._frozen is not None:
+            batches = self.eval_batches(train_rows, 64)
+            return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
         if self._config.features.normalisation != "train":
             return {}
         mean, sd = band_statistics(self._config.features, self.eval_batches(train_rows, 64))

@@ -16,7 +16,7 @@ from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
 from samo.encoders.body import PretrainedBody
 from samo.encoders.hub import remembered
-from samo.encoders.model import fit_head
+from samo.encoders.model import fit_frozen
 from samo.encoders.states import States, encoder_states
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
@@ -185,11 +185,10 @@ class TextFrontend:
         return type(self)(self._config, manifest, self.tokens, self.lists.followed_by(more), self._notify)
 
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
-        """Everything a ``tfidf`` model is, or the head of ``head=logreg``; other models learn nothing before step 1."""
-        if self._config.model.head == "logreg":
-            model, seed = self._frozen, self._config.train.seed
-            assert isinstance(model, TextModel)
-            return fit_head(model, self.eval_batches(train_rows, 64), self.manifest, seed)
+        """Everything a ``tfidf`` model is, or what is fitted on a frozen encoder; else nothing."""
+        if isinstance(self._frozen, TextModel):
+            batches = self.eval_batches(train_rows, 64)
+            return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
         if self._config.model.model != "tfidf":
             return {}
         texts = [self.lists.row(row) for row in train_rows]

@@ -18,7 +18,7 @@ from samo.encoders.pooling import ALL, STATISTICS, Pooling, sequences_of, statis
 from samo.encoders.settings import EncoderSettings
 from samo.tasks import LabelSpace
 
-__all__ = ["StatesModel", "fit_head", "sequences_looked_at"]
+__all__ = ["StatesModel", "fit_frozen", "sequences_looked_at"]
 
 
 class StatesModel(nn.Module):
@@ -71,6 +71,10 @@ class StatesModel(nn.Module):
     def is_kept(inputs: Tensor) -> bool:
         """Whether a batch holds what was kept of a frozen body: (B, T, W) states or (B, 3, L, H) statistics."""
         return torch.is_floating_point(inputs) and inputs.ndim > 2
+
+    def kept(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """(B, 3, L, H) statistics of inputs, or as they are given."""
+        return inputs if self.is_kept(inputs) else self.statistics(inputs, lengths)
 
     def pooled(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """(B, P) float32: inputs, states or statistics as one vector an item; ``lengths`` count what is given."""
@@ -127,6 +131,7 @@ def pooling_of(body: Body, parts: tuple[str, ...], settings: EncoderSettings) ->
         over_layers=over_layers,
         mask_share=settings.state_mask,
         mask_span=settings.state_mask_span,
+        standardise=settings.freeze_encoder and over_layers == "weigh",
     )
 
 
@@ -141,29 +146,37 @@ def sequences_looked_at(parts: tuple[str, ...], settings: EncoderSettings) -> tu
 
 
 @torch.inference_mode()
-def fit_head(model: StatesModel, batches: Iterable[Batch], manifest: Manifest, seed: int) -> dict[str, Tensor]:
-    """Fit the head of a model that takes no steps; see :func:`samo.encoders.logreg.fit_logistic`.
+def fit_frozen(model: StatesModel, batches: Iterable[Batch], manifest: Manifest, seed: int) -> dict[str, Tensor]:
+    """What is learned before step 1 of a model whose encoder is frozen, by name in its state.
+
+    The head of ``head=logreg``, see :func:`samo.encoders.logreg.fit_logistic`; of a pooling that standardises, mean
+    and sd of each statistic over the items. Else nothing, and no batch is asked for.
 
     Args:
-        model: with a frozen body and a :class:`~samo.encoders.heads.LogisticHead`.
+        model: with a frozen body.
         batches: of the rows to learn from; a row may stand several times, once for each of its windows.
         manifest: the items, whose groups stay together where the strength is chosen.
         seed: of the folds it is chosen on.
-
-    Returns:
-        The head's weights, by name in the model's state.
     """
+    logistic = isinstance(model.head, LogisticHead)
+    if not (logistic or model.pooling.standardise):
+        return {}
     training, device = model.training, next(model.parameters()).device
     model.eval()
-    pooled, rows = [], []
+    values, rows = [], []
     for batch in batches:
         moved = batch.to(device)
-        pooled.append(model.pooled(moved.inputs, moved.lengths).float().cpu().numpy())
+        found = model.pooled(moved.inputs, moved.lengths) if logistic else model.kept(moved.inputs, moved.lengths)
+        values.append(found.float().cpu().numpy())
         rows.append(batch.rows)
     model.train(training)
-    row = np.concatenate(rows)
-    groups = [manifest.items[k].group for k in row]
+    learned, row = np.concatenate(values), np.concatenate(rows)
+    if not logistic:
+        centre, scale = learned.mean(axis=0, dtype=np.float64), learned.std(axis=0, dtype=np.float64)
+        # A unit that never changes has no spread to be divided by.
+        scale = np.where(scale > 1e-6, scale, 1.0)
+        return {f"pooling.{name}": torch.from_numpy(v).float() for name, v in (("centre", centre), ("scale", scale))}
     # Windows of one item belong together even where nothing is known of speakers.
-    groups = [group or f"item {k}" for group, k in zip(groups, row, strict=True)]
-    found = fit_logistic(np.concatenate(pooled), manifest.targets[row], manifest.label_space, groups=groups, seed=seed)
-    return {f"head.output.{name}": tensor for name, tensor in found.items()}
+    groups = [manifest.items[k].group or f"item {k}" for k in row]
+    fitted = fit_logistic(learned, manifest.targets[row], manifest.label_space, groups=groups, seed=seed)
+    return {f"head.output.{name}": tensor for name, tensor in fitted.items()}

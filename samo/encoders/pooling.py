@@ -104,9 +104,15 @@ class Pooling(nn.Module):
     ``attention`` and of the pooled vectors under the other parts; ``join`` puts the pooled vectors of all layers side
     by side; ``last`` takes those of the last layer.
 
+    With ``standardise`` each statistic of each layer is brought to mean 0 and sd 1 over the training items before the
+    layers are weighed; :func:`samo.encoders.model.fit_frozen` finds these.
+
     Attributes:
         width: P, width of the joined vector.
     """
+
+    centre: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -118,6 +124,7 @@ class Pooling(nn.Module):
         over_layers: Literal["last", "weigh", "join"] = "last",
         mask_share: float = 0.0,
         mask_span: int = 10,
+        standardise: bool = False,
     ) -> None:
         """Make what of it learns.
 
@@ -129,6 +136,7 @@ class Pooling(nn.Module):
             over_layers: what becomes of L layers.
             mask_share: share of an item's positions that is left out in training, drawn anew each time.
             mask_span: positions that are left out in one piece.
+            standardise: whether to; only where :attr:`takes_statistics`.
         """
         super().__init__()
         self.parts = parts
@@ -138,6 +146,11 @@ class Pooling(nn.Module):
         self.width = width * len(parts) * (n_layers if over_layers == "join" else 1)
         self._state_width, self.n_layers = width, n_layers
         self.attention = Attention(width) if "attention" in parts else None
+        self.standardise = standardise and self.takes_statistics
+        if self.standardise:
+            shape = (len(STATISTICS), n_layers, width)
+            self.register_buffer("centre", torch.zeros(shape))
+            self.register_buffer("scale", torch.ones(shape))
         self.layer_weights = nn.Parameter(torch.zeros(n_layers)) if over_layers == "weigh" else None
 
     @property
@@ -158,8 +171,8 @@ class Pooling(nn.Module):
         # A sum over many positions needs more digits than bfloat16 has.
         with torch.autocast(states.device.type, enabled=False):
             if states.ndim == 4:
-                found = [states[:, STATISTICS.index(part)].float().flatten(1) for part in self.parts]
-                return torch.cat([self._of_layers(each) for each in found], dim=1)
+                of_parts = [(part, states[:, STATISTICS.index(part)].float().flatten(1)) for part in self.parts]
+                return torch.cat([self._of_layers(self._standard(part, each)) for part, each in of_parts], dim=1)
             valid = self._unmasked(valid_positions(states.shape[1], lengths))
             widths = [self._state_width * (self.n_layers if name == ALL else 1) for name in self.sequences]
             by_sequence = dict(zip(self.sequences, states.float().split(widths, dim=2), strict=True))
@@ -175,7 +188,14 @@ class Pooling(nn.Module):
             return pooled
         if part == "cls":
             return self._of_layers(seen[:, 0] * valid[:, :1])
-        return self._of_layers(_STATISTIC[part](seen, valid))
+        return self._of_layers(self._standard(part, _STATISTIC[part](seen, valid)))
+
+    def _standard(self, part: str, values: Tensor) -> Tensor:
+        """(B, L * H) of a part of :data:`STATISTICS`, brought to mean 0 and sd 1 where that is asked for."""
+        if not self.standardise:
+            return values
+        place = STATISTICS.index(part)
+        return (values - self.centre[place].flatten()) / self.scale[place].flatten()
 
     def _of_layers(self, values: Tensor) -> Tensor:
         """(..., L * H) to what ``over_layers`` makes of it; (..., H) of one layer stays."""

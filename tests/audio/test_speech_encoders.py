@@ -415,6 +415,12 @@ def test_a_run_answers_from_its_own_files(
     weights = load_file(run.path("best_model.safetensors"))
     changed = {name for name in weights if not torch.equal(weights[name], start[name])}
     assert {name for name in weights if not name.startswith("body.")} >= changed >= {"head.output.weight"}
+    if "head" not in values:
+        # Over the training windows, mean and sd of every statistic of every layer.
+        batches = list(front.eval_batches(front.manifest.rows(run.split.train), 8))
+        learned = torch.cat([batch.inputs for batch in batches])
+        torch.testing.assert_close(weights["pooling.centre"], learned.mean(dim=0), atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(weights["pooling.scale"], learned.std(dim=0, unbiased=False), atol=1e-5, rtol=1e-4)
     shutil.rmtree(folder)
     ready = samo.load(run.folder)
     stored = Predictions.load(run.path("predictions.test.npz"))

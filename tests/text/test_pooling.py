@@ -145,6 +145,26 @@ def test_statistics_say_what_the_states_say(how: str) -> None:
     assert not Pooling(("mean",), 2).takes_statistics
 
 
+def test_statistics_are_standardised_before_layers_are_weighed() -> None:
+    pooling = over("weigh", "sd", "mean", standardise=True)
+    assert not over("weigh", "attention", standardise=True).standardise
+    plain = over("weigh", "sd", "mean")
+    assert torch.equal(pooling(ALL_OF_TWO, LENGTHS), plain(ALL_OF_TWO, LENGTHS))
+    # mean of layer 0 and 1, each of two units; the sd is left as it is.
+    pooling.centre[0] = torch.tensor([[10.0, 20.0], [1.0, 2.0]])
+    pooling.scale[0] = torch.tensor([[5.0, 2.0], [0.5, 4.0]])
+    expected = torch.stack(
+        [
+            torch.tensor([(20 - 10) / 5 + (2 - 1) / 0.5, (-30 - 20) / 2 + (-3 - 2) / 4]) / 2,
+            torch.tensor([(10 - 10) / 5 + (1 - 1) / 0.5, (30 - 20) / 2 + (3 - 2) / 4]) / 2,
+        ]
+    )
+    for given in (ALL_OF_TWO, statistics(ALL_OF_TWO, LENGTHS, 2)):
+        found = pooling(given, LENGTHS)
+        torch.testing.assert_close(found[:, 2:], expected)
+        torch.testing.assert_close(found[:, :2], plain(ALL_OF_TWO, LENGTHS)[:, :2])
+
+
 def test_masked_states_are_left_out_in_training() -> None:
     """In spans of 4 of 400 positions; so many are masked as are asked for, and one at least is left."""
     states, lengths = torch.arange(400.0)[None, :, None].expand(50, 400, 2), torch.full((50,), 400)
