@@ -32,6 +32,7 @@ __all__ = [
     "collect_settings",
     "meets",
     "named_setting",
+    "partner",
     "read_preset",
     "read_toml",
     "resolve",
@@ -427,7 +428,7 @@ class Config(BaseModel):
                 continue
             needed, _, value = field.needs.partition("=")
             if not meets(field.needs, flat) and not (value and self._is_own_code(needed, flat[needed])):
-                raise SettingsError(f"`{field.name}` acts only together with `{field.needs}`")
+                raise SettingsError(f"`{field.name}` acts only together with {partner(field.needs)}")
 
     def refuse_steps(self, model: str, sections: Iterable[str], kept: frozenset[str]) -> None:
         """Refuse settings of a training by gradient that were changed for a model that is fitted at once.
@@ -474,6 +475,13 @@ def meets(needs: str, values: Mapping[str, Any]) -> bool:
     """Whether settings are such that one that ``needs`` them does something; see :func:`setting`."""
     name, _, value = needs.partition("=")
     return str(values[name]) in value.split("|") if value else bool(values[name])
+
+
+def partner(needs: str) -> str:
+    """What a setting needs, in words: ``"model=a|b|c"`` is "`model=a`, b or c"."""
+    first, *others = needs.split("|")
+    listed = [f"`{first}`", *others]
+    return " or ".join(filter(None, [", ".join(listed[:-1]), listed[-1]]))
 
 
 def toml_tables(path: Path, what: str) -> dict[str, Any]:

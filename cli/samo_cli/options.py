@@ -14,7 +14,7 @@ import typer
 from samo.errors import SettingsError
 from samo.lazy import load_object
 from samo.plugins import trust_settings
-from samo.settings import Config, SettingField
+from samo.settings import Config, SettingField, partner
 from samo_cli.flags import as_flags, switch
 
 __all__ = [
@@ -71,6 +71,9 @@ _METAVARS: Mapping[type, str] = {
     dict: "NAME=NUMBER,...",
     tuple: "LOW HIGH",
 }
+# Characters of words that fit into a line behind a flag; what stands there where there are more.
+_ROOM = 60
+_MANY = "NAME"
 # What typer is told where that is not the kind itself.
 _TYPED: Mapping[type, Any] = {dict: str, tuple: tuple[float, float]}
 _SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -119,8 +122,16 @@ class Flag:
         """Description, default, limits and what it needs, for each modality that differs."""
         lines = {modality: _describe(field, self.default) for modality, field in self.fields.items()}
         if self.everywhere and len(set(lines.values())) == 1:
-            return next(iter(lines.values()))
-        return " ".join(f"{modality}: {line}" for modality, line in lines.items())
+            shown = next(iter(lines.values()))
+        else:
+            shown = " ".join(f"{modality}: {line}" for modality, line in lines.items())
+        return shown if self.metavar != _MANY else f"{shown} One of {', '.join(self.choices)}."
+
+    @property
+    def metavar(self) -> str | None:
+        """What stands for its value in ``--help``: the words it takes, where a line has room for them."""
+        words = "|".join(self.choices)
+        return (words if len(words) <= _ROOM else _MANY) or _METAVARS.get(self.kind)
 
 
 def flags_of(
@@ -186,7 +197,7 @@ def _parameter(flag: Flag) -> inspect.Parameter:
         help=flag.help,
         rich_help_panel=flag.panel,
         show_default=False,
-        metavar=None if kind is bool else "|".join(choices) or _METAVARS[kind],
+        metavar=flag.metavar,
         autocompletion=(lambda: list(choices)) if choices else None,
     )
     return inspect.Parameter(
@@ -215,7 +226,7 @@ def _choices(field: SettingField) -> tuple[str, ...]:
 def _describe(field: SettingField, default: str) -> str:
     facts = [default or _default(field.info.default), *_limits(field)]
     if field.needs:
-        facts.append(f"with `{field.needs}`")
+        facts.append(f"with {partner(field.needs)}")
     return as_flags(f"{field.info.description} [{'; '.join(facts)}]", own_words=True)
 
 

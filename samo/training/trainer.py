@@ -81,7 +81,7 @@ class TrainState:
         epoch: the next epoch to train, from 0.
         step: optimiser steps done.
         best_score: highest validation macro-F1 so far; ties go to the lower loss. With ``keep=last`` that of the last
-            epoch, as `best_loss` and `best_epoch` are then the last one's: they belong to the weights that count.
+            epoch, as ``best_loss`` and ``best_epoch`` are then the last one's: they belong to the weights that count.
         best_epoch: the epoch it was reached in, -1 before the first.
         absent_as_zero: macro-F1 counts classes that validation lacks as 0. A training begun before they were left out
             goes on so, that its scores stay of one kind and a resumed training ends as an unbroken one.

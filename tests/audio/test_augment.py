@@ -14,7 +14,7 @@ from torch import Tensor
 
 from samo.data.batch import Draws, Mix, draw_mix
 from samo.tasks import LabelSpace, Task
-from samo_audio.augment import SpecAugment, WaveAugment, freq_scale, pink_noise
+from samo_audio.augment import SpecAugment, WaveAugment, change_speed, freq_scale, pink_noise, speed_factors
 from samo_audio.config import AugmentSettings
 from samo_audio.frontend import AudioFrontend, AudioModel
 
@@ -257,6 +257,46 @@ def test_what_happens_to_a_row_does_not_depend_on_the_batch(values: dict[str, An
     assert not torch.allclose(module(before, lengths, draws(5, epoch=1)), batch, atol=1e-4)
 
 
+def test_speed_moves_every_frequency_by_its_factor() -> None:
+    """A tone below an eighth of the rate comes out as the same tone at another frequency, 1 % off at most."""
+    place = np.arange(4000)
+    for cycles in (0.01, 0.1):
+        tone = np.sin(2 * np.pi * cycles * place + 0.3).astype(np.float32)
+        for factor in (0.9, 1.0, 1.1):
+            found = change_speed(tone, factor)
+            assert found.dtype == np.float32
+            assert len(found) == int(np.ceil(4000 / factor))
+            wanted = np.sin(2 * np.pi * cycles * factor * np.arange(len(found)) + 0.3)
+            assert np.abs(found - wanted)[2:-4].max() < (0.01 if factor != 1.0 else 1e-6)
+
+
+def test_factors_of_speed_are_uniform_in_their_logarithm() -> None:
+    factors = speed_factors(AugmentSettings(speed=0.1), draws(4000))
+    assert factors is not None
+    counts = np.histogram(np.log(factors), bins=8, range=(-0.1, 0.1))[0]
+    assert counts.sum() == 4000
+    assert (np.abs(counts - 500) < 5 * np.sqrt(500)).all()
+    assert speed_factors(AugmentSettings(), draws(4)) is None
+
+
+def test_a_faster_clip_fills_its_window_from_more_of_the_recording(table: Path) -> None:
+    """No silence comes in where the recording is long enough, and the crop follows the factor."""
+    front = tiny.frontend(table, speed=0.3)
+    rows = np.flatnonzero(front.waveforms.lengths > 1.36 * front.window)
+    assert len(rows) > 0
+    who = Draws(0, 0, rows)
+    factors = speed_factors(front.config.augment, who)
+    assert factors is not None
+    batch = front.train_batch(rows, who)
+    # The last sample may be missing, where a whole number of samples does not fill the window.
+    assert (batch.lengths >= front.window - 1).all()
+    starts = who.integers("crop", front.waveforms.lengths[rows] - np.floor(front.window * factors).astype(int) + 1)
+    for row, start, factor, found in zip(rows, starts, factors, batch.inputs.numpy(), strict=True):
+        n = int(np.floor(front.window * factor))
+        wanted = change_speed(front.waveforms.waveform(row)[start : start + n], factor)
+        assert np.array_equal(found[: len(wanted)], wanted)
+
+
 def test_frequency_factors() -> None:
     assert freq_scale(AugmentSettings(), draws(4)) is None
     found = freq_scale(AugmentSettings(freq_warp=0.2), draws(2000))
@@ -346,6 +386,7 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "time_shift": ({}, 0.1),
     "gain": ({"level": "as-is"}, 6.0),
     "freq_warp": ({}, 0.2),
+    "speed": ({}, 0.2),
     "noise": ({}, True),
     "noise_root": ({"noise": True}, "recordings"),
     "noise_snr_min": ({"noise": True}, 0.0),
@@ -390,6 +431,7 @@ def test_a_setting_that_would_do_nothing_is_refused(name: str) -> None:
         {"mixup_alpha": -0.1},
         {"gain": -1.0},
         {"freq_warp": 1.0},
+        {"speed": 0.6},
         {"specaug_freq": -1},
         {"specaug_masks": 0},
         {"time_shift": float("nan")},

@@ -104,6 +104,58 @@ def test_panns_normalise_decibels_by_band() -> None:
     assert (caught[0].std(dim=(0, 1, 2)) - 1.0).abs().max() < 1e-2
 
 
+def test_panns_by_hand() -> None:
+    """As their paper has them: blocks halved but for Cnn14's last, bands averaged, maximum and mean of the frames."""
+    for kernel, halved, channels in ((3, 2, (4, 6, 8)), (5, 2, (4, 6))):
+        torch.manual_seed(0)
+        network = Panns(3, channels, kernel, halved, 0.5, n_bands=16).eval()
+        state = {name: tensor.uniform_(0.2, 1.0) for name, tensor in network.state_dict().items() if tensor.ndim}
+        x = torch.randn(2, 1, 16, 20)
+
+        def norm(maps: Tensor, name: str, state: dict[str, Tensor] = state) -> Tensor:
+            mean, var, weight, bias = (
+                state[f"{name}.{part}"][None, :, None, None]
+                for part in ("running_mean", "running_var", "weight", "bias")
+            )
+            return (maps - mean) / (var + 1e-5).sqrt() * weight + bias
+
+        maps = norm((x * 20.0 - 30.0).permute(0, 2, 3, 1), "bn0").permute(0, 3, 2, 1)
+        for number in range(1, len(channels) + 1):
+            for layer in (1, 2) if kernel == 3 else (1,):
+                name = f"conv_block{number}"
+                maps = nn.functional.conv2d(maps, state[f"{name}.conv{layer}.weight"], padding=kernel // 2)
+                maps = norm(maps, f"{name}.bn{layer}").clamp(min=0.0)
+            if number <= halved:
+                n, c, h, w = maps.shape
+                maps = maps[:, :, : h // 2 * 2, : w // 2 * 2].reshape(n, c, h // 2, 2, w // 2, 2).mean(dim=(3, 5))
+        frames = maps.mean(dim=3)
+        hidden = (frames.max(dim=2).values + frames.mean(dim=2)) @ state["fc1.weight"].T + state["fc1.bias"]
+        wanted = hidden.clamp(min=0.0) @ state["head.weight"].T + state["head.bias"]
+        with torch.no_grad():
+            torch.testing.assert_close(network(x), wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_the_blocks_of_mn04_are_efficientats() -> None:
+    """What torchvision's MobileNetV3 has otherwise: one channel, sigmoid gates, a slow batch norm of its own eps."""
+    network = build_network(ModelSettings(model="mn04", dropout=0.25), 3)
+    assert isinstance(network, MobileNet)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.01)}
+    gates = [module for module in network.modules() if type(module).__name__ == "SqueezeExcitation"]
+    assert len(gates) == 8
+    assert {type(gate.scale_activation) for gate in gates} == {nn.Sigmoid}
+    first, *_ = network.features[0]
+    assert (first.in_channels, first.stride, first.padding) == (1, (2, 2), (1, 1))
+    embedding, act = network.embedding
+    assert (embedding.in_features, embedding.out_features, type(act)) == (384, 512, nn.Hardswish)
+    # Bands and frames are averaged, and nothing else.
+    caught: list[Tensor] = []
+    network.features.register_forward_hook(lambda module, given, maps: caught.append(maps))
+    network.embedding.register_forward_pre_hook(lambda module, given: caught.append(given[0]))
+    network.eval()(torch.randn(2, 1, 128, 90))
+    torch.testing.assert_close(caught[1], caught[0].flatten(2).mean(dim=2))
+
+
 @pytest.mark.parametrize("name", MADE)
 def test_silence_behind_a_clip_is_silence(name: str) -> None:
     module, _ = features(name)

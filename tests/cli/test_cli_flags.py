@@ -74,6 +74,8 @@ OTHER: dict[str, Any] = {
     "width": 8,
     "dropout": 0.5,
     "weights": "start.safetensors",
+    "trunk_lr_scale": 0.25,
+    "keep": "last",
     "class_weight_mult": {"neutral": 1.8, "calm": 0.9},
     "task_gamma": {"emotion": 1.5},
     "task_weights": {"emotion": 0.7},
@@ -125,7 +127,7 @@ def company(field: SettingField) -> dict[str, Any]:
     values: dict[str, Any] = {}
     if field.needs:
         name, _, value = field.needs.partition("=")
-        values[name] = value or other(FIELDS[name])
+        values[name] = value.split("|")[0] or other(FIELDS[name])
     if field.name == "lr_min":
         values["schedule"] = "cosine"
     return {**values, field.name: other(field)}
@@ -180,10 +182,12 @@ def test_limits_and_needs_are_in_the_help(train_help: dict[str, str]) -> None:
         ("--lr", "peak learning rate [0.001; >0, <=10]"),
         ("--focal-gamma", "[2; 0 to 10; with --focal-loss]"),
         ("--fold", "test fold with --split folds [0; 0 to 99; with --split folds]"),
+        ("--pretrained", "[off; with --model resnet18, mn04, mn10, cnn6 or cnn14]"),
         ("--split", "--split speaker|folds|random|table|auto|stratified|group audio: "),
         ("--class-weight-mult", "--class-weight-mult NAME=NUMBER,... "),
         ("--dataset", f"--dataset {'|'.join(dict.fromkeys(datasets))} "),
-        ("--model", f"--model {'|'.join(dict.fromkeys(models))} "),
+        ("--model", "--model NAME "),
+        ("--model", f" One of {', '.join(dict.fromkeys(models))}."),
     ):
         assert text in train_help[flag]
 
@@ -317,6 +321,9 @@ def test_settings_that_would_do_nothing_are_refused(name: str) -> None:
         values |= ENCODER
     with pytest.raises(SettingsError) as caught:
         resolve("audio", "", None, values)
+    if name == "pretrained":
+        assert caught.value.message.endswith("acts only together with `model=resnet18`, mn04, mn10, cnn6 or cnn14")
+        return
     assert caught.value.message == f"`{name}` acts only together with `{NEEDY[name].needs}`"
     flag = switch(needed) + (f" {value}" if value else "")
     assert as_flags(caught.value.message) == f"{switch(name)} acts only together with {flag}"

@@ -121,7 +121,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "state_mask_span": 4,
     },
     "logistic regression": {"encoder": "some/name", "model": "encoder", "freeze_encoder": True, "head": "logreg"},
-    "bigru": {"model": "bigru", "gru_units": 48},
+    "bigru": {"model": "bigru", "gru_units": 48, "keep": "last"},
     "tfidf": {"model": "tfidf", "ngrams": 3, "min_count": 4, "inverse_l2": 0.75},
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_frontend as tiny
 import torch
+from pydantic import ValidationError
 from tiny_frontend import BOTH, QUICK, Recorder, begin, same, train
 
 from samo.data.batch import Batch, Draws, draw_mix
@@ -206,7 +207,7 @@ def test_every_setting_acts(name: str) -> None:
 
 def test_no_setting_is_forgotten() -> None:
     settings = OptimSettings.model_fields.keys() | TrainSettings.model_fields.keys()
-    assert settings - CHANGES.keys() == {"patience"}  # below
+    assert settings - CHANGES.keys() == {"patience", "keep"}  # below
 
 
 def test_asymmetric_loss_over_four_micro_batches() -> None:
@@ -275,6 +276,33 @@ def test_keep_is_called_each_epoch_with_the_state_to_write(monkeypatch: pytest.M
         lambda state, improved: kept.append((state.epoch, state.best_epoch, improved, len(state.history))),
     )
     assert kept == [(1, 0, True, 1), (2, 0, False, 2), (3, 2, True, 3)]
+
+
+def test_the_last_epoch_counts_however_it_validates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With keep=last every epoch's weights are kept in turn, none is waited for, and the best one is still named."""
+    scripted(monkeypatch, (0.3, 1.0), (0.5, 2.0), *[(0.2, 1.5)] * 12)
+    front = tiny.frontend(epochs=14, keep="last")
+    state, plan = begin(front)
+    kept: list[tuple[int, float, float, bool]] = []
+    seen = Recorder()
+    fit(
+        state,
+        Setup(front, tiny.RUNTIME),
+        plan,
+        seen,
+        lambda state, counts: kept.append((state.best_epoch, state.best_score, state.best_loss, counts)),
+    )
+    # Default patience 10 would have ended it after epoch 12.
+    assert state.epoch == 14
+    assert kept[:3] == [(0, 0.3, 1.0, True), (1, 0.5, 2.0, True), (2, 0.2, 1.5, True)]
+    assert kept[-1] == (13, 0.2, 1.5, True)
+    assert [improved for _, improved in seen.rows] == [True, True, *[False] * 12]
+
+
+def test_patience_is_refused_where_the_last_epoch_counts() -> None:
+    with pytest.raises(ValidationError, match="`patience` does nothing with `keep=last`"):
+        TrainSettings(keep="last", patience=3)
+    assert TrainSettings(keep="last", patience=0).keep == "last"
 
 
 # --- numbers that are none

@@ -40,6 +40,7 @@ def saved(state: TrainState) -> bytes:
     [
         QUICK,
         {**QUICK, "ema_decay": 0.9},
+        {**QUICK, "ema_decay": 0.9, "keep": "last"},
         {**QUICK, "grad_accum": 3},
         {**QUICK, "balanced_sampler": True},
         {**QUICK, "hidden": 8, "dropout": 0.5},
@@ -51,7 +52,7 @@ def saved(state: TrainState) -> bytes:
         RICH,
     ],
     ids=[
-        *("plain", "ema", "accumulation", "balanced", "dropout", "restarts+mixup"),
+        *("plain", "ema", "the last epoch", "accumulation", "balanced", "dropout", "restarts+mixup"),
         *("R-Drop", "joint+by size", "frozen before the stop", "frozen until the stop", "rich"),
     ],
 )
