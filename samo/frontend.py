@@ -111,5 +111,11 @@ class Frontend(Protocol):
         What a trained model must beat to be worth its cost; reports show it beside the run.
         """
 
+    def shortcut(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """The same of a model that is shown nothing but what should not give the answer away; None without one.
+
+        Where it finds the answer all the same, a trained model may have found it there too; reports warn of it.
+        """
+
     def data_card(self) -> dict[str, Any]:
         """Licence, citation and home of the data, for the model card."""

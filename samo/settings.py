@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -430,26 +431,32 @@ class Config(BaseModel):
             if not meets(field.needs, flat) and not (value and self._is_own_code(needed, flat[needed])):
                 raise SettingsError(f"`{field.name}` acts only together with {partner(field.needs)}")
 
-    def refuse_steps(self, model: str, sections: Iterable[str], kept: frozenset[str]) -> None:
-        """Refuse settings of a training by gradient that were changed for a model that is fitted at once.
-
-        Args:
-            model: what is fitted, as ``NAME=VALUE``.
-            sections: those that speak of learning.
-            kept: settings in them that act all the same.
-
-        Raises:
-            ValueError: for the first of them.
-        """
-        own = self.own_defaults()
-        for section in (getattr(self, name) for name in sections):
-            for name, info in type(section).model_fields.items():
-                if name not in kept and getattr(section, name) not in (info.default, own.get(name, info.default)):
-                    raise ValueError(f"`{name}` does nothing for `{model}`, which takes no steps")
-
     def own_defaults(self) -> Mapping[str, Any]:
         """Settings, by name, whose default is another one because of what the others say."""
         return {}
+
+    @staticmethod
+    def refuse_steps(
+        sections: Iterable[Section], model: str, taken: Set[str], defaults: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Refuse settings of a training by gradient for a model that is found in closed form.
+
+        Args:
+            sections: whose settings do nothing.
+            model: what asks for it, as ``NAME=VALUE``.
+            taken: settings that do something all the same.
+            defaults: those of the model, by name, where they are others.
+
+        Raises:
+            ValueError: one is not at its default.
+        """
+        for section in sections:
+            for name, field in type(section).model_fields.items():
+                if name not in taken and getattr(section, name) not in (
+                    field.default,
+                    defaults.get(name, field.default),
+                ):
+                    raise ValueError(f"`{name}` does nothing for `{model}`, which takes no steps")
 
     def _is_own_code(self, name: str, value: Any) -> bool:
         """Whether a user's own network or corpus is named, which takes whatever settings it likes."""

@@ -30,7 +30,7 @@ _OF_LOG_MEL = ("n_mels", "n_fft", "win_length", "hop_length", "fmin", "fmax", "m
 # What changes the clips of a training, and so the states of an encoder.
 _OF_WAVEFORMS = ("use_specaug", "time_shift", "gain", "freq_warp", "speed", "noise")
 # Of the sections about learning, what also a model without steps takes: the seed decides its split.
-_WITHOUT_STEPS = frozenset({"seed"})
+_FOR_EVERY_MODEL = frozenset({"seed", "model", "functional_set"})
 
 
 class DataSettings(CorpusSettings):
@@ -60,6 +60,13 @@ class DataSettings(CorpusSettings):
         "what to do about recordings in two parts, or in another corpus, that are one at another level, rate, codec or "
         "cut: stop, or list them and go on",
         came_later=True,
+    )
+    baseline: Literal["functionals", "none"] = setting(
+        "functionals",
+        "simple models that reports show beside the run: statistics of the clip into a logistic regression, and level "
+        "and duration alone; or none",
+        came_later=True,
+        stored_default="none",
     )
     path_column: str = setting("path", "table: column of the clip's path, relative to the table", needs="dataset=table")
     label_column: str = setting("label", "table: column of the label", needs="dataset=table")
@@ -219,6 +226,13 @@ class ModelSettings(EncoderSettings):
         gt=0.0,
         le=1.0,
     )
+    functional_set: Literal["spectrum", "level", "egemaps"] = setting(
+        "spectrum",
+        "functionals: statistics of spectrum, pitch and rhythm; level and duration alone; or eGeMAPS by the package "
+        "opensmile, whose licence forbids products",
+        came_later=True,
+        needs="model=functionals",
+    )
     weights: str = setting("", "start from the tensors of this safetensors or .pt file", is_path=True)
 
     @model_validator(mode="after")
@@ -276,6 +290,9 @@ class AudioConfig(Config):
                     raise ValueError(f"`{setting_name}` does nothing for `model={name}`, which makes its own features")
         if architecture.whole and self.model.trunk_lr_scale != 1.0:
             raise ValueError(f"`trunk_lr_scale` does nothing for `model={name}`, which has rates of its own")
+        if architecture.fitted:
+            idle = (self.loss, self.optim, self.train, self.augment, self.model)
+            self.refuse_steps(idle, f"model={name}", _FOR_EVERY_MODEL, architecture.defaults)
         return self
 
     @model_validator(mode="after")
@@ -290,7 +307,8 @@ class AudioConfig(Config):
         if changed["freq_warp"]:
             raise ValueError("`freq_warp` does nothing for `model=encoder`, which makes its own features")
         if self.model.head == "logreg":
-            self.refuse_steps("head=logreg", ("loss", "optim", "train", "augment"), _WITHOUT_STEPS)
+            idle = (self.loss, self.optim, self.train, self.augment)
+            self.refuse_steps(idle, "head=logreg", _FOR_EVERY_MODEL, self.own_defaults())
         return self
 
     def own_defaults(self) -> Mapping[str, Any]:

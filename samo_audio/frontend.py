@@ -25,13 +25,16 @@ from samo.tasks import LabelSpace
 from samo.training.model import EmotionModel
 from samo_audio.audio_io import window_starts
 from samo_audio.augment import SpecAugment, WaveAugment, change_speed, freq_scale, read_noise, speed_factors
+from samo_audio.baseline import BASELINE, SHORTCUT, simple_logits
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets import DATASETS, index_corpus, resolve_root
 from samo_audio.features import LogMel, n_frames
 from samo_audio.fingerprint import fingerprints
+from samo_audio.functionals import EGEMAPS_LICENCE
 from samo_audio.models import build_features, build_network, build_whole, require_usable
 from samo_audio.models.encoder import SpeechModel
+from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals
 from samo_audio.models.pretrained import save_sizes
 from samo_audio.models.start_weights import HEADS, load_network
 from samo_audio.waveforms import Waveforms, open_waveforms
@@ -40,6 +43,8 @@ __all__ = ["AudioFrontend", "AudioModel"]
 
 # More would not be faster, and take more memory than caches hold.
 _WINDOWS_AT_ONCE = 16
+# Clips whose functionals are computed at once.
+FUNCTIONALS_BATCH = 32
 
 
 class AudioModel(EmotionModel):
@@ -129,6 +134,8 @@ class AudioFrontend:
         """
         config = cast(AudioConfig, config)
         require_usable(config.model, config.features)
+        if config.model.functional_set == "egemaps":
+            notify(EGEMAPS_LICENCE)
         data, line = resolve_root(config.data, on_progress=progress)
         if line:
             notify(line)
@@ -220,7 +227,11 @@ class AudioFrontend:
         return self
 
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
-        """Mean and sd per mel band over the training split, when asked for; or what is fitted on a frozen encoder."""
+        """Mean and sd per mel band over the training split; all of ``functionals``; what a frozen encoder needs."""
+        if self._config.model.model == BASELINE:
+            model = FunctionalsModel(self._config, self.manifest.label_space)
+            features, rows = features_of(model, self.eval_batches(train_rows, FUNCTIONALS_BATCH))
+            return fit_functionals(features, rows, self.manifest, train_rows)
         if self._frozen is not None:
             batches = self.eval_batches(train_rows, 64)
             return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
@@ -320,8 +331,24 @@ class AudioFrontend:
         )
 
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
-        """None: the field has no agreed simple model of speech."""
-        return None
+        """Functionals with logistic regression under default settings; None for such a run itself, or if not wanted."""
+        if self._config.data.baseline == "none" or self._config.model.model == BASELINE:
+            return None
+        return BASELINE, self._simple("spectrum", train_rows)[rows]
+
+    def shortcut(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """Level and duration alone, with logistic regression; None if not wanted."""
+        if self._config.data.baseline == "none":
+            return None
+        return SHORTCUT, self._simple("level", train_rows)[rows]
+
+    def _simple(self, functional_set: str, train_rows: np.ndarray) -> np.ndarray:
+        """(N, C) logits of all clips by a simple model, which hears them at the run's rate and trimming."""
+        own = self._config.features
+        given = {"model": BASELINE, "functional_set": functional_set, "sr": own.sr, "trim_db": own.trim_db}
+        other = type(self)(AudioConfig.build(given), self.manifest, self.waveforms)
+        batches = other.eval_batches(np.arange(len(self.manifest.items)), FUNCTIONALS_BATCH)
+        return simple_logits(other.config, self.manifest, train_rows, batches)
 
     def data_card(self) -> dict[str, Any]:
         """Licence, citation and home of the corpus."""

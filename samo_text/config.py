@@ -187,9 +187,7 @@ class TrainSettings(CommonTrainSettings):
 
 # Of the sections about learning, what also a model without steps takes: the seed decides its split,
 # and it learns from further texts.
-_FOR_EVERY_MODEL = frozenset(
-    {"seed", "extra_table", *(name for name in AugmentSettings.model_fields if name.startswith("augment"))}
-)
+_FOR_EVERY_MODEL = frozenset({"seed", "extra_table"})
 
 
 class TextConfig(Config):
@@ -212,5 +210,6 @@ class TextConfig(Config):
         """Flags of a training by gradient would do nothing for a model that is found in closed form."""
         fitted = "model=tfidf" if self.model.model == "tfidf" else "head=logreg" if self.model.head == "logreg" else ""
         if fitted:
-            self.refuse_steps(fitted, ("loss", "optim", "train", "augment"), _FOR_EVERY_MODEL)
+            own = {name for name in AugmentSettings.model_fields if name.startswith("augment")}
+            self.refuse_steps((self.loss, self.optim, self.train, self.augment), fitted, _FOR_EVERY_MODEL | own)
         return self

@@ -216,6 +216,10 @@ class TextFrontend:
             return None
         return BASELINE, baseline_logits(self.manifest, train_rows)[rows]
 
+    def shortcut(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """None: a text has nothing but its words."""
+        return None
+
     def data_card(self) -> dict[str, Any]:
         """Licence, citation and home of the corpus."""
         corpus = DATASETS[self._config.data.dataset]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -14,7 +14,8 @@ import numpy as np
 
 from samo.data.sampling import balance_notes
 from samo.data.splits import audit, fold_count, fold_warnings, make_split
-from samo.errors import RunError, SettingsError
+from samo.errors import DataError, RunError, SettingsError
+from samo.evaluation.baseline import compare_to_baseline, shortcut_scores
 from samo.evaluation.calibration import apply_temperature, fold_calibration
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import decide, scores, tally
@@ -138,16 +139,18 @@ def fold_temperatures(cells: Sequence[Cell], grid: Path) -> dict[str, dict[str, 
     return found
 
 
-def join_predictions(cells: Sequence[Cell], grid: Path) -> Predictions:
+def join_predictions(cells: Sequence[Cell], grid: Path, kind: str = "") -> Predictions:
     """The test predictions of several cells as one, scaled by each cell's own temperature, decided by its thresholds.
+
+    ``kind`` ``baseline`` or ``shortcut``: as the simple model that was evaluated beside each run decided, unscaled.
 
     With several seeds an item stands once for each; an item without a group is a group of its own over all seeds.
     """
     parts = []
     for cell in cells:
         run = cell.run(grid)
-        predictions = Predictions.load(run.path("predictions.test.npz"))
-        if calibration := calibration_of(run):
+        predictions = Predictions.load(run.path(f"predictions.test.{kind}.npz" if kind else "predictions.test.npz"))
+        if not kind and (calibration := calibration_of(run)):
             scaled = apply_temperature(predictions.logits, calibration.temperature, run.manifest.label_space)
             predictions = replace(predictions, logits=scaled)
         parts.append(predictions)
@@ -191,10 +194,15 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     manifest = first.manifest
     missing = [cell.name for cell in cells if cell not in done]
     leaky = any(report["leaky"] for report in reports)
+    joined, space = join_predictions(done, grid), manifest.label_space
+    baseline = _beside("baseline", reports, done, grid, joined, space, unit)
+    shortcut = _beside("shortcut", reports, done, grid, joined, space, unit)
     report = build_report(
         Subject(name, manifest.dataset, "out-of-fold", "folds", unit, manifest.synthetic, leaky=leaky),
-        join_predictions(done, grid),
-        manifest.label_space,
+        joined,
+        space,
+        baseline=baseline,
+        shortcut=shortcut_scores(shortcut, joined, task=space.primary, space=space) if shortcut else None,
         train_macro_f1=fmean(report["train_macro_f1"] for report in reports),
         val_macro_f1=fmean(report["val_macro_f1"] for report in reports),
         notes=[
@@ -231,6 +239,33 @@ def write_crossval(report: dict[str, Any], cells: Sequence[Cell], grid: Path, co
     page = render_html(report, {p.stem.replace("_", " "): p for p in pictures}, settings, environment)
     write_text(grid / "report.html", page)
     write_json(grid / "report.json", report)
+
+
+def _beside(
+    kind: str,
+    reports: Sequence[Mapping[str, Any]],
+    cells: Sequence[Cell],
+    grid: Path,
+    joined: Predictions,
+    space: LabelSpace,
+    unit: str,
+) -> dict[str, Any] | None:
+    """The simple models of all cells against the runs, on the joined rows; None where a cell has none.
+
+    Cells that were evaluated before their answers were kept have none.
+    """
+    if not all(
+        report.get(kind) and cell.run(grid).path(f"predictions.test.{kind}.npz").is_file()
+        for report, cell in zip(reports, cells, strict=True)
+    ):
+        return None
+    # With several seeds an item stands once for each, so its place names it.
+    places = tuple(map(str, range(len(joined))))
+    simple = join_predictions(cells, grid, kind)
+    if simple.ids != joined.ids:
+        raise DataError(f"what stands beside the runs in {grid} is of other items", hint="evaluate its cells again")
+    pair = [replace(each, ids=places) for each in (simple, joined)]
+    return compare_to_baseline(reports[0][kind]["name"], *pair, task=space.primary, label_space=space, unit=unit)
 
 
 def _metrics(predictions: Predictions, space: LabelSpace) -> dict[str, float]:

@@ -37,6 +37,7 @@ class Architecture:
             itself, ``weights`` among them.
         defaults: settings, by name, whose default is another one for this architecture.
         rates: the only sampling rates in Hz it takes; empty = any.
+        fitted: it is found in closed form and takes no steps, so that settings of training do nothing.
     """
 
     make: str
@@ -46,6 +47,7 @@ class Architecture:
     whole: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     rates: tuple[int, ...] = ()
+    fitted: bool = False
 
     @property
     def has_log_mel(self) -> bool:
@@ -89,6 +91,9 @@ _OWN = {
     **{name: _mobilenet(name) for name in ("mn04", "mn05", "mn10", "mn20", "mn30", "mn40")},
     "cnn6": _panns("cnn6", 16),
     "cnn14": _panns("cnn14", 32),
+    "functionals": Architecture(
+        "samo_audio.models.functionals:functionals", whole=True, fitted=True, defaults={"duration": 10.0}
+    ),
 }
 MODELS = Registry("model", "audio", _OWN, _OWN.__getitem__, lambda plugin: Architecture(plugin.target, plugin=plugin))
 

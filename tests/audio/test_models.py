@@ -272,6 +272,7 @@ SHOWN_BY = {
     "pretrained": "test_start_weights.test_pretrained_downloads_once",
     "trunk_lr_scale": "test_models.test_the_trunk_learns_at_its_share_of_the_rate",
     **dict.fromkeys(test_speech_encoders.ACTS, "test_speech_encoders.test_settings_of_encoders_act"),
+    "functional_set": "test_functionals.test_egemaps_asks_opensmile_for_each_clip_and_says_its_licence",
     "weights": "test_start_weights.test_weights_are_loaded",
 }
 
