@@ -210,6 +210,36 @@ class LossSettings(Section):
         {}, "draw the rows of single classes so many times as often, for example remorse=2", needs="joint_alpha"
     )
 
+    teacher: str = setting(
+        "",
+        "learn from the answers of these runs too (names or folders, joined by commas), or from the folds of a "
+        "cross-validation, each by the one that learned from the same items",
+        came_later=True,
+    )
+    distil_temperature: float = setting(
+        2.0,
+        "temperature of the teacher's probabilities and of those compared with them (Hinton et al. 2015)",
+        came_later=True,
+        gt=0.0,
+        le=100.0,
+        needs="teacher",
+    )
+    distil_alpha: float = setting(
+        0.5,
+        "share of the loss that is the divergence from the teacher; the labels have the rest",
+        came_later=True,
+        gt=0.0,
+        le=1.0,
+        needs="teacher",
+    )
+    distil_out_of_fold: bool = setting(
+        False,
+        "an item's answer comes from a teacher fitted anew on the training items without its speaker; for teachers "
+        "found in closed form, such as `model=functionals`",
+        came_later=True,
+        needs="teacher",
+    )
+
     @model_validator(mode="after")
     def _one_of_a_kind(self) -> LossSettings:
         if self.asymmetric_loss and self.focal_loss:

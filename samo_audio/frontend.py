@@ -34,7 +34,7 @@ from samo_audio.fingerprint import fingerprints
 from samo_audio.functionals import EGEMAPS_LICENCE
 from samo_audio.models import build_features, build_network, build_whole, require_usable
 from samo_audio.models.encoder import SpeechModel
-from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals
+from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals, held_out_logits
 from samo_audio.models.pretrained import save_sizes
 from samo_audio.models.start_weights import HEADS, load_network
 from samo_audio.waveforms import Waveforms, open_waveforms
@@ -329,6 +329,14 @@ class AudioFrontend:
             compute=compute,
             on_compute=announce,
         )
+
+    def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
+        """(N, C) logits of clips by ``functionals`` fitted without their speakers; None for other models."""
+        if self._config.model.model != BASELINE:
+            return None
+        model = FunctionalsModel(self._config, self.manifest.label_space)
+        features, rows = features_of(model, self.eval_batches(train_rows, FUNCTIONALS_BATCH))
+        return held_out_logits(features, rows, self.manifest, train_rows)
 
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         """Functionals with logistic regression under default settings; None for such a run itself, or if not wanted."""

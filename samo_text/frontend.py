@@ -16,8 +16,10 @@ from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
 from samo.encoders.body import PretrainedBody
 from samo.encoders.hub import remembered
+from samo.encoders.logreg import inner_folds
 from samo.encoders.model import fit_frozen
 from samo.encoders.states import States, encoder_states
+from samo.errors import DataError
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace, Task
@@ -206,6 +208,29 @@ class TextFrontend:
         """Every text once, whole (cut at the longest length)."""
         for start in range(0, len(rows), batch_size):
             yield self._batch(rows[start : start + batch_size])
+
+    def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
+        """(N, C) logits of texts by ``tfidf`` fitted without their authors' texts; None for other models."""
+        if self._config.model.model != BASELINE:
+            return None
+        manifest, settings = self.manifest, self._config.model
+        groups = np.array([manifest.items[row].group for row in train_rows])
+        targets = manifest.targets[train_rows]
+        folds = inner_folds(np.nan_to_num(targets) > 0.5, groups, seed=0)
+        if not folds:
+            raise DataError("answers on held-out folds need texts of at least two groups")
+        logits = np.empty(targets.shape)
+        model = build_model(self._config, manifest.label_space).eval()
+        for learn, held_out in folds:
+            lists = [self.lists.row(row) for row in train_rows[learn]]
+            model.load_state_dict(fit_tfidf(lists, targets[learn], manifest.label_space, settings))
+            places = iter(held_out)
+            with torch.inference_mode():
+                for batch in self.eval_batches(train_rows[held_out], 256):
+                    found = model(batch.inputs, batch.lengths).numpy()
+                    for row in found:
+                        logits[next(places)] = row
+        return logits
 
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         """tf-idf with logistic regression under its default settings; None for such a run itself.

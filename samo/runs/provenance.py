@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,9 +10,9 @@ from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import Split
 from samo.errors import LeakError, first_few
-from samo.runs.run import Run
+from samo.runs.run import TEACHERS, Run
 
-__all__ = ["about_known_groups", "known_groups", "refuse_known_weights"]
+__all__ = ["about_known_groups", "known_groups", "refuse_known_run", "refuse_known_weights"]
 
 
 def known_groups(learned: Iterable[Item], evaluated: Iterable[Item]) -> list[str]:
@@ -48,9 +49,49 @@ def refuse_known_weights(weights: str, manifest: Manifest, split: Split) -> None
     Raises:
         LeakError: names them.
     """
-    run = Run(Path(weights).expanduser().parent) if weights else None
-    if run is None or split.leaky or not run.path("manifest.jsonl").is_file() or not run.path("split.json").is_file():
+    if weights:
+        refuse_known_run(Run(Path(weights).expanduser().parent), "`weights`", manifest, split)
+
+
+def refuse_known_run(run: Run, what: str, manifest: Manifest, split: Split) -> None:
+    """Refuse to learn from a run which knows recordings or groups of this split's validation or test part.
+
+    It knows what it learned from, and what its start weights and its teachers did, as far as their folders are there.
+
+    Args:
+        run: the run.
+        what: the setting that names it.
+        manifest: what is trained on.
+        split: its parts.
+
+    Raises:
+        LeakError: names them.
+    """
+    if split.leaky:
         return
+    for known in _line_of(run):
+        _refuse_known(known, what, manifest, split)
+
+
+def _line_of(run: Run) -> list[Run]:
+    """A run and those it learned from, through any number of trainings; what is no run any more is left out."""
+    found: list[Run] = []
+    waiting = [run]
+    while waiting:
+        each = waiting.pop()
+        if each.folder in {known.folder for known in found}:
+            continue
+        if not each.path("manifest.jsonl").is_file() or not each.path("split.json").is_file():
+            continue
+        found.append(each)
+        if each.path("config.json").is_file() and (weights := each.settings.get("weights")):
+            waiting.append(Run(Path(weights).expanduser().parent))
+        if each.path(TEACHERS).is_file():
+            waiting += [Run(Path(folder)) for folder in json.loads(each.path(TEACHERS).read_text(encoding="utf-8"))]
+    return found
+
+
+def _refuse_known(run: Run, what: str, manifest: Manifest, split: Split) -> None:
     trained, parts = run.manifest, run.split
     same: list[str] = []
     shared: list[str] = []
@@ -62,10 +103,11 @@ def refuse_known_weights(weights: str, manifest: Manifest, split: Split) -> None
         same += [item.source for item in evaluated if item.content in contents]
         shared += [name for name in known_groups(learned, evaluated) if name not in shared]
     if same or (shared and _are_the_same(trained, manifest, shared)):
-        what = f"{manifest.group_noun}s {first_few(shared, 5)}" if shared else f"{len(same)} items"
+        who = f"{manifest.group_noun}s {first_few(shared, 5)}" if shared else f"{len(same)} items"
+        other = "weights that learned elsewhere" if what == "`weights`" else "a cross-validation's folder as teacher"
         raise LeakError(
-            f"`weights` of run '{run.name}' learned from the validation or test part of this split: {what}",
-            hint="train both on one split (the same `split_seed` or `fold`), or take weights that learned elsewhere",
+            f"{what} of run '{run.name}' learned from the validation or test part of this split: {who}",
+            hint=f"train both on one split (the same `split_seed` or `fold`), or take {other}",
         )
 
 

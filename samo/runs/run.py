@@ -28,6 +28,8 @@ __all__ = [
     "ASSETS",
     "ENSEMBLE_FILE",
     "FINGERPRINTS",
+    "TAUGHT",
+    "TEACHERS",
     "Run",
     "artifacts_root",
     "create_run",
@@ -39,6 +41,9 @@ __all__ = [
 # The fingerprints of what was trained and validated on, by which copies in other corpora are found.
 FINGERPRINTS = "fingerprints.npz"
 
+# What a training learns from besides labels: its teachers' probabilities, and the folders of those.
+TAUGHT, TEACHERS = "taught.safetensors", "teachers.json"
+
 # What is written before step 1, and what a training writes after; judging a run writes other files.
 BEGINNING = (
     "manifest.jsonl",
@@ -46,6 +51,8 @@ BEGINNING = (
     FINGERPRINTS,
     AUGMENTED,
     AUGMENTATION,
+    TAUGHT,
+    TEACHERS,
     "fitted.safetensors",
     "environment.json",
     "config.json",

@@ -31,6 +31,8 @@ from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import (
     ASSETS,
     FINGERPRINTS,
+    TAUGHT,
+    TEACHERS,
     Run,
     artifacts_root,
     create_run,
@@ -40,6 +42,7 @@ from samo.runs.run import (
     write_history,
 )
 from samo.runs.signals import Terminated, signals_wait, sigterm_raises
+from samo.runs.teachers import checked_teachers, taught_probabilities
 from samo.settings import Config, resolve, stored_config
 from samo.training.checkpoint import (
     load_checkpoint,
@@ -137,7 +140,7 @@ def train(
         values = setup.frontend.config.flat()
         if not resume:
             # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
-            split = checked_split(setup.frontend)
+            split = checked_split(setup.frontend, root)
             stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
             run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite).folder))
         for line in _first_lines(run, setup, None if resume else split):
@@ -272,13 +275,15 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
         if first and run.path("config.json").exists():
             raise RunError(f"run '{run.name}' was begun by another process", hint="choose another `name`")
         manifest = setup.frontend.manifest
-        split = checked_split(setup.frontend)
+        split = checked_split(setup.frontend, run.root)
         plan = make_plan(setup.frontend, split)
         # Refuses a loss that does not fit the question, before anything is written.
         EmotionLoss(manifest.label_space, plan.loss, manifest.targets[plan.train_rows])
         _same_everywhere(setup)
         made = ranks.broadcast(lambda: setup.frontend.augment(plan.train_rows, setup.runtime.device))
         learner, extended = _extended(setup.frontend, plan, made)
+        teachers = _teachers(setup.frontend, split, run.root)
+        extended = replace(extended, taught=ranks.broadcast(lambda: _taught(teachers, learner, extended, setup)))
         torch.manual_seed(step_seed(plan.train.seed, -1))
         with ranks.local_rank_first():
             model = setup.runtime.place(learner.new_model())
@@ -287,6 +292,9 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
         if first:
             facts = augmentation_facts(manifest.label_space, manifest.targets[plan.train_rows], made)
             save_augmented(run.folder, facts, made)
+            if extended.taught is not None:
+                save_tensors(run.path(TAUGHT), {"probabilities": torch.from_numpy(extended.taught)})
+                write_json(run.path(TEACHERS), [str(teacher.folder.absolute()) for teacher in teachers])
             write_beginning(run, setup, split, fitted, command)
             point_latest(run.root, run)
         state = new_state(model, extended, setup.runtime)
@@ -314,6 +322,9 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
             run.path("report.json").unlink(missing_ok=True)
         _same_everywhere(setup)
         learner, plan = _extended(setup.frontend, make_plan(setup.frontend, split), load_augmented(run.folder))
+        if run.path(TAUGHT).is_file():
+            # As it was when the run began, whatever became of its teachers.
+            plan = replace(plan, taught=load_tensors(run.path(TAUGHT))["probabilities"].numpy())
         torch.manual_seed(step_seed(plan.train.seed, -1))
         model = learner.new_model()
         model.load_state_dict(load_tensors(run.path("fitted.safetensors")), strict=False)
@@ -325,16 +336,31 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         return _train(run, Setup(learner, setup.runtime), manifest, observer, plan, state)
 
 
-def checked_split(frontend: Frontend) -> Split:
-    """The split to train on.
+def checked_split(frontend: Frontend, root: Path | None = None) -> Split:
+    """The split to train on; teachers are looked for in ``root``, or in the place that ``samo train`` writes to.
 
     Raises:
-        LeakError: it leaks, or the start weights know its validation or test part.
+        LeakError: it leaks, or start weights or teachers know its validation or test part.
+        RunError, ModelFileError: there is no such teacher, or it has no model.
     """
     split = make_split(frontend.manifest, frontend.split_request())
     audit(frontend.manifest, split)
     refuse_known_weights(frontend.config.flat().get("weights", ""), frontend.manifest, split)
+    _teachers(frontend, split, root or artifacts_root(""))
     return split
+
+
+def _teachers(frontend: Frontend, split: Split, root: Path) -> list[Run]:
+    config: Any = frontend.config
+    return checked_teachers(config.loss, root, frontend.modality, frontend.manifest, split)
+
+
+def _taught(teachers: Sequence[Run], learner: Frontend, plan: TrainPlan, setup: Setup) -> np.ndarray | None:
+    """What the teachers answer to the rows that are learned from, in float32 on one process."""
+    if not teachers:
+        return None
+    runtime = replace(setup.runtime.alone(), precision="float32")
+    return taught_probabilities(teachers, learner, plan.train_rows, runtime)
 
 
 def make_plan(frontend: Frontend, split: Split) -> TrainPlan:

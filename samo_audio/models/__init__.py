@@ -37,6 +37,8 @@ class Architecture:
             itself, ``weights`` among them.
         defaults: settings, by name, whose default is another one for this architecture.
         rates: the only sampling rates in Hz it takes; empty = any.
+        pooling: what ``pooling=auto`` stands for; empty for a model that pools nothing by that setting.
+        has_layers: whether it is a stack of layers, the last four of which can be averaged.
         fitted: it is found in closed form and takes no steps, so that settings of training do nothing.
     """
 
@@ -48,6 +50,8 @@ class Architecture:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     rates: tuple[int, ...] = ()
     fitted: bool = False
+    pooling: str = ""
+    has_layers: bool = False
 
     @property
     def has_log_mel(self) -> bool:
@@ -87,6 +91,8 @@ _OWN = {
         whole=True,
         defaults={"sr": 16_000, "duration": 6.0, "level": "peak"},
         rates=(16_000,),
+        pooling="mean-sd",
+        has_layers=True,
     ),
     **{name: _mobilenet(name) for name in ("mn04", "mn05", "mn10", "mn20", "mn30", "mn40")},
     "cnn6": _panns("cnn6", 16),
@@ -107,10 +113,10 @@ def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:
     architecture = _architecture(settings.model)
     if architecture.plugin:
         architecture.plugin.load()
-    if settings.model == "encoder":
-        from samo_audio.models.encoder import speech_pooling_parts
+    if architecture.pooling:
+        from samo.encoders.pooling import pooling_parts
 
-        speech_pooling_parts(settings.pooling)
+        pooling_parts(settings.pooling, architecture)
     smallest = architecture.smallest
     if features.n_mels < smallest:
         raise SettingsError(

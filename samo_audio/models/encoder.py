@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +22,13 @@ from samo_audio.augment import SpecAugment, WaveAugment, read_noise
 from samo_audio.config import AudioConfig
 from samo_audio.extractors import StandardWaveform, WhisperMel, padded_to
 from samo_audio.features import at_level
+from samo_audio.models import MODELS
 from samo_audio.models.pretrained import from_assets, is_whisper, load_pretrained
 
-__all__ = ["SpeechEncoder", "SpeechModel", "WaveformEncoder", "WhisperEncoder", "encoder", "speech_pooling_parts"]
+__all__ = ["SpeechEncoder", "SpeechModel", "WaveformEncoder", "WhisperEncoder", "encoder"]
 
 # Whisper's convolutions make one state of so many frames.
 _FRAMES_PER_STATE = 2
-
-
-@dataclass(frozen=True)
-class _Pooled:
-    """See :class:`samo.encoders.pooling.PooledArchitecture`."""
-
-    pooling: str = "mean-sd"
-    has_layers: bool = True
 
 
 class SpeechEncoder(PretrainedBody):
@@ -170,7 +162,7 @@ class SpeechModel(StatesModel, EmotionModel):
     body: SpeechEncoder
 
     def __init__(self, body: SpeechEncoder, parts: tuple[str, ...], space: LabelSpace, config: AudioConfig) -> None:
-        """``parts`` are those of :func:`speech_pooling_parts`."""
+        """``parts`` are those of :func:`samo.encoders.pooling.pooling_parts`."""
         super().__init__(body, parts, space, config.model)
         noise, root = None, config.augment.noise_root
         if config.augment.noise and root:
@@ -239,15 +231,6 @@ class SpeechModel(StatesModel, EmotionModel):
         self.load_state_dict(fitting, strict=False)
 
 
-def speech_pooling_parts(pooling: str) -> tuple[str, ...]:
-    """The parts that the setting ``pooling`` names; ``auto`` is mean-sd.
-
-    Raises:
-        SettingsError: an unknown name, or a part named twice.
-    """
-    return pooling_parts(pooling, _Pooled())
-
-
 def encoder(config: AudioConfig, space: LabelSpace, assets: Path | None) -> SpeechModel:
     """A pretrained encoder under its pooling and head.
 
@@ -263,7 +246,7 @@ def encoder(config: AudioConfig, space: LabelSpace, assets: Path | None) -> Spee
         ModelFileError, EnvironmentProblem: see :func:`samo_audio.models.pretrained.load_pretrained`.
     """
     settings, features = config.model, config.features
-    parts = speech_pooling_parts(settings.pooling)
+    parts = pooling_parts(settings.pooling, MODELS["encoder"])
     network, facts = load_pretrained(settings.encoder) if assets is None else from_assets(assets)
     rate = int(facts["sampling_rate"])
     if features.sr != rate:

@@ -151,7 +151,7 @@ def test_a_run_takes_no_steps_and_answers_as_the_baseline_of_another(table: Path
     name, logits = cnn.baseline(learned, rows) or ("", own)
     assert name == "functionals"
     np.testing.assert_allclose(logits, own, atol=1e-4)
-    assert (logits[learned].argmax(axis=1) == cnn.manifest.targets[learned].argmax(axis=1)).mean() > 0.9
+    assert (logits[learned].argmax(axis=1) == cnn.manifest.targets[learned].argmax(axis=1)).mean() > 0.8
     assert setup.frontend.baseline(learned, rows) is None
     assert (
         cnn.with_config(tiny.config(dataset="table", data_root=str(table), split="table", baseline="none")).baseline(
