@@ -202,9 +202,13 @@ class AudioFrontend:
         noise = None
         if self._config.augment.noise and self._config.augment.noise_root:
             noise = read_noise(Path(self._config.augment.noise_root), self._config.features.sr)
-        model = AudioModel(self._config, self.manifest.label_space, noise)
-        if self._config.model.weights:
-            load_weights(Path(self._config.model.weights), model)
+        settings = self._config.model
+        if settings.weights:  # of which every tensor below the head is taken: others would be downloaded for nothing
+            settings = settings.model_copy(update={"pretrained": False})
+        config = self._config.model_copy(update={"model": settings})
+        model = AudioModel(config, self.manifest.label_space, noise)
+        if settings.weights:
+            load_weights(Path(settings.weights), model)
         return model
 
     def split_request(self) -> SplitRequest:

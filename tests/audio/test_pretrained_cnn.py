@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import librosa
@@ -297,6 +298,20 @@ def test_pretrained_weights_are_downloaded_once(
     assert server.asked == ["/weights.pt"]
     AudioFrontend.build_model(AudioConfig.build({"model": name, "pretrained": True}), SPACE)
     assert server.asked == ["/weights.pt"]
+
+
+def test_given_weights_make_a_download_needless(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = publish("mn04", server, tmp_path, monkeypatch)
+    config = AudioConfig.build({"model": "mn04", "pretrained": True, "weights": str(tmp_path / "www" / "weights.pt")})
+    manifest: Any = SimpleNamespace(label_space=SPACE)
+    waveforms: Any = None
+    model = AudioFrontend(config, manifest, waveforms).new_model()
+    assert isinstance(model, AudioModel)
+    found = model.network.state_dict()
+    assert all(torch.equal(found[k], tensor) for k, tensor in given.state_dict().items() if not k.startswith("head."))
+    assert server.asked == []
 
 
 def test_another_file_than_the_published_one_is_refused(

@@ -166,6 +166,13 @@ def test_panel_names_the_next_command() -> None:
         assert piece in text
 
 
+def test_panel_names_the_last_epoch_where_it_counts() -> None:
+    facts = {"run": "r", "folder": "/r", "synthetic": False, "leaky": False, "epochs": 5, "best_epoch": 5}
+    sheet = io.StringIO()
+    Console(file=sheet, width=80).print(training_panel({**facts, "keep": "last", "val_macro_f1": 0.5}, 5, "next"))
+    assert "last epoch 5 of 5: validation macro-F1 0.500" in sheet.getvalue()
+
+
 def test_training_view_goes_on_where_a_history_ends(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"epoch": 1, "train_loss": 1.0, "val_loss": 2.0, "val_macro_f1": 0.5, "seconds": 0.1}
     with TrainingView(10, [row]) as view:

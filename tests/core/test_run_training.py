@@ -21,8 +21,9 @@ from samo.data.batch import Batch, Draws
 from samo.errors import LeakError, ModelFileError, RunError
 from samo.runs.load import load_run_model
 from samo.runs.run import Run, find_run
-from samo.runs.train import _first_lines, train_run
-from samo.training.checkpoint import load_tensors, read_about
+from samo.runs.train import _first_lines, train_run, training_summary
+from samo.training import trainer
+from samo.training.checkpoint import load_checkpoint, load_tensors, read_about
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
@@ -80,6 +81,20 @@ def test_the_best_model_can_be_judged_with(whole: Run) -> None:
     loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(front.manifest.targets[rows])).item()
     best = whole.history[about_epoch(whole) - 1]
     assert loss == pytest.approx(best["val_loss"], rel=1e-5)
+
+
+def test_the_last_epoch_is_what_ships_where_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation likes the first epoch best: with keep=last nobody listens, and the summary names the last one."""
+    found = iter([(0.9, 1.0), *[(0.2, 2.0)] * 4])
+    monkeypatch.setattr(trainer, "validate", lambda *_, **__: next(found))
+    run = train(tmp_path, keep="last")
+    checkpoint = load_checkpoint(run.path("last.ckpt"))
+    last = checkpoint["ema"]["average"] if checkpoint["ema"] else checkpoint["model"]
+    shipped = load_tensors(run.model_file)
+    assert shipped.keys() == last.keys()
+    assert all(torch.equal(tensor, last[name]) for name, tensor in shipped.items())
+    summary = training_summary(run)
+    assert (summary["epochs"], summary["best_epoch"], summary["keep"], summary["val_macro_f1"]) == (5, 5, "last", 0.2)
 
 
 def test_a_model_of_other_settings_is_refused(whole: Run, tmp_path: Path) -> None:

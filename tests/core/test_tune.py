@@ -165,6 +165,16 @@ def test_a_pruned_trial_leaves_a_whole_folder_and_no_lock(tmp_path: Path) -> Non
     assert study_facts(study, spec, tmp_path)["counts"]["pruned"] == 2
 
 
+@pytest.mark.parametrize(("keep", "reported"), [("best", [0.5, 0.5, 0.7]), ("last", [0.5, 0.3, 0.7])])
+def test_a_pruner_sees_the_score_of_the_weights_that_count(keep: str, reported: list[float]) -> None:
+    study = optuna.create_study(pruner=optuna.pruners.NopPruner())
+    trial = study.ask()
+    observer = tune._Reporting(trial, Watcher(), 3, keep)
+    for epoch, score in enumerate((0.5, 0.3, 0.7), start=1):
+        observer.on_epoch({"epoch": epoch, "val_macro_f1": score}, score > 0.4)
+    assert list(study.trials[0].intermediate_values.values()) == reported
+
+
 def test_the_last_epoch_is_never_pruned(tmp_path: Path) -> None:
     study, _, space, front = begin(tmp_path, epochs=1)
     study.pruner = Impatient()

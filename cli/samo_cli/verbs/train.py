@@ -74,7 +74,7 @@ def train(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Train a model; the best epoch by validation macro-F1 is kept. The test part is never looked at."""
+    """Train a model; the best epoch by validation macro-F1 is kept, or the last. The test part is never looked at."""
     if encoders:
         from samo.launch.resources import Resources
         from samo_cli.verbs.encoders import train_encoders
