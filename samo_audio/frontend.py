@@ -18,6 +18,7 @@ from samo.data.manifest import Item, Manifest
 from samo.data.splits import SplitRequest
 from samo.encoders.hub import remembered
 from samo.encoders.model import fit_frozen
+from samo.encoders.model import held_out_logits as held_out_by_encoder
 from samo.encoders.states import States, collate_states, encoder_states
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
@@ -335,7 +336,12 @@ class AudioFrontend:
         )
 
     def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
-        """(N, C) logits of clips by ``functionals`` fitted without their speakers; None for other models."""
+        """(N, C) logits of clips by a model that takes no steps, fitted without their speakers; None for others."""
+        if self._config.model.head == "logreg":
+            encoder = self.new_model()
+            assert isinstance(encoder, SpeechModel)
+            batches = self.eval_batches(train_rows, 64)
+            return held_out_by_encoder(encoder, batches, self.manifest, train_rows, self._config.train.seed)
         if self._config.model.model != BASELINE:
             return None
         model = FunctionalsModel(self._config, self.manifest.label_space)

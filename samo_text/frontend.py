@@ -17,7 +17,7 @@ from samo.data.splits import PARTS, SplitRequest
 from samo.encoders.body import PretrainedBody
 from samo.encoders.hub import remembered
 from samo.encoders.logreg import inner_folds
-from samo.encoders.model import fit_frozen
+from samo.encoders.model import fit_frozen, held_out_logits
 from samo.encoders.states import States, encoder_states
 from samo.errors import DataError
 from samo.frontend import Notify, Progress
@@ -210,7 +210,12 @@ class TextFrontend:
             yield self._batch(rows[start : start + batch_size])
 
     def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
-        """(N, C) logits of texts by ``tfidf`` fitted without their authors' texts; None for other models."""
+        """(N, C) logits of texts by a model without steps, fitted without their authors' texts; None for others."""
+        if self._config.model.head == "logreg":
+            encoder = self.new_model()
+            assert isinstance(encoder, TextModel)
+            batches = self.eval_batches(train_rows, 64)
+            return held_out_logits(encoder, batches, self.manifest, train_rows, self._config.train.seed)
         if self._config.model.model != BASELINE:
             return None
         manifest, settings = self.manifest, self._config.model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 import numpy as np
@@ -13,12 +13,12 @@ from samo.data.batch import Batch, Draws, Mix
 from samo.data.manifest import Manifest
 from samo.encoders.body import Body, PretrainedBody
 from samo.encoders.heads import Head, LogisticHead
-from samo.encoders.logreg import fit_logistic
+from samo.encoders.logreg import fit_logistic, out_of_fold_logits
 from samo.encoders.pooling import ALL, STATISTICS, Pooling, sequences_of, statistics
 from samo.encoders.settings import EncoderSettings
 from samo.tasks import LabelSpace
 
-__all__ = ["StatesModel", "fit_frozen", "sequences_looked_at"]
+__all__ = ["StatesModel", "fit_frozen", "held_out_logits", "sequences_looked_at"]
 
 
 class StatesModel(nn.Module):
@@ -145,7 +145,6 @@ def sequences_looked_at(parts: tuple[str, ...], settings: EncoderSettings) -> tu
     return (ALL,) if shared else sequences_of(parts, settings.layers)
 
 
-@torch.inference_mode()
 def fit_frozen(model: StatesModel, batches: Iterable[Batch], manifest: Manifest, seed: int) -> dict[str, Tensor]:
     """What is learned before step 1 of a model whose encoder is frozen, by name in its state.
 
@@ -158,25 +157,53 @@ def fit_frozen(model: StatesModel, batches: Iterable[Batch], manifest: Manifest,
         manifest: the items, whose groups stay together where the strength is chosen.
         seed: of the folds it is chosen on.
     """
-    logistic = isinstance(model.head, LogisticHead)
-    if not (logistic or model.pooling.standardise):
+    if isinstance(model.head, LogisticHead):
+        pooled, rows = _of_batches(model, batches, model.pooled)
+        groups = _groups(manifest, rows)
+        fitted = fit_logistic(pooled, manifest.targets[rows], manifest.label_space, groups=groups, seed=seed)
+        return {f"head.output.{name}": tensor for name, tensor in fitted.items()}
+    if not model.pooling.standardise:
         return {}
+    learned, _ = _of_batches(model, batches, model.kept)
+    centre, scale = learned.mean(axis=0, dtype=np.float64), learned.std(axis=0, dtype=np.float64)
+    # A unit that never changes has no spread to be divided by.
+    scale = np.where(scale > 1e-6, scale, 1.0)
+    return {f"pooling.{name}": torch.from_numpy(v).float() for name, v in (("centre", centre), ("scale", scale))}
+
+
+def held_out_logits(
+    model: StatesModel, batches: Iterable[Batch], manifest: Manifest, train_rows: np.ndarray, seed: int
+) -> np.ndarray:
+    """(N, C) logits of N rows, each by a logistic regression that learned without its group.
+
+    Arguments are those of :func:`fit_frozen`; ``train_rows`` are the rows in the order wanted.
+
+    Raises:
+        DataError: there are not two groups.
+    """
+    pooled, rows = _of_batches(model, batches, model.pooled)
+    groups = _groups(manifest, rows)
+    each = out_of_fold_logits(pooled, manifest.targets[rows], manifest.label_space, groups=groups, seed=seed)
+    return np.stack([each[rows == row].mean(axis=0) for row in train_rows])
+
+
+@torch.inference_mode()
+def _of_batches(
+    model: StatesModel, batches: Iterable[Batch], what: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[np.ndarray, np.ndarray]:
+    """(M, ...) float32 of every row of the batches, and the (M,) rows."""
     training, device = model.training, next(model.parameters()).device
     model.eval()
     values, rows = [], []
     for batch in batches:
         moved = batch.to(device)
-        found = model.pooled(moved.inputs, moved.lengths) if logistic else model.kept(moved.inputs, moved.lengths)
-        values.append(found.float().cpu().numpy())
+        values.append(what(moved.inputs, moved.lengths).float().cpu().numpy())
         rows.append(batch.rows)
     model.train(training)
-    learned, row = np.concatenate(values), np.concatenate(rows)
-    if not logistic:
-        centre, scale = learned.mean(axis=0, dtype=np.float64), learned.std(axis=0, dtype=np.float64)
-        # A unit that never changes has no spread to be divided by.
-        scale = np.where(scale > 1e-6, scale, 1.0)
-        return {f"pooling.{name}": torch.from_numpy(v).float() for name, v in (("centre", centre), ("scale", scale))}
-    # Windows of one item belong together even where nothing is known of speakers.
-    groups = [manifest.items[k].group or f"item {k}" for k in row]
-    fitted = fit_logistic(learned, manifest.targets[row], manifest.label_space, groups=groups, seed=seed)
-    return {f"head.output.{name}": tensor for name, tensor in fitted.items()}
+    return np.concatenate(values), np.concatenate(rows)
+
+
+def _groups(manifest: Manifest, rows: np.ndarray) -> list[str]:
+    """Windows of one item belong together even where nothing is known of speakers."""
+    items = [manifest.items[row] for row in rows]
+    return [f"group {item.group}" if item.group else f"item {item.id}" for item in items]

@@ -21,7 +21,7 @@ from transformers.models.whisper.modeling_whisper import WhisperModel
 import samo
 from samo.data.batch import Draws
 from samo.encoders.heads import LogisticHead
-from samo.encoders.logreg import fit_logistic
+from samo.encoders.logreg import fit_logistic, out_of_fold_logits
 from samo.errors import ModelFileError, SettingsError
 from samo.evaluation.predictions import Predictions
 from samo.modalities import preset_files
@@ -465,6 +465,12 @@ def test_a_logistic_regression_takes_no_steps(
     assert set(fitted) == {"head.output.weight", "head.output.bias"}
     for name, tensor in expected.items():
         torch.testing.assert_close(fitted[f"head.output.{name}"], tensor, atol=1e-3, rtol=1e-3)
+    # What a student may learn from: every clip is answered without its speaker, by the mean over its windows.
+    each = out_of_fold_logits(np.stack(features), np.stack(targets), front.manifest.label_space, groups=speakers)
+    rows = front.manifest.rows(run.split.train)
+    owners = np.repeat(rows, [len(window_starts(int(front.waveforms.lengths[row]), WINDOW)) for row in rows])
+    means = np.stack([each[owners == row].mean(axis=0) for row in rows])
+    np.testing.assert_allclose(front.out_of_fold(rows), means, atol=1e-2)
 
 
 def test_weights_of_another_run_are_taken(table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path) -> None:
