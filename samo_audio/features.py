@@ -160,8 +160,10 @@ def to_active_level(waveforms: Tensor, sr: int) -> Tensor:
 
 def at_level(waveforms: Tensor, settings: FeatureSettings) -> Tensor:
     """(B, T) waveforms for a pretrained network: with ``level=active`` their sounding parts at -23 dB re full scale."""
+    if settings.level == "peak":
+        return to_peak(waveforms)
     if settings.level != "active":
-        return to_peak(waveforms) if settings.level == "peak" else waveforms
+        return waveforms
     return to_active_level(waveforms, settings.sr) * 10.0 ** ((PRETRAINED_DB - ACTIVE_DB) / 20.0)
 
 
