@@ -141,8 +141,7 @@ class TrainState:
     def finished(self, settings: TrainSettings) -> bool:
         """Whether all epochs are done or patience ran out."""
         waited = self.epoch - 1 - self.best_epoch
-        patience = settings.patience if settings.keep == "best" else 0
-        out_of_patience = patience > 0 and self.best_epoch >= 0 and waited >= patience
+        out_of_patience = settings.patience > 0 and self.best_epoch >= 0 and waited >= settings.patience
         return self.epoch >= (settings.epochs if self.learns else 1) or out_of_patience
 
 
