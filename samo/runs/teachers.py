@@ -180,7 +180,6 @@ def _key(run: Run, learner: Frontend, rows: np.ndarray, fit_anew: bool) -> str:
     calibration = run.path("calibration.json")
     known.update(calibration.read_bytes() if calibration.is_file() else b"")
     known.update(run.model_file.read_bytes())
-    known.update(rows.tobytes())
     for row in rows:
         item = learner.manifest.items[row]
         known.update(f"{item.id}\0{item.content or item.source}\0".encode(errors="surrogateescape"))

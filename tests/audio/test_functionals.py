@@ -17,10 +17,13 @@ from torch import Tensor
 from samo.data.batch import Draws
 from samo.errors import EnvironmentProblem, SettingsError
 from samo.evaluation.baseline import blind_guess
+from samo.evaluation.calibration import apply_temperature
 from samo.evaluation.predictions import Predictions
+from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import evaluate_run
 from samo.runs.load import load_run_model
 from samo.runs.run import Run
+from samo.runs.teachers import taught_probabilities
 from samo.runs.train import train_run
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
@@ -232,6 +235,28 @@ def test_egemaps_asks_opensmile_for_each_clip_and_says_its_licence(
     assert found.isfinite().all()
     model.load_state_dict(front.fit(np.arange(16)), strict=False)
     assert model(batch.inputs, batch.lengths, Draws(0, 0, batch.rows)).shape == (2, 3)
+
+
+def test_it_teaches_a_network_that_hears_otherwise_as_it_is_and_without_the_speaker(
+    table: Path, tmp_path: Path
+) -> None:
+    teacher, setup = trained(table, tmp_path)
+    own: dict[str, Any] = {"dataset": "table", "data_root": str(table), "split": "table", "sr": 4000, "duration": 0.3}
+    student = AudioFrontend.open(tiny.config(**own, teacher=str(teacher.folder)), lambda line: None)
+    rows = student.manifest.rows(teacher.split.train)
+    model, space = load_run_model(teacher, AudioFrontend, tiny.CPU)
+    temperature = decision_of(teacher, space).calibration.temperature
+    logits = apply_temperature(predict_logits(model, setup, rows), temperature, space)
+    found = taught_probabilities([teacher], student, rows, tiny.CPU)
+    np.testing.assert_allclose(found[rows], space.probabilities(logits / 2.0), atol=1e-5)
+    anew = student.with_config(tiny.config(**own, teacher=str(teacher.folder), distil_out_of_fold=True))
+    held_out = taught_probabilities([teacher], anew, rows, tiny.CPU)[rows]
+    expected = space.probabilities(setup.frontend.out_of_fold(rows) / 2.0)
+    np.testing.assert_allclose(held_out, expected, atol=1e-5)
+    assert np.abs(held_out - found[rows]).max() > 0.01
+    run = Run(tmp_path / "student")
+    train_run(run, Setup(student, tiny.CPU), TrainingLog(1), "typed")
+    assert run.path("taught.safetensors").is_file()
 
 
 # The report

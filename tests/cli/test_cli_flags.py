@@ -39,6 +39,9 @@ OTHER: dict[str, Any] = {
     "mode": "sentiment",
     "split": "folds",
     "near_copies": "report",
+    "baseline": "none",
+    "functional_set": "level",
+    "teacher": "elsewhere",
     "fold": 3,
     "train_ratio": 0.6,
     "val_ratio": 0.15,
@@ -128,6 +131,8 @@ def company(field: SettingField) -> dict[str, Any]:
     if field.needs:
         name, _, value = field.needs.partition("=")
         values[name] = value.split("|")[0] or other(FIELDS[name])
+    if "model" in values:
+        values |= samo_audio.models.MODELS[values["model"]].defaults
     if field.name == "lr_min":
         values["schedule"] = "cosine"
     return {**values, field.name: other(field)}

@@ -26,7 +26,7 @@ from samo.runs.train import resume_training, train_run
 from samo.settings import LossSettings
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import load_tensors
-from samo.training.losses import EmotionLoss
+from samo.training.losses import EmotionLoss, loss_of
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
@@ -115,6 +115,16 @@ def test_samples_under_dropout_are_averaged_and_task_weights_count() -> None:
 def tiny_probabilities(n: int) -> Tensor:
     scores = np.random.default_rng(0).normal(size=(n, 6))
     return torch.from_numpy(tiny.BOTH.probabilities(scores).astype(np.float32))
+
+
+def test_both_passes_of_r_drop_have_the_teacher() -> None:
+    logits, taught = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), tiny_probabilities(4)
+    targets = torch.zeros(4, 6)
+    targets[:, 0] = 1.0
+    loss = criterion(tiny.BOTH)
+    found = loss_of(lambda: logits, loss, targets, rdrop=0.5, taught=taught)
+    torch.testing.assert_close(found, loss(logits, targets, taught))
+    assert found != loss(logits, targets)
 
 
 # Whose answers
