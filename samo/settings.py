@@ -20,6 +20,7 @@ from samo.plugins import trust_settings
 
 __all__ = [
     "GRID_SETTINGS",
+    "REPORT_SETTINGS",
     "SPLIT_SETTINGS",
     "AbstentionSettings",
     "Config",
@@ -46,6 +47,8 @@ __all__ = [
 
 # What decides how a corpus is split, and nothing of what is read from it; the same names in every modality.
 SPLIT_SETTINGS = frozenset({"split", "split_seed", "fold", "train_ratio", "val_ratio", "limit_fraction"})
+# What changes reports and nothing of a training: the same grid goes on whatever they say.
+REPORT_SETTINGS = frozenset({"baseline"})
 
 # A grid sets these cell by cell.
 GRID_SETTINGS = frozenset({"seed", "split", "fold"})

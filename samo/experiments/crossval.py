@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report, metrics_of
 from samo.runs.calibrate import calibration_of
 from samo.runs.run import artifacts_root
+from samo.runs.teachers import checked_teachers
 from samo.settings import Config
 from samo.tasks import LabelSpace
 
@@ -101,7 +102,7 @@ def plan_crossval(
     """One cell for each seed and fold, every one of which can be trained; see :func:`crossvalidate`."""
     config = type(config).build({**config.flat(), "split": "folds"})
     frontend = open_data(config, reporter)
-    chosen = _usable_folds(frontend, seeds, folds)
+    chosen = _usable_folds(frontend, seeds, folds, artifacts_root(str(artifacts)))
     cells = tuple(make_cell(config, f"seed{seed}.fold{fold}", "all", seed=seed, fold=fold) for seed, fold in chosen)
     name = name or default_name("crossval", frontend.config, tuple(seeds), tuple(folds))
     plan = GridPlan("crossval", artifacts_root(str(artifacts)) / "grids" / name, cells, command=command)
@@ -277,15 +278,19 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     return {"n": len(values), "mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None}
 
 
-def _usable_folds(frontend: Frontend, seeds: Sequence[int], folds: Sequence[int]) -> list[tuple[int, int]]:
+def _usable_folds(
+    frontend: Frontend, seeds: Sequence[int], folds: Sequence[int], artifacts: Path
+) -> list[tuple[int, int]]:
     """Every seed with every fold; one that cannot be trained is met before hours are spent on the others."""
-    manifest = frontend.manifest
+    manifest, config = frontend.manifest, cast(Any, frontend.config)
     n_folds = fold_count(manifest)
     stray = [fold for fold in folds if fold >= n_folds]
     if stray:
         raise SettingsError(f"`folds={stray[0]}`: {manifest.dataset} has {n_folds} folds, counted from 0")
     chosen = list(itertools.product(seeds, folds or range(n_folds)))
     for seed, fold in chosen:
-        request = replace(frontend.split_request(), rule="folds", fold=fold, seed=seed)
-        audit(manifest, make_split(manifest, request))
+        request = replace(frontend.split_request(), rule="folds", fold=fold, seed=config.data.split_seed_or(seed))
+        split = make_split(manifest, request)
+        audit(manifest, split)
+        checked_teachers(config.loss, artifacts, frontend.modality, manifest, split)
     return chosen

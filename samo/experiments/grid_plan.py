@@ -15,7 +15,7 @@ from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
 from samo.runs.run import Run
-from samo.settings import GRID_SETTINGS, SPLIT_SETTINGS, Config, stored_config
+from samo.settings import GRID_SETTINGS, REPORT_SETTINGS, SPLIT_SETTINGS, Config, stored_config
 
 __all__ = [
     "GRID_FILE",
@@ -138,7 +138,8 @@ def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Fr
 
 def default_name(kind: str, config: Config, *requested: object) -> str:
     """The same for the same settings, so that the same request goes on where it stopped."""
-    values = {name: value for name, value in config.flat().items() if name not in ("data_root", *GRID_SETTINGS)}
+    nameless = {"data_root", *GRID_SETTINGS, *REPORT_SETTINGS}
+    values = {name: value for name, value in config.flat().items() if name not in nameless}
     for field in config.fields():
         if field.came_later and values.get(field.name) == field.stored_default:
             del values[field.name]

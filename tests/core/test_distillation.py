@@ -170,6 +170,9 @@ def test_answers_are_computed_once_and_anew_for_another_teacher(
     for path in (tmp_path / "cache" / "teachers").iterdir():
         path.write_bytes(b"damaged")
     assert np.array_equal(taught_probabilities([run], student, rows, tiny.RUNTIME)[:8], first[:8])
+    # The same run with other weights is another teacher.
+    run.model_file.write_bytes(other.model_file.read_bytes())
+    assert not np.allclose(taught_probabilities([run], student, rows, tiny.RUNTIME)[:8], first[:8])
 
 
 def test_out_of_fold_answers_come_from_models_without_the_speaker(tmp_path: Path) -> None:
