@@ -102,6 +102,9 @@ class Frontend(Protocol):
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Rows as they are judged; a row that needs several windows stands in the batches several times."""
 
+    def use_kept_states(self, model: nn.Module) -> None:
+        """Give batches of a trained model's states where an earlier run kept those of all items; else as before."""
+
     def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
         """(N, C) logits of every row by a model of these settings that learned from neither the row nor its group.
 

@@ -95,6 +95,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     panel: ClassVar[str] = ""
+    # Settings that this section took over from another modality after grids were named by their settings.
+    later: ClassVar[frozenset[str]] = frozenset()
 
     @field_validator("*", mode="before")
     @classmethod
@@ -390,6 +392,7 @@ class SettingField:
     section: str
     panel: str
     info: FieldInfo
+    later: bool = False
 
     @property
     def needs(self) -> str:
@@ -409,7 +412,7 @@ class SettingField:
     @property
     def came_later(self) -> bool:
         """Whether names made up from settings leave it out at :attr:`stored_default`."""
-        return bool(self._fact("came_later"))
+        return self.later or bool(self._fact("came_later"))
 
     @property
     def stored_default(self) -> Any:
@@ -436,7 +439,7 @@ class Config(BaseModel):
             assert isinstance(model, type)
             assert issubclass(model, Section)
             for name, info in model.model_fields.items():
-                yield SettingField(name, section, model.panel, info)
+                yield SettingField(name, section, model.panel, info, name in model.later)
 
     @classmethod
     def anchored(cls, values: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -493,7 +496,7 @@ class Config(BaseModel):
 
         Args:
             sections: whose settings do nothing.
-            model: its name.
+            model: what asks for it, as ``NAME=VALUE``.
             taken: settings that do something all the same.
             defaults: those of the model, by name, where they are others.
 
@@ -506,7 +509,7 @@ class Config(BaseModel):
                     field.default,
                     defaults.get(name, field.default),
                 ):
-                    raise ValueError(f"`{name}` does nothing for `model={model}`, which takes no steps")
+                    raise ValueError(f"`{name}` does nothing for `{model}`, which takes no steps")
 
     @classmethod
     def is_idle(cls, field: SettingField, flat: Mapping[str, Any]) -> bool:

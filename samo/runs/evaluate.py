@@ -130,6 +130,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     known = decision_of(run, manifest.label_space)
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
     run.require_model(version)
+    setup.frontend.use_kept_states(model)
     if part == "test":
         run.open_test("evaluate")
     predicted = {name: _predict(model, setup, split.part(name)) for name in {"train", "val", part}}

@@ -142,6 +142,7 @@ def _logits(run: Run, learner: Frontend, rows: np.ndarray, runtime: Runtime, *, 
         model, answers = load_run_model(own, type(opened), runtime)
         _refuse_other_question(run, answers, space)
         decision = decision_of(own, answers)
+        opened.use_kept_states(model)
         raw = predict_logits(model, Setup(opened, runtime), rows)
         logits = apply_temperature(raw, decision.calibration.temperature, space)
     with replacing(_place(key)) as temporary:

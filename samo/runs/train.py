@@ -319,7 +319,7 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
         extended = replace(extended, taught=ranks.broadcast(lambda: _taught(teachers, learner, extended, setup)))
         torch.manual_seed(step_seed(plan.train.seed, -1))
         with ranks.local_rank_first():
-            model = learner.new_model()
+            model = setup.runtime.place(learner.new_model())
         fitted = ranks.broadcast(lambda: learner.fit(extended.train_rows))
         model.load_state_dict(fitted, strict=False)
         if first:

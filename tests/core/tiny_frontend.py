@@ -203,6 +203,9 @@ class TinyFrontend:
             part = owners[k : k + batch_size]
             yield self._batch(part, self.features[part] + shift[k : k + batch_size, None])
 
+    def use_kept_states(self, model: nn.Module) -> None:
+        """Nothing is kept."""
+
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         return None
 
