@@ -20,12 +20,13 @@ from samo.evaluation.calibration import apply_temperature
 from samo.runs import teachers
 from samo.runs.calibrate import decision_of
 from samo.runs.load import load_run_model
+from samo.runs.provenance import Learned, learned_by
 from samo.runs.run import Run
 from samo.runs.teachers import checked_teachers, taught_probabilities
 from samo.runs.train import resume_training, train_run
 from samo.settings import LossSettings
 from samo.tasks import LabelSpace
-from samo.training.checkpoint import load_tensors
+from samo.training.checkpoint import load_tensors, read_about, save_model
 from samo.training.losses import EmotionLoss, loss_of
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
@@ -271,28 +272,41 @@ def test_of_a_cross_validation_the_run_of_the_same_training_part_teaches(tmp_pat
 
 def test_a_teacher_that_knows_the_test_speakers_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     first = trained(tmp_path, "first")
-    split = first.split
-    replace(split, train=split.train + split.test, test=split.val).save(first.path("split.json"))
+    relearned(first, leaking(first))
     run = Run(tmp_path / "runs" / "student")
     front = tiny.frontend(**tiny.QUICK, teacher="first")
     with pytest.raises(LeakError, match="`teacher` of run 'first' learned from the validation or test part") as caught:
         train_run(run, Setup(front, tiny.RUNTIME), tiny.Silent())
-    assert "cross-validation's folder" in caught.value.hint
+    assert "train both on one split" in caught.value.hint
     assert not run.path("config.json").exists()
     # What is fitted anew on the student's own training part knows nothing.
     anew = tiny.frontend(**tiny.QUICK, teacher="first", distil_out_of_fold=True)
     train_run(run, Setup(anew, tiny.RUNTIME), tiny.Silent())
 
 
+def leaking(run: Run) -> Learned:
+    """A training on the run's training and test part."""
+    split = run.split
+    return Learned.of(run.manifest, replace(split, train=split.train + split.test, test=split.val))
+
+
+def relearned(run: Run, *learned: Learned) -> None:
+    """Let a run's model say that it learned from something else."""
+    about = read_about(run.model_file)
+    facts = {name: value for name, value in about.items() if name not in ("format", "learned")}
+    save_model(run.model_file, load_tensors(run.model_file), **facts, learned=[each.to_json() for each in learned])
+
+
 def test_a_teacher_of_the_teacher_counts(tmp_path: Path) -> None:
-    first = trained(tmp_path, "first")
-    trained(tmp_path, "second", teacher="first")
-    front = tiny.frontend(**tiny.QUICK, teacher="second")
-    train_run(Run(tmp_path / "runs" / "third"), Setup(front, tiny.RUNTIME), tiny.Silent())
-    split = first.split
-    replace(split, train=split.train + split.test, test=split.val).save(first.path("split.json"))
-    with pytest.raises(LeakError, match="`teacher` of run 'first' learned from"):
-        train_run(Run(tmp_path / "runs" / "fourth"), Setup(front, tiny.RUNTIME), tiny.Silent())
+    first, second = trained(tmp_path, "first"), trained(tmp_path, "second", teacher="first")
+    assert learned_by(second) == (*learned_by(first), *learned_by(first))
+    third = trained(tmp_path, "third", teacher="second")
+    assert len(learned_by(third)) == 3
+    relearned(second, learned_by(second)[0], leaking(first))
+    with pytest.raises(LeakError, match="`teacher` of run 'second' learned from"):
+        trained(tmp_path, "fourth", teacher="second")
+    anew = trained(tmp_path, "fifth", teacher="first", distil_out_of_fold=True)
+    assert len(learned_by(anew)) == 1
 
 
 def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:
