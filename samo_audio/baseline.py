@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from importlib.metadata import version
+from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
 from samo.data.batch import Batch
 from samo.data.manifest import Manifest
-from samo.files import cache_root, replacing
+from samo.files import alone, cache_root, caching
 from samo_audio.config import AudioConfig
 from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals
 
@@ -44,10 +45,12 @@ def simple_logits(
     answers_key = _key(question, np.sort(train_rows).tobytes())
     if kept := _kept(answers_key, "logits"):
         return kept[0]
-    stored = _kept(features_key, "features", "rows")
-    features, rows = stored or features_of(model, batches)
-    if not stored:
-        _keep(features_key, features=features, rows=rows)
+    # Runs of a grid that are evaluated at once need the same features: the first makes them.
+    with alone(_place(features_key)):
+        stored = _kept(features_key, "features", "rows")
+        features, rows = stored or features_of(model, batches)
+        if not stored:
+            _keep(features_key, features=features, rows=rows)
     fitted = fit_functionals(features, rows, manifest, train_rows)
     each = features @ fitted["weight"].numpy().T + fitted["bias"].numpy()
     logits = np.zeros((len(manifest.items), space.n_columns))
@@ -61,9 +64,13 @@ def _key(text: str, more: bytes = b"") -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape") + more).hexdigest()
 
 
+def _place(key: str) -> Path:
+    return cache_root() / "baselines" / f"{key}.npz"
+
+
 def _kept(key: str, *names: str) -> list[np.ndarray] | None:
     """The arrays kept under a key; None where there are none, or damaged ones."""
-    path = cache_root() / "baselines" / f"{key}.npz"
+    path = _place(key)
     if not path.is_file():
         return None
     try:
@@ -75,5 +82,5 @@ def _kept(key: str, *names: str) -> list[np.ndarray] | None:
 
 
 def _keep(key: str, **arrays: np.ndarray) -> None:
-    with replacing(cache_root() / "baselines" / f"{key}.npz") as temporary:
+    with caching(_place(key)) as temporary:
         np.savez(temporary, **arrays)  # type: ignore[arg-type]

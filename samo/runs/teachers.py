@@ -14,7 +14,7 @@ from samo.data.manifest import Manifest
 from samo.data.splits import Split
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten
 from samo.evaluation.calibration import apply_temperature
-from samo.files import cache_root, replacing
+from samo.files import cache_root, caching
 from samo.frontend import Frontend
 from samo.runs.calibrate import decision_of
 from samo.runs.load import load_run_model
@@ -145,7 +145,7 @@ def _logits(run: Run, learner: Frontend, rows: np.ndarray, runtime: Runtime, *, 
         opened.use_kept_states(model)
         raw = predict_logits(model, Setup(opened, runtime), rows)
         logits = apply_temperature(raw, decision.calibration.temperature, space)
-    with replacing(_place(key)) as temporary:
+    with caching(_place(key)) as temporary:
         np.savez(temporary, logits=logits)
     return logits
 

@@ -3,9 +3,9 @@
     python artifacts/reports/ravdess/summarise.py ARTIFACTS STEM [STEM...]
 
 Reads ``ARTIFACTS/runs/STEM-fold0`` to ``fold4``, each evaluated by ``samo evaluate``, or the runs of ``samo crossval
---name STEM``, and writes ``STEM.json`` and ``results.md`` beside this file. A recipe of eight emotions is also read as a
-model of three sentiments, by adding the probabilities of the emotions of each. A stem without runs keeps its row, made
-of the ``STEM.json`` of before.
+--name STEM``, and writes ``STEM.json`` and ``results.md`` beside this file. A recipe of eight emotions is also read as
+a model of three sentiments, by adding the probabilities of the emotions of each. A stem without runs keeps its row,
+made of the ``STEM.json`` of before.
 """
 
 from __future__ import annotations
