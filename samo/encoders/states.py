@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -182,7 +183,10 @@ def _fill(
 def _key(model: Any, digest: str, contents: Iterable[bytes]) -> str:
     """Of the encoder's weights, which states of it are used, and what every item is."""
     # Equal weights may belong to other heads or another activation.
-    network = model.body.network.config.to_json_string()
+    config = copy(model.body.network.config)
+    # The type its file has: the states are made in float32 whatever it is, and a run keeps weights of float32.
+    config.dtype = torch.float32
+    network = config.to_json_string()
     made_by = [_CACHE_VERSION, digest, network, version("transformers"), version("torch")]
     known = hashlib.sha256(json.dumps(made_by).encode())
     for name, tensor in model.state_dict().items():
