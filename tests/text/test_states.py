@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 from threading import Thread
@@ -303,20 +302,6 @@ def test_a_logistic_regression_on_all_layers(
         torch.testing.assert_close(weights[f"head.output.{name}"], tensor, atol=1e-3, rtol=1e-3)
     texts_encoded.clear()
     evaluate_run(run, Setup(opened(table, encoders["bert"], **values), RUNTIME), "test")
-    assert texts_encoded == []
-
-
-def test_weights_kept_in_half_precision_have_the_same_states_in_their_run(
-    table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path, texts_encoded: list[int]
-) -> None:
-    """The file's type stands in the encoder's configuration, and not in that of a run, which keeps float32."""
-    half = shutil.copytree(encoders["bert"], tmp_path / "half")
-    config = json.loads((half / "config.json").read_text())
-    (half / "config.json").write_text(json.dumps({**config, "dtype": "float16"}))
-    run, _ = trained(opened(table, str(half), **SHORT), tmp_path, "mine")
-    assert sum(texts_encoded) > 0
-    texts_encoded.clear()
-    evaluate_run(run, Setup(opened(table, str(half), **SHORT), RUNTIME), "test")
     assert texts_encoded == []
 
 
