@@ -36,6 +36,7 @@ __all__ = [
     "FINGERPRINTS",
     "SAMPLES",
     "STARTED_FROM",
+    "TAUGHT",
     "ModelVersion",
     "Run",
     "artifacts_root",
@@ -47,11 +48,13 @@ __all__ = [
 
 # The fingerprints of what was trained and validated on, by which copies in other corpora are found.
 FINGERPRINTS = "fingerprints.npz"
-# What the weights learned from that it started from, where that is known.
+# What its start weights and its teachers learned from, where that is known.
 STARTED_FROM = "started_from.json"
 
 # A picture of some items as training sees them.
 SAMPLES = "augmented.png"
+# What a training learns from besides labels: its teachers' probabilities.
+TAUGHT = "taught.safetensors"
 
 # What is written before step 1, and what a training writes after; judging a run writes other files.
 BEGINNING = (
@@ -61,6 +64,7 @@ BEGINNING = (
     STARTED_FROM,
     AUGMENTED,
     AUGMENTATION,
+    TAUGHT,
     "fitted.safetensors",
     SAMPLES,
     "environment.json",
@@ -216,7 +220,7 @@ class Run:
 
     @property
     def started_from(self) -> list[Any]:
-        """What the weights learned from that it started from, see :mod:`samo.runs.provenance`; none where unknown.
+        """What its start weights and teachers learned from, see :mod:`samo.runs.provenance`; none where unknown.
 
         Raises:
             RunError: the file is damaged.

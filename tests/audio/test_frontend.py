@@ -432,9 +432,17 @@ def test_samples_are_drawn_as_the_first_epoch_sees_them(table: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"use_specaug": True}, {"noise": True}, {"time_shift": 0.1}, {"gain": 3.0, "level": "as-is"}, {"freq_warp": 0.1},
-                {"speed": 0.1}, {"mixup_alpha": 0.3}],
-)  # fmt: skip
+    "changed",
+    [
+        {"use_specaug": True},
+        {"noise": True},
+        {"time_shift": 0.1},
+        {"gain": 3.0, "level": "as-is"},
+        {"freq_warp": 0.1},
+        {"speed": 0.1},
+        {"mixup_alpha": 0.3},
+    ],
+)
 def test_samples_are_drawn_for_every_augmentation_and_for_none_without(table: Path, changed: dict[str, Any]) -> None:
     plain, clips = tiny.frontend(table), tiny.frontend(table, **changed)
     draws = Draws(0, 0, rows_of(plain, "train")[:2])

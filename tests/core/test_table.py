@@ -221,3 +221,18 @@ def test_no_spreadsheet_runs_what_a_row_is_called(tmp_path: Path) -> None:
     table = make_table("t", cells, tmp_path, "accuracy", "speaker")
     write_table(table, {"=1+1": [0.5]}, tmp_path, "c")
     assert (tmp_path / "table.csv").read_text().splitlines()[1].startswith("'=1+1,2,")
+
+
+def test_intervals_over_rows_are_not_called_95_percent_where_no_speaker_is_known(tmp_path: Path) -> None:
+    cells = three_rows(tmp_path)
+    assert "pooled [95 % over speakers]" in heads_of(table_of(tmp_path, cells))
+    for cell in cells:
+        path = cell.run(tmp_path).path("predictions.test.npz")
+        predictions = Predictions.load(path)
+        replace(predictions, groups=("",) * len(predictions.ids)).save(path)
+    table = table_of(tmp_path, cells)
+    assert not any("95 %" in head for head in heads_of(table))
+    assert table.notes[-1].startswith("no speaker is known for 8 of 8 rows")
+    assert table.to_json()["units_known"] is False
+    texts = make_table("test", cells, tmp_path, "accuracy", "row")
+    assert "pooled [95 % over rows]" in heads_of(texts)

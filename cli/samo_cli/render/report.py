@@ -33,7 +33,8 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings:
     if "constant" in report:
         out.print(constant_line(report["constant"]), markup=False, soft_wrap=True)
     if report["baseline"]:
-        out.print(baseline_line(report["baseline"]), markup=False, soft_wrap=True)
+        line = baseline_line(report["baseline"])
+        out.print(line if len(line) <= 80 else line.replace("; ", ";\n  "), markup=False, soft_wrap=True)
     out.print()
     for part in (*_thresholds(report), *_tasks(report), _per_class(report), _confusion(report)):
         out.print(part)
