@@ -491,11 +491,13 @@ def test_a_notebook_reads_the_same_file(tmp_path: Path, artifacts: Path, monkeyp
 def test_help_behind_a_modality_lists_its_settings_only(argv: list[str]) -> None:
     shown = options_of(done("train", *argv).out)
     assert "--n-mels" in shown
-    assert not {"--encoder", "--encoders", "--text-column"} & shown.keys()
     settings = {switch(name) for name in FIELDS}
+    others = {switch(name) for name in TEXT_FIELDS} - settings
+    assert "--text-column" in others
+    assert not {"--encoders", *others} & shown.keys()
     assert settings <= shown.keys()
     assert {"--modality", "--preset", "--tracker"} <= shown.keys()
     assert not [line for line in shown.values() if "audio: " in line or "text: " in line]
     assert shown["--dataset"].startswith("--dataset ravdess|demo|table|folder")
     both = options_of(done("train", "--help").out)
-    assert {"--encoder", "--encoders", "--n-mels"} <= both.keys()
+    assert {"--encoders", "--n-mels", *others} <= both.keys()
