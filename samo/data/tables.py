@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from samo.data.keys import key
-from samo.errors import DataError, first_few, first_ten
+from samo.errors import DataError, first_few, first_ten, plural
 from samo.files import parse_json
 
 __all__ = [
@@ -142,7 +142,9 @@ def read_delimited(path: Path, text: str, wanted: Collection[str]) -> Table:
             )
         doubtful = [line for line, own in several.items() if _of_one_width(columns, lines, own, delimiter)]
         if doubtful:
-            notes = (f"{len(doubtful):,} cells of {path.name} hold several lines: row {first_few(doubtful, 5)}",)
+            cells = plural("cell", len(doubtful))
+            hold = plural("holds", len(doubtful), "hold")
+            notes = (f"{len(doubtful):,} {cells} of {path.name} {hold} several lines: row {first_few(doubtful, 5)}",)
     except DataError as refusal:
         recovered = _line_by_line(lines, delimiter) if delimiter == "\t" else None
         if recovered is None:

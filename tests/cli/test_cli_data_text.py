@@ -53,7 +53,7 @@ def test_a_table(tmp_path: Path, artifacts: Path) -> None:
     ]
     assert "words 1 / 2 / 1.8 / 2 / 2 (min / median / mean / 95 % / max)" in shown
     assert "placeholders in 0.0% of texts" in shown
-    assert any(line.startswith("! 1 texts stand several times in all") for line in shown)
+    assert any(line.startswith("! 1 text stands several times in all") for line in shown)
 
 
 def test_the_demo_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

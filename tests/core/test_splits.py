@@ -220,7 +220,7 @@ def test_folds_that_cannot_be() -> None:
     with pytest.raises(SettingsError, match="fold 4 does not exist") as refused:
         split_of(corpus(4), "folds", num_folds=-1, fold=4)
     assert refused.value.hint == "valid: 0 to 3"
-    with pytest.raises(DataError, match="fold 0 leaves 1 speakers to train and validate on"):
+    with pytest.raises(DataError, match="fold 0 leaves 1 speaker to train and validate on"):
         split_of(corpus(3, folds=FOLDS), "folds")
     # All but one of the other speakers may validate, none more.
     found = speakers(split_of(corpus(4, folds=FOLDS), "folds", val_ratio=0.9))

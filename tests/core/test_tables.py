@@ -47,7 +47,7 @@ def test_texts_of_several_lines_stay_whole(tmp_path: Path) -> None:
     # Where nothing shows whether it is one cell or two rows, a line says that it was taken as one.
     table = read(tmp_path / "t.csv", 'label,text\njoy,"red\nviolets, blue"\nfear,b\n')
     assert pairs(table) == [("red\nviolets, blue", "joy"), ("b", "fear")]
-    assert table.notes == ("1 cells of t.csv hold several lines: row 2",)
+    assert table.notes == ("1 cell of t.csv holds several lines: row 2",)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])

@@ -240,8 +240,8 @@ def test_notes_of_the_corpus_are_told(tmp_path: Path) -> None:
     notes: list[str] = []
     opened(path, notes)
     assert len(notes) == 2
-    assert "1 texts hold lone surrogates or control characters" in notes[0]
-    assert notes[1] == "1 rows without any label were left out"
+    assert "1 text holds lone surrogates or control characters" in notes[0]
+    assert notes[1] == "1 row without any label was left out"
 
 
 def test_what_a_card_says_of_the_data(front: TextFrontend) -> None:

@@ -74,10 +74,10 @@ def test_warnings() -> None:
         "something was repaired",
         "2 texts stand several times in train (3 rows more than needed), 1 of them with different labels",
     ]
-    assert "1 val rows also stand in train word for word, 1 more nearly so; consider `drop_leaked`" in found
+    assert "1 val row also stands in train word for word, 1 more nearly so; consider `drop_leaked`" in found
     assert "0 test rows also stand in val word for word, 1 more nearly so" in found
     assert "mood: no row has grief" in found
-    assert "mood: 1 rows are not labelled and left out of its loss and scores" in found
+    assert "mood: 1 row is not labelled and left out of its loss and scores" in found
     assert any(
         line.startswith("mood: fewer than 50 test rows, so their F1 is uncertain: fear 0, grief 0") for line in found
     )

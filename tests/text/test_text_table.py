@@ -69,7 +69,7 @@ def test_several_tasks_splits_and_groups(csv: Path) -> None:
     ]
     assert [(item.split, item.group) for item in manifest.items] == [("train", "ann"), ("val", "bob"), ("test", "cy")]
     assert np.isnan(manifest.targets[1]).tolist() == [False, False, True, True]
-    assert manifest.notes == ("1 rows without any label were left out",)
+    assert manifest.notes == ("1 row without any label was left out",)
 
 
 @pytest.mark.parametrize(("empty", "middle"), [("unlabelled", None), ("none", ())])
@@ -84,7 +84,7 @@ def test_multi_label_cells(csv: Path, empty: str, middle: tuple[str, ...] | None
     assert labels(manifest) == [("joy", "fear"), middle, ("joy",)]
     assert manifest.label_space.primary.multi_label
     meaning = "none of the labels" if empty == "none" else "not labelled"
-    assert manifest.notes == (f"1 rows are empty in column 'label', taken as {meaning} (`empty_labels`)",)
+    assert manifest.notes == (f"1 row is empty in column 'label', taken as {meaning} (`empty_labels`)",)
     assert np.isnan(manifest.targets[1, :2]).all() == (empty == "unlabelled")
 
 
@@ -250,7 +250,7 @@ def test_columns_of_zero_and_one_are_the_labels_of_one_task(csv: Path) -> None:
     assert all(set(item.meta) == {"length"} for item in manifest.items)
     assert manifest.notes == (
         "columns joy, fear, sad hold 0 and 1: labels of one task, several of which may hold",
-        "1 rows without any label were left out",
+        "1 row without any label was left out",
     )
     with pytest.raises(DataError, match=r"joy, fear, sad .* are empty in part in row 3"):
         listed(csv, "text,joy,fear,sad\na,1,0,0\nb,0,,1\n", label_columns="joy,fear,sad")
@@ -283,7 +283,7 @@ def test_nan_is_no_label(tmp_path: Path) -> None:
     rows = '{"text": "a", "label": NaN}\n{"text": "b", "label": "joy"}\n{"text": "c", "label": "fear"}\n'
     manifest = listed(tmp_path / "t.jsonl", rows)
     assert labels(manifest) == [("joy",), ("fear",)]
-    assert manifest.notes == ("1 rows without any label were left out",)
+    assert manifest.notes == ("1 row without any label was left out",)
     manifest = listed(tmp_path / "t.csv", "text,label\na,nan\nb,joy\nc,fear\nnan,joy\n")
     assert [item.source for item in manifest.items] == ["b", "c", "nan"]
     manifest = listed(tmp_path / "t.jsonl", '{"text": "a", "label": ["x", NaN]}\n{"text": "b", "label": ["y"]}\n')

@@ -147,7 +147,7 @@ def test_several_true_labels() -> None:
     # Said: up, right, up. True: both, up, none. F1 of up 2*1/(2+2), of right 0.
     assert report["macro_f1"] == pytest.approx(0.25)
     assert (report["hits"], report["accuracy"]) == (pytest.approx(1 / 3), 0.0)
-    assert report["warnings"][0].startswith("1 texts have several labels")
+    assert report["warnings"][0].startswith("1 text has several labels")
 
 
 def test_the_part_judged() -> None:
