@@ -36,10 +36,10 @@ from samo.reporting.wording import openings_lines
 from samo.runs.calibrate import abstention_settings, calibrate, decision_of, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
-from samo.runs.load import load_run_model, open_run, require_place
+from samo.runs.load import load_run_model, open_run
 from samo.runs.provenance import about_known_elsewhere, about_known_groups, learned_by
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, ModelVersion, Run
+from samo.runs.run import ASSETS, ModelVersion, Run, require_place
 from samo.settings import SPLIT_SETTINGS
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_facts

@@ -163,14 +163,23 @@ class MobileNet(nn.Module):
 
     def __init__(self, n_columns: int, width: float = 1.0, dropout: float = 0.2) -> None:
         super().__init__()
-        rows = [
-            (_channels(n_in * width), kernel, _channels(expanded * width), _channels(n_out * width), *rest)
-            for n_in, kernel, expanded, n_out, *rest in _BLOCKS
+        first, last = _channels(_BLOCKS[0][0] * width), _channels(_BLOCKS[-1][3] * width)
+        stem = _convolution(3, first, 3, stride=2, act=nn.Hardswish)
+        blocks = [
+            InvertedResidual(
+                _channels(n_in * width),
+                kernel,
+                _channels(expanded * width),
+                _channels(n_out * width),
+                gated,
+                act,
+                stride,
+            )
+            for n_in, kernel, expanded, n_out, gated, act, stride in _BLOCKS
         ]
-        first, last = rows[0][0], rows[-1][3]
         self.features = nn.Sequential(
-            _convolution(3, first, 3, stride=2, act=nn.Hardswish),
-            *(InvertedResidual(*row) for row in rows),
+            stem,
+            *blocks,
             _convolution(last, 6 * last, 1, act=nn.Hardswish),
         )
         n_embedded = _channels(_EMBEDDING * width)
@@ -185,8 +194,8 @@ class MobileNet(nn.Module):
             if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
         # The stem for three colours was drawn first, as in torchvision, so that a seed gives the same network as ever.
-        self.features[0][0] = nn.Conv2d(1, first, 3, stride=2, padding=1, bias=False)
-        nn.init.kaiming_normal_(self.features[0][0].weight, mode="fan_out")
+        stem[0] = grey = nn.Conv2d(1, first, 3, stride=2, padding=1, bias=False)
+        nn.init.kaiming_normal_(grey.weight, mode="fan_out")
 
     def forward(self, spectrogram: Tensor) -> Tensor:
         """(B, 1, bands, frames) to (B, n_columns) logits."""

@@ -61,9 +61,7 @@ def predict(
         raise SettingsError("--json, --csv and --windows exclude each other")
     if not inputs and not text:
         raise SettingsError("nothing to predict", hint="name clips, folders or files of texts, or give --text TEXT")
-    from samo.runs.load import load
     from samo.runs.run import artifacts_root, find_model
-    from samo_cli.render import counting, err, note, print_json, show_predictions
 
     found = find_model(artifacts_root(artifacts), run)
     if text and found.modality != "text":
@@ -79,6 +77,10 @@ def predict(
         items = _texts(inputs or [], text or [], text_column or found.flat_settings.get("text_column", "text"))
     else:
         items = _clips(inputs or [])
+    # torch is imported only once the paths are known to be good: a typing error costs no waiting.
+    from samo.runs.load import load
+    from samo_cli.render import counting, err, note, print_json, show_predictions
+
     model = load(found, device=device, precision=precision, threads=threads)
     if windows:
         model.timeline_s = 0.0
@@ -110,13 +112,13 @@ def predict(
 
 
 def _clips(inputs: Sequence[Path]) -> list[Path]:
-    from samo_audio.predictor import find_clips
+    from samo_audio.datasets.listing import find_clips
 
     return find_clips(inputs)
 
 
 def _texts(inputs: Sequence[Path], given: Sequence[str], column: str) -> list[str]:
-    from samo_text.predictor import read_texts
+    from samo_text.texts import read_texts
 
     return [*given, *(text for path in inputs for text in read_texts(path, column))]
 
