@@ -132,10 +132,15 @@ class AudioPredictor(ModelPredictor):
         remaining = iter(inputs)
         with ThreadPoolExecutor(max_workers=max(2, self.runtime.threads)) as pool:
             ahead: deque[Future[_Pending]] = deque(pool.submit(self._open, item, sr) for item in islice(remaining, 16))
-            while ahead:
-                ready = ahead.popleft().result()
-                ahead.extend(pool.submit(self._open, item, sr) for item in islice(remaining, 1))
-                yield ready
+            try:
+                while ahead:
+                    ready = ahead.popleft().result()
+                    ahead.extend(pool.submit(self._open, item, sr) for item in islice(remaining, 1))
+                    yield ready
+            finally:
+                # Who stops here, as Ctrl-C does, waits for no recording that nobody will hear.
+                for future in ahead:
+                    future.cancel()
 
     def _open(self, item: Any, sr: int | None) -> _Pending:
         if not self.is_one(item):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice, repeat
 from typing import Any, cast
 
 import numpy as np
@@ -21,8 +21,9 @@ from samo_text.tokens import Tokens, open_tokens
 __all__ = ["TextPredictor"]
 
 BATCH = 64
-# As many texts are ordered by length at once: memory for a window of them, not for a whole file.
-_WINDOW = 4096
+# As many texts are ordered by length at once: few at first, so that answers come soon; then more, since batches of like
+# length cost less; never a whole file, for memory.
+_WINDOWS = (256, 512, 1024, 2048, 4096)
 
 
 class TextPredictor(ModelPredictor):
@@ -60,8 +61,8 @@ class TextPredictor(ModelPredictor):
         """
         if sr is not None:
             raise TypeError("texts have no sampling rate: leave `sr` out")
-        remaining = iter(inputs)
-        while window := list(islice(remaining, _WINDOW)):
+        remaining, sizes = iter(inputs), chain(_WINDOWS, repeat(_WINDOWS[-1]))
+        while window := list(islice(remaining, next(sizes))):
             for text in window:
                 if not self.is_one(text):
                     raise self.refused(text)
@@ -72,7 +73,7 @@ class TextPredictor(ModelPredictor):
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """(N, C) float32 logits of texts in the order given, before temperatures and thresholds."""
-        windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
+        windows = [texts[start : start + _WINDOWS[-1]] for start in range(0, len(texts), _WINDOWS[-1])]
         logits = [self._logits(self.tokens.encode(window)) for window in windows]
         return np.concatenate(logits) if logits else np.zeros((0, self.space.n_columns), dtype=np.float32)
 

@@ -38,12 +38,16 @@ class PlainWriter:
     """Comma-separated values whose texts no spreadsheet runs and no terminal obeys; numbers stay as they are."""
 
     def __init__(self, file: TextIO) -> None:
-        self._rows = csv.writer(file, lineterminator="\n")
+        self._file, self._rows = file, csv.writer(file, lineterminator="\n")
         self._on_terminal = file.isatty()
 
     def writerow(self, cells: Sequence[object]) -> None:
         """Write one row."""
         self._rows.writerow([self._plain(cell) if isinstance(cell, str) else cell for cell in cells])
+
+    def flush(self) -> None:
+        """Let whoever reads the file see all rows."""
+        self._file.flush()
 
     def _plain(self, cell: str) -> str:
         return plain_cell(printable(cell) if self._on_terminal else cell)
