@@ -120,10 +120,14 @@ def caching(target: Path) -> Iterator[Path]:
         with replacing(target) as temporary:
             yield temporary
     except OSError as error:
-        raise EnvironmentProblem(
-            f"cannot write the cache in {target.parent}: {error.strerror or error}",
-            hint="set SAMO_CACHE to a folder you may write to",
-        ) from error
+        raise _unwritable(target, error) from error
+
+
+def _unwritable(target: Path, error: OSError) -> EnvironmentProblem:
+    return EnvironmentProblem(
+        f"cannot write the cache in {target.parent}: {error.strerror or error}",
+        hint="set SAMO_CACHE to a folder you may write to",
+    )
 
 
 @contextmanager
@@ -151,12 +155,16 @@ def alone(target: Path) -> Iterator[None]:
 
     Raises:
         DiskFull: no space is left.
+        EnvironmentProblem: the folder cannot be written.
     """
     path = target.with_name(f".{target.name}.lock")
-    with reporting_full_disk(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    while (lock := _lock_of(path, target)) is None:
-        pass
+    try:
+        with reporting_full_disk(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        while (lock := _lock_of(path, target)) is None:
+            pass
+    except OSError as error:
+        raise _unwritable(target, error) from error
     with lock:
         try:
             yield

@@ -102,10 +102,25 @@ class Frontend(Protocol):
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Rows as they are judged; a row that needs several windows stands in the batches several times."""
 
+    def use_kept_states(self, model: nn.Module) -> None:
+        """Give batches of a trained model's states where an earlier run kept those of all items; else as before."""
+
+    def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
+        """(N, C) logits of every row by a model of these settings that learned from neither the row nor its group.
+
+        Folds are made inside ``train_rows``. None for models that take steps: fitting them anew costs a training each.
+        """
+
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         """Name and (N, C) logits on ``rows`` of a simple model that learned from ``train_rows``; None without one.
 
         What a trained model must beat to be worth its cost; reports show it beside the run.
+        """
+
+    def shortcut(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """The same of a model that is shown nothing but what should not give the answer away; None without one.
+
+        Where it finds the answer all the same, a trained model may have found it there too; reports warn of it.
         """
 
     def data_card(self) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -19,6 +20,7 @@ from samo.plugins import trust_settings
 
 __all__ = [
     "GRID_SETTINGS",
+    "REPORT_SETTINGS",
     "SPLIT_SETTINGS",
     "AbstentionSettings",
     "Config",
@@ -45,6 +47,8 @@ __all__ = [
 
 # What decides how a corpus is split, and nothing of what is read from it; the same names in every modality.
 SPLIT_SETTINGS = frozenset({"split", "split_seed", "fold", "num_folds", "train_ratio", "val_ratio", "limit_fraction"})
+# What changes reports and nothing of a training: the same grid goes on whatever they say.
+REPORT_SETTINGS = frozenset({"baseline"})
 
 # A grid sets these cell by cell.
 GRID_SETTINGS = frozenset({"seed", "split", "fold"})
@@ -91,6 +95,8 @@ class Section(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     panel: ClassVar[str] = ""
+    # Settings that this section took over from another modality after grids were named by their settings.
+    later: ClassVar[frozenset[str]] = frozenset()
 
     @field_validator("*", mode="before")
     @classmethod
@@ -228,6 +234,36 @@ class LossSettings(Section):
         {}, "draw the rows of single classes so many times as often, for example remorse=2", needs="joint_alpha"
     )
 
+    teacher: str = setting(
+        "",
+        "learn from the answers of these runs too (names or folders, joined by commas), or from the folds of a "
+        "cross-validation, each by the one that learned from the same items",
+        came_later=True,
+    )
+    distil_temperature: float = setting(
+        2.0,
+        "temperature of the teacher's probabilities and of those compared with them (Hinton et al. 2015)",
+        came_later=True,
+        gt=0.0,
+        le=100.0,
+        needs="teacher",
+    )
+    distil_alpha: float = setting(
+        0.5,
+        "share of the loss that is the divergence from the teacher; the labels have the rest",
+        came_later=True,
+        gt=0.0,
+        le=1.0,
+        needs="teacher",
+    )
+    distil_out_of_fold: bool = setting(
+        False,
+        "an item's answer comes from a teacher fitted anew on the training items without its speaker; for teachers "
+        "found in closed form, such as `model=functionals`",
+        came_later=True,
+        needs="teacher",
+    )
+
     @model_validator(mode="after")
     def _one_of_a_kind(self) -> LossSettings:
         if self.asymmetric_loss and self.focal_loss:
@@ -356,6 +392,7 @@ class SettingField:
     section: str
     panel: str
     info: FieldInfo
+    later: bool = False
 
     @property
     def needs(self) -> str:
@@ -375,7 +412,7 @@ class SettingField:
     @property
     def came_later(self) -> bool:
         """Whether names made up from settings leave it out at :attr:`stored_default`."""
-        return bool(self._fact("came_later"))
+        return self.later or bool(self._fact("came_later"))
 
     @property
     def stored_default(self) -> Any:
@@ -402,7 +439,7 @@ class Config(BaseModel):
             assert isinstance(model, type)
             assert issubclass(model, Section)
             for name, info in model.model_fields.items():
-                yield SettingField(name, section, model.panel, info)
+                yield SettingField(name, section, model.panel, info, name in model.later)
 
     @classmethod
     def anchored(cls, values: Mapping[str, Any], file: Path) -> dict[str, Any]:
@@ -450,6 +487,29 @@ class Config(BaseModel):
     def own_defaults(self) -> Mapping[str, Any]:
         """Settings, by name, whose default is another one because of what the others say."""
         return {}
+
+    @staticmethod
+    def refuse_steps(
+        sections: Iterable[Section], model: str, taken: Set[str], defaults: Mapping[str, Any] = MappingProxyType({})
+    ) -> None:
+        """Refuse settings of a training by gradient for a model that is found in closed form.
+
+        Args:
+            sections: whose settings do nothing.
+            model: what asks for it, as ``NAME=VALUE``.
+            taken: settings that do something all the same.
+            defaults: those of the model, by name, where they are others.
+
+        Raises:
+            ValueError: one is not at its default.
+        """
+        for section in sections:
+            for name, field in type(section).model_fields.items():
+                if name not in taken and getattr(section, name) not in (
+                    field.default,
+                    defaults.get(name, field.default),
+                ):
+                    raise ValueError(f"`{name}` does nothing for `{model}`, which takes no steps")
 
     @classmethod
     def is_idle(cls, field: SettingField, flat: Mapping[str, Any]) -> bool:

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from samo.data.batch import Draws
+from samo.errors import DataError
+from samo_audio.audio_io import is_audio, read
 from samo_audio.config import AugmentSettings
+from samo_audio.datasets.listing import clips_below
 
-__all__ = ["SpecAugment", "WaveAugment", "change_speed", "freq_scale", "pink_noise", "speed_factors"]
+__all__ = [
+    "SpecAugment",
+    "WaveAugment",
+    "change_speed",
+    "freq_scale",
+    "pink_noise",
+    "read_noise",
+    "speed_factors",
+]
 
 NOISE_SECONDS = 30
 
@@ -127,6 +140,20 @@ def pink_noise(n_samples: int) -> np.ndarray:
     noise = np.fft.irfft(spectrum, n_samples)
     scaled: np.ndarray = (noise / noise.std()).astype(np.float32)
     return scaled
+
+
+def read_noise(root: Path, sr: int) -> np.ndarray:
+    """All recordings below ``root`` one behind the other, each scaled to standard deviation 1.
+
+    Raises:
+        DataError: the folder holds no sound, or cannot be read.
+    """
+    files = clips_below(root, is_audio) if root.is_dir() else []
+    clips = [read(root / path, sr).waveform for path in files]
+    loud = [clip / clip.std() for clip in clips if len(clip) and clip.std() > 0]
+    if not loud:
+        raise DataError(f"`noise_root={root}`: no audible recordings in there")
+    return np.concatenate(loud)
 
 
 def _kept(draws: Draws, name: str, size: int, largest: int, axis: int) -> Tensor:

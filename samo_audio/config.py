@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
+from samo.encoders.settings import EncoderSettings
 from samo.settings import (
     AbstentionSettings,
     Config,
@@ -24,6 +25,12 @@ __all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", 
 
 # What describes the log-mel spectrogram, and nothing to a model that makes features of its own.
 _OF_LOG_MEL = ("n_mels", "n_fft", "win_length", "hop_length", "fmin", "fmax", "mel_scale", "normalisation")
+
+
+# What changes the clips of a training, and so the states of an encoder.
+_OF_WAVEFORMS = ("use_specaug", "time_shift", "gain", "freq_warp", "speed", "noise")
+# Of the sections about learning, what also a model without steps takes: the seed decides its split.
+_FOR_EVERY_MODEL = frozenset({"seed", "model", "functional_set"})
 
 
 class DataSettings(CorpusSettings):
@@ -54,6 +61,13 @@ class DataSettings(CorpusSettings):
         "what to do about recordings in two parts, or in another corpus, that are one at another level, rate, codec or "
         "cut: stop, or list them and go on",
         came_later=True,
+    )
+    baseline: Literal["functionals", "none"] = setting(
+        "functionals",
+        "simple models that reports show beside the run: statistics of the clip into a logistic regression, and level "
+        "and duration alone; or none",
+        came_later=True,
+        stored_default="none",
     )
     path_column: str = setting("path", "table: column of the clip's path, relative to the table", needs="dataset=table")
     label_column: str = setting("label", "table: column of the label", needs="dataset=table")
@@ -110,9 +124,10 @@ class FeatureSettings(Section):
         "clip", "train: mean and sd per band of the training split; clip: remove the clip's mean; fixed: constants"
     )
 
-    level: Literal["active", "as-is"] = setting(
+    level: Literal["active", "peak", "as-is"] = setting(
         "active",
-        "active: bring the sounding parts of every window to one level, so that loudness says nothing; as-is: leave it",
+        "active: bring the sounding parts of every window to one level, so that loudness says nothing; peak: its "
+        "largest sample (for an encoder the default); as-is: leave it",
         came_later=True,
         stored_default="as-is",
     )
@@ -179,13 +194,37 @@ class AugmentSettings(Section):
         return self
 
 
-class ModelSettings(Section):
-    """The network behind the features."""
+# What lies on an encoder's states; text has it for networks of its own too.
+_OF_HEADS = (
+    *("head_layers", "head_hidden", "head_intermediate", "head_residual", "head_norm"),
+    *("dropout_samples", "dropout_inference"),
+)
+
+
+class ModelSettings(EncoderSettings):
+    """The network behind the features, or an encoder of speech."""
 
     panel: ClassVar[str] = "Model"
+    later: ClassVar[frozenset[str]] = frozenset(EncoderSettings.model_fields) - {"model", "dropout"}
 
     model: str = setting(
-        "small-cnn", "architecture, or one of yours as package.module:function", choices="samo_audio.models:MODELS"
+        "small-cnn",
+        "architecture, or one of yours as package.module:function; with `encoder` the default is encoder",
+        choices="samo_audio.models:MODELS",
+    )
+    pooling: str = setting(
+        "auto",
+        "from an encoder's states to one vector: mean, sd, max, mean-sd, mean-max, attention, cls, last4-mean; several "
+        "joined with +; auto is mean-sd",
+        needs="model=encoder",
+    )
+    layers: Literal["last", "all"] = setting(
+        "all",
+        "states of an encoder's last layer, or of all: a mean with learned weights (with `head=logreg` side by side)",
+        needs="model=encoder",
+    )
+    freeze_encoder: bool = setting(
+        True, "leave the encoder as it is, keep its states, and train the head alone", needs="model=encoder"
     )
     use_bn: bool = setting(True, "batch normalisation in small-cnn", needs="model=small-cnn")
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
@@ -202,7 +241,20 @@ class ModelSettings(Section):
         gt=0.0,
         le=1.0,
     )
+    functional_set: Literal["spectrum", "level", "egemaps"] = setting(
+        "spectrum",
+        "functionals: statistics of spectrum, pitch and rhythm; level and duration alone; or eGeMAPS by the package "
+        "opensmile, whose licence forbids products",
+        came_later=True,
+        needs="model=functionals",
+    )
     weights: str = setting("", "start from the tensors of this safetensors or .pt file", is_path=True)
+
+    @model_validator(mode="after")
+    def _on_an_encoder(self) -> ModelSettings:
+        # A network of one's own takes whatever settings it likes.
+        self.refuse_idle(_OF_HEADS, self.model == "encoder" or ":" in self.model, "`model=encoder`")
+        return self
 
 
 class AudioConfig(Config):
@@ -229,7 +281,9 @@ class AudioConfig(Config):
         if not isinstance(values, Mapping):
             return values
         given = {name: _given(section) for name, section in values.items()}
-        model = given.get("model", {}).get("model", ModelSettings.model_fields["model"].default)
+        named = given.get("model", {})
+        usual = "encoder" if named.get("encoder") else ModelSettings.model_fields["model"].default
+        model = named.get("model", usual)
         home = {field.name: field.section for field in cls.fields()}
         architecture = _known(model)
         for name, value in architecture.defaults.items():
@@ -251,6 +305,25 @@ class AudioConfig(Config):
                     raise ValueError(f"`{setting_name}` does nothing for `model={name}`, which makes its own features")
         if architecture.whole and self.model.trunk_lr_scale != 1.0:
             raise ValueError(f"`trunk_lr_scale` does nothing for `model={name}`, which has rates of its own")
+        if architecture.fitted:
+            idle = (self.loss, self.optim, self.train, self.augment, self.model)
+            self.refuse_steps(idle, f"model={name}", _FOR_EVERY_MODEL, architecture.defaults)
+        return self
+
+    @model_validator(mode="after")
+    def _augmented_where_it_acts(self) -> AudioConfig:
+        """What changes clips does nothing where their states are kept, and not all of it is an encoder's."""
+        if self.model.model != "encoder":
+            return self
+        changed = {name: getattr(self.augment, name) for name in _OF_WAVEFORMS}
+        for name, value in changed.items():
+            if value and self.model.freeze_encoder:
+                raise ValueError(f"`{name}` acts only together with an encoder that learns, not `freeze_encoder`")
+        if changed["freq_warp"]:
+            raise ValueError("`freq_warp` does nothing for `model=encoder`, which makes its own features")
+        if self.model.head == "logreg":
+            idle = (self.loss, self.optim, self.train, self.augment)
+            self.refuse_steps(idle, "head=logreg", _FOR_EVERY_MODEL, self.own_defaults())
         return self
 
     def own_defaults(self) -> Mapping[str, Any]:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from samo.errors import SettingsError
+from samo_audio.audio_io import SILENT_PEAK
 from samo_audio.config import FeatureSettings
 
-__all__ = ["LogMel", "at_level", "n_frames", "stretch", "to_active_level"]
+__all__ = ["LogMel", "at_level", "n_frames", "stretch", "to_active_level", "to_peak"]
 
 # Added to the power: a soft floor at -60 dB, above the noise of recording rooms and below quiet speech.
 FLOOR_POWER = 1e-6
@@ -104,6 +105,8 @@ class LogMel(nn.Module):
 
     def levelled(self, waveforms: Tensor) -> Tensor:
         """(B, T) waveforms at the level the settings ask for."""
+        if self.settings.level == "peak":
+            return to_peak(waveforms)
         return to_active_level(waveforms, self.settings.sr) if self.settings.level == "active" else waveforms
 
     def decibels(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
@@ -115,6 +118,21 @@ class LogMel(nn.Module):
             power = stretch(power, freq_scale)
         mel = self.mel.mel_scale(power)
         return 10.0 * torch.log10(mel + FLOOR_POWER)
+
+
+def to_peak(waveforms: Tensor) -> Tensor:
+    """Scale each waveform so that its largest sample is at full scale.
+
+    What stays below -80 dB is taken for noise of a silent recording, and raised by 80 dB and no more.
+
+    Args:
+        waveforms: (B, T) float32.
+
+    Returns:
+        (B, T) float32 in [-1, 1]; zeros stay zeros.
+    """
+    waveforms = waveforms.float()
+    return waveforms / waveforms.abs().amax(dim=1, keepdim=True).clamp(min=SILENT_PEAK)
 
 
 def to_active_level(waveforms: Tensor, sr: int) -> Tensor:
@@ -144,6 +162,8 @@ def to_active_level(waveforms: Tensor, sr: int) -> Tensor:
 
 def at_level(waveforms: Tensor, settings: FeatureSettings) -> Tensor:
     """(B, T) waveforms for a pretrained network: with ``level=active`` their sounding parts at -23 dB re full scale."""
+    if settings.level == "peak":
+        return to_peak(waveforms)
     if settings.level != "active":
         return waveforms
     return to_active_level(waveforms, settings.sr) * 10.0 ** ((PRETRAINED_DB - ACTIVE_DB) / 20.0)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Self, cast
 
@@ -14,23 +16,36 @@ from torch import Tensor, nn
 from samo.data.batch import Batch, Draws, Mix
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
-from samo.errors import DataError
+from samo.encoders.hub import remembered
+from samo.encoders.model import fit_frozen
+from samo.encoders.model import held_out_logits as held_out_by_encoder
+from samo.encoders.states import States, collate_states, encoder_states
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace
 from samo.training.model import EmotionModel
 from samo_audio.audio_io import window_starts
-from samo_audio.augment import SpecAugment, WaveAugment, change_speed, freq_scale, speed_factors
+from samo_audio.augment import SpecAugment, WaveAugment, change_speed, freq_scale, read_noise, speed_factors
+from samo_audio.baseline import BASELINE, SHORTCUT, simple_logits
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets import DATASETS, index_corpus, resolve_root
 from samo_audio.features import LogMel, n_frames
 from samo_audio.fingerprint import fingerprints
+from samo_audio.functionals import EGEMAPS_LICENCE
 from samo_audio.models import build_features, build_network, build_whole, require_usable
+from samo_audio.models.encoder import SpeechModel
+from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals, held_out_logits
+from samo_audio.models.pretrained import save_sizes
 from samo_audio.models.start_weights import HEADS, load_network
 from samo_audio.waveforms import Waveforms, open_waveforms
 
 __all__ = ["AudioFrontend", "AudioModel"]
+
+# More would not be faster, and take more memory than caches hold.
+_WINDOWS_AT_ONCE = 16
+# Clips whose functionals are computed at once.
+FUNCTIONALS_BATCH = 32
 
 
 class AudioModel(EmotionModel):
@@ -94,13 +109,18 @@ class AudioFrontend:
     preparing: ClassVar[str] = "decoding"
     config_type: ClassVar[type[Config]] = AudioConfig
 
-    def __init__(self, config: AudioConfig, manifest: Manifest, waveforms: Waveforms) -> None:
+    def __init__(
+        self, config: AudioConfig, manifest: Manifest, waveforms: Waveforms, notify: Notify | None = None
+    ) -> None:
         self._config = config
+        self._notify = notify
         self.manifest = manifest
         self.waveforms = waveforms
         self.window = config.features.window
         if manifest.group_noun != "speaker":
             self.unit = manifest.group_noun
+        self._states: States | None = None
+        self._frozen: SpeechModel | None = None
 
     @property
     def config(self) -> AudioConfig:
@@ -109,7 +129,7 @@ class AudioFrontend:
 
     @classmethod
     def open(cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None) -> Self:
-        """Index the corpus and decode its clips once; audio runs keep no assets.
+        """Index the corpus and decode its clips once, whatever a run keeps in its assets.
 
         Raises:
             SettingsError: an unknown model, or features too small for it.
@@ -117,10 +137,13 @@ class AudioFrontend:
         """
         config = cast(AudioConfig, config)
         require_usable(config.model, config.features)
+        if config.model.functional_set == "egemaps":
+            notify(EGEMAPS_LICENCE)
         data, line = resolve_root(config.data, on_progress=progress)
         if line:
             notify(line)
-        config = config.model_copy(update={"data": data})
+        model = config.model.model_copy(update={"encoder": remembered(config.model.encoder)})
+        config = config.model_copy(update={"data": data, "model": model})
         manifest = index_corpus(data)
         for note in manifest.notes:
             notify(note)
@@ -134,7 +157,7 @@ class AudioFrontend:
         )
         if config.features.trim_db:
             waveforms = waveforms.trimmed(config.features.trim_db)
-        return cls(config, manifest, waveforms)
+        return cls(config, manifest, waveforms, notify)
 
     def with_config(self, config: Config) -> Self:
         """The same clips under other settings; they are opened again for another rate, other trimming or other data.
@@ -147,11 +170,11 @@ class AudioFrontend:
         if _what_is_read(config) != _what_is_read(own):
             return self.open(config, lambda line: None)
         require_usable(config.model, config.features)
-        return type(self)(config, self.manifest, self.waveforms)
+        return type(self)(config, self.manifest, self.waveforms, self._notify)
 
     def with_manifest(self, manifest: Manifest) -> Self:
         """The same items under other labels."""
-        return type(self)(self._config, manifest, self.waveforms)
+        return type(self)(self._config, manifest, self.waveforms, self._notify)
 
     @staticmethod
     def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
@@ -172,6 +195,12 @@ class AudioFrontend:
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
         whole = build_whole(self._config, self.manifest.label_space)
+        self._states, self._frozen = None, None
+        if isinstance(whole, SpeechModel):
+            self._frozen = whole if self._config.model.freeze_encoder else None
+            note = whole.body.unfreezing_note(self._config.train.epochs)
+            if note and self._notify:
+                self._notify(note)
         if whole is not None:
             return whole
         noise = None
@@ -210,21 +239,33 @@ class AudioFrontend:
         return self
 
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
-        """Mean and standard deviation per mel band over the training split, when they are asked for."""
+        """Mean and sd per mel band over the training split; all of ``functionals``; what a frozen encoder needs."""
+        if self._config.model.model == BASELINE:
+            model = FunctionalsModel(self._config, self.manifest.label_space)
+            features, rows = features_of(model, self.eval_batches(train_rows, FUNCTIONALS_BATCH))
+            return fit_functionals(features, rows, self.manifest, train_rows)
+        if self._frozen is not None:
+            batches = self.eval_batches(train_rows, 64)
+            return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
         if self._config.features.normalisation != "train":
             return {}
         mean, sd = band_statistics(self._config.features, self.eval_batches(train_rows, 64))
         return {"features.mean": mean, "features.sd": sd}
 
     def save_assets(self, folder: Path) -> None:
-        """Nothing: settings and weights are all an audio model needs."""
+        """An encoder's sizes and what its feature extractor does; other models need settings and weights alone."""
+        if self._config.model.model == "encoder":
+            save_sizes(self._config.model.encoder, folder)
 
     def sizes(self, rows: np.ndarray) -> np.ndarray | None:
         """None: every clip is seen through windows of one length."""
         return None
 
     def train_batch(self, rows: np.ndarray, draws: Draws) -> Batch:
-        """A random window of each clip, at another speed if the settings ask for it; short clips are padded behind."""
+        """A random window of each clip, shorter clips padded behind; or a frozen encoder's states of one of them."""
+        if self._has_states():
+            first, n_windows = self._places[2][rows], self._places[3][rows]
+            return self._kept(first + draws.integers("crop", n_windows), draws)
         lengths = self.waveforms.lengths[rows]
         factors = speed_factors(self._config.augment, draws)
         wanted = np.floor(self.window * (np.ones(len(rows)) if factors is None else factors)).astype(np.int64)
@@ -238,26 +279,101 @@ class AudioFrontend:
 
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Evenly spaced windows of every clip, in batches that may cut through a clip's windows."""
-        chunks: list[np.ndarray] = []
-        owners: list[int] = []
-        for row in rows:
-            waveform = self.waveforms.waveform(row)
-            for start in window_starts(len(waveform), self.window):
-                chunks.append(waveform[start : start + self.window])
-                owners.append(int(row))
-                if len(chunks) == batch_size:
-                    yield self._judged(chunks, owners)
-                    chunks, owners = [], []
-        if chunks:
-            yield self._judged(chunks, owners)
+        _, _, first, n_windows = self._places
+        places = [np.arange(first[row], first[row] + n_windows[row]) for row in rows]
+        flat = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
+        give = self._kept if self._has_states() else self._windows
+        for start in range(0, len(flat), batch_size):
+            yield give(flat[start : start + batch_size])
 
-    def _judged(self, chunks: list[np.ndarray], owners: list[int]) -> Batch:
-        rows = np.array(owners, dtype=np.int64)
+    @cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """All M windows of N clips: (M,) rows and (M,) first samples; (N,) a clip's first window and (N,) how many."""
+        starts = [window_starts(int(length), self.window) for length in self.waveforms.lengths]
+        counts = np.array([len(each) for each in starts], dtype=np.int64)
+        return np.repeat(np.arange(len(starts)), counts), np.concatenate(starts), np.cumsum(counts) - counts, counts
+
+    def _windows(self, places: np.ndarray) -> Batch:
+        """Waveforms of windows by their place among all."""
+        rows = self._places[0][places]
+        pairs = zip(rows, self._places[1][places], strict=True)
+        chunks = [self.waveforms.waveform(row)[start : start + self.window] for row, start in pairs]
         return collate(chunks, self.manifest.targets[rows], rows, self.window)
 
+    def _kept(self, places: np.ndarray, draws: Draws | None = None) -> Batch:
+        """What is kept of windows by their place among all."""
+        assert self._states is not None
+        rows = self._places[0][places]
+        inputs, lengths = collate_states([self._states.row(place) for place in places])
+        return Batch(inputs, lengths, torch.from_numpy(self.manifest.targets[rows]), rows, draws)
+
+    def _has_states(self) -> bool:
+        """Whether batches hold states; those of a frozen encoder are made when the first batch is asked for."""
+        if self._frozen is not None:
+            # Only now: a resumed run's encoder is that of its checkpoint, whatever lies in the folder today.
+            frozen, self._frozen = self._frozen, None
+            self._states = self._states_of(frozen)
+        return self._states is not None
+
+    def use_kept_states(self, model: nn.Module) -> None:
+        """Where states of all clips under a run's frozen encoder are kept, they are what batches hold from here on."""
+        if self._config.model.freeze_encoder and isinstance(model, SpeechModel):
+            self._states, self._frozen = self._states_of(model, compute=False), None
+
+    def _states_of(self, model: SpeechModel, *, compute: bool = True) -> States | None:
+        rows, starts, _, _ = self._places
+        samples = np.minimum(self.waveforms.lengths[rows] - starts, self.window)
+        features, content = self._config.features, self.waveforms.content
+        made_by = {**self.batch_settings(self._config), "level": features.level, "extractor": model.body.facts}
+        names = [content[self.waveforms.ids[row]] for row in rows]
+
+        def announce() -> None:
+            if self._notify:
+                self._notify(f"the encoder hears {len(rows):,} windows once; what it makes of them is kept")
+
+        return encoder_states(
+            model,
+            lengths=model.state_lengths(torch.from_numpy(samples)).numpy(),
+            batch_of=self._windows,
+            digest=json.dumps(made_by, sort_keys=True),
+            contents=(f"{name}:{start}".encode() for name, start in zip(names, starts, strict=True)),
+            batch_size=_WINDOWS_AT_ONCE,
+            compute=compute,
+            on_compute=announce,
+        )
+
+    def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
+        """(N, C) logits of clips by a model that takes no steps, fitted without their speakers; None for others."""
+        if self._config.model.head == "logreg":
+            encoder = self.new_model()
+            assert isinstance(encoder, SpeechModel)
+            batches = self.eval_batches(train_rows, 64)
+            return held_out_by_encoder(encoder, batches, self.manifest, train_rows, self._config.train.seed)
+        if self._config.model.model != BASELINE:
+            return None
+        model = FunctionalsModel(self._config, self.manifest.label_space)
+        features, rows = features_of(model, self.eval_batches(train_rows, FUNCTIONALS_BATCH))
+        return held_out_logits(features, rows, self.manifest, train_rows)
+
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
-        """None: the field has no agreed simple model of speech."""
-        return None
+        """Functionals with logistic regression under default settings; None for such a run itself, or if not wanted."""
+        if self._config.data.baseline == "none" or self._config.model.model == BASELINE:
+            return None
+        return BASELINE, self._simple("spectrum", train_rows)[rows]
+
+    def shortcut(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """Level and duration alone, with logistic regression; None if not wanted."""
+        if self._config.data.baseline == "none":
+            return None
+        return SHORTCUT, self._simple("level", train_rows)[rows]
+
+    def _simple(self, functional_set: str, train_rows: np.ndarray) -> np.ndarray:
+        """(N, C) logits of all clips by a simple model, which hears them at the run's rate and trimming."""
+        own = self._config.features
+        given = {"model": BASELINE, "functional_set": functional_set, "sr": own.sr, "trim_db": own.trim_db}
+        other = type(self)(AudioConfig.build(given), self.manifest, self.waveforms)
+        batches = other.eval_batches(np.arange(len(self.manifest.items)), FUNCTIONALS_BATCH)
+        return simple_logits(other.config, self.manifest, train_rows, batches)
 
     def data_card(self) -> dict[str, Any]:
         """Licence, citation and home of the corpus."""
@@ -285,23 +401,6 @@ def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tupl
     variance = (total[1] / total[2] - mean**2).clamp(min=0.0)
     # A band without energy has no spread; dividing by it would blow up rounding errors.
     return mean.float(), variance.sqrt().clamp(min=1.0).float()
-
-
-def read_noise(root: Path, sr: int) -> np.ndarray:
-    """All recordings below ``root`` one behind the other, each scaled to standard deviation 1.
-
-    Raises:
-        DataError: the folder holds no sound, or cannot be read.
-    """
-    from samo_audio.audio_io import is_audio, read
-    from samo_audio.datasets.listing import clips_below
-
-    files = clips_below(root, is_audio) if root.is_dir() else []
-    clips = [read(root / path, sr).waveform for path in files]
-    loud = [clip / clip.std() for clip in clips if len(clip) and clip.std() > 0]
-    if not loud:
-        raise DataError(f"`noise_root={root}`: no audible recordings in there")
-    return np.concatenate(loud)
 
 
 def load_weights(path: Path, model: AudioModel) -> None:

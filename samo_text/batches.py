@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from samo.data.batch import Batch, Draws
+from samo.encoders.states import collate_states
 
 __all__ = ["collate"]
 
@@ -19,9 +20,10 @@ def collate(
     draws: Draws | None = None,
 ) -> Batch:
     """Pad (T_i,) token ids, or (T_i, H) states of tokens, to the longest of them, or to ``width`` when that is more."""
+    if inputs[0].ndim > 1:
+        return Batch(*collate_states(inputs, width), torch.from_numpy(targets), rows, draws)
     lengths = [len(row) for row in inputs]
-    shape = (len(inputs), max(width, *lengths), *inputs[0].shape[1:])
-    padded = np.full(shape, pad_id if inputs[0].ndim == 1 else 0, dtype=inputs[0].dtype)
+    padded = np.full((len(inputs), max(width, *lengths)), pad_id, dtype=inputs[0].dtype)
     for place, row in zip(padded, inputs, strict=True):
         place[: len(row)] = row
     return Batch(torch.from_numpy(padded), torch.tensor(lengths), torch.from_numpy(targets), rows, draws)

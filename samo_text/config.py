@@ -215,12 +215,8 @@ class TextConfig(Config):
     @model_validator(mode="after")
     def _fitted_whole(self) -> TextConfig:
         """Flags of a training by gradient would do nothing for a model that is found in closed form."""
-        if self.model.model != "tfidf":
-            return self
-        for section in (self.loss, self.optim, self.train, self.augment):
-            for name in type(section).model_fields:
-                if name in _FOR_EVERY_MODEL or name.startswith("augment"):
-                    continue
-                if getattr(section, name) != type(section).model_fields[name].default:
-                    raise ValueError(f"`{name}` does nothing for `model=tfidf`, which takes no steps")
+        fitted = "model=tfidf" if self.model.model == "tfidf" else "head=logreg" if self.model.head == "logreg" else ""
+        if fitted:
+            own = {name for name in AugmentSettings.model_fields if name.startswith("augment")}
+            self.refuse_steps((self.loss, self.optim, self.train, self.augment), fitted, _FOR_EVERY_MODEL | own)
         return self

@@ -15,7 +15,11 @@ from samo.data.batch import Batch, Draws
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
 from samo.encoders.body import PretrainedBody
+from samo.encoders.hub import remembered
+from samo.encoders.logreg import inner_folds
+from samo.encoders.model import fit_frozen, held_out_logits
 from samo.encoders.states import States, encoder_states
+from samo.errors import DataError
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace, Task
@@ -24,6 +28,7 @@ from samo_text.batches import collate
 from samo_text.config import TextConfig
 from samo_text.datasets import DATASETS, index_corpus, resolve_root
 from samo_text.models import build_model, require_usable
+from samo_text.models.text_model import TextModel
 from samo_text.models.tfidf import fit_tfidf
 from samo_text.tokens import EncoderTokens, TokenLists, Tokens, about_cut, open_tokens, token_lists
 
@@ -71,7 +76,8 @@ class TextFrontend:
         data, line = resolve_root(config.data)
         if line:
             notify(line)
-        config = config.model_copy(update={"data": data, "model": _absolute(config.model)})
+        model = config.model.model_copy(update={"encoder": remembered(config.model.encoder)})
+        config = config.model_copy(update={"data": data, "model": model})
         manifest = index_corpus(data)
         for note in manifest.notes:
             notify(note)
@@ -191,7 +197,10 @@ class TextFrontend:
         return type(self)(self._config, manifest, self.tokens, self.lists.followed_by(more), self._notify)
 
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
-        """Everything a ``tfidf`` model is; other models learn nothing before step 1."""
+        """Everything a ``tfidf`` model is, or what is fitted on a frozen encoder; else nothing."""
+        if isinstance(self._frozen, TextModel):
+            batches = self.eval_batches(train_rows, 64)
+            return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
         if self._config.model.model != "tfidf":
             return {}
         texts = [self.lists.row(row) for row in train_rows]
@@ -210,6 +219,34 @@ class TextFrontend:
         for start in range(0, len(rows), batch_size):
             yield self._batch(rows[start : start + batch_size])
 
+    def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
+        """(N, C) logits of texts by a model without steps, fitted without their authors' texts; None for others."""
+        if self._config.model.head == "logreg":
+            encoder = self.new_model()
+            assert isinstance(encoder, TextModel)
+            batches = self.eval_batches(train_rows, 64)
+            return held_out_logits(encoder, batches, self.manifest, train_rows, self._config.train.seed)
+        if self._config.model.model != BASELINE:
+            return None
+        manifest, settings = self.manifest, self._config.model
+        groups = np.array([manifest.items[row].group for row in train_rows])
+        targets = manifest.targets[train_rows]
+        folds = inner_folds(np.nan_to_num(targets) > 0.5, groups, seed=0)
+        if not folds:
+            raise DataError("answers on held-out folds need texts of at least two groups")
+        logits = np.empty(targets.shape)
+        model = build_model(self._config, manifest.label_space).eval()
+        for learn, held_out in folds:
+            lists = [self.lists.row(row) for row in train_rows[learn]]
+            model.load_state_dict(fit_tfidf(lists, targets[learn], manifest.label_space, settings))
+            places = iter(held_out)
+            with torch.inference_mode():
+                for batch in self.eval_batches(train_rows[held_out], 256):
+                    found = model(batch.inputs, batch.lengths).numpy()
+                    for row in found:
+                        logits[next(places)] = row
+        return logits
+
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         """tf-idf with logistic regression under its default settings; None for such a run itself.
 
@@ -218,6 +255,10 @@ class TextFrontend:
         if self._config.model.model == BASELINE:
             return None
         return BASELINE, baseline_logits(self.manifest, train_rows)[rows]
+
+    def shortcut(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        """None: a text has nothing but its words."""
+        return None
 
     def data_card(self) -> dict[str, Any]:
         """Licence, citation and home of the corpus."""
@@ -233,30 +274,33 @@ class TextFrontend:
         columns = {"text_column": data.text_column, "separator": data.label_separator}
         return extra_items(path, self.manifest, train_rows, **columns, notify=self._notify)
 
+    def _states_of(self, model: nn.Module, *, compute: bool = True) -> States | None:
+        return encoder_states(
+            model,
+            lengths=self.lists.lengths,
+            batch_of=self._batch,
+            digest=self.tokens.digest,
+            contents=(self.lists.row(row).tobytes() for row in range(len(self.lists))),
+            compute=compute,
+        )
+
+    def use_kept_states(self, model: nn.Module) -> None:
+        """Where states of all texts under a run's frozen encoder are kept, they are what batches hold from here on."""
+        if self._config.model.freeze_encoder and isinstance(model, TextModel):
+            self._states, self._frozen = self._states_of(model, compute=False), None
+
     def _batch(self, rows: np.ndarray, draws: Draws | None = None) -> Batch:
         targets = self.manifest.targets[rows]
         if self._frozen is not None:
             # Only now: a resumed run's encoder is that of its checkpoint, whatever lies in the folder today.
             frozen, self._frozen = self._frozen, None
-            self._states = encoder_states(
-                frozen,
-                lengths=self.lists.lengths,
-                batch_of=self._batch,
-                digest=self.tokens.digest,
-                contents=(self.lists.row(row).tobytes() for row in range(len(self.lists))),
-            )
+            self._states = self._states_of(frozen)
         if self._states is not None:
             inputs = [self._states.row(row) for row in rows]
         else:
             inputs = [self.lists.row(row) for row in rows]
         width = 0 if self._config.tokens.length_sorted else self._config.tokens.max_tokens
         return collate(inputs, targets, rows, self.tokens.pad_id, width, draws)
-
-
-def _absolute(model: Any) -> Any:
-    """A folder as encoder is remembered by its full path: a run may be judged from elsewhere."""
-    folder = Path(model.encoder).expanduser()
-    return model.model_copy(update={"encoder": str(folder.absolute())}) if model.encoder and folder.is_dir() else model
 
 
 def _what_is_read(config: TextConfig) -> tuple[Any, ...]:

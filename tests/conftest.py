@@ -37,14 +37,24 @@ def goemotions_root() -> Path:
     return real_data("goemotions")
 
 
+def real_model(name: str) -> Path:
+    given = os.environ.get("SAMO_TEST_DATA")
+    for root in ([Path(given).parent] if given else []) + [ROOT.parent / "shared"]:
+        if (root / "models" / name).is_dir():
+            return root / "models" / name
+    pytest.skip(f"no {name}: neither in models beside $SAMO_TEST_DATA nor in ../shared/models")
+
+
 @pytest.fixture(scope="session")
 def minilm_root() -> Path:
     """all-MiniLM-L6-v2, whose folder lies beside the data's."""
-    given = os.environ.get("SAMO_TEST_DATA")
-    for root in ([Path(given).parent] if given else []) + [ROOT.parent / "shared"]:
-        if (root / "models" / "all-MiniLM-L6-v2").is_dir():
-            return root / "models" / "all-MiniLM-L6-v2"
-    pytest.skip("no all-MiniLM-L6-v2: neither in models beside $SAMO_TEST_DATA nor in ../shared/models")
+    return real_model("all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def whisper_root() -> Path:
+    """The encoder half of Whisper base, whose folder lies beside the data's."""
+    return real_model("whisper-base-encoder")
 
 
 @pytest.fixture(scope="session")

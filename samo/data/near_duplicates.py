@@ -36,7 +36,7 @@ _BOILERPLATE = 0.5
 # Of fewer rows the half may well be copies of one another.
 _FEW = 40
 # Pairs of rows meet in their n-grams at most so often, or the search would take minutes.
-_MOST_MEETINGS = 1 << 22
+_MOST_MEETINGS = 1 << 24
 
 
 def folded(text: str) -> str:

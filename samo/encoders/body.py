@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from samo.encoders.pooling import LAST, LAST4
+from samo.encoders.pooling import ALL, LAST, LAST4
 from samo.encoders.settings import EncoderSettings
 from samo.errors import SettingsError
 
@@ -16,8 +16,11 @@ __all__ = ["Body", "PretrainedBody"]
 
 # BERT, RoBERTa, DeBERTa, ELECTRA: encoder.layer.3; DistilBERT: transformer.layer.3; ModernBERT: layers.3.
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|albert_layers|h|blocks?)\.(\d+)\.")
-# What stands above the last layer, such as ModernBERT's final_norm; the rest outside the layers lies below them all.
-_ABOVE = re.compile(r"(?:^|\.)(?:final_|pooler)")
+# What stands above the last layer, such as ModernBERT's final_norm and the norm behind Whisper's layers; the rest
+# outside the layers lies below them all.
+_ABOVE = re.compile(r"(?:^|\.)(?:final_|pooler)|^layer_norm\.")
+# Convolutions of speech encoders below the first layer, some of them numbered like layers.
+_BELOW = re.compile(r"^(?:feature_extractor|feature_projection|encoder\.pos_conv_embed)\.")
 
 
 class Body(nn.Module):
@@ -45,6 +48,7 @@ class PretrainedBody(Body):
         sequences: those of :func:`samo.encoders.pooling.sequences_of` that the pooling looks at.
         width: H, ``hidden_size`` of the network's configuration.
         n_layers: its transformer layers.
+        n_states: L, those whose states it can give, the embeddings included.
     """
 
     def __init__(self, network: Any, sequences: tuple[str, ...], settings: EncoderSettings) -> None:
@@ -60,13 +64,18 @@ class PretrainedBody(Body):
         self.unfreeze_epochs = settings.unfreeze_epochs
         self.lr_share, self.lr_decay = settings.encoder_lr_scale, settings.layer_lr_decay
         self.width = int(network.config.hidden_size)
-        found = [_LAYER.search(name) for name, _ in network.named_parameters()]
-        self.n_layers = 1 + max((int(match[1]) for match in found if match), default=-1)
+        found = [_layer(name) for name, _ in network.named_parameters()]
+        self.n_layers = 1 + max((layer for layer in found if layer is not None), default=-1)
+        # ALBERT runs one layer several times; the decoder of Whisper has layers of its own.
+        known = ("encoder_layers", "num_hidden_layers")
+        self.n_states = 1 + next((int(n) for name in known if (n := getattr(network.config, name, 0))), self.n_layers)
         if not self.n_layers and (self.unfreeze_epochs or self.lr_decay < 1.0):
             family = network.config.model_type
             raise SettingsError(
                 f"`unfreeze_epochs` and `layer_lr_decay`: the layers of '{family}' cannot be told apart by name"
             )
+        # Whisper's table of positions is not for learning.
+        self._learns = frozenset(name for name, parameter in network.named_parameters() if parameter.requires_grad)
         if self.frozen:
             self.network.requires_grad_(False)
 
@@ -79,10 +88,12 @@ class PretrainedBody(Body):
 
     def level(self, name: str) -> int:
         """0 for the embeddings, k for the k-th layer from below, ``n_layers`` for what stands above them."""
-        match = _LAYER.search(name)
-        if match:
-            return int(match[1]) + 1
-        return self.n_layers if _ABOVE.search(name) else 0
+        layer = _layer(name)
+        if layer is not None:
+            return layer + 1
+        # wav2vec 2.0 and its kin have one norm around their layers: behind them where each layer begins with its own.
+        stable = name.startswith("encoder.layer_norm.") and getattr(self.network.config, "do_stable_layer_norm", False)
+        return self.n_layers if stable or _ABOVE.search(name) else 0
 
     def lr_scale(self, name: str) -> float:
         """``encoder_lr_scale * layer_lr_decay ** layers above it`` (Howard & Ruder 2018; Sun et al. 2019)."""
@@ -97,7 +108,7 @@ class PretrainedBody(Body):
             return
         n_open = epoch // self.unfreeze_epochs
         for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(self.level(name) > self.n_layers - n_open)
+            parameter.requires_grad_(name in self._learns and self.level(name) > self.n_layers - n_open)
 
     def epochs_to_open(self) -> int:
         """How many epochs it takes until everything learns, the embeddings last; 1 without unfreezing by steps."""
@@ -126,7 +137,7 @@ class PretrainedBody(Body):
                 the mean of the last four is looked at.
 
         Returns:
-            (B, T, H * k): the last layer, the mean of the last four, or both.
+            (B, T, H * k): the last layer, the mean of the last four, or both; or the embeddings and all layers.
         """
         parts = []
         if LAST in self.sequences:
@@ -135,4 +146,14 @@ class PretrainedBody(Body):
             assert layers is not None
             # The first entry are the embeddings; an encoder of fewer layers gives all it has.
             parts.append(torch.stack(layers[1:][-4:]).mean(dim=0))
+        if ALL in self.sequences:
+            assert layers is not None
+            # A norm behind the last layer belongs to what the network ends with.
+            parts += [*layers[:-1], last]
         return torch.cat(parts, dim=2)
+
+
+def _layer(name: str) -> int | None:
+    """The number of the layer a parameter belongs to, from 0; None outside the layers."""
+    match = None if _BELOW.search(name) else _LAYER.search(name)
+    return int(match[1]) if match else None

@@ -12,19 +12,25 @@ from urllib.parse import urlsplit
 
 from samo.errors import EnvironmentProblem, ModelFileError
 
-__all__ = ["NO_CODE", "offline", "quiet", "reading", "source_of"]
+__all__ = ["NO_CODE", "offline", "quiet", "reading", "remembered", "source_of"]
 
 # What is read may be a stranger's: a model that brings code of its own is refused, and nobody is asked.
 NO_CODE = {"trust_remote_code": False}
 
 _OFFLINE_HINT = "download it where there is a net (`hf download NAME`) and copy the folder, then `{setting}=FOLDER`"
-_WITHOUT = {"encoder": "; or train without one: `model=textcnn`"}
+_WITHOUT = {"encoder": "; or train without one: another `model`"}
 
 
 def source_of(place: str) -> str:
     """What ``transformers`` is to be given: a folder with ``~`` expanded, or a name as it stands."""
     folder = Path(place).expanduser()
     return str(folder) if folder.is_dir() else place
+
+
+def remembered(place: str) -> str:
+    """A folder by its full path, since a run may be judged from elsewhere; a name as it stands."""
+    folder = Path(place).expanduser()
+    return str(folder.absolute()) if place and folder.is_dir() else place
 
 
 def offline(place: str) -> bool:

@@ -13,7 +13,7 @@ from samo.encoders.hub import NO_CODE, offline, quiet, reading, source_of
 from samo.errors import ModelFileError, first_few
 from samo.files import write_text
 
-__all__ = ["CONFIG_NAME", "Check", "from_assets", "load_pretrained", "read_config", "save_config"]
+__all__ = ["CONFIG_NAME", "Check", "Half", "from_assets", "load_pretrained", "read_config", "save_config"]
 
 CONFIG_NAME = "config.json"
 
@@ -21,12 +21,17 @@ Check = Callable[[str, Any], None]
 """Refuses, by a ``ModelFileError``, a configuration read from a place that is no encoder of its modality."""
 
 
-def load_pretrained(place: str, check: Check) -> Any:
+Half = tuple[Any, dict[str, str]]
+"""A class of ``transformers`` that is part of a larger model, and what its weights are called there."""
+
+
+def load_pretrained(place: str, check: Check, half_of: Callable[[Any], Half | None] = lambda config: None) -> Any:
     """Read a pretrained encoder, weights in float32.
 
     Args:
         place: a folder, or a name on the Hugging Face hub, which ``transformers`` downloads and keeps.
         check: which encoders the modality takes; called before any weight is read.
+        half_of: which part of the model is the encoder, by its configuration; None = all of it.
 
     Returns:
         A ``transformers.PreTrainedModel`` without a pooling layer, in evaluation mode.
@@ -39,12 +44,19 @@ def load_pretrained(place: str, check: Check) -> Any:
     from transformers import AutoModel
 
     config = read_config(place, check)
-    options = {"dtype": torch.float32, "local_files_only": offline(place), "output_loading_info": True}
+    options: dict[str, Any] = {
+        "dtype": torch.float32,
+        "local_files_only": offline(place),
+        "output_loading_info": True,
+    }
+    half = half_of(config)
+    if half:
+        kind, options["key_mapping"] = half
+    else:
+        kind, options = AutoModel, {**options, **_plain(config), **NO_CODE}
     with quiet(), reading(place, "weights"):
         try:
-            encoder, found = AutoModel.from_pretrained(
-                source_of(place), config=config, **options, **_plain(config), **NO_CODE
-            )
+            encoder, found = kind.from_pretrained(source_of(place), config=config, **options)
         except SafetensorError as error:
             raise OSError(f"damaged: {error}") from error
     missing, n_tensors = sorted(found["missing_keys"]), len(encoder.state_dict())
@@ -57,7 +69,7 @@ def load_pretrained(place: str, check: Check) -> Any:
     return encoder.eval()
 
 
-def from_assets(folder: Path) -> Any:
+def from_assets(folder: Path, half_of: Callable[[Any], Half | None] = lambda config: None) -> Any:
     """The architecture that :func:`save_config` described, its weights undefined until they are loaded.
 
     Raises:
@@ -70,6 +82,8 @@ def from_assets(folder: Path) -> Any:
         config = AutoConfig.from_pretrained(str(folder), local_files_only=True, **NO_CODE)
         # Random start weights of a large encoder take seconds, and are overwritten at once.
         with quiet(), no_init_weights():
+            if half := half_of(config):
+                return half[0](config)
             return AutoModel.from_config(config, dtype=torch.float32, **_plain(config), **NO_CODE)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]

@@ -10,6 +10,7 @@ from samo.settings import Section, setting
 
 __all__ = ["EncoderSettings"]
 
+_OF_LEARNED_HEADS = ("head_layers", "head_norm", "dropout", "dropout_samples", "dropout_inference", "state_mask")
 _OF_HIDDEN_LAYERS = ("head_hidden", "head_intermediate", "head_residual")
 _OF_ENCODER_RATES = ("encoder_lr_scale", "layer_lr_decay")
 
@@ -24,7 +25,32 @@ class EncoderSettings(Section):
     encoder: str = setting("", "pretrained encoder: a folder, or a name on the Hugging Face hub", needs="model=encoder")
     pooling: str = setting(
         "auto",
-        "from states to one vector: cls, mean, max, mean-max, attention, last4-mean; several joined with +",
+        "from states to one vector: cls, mean, sd, max, mean-sd, mean-max, attention, last4-mean; several joined"
+        " with +",
+    )
+    layers: Literal["last", "all"] = setting(
+        "last",
+        "states of the last layer, or of all: a mean with learned weights (with `head=logreg` side by side)",
+        came_later=True,
+        needs="model=encoder",
+    )
+    state_mask: float = setting(
+        0.0,
+        "share of an item's states that is left out of the pooling in training, drawn anew each time; 0 = off",
+        came_later=True,
+        ge=0.0,
+        lt=1.0,
+        needs="model=encoder",
+    )
+    state_mask_span: int = setting(
+        10, "neighbouring states that are left out in one piece", came_later=True, ge=1, le=10_000, needs="state_mask"
+    )
+    head: Literal["network", "logreg"] = setting(
+        "network",
+        "network: `head_layers` learned by gradient; logreg: a logistic regression on a frozen encoder, which takes no"
+        " steps",
+        came_later=True,
+        needs="model=encoder",
     )
     head_layers: int = setting(1, "linear layers of the head, the output layer included", ge=1, le=12)
     head_hidden: int = setting(0, "units of the head's hidden layers; 0 = as many as go in", ge=0, le=16_384)
@@ -68,14 +94,25 @@ class EncoderSettings(Section):
     def _encoder_whole(self) -> EncoderSettings:
         if self.model == "encoder" and not self.encoder:
             raise ValueError("`model=encoder` needs `encoder` with a folder or a name on the Hugging Face hub")
-        if self.freeze_encoder and self.unfreeze_epochs:
+        # Of a network without an encoder it is said elsewhere that they do nothing; one of a user's own may have one.
+        has_encoder = self.model == "encoder" or ":" in self.model
+        if has_encoder and self.freeze_encoder and self.unfreeze_epochs:
             raise ValueError("`freeze_encoder` and `unfreeze_epochs` exclude each other")
         if self.dropout_inference != "off" and self.dropout_samples < 2:
             raise ValueError("`dropout_inference` mean and vote act only together with `dropout_samples` above 1")
         if self.dropout_samples > 1 and self.dropout == 0.0:
             raise ValueError("`dropout_samples` acts only together with `dropout` above 0")
+        if self.layers == "all" and "last4-mean" in self.pooling.split("+"):
+            raise ValueError("`pooling=last4-mean` names its layers; it acts only together with `layers=last`")
+        if has_encoder and self.head == "logreg":
+            if not self.freeze_encoder:
+                raise ValueError("`head=logreg` acts only together with `freeze_encoder`")
+            if "attention" in self.pooling.split("+"):
+                raise ValueError("`pooling=attention` is learned in steps, which `head=logreg` does not take")
+            self.refuse_idle(_OF_LEARNED_HEADS, False, "`head=network`")
         self.refuse_idle(_OF_HIDDEN_LAYERS, self.head_layers > 1, "`head_layers` above 1")
-        self.refuse_idle(_OF_ENCODER_RATES, not self.freeze_encoder, "an encoder that learns, not `freeze_encoder`")
+        learns = not (has_encoder and self.freeze_encoder)
+        self.refuse_idle(_OF_ENCODER_RATES, learns, "an encoder that learns, not `freeze_encoder`")
         return self
 
     def refuse_idle(self, names: tuple[str, ...], acts: bool, partner: str) -> None:

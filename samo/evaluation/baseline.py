@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from samo.evaluation.comparison import LEVEL, aligned, answers_of, paired_bootstrap
 from samo.evaluation.metrics import Metric, macro_f1, macro_f1_over
@@ -11,7 +14,41 @@ from samo.evaluation.significance import verdict
 from samo.evaluation.statistics import Intervals, score_intervals, tally_by_unit
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["compare_to_baseline"]
+__all__ = ["blind_guess", "compare_to_baseline", "shortcut_scores"]
+
+
+def blind_guess(truth: np.ndarray, multi_label: bool) -> float:
+    """The highest macro-F1, over the classes present, that is to be expected of guesses which see nothing.
+
+    One of K classes: 1 / K, by guessing each as often as it occurs; no other guess does better. Several labels: all of
+    them, always, whose F1 is 2 p / (1 + p) for a label with a share p of the rows.
+
+    Args:
+        truth: (N, K) bool.
+        multi_label: whether several labels may hold at once.
+    """
+    share = truth.mean(axis=0)
+    present = share[share > 0.0]
+    return float((2.0 * present / (1.0 + present)).mean()) if multi_label else 1.0 / max(len(present), 1)
+
+
+def shortcut_scores(
+    found: Mapping[str, Any], predictions: Predictions, *, task: Task, space: LabelSpace
+) -> dict[str, Any]:
+    """What a report keeps of a model that sees only what should not give the answer away.
+
+    Args:
+        found: of :func:`compare_to_baseline` on that model.
+        predictions: of the model that is evaluated.
+        task: of ``space``.
+        space: the tasks and their columns.
+
+    Returns:
+        ``name``, ``macro_f1``, ``ci``, ``level``, ``unit``, and ``chance``, that of :func:`blind_guess`.
+    """
+    truth = answers_of(found["name"], task, space, predictions).truth
+    kept = {name: found[name] for name in ("name", "macro_f1", "ci", "level", "unit")}
+    return {**kept, "chance": blind_guess(truth, task.multi_label)}
 
 
 def compare_to_baseline(

@@ -11,7 +11,7 @@ from typing import Any
 from samo.errors import RunError, first_ten
 from samo.reporting.report import metrics_of, read_report
 from samo.runs.run import Run
-from samo.settings import with_defaults
+from samo.settings import REPORT_SETTINGS, with_defaults
 
 __all__ = [
     "Cell",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 # Where the data lies may differ between machines; that they are the same data is checked by their digest.
-MOVABLE = frozenset({"data_root"})
+MOVABLE = frozenset({"data_root"}) | REPORT_SETTINGS
 
 
 @dataclass(frozen=True)

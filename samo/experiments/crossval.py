@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from samo.data.sampling import balance_notes
 from samo.data.splits import audit, fold_count, fold_warnings, make_split
-from samo.errors import RunError, SettingsError
+from samo.errors import DataError, RunError, SettingsError
+from samo.evaluation.baseline import compare_to_baseline, shortcut_scores
 from samo.evaluation.calibration import apply_temperature, fold_calibration
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import decide, scores, tally
@@ -30,6 +31,7 @@ from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report, metrics_of, read_report
 from samo.runs.calibrate import calibration_of
 from samo.runs.run import artifacts_root
+from samo.runs.teachers import checked_teachers
 from samo.settings import Config
 from samo.tasks import LabelSpace
 
@@ -99,7 +101,7 @@ def plan_crossval(
     """One cell for each seed and fold, every one of which can be trained; see :func:`crossvalidate`."""
     config = type(config).build({**config.flat(), "split": "folds"})
     frontend = open_data(config, reporter)
-    chosen = _usable_folds(frontend, seeds, folds)
+    chosen = _usable_folds(frontend, seeds, folds, artifacts_root(str(artifacts)))
     cells = tuple(make_cell(config, f"seed{seed}.fold{fold}", "all", seed=seed, fold=fold) for seed, fold in chosen)
     name = name or default_name("crossval", frontend.config, tuple(seeds), tuple(folds))
     plan = GridPlan("crossval", artifacts_root(str(artifacts)) / "grids" / name, cells, command=command)
@@ -137,16 +139,19 @@ def fold_temperatures(cells: Sequence[Cell], grid: Path) -> dict[str, dict[str, 
     return found
 
 
-def join_predictions(cells: Sequence[Cell], grid: Path) -> Predictions:
+def join_predictions(cells: Sequence[Cell], grid: Path, kind: str = "") -> Predictions:
     """The test predictions of several cells as one, scaled by each cell's own temperature, decided by its thresholds.
+
+    ``kind`` ``baseline`` or ``shortcut``: as the simple model that was evaluated beside each run decided, unscaled.
 
     With several seeds an item stands once for each; an item without a group is a group of its own over all seeds.
     """
     parts = []
     for cell in cells:
         run = cell.run(grid)
-        predictions = Predictions.load(run.path("predictions.test.npz"), run.manifest.label_space)
-        if calibration := calibration_of(run):
+        file = run.path(f"predictions.test.{kind}.npz" if kind else "predictions.test.npz")
+        predictions = Predictions.load(file, run.manifest.label_space)
+        if not kind and (calibration := calibration_of(run)):
             scaled = apply_temperature(predictions.logits, calibration.temperature, run.manifest.label_space)
             predictions = replace(predictions, logits=scaled)
         parts.append(predictions)
@@ -190,10 +195,15 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     manifest = first.manifest
     missing = [cell.name for cell in cells if cell not in done]
     leaky = any(report["leaky"] for report in reports)
+    joined, space = join_predictions(done, grid), manifest.label_space
+    baseline = _beside("baseline", reports, done, grid, joined, space, unit)
+    shortcut = _beside("shortcut", reports, done, grid, joined, space, unit)
     report = build_report(
         Subject(name, manifest.dataset, "out-of-fold", "folds", unit, manifest.synthetic, leaky=leaky),
-        join_predictions(done, grid),
-        manifest.label_space,
+        joined,
+        space,
+        baseline=baseline,
+        shortcut=shortcut_scores(shortcut, joined, task=space.primary, space=space) if shortcut else None,
         train_macro_f1=fmean(report["train_macro_f1"] for report in reports),
         val_macro_f1=fmean(report["val_macro_f1"] for report in reports),
         notes=[
@@ -232,6 +242,33 @@ def write_crossval(report: dict[str, Any], cells: Sequence[Cell], grid: Path, co
     write_json(grid / "report.json", report)
 
 
+def _beside(
+    kind: str,
+    reports: Sequence[Mapping[str, Any]],
+    cells: Sequence[Cell],
+    grid: Path,
+    joined: Predictions,
+    space: LabelSpace,
+    unit: str,
+) -> dict[str, Any] | None:
+    """The simple models of all cells against the runs, on the joined rows; None where a cell has none.
+
+    Cells that were evaluated before their answers were kept have none.
+    """
+    if not all(
+        report.get(kind) and cell.run(grid).path(f"predictions.test.{kind}.npz").is_file()
+        for report, cell in zip(reports, cells, strict=True)
+    ):
+        return None
+    # With several seeds an item stands once for each, so its place names it.
+    places = tuple(map(str, range(len(joined))))
+    simple = join_predictions(cells, grid, kind)
+    if simple.ids != joined.ids:
+        raise DataError(f"what stands beside the runs in {grid} is of other items", hint="evaluate its cells again")
+    pair = [replace(each, ids=places) for each in (simple, joined)]
+    return compare_to_baseline(reports[0][kind]["name"], *pair, task=space.primary, label_space=space, unit=unit)
+
+
 def _metrics(predictions: Predictions, space: LabelSpace) -> dict[str, float]:
     found = decided_rows(space.primary, predictions, space)
     return scores(tally(found.truth, found.predicted))
@@ -241,15 +278,19 @@ def _spread(values: Sequence[float]) -> dict[str, Any]:
     return {"n": len(values), "mean": fmean(values), "sd": stdev(values) if len(values) > 1 else None}
 
 
-def _usable_folds(frontend: Frontend, seeds: Sequence[int], folds: Sequence[int]) -> list[tuple[int, int]]:
+def _usable_folds(
+    frontend: Frontend, seeds: Sequence[int], folds: Sequence[int], artifacts: Path
+) -> list[tuple[int, int]]:
     """Every seed with every fold; one that cannot be trained is met before hours are spent on the others."""
-    manifest = frontend.manifest
+    manifest, config = frontend.manifest, cast(Any, frontend.config)
     n_folds = fold_count(manifest, frontend.split_request().num_folds)
     stray = [fold for fold in folds if fold >= n_folds]
     if stray:
         raise SettingsError(f"`folds={stray[0]}`: {manifest.dataset} has {n_folds} folds, counted from 0")
     chosen = list(itertools.product(seeds, folds or range(n_folds)))
     for seed, fold in chosen:
-        request = replace(frontend.split_request(), rule="folds", fold=fold, seed=seed)
-        audit(manifest, make_split(manifest, request))
+        request = replace(frontend.split_request(), rule="folds", fold=fold, seed=config.data.split_seed_or(seed))
+        split = make_split(manifest, request)
+        audit(manifest, split)
+        checked_teachers(config.loss, artifacts, frontend.modality, manifest, split)
     return chosen

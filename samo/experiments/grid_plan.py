@@ -15,7 +15,7 @@ from samo.files import parse_json
 from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
 from samo.runs.run import Run
-from samo.settings import GRID_SETTINGS, SPLIT_SETTINGS, Config, stored_config
+from samo.settings import GRID_SETTINGS, REPORT_SETTINGS, SPLIT_SETTINGS, Config, stored_config
 
 __all__ = [
     "GRID_FILE",
@@ -139,7 +139,8 @@ def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Fr
 def default_name(kind: str, config: Config, *requested: object) -> str:
     """The same for the same settings, so that the same request goes on where it stopped."""
     flat = config.flat()
-    values = {name: value for name, value in flat.items() if name not in ("data_root", *GRID_SETTINGS)}
+    nameless = {"data_root", *GRID_SETTINGS, *REPORT_SETTINGS}
+    values = {name: value for name, value in flat.items() if name not in nameless}
     for field in config.fields():
         value = values.get(field.name)
         if field.came_later and (value == field.stored_default or config.is_idle(field, flat)):

@@ -23,7 +23,7 @@ from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import METRICS, Tally
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import PairedDifference, holm, paired_difference, verdict
-from samo.evaluation.statistics import Interval, score_intervals, tally_by_unit
+from samo.evaluation.statistics import Interval, score_intervals, tally_by_unit, unnamed_line
 from samo.experiments.cells import Cell, Result, result_of
 from samo.files import write_json, write_text
 from samo.reporting.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure, verbatim
@@ -92,6 +92,7 @@ class ResultsTable:
     synthetic: bool
     leaky: bool
     notes: tuple[str, ...]
+    units_known: bool = True
 
     @property
     def baseline(self) -> str:
@@ -126,6 +127,8 @@ def make_table(name: str, cells: Sequence[Cell], grid: Path, metric: str, unit: 
     ]
     corrected = holm([row.difference.p if row.difference and k else None for k, row in enumerate(rows)])
     everything = [result for results in by_row.values() for result in results.values()]
+    n_items, unnamed = _unnamed(everything[:1], grid)
+    unknown = unit != "row" and 0 < unnamed == n_items
     return ResultsTable(
         name,
         metric,
@@ -135,8 +138,19 @@ def make_table(name: str, cells: Sequence[Cell], grid: Path, metric: str, unit: 
         len(everything),
         any(result.synthetic for result in everything),
         any(result.leaky for result in everything),
-        tuple(_notes(by_row, ratio, unit)),
+        (*_notes(by_row, ratio, unit), *([unnamed_line(unit, unnamed, n_items)] if unknown else [])),
+        not unknown,
     )
+
+
+def _unnamed(results: Sequence[Result], grid: Path) -> tuple[int, int]:
+    """Items of the test parts of these cells, and how many of them have no group."""
+    groups = [
+        group
+        for result in results
+        for group in Predictions.load(result.cell.run(grid).path("predictions.test.npz")).groups
+    ]
+    return len(groups), groups.count("")
 
 
 def overlap_ratio(results: Sequence[Result]) -> float | None:
@@ -207,9 +221,11 @@ def marks(table: ResultsTable) -> list[str]:
 def heads_of(table: ResultsTable) -> tuple[str, ...]:
     """Column heads, the same on the terminal and in every file."""
     name = METRIC_NAMES[table.metric]
+    # Where no speaker is known intervals hold less than they say, and are not called 95 %.
+    over, level = (f"95 % over {table.unit}s", "95 %") if table.units_known else ("interval over rows", "interval")
     return (
-        "row", "n", f"{name}, mean", "sd", f"pooled [95 % over {table.unit}s]",
-        f"difference from {table.baseline} [95 %]", f"p ({CORRECTION})", "verdict",
+        "row", "n", f"{name}, mean", "sd", f"pooled [{over}]",
+        f"difference from {table.baseline} [{level}]", f"p ({CORRECTION})", "verdict",
     )  # fmt: skip
 
 
@@ -249,7 +265,7 @@ def forest_figure(table: ResultsTable, scores: Mapping[str, Sequence[float]]) ->
     left.set_ylim(n - 0.5, -0.5)
     name = METRIC_NAMES[table.metric]
     left.set_xlabel(f"{name} of each cell on its test part; bar: mean")
-    right.set_xlabel(f"{name} minus that of {verbatim(table.baseline)}, 95 % interval")
+    right.set_xlabel(f"{name} minus that of {verbatim(table.baseline)}, {'95 % ' * table.units_known}interval")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", color=GREY, alpha=0.3)

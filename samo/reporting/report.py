@@ -116,6 +116,7 @@ def build_report(
     train_macro_f1: float | None = None,
     val_macro_f1: float | None = None,
     baseline: Mapping[str, Any] | None = None,
+    shortcut: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     calibration: Mapping[str, Mapping[str, Any]] | None = None,
     intervals: Intervals = "wilson",
@@ -132,6 +133,8 @@ def build_report(
         train_macro_f1: the same score on the training part, None when unknown.
         val_macro_f1: the same score on the validation part, None when unknown.
         baseline: a simple model on the same rows, from :func:`~samo.evaluation.baseline.compare_to_baseline`.
+        shortcut: what a model reaches that sees only what should not give the answer away, from
+            :func:`~samo.evaluation.baseline.shortcut_scores`; the report has the key only where it is given.
         notes: further warnings.
         calibration: what the report says of it, by task, where the predictions are under a temperature already.
         intervals: how they are computed, see :func:`~samo.evaluation.statistics.score_intervals`.
@@ -163,6 +166,7 @@ def build_report(
         "tasks": tasks,
         "overall_macro_f1": fmean(each["metrics"]["macro_f1"] for each in tasks.values()) if tasks else None,
         "baseline": dict(baseline) if baseline else None,
+        **({"shortcut": dict(shortcut)} if shortcut else {}),
         "by_group": by_group,
         "train_macro_f1": _plain(train_macro_f1),
         "val_macro_f1": _plain(val_macro_f1),

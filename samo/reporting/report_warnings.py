@@ -34,7 +34,7 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str, unna
     if report["split"] == "val":
         found.append("the best epoch was chosen on this split, so its scores are a little too good")
     found += [*_calibration_warnings(report), *_threshold_warnings(report)]
-    found += _abstention_warnings(report)
+    found += [*_abstention_warnings(report), *_shortcut_warnings(report)]
     drawn, n_units = report["ci"]["unit"], report["ci"]["n_units"]
     if n_units < 2:
         found.append(f"one {drawn} only: no confidence interval")
@@ -90,6 +90,18 @@ def _calibration_warnings(report: Mapping[str, Any]) -> list[str]:
     if scores["fitted_on"] == report["split"]:
         found.append("the temperature was fitted on this split, so its calibration is a little too good")
     return found
+
+
+def _shortcut_warnings(report: Mapping[str, Any]) -> list[str]:
+    """A line where what should not give the answer away does, by more than chance."""
+    found = report.get("shortcut")
+    if not found or not found["ci"] or found["ci"][0] <= found["chance"]:
+        return []
+    low, high = found["ci"]
+    return [
+        f"{found['name']} alone reach macro-F1 {found['macro_f1']:.3f} [{low:.3f}, {high:.3f}], a blind guess "
+        f"{found['chance']:.3f}: the labels stand partly in how the data were made, and a model may learn that"
+    ]
 
 
 def _abstention_warnings(report: Mapping[str, Any]) -> list[str]:

@@ -23,7 +23,7 @@ from samo.data.relabel import relabel
 from samo.data.sampling import balance_notes
 from samo.data.splits import NEAR_COPIES_HINT, PARTS, Split, is_leaky, split_notes
 from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
-from samo.evaluation.baseline import compare_to_baseline
+from samo.evaluation.baseline import compare_to_baseline, shortcut_scores
 from samo.evaluation.decision import Decision, fit_decision
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
@@ -140,6 +140,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     # The network is opened only where there is something to predict.
     model = load_run_model(run, type(setup.frontend), setup.runtime)[0] if parts.keys() - known.keys() else None
     run.require_model(version)
+    setup.frontend.use_kept_states(model)
     if part == "test":
         run.open_test("evaluate")
     predicted = _predicted(setup, parts, known, model)
@@ -149,9 +150,12 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     predicted = {name: decision.applied(predictions, space) for name, predictions in predicted.items()}
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
     notes += [*balance_notes(run.settings), *_other_precision(run, setup.runtime)]
-    baseline = _baseline(run, setup.frontend, space, split, part, predicted[part])
+    given = run, setup.frontend, space, split, part, predicted[part]
+    baseline, shortcut = (_beside(kind, *given) for kind in ("baseline", "shortcut"))
     leaky = is_leaky(manifest, split, part)
-    evaluation = _Evaluation(run, setup.frontend, space, split, part, decision, predicted, notes, leaky, baseline)
+    evaluation = _Evaluation(
+        run, setup.frontend, space, split, part, decision, predicted, notes, leaky, baseline, shortcut
+    )
     report, suffix = _report(evaluation), "" if part == "test" else f".{part}"
     return write_report(run, setup.frontend, report, part, predicted, suffix, version, made_with)
 
@@ -353,29 +357,36 @@ def _completed(
     return calibrate(run, space, val.logits, val.targets, thresholds, keep=keep, abstention=withheld, epoch=epoch)
 
 
-def _baseline(
-    run: Run, frontend: Frontend, space: LabelSpace, split: Split, part: str, predictions: Predictions
+def _beside(
+    kind: str, run: Run, frontend: Frontend, space: LabelSpace, split: Split, part: str, predictions: Predictions
 ) -> dict[str, Any] | None:
-    """The modality's simple model on the same rows, with temperature and thresholds of its own from validation."""
+    """The modality's simple model on the same rows, with temperature and thresholds of its own from validation.
+
+    Its answers are kept beside the run's, so that a cross-validation can join them. ``kind`` is ``baseline`` or
+    ``shortcut``, a model that is shown only what should not give the answer away.
+    """
     ids = {name: split.part(name) for name in ("val", part)}
     rows = {name: frontend.manifest.rows(each) for name, each in ids.items()}
-    found = frontend.baseline(frontend.manifest.rows(split.train), np.concatenate(list(rows.values())))
+    simple_model = frontend.baseline if kind == "baseline" else frontend.shortcut
+    found = simple_model(frontend.manifest.rows(split.train), np.concatenate(list(rows.values())))
     if not found:
         return None
     name, logits = found
     parts = np.split(logits, [len(rows["val"])])
     val, judged = parts[0], parts[0] if part == "val" else parts[1]
     decision = fit_decision(val, frontend.manifest.targets[rows["val"]], space, threshold_settings(frontend.config))
-    baseline = decision.applied(predictions_of(frontend, ids[part], judged), space)
-    return compare_to_baseline(
+    beside = decision.applied(predictions_of(frontend, ids[part], judged), space)
+    beside.save(run.path(f"predictions.{part}.{kind}.npz"))
+    compared = compare_to_baseline(
         name,
-        baseline,
+        beside,
         predictions,
         task=space.primary,
         label_space=space,
         unit=frontend.unit,
         intervals=_intervals(run),
     )
+    return compared if kind == "baseline" else shortcut_scores(compared, predictions, task=space.primary, space=space)
 
 
 def _intervals(run: Run) -> Intervals:
@@ -476,6 +487,7 @@ class _Evaluation:
     notes: Sequence[str]
     leaky: bool
     baseline: Mapping[str, Any] | None = None
+    shortcut: Mapping[str, Any] | None = None
 
     def macro_f1(self, part: str) -> float | None:
         """Of what the run answers, as on the part of the report; None for a part that was not predicted.
@@ -515,6 +527,7 @@ def _report(evaluation: _Evaluation) -> dict[str, Any]:
         train_macro_f1=evaluation.macro_f1("train"),
         val_macro_f1=evaluation.macro_f1("val"),
         baseline=evaluation.baseline,
+        shortcut=evaluation.shortcut,
         notes=notes,
         intervals=_intervals(run),
     )

@@ -34,6 +34,7 @@ __all__ = [
     "ENSEMBLE_FILE",
     "FINGERPRINTS",
     "STARTED_FROM",
+    "TAUGHT",
     "ModelVersion",
     "Run",
     "artifacts_root",
@@ -46,8 +47,11 @@ __all__ = [
 
 # The fingerprints of what was trained and validated on, by which copies in other corpora are found.
 FINGERPRINTS = "fingerprints.npz"
-# What the weights learned from that it started from, where that is known.
+# What its start weights and its teachers learned from, where that is known.
 STARTED_FROM = "started_from.json"
+
+# What a training learns from besides labels: its teachers' probabilities.
+TAUGHT = "taught.safetensors"
 
 # What is written before step 1, and what a training writes after; judging a run writes other files.
 BEGINNING = (
@@ -57,6 +61,7 @@ BEGINNING = (
     STARTED_FROM,
     AUGMENTED,
     AUGMENTATION,
+    TAUGHT,
     "fitted.safetensors",
     "environment.json",
     "config.json",
@@ -210,7 +215,7 @@ class Run:
 
     @property
     def started_from(self) -> list[Any]:
-        """What the weights learned from that it started from, see :mod:`samo.runs.provenance`; none where unknown.
+        """What its start weights and teachers learned from, see :mod:`samo.runs.provenance`; none where unknown.
 
         Raises:
             RunError: the file is damaged.

@@ -43,6 +43,7 @@ from samo.runs.run import (
     ASSETS,
     FINGERPRINTS,
     STARTED_FROM,
+    TAUGHT,
     Run,
     artifacts_root,
     create_run,
@@ -54,10 +55,12 @@ from samo.runs.run import (
     write_history,
 )
 from samo.runs.signals import Terminated, signals_wait, sigterm_raises
+from samo.runs.teachers import checked_teachers, known_to, taught_probabilities
 from samo.settings import Config, resolve, stored_config
 from samo.training.checkpoint import (
     load_checkpoint,
     load_fitted,
+    load_tensors,
     read_facts,
     read_metadata,
     save_checkpoint,
@@ -313,16 +316,21 @@ def train_run(run: Run, setup: Setup, observer: Observer, command: str = "") -> 
         _same_everywhere(setup)
         made = ranks.broadcast(lambda: setup.frontend.augment(plan.train_rows, setup.runtime.device))
         learner, extended = _extended(setup.frontend, plan, made)
+        teachers = _teachers(setup.frontend, split, run.root)
+        extended = replace(extended, taught=ranks.broadcast(lambda: _taught(teachers, learner, extended, setup)))
         torch.manual_seed(step_seed(plan.train.seed, -1))
         with ranks.local_rank_first():
-            model = learner.new_model()
+            model = setup.runtime.place(learner.new_model())
         fitted = ranks.broadcast(lambda: learner.fit(extended.train_rows))
         model.load_state_dict(fitted, strict=False)
         if first:
             facts = augmentation_facts(manifest.label_space, manifest.targets[plan.train_rows], made)
             save_augmented(run.folder, facts, made)
-            if started := learned_by_start(setup.frontend.config.flat(), run.root):
+            started = learned_by_start(setup.frontend.config.flat(), run.root) + known_to(teachers, plan.loss)
+            if started:
                 write_json(run.path(STARTED_FROM), [each.to_json() for each in started])
+            if extended.taught is not None:
+                save_tensors(run.path(TAUGHT), {"probabilities": torch.from_numpy(extended.taught)})
             write_beginning(run, setup, split, fitted, command)
             point_latest(run.root, run)
         state = new_state(model, extended, setup.runtime)
@@ -352,6 +360,9 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
             run.path("report.json").unlink(missing_ok=True)
         _same_everywhere(setup)
         learner, plan = _extended(setup.frontend, make_plan(setup.frontend, split), load_augmented(run.folder))
+        if run.path(TAUGHT).is_file():
+            # As it was when the run began, whatever became of its teachers.
+            plan = replace(plan, taught=load_tensors(run.path(TAUGHT))["probabilities"].numpy())
         torch.manual_seed(step_seed(plan.train.seed, -1))
         model = learner.new_model()
         load_fitted(run.path("fitted.safetensors"), model)
@@ -368,15 +379,30 @@ def checked_split(frontend: Frontend, root: Path | None = None) -> Split:
 
     Args:
         frontend: corpus and settings.
-        root: folder of the outputs, in which runs are looked for that start weights may come from.
+        root: folder of the outputs, in which teachers are looked for, and runs that start weights may come from.
 
     Raises:
-        LeakError: it leaks, or the start weights know its validation or test part.
+        LeakError: it leaks, or start weights or teachers know its validation or test part.
+        RunError, ModelFileError: there is no such teacher, or it has no model.
     """
     split = make_split(frontend.manifest, frontend.split_request())
     audit(frontend.manifest, split)
     refuse_known_start(frontend.config.flat(), frontend.manifest, split, root)
+    _teachers(frontend, split, root or artifacts_root(""))
     return split
+
+
+def _teachers(frontend: Frontend, split: Split, root: Path) -> list[Run]:
+    config: Any = frontend.config
+    return checked_teachers(config.loss, root, frontend.modality, frontend.manifest, split)
+
+
+def _taught(teachers: Sequence[Run], learner: Frontend, plan: TrainPlan, setup: Setup) -> np.ndarray | None:
+    """What the teachers answer to the rows that are learned from, in float32 on one process."""
+    if not teachers:
+        return None
+    runtime = replace(setup.runtime.alone(), precision="float32")
+    return taught_probabilities(teachers, learner, plan.train_rows, runtime)
 
 
 def make_plan(frontend: Frontend, split: Split) -> TrainPlan:

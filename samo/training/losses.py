@@ -100,6 +100,7 @@ class EmotionLoss(nn.Module):
         # Of labels that hold, and of those that do not.
         self.alpha = (alpha, 1.0 - alpha) if alpha < 1.0 else (1.0, 1.0)
         self.clip = settings.asl_clip if settings.asymmetric_loss else 0.0
+        self.distil_alpha, self.distil_temperature = settings.distil_alpha, settings.distil_temperature
         _refuse_misfit(space, settings)
         parts = [_constants(task, settings, train_targets[:, space.slices[task.name]]) for task in space.tasks]
         names = ("weights", "gamma", "gamma_neg", "smoothing")
@@ -107,26 +108,42 @@ class EmotionLoss(nn.Module):
             self.register_buffer(name, torch.from_numpy(np.concatenate(values).astype(np.float32)))
         self.task_weights = {task.name: settings.task_weights.get(task.name, 1.0) for task in space.tasks}
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, logits: Tensor, targets: Tensor, taught: Tensor | None = None) -> Tensor:
         """Summed loss of a batch.
 
         Args:
             logits: (B, C), or (S, B, C) for S samples of each row.
             targets: (B, C) in [0, 1]; rows that are NaN in a task's columns are left out of that task.
+            taught: (B, C) a teacher's probabilities at ``distil_temperature``, NaN where it has none; None: no teacher.
 
         Returns:
             Scalar: sum over rows of the weighted task losses, float32.
         """
-        return self.per_row(logits, targets).sum()
+        return self.per_row(logits, targets, taught).sum()
 
-    def per_row(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """(B,) loss of each row; of (S, B, C) logits the mean over the samples."""
+    def per_row(self, logits: Tensor, targets: Tensor, taught: Tensor | None = None) -> Tensor:
+        """(B,) loss of each row; of (S, B, C) logits the mean over the samples.
+
+        With a teacher a task's loss is ``(1 - alpha) loss + alpha T^2 KL(teacher || student at T)``, the factor T^2
+        because soft gradients shrink as 1 / T^2 (Hinton et al. 2015, section 2.1). Several labels have the divergence
+        of each label's two outcomes, averaged over the labels. Rows without a teacher's answer keep the whole loss,
+        rows without a label have the divergence alone.
+        """
 
         def of_task(task: Task, columns: slice, truth: Tensor) -> Tensor:
             one = self._multi_label if task.multi_label else self._single_label
-            return one(logits[..., columns].float(), truth, columns)
+            cost = one(logits[..., columns].float(), truth, columns)
+            if taught is None:
+                return cost
+            return torch.where(taught[:, columns].isnan().any(dim=1), cost, (1.0 - self.distil_alpha) * cost)
 
-        return self._over_tasks(of_task, logits, targets)
+        def from_teacher(task: Task, columns: slice, soft: Tensor) -> Tensor:
+            scaled = logits[..., columns].float() / self.distil_temperature
+            apart = _teacher_divergence(scaled, soft, multi_label=task.multi_label)
+            return self.distil_alpha * self.distil_temperature**2 * apart
+
+        loss = self._over_tasks(of_task, logits, targets)
+        return loss if taught is None else loss + self._over_tasks(from_teacher, logits, taught)
 
     def divergence(self, logits: Tensor, others: Tensor, targets: Tensor) -> Tensor:
         """How far two passes of the same rows lie apart (R-Drop, Liang et al. 2021, eq. 2), summed over the rows.
@@ -186,7 +203,17 @@ class EmotionLoss(nn.Module):
         return -(holds * positive + absent * negative).mean(dim=-1)
 
 
-def loss_of(forward: Callable[[], Tensor], criterion: EmotionLoss, targets: Tensor, rdrop: float) -> Tensor:
+def _teacher_divergence(logits: Tensor, soft: Tensor, *, multi_label: bool) -> Tensor:
+    """(..., B) KL(soft || student) of (..., B, K) logits, at least 0; of several labels the mean over them."""
+    if multi_label:
+        holds = torch.xlogy(soft, soft) - soft * F.logsigmoid(logits)
+        return (holds + torch.xlogy(1.0 - soft, 1.0 - soft) - (1.0 - soft) * F.logsigmoid(-logits)).mean(dim=-1)
+    return (torch.xlogy(soft, soft) - soft * F.log_softmax(logits, dim=-1)).sum(dim=-1)
+
+
+def loss_of(
+    forward: Callable[[], Tensor], criterion: EmotionLoss, targets: Tensor, rdrop: float, taught: Tensor | None = None
+) -> Tensor:
     """Summed loss of a batch; with R-Drop the mean over two passes and how far they lie apart (Liang et al. 2021).
 
     Both passes see the same inputs and draws; they differ by dropout alone, which draws from torch's generator. Batch
@@ -198,13 +225,14 @@ def loss_of(forward: Callable[[], Tensor], criterion: EmotionLoss, targets: Tens
         targets: (B, C).
         rdrop: weight of the divergence, 0 = one pass. The paper adds the two losses where here they are averaged: its
             alpha is twice this one.
+        taught: (B, C) a teacher's probabilities, or None.
     """
     logits = forward()
-    loss: Tensor = criterion(logits, targets)
+    loss: Tensor = criterion(logits, targets, taught)
     if rdrop == 0.0:
         return loss
     others = forward()
-    return 0.5 * (loss + criterion(others, targets)) + rdrop * criterion.divergence(logits, others, targets)
+    return 0.5 * (loss + criterion(others, targets, taught)) + rdrop * criterion.divergence(logits, others, targets)
 
 
 def _constants(task: Task, settings: LossSettings, targets: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -55,6 +55,8 @@ class TrainPlan:
         val_rows: (M,) manifest rows that choose the best epoch.
         mixup_alpha: Beta parameter of mixup, 0 = off. A mixed row is labelled for a task only where both its rows are.
         thresholds: those that multi-label tasks may ship with, and epochs are selected by.
+        taught: (rows of the manifest, C) float32 probabilities of a teacher at the temperature of the loss, NaN where
+            it has none; None without a teacher.
     """
 
     train_rows: np.ndarray
@@ -64,6 +66,7 @@ class TrainPlan:
     train: TrainSettings
     mixup_alpha: float = 0.0
     thresholds: ThresholdSettings = field(default_factory=ThresholdSettings)
+    taught: np.ndarray | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -328,7 +331,11 @@ def train_step(
         mix = mix.to(setup.runtime.device) if mix else None
         forward = partial(_forward, state.model, setup.runtime, batch, draws, mix)
         targets = mix.apply(batch.targets) if mix else batch.targets
-        loss = loss_of(forward, criterion, targets, rdrop_weight(plan.loss, state.epoch)) / n_rows
+        taught = None
+        if plan.taught is not None:
+            taught = torch.from_numpy(plan.taught[draws.rows]).to(setup.runtime.device)
+            taught = mix.apply(taught) if mix else taught
+        loss = loss_of(forward, criterion, targets, rdrop_weight(plan.loss, state.epoch), taught) / n_rows
         value = loss.item()
         if not math.isfinite(value):
             _diverged(

@@ -173,9 +173,9 @@ def _speech_names(root: Path, dataset: str) -> tuple[dict[str, RavdessName], lis
     if not speech:
         raise DataError(f"{root} holds no speech clips (03-01-...), only song or video", hint=f"see {HOMEPAGE}")
     if len(speech) < len(parsed):
-        others = [path for path in parsed if path not in speech]
+        rest = [path for path in parsed if path not in speech]
         logging.getLogger(__name__).warning(
-            "left out %d song or video clips below %s: %s", len(others), root, first_ten(others)
+            "left out %d song or video clips below %s: %s", len(rest), root, first_ten(rest)
         )
     return _first_copies(speech), others
 

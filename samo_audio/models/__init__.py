@@ -37,6 +37,9 @@ class Architecture:
             itself, ``weights`` among them.
         defaults: settings, by name, whose default is another one for this architecture.
         rates: the only sampling rates in Hz it takes; empty = any.
+        pooling: what ``pooling=auto`` stands for; empty for a model that pools nothing by that setting.
+        has_layers: whether it is a stack of layers, the last four of which can be averaged.
+        fitted: it is found in closed form and takes no steps, so that settings of training do nothing.
     """
 
     make: str
@@ -46,6 +49,9 @@ class Architecture:
     whole: bool = False
     defaults: Mapping[str, Any] = field(default_factory=dict)
     rates: tuple[int, ...] = ()
+    fitted: bool = False
+    pooling: str = ""
+    has_layers: bool = False
 
     @property
     def has_log_mel(self) -> bool:
@@ -79,9 +85,21 @@ def _panns(name: str, smallest: int) -> Architecture:
 _OWN = {
     "small-cnn": Architecture("samo_audio.models.small_cnn:small_cnn", smallest=16),
     "resnet18": Architecture("samo_audio.models.resnet18:resnet18"),
+    # Six seconds hold every clip of the usual corpora whole; longer recordings are seen through several windows.
+    "encoder": Architecture(
+        "samo_audio.models.encoder:encoder",
+        whole=True,
+        defaults={"sr": 16_000, "duration": 6.0, "level": "peak"},
+        rates=(16_000,),
+        pooling="mean-sd",
+        has_layers=True,
+    ),
     **{name: _mobilenet(name) for name in ("mn04", "mn05", "mn10", "mn20", "mn30", "mn40")},
     "cnn6": _panns("cnn6", 16),
     "cnn14": _panns("cnn14", 32),
+    "functionals": Architecture(
+        "samo_audio.models.functionals:functionals", whole=True, fitted=True, defaults={"duration": 10.0}
+    ),
 }
 MODELS = Registry("model", "audio", _OWN, _OWN.__getitem__, lambda plugin: Architecture(plugin.target, plugin=plugin))
 
@@ -95,6 +113,10 @@ def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:
     architecture = _architecture(settings.model)
     if architecture.plugin:
         architecture.plugin.load()
+    if architecture.pooling:
+        from samo.encoders.pooling import pooling_parts
+
+        pooling_parts(settings.pooling, architecture)
     smallest = architecture.smallest
     if features.n_mels < smallest:
         raise SettingsError(

@@ -7,7 +7,8 @@ from pathlib import Path
 from torch import Tensor
 
 from samo.encoders.body import PretrainedBody
-from samo.encoders.pooling import LAST4, pooling_parts, sequences_of, valid_positions
+from samo.encoders.model import sequences_looked_at
+from samo.encoders.pooling import LAST, pooling_parts, valid_positions
 from samo.encoders.pretrained import from_assets
 from samo.errors import SettingsError
 from samo.tasks import LabelSpace
@@ -25,7 +26,7 @@ class Encoder(PretrainedBody):
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """(B, T) ids and (B,) lengths to (B, T, H * k): the last layer, the mean of the last four, or both."""
         mask = valid_positions(ids.shape[1], lengths).long()
-        found = self.network(input_ids=ids, attention_mask=mask, output_hidden_states=LAST4 in self.sequences)
+        found = self.network(input_ids=ids, attention_mask=mask, output_hidden_states=self.sequences != (LAST,))
         return self.looked_at(found.last_hidden_state, found.hidden_states)
 
 
@@ -45,4 +46,5 @@ def encoder(config: TextConfig, space: LabelSpace, assets: Path | None, n_tokens
         )
     if n_tokens is not None:
         resize(network, n_tokens)
-    return TextModel(Encoder(network, sequences_of(parts), config.model), parts, space, config.model)
+    body = Encoder(network, sequences_looked_at(parts, config.model), config.model)
+    return TextModel(body, parts, space, config.model)

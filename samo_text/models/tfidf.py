@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from samo.data.batch import Draws, Mix
+from samo.encoders.logreg import solve_task
 from samo.tasks import LabelSpace
 from samo.training.model import EmotionModel
 from samo_text.config import ModelSettings, TextConfig
@@ -20,8 +21,6 @@ __all__ = ["N_COLUMNS", "TfidfModel", "fit_tfidf", "ngram_columns", "tfidf"]
 
 N_COLUMNS = 2**18
 
-# A label that no training row has: a probability of 1e-13.
-_NEVER = -30.0
 # n-grams are hashed by a polynomial modulo a prime, whose products fit into 64 bits; one base for each length.
 _PRIME = 2**31 - 1
 _BASES = (1_103_515_245, 1_664_525, 1_013_904_223, 1_566_083_941)
@@ -134,8 +133,8 @@ def fit_tfidf(
     for task in space.tasks:
         columns = space.slices[task.name]
         labelled = ~np.isnan(targets[:, columns]).any(axis=1)
-        solve = _one_by_one if task.multi_label else _one_of_all
-        found, constant = solve(features[labelled], targets[labelled, columns] > 0.5, settings.inverse_l2)
+        truth = targets[labelled, columns] > 0.5
+        [(found, constant)] = solve_task(features[labelled], truth, task, [settings.inverse_l2])
         weight[kept, columns], bias[columns] = found.T, constant
     return {
         name: torch.from_numpy(value.astype(np.float32))
@@ -158,42 +157,6 @@ def _counts(token_lists: Sequence[np.ndarray], longest: int) -> Any:
     found = csr_array((np.ones(len(places[0])), places), shape=(len(lengths), N_COLUMNS), dtype=np.float64)
     found.sum_duplicates()
     return found
-
-
-def _one_by_one(features: Any, truth: np.ndarray, inverse_l2: float) -> tuple[np.ndarray, np.ndarray]:
-    """A binary problem for each of K labels: (K, F) weights and (K,) constants."""
-    weight, bias = np.zeros((truth.shape[1], features.shape[1])), np.zeros(truth.shape[1])
-    for k, positive in enumerate(truth.T):
-        if positive.all() or not positive.any():
-            bias[k] = -_NEVER if positive.any() else _NEVER
-        else:
-            slope, constant = _regression(features, positive, inverse_l2)
-            weight[k], bias[k] = slope[0], constant[0]
-    return weight, bias
-
-
-def _one_of_all(features: Any, truth: np.ndarray, inverse_l2: float) -> tuple[np.ndarray, np.ndarray]:
-    """One problem over K classes: (K, F) weights and (K,) constants."""
-    weight, bias = np.zeros((truth.shape[1], features.shape[1])), np.full(truth.shape[1], _NEVER)
-    classes = truth.argmax(axis=1)
-    present = np.unique(classes)
-    if len(present) == 1:
-        bias[present] = 0.0
-    elif len(present) == 2:
-        # scikit-learn gives the log-odds of the second class; half of it on each side is the same softmax.
-        slope, constant = _regression(features, classes == present[1], inverse_l2)
-        weight[present], bias[present] = np.outer((-0.5, 0.5), slope[0]), np.array([-0.5, 0.5]) * constant
-    elif len(present):
-        weight[present], bias[present] = _regression(features, classes, inverse_l2)
-    return weight, bias
-
-
-def _regression(features: Any, classes: np.ndarray, inverse_l2: float) -> tuple[np.ndarray, np.ndarray]:
-    """(1, F) and (1,) of a binary problem, else (K, F) and (K,)."""
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=inverse_l2, class_weight="balanced", max_iter=1000).fit(features, classes)
-    return model.coef_, model.intercept_
 
 
 def tfidf(config: TextConfig, space: LabelSpace, assets: Path | None, n_tokens: int | None) -> TfidfModel:

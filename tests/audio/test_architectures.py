@@ -155,7 +155,7 @@ def test_a_whole_model_gets_settings_space_and_assets(monkeypatch: pytest.Monkey
         assert (model.config.model.weights, model.config.augment.noise) == ("", False)
         assert model(torch.ones(2, 100), torch.tensor([100, 100])).shape == (2, 3)
         # A model to train reads them itself.
-        manifest: Any = SimpleNamespace(label_space=SPACE)
+        manifest: Any = SimpleNamespace(label_space=SPACE, group_noun="speaker")
         waveforms: Any = None
         new = AudioFrontend(config, manifest, waveforms).new_model()
         assert isinstance(new, Whole)

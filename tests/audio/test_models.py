@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import pytest
+import test_speech_encoders
 import tiny_audio as tiny
 import torch
 import torchvision
@@ -326,6 +327,8 @@ SHOWN_BY = {
     "width": "test_models.test_width_is_that_of_the_first_block",
     "pretrained": "test_start_weights.test_pretrained_downloads_once",
     "trunk_lr_scale": "test_models.test_the_trunk_learns_at_its_share_of_the_rate",
+    **dict.fromkeys(test_speech_encoders.ACTS, "test_speech_encoders.test_settings_of_encoders_act"),
+    "functional_set": "test_functionals.test_egemaps_asks_opensmile_for_each_clip_and_says_its_licence",
     "weights": "test_start_weights.test_weights_are_loaded",
 }
 

@@ -305,7 +305,7 @@ def test_given_weights_make_a_download_needless(
 ) -> None:
     given = publish("mn04", server, tmp_path, monkeypatch)
     config = AudioConfig.build({"model": "mn04", "pretrained": True, "weights": str(tmp_path / "www" / "weights.pt")})
-    manifest: Any = SimpleNamespace(label_space=SPACE)
+    manifest: Any = SimpleNamespace(label_space=SPACE, group_noun="speaker")
     waveforms: Any = None
     model = AudioFrontend(config, manifest, waveforms).new_model()
     assert isinstance(model, AudioModel)

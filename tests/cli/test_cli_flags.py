@@ -39,6 +39,9 @@ OTHER: dict[str, Any] = {
     "mode": "sentiment",
     "split": "folds",
     "near_copies": "report",
+    "baseline": "none",
+    "functional_set": "level",
+    "teacher": "elsewhere",
     "fold": 3,
     "num_folds": 4,
     "train_ratio": 0.6,
@@ -67,6 +70,13 @@ OTHER: dict[str, Any] = {
     "noise_snr_min": 5.0,
     "noise_snr_max": 20.0,
     "model": "resnet18",
+    "encoder": "/whisper",
+    "pooling": "max+attention",
+    "layers": "last",
+    "head": "logreg",
+    "dropout_inference": "vote",
+    "layer_lr_decay": 0.9,
+    "state_mask": 0.3,
     "width": 8,
     "dropout": 0.5,
     "weights": "start.safetensors",
@@ -93,12 +103,39 @@ def other(field: SettingField) -> Any:
     return default + 1 if isinstance(default, int) else default + 0.25
 
 
+ENCODER = {"model": "encoder", "encoder": "/whisper"}
+# What acts on an encoder alone, and what it needs besides.
+OF_ENCODERS: dict[str, dict[str, Any]] = {
+    "encoder": {},
+    "pooling": {},
+    "layers": {},
+    "state_mask": {},
+    "state_mask_span": {"state_mask": 0.3},
+    "head": {},
+    "head_layers": {},
+    "head_hidden": {"head_layers": 2},
+    "head_intermediate": {"head_layers": 2},
+    "head_residual": {"head_layers": 2},
+    "head_norm": {},
+    "dropout_samples": {},
+    "dropout_inference": {"dropout_samples": 3},
+    "freeze_encoder": {},
+    "unfreeze_epochs": {"freeze_encoder": False},
+    "encoder_lr_scale": {"freeze_encoder": False},
+    "layer_lr_decay": {"freeze_encoder": False},
+}
+
+
 def company(field: SettingField) -> dict[str, Any]:
     """The setting with another value, and those without which it would do nothing."""
+    if field.name in OF_ENCODERS:
+        return {**ENCODER, **OF_ENCODERS[field.name], field.name: other(field)}
     values: dict[str, Any] = {}
     if field.needs:
         name, _, value = field.needs.partition("=")
         values[name] = value.split("|")[0] or other(FIELDS[name])
+    if "model" in values:
+        values |= samo_audio.models.MODELS[values["model"]].defaults
     if field.name == "lr_min":
         values["schedule"] = "cosine"
     return {**values, field.name: other(field)}
@@ -138,7 +175,9 @@ def test_every_flag_arrives(name: str, settings: Callable[..., dict[str, Any]]) 
     values = company(FIELDS[name])
     found = settings(*(word for key, value in values.items() for word in typed(key, value)))
     assert {key: found[key] for key in values} == values
-    defaults = AudioConfig().flat()
+    encoder = {key: values[key] for key in ENCODER if key in values}
+    # Which has a rate, a window and a level of its own.
+    defaults = {**AudioConfig.build(encoder).flat(), **{key: AudioConfig().flat()[key] for key in encoder}}
     assert {key for key in found if found[key] != defaults[key]} == {
         key for key in values if values[key] != defaults[key]
     }
@@ -156,7 +195,7 @@ def test_limits_and_needs_are_in_the_help(train_help: dict[str, str]) -> None:
         ("--class-weight-mult", "--class-weight-mult NAME=NUMBER,... "),
         ("--dataset", f"--dataset {'|'.join(dict.fromkeys(datasets))} "),
         ("--model", "--model NAME "),
-        ("--model", f" One of {', '.join(models)}."),
+        ("--model", f" One of {', '.join(dict.fromkeys(models))}."),
     ):
         assert text in train_help[flag]
 
@@ -261,6 +300,15 @@ def test_unknown_setting_names_its_file(tmp_path: Path) -> None:
         (["--name", "a/b"], "--name 'a/b'"),
         (["--device", "tpu"], "--device tpu"),
         (["--precision", "fp64"], "--precision fp64: unknown"),
+        (["--head-layers", "2"], "--head-layers acts only together with --model encoder"),
+        (["--encoder", "/x", "--n-mels", "64"], "--n-mels does nothing for --model encoder"),
+        (["--encoder", "/x", "--sr", "8000"], "--sr must be 16000 with --model encoder, it is 8000"),
+        (["--encoder", "/x", "--time-shift", "1"], "--time-shift acts only together with an encoder that learns"),
+        (["--encoder", "/x", "--no-freeze-encoder", "--freq-warp", ".1"], "--freq-warp does nothing for"),
+        (["--encoder", "/x", "--encoder-lr-scale", ".1"], "--encoder-lr-scale acts only together with an encoder that"),
+        (["--encoder", "/x", "--head", "logreg", "--epochs", "3"], "--epochs does nothing for --head logreg"),
+        (["--encoder", "/x", "--head", "logreg", "--no-freeze-encoder"], "--head logreg acts only together with"),
+        (["--model", "encoder"], "--model encoder needs --encoder"),
         (["--model", "small-cn"], "unknown model 'small-cn' (hint: did you mean 'small-cnn'?"),
         (["--dataset", "ravdes"], "unknown dataset 'ravdes' (hint: did you mean 'ravdess'?"),
         (["--resume", "x", "--name", "y"], "--resume takes neither"),
@@ -280,6 +328,8 @@ def test_settings_that_would_do_nothing_are_refused(name: str) -> None:
     values = {name: other(NEEDY[name])}
     if needed == "model":
         values["model"] = "resnet18" if value == "small-cnn" else "small-cnn"
+    if name == "state_mask_span":
+        values |= ENCODER
     with pytest.raises(SettingsError) as caught:
         resolve("audio", "", None, values)
     if name == "pretrained":

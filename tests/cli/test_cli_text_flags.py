@@ -22,6 +22,7 @@ FIELDS = {field.name: field for field in TextConfig.fields()}
 AUDIO_FIELDS = {field.name: field for field in AudioConfig.fields()}
 DEFAULTS = TextConfig().flat()
 
+LOGREG = ("--encoder", "x", "--freeze-encoder", "--head", "logreg")
 # Commands that between them type every flag with a value that is not its default.
 COMMANDS: dict[str, dict[str, Any]] = {
     "table, textcnn, focal loss": {
@@ -81,6 +82,10 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "joint_alpha": 0.8,
         "joint_max_mult": 4.5,
         "joint_boost": {"joy": 2.5},
+        "teacher": "one,other",
+        "distil_temperature": 3.5,
+        "distil_alpha": 0.25,
+        "distil_out_of_fold": True,
         "lr": 0.0021,
         "weight_decay": 0.07,
         "schedule": "cosine-restarts",
@@ -113,7 +118,15 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "balanced_sampler": True,
         "abstain_coverage": 0.8,
     },
-    "frozen encoder": {"encoder": "some/name", "model": "encoder", "freeze_encoder": True},
+    "frozen encoder": {
+        "encoder": "some/name",
+        "model": "encoder",
+        "freeze_encoder": True,
+        "layers": "all",
+        "state_mask": 0.15,
+        "state_mask_span": 4,
+    },
+    "logistic regression": {"encoder": "some/name", "model": "encoder", "freeze_encoder": True, "head": "logreg"},
     "bigru": {"model": "bigru", "gru_units": 48, "keep": "last"},
     "tfidf": {"model": "tfidf", "ngrams": 3, "min_count": 4, "inverse_l2": 0.75},
 }
@@ -208,6 +221,11 @@ def test_what_a_setting_needs_is_asked_for(name: str) -> None:
         (["--model", "tfidf", "--pooling", "max"], "--pooling acts only together with a network, not --model tfidf"),
         (["--model", "encoder"], "--model encoder needs --encoder"),
         (["--freeze-encoder", "--unfreeze-epochs", "1", "--encoder", "x"], "exclude each other"),
+        (["--encoder", "x", "--head", "logreg"], "--head logreg acts only together with --freeze-encoder"),
+        (["--encoder", "x", "--pooling", "last4-mean", "--layers", "all"], "only together with --layers last"),
+        ([*LOGREG, "--lr", "1"], "--lr does nothing for --head logreg"),
+        ([*LOGREG, "--dropout", ".5"], "--dropout acts only together with --head network"),
+        ([*LOGREG, "--pooling", "attention"], "--pooling attention is learned in steps"),
         (["--asymmetric-loss", "--focal-loss"], "--asymmetric-loss and --focal-loss exclude each other"),
         (["--joint-alpha", "1", "--balanced-sampler"], "--joint-alpha and --balanced-sampler exclude each other"),
         (["--threshold-range", "0.9", "0.1"], "--threshold-range needs 0 < lowest < highest < 1"),

@@ -10,10 +10,10 @@ import pytest
 from tone_corpora import FEATURES, SPLIT, read_json, table, table_rows
 
 from samo.ensembles.build_ensemble import build_ensemble
-from samo.errors import RunError
+from samo.errors import LeakError, RunError
 from samo.experiments import crossval
 from samo.experiments.ablation import ablate
-from samo.experiments.crossval import crossvalidate
+from samo.experiments.crossval import crossvalidate, plan_crossval
 from samo.experiments.learning_curve import learning_curve
 from samo.experiments.reporter import PlainGridReporter
 from samo.experiments.train_cell import train_cell
@@ -21,6 +21,8 @@ from samo.experiments.train_members import train_members
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
 from samo.launch.resources import Resources
 from samo.runs import evaluate as evaluation
+from samo.runs.provenance import learned_by
+from samo.runs.run import Run
 from samo.settings import Config, resolve
 from samo.tuning.reporter import PlainTuneReporter
 from samo.tuning.tune import tune
@@ -68,6 +70,16 @@ def test_crossvalidate(config: Config, tmp_path: Path, capsys: pytest.CaptureFix
     quiet = PlainGridReporter(quiet=True)
     again = crossvalidate(config, folds=(0, 1), name="c", artifacts=tmp_path, resources=RESOURCES, reporter=quiet)
     assert (again, capsys.readouterr()) == (report, ("", ""))
+    # Its folder teaches every fold by the run that learned from the same training part, and another fold's is refused.
+    taught = type(config).build({**config.flat(), "teacher": "c"})
+    crossvalidate(taught, folds=(1,), name="t", artifacts=tmp_path, resources=RESOURCES, reporter=quiet)
+    own = tmp_path / "grids" / "t" / "runs" / "seed0.fold1"
+    teacher = Run(tmp_path / "grids" / "c" / "runs" / "seed0.fold1")
+    assert Run(own).started_from == [each.to_json() for each in learned_by(teacher)]
+    known = type(config).build({**config.flat(), "teacher": "c/seed0.fold0"})
+    with pytest.raises(LeakError, match=r"`teacher` of run 'seed0.fold0' learned from the validation or test part"):
+        plan_crossval(known, folds=(0, 1), name="k", artifacts=tmp_path, reporter=quiet)
+    assert not (tmp_path / "grids" / "k").exists()
 
 
 def test_ablate(config: Config, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,6 +59,37 @@ def test_items_without_speakers_are_one_unit_over_seeds(tmp_path: Path) -> None:
     report = crossval_report("c", cells, tmp_path, "speaker")
     assert (report["n"], report["ci"]["n_units"]) == (80, 40)
     assert set(join_predictions(cells[:5], tmp_path).groups) == {""}
+
+
+def test_the_simple_models_of_all_folds_stand_beside_the_runs(tmp_path: Path) -> None:
+    cells = two_seeds(tmp_path)
+    rng = np.random.default_rng(0)
+    simple = []
+    for cell in cells:
+        run = cell.run(tmp_path)
+        own = Predictions.load(run.path("predictions.test.npz"))
+        logits = rng.normal(size=own.logits.shape)
+        simple.append((own.targets.argmax(axis=1), logits.argmax(axis=1)))
+        decided = np.eye(logits.shape[1], dtype=bool)[logits.argmax(axis=1)]
+        beside = replace(own, logits=logits, decided=decided)
+        for kind in ("baseline", "shortcut"):
+            beside.save(run.path(f"predictions.test.{kind}.npz"))
+        report = json.loads(run.path("report.json").read_text())
+        report |= {"baseline": {"name": "functionals"}, "shortcut": {"name": "level and duration"}}
+        run.path("report.json").write_text(json.dumps(report))
+    truth, answers = (np.concatenate(each) for each in zip(*simple, strict=True))
+    report = crossval_report("c", cells, tmp_path, "speaker")
+    expected = float(f1_score(truth, answers, average="macro"))
+    assert (report["baseline"]["name"], report["baseline"]["macro_f1"]) == ("functionals", pytest.approx(expected))
+    gap = report["metrics"]["macro_f1"] - expected
+    assert report["baseline"]["difference"]["value"] == pytest.approx(gap)
+    assert report["shortcut"]["name"] == "level and duration"
+    assert report["shortcut"]["chance"] == pytest.approx(1 / len(set(truth)))
+    # Where one fold was evaluated before simple models were kept there is none of all.
+    cells[3].run(tmp_path).path("predictions.test.baseline.npz").unlink()
+    report = crossval_report("c", cells, tmp_path, "speaker")
+    assert report["baseline"] is None
+    assert "shortcut" in report
 
 
 def test_missing_folds_are_named(tmp_path: Path) -> None:

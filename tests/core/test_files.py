@@ -13,6 +13,7 @@ import pytest
 
 from samo.errors import DiskFull, EnvironmentProblem
 from samo.files import (
+    alone,
     cache_root,
     caching,
     folder_beside,
@@ -179,6 +180,8 @@ def test_a_cache_that_cannot_be_written_names_the_variable(tmp_path: Path) -> No
     ):
         pass
     assert caught.value.hint == "set SAMO_CACHE to a folder you may write to"
+    with pytest.raises(EnvironmentProblem, match="cannot write the cache in"), alone(tmp_path / "file" / "x" / "y.npz"):
+        pass
     with caching(tmp_path / "tokens" / "x.npz") as temporary:
         temporary.write_text("y")
     assert (tmp_path / "tokens" / "x.npz").read_text() == "y"

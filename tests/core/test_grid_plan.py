@@ -127,6 +127,8 @@ def test_made_up_names_are_those_of_before() -> None:
 
     then = {"level": "as-is", "train_ratio": 0.8, "val_ratio": 0.1}
     assert name(**then) == "crossval-ravdess-emotion-small-cnn-0a1c"
+    # What reports show beside a run makes no other grid.
+    assert name(**then, baseline="none") == name(**then)
     others = [name(), name(trim_db=30.0), name(level="as-is", trim_db=30.0)]
     assert len({name(level="as-is"), *others}) == 4
 

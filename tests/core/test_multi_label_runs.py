@@ -292,7 +292,7 @@ def test_the_baseline_is_decided_by_thresholds_from_validation(root: Path) -> No
     truth = front.manifest.targets[front.manifest.rows(split.test)]
     given = evaluation.predictions_of(front, split.test, truth)
     run = Run(root / "runs" / "a")
-    found = evaluation._baseline(run, front, TAGS, split, "test", given)
+    found = evaluation._beside("baseline", run, front, TAGS, split, "test", given)
     assert found is not None
     # All test rows reach the threshold of the third label, the others are right.
     n, positive = len(truth), truth[:, 2].sum()

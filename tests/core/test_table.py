@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +203,18 @@ def test_a_damaged_cell_is_named(tmp_path: Path) -> None:
     cell.run(tmp_path).path("report.json").write_text("{")
     with pytest.raises(RunError, match=r"baseline\.seed0\.fold0/report\.json"):
         result_of(cell, tmp_path)
+
+
+def test_intervals_over_rows_are_not_called_95_percent_where_no_speaker_is_known(tmp_path: Path) -> None:
+    cells = three_rows(tmp_path)
+    assert "pooled [95 % over speakers]" in heads_of(table_of(tmp_path, cells))
+    for cell in cells:
+        path = cell.run(tmp_path).path("predictions.test.npz")
+        predictions = Predictions.load(path)
+        replace(predictions, groups=("",) * len(predictions.ids)).save(path)
+    table = table_of(tmp_path, cells)
+    assert not any("95 %" in head for head in heads_of(table))
+    assert table.notes[-1].startswith("no speaker is known for 8 of 8 rows")
+    assert table.to_json()["units_known"] is False
+    texts = make_table("test", cells, tmp_path, "accuracy", "row")
+    assert "pooled [95 % over rows]" in heads_of(texts)

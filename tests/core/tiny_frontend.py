@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from samo.data.batch import Batch, Draws, Mix
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import SplitRequest
+from samo.encoders.logreg import out_of_fold_logits
 from samo.frontend import Notify, Progress
 from samo.settings import (
     AbstentionSettings,
@@ -202,8 +203,22 @@ class TinyFrontend:
             part = owners[k : k + batch_size]
             yield self._batch(part, self.features[part] + shift[k : k + batch_size, None])
 
+    def use_kept_states(self, model: nn.Module) -> None:
+        """Nothing is kept."""
+
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
         return None
+
+    def shortcut(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:
+        return None
+
+    def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
+        """Of a model with a hidden layer none."""
+        if self._config.model.hidden:
+            return None
+        groups = np.array([self.manifest.items[row].group for row in train_rows])
+        targets = self.manifest.targets[train_rows]
+        return out_of_fold_logits(self.features[train_rows], targets, self.manifest.label_space, groups=groups)
 
     def data_card(self) -> dict[str, Any]:
         return {"title": "tiny rows", "licence": "none", "citation": "nobody (2026)"}

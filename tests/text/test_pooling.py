@@ -7,7 +7,7 @@ import tiny_text as tiny
 import torch
 from torch import Tensor
 
-from samo.encoders.pooling import LAST, LAST4, POOLINGS, Pooling, pooling_parts, sequences_of
+from samo.encoders.pooling import ALL, LAST, LAST4, POOLINGS, Pooling, pooling_parts, sequences_of, statistics
 from samo.errors import SettingsError
 from samo_text.models import MODELS, build_model, require_usable
 
@@ -27,6 +27,9 @@ def test_by_hand() -> None:
     assert pooled("cls").tolist() == [[1, -4], [0, 6]]
     assert pooled("mean").tolist() == [[2, -3], [1, 3]]
     assert pooled("max").tolist() == [[3, -2], [6, 6]]
+    # Population: of 1 and 3 it is 1, of 0, -3 and 6 it is sqrt((1 + 16 + 25) / 3).
+    torch.testing.assert_close(pooled("sd"), torch.tensor([[1.0, 1.0], [14.0**0.5, 6.0**0.5]]))
+    torch.testing.assert_close(pooled("mean-sd"), torch.cat([pooled("mean"), pooled("sd")], dim=1))
     assert pooled("mean-max").tolist() == [[2, -3, 3, -2], [1, 3, 6, 6]]
     assert pooled("max+cls").tolist() == [[3, -2, 1, -4], [6, 6, 0, 6]]
 
@@ -75,13 +78,108 @@ def test_what_stands_on_padding_is_never_seen(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*POOLINGS, "cls+mean-max+attention+last4-mean"])
 def test_a_text_without_tokens_is_zeros_and_keeps_gradients_finite(name: str) -> None:
-    states = torch.ones(2, 3, 4 * len(sequences_of(pooling_parts(name, ENCODER))), requires_grad=True)
+    width = 4 * len(sequences_of(pooling_parts(name, ENCODER)))
+    states = torch.arange(1.0, 6 * width + 1.0).reshape(2, 3, width).requires_grad_()
     found = pooled(name, states, torch.tensor([0, 3]))
     assert (found[0] == 0).all()
     assert (found[1] != 0).all()
     found.sum().backward()
     assert states.grad is not None
     assert states.grad.isfinite().all()
+
+
+def test_the_sd_of_equal_words_is_zero_and_so_is_its_gradient() -> None:
+    states = torch.ones(2, 3, 2, requires_grad=True)
+    found = pooled("sd", states, torch.tensor([1, 3]))
+    assert found.tolist() == [[0, 0], [0, 0]]
+    found.sum().backward()
+    assert states.grad is not None
+    assert (states.grad == 0).all()
+
+
+ALL_OF_TWO = torch.cat([10 * STATES, STATES], dim=2)
+
+
+def over(how: str, *parts: str, **more: float) -> Pooling:
+    torch.manual_seed(0)
+    return Pooling(parts, 2, sequences=(ALL,), n_layers=2, over_layers=how, **more)  # type: ignore[arg-type]
+
+
+def test_layers_are_weighed_joined_or_left() -> None:
+    """The first layer's states are ten times the second's; the weights begin equal, so their mean is 5.5 times."""
+    assert over("last", "mean")(ALL_OF_TWO, LENGTHS).tolist() == [[2, -3], [1, 3]]
+    assert over("join", "mean")(ALL_OF_TWO, LENGTHS).tolist() == [[20, -30, 2, -3], [10, 30, 1, 3]]
+    assert over("join", "mean", "max").width == 8
+    weighed = over("weigh", "mean")
+    assert weighed(ALL_OF_TWO, LENGTHS).tolist() == [[11, -16.5], [5.5, 16.5]]
+    assert weighed.layer_weights is not None
+    with torch.no_grad():
+        weighed.layer_weights.copy_(torch.tensor([0.0, torch.log(torch.tensor(3.0))]))  # 1/4 and 3/4
+    torch.testing.assert_close(weighed(ALL_OF_TWO, LENGTHS), torch.tensor([[6.5, -9.75], [3.25, 9.75]]))
+    assert over("weigh", "cls")(ALL_OF_TWO, LENGTHS).tolist() == [[5.5, -22], [0, 33]]
+    # Attention looks at states that are weighed already.
+    attention = over("weigh", "attention")
+    alone = Pooling(("attention",), 2)
+    alone.load_state_dict({name: t for name, t in attention.state_dict().items() if name != "layer_weights"})
+    torch.testing.assert_close(attention(ALL_OF_TWO, LENGTHS), alone(5.5 * STATES, LENGTHS))
+
+
+def test_layer_weights_learn() -> None:
+    pooling = over("weigh", "mean", "sd", "max")
+    pooling(ALL_OF_TWO, LENGTHS).square().sum().backward()
+    assert pooling.layer_weights is not None
+    assert pooling.layer_weights.grad is not None
+    assert (pooling.layer_weights.grad != 0).all()
+
+
+@pytest.mark.parametrize("how", ["last", "weigh", "join"])
+def test_statistics_say_what_the_states_say(how: str) -> None:
+    pooling = over(how, "max", "mean", "sd")
+    assert pooling.takes_statistics
+    kept = statistics(ALL_OF_TWO, LENGTHS, 2)
+    assert kept.shape == (2, 3, 2, 2)
+    assert kept[0, 0].tolist() == [[20, -30], [2, -3]]
+    torch.testing.assert_close(pooling(kept, torch.tensor([3, 3])), pooling(ALL_OF_TWO, LENGTHS))
+    assert not over(how, "mean", "cls").takes_statistics
+    assert not over(how, "mean", mask_share=0.1).takes_statistics
+    assert not Pooling(("mean",), 2).takes_statistics
+
+
+def test_statistics_are_standardised_before_layers_are_weighed() -> None:
+    pooling = over("weigh", "sd", "mean", standardise=True)
+    assert not over("weigh", "attention", standardise=True).standardise
+    plain = over("weigh", "sd", "mean")
+    assert torch.equal(pooling(ALL_OF_TWO, LENGTHS), plain(ALL_OF_TWO, LENGTHS))
+    # mean of layer 0 and 1, each of two units; the sd is left as it is.
+    pooling.centre[0] = torch.tensor([[10.0, 20.0], [1.0, 2.0]])
+    pooling.scale[0] = torch.tensor([[5.0, 2.0], [0.5, 4.0]])
+    expected = torch.stack(
+        [
+            torch.tensor([(20 - 10) / 5 + (2 - 1) / 0.5, (-30 - 20) / 2 + (-3 - 2) / 4]) / 2,
+            torch.tensor([(10 - 10) / 5 + (1 - 1) / 0.5, (30 - 20) / 2 + (3 - 2) / 4]) / 2,
+        ]
+    )
+    for given in (ALL_OF_TWO, statistics(ALL_OF_TWO, LENGTHS, 2)):
+        found = pooling(given, LENGTHS)
+        torch.testing.assert_close(found[:, 2:], expected)
+        torch.testing.assert_close(found[:, :2], plain(ALL_OF_TWO, LENGTHS)[:, :2])
+
+
+def test_masked_states_are_left_out_in_training() -> None:
+    """In spans of 4 of 400 positions; so many are masked as are asked for, and one at least is left."""
+    states, lengths = torch.arange(400.0)[None, :, None].expand(50, 400, 2), torch.full((50,), 400)
+    pooling = Pooling(("mean",), 2, mask_share=0.3, mask_span=4)
+    assert torch.equal(pooling.eval()(states, lengths), torch.full((50, 2), 199.5))
+    torch.manual_seed(0)
+    valid = torch.ones(50, 400, dtype=torch.bool)
+    left = pooling.train()._unmasked(valid)
+    assert left[:, 10:].float().mean() == pytest.approx(0.7, abs=0.02)
+    # What begins or ends with the text may be shorter.
+    inside = ["".join(map(str, row)).strip("0") for row in left.int().tolist()]
+    assert min(len(run) for row in inside for run in row.split("1") if run) == 4
+    assert not torch.equal(left, pooling._unmasked(valid))
+    few = Pooling(("mean",), 2, mask_share=0.999, mask_span=4).train()
+    assert few(torch.ones(50, 3, 2), torch.full((50,), 3)).tolist() == [[1, 1]] * 50
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -104,12 +202,13 @@ def test_names() -> None:
     assert sequences_of(("last4-mean", "mean")) == (LAST, LAST4)
     assert sequences_of(("last4-mean",)) == (LAST4,)
     assert sequences_of(("cls", "max")) == (LAST,)
+    assert sequences_of(("cls", "max"), "all") == (ALL,)
 
 
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(SettingsError, match="unknown pooling 'maen'") as caught:
         pooling_parts("cls+maen", ENCODER)
-    valid = "cls, mean, max, mean-max, attention, last4-mean"
+    valid = "cls, mean, sd, max, mean-sd, mean-max, attention, last4-mean"
     assert caught.value.hint == f"did you mean 'mean'? valid: auto, or one or more of {valid} joined with +"
     for wrong in ("", "cls+", "auto+cls", "MEAN"):
         with pytest.raises(SettingsError, match="unknown pooling"):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,9 @@ from samo.data.batch import Draws
 from samo.data.manifest import Item
 from samo.data.splits import make_split
 from samo.encoders import states
-from samo.encoders.states import States
+from samo.encoders.logreg import fit_logistic
+from samo.encoders.states import States, encoder_states
+from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run, create_run
 from samo.runs.train import make_plan, train_run
 from samo.training.runtime import Runtime
@@ -271,3 +276,73 @@ def test_what_never_opens_is_told_at_the_start(table: Path, encoders: dict[str, 
     assert [note for note in notes if "unfreeze_epochs" in note] == [
         "`unfreeze_epochs=1` opens 5 of 5 layers in 6 epochs, the embeddings never learn; `epochs=7` opens all"
     ]
+
+
+def test_a_logistic_regression_on_all_layers(
+    table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path, texts_encoded: list[int]
+) -> None:
+    """Fitted on the pooled states of the training texts, whose encoder runs once and no more when it is evaluated."""
+    values = {"head": "logreg", "layers": "all", "pooling": "mean-sd"}
+    front = opened(table, encoders["bert"], **values)
+    run, weights = trained(front, tmp_path, "logreg")
+    assert texts_encoded == [64, 16]
+    assert (run.trained["epochs"], len(run.history)) == (1, 1)
+    (path,) = files(cache)
+    assert path.stat().st_size == 4 * N * 3 * (tiny.LAYERS + 1) * tiny.HIDDEN
+    model = front.with_config(front.config).new_model().eval()
+    rows, pooled = front.manifest.rows(run.split.train), []
+    for row in rows:
+        ids = torch.from_numpy(np.array(front.lists.row(row)))[None]
+        with torch.no_grad():
+            states = model.body(ids, torch.tensor([ids.shape[1]]))[0]
+        pooled.append(torch.cat([states.mean(dim=0), states.std(dim=0, unbiased=False)]).numpy())
+    groups = [f"item {row}" for row in rows]
+    expected = fit_logistic(np.stack(pooled), front.manifest.targets[rows], front.manifest.label_space, groups=groups)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(weights[f"head.output.{name}"], tensor, atol=1e-3, rtol=1e-3)
+    texts_encoded.clear()
+    evaluate_run(run, Setup(opened(table, encoders["bert"], **values), RUNTIME), "test")
+    assert texts_encoded == []
+
+
+def test_states_that_nobody_kept_are_not_made_to_evaluate(
+    table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path
+) -> None:
+    front = opened(table, encoders["bert"], **SHORT)
+    run, _ = trained(front, tmp_path, "mine")
+    (path,) = files(cache)
+    kept = path.read_bytes()
+    path.unlink()
+    evaluate_run(run, Setup(front.with_config(front.config), RUNTIME), "test")
+    assert files(cache) == []
+    before = json.loads(run.path("report.json").read_text())["metrics"]
+    path.write_bytes(kept)
+    again = front.with_config(front.config)
+    evaluate_run(run, Setup(again, RUNTIME), "test")
+    assert torch.is_floating_point(next(again.eval_batches(np.arange(2), 2)).inputs)
+    assert json.loads(run.path("report.json").read_text())["metrics"] == before
+
+
+def test_cells_that_begin_together_make_states_once(table: Path, encoders: dict[str, str], cache: Path) -> None:
+    """The second waits for the first, and finds what it wants."""
+    fronts = [opened(table, encoders["bert"]) for _ in range(2)]
+    models = [front.new_model() for front in fronts]
+    calls: list[int] = []
+
+    def make(front: TextFrontend, model: Any) -> None:
+        def batch_of(rows: np.ndarray) -> Any:
+            calls.append(len(rows))
+            time.sleep(0.05)
+            return front._batch(rows)
+
+        front._frozen = None
+        digest, contents = front.tokens.digest, (front.lists.row(row).tobytes() for row in range(N))
+        encoder_states(model, lengths=front.lists.lengths, batch_of=batch_of, digest=digest, contents=contents)
+
+    threads = [Thread(target=make, args=pair) for pair in zip(fronts, models, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert calls == [64, 16]
+    assert len(files(cache)) == 1

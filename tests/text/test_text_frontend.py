@@ -13,6 +13,7 @@ import torch
 
 from samo.data.batch import Batch, Draws
 from samo.data.splits import make_split
+from samo.encoders.logreg import inner_folds
 from samo.errors import SettingsError
 from samo.runs.evaluate import evaluate_run
 from samo.runs.run import create_run
@@ -329,6 +330,28 @@ def test_the_baseline_is_a_tfidf_run_and_is_fitted_once(
     assert again is not None
     assert np.array_equal(again[1], logits)
     assert fits == [24, 20, 24]
+
+
+def test_answers_out_of_fold_know_neither_the_text_nor_its_author(table: Path) -> None:
+    own = opened(table, model="tfidf", max_tokens=128, group_column="author", split="group")
+    rows = np.arange(48)
+    found = own.out_of_fold(rows)
+    assert found is not None
+    assert found.shape == (48, 2)
+    seen = own.new_model()
+    seen.load_state_dict(own.fit(rows), strict=False)
+    assert not np.allclose(found, predict_logits(seen.eval(), Setup(own, RUNTIME), rows), atol=0.01)
+    # By hand: who is held out with the first text, and a model of the others.
+    groups = np.array([item.group for item in own.manifest.items])
+    [(learn, held_out)] = [
+        (learn, held_out) for learn, held_out in inner_folds(own.manifest.targets > 0.5, groups, 0) if 0 in held_out
+    ]
+    assert not set(groups[learn]) & set(groups[held_out])
+    other = own.new_model()
+    other.load_state_dict(own.fit(learn), strict=False)
+    expected = predict_logits(other.eval(), Setup(own, RUNTIME), held_out)
+    np.testing.assert_allclose(found[held_out], expected, atol=1e-5)
+    assert opened(table).out_of_fold(rows) is None
 
 
 def test_what_only_a_baseline_is_fitted_for(front: TextFrontend) -> None:

@@ -68,6 +68,9 @@ MODEL: dict[str, tuple[dict[str, Any], Any, str]] = {
     "model": ({}, "bigru", "shapes"),
     "encoder": ({"encoder": "bert"}, "roberta", "judged"),
     "pooling": ({}, "mean-max", "shapes"),
+    "layers": ({"encoder": "bert"}, "all", "shapes"),
+    "state_mask": ({"encoder": "bert"}, 0.5, "trained"),
+    "state_mask_span": ({"encoder": "bert", "state_mask": 0.5}, 2, "trained"),
     "head_layers": ({}, 2, "shapes"),
     "head_hidden": ({"head_layers": 2}, 7, "shapes"),
     "head_intermediate": ({"head_layers": 2}, 9, "shapes"),
@@ -132,6 +135,7 @@ ABSTENTION = {"abstain_risk": 0.2, "abstain_coverage": 0.5}
 ELSEWHERE = {
     "binary_columns": "test_text_table.py:test_columns_of_zero_and_one_may_be_tasks_of_their_own",
     "back_translation_models": "test_augmentation.py:test_every_method_opens_its_rewriter",
+    "head": "test_states.py:test_a_logistic_regression_on_all_layers",
     "masked_lm": "test_augmentation.py:test_every_method_opens_its_rewriter",
     "keep": "../core/test_trainer.py:test_the_last_epoch_counts_however_it_validates",
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Every number in results.md: two networks, the five published folds, validation on four actors that are never tested.
-#   bash artifacts/reports/ravdess/reproduce.sh ../shared/data/ravdess
+# Every number in results.md: the five published folds, validation on actors that are never tested.
+#   bash artifacts/reports/ravdess/reproduce.sh RAVDESS [WHISPER [MN04]]
+# WHISPER: folder or name on the hub of Whisper base; MN04: mn04_as_mAP_432.pt. Without them both are downloaded.
 set -euo pipefail
 data=${1:?give the folder of RAVDESS}
 export SAMO_ARTIFACTS=${SAMO_ARTIFACTS:-artifacts}
@@ -23,5 +24,14 @@ for fold in 0 1 2 3 4; do
   train ravdess-small-cnn-before-emotion "$fold" "${old_preset[@]}"
   train ravdess-small-cnn-sentiment "$fold" "${old_preset[@]}" --mode sentiment
 done
+folds() { # NAME SETTINGS...
+  [ -f "$SAMO_ARTIFACTS/grids/$1/report.json" ] && return
+  samo crossval --modality audio --data-root "$data" --name "$1" --workers 2 "${@:2}" >/dev/null
+}
+whisper=(--preset whisper-frozen --encoder "${2:-openai/whisper-base}")
+folds functionals --model functionals
+folds whisper-frozen "${whisper[@]}"
+folds whisper-frozen-sentiment "${whisper[@]}" --mode sentiment
+folds mn04 --preset mn04 ${3:+--weights "$3"}
 python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion \
-  ravdess-small-cnn-before-emotion ravdess-small-cnn-sentiment
+  ravdess-small-cnn-before-emotion ravdess-small-cnn-sentiment functionals whisper-frozen whisper-frozen-sentiment mn04

@@ -2,9 +2,10 @@
 
     python artifacts/reports/ravdess/summarise.py ARTIFACTS STEM [STEM...]
 
-Reads ``ARTIFACTS/runs/STEM-fold0`` to ``fold4``, each evaluated by ``samo evaluate``, and writes ``STEM.json`` and
-``results.md`` beside this file. A recipe of eight emotions is also read as a model of three sentiments, by adding
-the probabilities of the emotions of each. A stem without runs keeps its row, made of the ``STEM.json`` of before.
+Reads ``ARTIFACTS/runs/STEM-fold0`` to ``fold4``, each evaluated by ``samo evaluate``, or the runs of ``samo crossval
+--name STEM``, and writes ``STEM.json`` and ``results.md`` beside this file. A recipe of eight emotions is also read as
+a model of three sentiments, by adding the probabilities of the emotions of each. A stem without runs keeps its row,
+made of the ``STEM.json`` of before.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from samo_audio.datasets.emotions import EMOTION_TO_SENTIMENT, SENTIMENTS
 
 HERE = Path(__file__).parent
 FOLDS = range(5)
+PLACES = ("data_root", "fold", "encoder", "weights")
 COLUMNS = (
     "recipe",
     "level",
@@ -44,11 +46,11 @@ def main() -> None:
     summaries: list[dict[str, Any]] = []
     kept: list[str] = []
     for stem in stems:
-        if not (Path(artifacts) / "runs" / f"{stem}-fold0").is_dir():
+        runs = runs_of(Path(artifacts), stem)
+        if not runs:
             kept.append(stem)
             summaries += [json.loads(file.read_text(encoding="utf-8")) for file in stored(stem)]
             continue
-        runs = [Run(Path(artifacts) / "runs" / f"{stem}-fold{k}") for k in FOLDS]
         answers = [Predictions.load(run.path("predictions.test.npz")) for run in runs]
         space = runs[0].manifest.label_space
         summaries.append(summarise(stem, runs, answers, space))
@@ -65,6 +67,17 @@ def main() -> None:
         ]
     (HERE / "results.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
+
+
+def runs_of(artifacts: Path, stem: str) -> list[Run]:
+    """The evaluated runs of the five folds; none where they were not trained here."""
+    for folders in (
+        [artifacts / "runs" / f"{stem}-fold{k}" for k in FOLDS],
+        [artifacts / "grids" / stem / "runs" / f"seed0.fold{k}" for k in FOLDS],
+    ):
+        if all((folder / "report.json").is_file() for folder in folders):
+            return [Run(folder) for folder in folders]
+    return []
 
 
 def stored(stem: str) -> list[Path]:
@@ -98,7 +111,9 @@ def summarise(name: str, runs: list[Run], answers: list[Predictions], space: Lab
     scores = [report(name, part, space)["metrics"]["macro_f1"] for part in answers]
     of_run = [json.loads(run.path("report.json").read_text()) for run in runs]
     own = space.primary.name == runs[0].manifest.label_space.primary.name
-    settings = {key: value for key, value in runs[0].settings.items() if key not in ("data_root", "fold")}
+    settings = {
+        key: value for key, value in runs[0].settings.items() if key not in ("data_root", "fold", "encoder", "weights")
+    }
     environment = {key: value for key, value in runs[0].environment.items() if key != "command"}
     summary = {
         "recipe": name,

@@ -30,7 +30,8 @@ def show_report(report: Mapping[str, Any], page: Path, pictures: Path, openings:
         out.print(f"[bold yellow]{mark}[/bold yellow]")
     out.print(_metrics(report))
     if report["baseline"]:
-        out.print(baseline_line(report["baseline"]), markup=False, soft_wrap=True)
+        line = baseline_line(report["baseline"])
+        out.print(line if len(line) <= 80 else line.replace("; ", ";\n  "), markup=False, soft_wrap=True)
     out.print()
     for part in (*_thresholds(report), *_tasks(report), _per_class(report), _confusion(report)):
         out.print(part)

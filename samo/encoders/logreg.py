@@ -1,0 +1,251 @@
+"""Logistic regression on fixed features: one problem a task, its strength chosen inside the rows it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samo.errors import DataError
+from samo.tasks import LabelSpace, Task
+
+__all__ = ["INVERSE_L2S", "fit_logistic", "inner_folds", "out_of_fold_logits", "solve_task"]
+
+# On standardised features; scikit-learn's C, from strong to weak.
+INVERSE_L2S = (0.0001, 0.001, 0.01, 0.1, 1.0)
+N_FOLDS = 5
+
+# A label that no training row has: a probability of 1e-13.
+_NEVER = -30.0
+
+Solution = tuple[np.ndarray, np.ndarray]
+
+
+def fit_logistic(
+    features: np.ndarray | Tensor,
+    targets: np.ndarray | Tensor,
+    space: LabelSpace,
+    *,
+    groups: Sequence[str] | np.ndarray | None = None,
+    seed: int = 0,
+    inverse_l2s: Sequence[float] = INVERSE_L2S,
+) -> dict[str, Tensor]:
+    """Fit what a ``nn.Linear(D, C)`` on raw features needs to be a class-balanced logistic regression.
+
+    A single-label task gets one multinomial problem, a multi-label task a binary one for each label; a class weighs
+    ``n / (K * n_class)``. Features are standardised over the rows given, which is folded into the weights. Of several
+    ``inverse_l2s`` each task takes the one with the lowest class-balanced log loss on folds held out inside these rows
+    (the smaller of equals). Where no two folds can be made it is the middle one.
+
+    Args:
+        features: (N, D) float, finite.
+        targets: (N, C) float; NaN in a task's columns leaves the row out of that task.
+        space: which columns are which task's.
+        groups: (N,) names that stay together when folds are made, "" for none; None: each row is its own.
+        seed: of the folds.
+        inverse_l2s: scikit-learn's C to choose from, positive.
+
+    Returns:
+        ``weight`` (C, D) and ``bias`` (C,), float32.
+
+    Raises:
+        DataError: a feature is not finite.
+    """
+    features, targets = _array(features), _array(targets)
+    centre, scale = _standard(features)
+    features = (features - centre) / scale
+    weight, bias = np.zeros((space.n_columns, features.shape[1])), np.zeros(space.n_columns)
+    for task in space.tasks:
+        columns = space.slices[task.name]
+        labelled = ~np.isnan(targets[:, columns]).any(axis=1)
+        truth = targets[labelled, columns] > 0.5
+        rows, back = _in_row_space(features[labelled])
+        own = None if groups is None else np.asarray(groups, dtype=str)[labelled]
+        strength = _chosen(rows, truth, task, own, seed, sorted(inverse_l2s))
+        [(found, bias[columns])] = solve_task(rows, truth, task, [strength])
+        weight[columns] = found @ back
+    weight /= scale
+    bias -= weight @ centre
+    return {"weight": torch.from_numpy(weight.astype(np.float32)), "bias": torch.from_numpy(bias.astype(np.float32))}
+
+
+def out_of_fold_logits(
+    features: np.ndarray | Tensor,
+    targets: np.ndarray | Tensor,
+    space: LabelSpace,
+    *,
+    groups: Sequence[str] | np.ndarray | None = None,
+    seed: int = 0,
+    inverse_l2s: Sequence[float] = INVERSE_L2S,
+) -> np.ndarray:
+    """(N, C) float64 logits of every row by a regression that learned from neither the row nor its group.
+
+    The rows are dealt into five folds (fewer where there are fewer groups) and :func:`fit_logistic` learns from the
+    others, its strength chosen inside them. Arguments are those of :func:`fit_logistic`.
+
+    Raises:
+        DataError: there are not two groups, or a feature is not finite.
+    """
+    features, targets = _array(features), _array(targets)
+    names = None if groups is None else np.asarray(groups, dtype=str)
+    folds = inner_folds(np.nan_to_num(targets) > 0.5, names, seed)
+    if not folds:
+        raise DataError("answers on held-out folds need rows of at least two groups")
+    logits = np.empty((len(features), space.n_columns))
+    for learn, held_out in folds:
+        own = None if names is None else names[learn]
+        found = fit_logistic(features[learn], targets[learn], space, groups=own, seed=seed, inverse_l2s=inverse_l2s)
+        logits[held_out] = features[held_out] @ found["weight"].double().numpy().T + found["bias"].double().numpy()
+    return logits
+
+
+def inner_folds(truth: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to learn from and rows held out, for up to five folds with like shares of every label.
+
+    Args:
+        truth: (N, K) bool; a row of several labels counts for the rarest.
+        groups: (N,) names that stay together, "" for none; None: each row is its own.
+        seed: of the order in which groups are dealt.
+
+    Returns:
+        Pairs of row numbers; none where there are not two groups.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    counts = truth.sum(axis=0)
+    stratum = np.where(truth.any(axis=1), np.where(truth, counts, len(truth) + 1).argmin(axis=1), truth.shape[1])
+    names = np.full(len(truth), "") if groups is None else groups
+    each = np.where(names == "", np.char.add("row ", np.arange(len(truth)).astype(str)), np.char.add("group ", names))
+    n_folds = min(N_FOLDS, len(np.unique(each)), np.bincount(stratum).max(initial=0))
+    if n_folds < 2:
+        return []
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    folds = splitter.split(np.zeros((len(truth), 1)), stratum, each)
+    return [(learn, held_out) for learn, held_out in folds if len(learn) and len(held_out)]
+
+
+def solve_task(features: Any, truth: np.ndarray, task: Task, inverse_l2s: Sequence[float]) -> list[Solution]:
+    """Solve one task for every strength, each beginning where the one before it ended.
+
+    A label that no row has, or all rows have, keeps a constant.
+
+    Args:
+        features: (N, F), dense or sparse.
+        truth: (N, K) bool.
+        task: multi-label ones get a binary problem for each label, others one multinomial problem.
+        inverse_l2s: scikit-learn's C; ascending is fastest.
+
+    Returns:
+        (K, F) weights and (K,) constants for each strength.
+    """
+    solve = _one_by_one if task.multi_label else _one_of_all
+    return solve(features, truth, inverse_l2s)
+
+
+def _one_by_one(features: Any, truth: np.ndarray, inverse_l2s: Sequence[float]) -> list[Solution]:
+    """A binary problem for each of K labels."""
+    out = [(np.zeros((truth.shape[1], features.shape[1])), np.zeros(truth.shape[1])) for _ in inverse_l2s]
+    for k, positive in enumerate(truth.T):
+        if positive.all() or not positive.any():
+            for _, bias in out:
+                bias[k] = -_NEVER if positive.any() else _NEVER
+        else:
+            for (weight, bias), (slope, constant) in zip(out, _path(features, positive, inverse_l2s), strict=True):
+                weight[k], bias[k] = slope[0], constant[0]
+    return out
+
+
+def _one_of_all(features: Any, truth: np.ndarray, inverse_l2s: Sequence[float]) -> list[Solution]:
+    """One problem over K classes."""
+    out = [(np.zeros((truth.shape[1], features.shape[1])), np.full(truth.shape[1], _NEVER)) for _ in inverse_l2s]
+    classes = truth.argmax(axis=1)
+    present = np.unique(classes)
+    if len(present) == 1:
+        for _, bias in out:
+            bias[present] = 0.0
+    elif len(present) == 2:
+        # scikit-learn gives the log-odds of the second class; half of it on each side is the same softmax.
+        path = _path(features, classes == present[1], inverse_l2s)
+        for (weight, bias), (slope, constant) in zip(out, path, strict=True):
+            weight[present], bias[present] = np.outer((-0.5, 0.5), slope[0]), np.array([-0.5, 0.5]) * constant
+    elif len(present):
+        for (weight, bias), solution in zip(out, _path(features, classes, inverse_l2s), strict=True):
+            weight[present], bias[present] = solution
+    return out
+
+
+def _path(features: Any, classes: np.ndarray, inverse_l2s: Sequence[float]) -> Iterator[Solution]:
+    """(1, F) and (1,) of a binary problem, else (K, F) and (K,), for every strength."""
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(class_weight="balanced", max_iter=1000, warm_start=True)
+    for inverse_l2 in inverse_l2s:
+        model.set_params(C=inverse_l2).fit(features, classes)
+        yield model.coef_.copy(), model.intercept_.copy()
+
+
+def _chosen(
+    features: np.ndarray,
+    truth: np.ndarray,
+    task: Task,
+    groups: np.ndarray | None,
+    seed: int,
+    inverse_l2s: Sequence[float],
+) -> float:
+    """The strength with the lowest class-balanced log loss on held-out folds."""
+    middle = inverse_l2s[len(inverse_l2s) // 2]
+    folds = inner_folds(truth, groups, seed) if len(inverse_l2s) > 1 else []
+    if not folds:
+        return middle
+    losses = np.zeros((len(inverse_l2s), *truth.shape))
+    for learn, held_out in folds:
+        for place, (weight, bias) in enumerate(solve_task(features[learn], truth[learn], task, inverse_l2s)):
+            losses[place, held_out] = _log_losses(features[held_out] @ weight.T + bias, truth[held_out], task)
+    held = np.concatenate([held_out for _, held_out in folds])
+    answers, losses = truth[held], losses[:, held]
+    means = []
+    for holds in (answers, ~answers) if task.multi_label else (answers,):
+        n = holds.sum(axis=0)
+        means.append((losses * holds).sum(axis=1)[:, n > 0] / n[n > 0])
+    return inverse_l2s[int(np.concatenate(means, axis=1).mean(axis=1).argmin())]
+
+
+def _log_losses(logits: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
+    """(N, K) -log of the probability of each label's answer; of a single-label task each label's as if it were true."""
+    if task.multi_label:
+        losses: np.ndarray = np.logaddexp(0.0, np.where(truth, -logits, logits))
+    else:
+        losses = np.logaddexp.reduce(logits, axis=1, keepdims=True) - logits
+    return losses
+
+
+def _in_row_space(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features in a basis of the space their rows span, and the (R, D) basis.
+
+    The optimum of an L2-penalised regression lies in that space, so nothing is lost, and N rows of D > N features cost
+    what N features cost.
+    """
+    n_rows, width = features.shape
+    if width <= n_rows or not n_rows:
+        return features, np.eye(width)
+    basis, triangle = np.linalg.qr(features.T)
+    return triangle.T, basis.T
+
+
+def _standard(features: np.ndarray) -> Solution:
+    """Mean and standard deviation of each column; 1 where a column is constant."""
+    if not np.isfinite(features).all():
+        n = int((~np.isfinite(features).all(axis=1)).sum())
+        raise DataError(f"{n} of {len(features)} rows have features that are not finite numbers")
+    if not len(features):
+        return np.zeros(features.shape[1]), np.ones(features.shape[1])
+    centre, scale = features.mean(axis=0), features.std(axis=0)
+    return centre, np.where(scale > 1e-8 * np.maximum(np.abs(centre), 1e-30), scale, 1.0)
+
+
+def _array(values: np.ndarray | Tensor) -> np.ndarray:
+    given = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    return given.astype(np.float64)
