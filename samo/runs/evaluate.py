@@ -140,7 +140,8 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     # The network is opened only where there is something to predict.
     model = load_run_model(run, type(setup.frontend), setup.runtime)[0] if parts.keys() - known.keys() else None
     run.require_model(version)
-    setup.frontend.use_kept_states(model)
+    if model is not None:
+        setup.frontend.use_kept_states(model)
     if part == "test":
         run.open_test("evaluate")
     predicted = _predicted(setup, parts, known, model)
