@@ -40,12 +40,16 @@ class PlainWriter:
 
     def __init__(self, file: TextIO, *, shown: bool | None = None) -> None:
         """Write to ``file``; ``shown``: whether it will be read on a terminal, None: where it is one."""
-        self._rows = csv.writer(file, lineterminator="\n")
+        self._file, self._rows = file, csv.writer(file, lineterminator="\n")
         self._on_terminal = file.isatty() if shown is None else shown
 
     def writerow(self, cells: Sequence[object]) -> None:
         """Write one row."""
         self._rows.writerow([self._plain(cell) if isinstance(cell, str) else cell for cell in cells])
+
+    def flush(self) -> None:
+        """Let whoever reads the file see all rows."""
+        self._file.flush()
 
     def _plain(self, cell: str) -> str:
         return plain_cell(printable(cell) if self._on_terminal else cell)

@@ -28,18 +28,17 @@ from samo_audio.audio_io import (
     clip_of,
     info,
     is_constant,
-    is_recording,
     read,
     window_starts,
     windows,
 )
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
-from samo_audio.datasets.listing import files_below
+from samo_audio.datasets.listing import find_clips
 from samo_audio.frontend import AudioFrontend
 from samo_audio.trimming import LONGEST_S, sounding
 
-__all__ = ["AudioPredictor", "find_clips"]
+__all__ = ["AudioPredictor"]
 
 # Longer recordings are streamed, so that hours of sound need no more memory than a minute.
 STREAMED_S = LONGEST_S
@@ -133,10 +132,15 @@ class AudioPredictor(ModelPredictor):
         remaining = iter(inputs)
         with ThreadPoolExecutor(max_workers=max(2, self.runtime.threads)) as pool:
             ahead: deque[Future[_Pending]] = deque(pool.submit(self._open, item, sr) for item in islice(remaining, 16))
-            while ahead:
-                ready = ahead.popleft().result()
-                ahead.extend(pool.submit(self._open, item, sr) for item in islice(remaining, 1))
-                yield ready
+            try:
+                while ahead:
+                    ready = ahead.popleft().result()
+                    ahead.extend(pool.submit(self._open, item, sr) for item in islice(remaining, 1))
+                    yield ready
+            finally:
+                # Who stops here, as Ctrl-C does, waits for no recording that nobody will hear.
+                for future in ahead:
+                    future.cancel()
 
     def _open(self, item: Any, sr: int | None) -> _Pending:
         if not self.is_one(item):
@@ -223,32 +227,3 @@ def _line(error: DataError) -> str:
 def _is_array(given: Any) -> bool:
     """Whether it is an array of numbers; one of paths is several inputs."""
     return isinstance(given, torch.Tensor) or (isinstance(given, np.ndarray) and given.dtype.kind not in "OUS")
-
-
-def find_clips(given: Iterable[Path]) -> list[Path]:
-    """Files as given, folders searched for audio at any depth.
-
-    They are searched as corpora are, see :func:`samo_audio.datasets.listing.files_below`. What cannot be read is
-    listed all the same, so that its prediction says why.
-
-    Raises:
-        DataError: a path does not exist or cannot be looked at, or a folder holds no audio.
-    """
-    found: list[Path] = []
-    for path in given:
-        try:
-            found += _clips_at(path)
-        except OSError as error:
-            raise DataError(f"{path} cannot be looked at: {error.strerror}") from error
-    return found
-
-
-def _clips_at(path: Path) -> list[Path]:
-    if not path.is_dir():
-        if not path.exists():
-            raise DataError(f"no such file or folder: {path}")
-        return [path]
-    inside, unreadable = files_below(path, is_recording)
-    if not unreadable and not any((path / name).exists() for name in inside):
-        raise DataError(f"no audio files in {path}")
-    return sorted(path / name for name in (*inside, *(folder for folder, _ in unreadable)))

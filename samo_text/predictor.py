@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
-from pathlib import Path
+from itertools import chain, islice, repeat
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from samo.data import tables
-from samo.errors import DataError, first_ten, nearest
 from samo.prediction import ModelPredictor, Prediction, TrainedModel
 from samo.runs.load import trained_model
 from samo.runs.run import ASSETS, Run
@@ -22,11 +18,12 @@ from samo_text.config import TextConfig
 from samo_text.frontend import TextFrontend
 from samo_text.tokens import Tokens, open_tokens
 
-__all__ = ["TextPredictor", "read_texts"]
+__all__ = ["TextPredictor"]
 
 BATCH = 64
-# As many texts are ordered by length at once: memory for a window of them, not for a whole file.
-_WINDOW = 4096
+# As many texts are ordered by length at once: few at first, so that answers come soon; then more, since batches of like
+# length cost less; never a whole file, for memory.
+_WINDOWS = (256, 512, 1024, 2048, 4096)
 
 
 class TextPredictor(ModelPredictor):
@@ -64,8 +61,8 @@ class TextPredictor(ModelPredictor):
         """
         if sr is not None:
             raise TypeError("texts have no sampling rate: leave `sr` out")
-        remaining = iter(inputs)
-        while window := list(islice(remaining, _WINDOW)):
+        remaining, sizes = iter(inputs), chain(_WINDOWS, repeat(_WINDOWS[-1]))
+        while window := list(islice(remaining, next(sizes))):
             for text in window:
                 if not self.is_one(text):
                     raise self.refused(text)
@@ -76,7 +73,7 @@ class TextPredictor(ModelPredictor):
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """(N, C) float32 logits of texts in the order given, before temperatures and thresholds."""
-        windows = [texts[start : start + _WINDOW] for start in range(0, len(texts), _WINDOW)]
+        windows = [texts[start : start + _WINDOWS[-1]] for start in range(0, len(texts), _WINDOWS[-1])]
         logits = [self._logits(self.tokens.encode(window)) for window in windows]
         return np.concatenate(logits) if logits else np.zeros((0, self.space.n_columns), dtype=np.float32)
 
@@ -97,52 +94,3 @@ class TextPredictor(ModelPredictor):
             return ("empty",)
         cut = n_tokens >= self.max_tokens and self.tokens.truncates(text)
         return (f"cut at {self.max_tokens} tokens",) if cut else ()
-
-
-def read_texts(path: Path, column: str = "text") -> list[str]:
-    """The texts of a table (``.csv``, ``.tsv``, ``.json``, ``.jsonl``), or of a file with one text a line; ``-`` is
-    standard input.
-
-    Blank lines at the end of a file of lines are left out; others stay, so that answers keep their places.
-
-    Args:
-        path: where they are.
-        column: of a table: the column of the text.
-
-    Raises:
-        DataError: no such file, not UTF-8, or no text in it; a table without the column, or with a cell of no text.
-    """
-    if path.suffix.lower() in tables.TABLE_SUFFIXES:
-        return _texts_of_table(path, column)
-    hint = "a run on text takes files of one text a line; recordings need a run on speech"
-    try:
-        if str(path) == "-":
-            text = tables.read_stream(sys.stdin.buffer, path, hint)
-        else:
-            with path.open("rb") as file:
-                text = tables.read_stream(file, path, hint)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n").split("\n")
-    if not any(line.strip() for line in lines):
-        raise DataError(f"{path} holds no text")
-    return lines
-
-
-def _texts_of_table(path: Path, column: str) -> list[str]:
-    if not path.is_file():
-        raise DataError(f"there is no table {path}")
-    table = tables.read_table(path, {column})
-    if column not in table.columns:
-        lines = "; a file of one text a line is called .txt" if path.suffix.lower() in (".csv", ".tsv") else ""
-        raise DataError(
-            f"{path} has no column '{column}'; it has: {first_ten(filter(None, table.columns))}",
-            hint=f"{nearest(column, table.columns)}name it with `text_column`{lines}",
-        )
-    odd = [row.line for row in table.rows if not isinstance(row.cells[column], str | None)]
-    if odd:
-        raise DataError(f"column '{column}' of {path} holds no text in row {first_ten(odd)}")
-    texts = [row.cells[column] or "" for row in table.rows]
-    if not any(text.strip() for text in texts):
-        raise DataError(f"{path} holds no text")
-    return texts

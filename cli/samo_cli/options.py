@@ -183,6 +183,7 @@ def with_settings(flags: Iterable[Flag]) -> Callable[[Verb], Verb]:
 
     The verb receives those the user typed in its ``settings`` argument, by name; the rest keeps its default from
     preset, file or model. Networks and corpora of the user's own among them are trusted: see :mod:`samo.plugins`.
+    A ``data_root`` that is not there is refused before the verb imports torch.
     """
     flags = list(flags)
 
@@ -193,6 +194,10 @@ def with_settings(flags: Iterable[Flag]) -> Callable[[Verb], Verb]:
         def command(**values: Any) -> None:
             settings = {flag.name: values.pop(flag.name) for flag in flags}
             given = given_settings(settings, flags)
+            if "data_root" in given:
+                from samo.data.corpora import require_root
+
+                require_root(given)
             trust_settings(given)
             verb(**values, settings=given)
 

@@ -26,6 +26,7 @@ __all__ = [
     "existing_root",
     "megabytes",
     "require_known",
+    "require_root",
 ]
 
 _OF_A_CORPUS = ("TITLE", "LICENSE", "CITATION", "SYNTHETIC", "index")
@@ -179,7 +180,21 @@ def existing_root(given: str, source: str) -> Path:
     root = Path(given).expanduser().absolute()
     if not root.exists():
         raise DataError(f"{source} points at {root}, which does not exist", hint="check the spelling of the path")
+    if root.is_fifo() or root.is_socket():
+        raise DataError(f"{source} points at {root}, which is a pipe", hint="save what comes out of it as a file")
     return root
+
+
+def require_root(settings: Mapping[str, Any]) -> None:
+    """Refuse a ``data_root`` among settings, by name, that does not exist, as :func:`existing_root` does.
+
+    It imports nothing that costs time, so a command can ask first. The demo corpus is made again where it is gone.
+
+    Raises:
+        DataError: there is none.
+    """
+    if settings.get("data_root") and settings.get("dataset") != "demo":
+        existing_root(settings["data_root"], "`data_root`")
 
 
 def megabytes(corpus: DatasetModule) -> int:

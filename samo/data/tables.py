@@ -220,6 +220,8 @@ def read_text(path: Path) -> str:
     """
     if not path.exists():
         raise DataError(f"there is no table {path}", hint="check `data_root`")
+    if path.is_fifo():
+        raise DataError(f"{path} is a pipe, no file", hint="save what comes out of it as a file")
     try:
         with path.open("rb") as file:
             text = read_stream(file, path)

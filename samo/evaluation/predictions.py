@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from samo.files import replacing
 from samo.tasks import LabelSpace
 
 __all__ = ["Predictions"]
+
+_MADE_WITH = "made_with"
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,13 @@ class Predictions:
         """(N, C) probabilities in [0, 1]."""
         return space.probabilities(self.logits)
 
-    def save(self, path: Path) -> None:
-        """Write a compressed ``.npz`` without pickled objects."""
+    def save(self, path: Path, made_with: str = "") -> None:
+        """Write a compressed ``.npz`` without pickled objects.
+
+        Args:
+            path: of the file.
+            made_with: a digest of all that the logits depend on, see :meth:`load_made_with`.
+        """
         with replacing(path) as temporary:
             columns: dict[str, Any] = {
                 "ids": np.array(self.ids, dtype=np.str_),
@@ -54,6 +61,7 @@ class Predictions:
                 "groups": np.array(self.groups, dtype=np.str_),
                 **{f"meta.{name}": np.array(values, dtype=np.str_) for name, values in self.meta.items()},
                 **({} if self.decided is None else {"decided": self.decided}),
+                **({_MADE_WITH: np.array(made_with)} if made_with else {}),
             }
             np.savez_compressed(temporary, **columns)
 
@@ -70,7 +78,7 @@ class Predictions:
         """
         try:
             with np.load(path, allow_pickle=False) as stored:
-                arrays = {name: stored[name] for name in stored}
+                arrays = {name: stored[name] for name in stored if name != _MADE_WITH}
             _check(arrays, space)
             return cls(
                 ids=tuple(arrays["ids"].tolist()),
@@ -82,6 +90,18 @@ class Predictions:
             )
         except Exception as error:  # bytes that are no archive can make numpy's reader stumble anywhere
             raise RunError(f"cannot read {path}: {error}", hint="`samo evaluate` writes it anew") from error
+
+    @classmethod
+    def load_made_with(cls, path: Path, made_with: str, ids: Sequence[str], space: LabelSpace) -> Predictions | None:
+        """What :meth:`save` wrote of these items with the same ``made_with``; None where that is not there."""
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                if _MADE_WITH not in stored or stored[_MADE_WITH].tolist() != made_with:
+                    return None
+            found = cls.load(path, space)
+        except Exception:  # damaged in whatever way, or not there
+            return None
+        return found if found.ids == tuple(ids) else None
 
 
 def _check(arrays: Mapping[str, np.ndarray], space: LabelSpace | None) -> None:

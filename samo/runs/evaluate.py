@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -10,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
+import samo
 from samo.data.copies import STAMPED_SHARE, known_rows, refuse_known
 from samo.data.fingerprints import near_copies
 from samo.data.manifest import Item, Manifest
@@ -36,12 +41,12 @@ from samo.reporting.model_card import model_card
 from samo.reporting.report import Report, Subject, build_report
 from samo.reporting.wording import openings_lines
 from samo.runs.calibrate import abstention_settings, calibrate, decision_of, threshold_settings
-from samo.runs.code import require_code
+from samo.runs.code import code_of, require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
-from samo.runs.load import load_run_model, open_run, require_place
+from samo.runs.load import load_run_model, open_run
 from samo.runs.provenance import about_known_elsewhere, about_known_groups, learned_by
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, ModelVersion, Run
+from samo.runs.run import ASSETS, ModelVersion, Run, require_place
 from samo.settings import SPLIT_SETTINGS
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_facts
@@ -129,17 +134,23 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     split = run.split
     leaks = run.audit(manifest)
     version = run.model_version()
-    epoch = read_facts(run.model_file).epoch
-    known = decision_of(run, manifest.label_space)
-    model, space = load_run_model(run, type(setup.frontend), setup.runtime)
+    about = read_facts(run.model_file)
+    space = about.label_space
+    decided = decision_of(run, manifest.label_space)
+    parts = {name: split.part(name) for name in PARTS if name in ("train", "val", part)}
+    made_with = _made_with(run, setup, version)
+    known = _known(run, parts, made_with, space)
+    # The network is opened only where there is something to predict.
+    model = load_run_model(run, type(setup.frontend), setup.runtime)[0] if parts.keys() - known.keys() else None
     run.require_model(version)
-    setup.frontend.use_kept_states(model)
+    if model is not None:
+        setup.frontend.use_kept_states(model)
     if part == "test":
         run.open_test("evaluate")
-    predicted = {name: _predict(model, setup, split.part(name)) for name in {"train", "val", part}}
+    predicted = _predicted(setup, parts, known, model)
     # A training that goes on beside this may have found a better epoch: what is written must belong to the weights.
     run.require_model(version)
-    decision = _completed(run, setup.frontend, space, known, predicted["val"], epoch)
+    decision = _completed(run, setup.frontend, space, decided, predicted["val"], about.epoch)
     predicted = {name: decision.applied(predictions, space) for name, predictions in predicted.items()}
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
     notes += [*balance_notes(run.settings), *_other_precision(run, setup.runtime)]
@@ -150,7 +161,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
         run, setup.frontend, space, split, part, decision, predicted, notes, leaky, baseline, shortcut
     )
     report, suffix = _report(evaluation), "" if part == "test" else f".{part}"
-    return write_report(run, setup.frontend, report, part, predicted, suffix, version, decision)
+    return write_report(run, setup.frontend, report, part, predicted, suffix, version, decision, made_with)
 
 
 def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Report:
@@ -180,18 +191,22 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     started, known_to_start = about_known_elsewhere(learned_by(run)[1:], manifest)
     notes, leaky = notes + more + started, leaky or same_people or known_to_start
     version = run.model_version()
-    model, space = load_run_model(run, type(frontend), setup.runtime)
+    space = read_facts(run.model_file).label_space
     decision = decision_of(run, space)
     run.require_model(version)
     if not decision.is_complete(space):
         missing = "thresholds" if decision.calibration.fitted_on else "temperature"
         notes.append(f"no {missing}: judge the run on its own corpus first, which fits it")
-    predictions = decision.applied(_predict(model, Setup(frontend, setup.runtime), ids), space)
+    slug = setup.frontend.manifest.slug
+    relabelled, parts = Setup(frontend, setup.runtime), {slug: ids}
+    made_with = _made_with(run, relabelled, version)
+    known = _known(run, parts, made_with, space)
+    model = None if known else load_run_model(run, type(frontend), setup.runtime)[0]
+    predictions = decision.applied(_predicted(relabelled, parts, known, model)[slug], space)
     everything = Split("other corpus", 0, (), (), ids)
     evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes, leaky)
     report = {**_report(evaluation), "label_map": dict(mapping)}
-    slug = setup.frontend.manifest.slug
-    return write_report(run, frontend, report, slug, {slug: predictions}, f".{slug}", version, decision)
+    return write_report(run, frontend, report, slug, {slug: predictions}, f".{slug}", version, decision, made_with)
 
 
 def _near_copies_of_training(run: Run, trained: Manifest, manifest: Manifest, ids: Sequence[str]) -> list[str]:
@@ -290,6 +305,7 @@ def write_report(
     suffix: str,
     version: ModelVersion,
     decision: Decision,
+    made_with: str = "",
 ) -> Report:
     """Pictures, page, card and table of answers first, ``report.json`` last: its presence means that all is there.
 
@@ -302,6 +318,7 @@ def write_report(
         suffix: of the files' names.
         version: of the weights that gave the predictions.
         decision: temperatures and thresholds of the answers.
+        made_with: digest of all that the predictions depend on, by which later evaluations know them.
 
     Raises:
         RunError: the run has other weights by now.
@@ -315,7 +332,7 @@ def write_report(
     told = {**report, "warnings": [*report["warnings"], *openings_lines(openings)]}
     run.require_model(version)
     for name, given in predictions.items():
-        given.save(run.path(f"predictions.{name}.npz"))
+        given.save(_kept(run, name), made_with)
     pictures = {path.stem: path for path in figures}
     table = f"predictions{suffix}.csv"
     write_text(run.path(table), predictions_csv(*answers))
@@ -396,8 +413,60 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"modality": run.modality, **merged_settings([member.settings for member in ensemble.members])}
 
 
-def _predict(model: nn.Module, setup: Setup, ids: tuple[str, ...]) -> Predictions:
-    return predictions_of(setup.frontend, ids, predict_logits(model, setup, setup.frontend.manifest.rows(ids)))
+def _made_with(run: Run, setup: Setup, version: ModelVersion) -> str:
+    """SHA-256 over all that the logits of a run's items depend on; empty where code outside SAMO has a part in it.
+
+    Nobody knows in which files that code may change.
+    """
+    if code_of(run):
+        return ""
+    frontend, runtime = setup.frontend, setup.runtime
+    assets = sorted(path for path in run.path(ASSETS).rglob("*") if path.is_file())
+    facts = {
+        "weights": version.digest,
+        "data": frontend.manifest.digest,
+        "space": frontend.manifest.label_space.to_json(),
+        # Where the data lie says nothing of what they are.
+        "settings": {name: value for name, value in frontend.config.stored().items() if name != "data_root"},
+        "assets": [_sha256(path) for path in assets],
+        "machine": [runtime.device.type, runtime.precision],
+        "code": [torch.__version__, *(_sha256(path) for path in _sources(type(frontend)))],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _sources(kind: type[Frontend]) -> list[Path]:
+    """The core's files of Python and the frontend's: any change of them may change what is predicted."""
+    folders = [Path(inspect.getfile(found)).parent for found in (samo, kind)]
+    return [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _known(run: Run, parts: Mapping[str, tuple[str, ...]], made_with: str, space: LabelSpace) -> dict[str, np.ndarray]:
+    """Logits that an evaluation before kept, of those parts that it made with the very same."""
+    if not made_with:
+        return {}
+    kept = {name: Predictions.load_made_with(_kept(run, name), made_with, ids, space) for name, ids in parts.items()}
+    return {name: predictions.logits for name, predictions in kept.items() if predictions is not None}
+
+
+def _kept(run: Run, name: str) -> Path:
+    """The file that keeps the predictions of a part, or of another corpus."""
+    return run.path(f"predictions.{name}.npz")
+
+
+def _predicted(
+    setup: Setup, parts: Mapping[str, tuple[str, ...]], known: Mapping[str, np.ndarray], model: nn.Module | None
+) -> dict[str, Predictions]:
+    """Of each part: what is known, or else what the model answers."""
+    logits = dict(known)
+    for name in parts.keys() - known.keys():
+        assert model is not None
+        logits[name] = predict_logits(model, setup, setup.frontend.manifest.rows(parts[name]))
+    return {name: predictions_of(setup.frontend, ids, logits[name]) for name, ids in parts.items()}
 
 
 def predictions_of(frontend: Frontend, ids: tuple[str, ...], logits: np.ndarray) -> Predictions:

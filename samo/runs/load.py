@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from samo.errors import DataError, ModelFileError, counted
+from samo.errors import ModelFileError, counted
 from samo.files import parse_json
 from samo.frontend import Frontend
 from samo.modalities import predictor_type
@@ -26,7 +26,7 @@ from samo.training.checkpoint import ModelFacts as AboutModel
 from samo.training.checkpoint import load_model, read_facts
 from samo.training.runtime import Runtime, make_runtime
 
-__all__ = ["facts_of", "load", "load_run_model", "open_run", "require_place", "trained_model"]
+__all__ = ["facts_of", "load", "load_run_model", "open_run", "trained_model"]
 
 
 def load(
@@ -76,25 +76,6 @@ def open_run(given: str | Path | Run | ModelPredictor, artifacts: str | Path = "
     if not isinstance(given, str | os.PathLike):
         raise TypeError(f"a run is given by its name, its folder, or as samo.train returns it, not {_kind(given)}")
     return find_model(artifacts_root(str(artifacts)), _name_of(given))
-
-
-def require_place(run: Run, values: Mapping[str, Any], *, moved: bool) -> None:
-    """Refuse to look for a run's data where they no longer are.
-
-    Args:
-        run: whose data they are.
-        values: its settings by name, those given beside it among them.
-        moved: whether ``data_root`` was given, which then is checked by whoever opens the data.
-
-    Raises:
-        DataError: names the place the run remembers.
-    """
-    place = str(values.get("data_root", ""))
-    # The demo corpus is made again where it is gone.
-    if place and not moved and values.get("dataset") != "demo" and not Path(place).exists():
-        raise DataError(
-            f"the data of run '{run.name}' are no longer at {place}", hint="say where they are now with `data_root`"
-        )
 
 
 def _kind(given: object) -> str:

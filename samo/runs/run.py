@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from samo.data.augmented import AUGMENTATION, AUGMENTED
 from samo.data.fingerprints import Fingerprints
 from samo.data.manifest import Manifest
 from samo.data.splits import Split, audit
-from samo.errors import ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
+from samo.errors import DataError, ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo.files import leftovers, parse_json, write_json, write_text
 from samo.printable import csv_text
 from samo.settings import Config, stored_config, with_defaults
@@ -44,6 +44,7 @@ __all__ = [
     "find_model",
     "find_run",
     "list_runs",
+    "require_place",
 ]
 
 # The fingerprints of what was trained and validated on, by which copies in other corpora are found.
@@ -579,6 +580,25 @@ def write_history(run: Run, history: list[dict[str, Any]]) -> None:
     write_text(run.path("history.jsonl"), "".join(json.dumps(row) + "\n" for row in history))
     names = list(dict.fromkeys(name for row in history for name in row))
     write_text(run.path("results.csv"), csv_text([names, *([row.get(name) for name in names] for row in history)]))
+
+
+def require_place(run: Run, values: Mapping[str, Any], *, moved: bool) -> None:
+    """Refuse to look for a run's data where they no longer are.
+
+    Args:
+        run: whose data they are.
+        values: its settings by name, those given beside it among them.
+        moved: whether ``data_root`` was given, which then is checked by whoever opens the data.
+
+    Raises:
+        DataError: names the place the run remembers.
+    """
+    place = str(values.get("data_root", ""))
+    # The demo corpus is made again where it is gone.
+    if place and not moved and values.get("dataset") != "demo" and not Path(place).exists():
+        raise DataError(
+            f"the data of run '{run.name}' are no longer at {place}", hint="say where they are now with `data_root`"
+        )
 
 
 def remember_place(run: Run, data_root: str) -> None:

@@ -41,7 +41,7 @@ from samo.modalities import frontend_type
 from samo.plugins import code_used, names_of, trust
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
-from samo.runs.load import load_run_model, require_place
+from samo.runs.load import load_run_model
 from samo.runs.provenance import Learned, about_start_weights, learned_by_start, refuse_known_start
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import (
@@ -56,6 +56,7 @@ from samo.runs.run import (
     mark_trained,
     point_latest,
     remember_place,
+    require_place,
     write_history,
 )
 from samo.runs.signals import Terminated, signals_wait, sigterm_raises

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from samo.errors import DataError, first_ten
+from samo_audio.audio_io import is_recording
 from samo_audio.problems import FORMAT_HINT
 
-__all__ = ["clips_below", "files_below", "ids_without_suffix", "left_out", "require_folder"]
+__all__ = ["clips_below", "files_below", "find_clips", "ids_without_suffix", "left_out", "require_folder"]
 
 
 def require_folder(root: Path, dataset: str) -> None:
@@ -85,6 +86,35 @@ def files_below(root: Path, wanted: Callable[[Path], bool]) -> tuple[list[str], 
         # Sorted, so that of two links to one folder every machine takes the same.
         waiting += reversed(inside)
     return sorted(found), sorted(unreadable)
+
+
+def find_clips(given: Iterable[Path]) -> list[Path]:
+    """Files as given, folders searched for audio at any depth.
+
+    They are searched as corpora are, see :func:`files_below`. What cannot be read is
+    listed all the same, so that its prediction says why.
+
+    Raises:
+        DataError: a path does not exist or cannot be looked at, or a folder holds no audio.
+    """
+    found: list[Path] = []
+    for path in given:
+        try:
+            found += _clips_at(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be looked at: {error.strerror}") from error
+    return found
+
+
+def _clips_at(path: Path) -> list[Path]:
+    if not path.is_dir():
+        if not path.exists():
+            raise DataError(f"no such file or folder: {path}")
+        return [path]
+    inside, unreadable = files_below(path, is_recording)
+    if not unreadable and not any((path / name).exists() for name in inside):
+        raise DataError(f"no audio files in {path}")
+    return sorted(path / name for name in (*inside, *(folder for folder, _ in unreadable)))
 
 
 def left_out(paths: Sequence[str], root: Path) -> tuple[str, ...]:

@@ -15,14 +15,16 @@ from torch import Tensor, nn
 from samo.errors import EnvironmentProblem, ModelFileError
 from samo_audio.config import ModelSettings
 
-__all__ = ["one_channel", "resnet18"]
+__all__ = ["ResNet18", "one_channel", "resnet18"]
 
+# Channels of the stem and of the last layer.
+_WIDTHS = (64, 512)
 # torchvision waits for a silent server for ever.
 SILENT_SERVER_S = 20.0
 
 
 def resnet18(settings: ModelSettings, n_columns: int) -> nn.Module:
-    """torchvision's ResNet-18 with a one-channel stem and a new head of ``n_columns`` logits.
+    """ResNet-18 with a one-channel stem and a new head of ``n_columns`` logits.
 
     With ``pretrained`` the trunk starts from ImageNet weights, which torchvision downloads and keeps.
 
@@ -30,14 +32,70 @@ def resnet18(settings: ModelSettings, n_columns: int) -> nn.Module:
         EnvironmentProblem: the weights cannot be downloaded.
         ModelFileError: the copy torchvision keeps is damaged.
     """
-    import torchvision
-
-    network = torchvision.models.resnet18(weights=None)
+    network = ResNet18()
     if settings.pretrained:
-        _load_imagenet(network, torchvision.models.ResNet18_Weights.IMAGENET1K_V1)
+        from torchvision.models import ResNet18_Weights
+
+        _load_imagenet(network, ResNet18_Weights.IMAGENET1K_V1)
     network.conv1 = one_channel(network.conv1)
-    network.fc = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(network.fc.in_features, n_columns))
+    network.fc = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(_WIDTHS[-1], n_columns))
     return network
+
+
+class ResNet18(nn.Module):
+    """The network of He et al. 2016 for pictures of three channels and the 1,000 classes of ImageNet.
+
+    Layers, names of tensors and random start are torchvision's (BSD-3-Clause), so that its weights and runs trained
+    with it load, and a seed gives the same network. To import torchvision takes 1.5 s and 150 MB.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, _WIDTHS[0], 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(_WIDTHS[0])
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = nn.Sequential(_Block(64, 64), _Block(64, 64))
+        self.layer2 = nn.Sequential(_Block(64, 128, stride=2), _Block(128, 128))
+        self.layer3 = nn.Sequential(_Block(128, 256, stride=2), _Block(256, 256))
+        self.layer4 = nn.Sequential(_Block(256, 512, stride=2), _Block(512, 512))
+        self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.fc: nn.Module = nn.Linear(_WIDTHS[-1], 1000)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """(B, channels, height, width) to (B, n) logits."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(pictures))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        logits: Tensor = self.fc(self.avgpool(x).flatten(1))
+        return logits
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut, which is a 1x1 convolution where the shape changes."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
+        super().__init__()
+        # The shortcut draws its random start first, as in torchvision.
+        shortcut = None
+        if stride != 1 or n_in != n_out:
+            shortcut = nn.Sequential(nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), nn.BatchNorm2d(n_out))
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_out)
+        self.downsample = shortcut
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_in, height, width) to (B, n_out, height / stride, width / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        y = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        y += shortcut
+        summed: Tensor = self.relu(y)
+        return summed
 
 
 def _load_imagenet(network: nn.Module, weights: Any) -> None:

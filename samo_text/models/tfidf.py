@@ -126,7 +126,7 @@ def fit_tfidf(
         from sklearn.preprocessing import normalize
 
         counts.data = (1.0 + np.log(counts.data)) * idf[counts.indices]
-        features = normalize(counts[:, kept], copy=False)
+        features = normalize(counts[:, kept.astype(np.int32)], copy=False)
     else:
         features = counts[:, :1] * 0.0
         kept = np.zeros(1, dtype=np.int64)
@@ -150,11 +150,11 @@ def _counts(token_lists: Sequence[np.ndarray], longest: int) -> Any:
     room = np.concatenate([np.arange(n, 0, -1) for n in lengths])
     flat = torch.from_numpy(np.concatenate(token_lists).astype(np.int64))
     columns, stands = ngram_columns(flat, torch.from_numpy(room), longest)
-    rows = np.tile(np.repeat(np.arange(len(lengths)), lengths), longest)
+    # Indices of 32 bits: the fit goes through them hundreds of times, and memory is what it waits for.
+    rows = np.tile(np.repeat(np.arange(len(lengths), dtype=np.int32), lengths), longest)
     there = stands.numpy()
-    found = csr_array(
-        (np.ones(there.sum()), (rows[there], columns.numpy()[there])), shape=(len(lengths), N_COLUMNS), dtype=np.float64
-    )
+    places = (rows[there], columns.numpy()[there].astype(np.int32))
+    found = csr_array((np.ones(len(places[0])), places), shape=(len(lengths), N_COLUMNS), dtype=np.float64)
     found.sum_duplicates()
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 import test_speech_encoders
 import tiny_audio as tiny
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from samo.errors import SettingsError
@@ -154,8 +157,61 @@ def test_batch_norm_is_there_or_not() -> None:
 def test_every_name_is_another_network() -> None:
     kinds = {name: type(network(name)).__name__ for name in TRIED}
     assert kinds == {
-        "small-cnn": "SmallCnn", "resnet18": "ResNet", "mn04": "MobileNet", "cnn6": "Panns", "cnn14": "Panns",
+        "small-cnn": "SmallCnn", "resnet18": "ResNet18", "mn04": "MobileNet", "cnn6": "Panns", "cnn14": "Panns",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mn04", "mn10"])
+def test_a_network_is_torchvisions_without_its_import(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs trained before hold torchvision's tensors, and a seed must go on giving the same network."""
+    torch.manual_seed(3)
+    wanted = (
+        torchvision_resnet18(4) if name == "resnet18" else torchvision_mobilenet(4, {"mn04": 0.4, "mn10": 1.0}[name])
+    )
+    drawn = torch.rand(1)
+    for module in [module for module in sys.modules if module.partition(".")[0] == "torchvision"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # importing it fails from here on
+    torch.manual_seed(3)
+    found = build_network(ModelSettings(model=name, dropout=0.3), 4)
+    assert torch.rand(1) == drawn, "another number of random draws"
+    state = found.state_dict()
+    # Of MobileNetV3 the classifier is called otherwise.
+    renamed = {"classifier.0": "embedding.0", "classifier.3": "head"}
+    theirs = {}
+    for key, tensor in wanted.state_dict().items():
+        layer, _, last = key.rpartition(".")
+        theirs[f"{renamed.get(layer, layer)}.{last}"] = tensor
+    assert list(state) == list(theirs)
+    assert all(torch.equal(state[key], theirs[key]) for key in state)
+    x = pictures(2, 64, 94)
+    for mode in (True, False):
+        wanted.train(mode), found.train(mode)
+        for module in (*wanted.modules(), *found.modules()):
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        torch.testing.assert_close(found(x), wanted(x), rtol=0.0, atol=0.0 if name == "resnet18" else 1e-6)
+
+
+def torchvision_resnet18(n_columns: int) -> nn.Module:
+    model: nn.Module = torchvision.models.resnet18(weights=None)
+    model.conv1 = one_channel(model.conv1)
+    model.fc = nn.Sequential(nn.Dropout(0.0), nn.Linear(512, n_columns))
+    return model
+
+
+def torchvision_mobilenet(n_columns: int, width: float) -> nn.Module:
+    """Of MobileNetV3-large (Howard et al. 2019, table 1), with EfficientAT's gates and stem."""
+    large, last = torchvision.models.mobilenetv3._mobilenet_v3_conf("mobilenet_v3_large", width_mult=width)
+    gates = partial(torchvision.ops.misc.SqueezeExcitation, scale_activation=nn.Sigmoid)
+    model: nn.Module = torchvision.models.mobilenetv3.MobileNetV3(
+        large, last, n_columns, partial(torchvision.models.mobilenetv3.InvertedResidual, se_layer=gates),
+        partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01),
+    )  # fmt: skip
+    stem = nn.Conv2d(1, model.features[0][0].out_channels, 3, stride=2, padding=1, bias=False)
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out")
+    model.features[0][0] = stem
+    return model
 
 
 # With 527 labels; published: mn04 983,599 (its file), mn10 4.88 M, mn40 68.43 M, cnn6 4,837,455, cnn14 80,753,615.

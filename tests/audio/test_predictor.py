@@ -24,8 +24,9 @@ from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
 from samo_audio import audio_io, predictor
+from samo_audio.datasets.listing import find_clips
 from samo_audio.frontend import AudioFrontend, AudioModel
-from samo_audio.predictor import AudioPredictor, find_clips
+from samo_audio.predictor import AudioPredictor
 
 SR = tiny.SR
 

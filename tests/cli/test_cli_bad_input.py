@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -207,3 +212,48 @@ def test_what_makes_scores_doubtful_is_said_before_training(tmp_path: Path) -> N
     assert "also draws the split" not in said
     said = done(*training(csv, "--dataset", "table", "--split", "speaker", "--seed", "1")).err
     assert "--seed 1 also draws the split; --split-seed 0 keeps that of --seed 0, as an ensemble needs" in said
+
+
+def test_a_mistyped_path_is_refused_before_torch_is_imported(trained: Path, clips: Path, tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    moved = tmp_path / "moved"
+    shutil.copytree(trained, moved, symlinks=True)
+    config = moved / "runs" / "first" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "data_root": gone}))
+    commands = [
+        ["predict", gone],
+        ["predict", str(clips), "--run", "other"],
+        ["evaluate", "--data-root", gone],
+        ["evaluate", "--artifacts", str(moved)],
+        ["evaluate", "other"],
+        ["train", "--data-root", gone],
+        ["train", "--modality", "text", "--dataset", "table", "--data-root", gone],
+        ["train", "--resume", "other"],
+        ["train", "--resume", "first", "--artifacts", str(moved)],
+    ]
+    lines = [
+        "import json, sys",
+        "sys.modules['torch'] = None",
+        "from samo_cli.main import main",
+        "for words in json.loads(sys.argv[1]):",
+        "    try:",
+        "        main(words)",
+        "    except SystemExit as leave:",
+        "        print(leave.code)",
+    ]
+    environment = {**os.environ, "SAMO_ARTIFACTS": str(trained)}
+    ended = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines), json.dumps(commands)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    missing = "no such file or folder: {}", "{} points at {}, which does not exist", "there is no run 'other'"
+    lines = ended.stderr.splitlines()
+    assert [int(line) for line in ended.stdout.split()] == [3, 5, 3, 3, 5, 3, 3, 5, 3], ended.stderr
+    assert len(lines) == len(commands)
+    no_file, no_root, no_run = missing[0].format(gone), missing[1].format("--data-root", gone), missing[2]
+    moved_away = f"the data of run 'first' are no longer at {gone}"
+    wanted = [no_file, no_run, no_root, moved_away, no_run, no_root, no_root, no_run, moved_away]
+    assert all(words in line for words, line in zip(wanted, lines, strict=True)), ended.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import math
@@ -10,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,9 @@ import soundfile
 from tone_corpora import EMOTIONS, SR, done, read_json, refused, samo, tone
 
 from samo.evaluation.predictions import Predictions
+from samo.prediction import Prediction
+from samo_audio.predictor import AudioPredictor
+from samo_cli.resumed_csv import left_to_do
 
 
 @pytest.fixture
@@ -262,3 +267,130 @@ def test_a_run_that_may_abstain_says_so_everywhere(trained: Path, clips: Path, t
     # Fitted for other weights it does not count.
     (run / "abstention.json").write_text(json.dumps({**stored, "epoch": kept["epoch"] + 1}))
     assert not any(row["abstained"] for row in predicted(where, clips / "Actor_01"))
+
+
+@pytest.fixture
+def stops_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[int]]:
+    """Lets Ctrl-C come after so many answers; returns how many lines stdout had when each next one was asked for."""
+
+    def stop_after(n: int) -> list[int]:
+        lines: list[int] = []
+        whole = AudioPredictor.stream
+
+        def stream(self: AudioPredictor, inputs: Any, **how: Any) -> Iterator[Prediction]:
+            for number, prediction in enumerate(whole(self, inputs, **how)):
+                if isinstance(sys.stdout, io.StringIO):
+                    lines.append(len(sys.stdout.getvalue().splitlines()))
+                if number == n:
+                    raise KeyboardInterrupt
+                yield prediction
+
+        monkeypatch.setattr(AudioPredictor, "stream", stream)
+        return lines
+
+    return stop_after
+
+
+def test_rows_are_written_one_by_one_and_survive_ctrl_c(
+    run: list[str], clips: Path, stops_after: Callable[[int], list[int]]
+) -> None:
+    whole = done("predict", clips / "Actor_01", *run, "--csv").out.splitlines()
+    lines = stops_after(3)
+    stopped = samo("predict", clips / "Actor_01", *run, "--csv")
+    assert (stopped.status, stopped.out.splitlines()) == (130, whole[:4])
+    assert lines == [1, 2, 3, 4]
+    assert stopped.stop == "stopped: after 3 of 8 (hint: the same command with --resume FILE.csv goes on)"
+    windows = samo("predict", clips / "Actor_01", *run, "--windows")
+    assert (windows.status, len(windows.out.splitlines())) == (130, 4)
+
+
+def test_ctrl_c_shows_what_is_known(
+    run: list[str], clips: Path, tmp_path: Path, stops_after: Callable[[int], list[int]]
+) -> None:
+    (tmp_path / "a_empty.wav").touch()
+    stops_after(3)
+    table = samo("predict", tmp_path, clips / "Actor_01", *run)
+    assert (table.status, len(table.out.splitlines())) == (130, 2 + 2)
+    assert table.err.splitlines()[-2:] == [
+        f"error: {tmp_path}/a_empty.wav: is empty (0 bytes)", "stopped: after 3 of 9",
+    ]  # fmt: skip
+    plain = samo("predict", tmp_path, clips / "Actor_01", *run, "--json")
+    assert (plain.status, plain.json["stopped"], len(plain.json["predictions"])) == (130, True, 2)
+    assert len(plain.json["errors"]) == 1
+
+
+@pytest.mark.parametrize("left", ["a row", "half a row", "a number that is cut", "half a head", "nothing"])
+def test_resume_goes_on_where_the_file_ends(
+    left: str, run: list[str], clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = [clips / "Actor_01", clips / "Actor_02"]
+    whole = done("predict", *folder, *run, "--csv").out
+    rows = whole.splitlines(keepends=True)
+    (tmp_path / "out.csv").write_text(
+        {
+            "a row": "".join(rows[:6]),
+            "half a row": "".join(rows[:6]) + rows[6][:40],
+            "a number that is cut": "".join(rows[:6]) + rows[6].removesuffix(",false,\n")[:-2],
+            "half a head": rows[0][:9],
+            "nothing": "",
+        }[left]
+    )
+    asked: list[Path] = []
+    stream = AudioPredictor.stream
+    monkeypatch.setattr(
+        AudioPredictor, "stream", lambda self, inputs: stream(self, asked.extend(inputs) or list(asked))
+    )
+    resumed = done("predict", *folder, *run, "--resume", tmp_path / "out.csv")
+    n_known = 5 if "half a head" != left != "nothing" else 0
+    assert (tmp_path / "out.csv").read_text() == whole
+    assert len(asked) == 16 - n_known
+    assert (resumed.out, resumed.err.splitlines()[1]) == ("", f"· {n_known} of 16 are in {tmp_path / 'out.csv'}")
+    # A second time there is nothing left to do, and however the paths are spelled.
+    asked.clear()
+    monkeypatch.chdir(clips)
+    done("predict", "Actor_02", "Actor_01", *run, "--resume", tmp_path / "out.csv")
+    assert asked == []
+    assert (tmp_path / "out.csv").read_text() == whole
+
+
+def test_resume_asks_again_for_what_could_not_be_read(run: list[str], tmp_path: Path) -> None:
+    (tmp_path / "clips").mkdir()
+    tone(tmp_path / "clips" / "b.wav", 450.0)
+    (tmp_path / "clips" / "a.wav").touch()
+    file = tmp_path / "out.csv"
+    file.write_text(samo("predict", tmp_path / "clips", *run, "--csv").out)
+    again = samo("predict", tmp_path / "clips", *run, "--resume", file)
+    assert (again.status, again.error) == (3, f"error: {tmp_path}/clips/a.wav: is empty (0 bytes)")
+    tone(tmp_path / "clips" / "a.wav", 300.0)
+    done("predict", tmp_path / "clips", *run, "--resume", file)
+    paths = [row[0] for row in csv.reader(file.open())]
+    assert paths == ["path", str(tmp_path / "clips" / "b.wav"), str(tmp_path / "clips" / "a.wav")]
+
+
+def test_a_file_that_cannot_be_gone_on_with(run: list[str], clips: Path, tmp_path: Path) -> None:
+    file, words = tmp_path / "out.csv", ["predict", clips / "Actor_01", *run]
+    resume = [*words, "--resume", file]
+    line = refused(3, *resume)
+    assert line.endswith(
+        f"{file} cannot be gone on with: No such file or directory (hint: begin it with --csv > {file})"
+    )
+    head, *rows = done(*words, "--csv").out.splitlines(keepends=True)
+    for text in ("a,b\n1,2\n", head.replace("happy", "joy")):
+        file.write_text(text)
+        assert "has other columns than `samo predict --csv` writes with this run" in refused(3, *resume)
+        assert file.read_text() == text
+    file.write_text(head + "x.wav,happy\n" + rows[0])
+    assert f"{file} is damaged: row 2 has 2 columns, not 12" in refused(3, *resume)
+    file.write_text(head)
+    with file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert f"another command writes into {file}" in refused(5, *resume)
+    for other in ("--json", "--windows"):
+        assert "--resume goes on with what --csv wrote" in refused(2, *resume, other)
+
+
+def test_rows_are_told_apart_as_they_are_written() -> None:
+    """Texts that stand twice have two rows; formulas have an apostrophe, and bytes that are not UTF-8 are escaped."""
+    items = ["so\nglad", "=1+1", "so\nglad", "b\udce9", "new", "so\nglad"]
+    assert left_to_do(items, ["so\nglad", "'=1+1", "b\\udce9", "so\nglad"], str) == ["new", "so\nglad"]
+    assert left_to_do(["x/a.wav"], ["./x/a.wav"], os.path.abspath) == []

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import csv
+import os
 import random
 from pathlib import Path
 
 import pytest
 from sentence_table import LABELS, MULTI, TINY_TEXT, WORDS, sentence, write_table
 from tone_corpora import done, read_json, refused
+
+from samo.data import tables
+from samo.errors import DataError
 
 FLAGS = ["--threads", "1"]
 
@@ -98,3 +102,23 @@ def test_refused(trained_words: Path, trained: Path, texts: Path, tmp_path: Path
     assert "must end in .csv or .tsv" in refused(2, "pseudo-label", "words", texts, "--out", "a.txt", *where)
     assert "trained on audio" in refused(5, "pseudo-label", "first", texts, "--out", "a.csv", "--artifacts", trained)
     assert "--out" in refused(2, "pseudo-label", "words", texts, *where)
+
+
+def test_a_pipe_nobody_writes_into_is_refused(trained_words: Path, tmp_path: Path) -> None:
+    pipes = [tmp_path / name for name in ("pipe", "pipe.csv")]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    words = ["--run", "words", "--artifacts", trained_words]
+    assert f"{pipes[0]} is a pipe, no file (hint: give - and pipe it in)" in refused(3, "predict", pipes[0], *words)
+    assert f"there is no table {pipes[1]}" in refused(3, "predict", pipes[1], *words)
+    for modality in ("audio", "text"):
+        line = refused(3, "train", "--modality", modality, "--dataset", "table", "--data-root", pipes[1])
+        assert f"--data-root points at {pipes[1]}, which is a pipe (hint: save what comes out of it as a file)" in line
+    with pytest.raises(DataError, match="is a pipe, no file"):
+        tables.read_table(pipes[1], {"text"})
+    # What a shell opens for a command, as in `samo predict <(zcat texts.gz)`, has a writer.
+    reading, writing = os.pipe()
+    os.write(writing, b"so glad\n")
+    os.close(writing)
+    assert done("predict", f"/dev/fd/{reading}", *words, "--json").json["predictions"][0]["text"] == "so glad"
+    os.close(reading)

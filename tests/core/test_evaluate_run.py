@@ -422,6 +422,88 @@ def retrained(run: Run, seed: int) -> None:
     save_model(run.model_file, tensors, **{name: value for name, value in about.items() if name != "format"})
 
 
+@pytest.fixture
+def predicted_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows each call of the model was asked for."""
+    counts: list[int] = []
+    before = evaluation.predict_logits
+
+    def counted(model: Any, setup: Setup, rows: np.ndarray) -> np.ndarray:
+        counts.append(len(rows))
+        return before(model, setup, rows)
+
+    monkeypatch.setattr(evaluation, "predict_logits", counted)
+    return counts
+
+
+def test_a_second_evaluation_predicts_nothing_again(
+    run: Run, predicted_rows: list[int], monkeypatch: pytest.MonkeyPatch, without_pictures: None
+) -> None:
+    setup, split = Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), run.split
+    first = evaluate_run(run, setup, "test")
+    assert sorted(predicted_rows) == sorted(map(len, (split.train, split.val, split.test)))
+    predicted_rows.clear()
+    written = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.suffix in (".json", ".npz")}
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "load_run_model", None)  # the network is not even opened
+        assert evaluate_run(run, setup, "test") == first
+        assert evaluate_run(run, setup, "val")["split"] == "val"
+    assert predicted_rows == []
+    assert run.test_openings == 2
+    assert written == {name: run.path(name).read_bytes() for name in written}
+
+
+@pytest.mark.parametrize(
+    ("changed", "n_parts"),
+    [
+        ("weights", 3), ("settings", 3), ("precision", 3), ("torch", 3), ("code of SAMO", 3), ("assets", 3),
+        ("one file is gone", 1), ("one file is damaged", 1), ("one file has other rows", 1), ("code outside SAMO", 3),
+    ],
+)  # fmt: skip
+def test_what_an_evaluation_before_kept_is_used_for_the_very_same_only(
+    changed: str, n_parts: int, run: Run, predicted_rows: list[int], monkeypatch: pytest.MonkeyPatch,
+    without_pictures: None,
+) -> None:  # fmt: skip
+    setup = Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME)
+    evaluate_run(run, setup, "test")
+    predicted_rows.clear()
+    train = run.path("predictions.train.npz")
+    match changed:
+        case "weights":
+            retrained(run, 1)
+        case "settings":
+            setup = Setup(tiny.frontend(**{**SETTINGS, "lr": 0.04}), tiny.RUNTIME)
+        case "precision":
+            setup = replace(setup, runtime=replace(tiny.RUNTIME, precision="bf16"))
+        case "torch":
+            monkeypatch.setattr(evaluation.torch, "__version__", "2.0.0")
+        case "code of SAMO":
+            monkeypatch.setattr(evaluation, "_sources", lambda kind: [Path(__file__)])
+        case "assets":
+            run.path("assets").mkdir()
+            run.path("assets").joinpath("words.txt").write_text("a")
+        case "code outside SAMO":
+            monkeypatch.setattr(evaluation, "code_of", lambda run: {"model": {"name": "my_net:tiny"}})
+        case "one file is gone":
+            train.unlink()
+        case "one file is damaged":
+            train.write_bytes(train.read_bytes()[:-30])
+        case "one file has other rows":
+            shutil.copy(run.path("predictions.val.npz"), train)
+    evaluate_run(run, setup, "test")
+    assert len(predicted_rows) == n_parts
+
+
+def test_another_corpus_is_predicted_once(run: Run, predicted_rows: list[int], without_pictures: None) -> None:
+    setup = Setup(foreign({"angry": "anger", "happy": "joy", "sad": "boredom"}), tiny.RUNTIME)
+    evaluate_corpus(run, setup, {"anger": "angry", "joy": "happy", "boredom": "sad"})
+    evaluate_corpus(run, setup, {"anger": "angry", "joy": "happy", "boredom": "sad"})
+    assert len(predicted_rows) == 1
+    # Another mapping leaves other rows.
+    evaluate_corpus(run, setup, MAPPING)
+    assert len(predicted_rows) == 2
+
+
 @pytest.mark.parametrize("when", ["while it predicts", "while pictures are drawn"])
 def test_nothing_is_written_of_a_model_that_is_gone(
     run: Run, when: str, monkeypatch: pytest.MonkeyPatch, without_pictures: None
@@ -430,6 +512,8 @@ def test_nothing_is_written_of_a_model_that_is_gone(
     evaluate_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), "test")
     run.path("report.json").unlink()
     run.path("calibration.json").unlink()
+    for path in run.folder.glob("predictions.*.npz"):
+        Predictions.load(path).save(path)  # as evaluations before kept them: predicted again
     written = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.suffix in (".json", ".npz")}
     place = {"while it predicts": "predict_logits", "while pictures are drawn": "save_figures"}[when]
     before = getattr(evaluation, place)

@@ -27,7 +27,7 @@ from samo_text.config import TextConfig
 from samo_text.datasets import index_corpus
 from samo_text.extra_table import extra_items
 from samo_text.frontend import TextFrontend
-from samo_text.predictor import TextPredictor, read_texts
+from samo_text.predictor import TextPredictor
 from samo_text.pseudo_labels import (
     check_confidence,
     check_target,
@@ -35,7 +35,7 @@ from samo_text.pseudo_labels import (
     pseudo_label,
     write_pseudo_labels,
 )
-from samo_text.texts import content_of
+from samo_text.texts import content_of, read_texts
 
 MOOD = Task("mood", ("bad", "good"))
 TAGS = Task("tags", ("loud", "long", "new"), multi_label=True)

@@ -212,3 +212,17 @@ def test_it_is_a_model_that_learns_nothing() -> None:
     assert (
         set(model.state_dict()) == {"idf", "weight", "bias"} == set(fit_tfidf(LISTS, TARGETS, tiny.SPACE, settings()))
     )
+
+
+def test_the_fit_reads_indices_of_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for memory: with indices of 64 bits it took a quarter longer on GoEmotions."""
+    seen: list[Any] = []
+    fit = LogisticRegression.fit
+    monkeypatch.setattr(
+        LogisticRegression, "fit", lambda self, features, truth: seen.append(features) or fit(self, features, truth)
+    )
+    fitted()
+    assert len(seen) == 3
+    assert {(x.indices.dtype, x.indptr.dtype, x.dtype) for x in seen} == {
+        (np.dtype("i4"), np.dtype("i4"), np.dtype("f8"))
+    }

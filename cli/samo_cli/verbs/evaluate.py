@@ -38,11 +38,17 @@ def evaluate(
 ) -> None:
     """Evaluate a run on its held-out speakers or texts, or with --dataset on another corpus."""
     mapping = _pairs(label_map)
+    from samo.runs.run import artifacts_root, find_model, require_place
+
+    # torch is imported only once the paths are known to be good: a typing error costs no waiting.
+    found = find_model(artifacts_root(artifacts), run)
+    if "dataset" not in settings:
+        require_place(found, {**found.flat_settings, **settings}, moved="data_root" in settings)
     from samo.runs.evaluate import evaluate as evaluate_run
     from samo_cli.render import TerminalReporter, err, note, print_json, show_report
 
     report = evaluate_run(
-        run, on=on, label_map=mapping, artifacts=artifacts, device=device, precision=precision, threads=threads,
+        found, on=on, label_map=mapping, artifacts=artifacts, device=device, precision=precision, threads=threads,
         reporter=TerminalReporter(), **settings,
     )  # fmt: skip
     if json:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from samo.errors import DataError, SettingsError
+from samo.errors import DataError, Interrupted, SettingsError
 from samo.printable import PlainWriter
+from samo.runs.signals import signals_wait
 from samo_cli.flags import as_flags
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads
+from samo_cli.resumed_csv import goes_on, left_to_do
 
 if TYPE_CHECKING:
-    from samo.prediction import Prediction
+    from samo.prediction import ModelPredictor, Prediction
+    from samo.runs.run import Run
     from samo.tasks import LabelSpace
 
 __all__ = ["predict"]
@@ -44,6 +49,13 @@ def predict(
         bool,
         typer.Option("--windows", help="Speech: print comma-separated values with one row for each window of a file."),
     ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.csv",
+            help="Go on with what a stopped --csv wrote: append rows for the inputs that have none in the file.",
+        ),
+    ] = None,
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -55,99 +67,172 @@ def predict(
     Of a run trained with --abstain-risk or --abstain-coverage the least sure answers are "not sure", their label beside
     it. Of any run they are where nothing is heard or read: silence, a constant, less than 0.1 s, no text.
 
+    With --csv and --windows each row is written as soon as it is known. Ctrl-C keeps what is there.
+
     Files that cannot be read are named on stderr and the command leaves with status 3.
     """
     if json + csv + windows > 1:
         raise SettingsError("--json, --csv and --windows exclude each other")
+    if resume and (json or windows):
+        raise SettingsError("--resume goes on with what --csv wrote, without --json and --windows")
     if not inputs and not text:
         raise SettingsError("nothing to predict", hint="name clips, folders or files of texts, or give --text TEXT")
-    from samo.runs.load import load
     from samo.runs.run import artifacts_root, find_model
-    from samo_cli.render import counting, err, note, print_json, show_predictions
 
     found = find_model(artifacts_root(artifacts), run)
-    if text and found.modality != "text":
-        raise SettingsError(
-            f"run '{found.name}' was trained on speech; --text needs a run on text", hint="name one with --run"
-        )
-    if windows and found.modality != "audio":
-        raise SettingsError(f"run '{found.name}' was trained on text; --windows belongs to recordings")
-    if text_column and found.modality != "text":
-        raise SettingsError(f"run '{found.name}' was trained on speech; --text-column needs a run on text")
-    items: Sequence[str | Path]
-    if found.modality == "text":
-        items = _texts(inputs or [], text or [], text_column or found.flat_settings.get("text_column", "text"))
-    else:
-        items = _clips(inputs or [])
+    items = _items(found, inputs or [], text or [], text_column, windows=windows)
+    # torch is imported only once the paths are known to be good: a typing error costs no waiting.
+    from samo.runs.load import load
+    from samo_cli.render import note, print_json, show_predictions
+
     model = load(found, device=device, precision=precision, threads=threads)
     if windows:
         model.timeline_s = 0.0
     facts = model.facts
     note(f"run {facts.name} (trained on {facts.dataset}{', synthetic demo data' if facts.synthetic else ''})")
-    predictions: list[Prediction] = []
-    with counting("predicting") as progress:
-        for prediction in model.stream(items):
-            predictions.append(prediction)
-            progress(len(predictions), len(items))
-    good = [prediction for prediction in predictions if not prediction.error]
-    bad = [prediction for prediction in predictions if prediction.error]
+    rows = _window_rows if windows else _csv_rows
+    head = _window_head(model.space) if windows else _csv_head(model.space, found.modality)
+    with ExitStack() as opened:
+        begin, writer = 0, PlainWriter(sys.stdout) if csv or windows else None
+        if resume:
+            file, done = opened.enter_context(goes_on(resume, head))
+            n_items = len(items)
+            items = left_to_do(items, done, os.path.abspath if found.modality == "audio" else str)
+            begin, writer = n_items - len(items), PlainWriter(file)
+            note(f"{begin} of {n_items} are in {resume}")
+        elif writer:
+            writer.writerow(head)
+            writer.flush()
+        taken = _Taken(writer, rows)
+        stopped = _predict(model, items, begin, taken)
     if json:
         print_json({
             "schema": 1, "run": facts.name, "synthetic": facts.synthetic,
-            "predictions": [prediction.to_json() for prediction in good],
-            "errors": [prediction.to_json() for prediction in bad],
+            "predictions": [prediction.to_json() for prediction in taken.good],
+            "errors": [prediction.to_json() for prediction in taken.bad],
+            **({"stopped": True} if stopped else {}),
         })  # fmt: skip
-    elif csv:
-        _print_csv(good, model.space, found.modality)
-    elif windows:
-        _print_windows(good, model.space)
-    elif good:
-        show_predictions(good)
-    for prediction in bad:
-        err.print(f"error: {as_flags(prediction.error)}", markup=False, soft_wrap=True)
-    if bad:
+    elif taken.good:
+        show_predictions(taken.good)
+    if taken.timelines and not windows:
+        note("time lines of long recordings are left out here; --windows prints them")
+    for prediction in () if writer else taken.bad:
+        _complain(prediction)
+    if stopped:
+        hint = f"the same command with --resume {resume or 'FILE.csv'} goes on" if csv or resume else ""
+        raise Interrupted(f"after {begin + taken.n} of {begin + len(items)}", hint=hint)
+    if taken.bad:
         raise typer.Exit(DataError.exit_status)
 
 
+class _Taken:
+    """Writes predictions as they come, and keeps what cannot be written yet."""
+
+    def __init__(self, writer: PlainWriter | None, rows: Callable[[Prediction], list[list[object]]]) -> None:
+        self.writer, self.rows = writer, rows
+        self.n = 0
+        self.good: list[Prediction] = []
+        self.bad: list[Prediction] = []
+        self.timelines = False
+
+    def take(self, prediction: Prediction) -> None:
+        """A prediction that was written is not kept."""
+        self.n += 1
+        if prediction.error:
+            self.bad.append(prediction)
+            if self.writer:
+                _complain(prediction)
+        elif self.writer:
+            for row in self.rows(prediction):
+                self.writer.writerow(row)
+            self.writer.flush()
+            self.timelines |= bool(prediction.timeline)
+        else:
+            self.good.append(prediction)
+
+
+def _items(
+    run: Run, inputs: Sequence[Path], texts: Sequence[str], column: str, *, windows: bool
+) -> Sequence[str | Path]:
+    """What is to be predicted.
+
+    Raises:
+        SettingsError: something was given that belongs to the other modality.
+        DataError: a path that does not exist.
+    """
+    if texts and run.modality != "text":
+        raise SettingsError(
+            f"run '{run.name}' was trained on speech; --text needs a run on text", hint="name one with --run"
+        )
+    if windows and run.modality != "audio":
+        raise SettingsError(f"run '{run.name}' was trained on text; --windows belongs to recordings")
+    if column and run.modality != "text":
+        raise SettingsError(f"run '{run.name}' was trained on speech; --text-column needs a run on text")
+    if run.modality == "text":
+        return _texts(inputs, texts, column or run.flat_settings.get("text_column", "text"))
+    return _clips(inputs)
+
+
+def _predict(model: ModelPredictor, items: Sequence[str | Path], begin: int, taken: _Taken) -> bool:
+    """Hand each prediction on as it comes; whether Ctrl-C came before the last."""
+    from samo_cli.render import counting
+
+    with counting("predicting") as progress:
+        try:
+            for done, prediction in enumerate(model.stream(items), start=begin + 1):
+                with signals_wait():
+                    taken.take(prediction)
+                progress(done, begin + len(items))
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def _complain(prediction: Prediction) -> None:
+    from samo_cli.render import err
+
+    err.print(f"error: {as_flags(prediction.error)}", markup=False, soft_wrap=True)
+
+
 def _clips(inputs: Sequence[Path]) -> list[Path]:
-    from samo_audio.predictor import find_clips
+    from samo_audio.datasets.listing import find_clips
 
     return find_clips(inputs)
 
 
 def _texts(inputs: Sequence[Path], given: Sequence[str], column: str) -> list[str]:
-    from samo_text.predictor import read_texts
+    from samo_text.texts import read_texts
 
     return [*given, *(text for path in inputs for text in read_texts(path, column))]
 
 
-def _print_csv(predictions: Sequence[Prediction], space: LabelSpace, modality: str) -> None:
-    """One row a prediction: of clips label and probabilities, of texts labels and probabilities of every task."""
-    from samo_cli.render import note
-
-    writer = PlainWriter(sys.stdout)
+def _csv_head(space: LabelSpace, modality: str) -> list[str]:
+    """Of clips label and probabilities, of texts labels and probabilities of every task."""
     what, column = ("path", "label") if modality == "audio" else ("text", "labels")
     heads: list[str] = []
     for task in space.tasks:
         front = f"{task.name}." if len(space.tasks) > 1 else ""
         heads += [f"{front}{head}" for head in (column, *task.labels, "abstained")]
-    writer.writerow([what, *heads, "warnings"])
-    for prediction in predictions:
-        cells: list[str] = []
-        for answer in prediction.answers.values():
-            cells += ["|".join(answer.labels), *_shares(answer.probabilities), _truth(answer.abstained)]
-        writer.writerow([prediction.source, *cells, "; ".join(prediction.warnings)])
-    if any(prediction.timeline for prediction in predictions):
-        note("time lines of long recordings are left out here; --windows prints them")
+    return [what, *heads, "warnings"]
 
 
-def _print_windows(predictions: Iterable[Prediction], space: LabelSpace) -> None:
-    writer = PlainWriter(sys.stdout)
-    writer.writerow(["path", "start_s", "end_s", "label", *space.primary.labels, "abstained"])
-    for prediction in predictions:
-        for window in prediction.timeline:
-            place = [prediction.source, window.start_s, window.end_s, window.label]
-            writer.writerow([*place, *_shares(window.probabilities), _truth(window.abstained)])
+def _csv_rows(prediction: Prediction) -> list[list[object]]:
+    cells: list[object] = []
+    for answer in prediction.answers.values():
+        cells += ["|".join(answer.labels), *_shares(answer.probabilities), _truth(answer.abstained)]
+    return [[prediction.source, *cells, "; ".join(prediction.warnings)]]
+
+
+def _window_head(space: LabelSpace) -> list[str]:
+    return ["path", "start_s", "end_s", "label", *space.primary.labels, "abstained"]
+
+
+def _window_rows(prediction: Prediction) -> list[list[object]]:
+    return [
+        [prediction.source, window.start_s, window.end_s, window.label, *_shares(window.probabilities),
+         _truth(window.abstained)]
+        for window in prediction.timeline
+    ]  # fmt: skip
 
 
 def _truth(value: bool) -> str:

@@ -44,13 +44,14 @@ def pseudo_label(
     from samo.runs.run import artifacts_root, find_model
     from samo.training.runtime import make_runtime
     from samo_cli.render import note, print_json, show_pseudo_labels
-    from samo_text.predictor import TextPredictor, read_texts
+    from samo_text.predictor import TextPredictor
     from samo_text.pseudo_labels import (
         check_confidence,
         check_target,
         pseudo_label,
         write_pseudo_labels,
     )
+    from samo_text.texts import read_texts
 
     check_confidence(confidence)
     found = find_model(artifacts_root(artifacts), run)

@@ -88,9 +88,16 @@ def train(
             resources=Resources(1, threads, device, precision), command=context.obj["command"],
         )  # fmt: skip
         return
-    # torch is imported only once the settings are known to be good: a typing error costs no waiting.
-    if not resume:
-        resolve(modality, preset, config, settings)
+    # torch is imported only once settings and paths are known to be good: a typing error costs no waiting.
+    if resume:
+        from samo.runs.run import artifacts_root, find_run, require_place
+
+        stopped = find_run(artifacts_root(artifacts), resume)
+        require_place(stopped, {**stopped.flat_settings, **settings}, moved="data_root" in settings)
+    else:
+        from samo.data.corpora import require_root
+
+        require_root(resolve(modality, preset, config, settings).flat())
     require_trackers(tracker)
     from samo.runs.train import train as run_training
     from samo_cli.render import TerminalReporter
