@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from samo.encoders import pretrained
 from samo.encoders.hub import NO_CODE, offline, quiet, reading, source_of
 from samo.errors import ModelFileError
-from samo.files import write_json
+from samo.files import parse_json, write_json
 from samo_audio.extractors import FACTS
 
 __all__ = ["from_assets", "is_whisper", "load_pretrained", "save_sizes"]
@@ -42,7 +41,7 @@ def from_assets(folder: Path) -> tuple[Any, dict[str, Any]]:
     """
     network = pretrained.from_assets(folder, _half)
     try:
-        facts = json.loads((folder / _FACTS_NAME).read_text(encoding="utf-8"))
+        facts = parse_json((folder / _FACTS_NAME).read_bytes())
     except (OSError, ValueError) as error:
         raise ModelFileError(f"{folder / _FACTS_NAME} does not describe a feature extractor: {error}") from error
     return network, _checked(str(folder), network.config.model_type, facts)
