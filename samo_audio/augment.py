@@ -116,8 +116,8 @@ def speed_factors(settings: AugmentSettings, draws: Draws) -> np.ndarray | None:
 def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
     """(T,) samples to (ceil(T / factor),), which play ``factor`` times as fast (Ko et al. 2015).
 
-    Between samples runs the cubic through the four around (Catmull & Rom 1974): exact where the signal is a cubic, and
-    within 1 % for what lies below an eighth of the rate, where speech is.
+    Between two samples runs the cubic through both, with the slopes that their neighbours give (Catmull & Rom 1974):
+    exact where the signal is a quadratic, and within 1 % for what lies below an eighth of the rate, where speech is.
     """
     place = np.arange(int(np.ceil(len(samples) / factor)), dtype=np.float64) * factor
     low = np.minimum(place.astype(np.int64), len(samples) - 1)

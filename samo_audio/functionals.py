@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samo.errors import EnvironmentProblem
-from samo_audio.features import n_frames, to_active_level
+from samo_audio.features import n_frames, to_active_level, to_peak
 
 if TYPE_CHECKING:
     from samo_audio.config import FeatureSettings
@@ -80,6 +80,8 @@ class SpectrumFunctionals(nn.Module):
         loudness = _rms_db(waveforms, lengths)
         if self.level == "active":
             waveforms = to_active_level(waveforms, self.sr)
+        elif self.level == "peak":
+            waveforms = to_peak(waveforms)
         power = self._power(waveforms)
         frames, places = n_frames(lengths, self.hop)[:, None], torch.arange(power.shape[2], device=power.device)
         valid = places < frames
@@ -201,6 +203,8 @@ class EgemapsFunctionals(nn.Module):
         if self.level == "active":
             # -50 dB is quiet to openSMILE, which has thresholds of its own: 20 dB up.
             waveforms = to_active_level(waveforms, self.sr) * 10.0
+        elif self.level == "peak":
+            waveforms = to_peak(waveforms)
         rows = [
             self.smile.process_signal(row[: int(n)].cpu().numpy(), self.sr).to_numpy(dtype="float32")[0]
             for row, n in zip(waveforms.float(), lengths, strict=True)

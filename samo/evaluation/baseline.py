@@ -14,7 +14,7 @@ from samo.evaluation.significance import verdict
 from samo.evaluation.statistics import Intervals, score_intervals, tally_by_unit
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["compare_to_baseline", "constant_answers", "constant_scores"]
+__all__ = ["blind_guess", "compare_to_baseline", "constant_answers", "constant_scores", "shortcut_scores"]
 
 
 def constant_answers(space: LabelSpace, targets: np.ndarray) -> BoolArray:
@@ -52,9 +52,6 @@ def constant_scores(task: Task, space: LabelSpace, answers: BoolArray, found: De
     alike = bool((rows == rows[:1]).all())
     labels = [label for label, held in zip(task.labels, rows[0], strict=True) if held and alike]
     return {"labels": labels, "metrics": scores(tally(found.truth, rows))}
-
-
-__all__ = ["blind_guess", "compare_to_baseline", "shortcut_scores"]
 
 
 def blind_guess(truth: np.ndarray, multi_label: bool) -> float:

@@ -170,7 +170,7 @@ def curve_of(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> Learnin
         results = [done[share, *key] for key in pairs]
         sizes = [_units(result.cell, grid) for result in results]
         test = tuple(result.metrics["macro_f1"] for result in results)
-        val = tuple(max(row["val_macro_f1"] for row in result.cell.run(grid).history) for result in results)
+        val = tuple(score for result in results if (score := result.cell.run(grid).val_macro_f1) is not None)
         gain = paired_difference(points[-1].test, test, train_test_ratio=ratio, level=LEVEL) if points else None
         points.append(Point(share, fmean(sizes), fmean(result.n_train for result in results), test, val, gain))
     everything = list(done.values())

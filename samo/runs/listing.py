@@ -106,7 +106,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "status": run.status,
         # An ensemble was not trained itself, so its score is its report's.
         "epochs": None if run.path(ENSEMBLE_FILE).is_file() else len(scores),
-        "val_macro_f1": max(scores, default=report["val_macro_f1"] if report else None),
+        "val_macro_f1": run.val_macro_f1 if scores else report["val_macro_f1"] if report else None,
         "test_macro_f1": report["metrics"]["macro_f1"] if report else None,
         "test_openings": run.test_openings,
         "code": [fact["name"] for fact in code_of(run).values()],

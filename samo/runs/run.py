@@ -254,6 +254,18 @@ class Run:
         return self._lines("history.jsonl", EpochRow)
 
     @property
+    def val_macro_f1(self) -> float | None:
+        """Validation macro-F1 of the weights that ship: of the best epoch so far, or the last; None before the first.
+
+        Raises:
+            RunError: a file is damaged.
+        """
+        scores = [row["val_macro_f1"] for row in self.history]
+        if not scores:
+            return None
+        return scores[-1] if self.settings.get("keep") == "last" else max(scores)
+
+    @property
     def trained(self) -> dict[str, Any]:
         """What came of the training: epochs, the best one, its scores, when it ended.
 

@@ -112,6 +112,8 @@ def test_loudness_says_something_only_where_it_may() -> None:
     sound = buzz(130.0) + 0.01 * torch.randn(SR, generator=torch.Generator().manual_seed(0))
     loud, soft = numbers(sound, 0.1 * sound)
     torch.testing.assert_close(loud, soft, atol=1e-3, rtol=1e-3)
+    loud, soft = numbers(sound, 0.1 * sound, level="peak")
+    torch.testing.assert_close(loud, soft, atol=1e-3, rtol=1e-3)
     loud, soft = numbers(sound, 0.1 * sound, level="as-is")
     assert loud[-1] - soft[-1] == pytest.approx(20.0, abs=1e-3)
 

@@ -348,6 +348,16 @@ def test_history_is_written_whole(tmp_path: Path) -> None:
     assert run.history == [row]
 
 
+@pytest.mark.parametrize(("keep", "shown"), [("best", 0.7), ("last", 0.4)])
+def test_the_validation_score_shown_is_that_of_the_weights_that_ship(tmp_path: Path, keep: str, shown: float) -> None:
+    run = begun(tmp_path, "mine")
+    assert run.val_macro_f1 is None
+    run.path("config.json").write_text(f'{{"modality": "tiny", "keep": "{keep}"}}')
+    row = {"epoch": 1, "train_loss": 0.5, "val_loss": 0.5, "val_macro_f1": 0.7, "seconds": 1.5}
+    write_history(run, [row, {**row, "epoch": 2, "val_macro_f1": 0.4}])
+    assert Run(run.folder).val_macro_f1 == shown
+
+
 def test_a_damaged_history_and_environment(tmp_path: Path) -> None:
     run = begun(tmp_path, "mine")
     for name, field in (("history.jsonl", "history"), ("environment.json", "environment")):
