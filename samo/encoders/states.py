@@ -1,8 +1,8 @@
 """What a frozen encoder makes of every item, computed once and kept: then only the head is trained.
 
 Where the pooling allows it, three numbers a unit and layer are kept (mean, sd and maximum over the item) instead of the
-states themselves: on the 1,440 clips of RAVDESS 62 MB of Whisper base instead of 4 GB. Every head on all layers, and every
-pooling of these parts, finds them; so does a logistic regression on any choice of layers.
+states themselves: on the 1,440 clips of RAVDESS 62 MB of Whisper base instead of 4 GB. Every head on all layers, and
+every pooling of these parts, finds them; so does a logistic regression on any choice of layers.
 """
 
 from __future__ import annotations
