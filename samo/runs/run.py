@@ -424,10 +424,24 @@ class Run:
         """Where the run lies that ``overwrite`` replaces by this one, until this one has a model."""
         return self.folder.with_name(f".{self.name}.replaced")
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is a run with a model; an ensemble that was killed has a model and no settings yet."""
+        return self.has_model and self.path("config.json").is_file()
+
     def drop_replaced(self) -> None:
         """Remove the run that this one replaces."""
         if self.replaced.exists():
             shutil.rmtree(self.replaced)
+
+    def restore_replaced(self) -> bool:
+        """Put the run that this one was to replace back in its place; returns whether there was one."""
+        if not self.replaced.exists():
+            return False
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.replaced.rename(self.folder)
+        return True
 
     def settle(self) -> bool:
         """After a training that ended, however: keep the newer of this run and the one it replaces that has a model.
@@ -436,14 +450,10 @@ class Run:
             Whether the replaced run is back in its place.
         """
         self.forget()
-        if self.has_model and self.path("config.json").is_file():
+        if self.is_usable:
             self.drop_replaced()
-        elif self.replaced.exists() and not self.is_busy():
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
-            self.replaced.rename(self.folder)
-            return True
-        return False
+            return False
+        return not self.is_busy() and self.restore_replaced()
 
     def drop_without_epoch(self) -> bool:
         """Remove a run that was stopped before it finished an epoch; returns whether it was one."""
@@ -499,6 +509,9 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
     if not NAME_PATTERN.fullmatch(name):
         raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
     run = Run(runs / name)
+    if not overwrite and _is_unused(run):
+        # An `overwrite` was killed before it began: a new run of this name would end with the old one removed.
+        run.restore_replaced()
     if run.folder.exists() and not _is_free(run.folder):
         if run.is_busy():
             with run.locked():
@@ -658,7 +671,7 @@ def _is_free(folder: Path) -> bool:
 def _put_aside(run: Run) -> None:
     """Make room for a new run; what has a model is kept until the new one has one."""
     with run.locked():
-        if run.has_model or not run.replaced.exists():
+        if run.is_usable or not run.replaced.exists():
             run.drop_replaced()
             run.folder.rename(run.replaced)
         else:
