@@ -124,6 +124,7 @@ class _StoredEnvironment(Stored):
 
 class _StoredLearned(Stored):
     dataset: Text
+    origin: Text = ""
     groups: dict[Text, Text]
     contents: dict[Text, Text]
 

@@ -42,7 +42,13 @@ from samo.plugins import code_used, names_of, trust
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.load import load_run_model
-from samo.runs.provenance import Learned, about_start_weights, learned_by_start, refuse_known_start
+from samo.runs.provenance import (
+    Learned,
+    about_names,
+    about_start_weights,
+    learned_by_start,
+    refuse_known_start,
+)
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import (
     ASSETS,
@@ -265,7 +271,17 @@ def _first_lines(run: Run, setup: Setup, split: Split | None) -> list[str]:
     count = f"{counted(len(manifest.items), frontend.item)} of {values['dataset']}"
     lines.append(f"run {run.name}: {count}; {setup.runtime.describe()}")
     lines += balance_notes(values)
-    return [*lines, *_about_split(frontend, split), *about_start_weights(values, run.root)] if split else lines
+    if split is None:
+        return lines
+    config: Any = frontend.config
+    started = learned_by_start(values, run.root)
+    taught = known_to(_teachers(frontend, split, run.root), config.loss)
+    lines += [*_about_split(frontend, split), *about_start_weights(values, run.root)]
+    return [
+        *lines,
+        *about_names(started, manifest, split, "the start weights"),
+        *about_names(taught, manifest, split, "the teachers"),
+    ]
 
 
 def _about_split(frontend: Frontend, split: Split) -> list[str]:
