@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -302,11 +303,22 @@ class Run:
             RunError: the file that counts them is damaged.
             DiskFull: no space is left.
         """
-        before = self.test_openings
-        lines = self._lines(OPENINGS, _StoredOpening) or [{"at": None, "by": "evaluate"}] * before
-        lines.append({"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": what})
-        write_text(self.path(OPENINGS), "".join(json.dumps(line) + "\n" for line in lines))
-        return len(lines)
+        line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": what}
+        # Not under the run's lock, which a training that goes on beside this holds for days.
+        with reporting_full_disk(self.folder), self.path(OPENINGS).open("ab", buffering=0) as file:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            before, size = self.test_openings, os.fstat(file.fileno()).st_size
+            # Of a run evaluated before openings were counted, the one that its report shows.
+            lines = [line] if size else [{"at": None, "by": "evaluate"}] * before + [line]
+            try:
+                whole = "".join(json.dumps(each) + "\n" for each in lines).encode()
+                if file.write(whole) != len(whole):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
+        return before + 1
 
     @property
     def model_file(self) -> Path:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -328,6 +329,15 @@ def test_what_overwrite_replaces_is_kept_until_there_is_a_model(tmp_path: Path) 
     assert not run.settle()
     assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["mine"]
     assert old.model_file.read_text() == "new"
+
+
+def test_openings_counted_at_once_are_all_counted(tmp_path: Path) -> None:
+    run = begun(tmp_path, "mine")
+    run.path("report.json").write_text("{}")  # evaluated before openings were counted
+    with ThreadPoolExecutor(8) as pool:
+        counts = list(pool.map(run.open_test, ["evaluate"] * 40))
+    assert sorted(counts) == list(range(2, 42))
+    assert run.test_openings == 41
 
 
 def test_what_overwrite_replaces_survives_a_kill_and_a_deletion(tmp_path: Path) -> None:
