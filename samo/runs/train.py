@@ -176,6 +176,8 @@ def train(
         if not resume:
             # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
             split = checked_split(setup.frontend, root)
+            if name and overwrite:
+                _refuse_replacing(Run(root / "runs" / name), values, _teachers(setup.frontend, split, root))
             stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
             run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite, hold=True).folder))
         try:
@@ -206,6 +208,21 @@ def _stopped_early() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Interrupted("training stopped before its first step") from None
+
+
+def _refuse_replacing(run: Run, values: Mapping[str, Any], teachers: Sequence[Run]) -> None:
+    """Refuse to replace a run that the new one needs: its folder is moved before anything is read from it.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    folder, hint = run.folder.resolve(), "choose another `name`"
+    for setting, value in values.items():
+        path = Path(value).expanduser() if isinstance(value, str) and value else None
+        if path is not None and path.exists() and path.resolve().is_relative_to(folder):
+            raise SettingsError(f"`{setting}` {value} lies in run '{run.name}', which `overwrite` replaces", hint=hint)
+    if any(teacher.folder.resolve() == folder for teacher in teachers):
+        raise SettingsError(f"`teacher` '{run.name}' is the run that `overwrite` replaces", hint=hint)
 
 
 def _call(
