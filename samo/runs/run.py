@@ -641,9 +641,13 @@ def require_place(run: Run, values: Mapping[str, Any], *, moved: bool) -> None:
 
 def remember_place(run: Run, data_root: str) -> None:
     """Let a run know where its data lie now, once they were found to be the same."""
-    stored = parse_json(run.path("config.json").read_bytes())
+    path = run.path("config.json")
+    stored = parse_json(path.read_bytes())
     if data_root and stored.get("data_root", data_root) != data_root:
-        write_json(run.path("config.json"), {**stored, "data_root": data_root})
+        began = path.stat()
+        write_json(path, {**stored, "data_root": data_root})
+        # Runs are ordered by its time.
+        os.utime(path, ns=(began.st_atime_ns, began.st_mtime_ns))
         run.__dict__.pop("settings", None)
 
 
