@@ -10,15 +10,17 @@ from torch import Tensor, nn
 
 from samo.data.batch import Draws
 from samo.errors import DataError
-from samo_audio.audio_io import is_audio, read
+from samo_audio.audio_io import is_audio, is_recording, read
 from samo_audio.config import AugmentSettings
-from samo_audio.datasets.listing import clips_below
+from samo_audio.datasets.listing import clips_below, left_out
+from samo_audio.problems import FORMAT_HINT
 
 __all__ = [
     "SpecAugment",
     "WaveAugment",
     "change_speed",
     "freq_scale",
+    "noise_notes",
     "pink_noise",
     "read_noise",
     "speed_factors",
@@ -148,12 +150,27 @@ def read_noise(root: Path, sr: int) -> np.ndarray:
     Raises:
         DataError: the folder holds no sound, or cannot be read.
     """
-    files = clips_below(root, is_audio) if root.is_dir() else []
+    files, others = _noise_files(root)
     clips = [read(root / path, sr).waveform for path in files]
     loud = [clip / clip.std() for clip in clips if len(clip) and clip.std() > 0]
     if not loud:
-        raise DataError(f"`noise_root={root}`: no audible recordings in there")
+        raise DataError(f"`noise_root={root}`: no audible recordings in there", hint=FORMAT_HINT if others else "")
     return np.concatenate(loud)
+
+
+def noise_notes(root: Path) -> tuple[str, ...]:
+    """The note on recordings below ``root`` that :func:`read_noise` leaves out, as it cannot read their format.
+
+    Raises:
+        DataError: the folder cannot be read.
+    """
+    return left_out(_noise_files(root)[1], root)
+
+
+def _noise_files(root: Path) -> tuple[list[str], list[str]]:
+    """Recordings below ``root`` that can be read, and those in other formats."""
+    found = clips_below(root, is_recording) if root.is_dir() else []
+    return [path for path in found if is_audio(Path(path))], [path for path in found if not is_audio(Path(path))]
 
 
 def _kept(draws: Draws, name: str, size: int, largest: int, axis: int) -> Tensor:

@@ -25,7 +25,15 @@ from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace
 from samo.training.model import EmotionModel
 from samo_audio.audio_io import window_starts
-from samo_audio.augment import SpecAugment, WaveAugment, change_speed, freq_scale, read_noise, speed_factors
+from samo_audio.augment import (
+    SpecAugment,
+    WaveAugment,
+    change_speed,
+    freq_scale,
+    noise_notes,
+    read_noise,
+    speed_factors,
+)
 from samo_audio.baseline import BASELINE, SHORTCUT, simple_logits
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
@@ -204,6 +212,10 @@ class AudioFrontend:
 
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
+        augment = self._config.augment
+        for line in noise_notes(Path(augment.noise_root)) if augment.noise and augment.noise_root else ():
+            if self._notify:
+                self._notify(line)
         whole = build_whole(self._config, self.manifest.label_space)
         self._states, self._frozen = None, None
         if isinstance(whole, SpeechModel):

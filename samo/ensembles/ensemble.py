@@ -154,6 +154,8 @@ def write_ensemble(
         _copy_assets(run, assembly)
         val, settings = assembly.val[-1], threshold_settings(setup.frontend.config)
         decision = calibrate(run, space, val.logits, val.targets, settings)
+        for member in assembly.members:  # the summary has their scores on the test part
+            member.run.open_test("ensemble")
         summary = _summary(run, assembly, decision, left_out, setup.frontend, space)
         write_json(run.path(ENSEMBLE_FILE), summary)
         mark_trained(run, {"members": len(assembly.members), "val_macro_f1": summary["ensemble"]["val_macro_f1"]})

@@ -46,7 +46,7 @@ from samo.runs.ensemble_model import ensemble_facts, merged_settings
 from samo.runs.load import load_run_model, open_run
 from samo.runs.provenance import about_known_elsewhere, about_known_groups, learned_by
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, ModelVersion, Run, require_place
+from samo.runs.run import ASSETS, ModelVersion, Run, remember_place, require_place
 from samo.settings import SPLIT_SETTINGS
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_facts
@@ -131,6 +131,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
             f"the data differ from those run '{run.name}' was trained on",
             hint="give the same `data_root`, or name the other corpus with `dataset` to judge on it",
         )
+    _remember_where(run, setup.frontend.config.flat())
     split = run.split
     leaks = run.audit(manifest)
     version = run.model_version()
@@ -162,6 +163,13 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     )
     report, suffix = _report(evaluation), "" if part == "test" else f".{part}"
     return write_report(run, setup.frontend, report, part, predicted, suffix, version, decision, made_with)
+
+
+def _remember_where(run: Run, values: Mapping[str, Any]) -> None:
+    """Let a run whose data are gone from where they were know the place where they were found."""
+    place = str(run.settings.get("data_root", ""))
+    if place and not Path(place).exists() and values.get("dataset") == run.settings.get("dataset"):
+        remember_place(run, str(values.get("data_root", "")))
 
 
 def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Report:

@@ -78,15 +78,22 @@ def describe_run(run: Run) -> dict[str, Any]:
     }
 
 
-def delete_run(run: Run) -> None:
+def delete_run(run: Run) -> bool:
     """Remove a run with all that was trained, evaluated and drawn of it.
+
+    Returns:
+        Whether the run that it was to replace (``overwrite``) is back in its place: this one was killed before it had a
+        model.
 
     Raises:
         RunError: a process is writing it.
     """
     if run.is_busy():
         raise RunError(f"run '{run.name}' is being written", hint="stop that training first")
+    if run.is_usable:
+        run.drop_replaced()
     shutil.rmtree(run.folder)
+    return run.restore_replaced()
 
 
 def _row(run: Run, name: str) -> dict[str, Any]:

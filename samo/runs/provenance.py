@@ -33,6 +33,7 @@ __all__ = [
     "Learned",
     "about_known_elsewhere",
     "about_known_groups",
+    "about_names",
     "about_start_weights",
     "fingerprint_of",
     "known_groups",
@@ -57,11 +58,14 @@ class Learned:
         dataset: the corpus.
         groups: by part (``train``, and ``val``, which chose the epoch).
         contents: of its items, by part.
+        origin: name of the user's own table or folder; empty where ``dataset`` says all, and in models of earlier
+            versions.
     """
 
     dataset: str
     groups: Mapping[str, frozenset[bytes]]
     contents: Mapping[str, frozenset[bytes]]
+    origin: str = ""
 
     def __hash__(self) -> int:
         return hash((self.dataset, *self.contents.values()))
@@ -78,14 +82,14 @@ class Learned:
             # Short texts stand on both sides of a corpus' own split; they say nothing about whose split it is.
             hidden = contents["test"]
             contents = {"val": contents["val"] - hidden, "train": contents["train"] - hidden - contents["val"]}
-        return cls(
-            manifest.dataset, *({part: found[part] for part in ("train", "val")} for found in (groups, contents))
-        )
+        groups, contents = ({part: found[part] for part in ("train", "val")} for found in (groups, contents))
+        return cls(manifest.dataset, groups, contents, manifest.origin)
 
     def to_json(self) -> dict[str, Any]:
         """Strings only, the hashes in base64."""
         return {
             "dataset": self.dataset,
+            **({"origin": self.origin} if self.origin else {}),
             **{
                 name: {part: base64.b64encode(b"".join(sorted(own))).decode() for part, own in found.items()}
                 for name, found in (("groups", self.groups), ("contents", self.contents))
@@ -104,7 +108,7 @@ class Learned:
             whole = {part: base64.b64decode(text) for part, text in stored[name].items()}
             return {part: frozenset(own[at : at + 8] for at in range(0, len(own), 8)) for part, own in whole.items()}
 
-        return cls(str(stored["dataset"]), read("groups"), read("contents"))
+        return cls(str(stored["dataset"]), read("groups"), read("contents"), str(stored.get("origin", "")))
 
 
 def fingerprint_of(text: str) -> bytes:
@@ -157,11 +161,11 @@ def known_items(learned: Iterable[Learned], items: Sequence[Item]) -> list[Item]
     return [item for item in items if item.content and fingerprint_of(item.content) in contents]
 
 
-def about_known_groups(trained: Manifest, learned: Iterable[Item], other: Manifest) -> tuple[list[str], bool]:
+def about_known_groups(trained: Manifest, learned: Sequence[Item], other: Manifest) -> tuple[list[str], bool]:
     """A line where groups of another corpus are called like groups that were learned from, and whether that is a leak.
 
-    Names of people, and any names within one kind of corpus, are taken for the same people. Names with digits are given
-    by every corpus anew.
+    Names of people, and any names within one corpus, are taken for the same people. Names with digits are given by
+    every corpus anew, and by every table and folder of a user.
     """
     shared = known_groups(learned, other.items)
     if not shared:
@@ -171,7 +175,8 @@ def about_known_groups(trained: Manifest, learned: Iterable[Item], other: Manife
         f"{len(shared)} of {n} {noun}s are called like {noun}s the run was trained on ({first_few(shared, 5)}): "
         "if they are the same, these scores are too good; if not, call them otherwise"
     )
-    return [line], _are_the_same(trained.dataset, other.dataset, shared)
+    contents = frozenset(fingerprint_of(item.content) for item in learned if item.content)
+    return [line], _are_the_same((trained.dataset, trained.origin), contents, other, shared)
 
 
 def refuse_known_start(settings: Mapping[str, Any], manifest: Manifest, split: Split, root: Path | None = None) -> None:
@@ -224,15 +229,36 @@ def refuse_known(learned: Iterable[Learned], manifest: Manifest, split: Split, w
                 least = STAMPED_SHARE * len(evaluated) if manifest.copies == "reported" else 1
                 same |= {item.id: item for item in known} if len(known) >= least else {}
                 called = _of_groups(each.groups.get(part, frozenset()), evaluated)
-                if called and _are_the_same(each.dataset, manifest.dataset, called):
+                if called and _know_each_other(each, manifest, called):
                     shared += [group for group in called if group not in shared]
     shared += [group for group in sorted({item.group for item in same.values()} - {""}) if group not in shared]
     if same or shared:
         found = f"{manifest.group_noun}s {first_few(sorted(shared), 5)}" if shared else f"{len(same)} items"
+        others = "" if same else f"; if these are other {manifest.group_noun}s, call them otherwise in the data"
         raise LeakError(
             f"{what} learned from the validation or test part of this split: {found}",
-            hint="train both on one split (the same `split_seed` or `fold`), or take weights that learned elsewhere",
+            hint="train both on one split (the same `split_seed` or `fold`), or take weights that learned elsewhere"
+            + others,
         )
+
+
+def about_names(learned: Iterable[Learned], manifest: Manifest, split: Split, what: str) -> list[str]:
+    """A line where groups of a split's validation or test part are called like those that a model learned from in
+    another table or folder of the user: :func:`refuse_known` takes them for others.
+
+    Args:
+        learned: by the model, from :func:`learned_by`.
+        manifest: what is trained on.
+        split: its parts.
+        what: the beginning of the line, for example ``start weights``.
+    """
+    evaluated = [manifest.items[row] for row in manifest.rows(split.val + split.test)]
+    shared: set[str] = set()
+    for each in learned:
+        called = _of_groups(frozenset().union(*each.groups.values()), evaluated)
+        if called and each.dataset == manifest.dataset and not _know_each_other(each, manifest, called):
+            shared.update(called)
+    return [_called_alike(what, sorted(shared), manifest)] if shared else []
 
 
 def about_known_elsewhere(learned: Sequence[Learned], manifest: Manifest) -> tuple[list[str], bool]:
@@ -253,15 +279,43 @@ def about_known_elsewhere(learned: Sequence[Learned], manifest: Manifest) -> tup
         lines.append(f"leak: {len(same):,} of {n:,} texts are also among what the run's start weights learned from")
     for each in learned:
         names = _of_groups(frozenset().union(*each.groups.values()), manifest.items)
-        if names and _are_the_same(each.dataset, manifest.dataset, names):
+        if names and _know_each_other(each, manifest, names):
             noun = manifest.group_noun
             lines.append(f"leak: the run's start weights learned from {noun}s of this corpus: {first_few(names, 5)}")
             leaky = True
+        elif names and each.dataset == manifest.dataset:
+            lines.append(_called_alike("the run's start weights", names, manifest))
     return lines, leaky
 
 
-def _are_the_same(one: str, other: str, names: Iterable[str]) -> bool:
-    return one == other or any(not any(sign.isdigit() for sign in name) for name in names)
+def _know_each_other(each: Learned, manifest: Manifest, names: Iterable[str]) -> bool:
+    return _are_the_same((each.dataset, each.origin), frozenset().union(*each.contents.values()), manifest, names)
+
+
+def _are_the_same(
+    corpus: tuple[str, str], contents: frozenset[bytes], manifest: Manifest, names: Iterable[str]
+) -> bool:
+    """Whether groups of a corpus (dataset and origin) are those of a manifest that are called alike.
+
+    Every table and folder of a user numbers people anew, unless it is the same one or has items of the other.
+    """
+    if any(not any(sign.isdigit() for sign in name) for name in names):
+        return True
+    if corpus[0] != manifest.dataset:
+        return False
+    if corpus[1] == manifest.origin:
+        return True
+    n = sum(1 for item in manifest.items if item.content and fingerprint_of(item.content) in contents)
+    # A few words are said by everyone.
+    return n >= (max(1.0, STAMPED_SHARE * len(manifest.items)) if manifest.copies == "reported" else 1)
+
+
+def _called_alike(what: str, names: Sequence[str], manifest: Manifest) -> str:
+    noun = manifest.group_noun
+    return (
+        f"{what} learned from {noun}s of another {manifest.dataset} that are called as here ({first_few(names, 5)}): "
+        "if they are the same, these scores are too good; if not, call them otherwise"
+    )
 
 
 def _group(item: Item) -> bytes:

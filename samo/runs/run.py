@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -124,6 +125,7 @@ class _StoredEnvironment(Stored):
 
 class _StoredLearned(Stored):
     dataset: Text
+    origin: Text = ""
     groups: dict[Text, Text]
     contents: dict[Text, Text]
 
@@ -301,11 +303,22 @@ class Run:
             RunError: the file that counts them is damaged.
             DiskFull: no space is left.
         """
-        before = self.test_openings
-        lines = self._lines(OPENINGS, _StoredOpening) or [{"at": None, "by": "evaluate"}] * before
-        lines.append({"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": what})
-        write_text(self.path(OPENINGS), "".join(json.dumps(line) + "\n" for line in lines))
-        return len(lines)
+        line = {"at": datetime.now(UTC).isoformat(timespec="seconds"), "by": what}
+        # Not under the run's lock, which a training that goes on beside this holds for days.
+        with reporting_full_disk(self.folder), self.path(OPENINGS).open("ab", buffering=0) as file:
+            with suppress(OSError):  # a disk without locks
+                fcntl.flock(file, fcntl.LOCK_EX)
+            before, size = self.test_openings, os.fstat(file.fileno()).st_size
+            # Of a run evaluated before openings were counted, the one that its report shows.
+            lines = [line] if size else [{"at": None, "by": "evaluate"}] * before + [line]
+            try:
+                whole = "".join(json.dumps(each) + "\n" for each in lines).encode()
+                if file.write(whole) != len(whole):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
+        return before + 1
 
     @property
     def model_file(self) -> Path:
@@ -424,10 +437,24 @@ class Run:
         """Where the run lies that ``overwrite`` replaces by this one, until this one has a model."""
         return self.folder.with_name(f".{self.name}.replaced")
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is a run with a model; an ensemble that was killed has a model and no settings yet."""
+        return self.has_model and self.path("config.json").is_file()
+
     def drop_replaced(self) -> None:
         """Remove the run that this one replaces."""
         if self.replaced.exists():
             shutil.rmtree(self.replaced)
+
+    def restore_replaced(self) -> bool:
+        """Put the run that this one was to replace back in its place; returns whether there was one."""
+        if not self.replaced.exists():
+            return False
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.replaced.rename(self.folder)
+        return True
 
     def settle(self) -> bool:
         """After a training that ended, however: keep the newer of this run and the one it replaces that has a model.
@@ -436,14 +463,10 @@ class Run:
             Whether the replaced run is back in its place.
         """
         self.forget()
-        if self.has_model and self.path("config.json").is_file():
+        if self.is_usable:
             self.drop_replaced()
-        elif self.replaced.exists() and not self.is_busy():
-            if self.folder.exists():
-                shutil.rmtree(self.folder)
-            self.replaced.rename(self.folder)
-            return True
-        return False
+            return False
+        return not self.is_busy() and self.restore_replaced()
 
     def drop_without_epoch(self) -> bool:
         """Remove a run that was stopped before it finished an epoch; returns whether it was one."""
@@ -499,6 +522,9 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
     if not NAME_PATTERN.fullmatch(name):
         raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
     run = Run(runs / name)
+    if not overwrite and _is_unused(run):
+        # An `overwrite` was killed before it began: a new run of this name would end with the old one removed.
+        run.restore_replaced()
     if run.folder.exists() and not _is_free(run.folder):
         if run.is_busy():
             with run.locked():
@@ -615,9 +641,13 @@ def require_place(run: Run, values: Mapping[str, Any], *, moved: bool) -> None:
 
 def remember_place(run: Run, data_root: str) -> None:
     """Let a run know where its data lie now, once they were found to be the same."""
-    stored = parse_json(run.path("config.json").read_bytes())
+    path = run.path("config.json")
+    stored = parse_json(path.read_bytes())
     if data_root and stored.get("data_root", data_root) != data_root:
-        write_json(run.path("config.json"), {**stored, "data_root": data_root})
+        began = path.stat()
+        write_json(path, {**stored, "data_root": data_root})
+        # Runs are ordered by its time.
+        os.utime(path, ns=(began.st_atime_ns, began.st_mtime_ns))
         run.__dict__.pop("settings", None)
 
 
@@ -658,7 +688,7 @@ def _is_free(folder: Path) -> bool:
 def _put_aside(run: Run) -> None:
     """Make room for a new run; what has a model is kept until the new one has one."""
     with run.locked():
-        if run.has_model or not run.replaced.exists():
+        if run.is_usable or not run.replaced.exists():
             run.drop_replaced()
             run.folder.rename(run.replaced)
         else:

@@ -42,7 +42,13 @@ from samo.plugins import code_used, names_of, trust
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.load import load_run_model
-from samo.runs.provenance import Learned, about_start_weights, learned_by_start, refuse_known_start
+from samo.runs.provenance import (
+    Learned,
+    about_names,
+    about_start_weights,
+    learned_by_start,
+    refuse_known_start,
+)
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import (
     ASSETS,
@@ -170,6 +176,8 @@ def train(
         if not resume:
             # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
             split = checked_split(setup.frontend, root)
+            if name and overwrite:
+                _refuse_replacing(Run(root / "runs" / name), values, _teachers(setup.frontend, split, root))
             stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
             run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite, hold=True).folder))
         try:
@@ -200,6 +208,21 @@ def _stopped_early() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Interrupted("training stopped before its first step") from None
+
+
+def _refuse_replacing(run: Run, values: Mapping[str, Any], teachers: Sequence[Run]) -> None:
+    """Refuse to replace a run that the new one needs: its folder is moved before anything is read from it.
+
+    Raises:
+        SettingsError: names the setting.
+    """
+    folder, hint = run.folder.resolve(), "choose another `name`"
+    for setting, value in values.items():
+        path = Path(value).expanduser() if isinstance(value, str) and value else None
+        if path is not None and path.exists() and path.resolve().is_relative_to(folder):
+            raise SettingsError(f"`{setting}` {value} lies in run '{run.name}', which `overwrite` replaces", hint=hint)
+    if any(teacher.folder.resolve() == folder for teacher in teachers):
+        raise SettingsError(f"`teacher` '{run.name}' is the run that `overwrite` replaces", hint=hint)
 
 
 def _call(
@@ -265,7 +288,17 @@ def _first_lines(run: Run, setup: Setup, split: Split | None) -> list[str]:
     count = f"{counted(len(manifest.items), frontend.item)} of {values['dataset']}"
     lines.append(f"run {run.name}: {count}; {setup.runtime.describe()}")
     lines += balance_notes(values)
-    return [*lines, *_about_split(frontend, split), *about_start_weights(values, run.root)] if split else lines
+    if split is None:
+        return lines
+    config: Any = frontend.config
+    started = learned_by_start(values, run.root)
+    taught = known_to(_teachers(frontend, split, run.root), config.loss)
+    lines += [*_about_split(frontend, split), *about_start_weights(values, run.root)]
+    return [
+        *lines,
+        *about_names(started, manifest, split, "the start weights"),
+        *about_names(taught, manifest, split, "the teachers"),
+    ]
 
 
 def _about_split(frontend: Frontend, split: Split) -> list[str]:

@@ -367,6 +367,19 @@ def test_a_folder_without_noise_is_refused(content: str, tmp_path: Path) -> None
         read_noise(root, 8000)
 
 
+def test_noise_in_a_format_that_cannot_be_read_is_mentioned(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.m4a").write_bytes(b"x")
+    with pytest.raises(DataError, match="no audible recordings in there") as caught:
+        read_noise(tmp_path, 8000)
+    assert "convert others: ffmpeg" in caught.value.hint
+    tiny.write(tmp_path / "hum.wav", tiny.sound(0.4))
+    lines: list[str] = []
+    front = tiny.frontend(table, noise=True, noise_root=str(tmp_path))
+    front._notify = lines.append
+    front.new_model()
+    assert [line.partition(" below ")[0] for line in lines] == ["left out 1 .m4a"]
+
+
 def test_a_damaged_noise_recording_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.wav").write_bytes(b"RIFF")
     with pytest.raises(DataError, match=r"bad\.wav"):

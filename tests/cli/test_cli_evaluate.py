@@ -177,6 +177,16 @@ def test_a_run_remembers_where_its_data_moved(copied: Path, clips: Path, tmp_pat
     (copied / "config.json").write_text(json.dumps({**config, "data_root": gone}))
     says = f"the data of run 'first' are no longer at {gone} (hint: say where they are now with --data-root)"
     assert says in refused(3, "evaluate", "first")
+    began = (copied / "config.json").stat().st_mtime_ns
+    decide("first", "--data-root", moved)
+    assert json.loads((copied / "config.json").read_text()) == {**config, "data_root": str(moved)}
+    # Runs are ordered by it.
+    assert (copied / "config.json").stat().st_mtime_ns == began
+    assert decide("first")["n"] == 16
+    # Another place of the same data is used, not remembered, as long as the first is there.
+    decide("first", "--data-root", clips)
+    assert json.loads((copied / "config.json").read_text()) == {**config, "data_root": str(moved)}
+    (copied / "config.json").write_text(json.dumps({**config, "data_root": gone}))
     (copied / "trained.json").unlink()
     assert says in refused(3, "train", "--resume", "first")
     done("train", "--resume", "first", "--data-root", moved, "--threads", "1", "--precision", "float32")

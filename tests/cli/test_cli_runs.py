@@ -108,6 +108,14 @@ def test_delete_what_has_no_model(several: Path) -> None:
     assert "name the RUNs to delete" in refused(2, "runs", "delete", "first", "--without-model")
 
 
+def test_deleting_what_was_to_replace_a_run_says_that_the_run_is_back(several: Path) -> None:
+    runs = several / "runs"
+    (runs / "first").rename(runs / ".third.replaced")
+    result = done("runs", "delete", "--without-model", "--yes")
+    assert "back in place, as what was to replace it had no model: third" in result.err
+    assert Run(runs / "third").has_model
+
+
 def test_a_run_that_is_written_is_not_deleted(several: Path) -> None:
     with Run(several / "runs" / "first").locked():
         assert "run 'first' is being written" in refused(5, "runs", "delete", "first", "--yes")

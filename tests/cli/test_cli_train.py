@@ -151,6 +151,17 @@ def test_overwrite_spares_a_run_whose_replacement_cannot_begin(copied: Path, tmp
     assert (copied / "report.json").exists()
 
 
+@pytest.mark.parametrize("setting", ["weights", "teacher"])
+def test_overwrite_spares_a_run_that_its_replacement_needs(copied: Path, clips: Path, setting: str) -> None:
+    given = copied / "best_model.safetensors" if setting == "weights" else "first"
+    line = refused(2, "train", "--data-root", clips, *TINY, "--name", "first", "--overwrite", f"--{setting}", given)
+    assert "run" in line
+    assert f"--{setting}" in line
+    assert "--overwrite replaces" in line
+    assert Run(copied).has_model
+    assert not (copied.parent / ".first.replaced").exists()
+
+
 def test_where_artifacts_go(clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifacts: Path) -> None:
     quick = ["train", "--data-root", clips, *TINY, "--epochs", "1", "--name", "a"]
     done(*quick)

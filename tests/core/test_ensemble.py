@@ -119,6 +119,7 @@ def test_the_mean_of_what_the_members_say(root: Path) -> None:
 
 def test_the_account(root: Path) -> None:
     run, account, front = build(root, "a", "b")
+    assert [own.test_openings for own in runs(root, "a", "b", "other")] == [1, 1, 0]
     assert account == json.loads(run.path("ensemble.json").read_text())
     assert [member["name"] for member in account["members"]] == ["a", "b"]
     for member, own in zip(account["members"], runs(root, "a", "b"), strict=True):
@@ -209,7 +210,7 @@ def test_members_without_a_temperature_get_one_and_keep_their_folder(root: Path)
     before = sorted(path.name for path in (root / "runs" / "a").iterdir())
     _, account, _ = build(root, "a", "b")
     assert account["members"][0]["temperature"] == pytest.approx(kept.temperature, rel=1e-4)
-    assert sorted(path.name for path in (root / "runs" / "a").iterdir()) == before
+    assert sorted(path.name for path in (root / "runs" / "a").iterdir()) == sorted([*before, "openings.jsonl"])
 
 
 def broken(folder: Path, how: str) -> None:

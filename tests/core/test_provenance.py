@@ -19,6 +19,7 @@ from samo.runs.provenance import (
     Learned,
     about_known_elsewhere,
     about_known_groups,
+    about_names,
     about_start_weights,
     learned_by,
     learned_by_start,
@@ -93,6 +94,40 @@ def test_other_clips_of_known_speakers(names: tuple[str, str], dataset: str, lin
     trained = corpus({"a0": "Anna", "a1": "01"})
     lines, found = about_known_groups(trained, trained.items, corpus(dict(zip("xy", names, strict=True)), dataset))
     assert ([each.partition(":")[0] for each in lines], found) == ([line] if line else [], leaky)
+
+
+def table(origin: str, content: str = "own") -> Manifest:
+    return replace(corpus(GROUPS, "table", content), origin=origin)
+
+
+def test_every_table_numbers_its_speakers_anew() -> None:
+    mine, theirs = table("mine.csv"), table("theirs.csv", "other")
+    learned = (Learned.from_json(Learned.of(mine, PARTS).to_json()),)
+    assert learned[0].origin == "mine.csv"
+    unsafe = Split("speaker", 0, ("b0",), ("c0",), ("a1",))
+    refuse_known(learned, theirs, unsafe, "`weights`")
+    (line,) = about_names(learned, theirs, unsafe, "the start weights")
+    assert line.startswith("the start weights learned from speakers of another table that are called as here (02): ")
+    assert line.endswith("call them otherwise")
+    assert about_known_groups(mine, mine.items, theirs)[1] is False
+    (line,), leaky = about_known_elsewhere(learned, theirs)
+    assert (line[:32], leaky) == ("the run's start weights learned ", False)
+    # The same table, other clips; or another table with one clip of the first.
+    copied = replace(theirs, items=(*theirs.items[:3], replace(theirs.items[3], content="own a0")))
+    for same in (table("mine.csv", "other"), copied):
+        with pytest.raises(LeakError, match="speakers 02") as caught:
+            refuse_known(learned, same, unsafe, "`weights`")
+        assert about_names(learned, same, unsafe, "the start weights") == []
+        assert about_known_groups(mine, mine.items, same)[1] is True
+    assert "if these are other speakers" not in caught.value.hint
+    with pytest.raises(LeakError) as caught:
+        refuse_known(learned, table("mine.csv", "other"), unsafe, "`weights`")
+    assert caught.value.hint.endswith("if these are other speakers, call them otherwise in the data")
+    # A model of an earlier version does not tell which table it was.
+    before = (replace(learned[0], origin=""),)
+    refuse_known(before, theirs, unsafe, "`weights`")
+    with pytest.raises(LeakError):
+        refuse_known(before, table("mine.csv"), unsafe, "`weights`")
 
 
 # Weights that were copied out of their run's folder

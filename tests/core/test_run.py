@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from samo.errors import ModelFileError, RunError, SettingsError
+from samo.runs.listing import delete_run
 from samo.runs.run import (
     Run,
     artifacts_root,
@@ -327,6 +329,40 @@ def test_what_overwrite_replaces_is_kept_until_there_is_a_model(tmp_path: Path) 
     assert not run.settle()
     assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["mine"]
     assert old.model_file.read_text() == "new"
+
+
+def test_openings_counted_at_once_are_all_counted(tmp_path: Path) -> None:
+    run = begun(tmp_path, "mine")
+    run.path("report.json").write_text("{}")  # evaluated before openings were counted
+    with ThreadPoolExecutor(8) as pool:
+        counts = list(pool.map(run.open_test, ["evaluate"] * 40))
+    assert sorted(counts) == list(range(2, 42))
+    assert run.test_openings == 41
+
+
+def test_what_overwrite_replaces_survives_a_kill_and_a_deletion(tmp_path: Path) -> None:
+    old = with_model(tmp_path, "mine", "old")
+    # Killed before the first epoch, and the half run is deleted.
+    create_run(tmp_path, "mine", "x", overwrite=True).path("config.json").write_text('{"modality": "tiny"}')
+    assert delete_run(old)
+    assert old.model_file.read_text() == "old"
+    # Killed before there was a run at all.
+    create_run(tmp_path, "mine", "x", overwrite=True)
+    with pytest.raises(RunError, match="a run named 'mine' exists"):
+        create_run(tmp_path, "mine", "x")
+    assert old.model_file.read_text() == "old"
+    # An ensemble has its model before it is a run.
+    run = create_run(tmp_path, "mine", "x", overwrite=True)
+    run.model_file.write_text("half")
+    run = create_run(tmp_path, "mine", "x", overwrite=True)
+    assert run.settle()
+    assert old.model_file.read_text() == "old"
+    # What was replaced goes with the run that replaced it.
+    run = create_run(tmp_path, "mine", "x", overwrite=True)
+    run.path("config.json").write_text('{"modality": "tiny"}')
+    run.model_file.write_text("new")
+    assert not delete_run(run)
+    assert not list((tmp_path / "runs").iterdir())
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3"])

@@ -124,12 +124,13 @@ def delete(
         err.print(f"{counted(len(found), 'run')}: {listed}", markup=False, soft_wrap=True)
         if not typer.confirm(f"delete {plural('it', len(found), 'them')}?", err=True):
             found = []
-    for run in found:
-        delete_run(run)
+    restored = [run.name for run in found if delete_run(run)]
     if json or _above(context, "json"):
         print_json({"schema": 1, "deleted": [run.name for run in found]})
     else:
         note(f"deleted: {', '.join(run.name for run in found)}" if found else "nothing was deleted")
+    if restored:
+        note(f"back in place, as what was to replace it had no model: {', '.join(restored)}")
 
 
 def _above(context: typer.Context, name: str) -> Any:
