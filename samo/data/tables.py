@@ -140,11 +140,9 @@ def read_delimited(path: Path, text: str, wanted: Collection[str]) -> Table:
                 "each of which looks like a row of its own",
                 hint=_QUOTES_HINT,
             )
-        doubtful = [line for line, own in several.items() if _of_one_width(columns, lines, own, delimiter)]
-        if doubtful:
-            cells = plural("cell", len(doubtful))
-            hold = plural("holds", len(doubtful), "hold")
-            notes = (f"{len(doubtful):,} {cells} of {path.name} {hold} several lines: row {first_few(doubtful, 5)}",)
+        if several:
+            what = plural("row", len(several)), plural("holds", len(several), "hold")
+            notes = (f"{len(several):,} {what[0]} of {path.name} {what[1]} several lines: row {first_few(several, 5)}",)
     except DataError as refusal:
         recovered = _line_by_line(lines, delimiter) if delimiter == "\t" else None
         if recovered is None:
@@ -388,39 +386,51 @@ def _row(path: Path, number: int, columns: list[str], cells: list[str]) -> Row:
             f"row {number} of {path} has {len(cells)} cells, the header {len(columns)}",
             hint="put cells that hold the delimiter in double quotes",
         )
-    padded = cells + [""] * (len(columns) - len(cells))
-    return Row(number, {name: cell.strip() for name, cell in zip(columns, padded, strict=True)})
+    return Row(number, {name: cell.strip() for name, cell in zip(columns, _padded(cells, columns), strict=True)})
 
 
-def _of_one_width(columns: list[str], lines: list[str], own: Iterable[int], delimiter: str) -> bool:
-    """Whether each of these lines that is not blank, cut at the delimiter, has as many cells as the header."""
-    return all(lines[place].count(delimiter) + 1 == len(columns) for place in own if lines[place].strip())
+def _padded(cells: list[str], columns: list[str]) -> list[str]:
+    return cells + [""] * (len(columns) - len(cells))
+
+
+def _could_be_rows(columns: list[str], lines: list[str], own: Iterable[int], delimiter: str) -> bool:
+    """Whether each of these lines that is not blank, cut at the delimiter, has several cells and no more than the
+    header; a row may be shorter.
+    """
+    return all(1 <= lines[place].count(delimiter) < len(columns) for place in own if lines[place].strip())
 
 
 def _swallowed(
     columns: list[str], rows: list[Row], several: dict[int, range], lines: list[str], delimiter: str
 ) -> list[int]:
-    """Rows of several lines of which each looks like a row: as wide as the header, and with a value in one of the
-    columns that stands there elsewhere too.
+    """Rows of several lines of which each looks like a row: several cells, no more than the header, and in one of the
+    columns a value that stands there elsewhere too, or one that is numbered as all others of that column are.
     """
-    doubtful = {line: own for line, own in several.items() if _of_one_width(columns, lines, own, delimiter)}
-    if not doubtful or len(columns) < 2:
+    doubtful = {line: own for line, own in several.items() if _could_be_rows(columns, lines, own, delimiter)}
+    if not doubtful:
         return []
     given = {
-        line: [lines[place].rstrip("\r\n").split(delimiter) for place in own if lines[place].strip()]
+        line: [_padded(lines[place].rstrip("\r\n").split(delimiter), columns) for place in own if lines[place].strip()]
         for line, own in doubtful.items()
     }
     swallowed = set()
     for column, name in enumerate(columns):
-        known = Counter(row.cells[name] for row in rows if row.line not in several)
-        known.update(cells[column].strip() for own in given.values() for cells in own)
-        swallowed |= {
-            line
-            for line, own in given.items()
-            if all(known[word] > 1 for word in (cells[column].strip() for cells in own) if word)
-            and all(cells[column].strip() for cells in own)
-        }
+        plain = [row.cells[name] for row in rows if row.line not in several]
+        words = {line: [cells[column].strip() for cells in own] for line, own in given.items()}
+        known = Counter(plain)
+        known.update(word for own in words.values() for word in own)
+        numbered = {_numbered(word) for word in plain if word}
+        for line, own in words.items():
+            forms = numbered.union(map(_numbered, own))
+            if all(own) and (all(known[word] > 1 for word in own) or (len(forms) == 1 and "" not in forms)):
+                swallowed.add(line)
     return sorted(swallowed)
+
+
+def _numbered(word: str) -> str:
+    """How a word counts on: ``clip_12.wav`` and ``clip_7.wav`` are alike; empty where it holds no number."""
+    form = re.sub(r"\d+", "0", word.strip('" '))
+    return form if "0" in form else ""
 
 
 def _line_by_line(lines: list[str], delimiter: str) -> tuple[list[str], list[Row], list[int]] | None:

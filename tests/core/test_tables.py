@@ -41,13 +41,27 @@ def test_stray_quotes_between_commas_are_refused(tmp_path: Path) -> None:
 def test_texts_of_several_lines_stay_whole(tmp_path: Path) -> None:
     table = read(tmp_path / "t.csv", 'text,label\n"Dear Ann,\nhow, are, you\nfine",joy\n"a\nb",fear\nc,joy\n')
     assert pairs(table) == [("Dear Ann,\nhow, are, you\nfine", "joy"), ("a\nb", "fear"), ("c", "joy")]
-    assert table.notes == ()
+    assert table.notes == ("2 rows of t.csv hold several lines: row 2, 3",)
     table = read(tmp_path / "t.tsv", 'text\tlabel\n"a\nb\nc"\tjoy\nd\tfear\n')
     assert pairs(table) == [("a\nb\nc", "joy"), ("d", "fear")]
     # Where nothing shows whether it is one cell or two rows, a line says that it was taken as one.
     table = read(tmp_path / "t.csv", 'label,text\njoy,"red\nviolets, blue"\nfear,b\n')
     assert pairs(table) == [("red\nviolets, blue", "joy"), ("b", "fear")]
-    assert table.notes == ("1 cell of t.csv holds several lines: row 2",)
+    assert table.notes == ("1 row of t.csv holds several lines: row 2",)
+
+
+def test_rows_that_a_quotation_mark_swallows_are_told_by_their_numbers(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 3 of .*t\.csv: a quotation mark opens a cell of 4 lines"):
+        read(tmp_path / "t.csv", 'id,text\n1,hello\n2,"oh no\n3,fine\n4,great\n5,she said bye"\n6,last\n')
+    table = read(tmp_path / "t.csv", 'id,text\n1,hello\n2,"oh no\nfine, great"\n6,last\n')
+    assert [row.cells["text"] for row in table.rows] == ["hello", "oh no\nfine, great", "last"]
+    assert table.notes == ("1 row of t.csv holds several lines: row 3",)
+
+
+def test_rows_shorter_than_the_header_are_not_swallowed(tmp_path: Path) -> None:
+    rows = 'a.wav,joy,1\n"b.wav,sad,2\nc.wav,joy,3\nd.wav",sad,4\ne.wav,sad,1\n'
+    with pytest.raises(DataError, match=r"row 3 of .*t\.csv: a quotation mark opens a cell of 3 lines"):
+        read(tmp_path / "t.csv", "path,label,speaker,split\n" + rows)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])

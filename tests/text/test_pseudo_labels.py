@@ -265,6 +265,10 @@ def test_unlabelled_texts_are_read(tmp_path: Path) -> None:
         read_texts(tmp_path / "a.csv", "txt")
     with pytest.raises(DataError, match="there is no table"):
         read_texts(tmp_path / "b.csv")
+    notes: list[str] = []
+    (tmp_path / "c.csv").write_text('id,text\n1,"one\nmore"\n2,two\n')
+    assert read_texts(tmp_path / "c.csv", notify=notes.append) == ["one\nmore", "two"]
+    assert notes == ["1 row of c.csv holds several lines: row 2"]
     (tmp_path / "b.json").write_text('[{"text": 3}]')
     with pytest.raises(DataError, match="holds no text in row 1"):
         read_texts(tmp_path / "b.json")
