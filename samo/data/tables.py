@@ -23,6 +23,7 @@ __all__ = [
     "Table",
     "about_splits",
     "as_text",
+    "as_word",
     "attributes",
     "filled",
     "lists_saved_as_text",
@@ -269,16 +270,26 @@ def as_text(cell: object) -> str:
     return "" if text in ("nan", "NaN") else text
 
 
+def as_word(cell: object) -> str:
+    """A cell as text, as label or name: true and false in lower case, 1.0 as 1."""
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else as_text(cell)
+
+
 def filled(path: Path, rows: Sequence[Row], column: str) -> list[str]:
-    """A column in which no cell may be empty.
+    """A column in which no cell may be empty; numbers of JSON, true and false as words.
 
     Raises:
-        DataError: names the rows where it is.
+        DataError: names the rows where it is, or where it is a list or an object.
     """
     empty = [row.line for row in rows if not key(as_text(row.cells[column]))]
     if empty:
         raise DataError(f"column '{column}' of {path} is empty in row {first_ten(empty)}")
-    return [row.cells[column] for row in rows]
+    nested = [row.line for row in rows if isinstance(row.cells[column], list | dict)]
+    if nested:
+        raise DataError(f"column '{column}' of {path} holds lists or objects in row {first_ten(nested)}")
+    return [as_word(row.cells[column]) for row in rows]
 
 
 def optional(rows: Sequence[Row], columns: Collection[str], column: str) -> list[str]:
