@@ -42,6 +42,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)
 _DELIMITERS = (",", ";", "\t", "|")
 # Excel's first line that names the delimiter.
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n"])"?[ ,;\t]*(\r\n|\r|\n|$)', re.IGNORECASE)
+_BLANK_LINES = re.compile(r"(?:[^\S\r\n]*(?:\r\n|\r|\n))+")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -112,7 +113,8 @@ def read_table(path: Path, wanted: Collection[str]) -> Table:
 
 
 def read_delimited(path: Path, text: str, wanted: Collection[str]) -> Table:
-    """Blank lines are left out, cells are stripped of outer white space.
+    """Blank lines are left out, cells are stripped of outer white space. A ``.tsv`` whose header holds a tab is cut at
+    tabs, whatever else stands in it.
 
     A quotation mark that nothing closes would make one row of many. Separated by tabs, where quoting is not the rule,
     it is taken as it stands; elsewhere it is refused.
@@ -125,12 +127,14 @@ def read_delimited(path: Path, text: str, wanted: Collection[str]) -> Table:
     Raises:
         DataError: broken quoting, a column named twice, a row longer than the header, the header repeated, or no rows.
     """
+    text = _begun(text)
     named = _SEPARATOR_LINE.match(text)
-    text = text[named.end() :] if named else text
+    text = _begun(text[named.end() :]) if named else text
     lines = list(io.StringIO(text, newline=""))
     if not lines:
         raise DataError(f"the table {path} is empty")
-    delimiter = named[1] if named else _delimiter(text, wanted)
+    by_name = "\t" if path.suffix.lower() == ".tsv" and len(_header(text, "\t")) > 1 else ""
+    delimiter = named[1] if named else by_name or _delimiter(text, wanted)
     notes: tuple[str, ...] = ()
     try:
         columns, rows, several = _parsed(path, lines, delimiter)
@@ -164,7 +168,7 @@ def read_delimited(path: Path, text: str, wanted: Collection[str]) -> Table:
 
 
 def read_json(path: Path, text: str, *, lines: bool) -> Table:
-    """Columns in the order they turn up, and rows of a JSON list of objects, or of one object a line.
+    """Columns in the order they turn up, and rows of a JSON list of objects, of one object a line, or of one object.
 
     Which of the two it is shows in the text where the name says otherwise. NaN, which Python writes, is no value.
 
@@ -197,6 +201,8 @@ def _json_rows(text: str, *, lines: bool) -> list[tuple[int, Any]]:
         # str.splitlines would also cut at U+2028 and its like, which JSON strings may hold.
         return [(n, _json(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     found = _json(text)
+    if found and isinstance(found, dict):
+        return [(1, found)]
     return list(enumerate(found, start=1)) if isinstance(found, list) else []
 
 
@@ -361,11 +367,22 @@ def _printed_list(cell: str) -> list[str | int] | None:
     return found if found or text == "[]" else None
 
 
+def _begun(text: str) -> str:
+    """A text from its first line that is not blank."""
+    blank = _BLANK_LINES.match(text)
+    return text[blank.end() :] if blank else text
+
+
+def _header(text: str, delimiter: str) -> list[str]:
+    first = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    return [name.strip() for name in first]
+
+
 def _delimiter(text: str, wanted: Collection[str]) -> str:
     """The delimiter that yields most of the columns asked for, then most columns at all."""
 
     def worth(delimiter: str) -> tuple[int, int]:
-        header = [name.strip() for name in next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))]
+        header = _header(text, delimiter)
         return len(set(wanted).intersection(header)), len(header)
 
     return max(_DELIMITERS, key=worth)

@@ -118,7 +118,7 @@ def test_segments_that_are_none(root: Path, rows: str, words: str) -> None:
     "segment", [(0.0, 0.00001), (1.0, 0.5), (0.0, 1e308), (1e308, None), (-1.0, 1.0), (float("nan"), None)]
 )
 def test_no_part_of_a_recording(root: Path, segment: tuple[float, float | None]) -> None:
-    with pytest.raises(DataError, match="r0.wav: a segment of it"):
+    with pytest.raises(DataError, match=r"r0\.wav: a segment of it"):
         read_segments(root / "r0.wav", SR, [segment])
 
 

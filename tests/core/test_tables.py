@@ -91,6 +91,28 @@ def test_json_in_either_shape_under_any_name(tmp_path: Path) -> None:
             assert table.columns == ["text", "label", "far"]
 
 
+def test_one_object_is_one_row(tmp_path: Path) -> None:
+    assert pairs(read(tmp_path / "t.json", '{"text": "a",\n "label": "x"}')) == [("a", "x")]
+    for content in ("{}", "3", '"text"', "[[1]]"):
+        with pytest.raises(DataError, match=r"t\.json"):
+            pairs(read(tmp_path / "t.json", content))
+
+
+def test_a_tsv_is_cut_at_tabs_whatever_its_header_holds(tmp_path: Path) -> None:
+    table = read(tmp_path / "t.tsv", "text\tlabel, or none,by,three\na, b\tjoy\n")
+    assert table.columns == ["text", "label, or none,by,three"]
+    assert table.rows[0].cells["text"] == "a, b"
+    # One that is not cut at tabs is read as before.
+    assert pairs(read(tmp_path / "t.tsv", "text,label\na,joy\n")) == [("a", "joy")]
+
+
+@pytest.mark.parametrize("head", ["\n", " \r\n\r\n", "\n\t\n", "\nsep=,\n\n"])
+def test_blank_lines_before_the_header(tmp_path: Path, head: str) -> None:
+    table = read(tmp_path / "t.csv", head + "text,label\na,joy\nb,fear\n")
+    assert pairs(table) == [("a", "joy"), ("b", "fear")]
+    assert [row.line for row in table.rows] == [2, 3]
+
+
 def test_a_hundred_thousand_columns(tmp_path: Path) -> None:
     head = ",".join(["text", "label", *(f"c{n}" for n in range(100_000))])
     began = time.process_time()
