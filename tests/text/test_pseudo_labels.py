@@ -328,6 +328,20 @@ def test_extra_tables_refused(tmp_path: Path, content: str, message: str) -> Non
         extra_items(path, corpus(tmp_path), np.array([0, 1]))
 
 
+def test_extra_rows_of_zeros_are_labelled_and_empty_ones_are_not(tmp_path: Path) -> None:
+    path, notes = tmp_path / "extra.csv", list[str]()
+    path.write_text("text,loud,long,new\nnobody knows this,,,\nnone of these words,0,0,0\nbrand new,1,0,1\n")
+    found = extra_items(path, corpus(tmp_path), np.array([0]), notify=notes.append)
+    assert [(item.source, dict(item.labels)) for item in found] == [
+        ("none of these words", {"tags": ()}),
+        ("brand new", {"tags": ("loud", "new")}),
+    ]
+    assert notes == [f"2 of 3 rows of {path} join the training part; left out: empty 1"]
+    path.write_text("text,loud,long,new\nbrand new,1,,0\n")
+    with pytest.raises(DataError, match=r"row 2 of .*: column 'long' is empty"):
+        extra_items(path, corpus(tmp_path), np.array([0]))
+
+
 @pytest.fixture
 def frontend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Opens a table of thirty texts under further settings."""
