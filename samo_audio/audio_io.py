@@ -88,6 +88,8 @@ _BLOCK = 1 << 18
 _MOST_AT_ONCE = 1 << 29
 # Ends of segments are rounded by those who write them.
 _BEYOND_END_S = 0.1
+# Over a hundred days.
+_MOST_SECONDS = 1e7
 
 
 @dataclass(frozen=True)
@@ -191,10 +193,15 @@ def read_segments(path: Path, sr: int, segments: Sequence[tuple[float, float | N
         segments: begin and end of each in seconds, the end None at the recording's; they may overlap.
 
     Raises:
-        DataError: as :func:`read`, or a segment ends more than 0.1 s after the recording.
+        DataError: as :func:`read`, or a segment begins before the recording, ends more than 0.1 s after it, or holds no
+            sample of it.
     """
     sound, about = _open(path)
     rate = about.sample_rate
+    for begin, end in segments:
+        if not 0.0 <= begin <= _MOST_SECONDS or not (end is None or 0.0 <= end <= _MOST_SECONDS):
+            sound.__exit__()
+            raise _no_segment(path, f"a segment of it is {_named(begin, end)}")
     bounds = [(round(begin * rate), None if end is None else round(end * rate)) for begin, end in segments]
     parts: list[list[np.ndarray]] = [[] for _ in segments]
     done = 0
@@ -206,13 +213,18 @@ def read_segments(path: Path, sr: int, segments: Sequence[tuple[float, float | N
             done += len(block)
     for (begin, end), (first, last) in zip(segments, bounds, strict=True):
         if first >= done or (last or 0) > done + _BEYOND_END_S * rate:
-            until = "its end" if end is None else f"{end:g} s"
-            raise bad(
-                path,
-                f"lasts {done / rate:.3f} s, a segment of it {begin:g} s to {until}",
-                hint="segments are in seconds from the beginning of the recording",
-            )
+            raise _no_segment(path, f"lasts {done / rate:.3f} s, a segment of it {_named(begin, end)}")
+        if last is not None and last <= first:
+            raise _no_segment(path, f"a segment of it holds no sample: {_named(begin, end)}")
     return [_clip(np.concatenate(own), about, sr) for own in parts]
+
+
+def _named(begin: float, end: float | None) -> str:
+    return f"{begin:g} s to {'its end' if end is None else f'{end:g} s'}"
+
+
+def _no_segment(path: Path, what: str) -> DataError:
+    return bad(path, what, hint="segments are in seconds from the beginning of the recording")
 
 
 def clip_of(samples: np.ndarray, rate: int, sr: int) -> Clip:

@@ -27,6 +27,7 @@ _MAX_CHUNKS, _BLOCK = 4096, 1 << 20
 _MOST_PADDING = 2112 + 2 * 1152 + 529
 # Samples of the frames that may need data of earlier ones: 511 bytes, ten of the shortest frames.
 _INSIDE = 10 * 1152
+_MAX_NIST_HEADER = 1 << 16
 NO_LENGTH = "states no length: a missing end would go unnoticed"
 
 
@@ -129,7 +130,8 @@ def _contents(path: Path, file: BinaryIO, size: int) -> Container:
     start = tag_length(file, 0, head, size)
     magic = _at(file, start, 4)
     if magic == b"fLaC":
-        return Container(streams=tuple(_flac_streams(path, file, start, size)))
+        streams = tuple(_flac_streams(path, file, start, size))
+        return Container((NO_LENGTH,) if any(stream.samples == -1 for stream in streams) else (), streams)
     if looks_like_mpeg(magic) or start:
         return _mpeg(path, file, 0, size)
     if magic == b"OggS":
@@ -137,7 +139,7 @@ def _contents(path: Path, file: BinaryIO, size: int) -> Container:
     if magic in (b".snd", b"dns."):
         return _au(path, file, size, ">" if magic == b".snd" else "<")
     if magic == b"NIST":
-        return Container()
+        return _nist(path, file, size)
     if magic in _LAYOUTS and (magic != b"FORM" or head[8:12] in (b"AIFF", b"AIFC")):
         return _chunked(path, file, size, magic)
     if head.startswith(b"version https://git-lfs"):
@@ -213,6 +215,27 @@ def _au(path: Path, file: BinaryIO, size: int, order: str) -> Container:
     if encoding in _AU_ADPCM:
         raise bad(path, "holds ADPCM", hint=ADPCM_HINT)
     present = max(0, size - start)
+    if _open_ended(declared):
+        return Container((NO_LENGTH,))
+    _agree(path, declared, present)
+    if not _only_zeros(file, start + declared, size):
+        raise _more(path, declared, present - declared)
+    return Container()
+
+
+def _nist(path: Path, file: BinaryIO, size: int) -> Container:
+    """NIST SPHERE: a header of text, "name -type value" a line, whose second line is its length in bytes."""
+    lines = _at(file, 0, _MAX_NIST_HEADER).split(b"end_head", 1)[0].split(b"\n")
+    fields = {words[0]: words[2] for words in map(bytes.split, lines[2:]) if len(words) == 3}
+    if fields.get(b"sample_coding", b"pcm") not in (b"pcm", b"ulaw", b"alaw"):
+        # Compressed; libsndfile refuses it.
+        return Container()
+    numbers = [fields.get(name, b"") for name in (b"sample_count", b"channel_count", b"sample_n_bytes")]
+    begin = lines[1].strip() if len(lines) > 1 else b""
+    if not all(number.isdigit() and len(number) < 19 for number in (begin, *numbers)):
+        return Container((NO_LENGTH,))
+    start, (count, channels, width) = int(begin), map(int, numbers)
+    declared, present = count * channels * width, max(0, size - start)
     if _open_ended(declared):
         return Container((NO_LENGTH,))
     _agree(path, declared, present)

@@ -16,7 +16,7 @@ from samo.errors import DataError, LeakError, first_few, nearest
 from samo.frontend import Notify
 from samo.runs.provenance import known_items
 from samo.tasks import Task
-from samo_text.datasets.table import binary_value
+from samo_text.datasets.table import binary_labels
 from samo_text.teacher import SEPARATOR, read_teacher, refuse_orphans
 from samo_text.texts import clean, content_of
 
@@ -64,7 +64,8 @@ def extra_items(
     fresh: list[Item] = []
     for number, row in enumerate(rows, start=1):
         text = clean(_text(row, text_column, path))
-        labels = {task.name: own for task in tasks if (own := _labels(row, task, separator or SEPARATOR, path))}
+        given = {task.name: _labels(row, task, separator or SEPARATOR, path) for task in tasks}
+        labels = {name: own for name, own in given.items() if own is not None}
         why = "empty" if not text or not labels else "repeated" if folded(text) in known else ""
         why = why or ("in training" if folded(text) in learned else "")
         if why:
@@ -134,18 +135,18 @@ def _text(row: Row, column: str, path: Path) -> str:
     return cell or ""
 
 
-def _labels(row: Row, task: Task, separator: str, path: Path) -> tuple[str, ...]:
-    """The labels of a cell, or of the columns of 0 and 1; none where they are empty."""
+def _labels(row: Row, task: Task, separator: str, path: Path) -> tuple[str, ...] | None:
+    """The labels of a cell, or of the columns of 0 and 1; None where they are empty."""
     if task.name not in row.cells and _in_columns(task, list(row.cells)):
         try:
-            return tuple(label for label in task.labels if binary_value(row.cells[label]))
+            return binary_labels(row, task.labels)
         except ValueError as error:
             raise DataError(f"row {row.line} of {path}: {error}", hint="columns of labels hold 0 and 1") from error
     (cell,) = tables.lists_saved_as_text([row.cells[task.name]])
     if isinstance(cell, list):
         given = [str(part) for part in cell if part is not None]
     else:
-        word = str(cell).lower() if isinstance(cell, bool) else tables.as_text(cell)
+        word = tables.as_word(cell)
         given = word.split(separator) if task.multi_label else [word]
     found = tuple(dict.fromkeys(filter(None, (clean(label) for label in given))))
     for label in found:
@@ -156,4 +157,4 @@ def _labels(row: Row, task: Task, separator: str, path: Path) -> tuple[str, ...]
             )
     if len(found) > 1 and not task.multi_label:
         raise DataError(f"row {row.line} of {path}: task '{task.name}' takes one label")
-    return found
+    return found or None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from samo.data import tables
@@ -39,7 +40,7 @@ def length_of(text: str) -> str:
     return next((name for name, most in LENGTHS.items() if words <= most), _LONG)
 
 
-def read_texts(path: Path, column: str = "text") -> list[str]:
+def read_texts(path: Path, column: str = "text", notify: Callable[[str], None] | None = None) -> list[str]:
     """The texts of a table (``.csv``, ``.tsv``, ``.json``, ``.jsonl``), or of a file with one text a line; ``-`` is
     standard input.
 
@@ -48,12 +49,14 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
     Args:
         path: where they are.
         column: of a table: the column of the text.
+        notify: is told what of a table was not read as it stands, and which rows hold several lines.
 
     Raises:
-        DataError: no such file, not UTF-8, or no text in it; a table without the column, or with a cell of no text.
+        DataError: no such file, not UTF-8, or no text in it; a table without the column, with a cell of no text, or
+            with a cell whose lines look like rows.
     """
     if path.suffix.lower() in tables.TABLE_SUFFIXES:
-        return _texts_of_table(path, column)
+        return _texts_of_table(path, column, notify)
     # One that nobody writes into would be waited for without end; those the shell opens, as <(command), have a writer.
     if path.is_fifo() and path.parent not in _OPEN_FILES:
         raise DataError(f"{path} is a pipe, no file", hint="give - and pipe it in")
@@ -72,7 +75,7 @@ def read_texts(path: Path, column: str = "text") -> list[str]:
     return lines
 
 
-def _texts_of_table(path: Path, column: str) -> list[str]:
+def _texts_of_table(path: Path, column: str, notify: Callable[[str], None] | None) -> list[str]:
     if not path.is_file():
         raise DataError(f"there is no table {path}")
     table = tables.read_table(path, {column})
@@ -85,6 +88,9 @@ def _texts_of_table(path: Path, column: str) -> list[str]:
     odd = [row.line for row in table.rows if not isinstance(row.cells[column], str | None)]
     if odd:
         raise DataError(f"column '{column}' of {path} holds no text in row {first_ten(odd)}")
+    if notify:
+        for note in table.notes:
+            notify(note)
     texts = [row.cells[column] or "" for row in table.rows]
     if not any(text.strip() for text in texts):
         raise DataError(f"{path} holds no text")

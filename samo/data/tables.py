@@ -23,6 +23,7 @@ __all__ = [
     "Table",
     "about_splits",
     "as_text",
+    "as_word",
     "attributes",
     "filled",
     "lists_saved_as_text",
@@ -41,6 +42,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", *JSON_SUFFIXES)
 _DELIMITERS = (",", ";", "\t", "|")
 # Excel's first line that names the delimiter.
 _SEPARATOR_LINE = re.compile(r'"?sep=([^\r\n"])"?[ ,;\t]*(\r\n|\r|\n|$)', re.IGNORECASE)
+_BLANK_LINES = re.compile(r"(?:[^\S\r\n]*(?:\r\n|\r|\n))+")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -111,7 +113,8 @@ def read_table(path: Path, wanted: Collection[str]) -> Table:
 
 
 def read_delimited(path: Path, text: str, wanted: Collection[str]) -> Table:
-    """Blank lines are left out, cells are stripped of outer white space.
+    """Blank lines are left out, cells are stripped of outer white space. A ``.tsv`` whose header holds a tab is cut at
+    tabs, whatever else stands in it.
 
     A quotation mark that nothing closes would make one row of many. Separated by tabs, where quoting is not the rule,
     it is taken as it stands; elsewhere it is refused.
@@ -124,12 +127,14 @@ def read_delimited(path: Path, text: str, wanted: Collection[str]) -> Table:
     Raises:
         DataError: broken quoting, a column named twice, a row longer than the header, the header repeated, or no rows.
     """
+    text = _begun(text)
     named = _SEPARATOR_LINE.match(text)
-    text = text[named.end() :] if named else text
+    text = _begun(text[named.end() :]) if named else text
     lines = list(io.StringIO(text, newline=""))
     if not lines:
         raise DataError(f"the table {path} is empty")
-    delimiter = named[1] if named else _delimiter(text, wanted)
+    by_name = "\t" if path.suffix.lower() == ".tsv" and len(_header(text, "\t")) > 1 else ""
+    delimiter = named[1] if named else by_name or _delimiter(text, wanted)
     notes: tuple[str, ...] = ()
     try:
         columns, rows, several = _parsed(path, lines, delimiter)
@@ -140,11 +145,9 @@ def read_delimited(path: Path, text: str, wanted: Collection[str]) -> Table:
                 "each of which looks like a row of its own",
                 hint=_QUOTES_HINT,
             )
-        doubtful = [line for line, own in several.items() if _of_one_width(columns, lines, own, delimiter)]
-        if doubtful:
-            cells = plural("cell", len(doubtful))
-            hold = plural("holds", len(doubtful), "hold")
-            notes = (f"{len(doubtful):,} {cells} of {path.name} {hold} several lines: row {first_few(doubtful, 5)}",)
+        if several:
+            what = plural("row", len(several)), plural("holds", len(several), "hold")
+            notes = (f"{len(several):,} {what[0]} of {path.name} {what[1]} several lines: row {first_few(several, 5)}",)
     except DataError as refusal:
         recovered = _line_by_line(lines, delimiter) if delimiter == "\t" else None
         if recovered is None:
@@ -165,7 +168,7 @@ def read_delimited(path: Path, text: str, wanted: Collection[str]) -> Table:
 
 
 def read_json(path: Path, text: str, *, lines: bool) -> Table:
-    """Columns in the order they turn up, and rows of a JSON list of objects, or of one object a line.
+    """Columns in the order they turn up, and rows of a JSON list of objects, of one object a line, or of one object.
 
     Which of the two it is shows in the text where the name says otherwise. NaN, which Python writes, is no value.
 
@@ -198,6 +201,8 @@ def _json_rows(text: str, *, lines: bool) -> list[tuple[int, Any]]:
         # str.splitlines would also cut at U+2028 and its like, which JSON strings may hold.
         return [(n, _json(line)) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     found = _json(text)
+    if found and isinstance(found, dict):
+        return [(1, found)]
     return list(enumerate(found, start=1)) if isinstance(found, list) else []
 
 
@@ -271,16 +276,26 @@ def as_text(cell: object) -> str:
     return "" if text in ("nan", "NaN") else text
 
 
+def as_word(cell: object) -> str:
+    """A cell as text, as label or name: true and false in lower case, 1.0 as 1."""
+    if isinstance(cell, bool):
+        return str(cell).lower()
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else as_text(cell)
+
+
 def filled(path: Path, rows: Sequence[Row], column: str) -> list[str]:
-    """A column in which no cell may be empty.
+    """A column in which no cell may be empty; numbers of JSON, true and false as words.
 
     Raises:
-        DataError: names the rows where it is.
+        DataError: names the rows where it is, or where it is a list or an object.
     """
     empty = [row.line for row in rows if not key(as_text(row.cells[column]))]
     if empty:
         raise DataError(f"column '{column}' of {path} is empty in row {first_ten(empty)}")
-    return [row.cells[column] for row in rows]
+    nested = [row.line for row in rows if isinstance(row.cells[column], list | dict)]
+    if nested:
+        raise DataError(f"column '{column}' of {path} holds lists or objects in row {first_ten(nested)}")
+    return [as_word(row.cells[column]) for row in rows]
 
 
 def optional(rows: Sequence[Row], columns: Collection[str], column: str) -> list[str]:
@@ -352,11 +367,22 @@ def _printed_list(cell: str) -> list[str | int] | None:
     return found if found or text == "[]" else None
 
 
+def _begun(text: str) -> str:
+    """A text from its first line that is not blank."""
+    blank = _BLANK_LINES.match(text)
+    return text[blank.end() :] if blank else text
+
+
+def _header(text: str, delimiter: str) -> list[str]:
+    first = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    return [name.strip() for name in first]
+
+
 def _delimiter(text: str, wanted: Collection[str]) -> str:
     """The delimiter that yields most of the columns asked for, then most columns at all."""
 
     def worth(delimiter: str) -> tuple[int, int]:
-        header = [name.strip() for name in next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))]
+        header = _header(text, delimiter)
         return len(set(wanted).intersection(header)), len(header)
 
     return max(_DELIMITERS, key=worth)
@@ -388,39 +414,51 @@ def _row(path: Path, number: int, columns: list[str], cells: list[str]) -> Row:
             f"row {number} of {path} has {len(cells)} cells, the header {len(columns)}",
             hint="put cells that hold the delimiter in double quotes",
         )
-    padded = cells + [""] * (len(columns) - len(cells))
-    return Row(number, {name: cell.strip() for name, cell in zip(columns, padded, strict=True)})
+    return Row(number, {name: cell.strip() for name, cell in zip(columns, _padded(cells, columns), strict=True)})
 
 
-def _of_one_width(columns: list[str], lines: list[str], own: Iterable[int], delimiter: str) -> bool:
-    """Whether each of these lines that is not blank, cut at the delimiter, has as many cells as the header."""
-    return all(lines[place].count(delimiter) + 1 == len(columns) for place in own if lines[place].strip())
+def _padded(cells: list[str], columns: list[str]) -> list[str]:
+    return cells + [""] * (len(columns) - len(cells))
+
+
+def _could_be_rows(columns: list[str], lines: list[str], own: Iterable[int], delimiter: str) -> bool:
+    """Whether each of these lines that is not blank, cut at the delimiter, has several cells and no more than the
+    header; a row may be shorter.
+    """
+    return all(1 <= lines[place].count(delimiter) < len(columns) for place in own if lines[place].strip())
 
 
 def _swallowed(
     columns: list[str], rows: list[Row], several: dict[int, range], lines: list[str], delimiter: str
 ) -> list[int]:
-    """Rows of several lines of which each looks like a row: as wide as the header, and with a value in one of the
-    columns that stands there elsewhere too.
+    """Rows of several lines of which each looks like a row: several cells, no more than the header, and in one of the
+    columns a value that stands there elsewhere too, or one that is numbered as all others of that column are.
     """
-    doubtful = {line: own for line, own in several.items() if _of_one_width(columns, lines, own, delimiter)}
-    if not doubtful or len(columns) < 2:
+    doubtful = {line: own for line, own in several.items() if _could_be_rows(columns, lines, own, delimiter)}
+    if not doubtful:
         return []
     given = {
-        line: [lines[place].rstrip("\r\n").split(delimiter) for place in own if lines[place].strip()]
+        line: [_padded(lines[place].rstrip("\r\n").split(delimiter), columns) for place in own if lines[place].strip()]
         for line, own in doubtful.items()
     }
     swallowed = set()
     for column, name in enumerate(columns):
-        known = Counter(row.cells[name] for row in rows if row.line not in several)
-        known.update(cells[column].strip() for own in given.values() for cells in own)
-        swallowed |= {
-            line
-            for line, own in given.items()
-            if all(known[word] > 1 for word in (cells[column].strip() for cells in own) if word)
-            and all(cells[column].strip() for cells in own)
-        }
+        plain = [row.cells[name] for row in rows if row.line not in several]
+        words = {line: [cells[column].strip() for cells in own] for line, own in given.items()}
+        known = Counter(plain)
+        known.update(word for own in words.values() for word in own)
+        numbered = {_numbered(word) for word in plain if word}
+        for line, own in words.items():
+            forms = numbered.union(map(_numbered, own))
+            if all(own) and (all(known[word] > 1 for word in own) or (len(forms) == 1 and "" not in forms)):
+                swallowed.add(line)
     return sorted(swallowed)
+
+
+def _numbered(word: str) -> str:
+    """How a word counts on: ``clip_12.wav`` and ``clip_7.wav`` are alike; empty where it holds no number."""
+    form = re.sub(r"\d+", "0", word.strip('" '))
+    return form if "0" in form else ""
 
 
 def _line_by_line(lines: list[str], delimiter: str) -> tuple[list[str], list[Row], list[int]] | None:

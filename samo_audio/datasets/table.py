@@ -39,6 +39,8 @@ SYNTHETIC = False
 DOWNLOADS: tuple[RemoteFile, ...] = ()
 FOLDS: tuple[frozenset[str], ...] = ()
 Segment = tuple[float, float | None]
+# Over a hundred days.
+_MOST_SECONDS = 1e7
 
 GROUP_HINT = "fill the column of the speaker, or name it, for example `speaker_column=actor`"
 
@@ -129,15 +131,15 @@ def _require_columns(path: Path, columns: Sequence[str], settings: DataSettings)
 
 def _labels(path: Path, rows: Sequence[Row], column: str) -> list[str]:
     """The label of every row; a list of one label, as pandas saves it, is that label."""
-    given = tables.filled(path, rows, column)
-    read = tables.lists_saved_as_text(given)
+    read = tables.lists_saved_as_text([row.cells[column] for row in rows])
     several = [row.line for row, cell in zip(rows, read, strict=True) if isinstance(cell, list) and len(cell) != 1]
     if several:
         raise DataError(
             f"column '{column}' of {path} holds lists of labels in row {first_ten(several)}",
             hint="a clip has one label; list it once with the one it shall have",
         )
-    return [str(cell[0]) if isinstance(cell, list) else cell for cell in read]
+    alone = [cell[0] if isinstance(cell, list) else cell for cell in read]
+    return tables.filled(path, [Row(row.line, {column: cell}) for row, cell in zip(rows, alone, strict=True)], column)
 
 
 def _segments(
@@ -178,12 +180,12 @@ def _seconds(path: Path, row: Row, column: str, columns: Sequence[str]) -> float
     word = tables.as_text(row.cells[column]) if column in columns else ""
     try:
         seconds = float(word.replace(",", ".")) if word else None
-        if seconds is not None and not 0.0 <= seconds < float("inf"):
+        if seconds is not None and not 0.0 <= seconds <= _MOST_SECONDS:
             raise ValueError
     except ValueError:
         raise DataError(
             f"column '{column}' of {path} holds {word!r} in row {row.line}",
-            hint="segments are in seconds, 0 or more; `start_column=` and `end_column=` leave the columns alone",
+            hint="segments are in seconds, 0 to 10,000,000; `start_column=` and `end_column=` leave the columns alone",
         ) from None
     return seconds
 

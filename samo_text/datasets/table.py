@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from samo.tasks import Task
     from samo_text.config import DataSettings
 
-__all__ = ["BINARY_TASK", "binary_value", "index"]
+__all__ = ["BINARY_TASK", "PartlyEmptyError", "binary_labels", "binary_value", "index"]
 
 NAME = "table"
 TITLE = "your own table: a CSV, TSV, JSON or JSONL file with the columns text, label and split"
@@ -190,6 +190,26 @@ def binary_value(cell: Any) -> bool | None:
     return _BINARY.get(word)
 
 
+class PartlyEmptyError(ValueError):
+    """A row is empty in some of its columns of 0 and 1."""
+
+
+def binary_labels(row: Row, names: Sequence[str]) -> tuple[str, ...] | None:
+    """The columns of 0 and 1 that hold 1; None where all are empty, so that the row is unlabelled.
+
+    Raises:
+        PartlyEmptyError: some of them are empty.
+        ValueError: a cell is neither 0 nor 1.
+    """
+    values = {name: binary_value(row.cells[name]) for name in names}
+    empty = [name for name, value in values.items() if value is None]
+    if len(empty) == len(values):
+        return None
+    if empty:
+        raise PartlyEmptyError(f"column '{empty[0]}' is empty, others of {_listed(names)} are not")
+    return tuple(name for name, value in values.items() if value)
+
+
 def _is_binary(rows: Sequence[Row], column: str) -> bool:
     """Whether a column holds 0 and 1 alone, and 1 somewhere or 0 somewhere."""
     try:
@@ -212,11 +232,10 @@ def _one_task(
     answers: list[tuple[str, ...] | None] = []
     partly = []
     for row in rows:
-        held = [binary_value(row.cells[name]) for name in names]
-        if None in held and set(held) != {None}:
+        try:
+            answers.append(binary_labels(row, names))
+        except PartlyEmptyError:
             partly.append(row.line)
-        own = tuple(name for name, holds in zip(names, held, strict=True) if holds)
-        answers.append(None if None in held else own)
     if partly:
         raise DataError(
             f"columns {_listed(names)} of {path} are empty in part in row {first_ten(partly)}",

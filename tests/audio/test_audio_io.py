@@ -195,6 +195,21 @@ def test_flac_that_states_no_length(tmp_path: Path) -> None:
     assert info(path).frames == RATE
     assert np.array_equal(read(path, RATE).waveform, expected)
     assert len(list(windows(path, RATE, 0.3))) == 4
+    # Cut between two frames it is read as far as it goes, which nothing but the warning tells.
+    assert read(path, RATE).warnings == ("states no length: a missing end would go unnoticed",)
+
+
+@pytest.mark.parametrize(("subtype", "width"), [("PCM_16", 2), ("PCM_24", 3), ("ULAW", 1)])
+def test_nist_is_as_long_as_its_header_says(tmp_path: Path, subtype: str, width: int) -> None:
+    path = put(tmp_path / "a.wav", np.stack([tone(), tone()], axis=1), format="NIST", subtype=subtype)
+    whole, n_bytes = path.read_bytes(), 2 * len(tone()) * width
+    assert (info(path).format, len(read(path, RATE).waveform), read(path, RATE).warnings) == ("NIST", len(tone()), ())
+    path.write_bytes(whole[: 1024 + n_bytes - 100])
+    assert refusal(path) == f"truncated: {n_bytes - 100} of {n_bytes} bytes of audio are there"
+    path.write_bytes(whole[: 1024 + n_bytes] + bytes(range(1, 101)))
+    assert refusal(path).startswith(f"states {n_bytes} bytes of audio, but 100 more follow")
+    path.write_bytes(whole.replace(b"sample_count -i", b"sample_score -i"))
+    assert read(path, RATE).warnings == ("states no length: a missing end would go unnoticed",)
 
 
 def test_ogg_without_its_last_page_is_a_warning(tmp_path: Path) -> None:

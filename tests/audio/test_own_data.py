@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,41 @@ def test_table_sentiment(clips: Path) -> None:
     table(clips, "path,label,speaker\na/1.wav,anger,s\na/2.wav,hungry,s\n")
     with pytest.raises(DataError, match=r"does not know the label .*'hungry'"):
         listed("table", csv, mode="sentiment")
+
+
+@pytest.mark.parametrize(
+    ("cells", "read"),
+    [
+        ((1, 2), ("1", "2")),
+        ((1.0, 2.0), ("1", "2")),
+        ((True, False), ("true", "false")),
+        ((["joy"], ["sad"]), ("joy", "sad")),
+    ],
+)
+def test_table_of_json(root: Path, cells: tuple[object, object], read: tuple[str, str]) -> None:
+    put(root, "0.wav", "1.wav")
+    rows = [{"path": f"{k}.wav", "label": cell, "speaker": k} for k, cell in enumerate(cells)]
+    (root / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    manifest = listed("table", root / "t.jsonl")
+    assert labels(manifest) == dict(zip(("0", "1"), read, strict=True))
+    assert [item.group for item in manifest.items] == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"path": 1, "label": "joy"}, "1 of 1 files that .* are missing: 1"),
+        ({"path": ["0.wav"], "label": "joy"}, "column 'path' of .* holds lists or objects in row 1"),
+        ({"path": "0.wav", "label": {"joy": 1}}, "column 'label' of .* holds lists or objects in row 1"),
+        ({"path": "0.wav", "label": ["joy", "sad"]}, "holds lists of labels in row 1"),
+        ({"path": "0.wav", "label": []}, "holds lists of labels in row 1"),
+    ],
+)
+def test_cells_of_json_that_are_no_text(root: Path, row: dict[str, object], words: str) -> None:
+    put(root, "0.wav")
+    (root / "t.json").write_text(json.dumps([row]))
+    with pytest.raises(DataError, match=words):
+        listed("table", root / "t.json", split="random")
 
 
 TABLE_ERRORS = [

@@ -102,6 +102,8 @@ ERRORS = [
     ("r0.wav,1,1,sad,a\nr1.wav,,,joy,b\n", "segments end before they begin in row 2"),
     ("r0.wav,-1,1,sad,a\nr1.wav,,,joy,b\n", "column 'start' of .* holds '-1' in row 2"),
     ("r0.wav,0,1,sad,a\nr1.wav,0,soon,joy,b\n", "column 'end' of .* holds 'soon' in row 3"),
+    ("r0.wav,0,1,sad,a\nr1.wav,0,1e308,joy,b\n", "column 'end' of .* holds '1e308' in row 3"),
+    ("r0.wav,0,0.00001,sad,a\nr1.wav,,,joy,b\n", "r0.wav: a segment of it holds no sample: 0 s to 1e-05 s"),
     ("r0.wav,0,1,sad,a\nr0.wav,0,1,joy,a\n", r"lists files twice: r0.wav#0-1 \(rows 2 and 3\)"),
 ]
 
@@ -110,6 +112,14 @@ ERRORS = [
 def test_segments_that_are_none(root: Path, rows: str, words: str) -> None:
     with pytest.raises(DataError, match=words):
         opened(table(root, HEAD + rows))
+
+
+@pytest.mark.parametrize(
+    "segment", [(0.0, 0.00001), (1.0, 0.5), (0.0, 1e308), (1e308, None), (-1.0, 1.0), (float("nan"), None)]
+)
+def test_no_part_of_a_recording(root: Path, segment: tuple[float, float | None]) -> None:
+    with pytest.raises(DataError, match=r"r0\.wav: a segment of it"):
+        read_segments(root / "r0.wav", SR, [segment])
 
 
 def test_ends_may_be_rounded_up(root: Path) -> None:

@@ -130,6 +130,10 @@ def test_predict_reads_tables_as_tables(run: list[str], tmp_path: Path) -> None:
     line = refused(3, "predict", tmp_path / "x.csv", "--text-column", "txt", *run)
     assert "no column 'txt'; it has: id, text" in line
     assert "name it with --text-column" in line
+    (tmp_path / "x.csv").write_text('id,text\n7,"yay\nsunny"\n8,tears\n')
+    assert "1 row of x.csv holds several lines: row 2" in done("predict", tmp_path / "x.csv", *run, "--json").err
+    (tmp_path / "x.csv").write_text('id,text\n7,"yay\n8,sunny\n9,so"\n10,tears\n')
+    assert "a quotation mark opens a cell of 3 lines" in refused(3, "predict", tmp_path / "x.csv", *run)
 
 
 def test_predict_refuses(run: list[str], trained: Path, tmp_path: Path) -> None:

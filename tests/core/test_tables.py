@@ -41,13 +41,27 @@ def test_stray_quotes_between_commas_are_refused(tmp_path: Path) -> None:
 def test_texts_of_several_lines_stay_whole(tmp_path: Path) -> None:
     table = read(tmp_path / "t.csv", 'text,label\n"Dear Ann,\nhow, are, you\nfine",joy\n"a\nb",fear\nc,joy\n')
     assert pairs(table) == [("Dear Ann,\nhow, are, you\nfine", "joy"), ("a\nb", "fear"), ("c", "joy")]
-    assert table.notes == ()
+    assert table.notes == ("2 rows of t.csv hold several lines: row 2, 3",)
     table = read(tmp_path / "t.tsv", 'text\tlabel\n"a\nb\nc"\tjoy\nd\tfear\n')
     assert pairs(table) == [("a\nb\nc", "joy"), ("d", "fear")]
     # Where nothing shows whether it is one cell or two rows, a line says that it was taken as one.
     table = read(tmp_path / "t.csv", 'label,text\njoy,"red\nviolets, blue"\nfear,b\n')
     assert pairs(table) == [("red\nviolets, blue", "joy"), ("b", "fear")]
-    assert table.notes == ("1 cell of t.csv holds several lines: row 2",)
+    assert table.notes == ("1 row of t.csv holds several lines: row 2",)
+
+
+def test_rows_that_a_quotation_mark_swallows_are_told_by_their_numbers(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"row 3 of .*t\.csv: a quotation mark opens a cell of 4 lines"):
+        read(tmp_path / "t.csv", 'id,text\n1,hello\n2,"oh no\n3,fine\n4,great\n5,she said bye"\n6,last\n')
+    table = read(tmp_path / "t.csv", 'id,text\n1,hello\n2,"oh no\nfine, great"\n6,last\n')
+    assert [row.cells["text"] for row in table.rows] == ["hello", "oh no\nfine, great", "last"]
+    assert table.notes == ("1 row of t.csv holds several lines: row 3",)
+
+
+def test_rows_shorter_than_the_header_are_not_swallowed(tmp_path: Path) -> None:
+    rows = 'a.wav,joy,1\n"b.wav,sad,2\nc.wav,joy,3\nd.wav",sad,4\ne.wav,sad,1\n'
+    with pytest.raises(DataError, match=r"row 3 of .*t\.csv: a quotation mark opens a cell of 3 lines"):
+        read(tmp_path / "t.csv", "path,label,speaker,split\n" + rows)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
@@ -75,6 +89,28 @@ def test_json_in_either_shape_under_any_name(tmp_path: Path) -> None:
             assert pairs(table) == [("a", "x"), ("b", None)], name
             assert [row.cells["far"] for row in table.rows] == [None, 1]
             assert table.columns == ["text", "label", "far"]
+
+
+def test_one_object_is_one_row(tmp_path: Path) -> None:
+    assert pairs(read(tmp_path / "t.json", '{"text": "a",\n "label": "x"}')) == [("a", "x")]
+    for content in ("{}", "3", '"text"', "[[1]]"):
+        with pytest.raises(DataError, match=r"t\.json"):
+            pairs(read(tmp_path / "t.json", content))
+
+
+def test_a_tsv_is_cut_at_tabs_whatever_its_header_holds(tmp_path: Path) -> None:
+    table = read(tmp_path / "t.tsv", "text\tlabel, or none,by,three\na, b\tjoy\n")
+    assert table.columns == ["text", "label, or none,by,three"]
+    assert table.rows[0].cells["text"] == "a, b"
+    # One that is not cut at tabs is read as before.
+    assert pairs(read(tmp_path / "t.tsv", "text,label\na,joy\n")) == [("a", "joy")]
+
+
+@pytest.mark.parametrize("head", ["\n", " \r\n\r\n", "\n\t\n", "\nsep=,\n\n"])
+def test_blank_lines_before_the_header(tmp_path: Path, head: str) -> None:
+    table = read(tmp_path / "t.csv", head + "text,label\na,joy\nb,fear\n")
+    assert pairs(table) == [("a", "joy"), ("b", "fear")]
+    assert [row.line for row in table.rows] == [2, 3]
 
 
 def test_a_hundred_thousand_columns(tmp_path: Path) -> None:

@@ -265,6 +265,10 @@ def test_unlabelled_texts_are_read(tmp_path: Path) -> None:
         read_texts(tmp_path / "a.csv", "txt")
     with pytest.raises(DataError, match="there is no table"):
         read_texts(tmp_path / "b.csv")
+    notes: list[str] = []
+    (tmp_path / "c.csv").write_text('id,text\n1,"one\nmore"\n2,two\n')
+    assert read_texts(tmp_path / "c.csv", notify=notes.append) == ["one\nmore", "two"]
+    assert notes == ["1 row of c.csv holds several lines: row 2"]
     (tmp_path / "b.json").write_text('[{"text": 3}]')
     with pytest.raises(DataError, match="holds no text in row 1"):
         read_texts(tmp_path / "b.json")
@@ -322,6 +326,20 @@ def test_extra_tables_refused(tmp_path: Path, content: str, message: str) -> Non
     path.write_text(content)
     with pytest.raises(DataError, match=message):
         extra_items(path, corpus(tmp_path), np.array([0, 1]))
+
+
+def test_extra_rows_of_zeros_are_labelled_and_empty_ones_are_not(tmp_path: Path) -> None:
+    path, notes = tmp_path / "extra.csv", list[str]()
+    path.write_text("text,loud,long,new\nnobody knows this,,,\nnone of these words,0,0,0\nbrand new,1,0,1\n")
+    found = extra_items(path, corpus(tmp_path), np.array([0]), notify=notes.append)
+    assert [(item.source, dict(item.labels)) for item in found] == [
+        ("none of these words", {"tags": ()}),
+        ("brand new", {"tags": ("loud", "new")}),
+    ]
+    assert notes == [f"2 of 3 rows of {path} join the training part; left out: empty 1"]
+    path.write_text("text,loud,long,new\nbrand new,1,,0\n")
+    with pytest.raises(DataError, match=r"row 2 of .*: column 'long' is empty"):
+        extra_items(path, corpus(tmp_path), np.array([0]))
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ def test_dialects(csv: Path, delimiter: str, encoding: str, end: str) -> None:
         {"length": "short", "mood": "x"},
         {"length": "short", "mood": "y"},
     ]
-    assert (manifest.root, manifest.notes) == (csv.parent, ())
+    assert (manifest.root, manifest.notes) == (csv.parent, ("1 row of texts.csv holds several lines: row 3",))
 
 
 def test_several_tasks_splits_and_groups(csv: Path) -> None:

@@ -201,9 +201,10 @@ def _clips(inputs: Sequence[Path]) -> list[Path]:
 
 
 def _texts(inputs: Sequence[Path], given: Sequence[str], column: str) -> list[str]:
+    from samo_cli.render import note
     from samo_text.texts import read_texts
 
-    return [*given, *(text for path in inputs for text in read_texts(path, column))]
+    return [*given, *(text for path in inputs for text in read_texts(path, column, note))]
 
 
 def _csv_head(space: LabelSpace, modality: str) -> list[str]:

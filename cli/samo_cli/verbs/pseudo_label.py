@@ -56,7 +56,7 @@ def pseudo_label(
     check_confidence(confidence)
     found = find_model(artifacts_root(artifacts), run)
     check_target(found, out, overwrite=overwrite)
-    texts = read_texts(inputs, text_column)
+    texts = read_texts(inputs, text_column, note)
     predictor = TextPredictor.from_run(found, make_runtime(device, precision, threads))
     labelled = pseudo_label(found, predictor, texts, confidence)
     write_pseudo_labels(labelled, found, out)

@@ -74,11 +74,11 @@ def zero_shot(
     """
     evaluating = bool(settings)
     _check(bool(inputs or text), evaluating, encoder, on, csv=csv, json=json)
+    from samo_cli.render import counting, note
     from samo_text.texts import read_texts
 
-    texts = [*(text or ()), *(line for path in inputs or () for line in read_texts(path))]
+    texts = [*(text or ()), *(line for path in inputs or () for line in read_texts(path, notify=note))]
     from samo.training.runtime import make_runtime
-    from samo_cli.render import counting, note
     from samo_text.zero_shot import NOTE, Embedder, ZeroShot, evaluate_zero_shot, read_labels
 
     described = read_labels(labels, labels_file)
