@@ -16,7 +16,7 @@ from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
 from samo.encoders.body import PretrainedBody
 from samo.encoders.hub import remembered
-from samo.encoders.logreg import inner_folds
+from samo.encoders.logreg import inner_folds, inner_groups
 from samo.encoders.model import fit_frozen, held_out_logits
 from samo.encoders.states import States, encoder_states
 from samo.errors import DataError
@@ -237,7 +237,7 @@ class TextFrontend:
         if self._config.model.model != BASELINE:
             return None
         manifest, settings = self.manifest, self._config.model
-        groups = np.array([manifest.items[row].group for row in train_rows])
+        groups = np.array(inner_groups(manifest, train_rows))
         targets = manifest.targets[train_rows]
         folds = inner_folds(np.nan_to_num(targets) > 0.5, groups, seed=0)
         if not folds:
