@@ -12,6 +12,7 @@ import numpy as np
 
 from samo.data.manifest import Manifest
 from samo.data.splits import Split
+from samo.encoders.logreg import inner_groups
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten
 from samo.evaluation.calibration import apply_temperature
 from samo.files import cache_root, caching
@@ -29,7 +30,7 @@ from samo.training.trainer import predict_logits
 __all__ = ["checked_teachers", "known_to", "taught_probabilities"]
 
 # Raise it with every change of what is kept.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 def checked_teachers(settings: LossSettings, root: Path, modality: str, manifest: Manifest, split: Split) -> list[Run]:
@@ -178,16 +179,16 @@ def _refuse_other_question(run: Run, answers: LabelSpace, space: LabelSpace) -> 
 
 
 def _key(run: Run, learner: Frontend, rows: np.ndarray, fit_anew: bool) -> str:
-    """Of the teacher's weights, temperature and settings, and of the items it is asked about."""
+    """Of the teacher's weights, temperature and settings, and of the items it is asked about with their groups."""
     known = hashlib.sha256(f"{_CACHE_VERSION}:{fit_anew}:{learner.manifest.digest}".encode())
     known.update(json.dumps(run.flat_settings, sort_keys=True, default=str).encode())
     known.update(str(learner.manifest.label_space.to_json()).encode())
     calibration = run.path("calibration.json")
     known.update(calibration.read_bytes() if calibration.is_file() else b"")
     known.update(run.model_file.read_bytes())
-    for row in rows:
+    for row, group in zip(rows, inner_groups(learner.manifest, rows), strict=True):
         item = learner.manifest.items[row]
-        known.update(f"{item.id}\0{item.content or item.source}\0".encode(errors="surrogateescape"))
+        known.update(f"{item.id}\0{item.content or item.source}\0{group}\0".encode(errors="surrogateescape"))
     return known.hexdigest()
 
 
