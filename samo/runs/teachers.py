@@ -37,7 +37,8 @@ def checked_teachers(settings: LossSettings, root: Path, modality: str, manifest
     """The runs that ``teacher`` names, none of which knows what the student is validated or tested on.
 
     The folder of a cross-validation gives those of its runs that learned from exactly the student's training part:
-    all its seeds of one fold. Teachers that are fitted anew (``distil_out_of_fold``) teach nothing they knew before.
+    all its seeds of one fold. Teachers that are fitted anew (``distil_out_of_fold``) know what their start weights and
+    their teachers learned, and nothing else.
 
     Args:
         settings: of the student.
@@ -60,14 +61,14 @@ def checked_teachers(settings: LossSettings, root: Path, modality: str, manifest
             raise SettingsError(f"`teacher` '{run.name}' is of modality {run.modality}, this run of {modality}")
         if not run.has_model:
             raise ModelFileError(f"`teacher` '{run.name}' has no model at {run.model_file}", hint="train it first")
-        if not settings.distil_out_of_fold:
-            refuse_known(learned_by(run), manifest, split, f"`teacher` of run '{run.name}'")
+        refuse_known(known_to([run], settings), manifest, split, f"`teacher` of run '{run.name}'")
     return found
 
 
 def known_to(teachers: Sequence[Run], settings: LossSettings) -> tuple[Learned, ...]:
-    """What teachers learned from; nothing where they are fitted anew out of fold."""
-    return () if settings.distil_out_of_fold else tuple(each for run in teachers for each in learned_by(run))
+    """What teachers learned from; of those fitted anew out of fold what their start weights and teachers learned."""
+    own = 1 if settings.distil_out_of_fold else 0
+    return tuple(each for run in teachers for each in learned_by(run)[own:])
 
 
 def _named(name: str, root: Path, split: Split) -> list[Run]:
