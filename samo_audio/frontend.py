@@ -372,6 +372,7 @@ class AudioFrontend:
             batch_size=_WINDOWS_AT_ONCE,
             compute=compute,
             on_compute=announce,
+            notify=self._notify,
         )
 
     def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:

@@ -290,6 +290,7 @@ class TextFrontend:
             digest=self.tokens.digest,
             contents=(self.lists.row(row).tobytes() for row in range(len(self.lists))),
             compute=compute,
+            notify=self._notify,
         )
 
     def use_kept_states(self, model: nn.Module) -> None:
