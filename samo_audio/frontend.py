@@ -384,13 +384,15 @@ class AudioFrontend:
             batch_size=_WINDOWS_AT_ONCE,
             compute=compute,
             on_compute=announce,
+            notify=self._notify,
         )
 
     def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
         """(N, C) logits of clips by a model that takes no steps, fitted without their speakers; None for others."""
         if self._config.model.head == "logreg":
             encoder = self.new_model()
-            assert isinstance(encoder, SpeechModel)
+            if not isinstance(encoder, SpeechModel):
+                return None  # a network of one's own
             batches = self.eval_batches(train_rows, 64)
             return held_out_by_encoder(encoder, batches, self.manifest, train_rows, self._config.train.seed)
         if self._config.model.model != BASELINE:

@@ -16,7 +16,7 @@ from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
 from samo.encoders.body import PretrainedBody
 from samo.encoders.hub import remembered
-from samo.encoders.logreg import inner_folds
+from samo.encoders.logreg import inner_folds, inner_groups
 from samo.encoders.model import fit_frozen, held_out_logits
 from samo.encoders.states import States, encoder_states
 from samo.errors import DataError
@@ -230,13 +230,14 @@ class TextFrontend:
         """(N, C) logits of texts by a model without steps, fitted without their authors' texts; None for others."""
         if self._config.model.head == "logreg":
             encoder = self.new_model()
-            assert isinstance(encoder, TextModel)
+            if not isinstance(encoder, TextModel):
+                return None  # a network of one's own
             batches = self.eval_batches(train_rows, 64)
             return held_out_logits(encoder, batches, self.manifest, train_rows, self._config.train.seed)
         if self._config.model.model != BASELINE:
             return None
         manifest, settings = self.manifest, self._config.model
-        groups = np.array([manifest.items[row].group for row in train_rows])
+        groups = np.array(inner_groups(manifest, train_rows))
         targets = manifest.targets[train_rows]
         folds = inner_folds(np.nan_to_num(targets) > 0.5, groups, seed=0)
         if not folds:
@@ -289,6 +290,7 @@ class TextFrontend:
             digest=self.tokens.digest,
             contents=(self.lists.row(row).tobytes() for row in range(len(self.lists))),
             compute=compute,
+            notify=self._notify,
         )
 
     def use_kept_states(self, model: nn.Module) -> None:

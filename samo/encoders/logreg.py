@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samo.data.manifest import Item, Manifest
 from samo.errors import DataError
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["INVERSE_L2S", "fit_logistic", "inner_folds", "out_of_fold_logits", "solve_task"]
+__all__ = ["INVERSE_L2S", "fit_logistic", "inner_folds", "inner_groups", "out_of_fold_logits", "solve_task"]
 
 # On standardised features; scikit-learn's C, from strong to weak.
 INVERSE_L2S = (0.0001, 0.001, 0.01, 0.1, 1.0)
@@ -125,6 +126,25 @@ def inner_folds(truth: np.ndarray, groups: np.ndarray | None, seed: int) -> list
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     folds = splitter.split(np.zeros((len(truth), 1)), stratum, each)
     return [(learn, held_out) for learn, held_out in folds if len(learn) and len(held_out)]
+
+
+def inner_groups(manifest: Manifest, rows: np.ndarray) -> list[str]:
+    """What stays together in :func:`inner_folds`, for each of these rows.
+
+    An item's group; where none is known the item with all its windows and all that augmentation made of it.
+    """
+    return [_group_of(manifest, manifest.items[row]) for row in rows]
+
+
+def _group_of(manifest: Manifest, item: Item) -> str:
+    seen: set[str] = set()
+    while not item.group and item.id not in seen:
+        seen.add(item.id)
+        row = manifest.row_of.get(item.meta.get("parent", ""))
+        if row is None:
+            break
+        item = manifest.items[row]
+    return f"group {item.group}" if item.group else f"item {item.id}"
 
 
 def solve_task(features: Any, truth: np.ndarray, task: Task, inverse_l2s: Sequence[float]) -> list[Solution]:

@@ -13,7 +13,7 @@ from samo.data.batch import Batch, Draws, Mix
 from samo.data.manifest import Manifest
 from samo.encoders.body import Body, PretrainedBody
 from samo.encoders.heads import Head, LogisticHead
-from samo.encoders.logreg import fit_logistic, out_of_fold_logits
+from samo.encoders.logreg import fit_logistic, inner_groups, out_of_fold_logits
 from samo.encoders.pooling import ALL, STATISTICS, Pooling, sequences_of, statistics
 from samo.encoders.settings import EncoderSettings
 from samo.tasks import LabelSpace
@@ -159,7 +159,7 @@ def fit_frozen(model: StatesModel, batches: Iterable[Batch], manifest: Manifest,
     """
     if isinstance(model.head, LogisticHead):
         pooled, rows = _of_batches(model, batches, model.pooled)
-        groups = _groups(manifest, rows)
+        groups = inner_groups(manifest, rows)
         fitted = fit_logistic(pooled, manifest.targets[rows], manifest.label_space, groups=groups, seed=seed)
         return {f"head.output.{name}": tensor for name, tensor in fitted.items()}
     if not model.pooling.standardise:
@@ -182,7 +182,7 @@ def held_out_logits(
         DataError: there are not two groups.
     """
     pooled, rows = _of_batches(model, batches, model.pooled)
-    groups = _groups(manifest, rows)
+    groups = inner_groups(manifest, rows)
     each = out_of_fold_logits(pooled, manifest.targets[rows], manifest.label_space, groups=groups, seed=seed)
     return np.stack([each[rows == row].mean(axis=0) for row in train_rows])
 
@@ -201,9 +201,3 @@ def _of_batches(
         rows.append(batch.rows)
     model.train(training)
     return np.concatenate(values), np.concatenate(rows)
-
-
-def _groups(manifest: Manifest, rows: np.ndarray) -> list[str]:
-    """Windows of one item belong together even where nothing is known of speakers."""
-    items = [manifest.items[row] for row in rows]
-    return [f"group {item.group}" if item.group else f"item {item.id}" for item in items]

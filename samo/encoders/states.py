@@ -96,6 +96,7 @@ def encoder_states(
     batch_size: int = _BATCH,
     compute: bool = True,
     on_compute: Callable[[], None] | None = None,
+    notify: Callable[[str], None] | None = None,
 ) -> States | None:
     """The states of all items under a frozen encoder, from the cache where they were computed before.
 
@@ -114,6 +115,7 @@ def encoder_states(
         batch_size: rows that go through the encoder at once.
         compute: whether to make them where they are not kept; else None.
         on_compute: called before they are made.
+        notify: takes the line that says why they are not kept, where they would fill the disk.
     """
     width, shape = int(model.state_width), None
     dtype: np.dtype[Any] = np.dtype("<f4")
@@ -124,6 +126,8 @@ def encoder_states(
         dtype = np.dtype("<f2")
     n_bytes = dtype.itemsize * int(lengths.sum()) * width
     if n_bytes > MOST_BYTES:
+        if compute and notify:
+            notify(_about_too_many(model, lengths, n_bytes))
         return None
     kind = "statistics" if shape else f"f{8 * dtype.itemsize}"
     path = cache_root() / "states" / f"{_key(model, digest, contents)}.{kind}"
@@ -156,6 +160,25 @@ def encoder_states(
             _fill(flat, model, lengths, batch_of, batch_size)
             flat.flush()
         return kept()
+
+
+def _about_too_many(model: Any, lengths: np.ndarray, n_bytes: int) -> str:
+    """Why states of these lengths are not kept, and under which settings they would be."""
+    line = (
+        f"the encoder's states would take {n_bytes / 1e9:,.1f} GB, and at most {MOST_BYTES / 1e9:,.1f} GB are kept: "
+        "the encoder runs again in every epoch"
+    )
+    if model.pooling.takes_statistics:
+        return line
+    all_layers = ALL in model.pooling.sequences
+    mean_sd = "`pooling=mean-sd`" + ("" if all_layers else " with `layers=all`")
+    mean_sd += " without `state_mask`" if model.pooling.mask_share else ""
+    # In float32. Of short texts statistics of all layers are more than the states of the last.
+    sizes = {mean_sd: 4 * len(STATISTICS) * model.body.n_states * model.body.width * len(lengths)}
+    if all_layers:
+        sizes["`layers=last`"] = 4 * model.body.width * int(lengths.sum())
+    fitting = [name for name, size in sizes.items() if size <= MOST_BYTES]
+    return line + (f"; those of {' or '.join(fitting)} are kept" if fitting else "")
 
 
 @torch.inference_mode()

@@ -31,6 +31,7 @@ from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report, metrics_of, read_report
 from samo.runs.calibrate import calibration_of
+from samo.runs.provenance import refuse_known_start
 from samo.runs.run import Run, artifacts_root
 from samo.runs.teachers import checked_teachers
 from samo.settings import Config
@@ -314,5 +315,6 @@ def _usable_folds(
         request = replace(frontend.split_request(), rule="folds", fold=fold, seed=config.data.split_seed_or(seed))
         split = make_split(manifest, request)
         audit(manifest, split)
+        refuse_known_start(frontend.config.flat(), manifest, split, artifacts)
         checked_teachers(config.loss, artifacts, frontend.modality, manifest, split)
     return chosen

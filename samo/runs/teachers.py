@@ -12,6 +12,7 @@ import numpy as np
 
 from samo.data.manifest import Manifest
 from samo.data.splits import Split
+from samo.encoders.logreg import inner_groups
 from samo.errors import ModelFileError, RunError, SettingsError, first_ten
 from samo.evaluation.calibration import apply_temperature
 from samo.files import cache_root, caching
@@ -29,14 +30,15 @@ from samo.training.trainer import predict_logits
 __all__ = ["checked_teachers", "known_to", "taught_probabilities"]
 
 # Raise it with every change of what is kept.
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 def checked_teachers(settings: LossSettings, root: Path, modality: str, manifest: Manifest, split: Split) -> list[Run]:
     """The runs that ``teacher`` names, none of which knows what the student is validated or tested on.
 
     The folder of a cross-validation gives those of its runs that learned from exactly the student's training part:
-    all its seeds of one fold. Teachers that are fitted anew (``distil_out_of_fold``) teach nothing they knew before.
+    all its seeds of one fold. Teachers that are fitted anew (``distil_out_of_fold``) know what their start weights and
+    their teachers learned, and nothing else.
 
     Args:
         settings: of the student.
@@ -59,14 +61,14 @@ def checked_teachers(settings: LossSettings, root: Path, modality: str, manifest
             raise SettingsError(f"`teacher` '{run.name}' is of modality {run.modality}, this run of {modality}")
         if not run.has_model:
             raise ModelFileError(f"`teacher` '{run.name}' has no model at {run.model_file}", hint="train it first")
-        if not settings.distil_out_of_fold:
-            refuse_known(learned_by(run), manifest, split, f"`teacher` of run '{run.name}'")
+        refuse_known(known_to([run], settings), manifest, split, f"`teacher` of run '{run.name}'")
     return found
 
 
 def known_to(teachers: Sequence[Run], settings: LossSettings) -> tuple[Learned, ...]:
-    """What teachers learned from; nothing where they are fitted anew out of fold."""
-    return () if settings.distil_out_of_fold else tuple(each for run in teachers for each in learned_by(run))
+    """What teachers learned from; of those fitted anew out of fold what their start weights and teachers learned."""
+    own = 1 if settings.distil_out_of_fold else 0
+    return tuple(each for run in teachers for each in learned_by(run)[own:])
 
 
 def _named(name: str, root: Path, split: Split) -> list[Run]:
@@ -178,16 +180,16 @@ def _refuse_other_question(run: Run, answers: LabelSpace, space: LabelSpace) -> 
 
 
 def _key(run: Run, learner: Frontend, rows: np.ndarray, fit_anew: bool) -> str:
-    """Of the teacher's weights, temperature and settings, and of the items it is asked about."""
+    """Of the teacher's weights, temperature and settings, and of the items it is asked about with their groups."""
     known = hashlib.sha256(f"{_CACHE_VERSION}:{fit_anew}:{learner.manifest.digest}".encode())
     known.update(json.dumps(run.flat_settings, sort_keys=True, default=str).encode())
     known.update(str(learner.manifest.label_space.to_json()).encode())
     calibration = run.path("calibration.json")
     known.update(calibration.read_bytes() if calibration.is_file() else b"")
     known.update(run.model_file.read_bytes())
-    for row in rows:
+    for row, group in zip(rows, inner_groups(learner.manifest, rows), strict=True):
         item = learner.manifest.items[row]
-        known.update(f"{item.id}\0{item.content or item.source}\0".encode(errors="surrogateescape"))
+        known.update(f"{item.id}\0{item.content or item.source}\0{group}\0".encode(errors="surrogateescape"))
     return known.hexdigest()
 
 

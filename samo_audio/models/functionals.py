@@ -11,7 +11,7 @@ from torch import Tensor
 
 from samo.data.batch import Batch, Draws, Mix
 from samo.data.manifest import Manifest
-from samo.encoders.logreg import fit_logistic, out_of_fold_logits
+from samo.encoders.logreg import fit_logistic, inner_groups, out_of_fold_logits
 from samo.tasks import LabelSpace
 from samo.training.model import EmotionModel
 from samo_audio.config import AudioConfig
@@ -75,20 +75,15 @@ def fit_functionals(
         train_rows: what may be learned from.
     """
     learn = np.isin(rows, train_rows)
-    groups = _groups(manifest, rows[learn])
+    groups = inner_groups(manifest, rows[learn])
     return fit_logistic(features[learn], manifest.targets[rows[learn]], manifest.label_space, groups=groups)
 
 
 def held_out_logits(features: np.ndarray, rows: np.ndarray, manifest: Manifest, train_rows: np.ndarray) -> np.ndarray:
     """(N, C) logits of ``train_rows``, each by a model fitted without its speaker; arguments as above."""
-    groups = _groups(manifest, rows)
+    groups = inner_groups(manifest, rows)
     each = out_of_fold_logits(features, manifest.targets[rows], manifest.label_space, groups=groups)
     return np.stack([each[rows == row].mean(axis=0) for row in train_rows])
-
-
-def _groups(manifest: Manifest, rows: np.ndarray) -> np.ndarray:
-    items = [manifest.items[row] for row in rows]
-    return np.array([f"group {item.group}" if item.group else f"item {item.id}" for item in items])
 
 
 def functionals(config: AudioConfig, space: LabelSpace, assets: Path | None) -> FunctionalsModel:

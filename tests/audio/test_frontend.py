@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import tiny_audio as tiny
 import torch
 from torch import Tensor
 
+from samo import plugins
 from samo.data.batch import Batch, Draws
 from samo.errors import DataError, SettingsError
 from samo.modalities import preset_files
@@ -463,3 +465,16 @@ def test_samples_are_drawn_for_every_augmentation_and_for_none_without(table: Pa
     (figure,) = clips.sample_figures(clips.new_model(), draws).values()
     first, second = (figure.axes[k].get_images()[0].get_array() for k in (0, 1))
     assert not np.allclose(first, second)
+
+
+def test_a_network_of_ones_own_is_not_found_in_closed_form(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_speech_net.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, *given):\n        super().__init__()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugins, "_trusted", {"own_speech_net:Net"})
+    own = tiny.frontend(table, model="own_speech_net:Net", head="logreg")
+    assert own.out_of_fold(np.arange(8)) is None
+    sys.modules.pop("own_speech_net")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -185,10 +186,16 @@ def test_features_are_computed_once_and_other_rows_make_another_baseline(
     assert other is not None
     assert not np.allclose(other[1], first[1])
     assert counts == {"features": 1, "fits": 2}
+    # Other speakers of the same clips: other folds, on which the strength is chosen.
+    items = tuple(replace(item, group=f"p{row % 5}") for row, item in enumerate(front.manifest.items))
+    regrouped = front.with_manifest(replace(front.manifest, items=items))
+    assert regrouped.manifest.digest == front.manifest.digest
+    regrouped.baseline(rows[:16], rows)
+    assert counts == {"features": 1, "fits": 3}
     for path in (tmp_path / "cache" / "baselines").iterdir():
         path.write_bytes(b"damaged")
     assert np.allclose((front.baseline(rows[:16], rows) or first)[1], first[1], atol=1e-5)
-    assert counts == {"features": 2, "fits": 3}
+    assert counts == {"features": 2, "fits": 4}
 
 
 def test_settings_of_a_training_by_steps_are_refused() -> None:

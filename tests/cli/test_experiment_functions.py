@@ -79,6 +79,11 @@ def test_crossvalidate(config: Config, tmp_path: Path, capsys: pytest.CaptureFix
     known = type(config).build({**config.flat(), "teacher": "c/seed0.fold0"})
     with pytest.raises(LeakError, match=r"`teacher` of run 'seed0.fold0' learned from the validation or test part"):
         plan_crossval(known, folds=(0, 1), name="k", artifacts=tmp_path, reporter=quiet)
+    # So are start weights that know a later fold's test part, before the first fold is trained.
+    weights = type(config).build({**config.flat(), "weights": str(teacher.folder / "best_model.safetensors")})
+    plan_crossval(weights, folds=(1,), name="k", artifacts=tmp_path, reporter=quiet)
+    with pytest.raises(LeakError, match=r"`weights` of run 'seed0.fold1' learned from the validation or test part"):
+        plan_crossval(weights, folds=(1, 0), name="k", artifacts=tmp_path, reporter=quiet)
     assert not (tmp_path / "grids" / "k").exists()
 
 

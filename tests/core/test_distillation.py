@@ -279,7 +279,7 @@ def test_a_teacher_that_knows_the_test_speakers_is_refused_before_anything_is_wr
         train_run(run, Setup(front, tiny.RUNTIME), tiny.Silent())
     assert "train both on one split" in caught.value.hint
     assert not run.path("config.json").exists()
-    # What is fitted anew on the student's own training part knows nothing.
+    # What is fitted anew on the student's own training part knows nothing but its start weights.
     anew = tiny.frontend(**tiny.QUICK, teacher="first", distil_out_of_fold=True)
     train_run(run, Setup(anew, tiny.RUNTIME), tiny.Silent())
 
@@ -307,6 +307,35 @@ def test_a_teacher_of_the_teacher_counts(tmp_path: Path) -> None:
         trained(tmp_path, "fourth", teacher="second")
     anew = trained(tmp_path, "fifth", teacher="first", distil_out_of_fold=True)
     assert len(learned_by(anew)) == 1
+
+
+def test_start_weights_of_a_teacher_that_is_fitted_anew_count(tmp_path: Path) -> None:
+    """Fitting it anew begins at them again."""
+    first, second = trained(tmp_path, "first"), trained(tmp_path, "second")
+    own, elsewhere = learned_by(second)[0], replace(learned_by(first)[0], dataset="elsewhere")
+    relearned(second, leaking(second), elsewhere)
+    anew = trained(tmp_path, "third", teacher="second", distil_out_of_fold=True)
+    assert [each.dataset for each in learned_by(anew)] == ["tiny", "elsewhere"]
+    relearned(second, own, leaking(first))
+    with pytest.raises(LeakError, match="`teacher` of run 'second' learned from the validation or test part"):
+        trained(tmp_path, "fourth", teacher="second", distil_out_of_fold=True)
+    assert not (tmp_path / "runs" / "fourth" / "config.json").exists()
+
+
+def test_answers_under_other_groups_are_other_answers(tmp_path: Path) -> None:
+    run, rows = trained(tmp_path, "first"), np.arange(32)
+    student = tiny.frontend(**tiny.QUICK, teacher="first", distil_out_of_fold=True)
+    first = taught_probabilities([run], student, rows, tiny.RUNTIME)[rows]
+    manifest = student.manifest
+    items = tuple(replace(item, group=f"p{row % 5}") for row, item in enumerate(manifest.items))
+    other = student.with_manifest(replace(manifest, items=items))
+    assert other.manifest.digest == manifest.digest
+    calls: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(teachers, "_opened", lambda *_: calls.append(1) or other)
+        assert not np.allclose(taught_probabilities([run], other, rows, tiny.RUNTIME)[rows], first)
+        assert np.array_equal(taught_probabilities([run], student, rows, tiny.RUNTIME)[rows], first)
+    assert calls == [1]
 
 
 def test_what_is_no_teacher_is_refused(tmp_path: Path) -> None:

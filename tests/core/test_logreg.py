@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from samo.encoders.logreg import fit_logistic, inner_folds, out_of_fold_logits, solve_task
+from samo.data.manifest import Item, Manifest
+from samo.encoders.logreg import fit_logistic, inner_folds, inner_groups, out_of_fold_logits, solve_task
 from samo.errors import DataError
 from samo.tasks import LabelSpace, Task
 
@@ -157,3 +160,18 @@ def test_every_strength_of_a_path_is_as_if_solved_alone() -> None:
         [(alone, constant)] = solve_task(features, targets > 0.5, MOOD, [strength])
         np.testing.assert_allclose(weight, alone, atol=2e-3)
         np.testing.assert_allclose(bias - bias.mean(), constant - constant.mean(), atol=2e-3)
+
+
+def test_what_is_made_of_an_item_stays_with_it() -> None:
+    def item(name: str, group: str = "", parent: str = "") -> Item:
+        return Item(name, name, {}, group, {"parent": parent})
+
+    items = (
+        item("a"), item("b", "s1"), item("b~x", "s1", "b"), item("a~x", parent="a"), item("a~x~y", parent="a~x"),
+        item("b~z", parent="b"), item("c", parent="gone"), item("s1"), item("d", parent="d"),
+    )  # fmt: skip
+    manifest = Manifest("tiny", ONE, items, Path("/nowhere"))
+    assert inner_groups(manifest, np.arange(9)) == [
+        "item a", "group s1", "group s1", "item a", "item a", "group s1", "item c", "item s1", "item d",
+    ]  # fmt: skip
+    assert inner_groups(manifest, np.array([4, 1])) == ["item a", "group s1"]

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from samo.data.batch import Batch
+from samo.encoders import states
 from samo.encoders.body import PretrainedBody
 from samo.encoders.heads import Head
 from samo.encoders.pooling import LAST4, Pooling, pooling_parts, sequences_of
@@ -125,6 +126,32 @@ def test_states_are_kept_by_what_made_them(tmp_path: Path, monkeypatch: pytest.M
     kept(digest="8 kHz")
     kept(contents=[*clips[:3], clips[3] + 1.0])
     assert len(calls) == 3
+
+
+def test_too_many_states_are_told_with_what_would_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    lengths = np.array([1_500_000_000, 500_000_000])
+
+    def ask(*, compute: bool = True) -> None:
+        found = encoder_states(
+            Model(freeze_encoder=True), lengths=lengths, batch_of=lambda rows: pytest.fail("computed"), digest="",
+            contents=(), compute=compute, notify=notes.append,
+        )  # fmt: skip
+        assert found is None
+
+    ask()
+    ask(compute=False)
+    assert notes == [
+        "the encoder's states would take 32.0 GB, and at most 8.6 GB are kept: the encoder runs again in every epoch; "
+        "those of `pooling=mean-sd` with `layers=all` are kept"
+    ]
+    # Mean, sd and maximum of 4 layers of 4 units, for two items: 384 bytes.
+    monkeypatch.setattr(states, "MOST_BYTES", 384)
+    ask()
+    assert notes[-1].endswith("are kept")
+    monkeypatch.setattr(states, "MOST_BYTES", 383)
+    ask()
+    assert notes[-1].endswith("the encoder runs again in every epoch")
 
 
 def test_settings_refuse_what_does_nothing() -> None:

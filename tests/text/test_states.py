@@ -251,8 +251,17 @@ def test_too_much_for_the_disk_is_encoded_in_every_epoch(
     path.unlink()
     monkeypatch.setattr(states, "MOST_BYTES", n_bytes - 1)
     texts_encoded.clear()
-    without = front.with_config(front.config)
+    notes: list[str] = []
+    without = TextFrontend.open(front.config, notes.append)
     _, again = trained(without, tmp_path, "again")
+    [note] = [note for note in notes if "runs again in every epoch" in note]
+    assert note.startswith("the encoder's states would take 0.0 GB, and at most 0.0 GB are kept")
+    # Three numbers of each of six layers are more than the states of texts so short.
+    assert note.endswith("the encoder runs again in every epoch")
+    monkeypatch.setattr(states, "MOST_BYTES", n_bytes)
+    whole = TextFrontend.open(opened(table, encoders["bert"], layers="all", pooling="attention").config, notes.append)
+    made(whole)
+    assert notes[-1].endswith("every epoch; those of `layers=last` are kept")
     assert files(cache) == []
     plan = make_plan(front, make_split(front.manifest, front.split_request()))
     assert sum(texts_encoded) >= 3 * (len(plan.train_rows) // 10 * 10 + len(plan.val_rows))

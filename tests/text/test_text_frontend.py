@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 import tiny_text as tiny
 import torch
 
+from samo import plugins
 from samo.data.batch import Batch, Draws
+from samo.data.manifest import Item
 from samo.data.splits import make_split
 from samo.encoders.logreg import inner_folds
 from samo.errors import SettingsError
@@ -21,7 +24,7 @@ from samo.runs.train import make_plan
 from samo.training.runtime import Runtime
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
-from samo_text import baseline
+from samo_text import baseline, frontend
 from samo_text.batches import collate
 from samo_text.config import TextConfig
 from samo_text.frontend import TextFrontend
@@ -352,6 +355,33 @@ def test_answers_out_of_fold_know_neither_the_text_nor_its_author(table: Path) -
     expected = predict_logits(other.eval(), Setup(own, RUNTIME), held_out)
     np.testing.assert_allclose(found[held_out], expected, atol=1e-5)
     assert opened(table).out_of_fold(rows) is None
+
+
+def test_a_text_made_of_another_is_never_held_out_without_it(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody knows the authors."""
+    own = opened(table, model="tfidf", max_tokens=128)
+    n = len(own.manifest.items)
+    made = [Item(f"{each.id}~x", each.source, each.labels, meta={"parent": each.id}) for each in own.manifest.items]
+    found = []
+    monkeypatch.setattr(frontend, "inner_folds", lambda *a, **k: found.extend(inner_folds(*a, **k)) or found)
+    own.with_extra(made).out_of_fold(np.arange(2 * n))
+    assert len(found) == 5
+    for learn, held_out in found:
+        assert not set(learn % n) & set(held_out % n)
+
+
+def test_a_network_of_ones_own_is_not_found_in_closed_form(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_text_net.py").write_text(
+        "from torch import nn\nfrom samo.training.model import EmotionModel\n"
+        "class Net(EmotionModel):\n    def __init__(self, *given):\n        super().__init__()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(plugins, "_trusted", {"own_text_net:Net"})
+    own = opened(table, model="own_text_net:Net", freeze_encoder=True, head="logreg")
+    assert own.out_of_fold(np.arange(8)) is None
+    sys.modules.pop("own_text_net")
 
 
 def test_what_only_a_baseline_is_fitted_for(front: TextFrontend) -> None:
