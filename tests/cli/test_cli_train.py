@@ -133,7 +133,7 @@ def test_the_newest_run_without_a_model_is_passed_over(copied: Path, clips: Path
 
 
 def test_a_name_that_is_taken(copied: Path, clips: Path) -> None:
-    line = refused(5, "train", "--data-root", "/nowhere", *TINY, "--name", "first")
+    line = refused(5, "train", "--data-root", clips, *TINY, "--name", "first")
     assert "a run named 'first' exists" in line
     assert "--overwrite" in line
     before = digest(copied / "best_model.safetensors")

@@ -39,6 +39,7 @@ def test_what_a_run_holds(whole: Run) -> None:
         "history.jsonl",
         "last.ckpt",
         "manifest.jsonl",
+        "results.csv",
         "split.json",
         "trained.json",
     ]
