@@ -272,6 +272,8 @@ def claims() -> Iterator[Claim]:
         f" | the same, trained on sentiment | 3 sentiments {scores}",
         over_folds(whisper, whisper_added, whisper_sentiment),
     )
+    head = ravdess("whisper-head")
+    yield Claim(results, f"(`--preset whisper-head`) does no better: {spread}", [head["mean"], head["sd"]])
     yield Claim(results, f"(`--preset mn04`) | 8 emotions {scores}{added}", over_folds(mn04, mn04_added))
     yield Claim(
         results,

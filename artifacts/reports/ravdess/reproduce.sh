@@ -32,6 +32,8 @@ whisper=(--preset whisper-frozen --encoder "${2:-openai/whisper-base}")
 folds functionals --model functionals
 folds whisper-frozen "${whisper[@]}"
 folds whisper-frozen-sentiment "${whisper[@]}" --mode sentiment
+folds whisper-head --preset whisper-head --encoder "${2:-openai/whisper-base}" --seeds 0,1,2
 folds mn04 --preset mn04 ${3:+--weights "$3"}
 python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion \
-  ravdess-small-cnn-before-emotion ravdess-small-cnn-sentiment functionals whisper-frozen whisper-frozen-sentiment mn04
+  ravdess-small-cnn-before-emotion ravdess-small-cnn-sentiment functionals whisper-frozen whisper-frozen-sentiment \
+  whisper-head mn04
