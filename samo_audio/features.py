@@ -111,13 +111,17 @@ class LogMel(nn.Module):
 
     def decibels(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
         """(B, T) waveforms to (B, n_mels, frames) mel power in dB above a soft floor of -60 dB."""
+        return 10.0 * torch.log10(self.mel_power(waveforms, freq_scale) + FLOOR_POWER)
+
+    def mel_power(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
+        """(B, T) waveforms to (B, n_mels, frames) mel power."""
         spectrum = self.mel.spectrogram(waveforms.float())
         # The absolute value, to be squared again, would take a root: a third of all the time of the features.
         power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
         if freq_scale is not None:
             power = stretch(power, freq_scale)
-        mel = self.mel.mel_scale(power)
-        return 10.0 * torch.log10(mel + FLOOR_POWER)
+        mel: Tensor = self.mel.mel_scale(power)
+        return mel
 
 
 def to_peak(waveforms: Tensor) -> Tensor:

@@ -373,8 +373,8 @@ def _log_mels(waves: list[np.ndarray], features: FeatureSettings) -> list[np.nda
     from samo_audio.features import LogMel
 
     # Without the model's floor at a fixed level, below which most of a quiet recording would be black.
-    transform = LogMel(features).mel
-    powers = [transform(torch.from_numpy(np.array(wave))).numpy() for wave in waves]
+    transform = LogMel(features).mel_power
+    powers = [transform(torch.from_numpy(np.array(wave))[None])[0].numpy() for wave in waves]
     return [10.0 * np.log10(np.maximum(power / max(float(power.max()), 1e-20), 1e-10)) for power in powers]
 
 

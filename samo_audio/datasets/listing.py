@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from samo.errors import DataError, first_ten
-from samo_audio.audio_io import is_recording
 from samo_audio.problems import FORMAT_HINT
 
 __all__ = ["clips_below", "files_below", "find_clips", "ids_without_suffix", "left_out", "require_folder"]
@@ -111,6 +110,8 @@ def _clips_at(path: Path) -> list[Path]:
         if not path.exists():
             raise DataError(f"no such file or folder: {path}")
         return [path]
+    from samo_audio.audio_io import is_recording
+
     inside, unreadable = files_below(path, is_recording)
     if not unreadable and not any((path / name).exists() for name in inside):
         raise DataError(f"no audio files in {path}")

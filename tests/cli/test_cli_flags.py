@@ -35,7 +35,7 @@ REGISTRIES = {
 # A value for every setting, far from its default; what a setting needs is set with it.
 OTHER: dict[str, Any] = {
     "dataset": "table",
-    "data_root": "/somewhere",
+    "data_root": "/",
     "mode": "sentiment",
     "split": "folds",
     "near_copies": "report",
@@ -259,13 +259,13 @@ def test_a_flag_is_blamed_for_its_own_value(tmp_path: Path) -> None:
 
 def test_paths_in_a_file_count_from_its_folder(tmp_path: Path, settings: Callable[..., dict[str, Any]]) -> None:
     file = tmp_path / "deep" / "mine.toml"
-    file.parent.mkdir()
+    (file.parent / "clips").mkdir(parents=True)
     file.write_text('data_root = "clips"\nweights = "../w.pt"\nnoise = true\nnoise_root = "/noise"\n')
     found = settings("--config", file)
     assert found["data_root"] == str(tmp_path / "deep" / "clips")
     assert Path(found["weights"]).resolve() == tmp_path / "w.pt"
     assert found["noise_root"] == "/noise"
-    assert settings("--config", file, "--data-root", "typed")["data_root"] == "typed"
+    assert settings("--config", file, "--data-root", "/")["data_root"] == "/"
 
 
 def test_unknown_setting_names_its_file(tmp_path: Path) -> None:
