@@ -45,6 +45,7 @@ __all__ = [
     "find_model",
     "find_run",
     "list_runs",
+    "refuse_with_resume",
     "require_place",
 ]
 
@@ -618,6 +619,16 @@ def write_history(run: Run, history: list[dict[str, Any]]) -> None:
     write_text(run.path("history.jsonl"), "".join(json.dumps(row) + "\n" for row in history))
     names = list(dict.fromkeys(name for row in history for name in row))
     write_text(run.path("results.csv"), csv_text([names, *([row.get(name) for name in names] for row in history)]))
+
+
+def refuse_with_resume(*, name: str, preset: str, config: str, overwrite: bool) -> None:
+    """A run goes on as it began.
+
+    Raises:
+        SettingsError: something else is asked for.
+    """
+    if name or preset or config or overwrite:
+        raise SettingsError("`resume` takes neither `name`, `preset`, `config` nor `overwrite`")
 
 
 def require_place(run: Run, values: Mapping[str, Any], *, moved: bool) -> None:

@@ -61,6 +61,7 @@ from samo.runs.run import (
     find_run,
     mark_trained,
     point_latest,
+    refuse_with_resume,
     remember_place,
     require_place,
     write_history,
@@ -144,8 +145,8 @@ def train(
         Interrupted: stopped by a signal; the best model so far is kept, and ``resume`` goes on.
         TrainingDiverged, DiskFull: stopped; the best model so far is kept.
     """
-    if resume and (name or preset or config or overwrite):
-        raise SettingsError("`resume` takes neither `name`, `preset`, `config` nor `overwrite`")
+    if resume:
+        refuse_with_resume(name=name, preset=preset, config=str(config or ""), overwrite=overwrite)
     trust(*names_of(trust_code))
     given = {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in settings.items()}
     resumed = str(resume.folder) if isinstance(resume, Run) else os.fspath(resume)

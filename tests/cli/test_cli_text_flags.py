@@ -27,7 +27,7 @@ LOGREG = ("--encoder", "x", "--freeze-encoder", "--head", "logreg")
 COMMANDS: dict[str, dict[str, Any]] = {
     "table, textcnn, focal loss": {
         "dataset": "table",
-        "data_root": "/somewhere/texts.csv",
+        "data_root": __file__,
         "mode": "sentiment",
         "split": "folds",
         "fold": 3,

@@ -137,6 +137,10 @@ ELSEWHERE = {
     "back_translation_models": "test_augmentation.py:test_every_method_opens_its_rewriter",
     "head": "test_states.py:test_a_logistic_regression_on_all_layers",
     "masked_lm": "test_augmentation.py:test_every_method_opens_its_rewriter",
+    **dict.fromkeys(
+        ("teacher", "distil_alpha", "distil_temperature", "distil_out_of_fold"),
+        "../core/test_distillation.py:test_every_setting_changes_what_is_learned",
+    ),
     "keep": "../core/test_trainer.py:test_the_last_epoch_counts_however_it_validates",
 }
 
