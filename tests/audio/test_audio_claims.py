@@ -292,7 +292,7 @@ def test_a_caf_whose_form_cannot_be_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_follows_the_samples_of_a_w64_is_no_sound(tmp_path: Path) -> None:
-    identity = b"levl\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
+    identity = b"smpl\xf3\xac\xd3\x11\x8c\xd1\x00\xc0\x4f\x8e\xdb\x8a"
     data = written(tmp_path / "a.w64", noise(0.5)) + identity + struct.pack("<Q", 24 + 40) + bytes(range(40))
     assert len(read(put(tmp_path / "b.w64", data), RATE).waveform) == 8000
 
