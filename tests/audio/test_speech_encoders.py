@@ -564,6 +564,16 @@ def test_presets_take_another_encoder(name: str, encoders: dict[str, str]) -> No
     assert encoder(found, SPACE, None).state_width == N_STATES * HIDDEN  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", [name for name in preset_files("audio") if name.startswith("whisper")])
+def test_presets_train(name: str, table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path) -> None:
+    place = {"dataset": "table", "data_root": str(table), "split": "table", "encoder": encoders["whisper"]}
+    short = {} if name == "whisper-frozen" else {"epochs": 1}
+    found = resolve("audio", name, None, {**place, **short, "duration": WINDOW_S})
+    run = trained(AudioFrontend.open(found, lambda line: None), tmp_path)
+    assert run.trained["epochs"] == 1
+    assert run.has_model
+
+
 # Refused
 
 
