@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ __all__ = ["SpeechEncoder", "SpeechModel", "WaveformEncoder", "WhisperEncoder", 
 _FRAMES_PER_STATE = 2
 
 
-class SpeechEncoder(PretrainedBody):
+class SpeechEncoder(PretrainedBody, ABC):
     """Frame states of a ``transformers`` encoder of speech, its feature extractor included.
 
     Attributes:
@@ -40,17 +41,17 @@ class SpeechEncoder(PretrainedBody):
 
     facts: dict[str, Any]
 
+    @abstractmethod
     def features(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """What the network looks at, float32, of (B, T) float32 waveforms and (B,) valid samples."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encoded(self, features: Tensor, lengths: Tensor) -> Tensor:
         """(B, T', H * k) states of :meth:`features`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def n_frames(self, lengths: Tensor) -> Tensor:
         """(B,) valid states of so many valid samples, 1 at least."""
-        raise NotImplementedError
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """(B, T) waveforms and (B,) valid samples to (B, T', H * k) states."""
