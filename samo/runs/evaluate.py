@@ -43,7 +43,7 @@ from samo.reporting.wording import openings_lines
 from samo.runs.calibrate import abstention_settings, calibrate, decision_of, threshold_settings
 from samo.runs.code import code_of, require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
-from samo.runs.load import load_run_model, open_run
+from samo.runs.load import load_run_model, open_run, refuse_edited
 from samo.runs.provenance import about_known_elsewhere, about_known_groups, learned_by
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, ModelVersion, Run, remember_place, require_place
@@ -102,6 +102,8 @@ def evaluate(
     if mapping and "dataset" not in settings:
         raise SettingsError(alone)
     found = open_run(run, artifacts)
+    # Kept answers may be all that is needed: the network, whose reader looks too, may stay closed.
+    refuse_edited(found)
     _require_data_settings(found, settings)
     runtime = make_runtime(device, precision, threads)
     given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in settings.items()}

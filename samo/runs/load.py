@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from samo.errors import ModelFileError, counted
+from samo.errors import ModelFileError, RunError, counted
 from samo.files import parse_json
 from samo.frontend import Frontend
 from samo.modalities import predictor_type
@@ -23,10 +23,13 @@ from samo.runs.ensemble_model import Ensemble
 from samo.runs.run import ASSETS, Run, artifacts_root, find_model
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import ModelFacts as AboutModel
-from samo.training.checkpoint import load_model, read_facts
+from samo.training.checkpoint import load_model, read_facts, read_metadata
 from samo.training.runtime import Runtime, make_runtime
 
-__all__ = ["facts_of", "load", "load_run_model", "open_run", "trained_model"]
+__all__ = ["MOVABLE", "facts_of", "load", "load_run_model", "open_run", "refuse_edited", "trained_model"]
+
+# Settings that say where things lie rather than what a run is.
+MOVABLE = frozenset({"data_root"})
 
 
 def load(
@@ -98,8 +101,9 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
 
     Raises:
         ModelFileError: missing, damaged, foreign, or not of these settings.
-        RunError: it needs code that nobody named; see :func:`samo.runs.code.require_code`.
+        RunError: it needs code that nobody named, see :func:`samo.runs.code.require_code`; or its settings were edited.
     """
+    refuse_edited(run)
     about = read_facts(run.model_file)
     space = about.label_space
 
@@ -119,6 +123,33 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
     load_model(run.model_file, model)
     # Without gradients channels-last is faster in every precision; in float32 training it is not always.
     return runtime.place(model).to(memory_format=torch.channels_last).eval(), space  # type: ignore[call-overload]
+
+
+def refuse_edited(run: Run) -> None:
+    """Use a run only under the settings it was begun with; runs of earlier versions do not say.
+
+    Raises:
+        RunError: names the settings that stand otherwise in ``config.json``.
+        ModelFileError: what it was begun with cannot be read.
+    """
+    path = run.path("fitted.safetensors")
+    text = read_metadata(path).get("settings") if path.is_file() else None
+    if text is None:
+        return
+    try:
+        begun = dict(parse_json(text))
+    except (ValueError, TypeError) as error:
+        raise ModelFileError(f"{path} is damaged: its settings cannot be read") from error
+    changed = [
+        f"`{name}` {value} is now {run.settings.get(name)}"
+        for name, value in begun.items()
+        if name not in MOVABLE and run.settings.get(name) != value
+    ]
+    if changed:
+        raise RunError(
+            f"config.json of run '{run.name}' was edited since the run was begun: {', '.join(changed)}",
+            hint="undo that, or train a new run with these settings",
+        )
 
 
 def facts_of(run: Run) -> ModelFacts:

@@ -35,13 +35,13 @@ from samo.errors import (
     nearest,
     plural,
 )
-from samo.files import parse_json, write_json
+from samo.files import write_json
 from samo.frontend import Frontend
 from samo.modalities import frontend_type
 from samo.plugins import code_used, names_of, trust
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
-from samo.runs.load import load_run_model
+from samo.runs.load import MOVABLE, load_run_model, refuse_edited
 from samo.runs.provenance import (
     Learned,
     about_names,
@@ -74,7 +74,6 @@ from samo.training.checkpoint import (
     load_fitted,
     load_tensors,
     read_facts,
-    read_metadata,
     save_checkpoint,
     save_model,
     save_tensors,
@@ -89,7 +88,6 @@ from samo.training.trainer import Observer, TrainPlan, TrainState, fit, new_stat
 __all__ = ["resume_training", "train", "train_run", "training_summary"]
 
 # Where the data lies may change between a run's beginning and its end; that they are the same data is checked.
-MOVABLE = {"data_root"}
 # Clips in the picture of what training sees.
 SAMPLES_SHOWN = 4
 # With fewer groups, chance decides what is called better on validation and how wide an interval is on test.
@@ -403,7 +401,7 @@ def resume_training(run: Run, setup: Setup, observer: Observer) -> TrainState:
         manifest = setup.frontend.manifest
         if manifest.digest != run.manifest.digest:
             raise RunError(f"the data of run '{run.name}' changed since it was begun", hint="train a new run")
-        _refuse_edited(run)
+        refuse_edited(run)
         split = run.split
         run.audit(manifest)
         if first:
@@ -610,32 +608,6 @@ def _same_everywhere(setup: Setup) -> None:
     settings = {name: value for name, value in setup.frontend.config.flat().items() if name != "data_root"}
     setup.runtime.ranks.require_equal("the settings", settings, SettingsError)
     setup.runtime.ranks.require_equal("the data", setup.frontend.manifest.digest, DataError)
-
-
-def _refuse_edited(run: Run) -> None:
-    """Go on only under the settings a run was begun with; runs of earlier versions do not say.
-
-    Raises:
-        RunError: names the settings that stand otherwise in ``config.json``.
-    """
-    path = run.path("fitted.safetensors")
-    text = read_metadata(path).get("settings") if path.is_file() else None
-    if text is None:
-        return
-    try:
-        begun = dict(parse_json(text))
-    except (ValueError, TypeError) as error:
-        raise ModelFileError(f"{path} is damaged: its settings cannot be read") from error
-    changed = [
-        f"`{name}` {value} is now {run.settings.get(name)}"
-        for name, value in begun.items()
-        if name not in MOVABLE and run.settings.get(name) != value
-    ]
-    if changed:
-        raise RunError(
-            f"config.json of run '{run.name}' was edited since the run was begun: {', '.join(changed)}",
-            hint="undo that, or train a new run with these settings",
-        )
 
 
 def _load_state(state: TrainState, path: Path) -> None:

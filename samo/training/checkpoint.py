@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickle
@@ -37,7 +38,9 @@ __all__ = [
     "save_tensors",
 ]
 
-FORMAT = "samo-model-1"
+FORMAT = "samo-model-2"
+# Written by earlier versions, without a checksum.
+_WITHOUT_CHECKSUM = "samo-model-1"
 
 
 def _label_space(value: object) -> LabelSpace:
@@ -47,7 +50,8 @@ def _label_space(value: object) -> LabelSpace:
 def save_model(path: Path, tensors: dict[str, Tensor], **about: Any) -> None:
     """Write a model as safetensors with a few facts in its header."""
     # One key: safetensors writes several in random order, and equal models should be equal files.
-    save_tensors(path, tensors, {"samo": json.dumps({"format": FORMAT, **about})})
+    facts = {"format": FORMAT, **about}
+    save_tensors(path, tensors, {"samo": json.dumps({**facts, "checksum": _checksum(facts, tensors)})})
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
@@ -68,6 +72,11 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         ModelFileError: missing, damaged, or not written by SAMO.
     """
+    return _about_and_checksum(path)[0]
+
+
+def _about_and_checksum(path: Path) -> tuple[dict[str, Any], str | None]:
+    """The facts, and the checksum that was written with them: None in models of earlier versions."""
     try:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
@@ -79,9 +88,10 @@ def read_about(path: Path) -> dict[str, Any]:
         about: Any = parse_json(metadata.get("samo", "{}"))
     except ValueError:
         about = None
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    if not isinstance(about, dict) or about.get("format") not in (FORMAT, _WITHOUT_CHECKSUM):
         raise ModelFileError(f"{path} was not written by SAMO", hint="train a run, or start from it with `weights`")
-    return about
+    written = about.pop("checksum", None)
+    return about, None if about["format"] == _WITHOUT_CHECKSUM else str(written)
 
 
 class _Member(Stored):
@@ -155,11 +165,16 @@ def load_model(path: Path, model: nn.Module) -> None:
     Raises:
         ModelFileError: missing, damaged, not written by SAMO, or tensors that do not fit.
     """
-    read_about(path)
+    about, written = _about_and_checksum(path)
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise ModelFileError(f"{path} is damaged: {error}") from error
+    if written is not None and written != _checksum(about, tensors):
+        raise ModelFileError(
+            f"{path} is damaged: it has another checksum than when it was written",
+            hint="copy it again, or train it anew",
+        )
     _refuse_misfit(path, model.state_dict(), tensors)
     _refuse_infinite(path, model.state_dict(), tensors)
     model.load_state_dict(tensors)
@@ -241,6 +256,16 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelFileError(f"{path} is not a table of tensors", hint="give a state dict or a safetensors file")
     return state
+
+
+def _checksum(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a model's facts and of its tensors with their names, kinds and shapes, hexadecimal."""
+    known = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        known.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        # Not every kind of number has a counterpart in numpy; bytes have.
+        known.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return known.hexdigest()
 
 
 def _refuse_misfit(path: Path, own: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

@@ -42,7 +42,7 @@ def test_model_round_trip(tmp_path: Path) -> None:
     one, other = net(), net()
     path = tmp_path / "m.safetensors"
     save_model(path, one.state_dict(), epoch=3)
-    assert read_about(path) == {"format": "samo-model-1", "epoch": 3}
+    assert read_about(path) == {"format": "samo-model-2", "epoch": 3}
     load_model(path, other)
     for name, tensor in one.state_dict().items():
         assert torch.equal(tensor, other.state_dict()[name]), name

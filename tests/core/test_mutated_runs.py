@@ -32,9 +32,9 @@ from samo.runs.calibrate import decision_of
 from samo.runs.code import code_of
 from samo.runs.ensemble_model import ensemble_facts
 from samo.runs.evaluate import evaluate_run
-from samo.runs.load import facts_of, load_run_model
+from samo.runs.load import facts_of, load_run_model, refuse_edited
 from samo.runs.run import FINGERPRINTS, Run, create_run
-from samo.runs.train import _refuse_edited, train_run
+from samo.runs.train import train_run
 from samo.settings import toml_tables
 from samo.training.checkpoint import load_checkpoint, load_fitted, load_tensors, read_about, save_model
 from samo.training.setup import Setup
@@ -264,6 +264,29 @@ def test_a_changed_header_of_the_model(run: Run, ensemble: bool) -> None:
     assert n_refused > N // 10
 
 
+def test_no_bit_of_a_model_changes_unseen(run: Run) -> None:
+    rng, data = random.Random(7), run.model_file.read_bytes()
+    answers(run)
+    seen = 0
+    for _ in range(N):
+        flipped = bytearray(data)
+        flipped[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        run.model_file.write_bytes(flipped)
+        seen += refused_at_most(lambda: load_run_model(Run(run.folder), tiny.TinyFrontend, tiny.RUNTIME))
+    assert seen == N
+
+
+def test_a_run_with_an_edited_configuration_does_not_answer(run: Run) -> None:
+    stored = json.loads(run.path("config.json").read_text())
+    write_json(run.path("config.json"), {**stored, "lr": 0.5})
+    for ask in (
+        lambda: load_run_model(Run(run.folder), tiny.TinyFrontend, tiny.RUNTIME),
+        lambda: evaluation.evaluate(Run(run.folder)),
+    ):
+        with pytest.raises(SamoError, match=r"was edited since the run was begun: `lr` 0\.05 is now 0\.5$"):
+            ask()
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers_do_not_answer(run: Run, value: float) -> None:
     about = {name: value for name, value in read_about(run.model_file).items() if name != "format"}
@@ -424,7 +447,7 @@ def test_a_changed_file_of_what_was_fitted(run: Run) -> None:
     data, model = path.read_bytes(), tiny.frontend(tiny.BOTH, **SETTINGS).new_model()
 
     def reads() -> None:
-        _refuse_edited(Run(run.folder))
+        refuse_edited(Run(run.folder))
         load_fitted(path, model)
 
     reads()
@@ -442,6 +465,6 @@ def test_an_edited_configuration_is_not_gone_on_with(tmp_path: Path) -> None:
     stored = json.loads(run.path("config.json").read_text())
     write_json(run.path("config.json"), {**stored, "lr": 0.5, "data_root": "/moved"})
     with pytest.raises(SamoError, match=r"was edited since the run was begun: `lr` 0\.05 is now 0\.5$"):
-        _refuse_edited(Run(run.folder))
+        refuse_edited(Run(run.folder))
     write_json(run.path("config.json"), {**stored, "data_root": "/moved", "added_later": 1})
-    _refuse_edited(Run(run.folder))
+    refuse_edited(Run(run.folder))
