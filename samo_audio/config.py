@@ -45,9 +45,10 @@ class DataSettings(CorpusSettings):
         "", "folder (or CSV file) the corpus lies in; empty: $SAMO_DATA_ROOT, download, demo", is_path=True
     )
     mode: Literal["emotion", "sentiment"] = setting("emotion", "emotion classes, or negative / neutral / positive")
-    split: Literal["auto", "speaker", "folds", "random", "table"] = setting(
+    split: Literal["auto", "speaker", "folds", "random", "table", "whole"] = setting(
         "auto",
-        "the table's own split column where it fills one, else by speaker; folds of speakers; random (leaky!)",
+        "the table's own split column where it fills one, else by speaker; folds of speakers; random (leaky!); "
+        "whole: train on all of it, for all epochs, and judge on nothing",
     )
     # Of 24 speakers 15, 4 and 5: at 0.8 and 0.1 two select and two decide, too few for either.
     train_ratio: float = setting(

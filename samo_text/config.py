@@ -36,9 +36,10 @@ class DataSettings(CorpusSettings):
     mode: Literal["emotion", "ekman", "sentiment"] = setting(
         "emotion", "goemotions: 28 emotions, 7 Ekman groups or 4 sentiments, neutral a class of its own"
     )
-    split: Literal["auto", "table", "stratified", "folds", "group"] = setting(
+    split: Literal["auto", "table", "stratified", "folds", "group", "whole"] = setting(
         "auto",
-        "the corpus' own split where it has one, else stratified by label set; five stratified folds; or by group",
+        "the corpus' own split where it has one, else stratified by label set; five stratified folds; by group; "
+        "whole: train on all of it, for all epochs, and judge on nothing",
     )
     drop_leaked: bool = setting(
         False, "leave out training texts that stand, word for word or nearly so, in validation or test"

@@ -44,6 +44,7 @@ __all__ = [
     "is_leaky",
     "make_split",
     "part_sizes",
+    "require_judged",
     "split_notes",
 ]
 
@@ -132,7 +133,7 @@ def make_split(manifest: Manifest, request: SplitRequest) -> Split:
     dropped = _leaked(parts) if request.drop_leaked else frozenset()
     parts["train"] = [item for item in parts["train"] if item.id not in dropped]
     for name, items in parts.items():
-        if not items:
+        if not items and request.rule != "whole":
             raise DataError(f"the {name} part of split '{request.rule}' is empty", hint=_why_empty(manifest, request))
     parts["train"] = _limited(manifest, parts["train"], request)
     _refuse_unseen_classes(manifest, parts["train"], request)
@@ -141,6 +142,18 @@ def make_split(manifest: Manifest, request: SplitRequest) -> Split:
     if manifest.copies == "reported" and not split.leaky:
         _refuse_copies(manifest, split)
     return split
+
+
+def require_judged(rule: str, purpose: str) -> None:
+    """Refuse a split that leaves nothing to judge a model on, for a purpose that needs it.
+
+    Raises:
+        SettingsError: the rule trains on everything.
+    """
+    if rule == "whole":
+        raise SettingsError(
+            f"`split=whole` trains on everything and leaves nothing to {purpose}", hint="choose another `split`"
+        )
 
 
 def split_by_group(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
@@ -300,6 +313,11 @@ def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list
     return {**parts, **draw_groups(groups, {"val": n_val, "train": len(groups) - n_val}, request.seed)}
 
 
+def no_split(manifest: Manifest, request: SplitRequest) -> dict[str, list[Item]]:
+    """Everything to train on, for a model that is used and not judged; what it is worth others trained alike say."""
+    return {"train": list(manifest.items), "val": [], "test": []}
+
+
 SPLIT_RULES: dict[str, Callable[[Manifest, SplitRequest], dict[str, list[Item]]]] = {
     "speaker": split_by_group,
     "group": split_by_group,
@@ -307,6 +325,7 @@ SPLIT_RULES: dict[str, Callable[[Manifest, SplitRequest], dict[str, list[Item]]]
     "random": split_at_random,
     "stratified": split_stratified,
     "table": split_by_column,
+    "whole": no_split,
 }
 
 

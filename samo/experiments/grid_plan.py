@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from samo.data.splits import require_judged
 from samo.errors import RunError, SettingsError, first_ten
 from samo.experiments.cells import Cell, refuse_changed
 from samo.experiments.reporter import GridReporter, PlainGridReporter
@@ -120,6 +121,8 @@ def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Fr
     Raises:
         RunError: cells on disk have other settings, or the data changed.
     """
+    for cell in plan.cells:
+        require_judged(str(cell.settings.get("split")), "compare models on")
     frontend = frontend or open_data(stored_config(plan.cells[0].settings), reporter)
     requested, found = plan.cells[0].settings, frontend.config.flat()
     # Only what reading the data found out: they may have been opened under another seed or fold than the first cell's.

@@ -135,6 +135,11 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
         )
     _remember_where(run, setup.frontend.config.flat())
     split = run.split
+    if not split.part(part):
+        raise RunError(
+            f"run '{run.name}' has no {part} part: it learned from everything, with `split=whole`",
+            hint="`dataset` names another corpus to judge it on; models trained alike on folds say what it is worth",
+        )
     leaks = run.audit(manifest)
     version = run.model_version()
     about = read_facts(run.model_file)

@@ -26,10 +26,21 @@ from samo.training.checkpoint import ModelFacts as AboutModel
 from samo.training.checkpoint import load_model, read_facts, read_metadata
 from samo.training.runtime import Runtime, make_runtime
 
-__all__ = ["MOVABLE", "facts_of", "load", "load_run_model", "open_run", "refuse_edited", "trained_model"]
+__all__ = [
+    "CROSSVALIDATED",
+    "MOVABLE",
+    "facts_of",
+    "load",
+    "load_run_model",
+    "open_run",
+    "refuse_edited",
+    "trained_model",
+]
 
-# Settings that say where things lie rather than what a run is.
+# Where the data lies may change between a run's beginning and its use; that they are the same data is checked.
 MOVABLE = frozenset({"data_root"})
+# Of a model that learned from everything: the report of those that were trained alike on folds.
+CROSSVALIDATED = "crossval.json"
 
 
 def load(
@@ -174,20 +185,31 @@ def facts_of(run: Run) -> ModelFacts:
 
 
 def _scores(run: Run, about: AboutModel) -> list[str]:
-    report = _read(run.path("report.json"))
+    report, folds = _read(run.path("report.json")), _read(run.path(CROSSVALIDATED))
     found = []
     try:
         if report:
-            ends, unit = report["ci"]["macro_f1"], report["ci"]["unit"]
-            interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
-            over = f", {counted(report['ci']['n_units'], unit)}" if ends and unit != "row" else ""
             opened = f"; opened {n} times" if (n := run.test_openings) > 1 else ""
-            score = f"{report['metrics']['macro_f1']:.3f}{interval}"
-            found.append(f"test macro-F1 {score} over {counted(report['n'], 'item')}{over}{opened}")
-        found.append(f"validation macro-F1 {about.val_macro_f1:.3f}, which chose the epoch")
+            found.append(f"test {_score(report)}{opened}")
+        if folds:
+            alike = f"by {folds['folds']} models trained alike on folds"
+            found.append(f"cross-validated {_score(folds['report'])}, {alike}; this one learned from all of it")
+        if about.val_macro_f1 is not None:
+            found.append(f"validation macro-F1 {about.val_macro_f1:.3f}, which chose the epoch")
     except (LookupError, TypeError, ValueError):
         pass  # what is damaged is told by whoever needs it
-    return found if report else [*found, "not evaluated on its test part yet"]
+    if report or folds:
+        return found
+    nothing = "learned from everything: nothing is left to evaluate it on"
+    return [*found, nothing if run.split.rule == "whole" else "not evaluated on its test part yet"]
+
+
+def _score(report: dict[str, Any]) -> str:
+    """Macro-F1 of a report with its interval and what it rests on."""
+    ends, unit = report["ci"]["macro_f1"], report["ci"]["unit"]
+    interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if ends else ""
+    over = f", {counted(report['ci']['n_units'], unit)}" if ends and unit != "row" else ""
+    return f"macro-F1 {report['metrics']['macro_f1']:.3f}{interval} over {counted(report['n'], 'item')}{over}"
 
 
 def _day(run: Run) -> str:

@@ -108,7 +108,7 @@ class _StoredTrained(Stored):
 
     epochs: Count = 0
     best_epoch: Count = 0
-    val_macro_f1: Number = 0.0
+    val_macro_f1: Number | None = 0.0
     val_loss: Number | None = None
     allowed_epochs: Count = 0
     selected_over: tuple[Share, Share, Count] | None = None
@@ -258,12 +258,14 @@ class Run:
 
     @property
     def val_macro_f1(self) -> float | None:
-        """Validation macro-F1 of the weights that ship: of the best epoch so far, or the last; None before the first.
+        """Validation macro-F1 of the weights that ship: of the best epoch so far, or the last.
+
+        None before the first, and where nothing is validated on.
 
         Raises:
             RunError: a file is damaged.
         """
-        scores = [row["val_macro_f1"] for row in self.history]
+        scores = [row["val_macro_f1"] for row in self.history if row["val_macro_f1"] is not None]
         if not scores:
             return None
         return scores[-1] if self.settings.get("keep") == "last" else max(scores)

@@ -83,11 +83,10 @@ from samo.training.ranks import process_group
 from samo.training.runtime import environment, make_runtime, step_seed
 from samo.training.setup import Setup
 from samo.training.tracking import Observers, Watched, require_trackers, tracked
-from samo.training.trainer import Observer, TrainPlan, TrainState, fit, new_state, predict_logits
+from samo.training.trainer import Observer, TrainPlan, TrainState, fit, keeps_last, new_state, predict_logits
 
 __all__ = ["resume_training", "train", "train_run", "training_summary"]
 
-# Where the data lies may change between a run's beginning and its end; that they are the same data is checked.
 # Clips in the picture of what training sees.
 SAMPLES_SHOWN = 4
 # With fewer groups, chance decides what is called better on validation and how wide an interval is on test.
@@ -304,6 +303,8 @@ def _about_split(frontend: Frontend, split: Split) -> list[str]:
     manifest, sizes, few, absent = frontend.manifest, [], [], []
     for part in PARTS:
         ids = split.part(part)
+        if not ids:
+            continue
         groups = {manifest.items[row].group for row in manifest.rows(ids)} - {""}
         words = (frontend.unit, len(groups)), (frontend.item, len(ids))
         unit, item = (f" {plural(*each)}" if part == "train" else "" for each in words)
@@ -563,12 +564,12 @@ def _train(
                 # In the precision that judges and predicts, whatever the training took.
                 _calibrate(run, Setup(setup.frontend, replace(setup.runtime.alone(), precision="float32")), plan)
     except TrainingDiverged as error:
-        error.hint += f"; {_what_is_kept(state, plan.train.keep)}"
+        error.hint += f"; {_what_is_kept(state, plan)}"
         raise
     except (KeyboardInterrupt, Terminated) as stop:
         raise Interrupted(
             f"training stopped after {state.epoch} of {counted(plan.train.epochs, 'epoch')}; "
-            + _what_is_kept(state, plan.train.keep),
+            + _what_is_kept(state, plan),
             hint=f"go on with: `resume={run.name}`",
             exit_status=143 if isinstance(stop, Terminated) else 130,
         ) from None
@@ -585,7 +586,7 @@ def _finish(run: Run, state: TrainState, plan: TrainPlan) -> None:
         {
             "epochs": state.epoch,
             "best_epoch": state.best_epoch + 1,
-            **({"keep": "last"} if plan.train.keep == "last" else {}),
+            **({"keep": "last"} if keeps_last(plan) else {}),
             "val_macro_f1": state.best_score,
             "val_loss": state.best_loss,
             "allowed_epochs": plan.train.epochs if state.learns else state.epoch,
@@ -596,6 +597,8 @@ def _finish(run: Run, state: TrainState, plan: TrainPlan) -> None:
 
 def _calibrate(run: Run, setup: Setup, plan: TrainPlan) -> None:
     """Fit temperature and thresholds on the validation rows, with the weights that ship."""
+    if not len(plan.val_rows):
+        return
     model, space = load_run_model(run, type(setup.frontend), setup.runtime)
     logits = predict_logits(model, setup, plan.val_rows)
     targets = setup.frontend.manifest.targets[plan.val_rows]
@@ -618,8 +621,9 @@ def _load_state(state: TrainState, path: Path) -> None:
         raise ModelFileError(f"{path} is not a checkpoint of this run: {str(error).partition(chr(10))[0]}") from error
 
 
-def _what_is_kept(state: TrainState, keep: str) -> str:
+def _what_is_kept(state: TrainState, plan: TrainPlan) -> str:
     if state.best_epoch < 0:
         return "no epoch was finished, so there is no model yet"
-    which = "last" if keep == "last" else "best"
-    return f"the {which} model (epoch {state.best_epoch + 1}, validation macro-F1 {state.best_score:.3f}) is kept"
+    which = "last" if keeps_last(plan) else "best"
+    score = "" if state.best_score is None else f", validation macro-F1 {state.best_score:.3f}"
+    return f"the {which} model (epoch {state.best_epoch + 1}{score}) is kept"

@@ -120,7 +120,7 @@ class ModelFacts(Stored):
     Attributes:
         label_space: its tasks and columns.
         epoch: of its weights, from 1; 0 for an ensemble.
-        val_macro_f1: that chose the epoch.
+        val_macro_f1: that chose the epoch; None where nothing was validated on.
         intervals: how its reports compute theirs.
         ensemble: rule and members, where it is one.
     """
@@ -131,7 +131,7 @@ class ModelFacts(Stored):
     dataset: Text
     synthetic: Flag
     epoch: Count
-    val_macro_f1: Number
+    val_macro_f1: Number | None
     intervals: Literal["percentile", "wilson"] = "percentile"
     ensemble: _Members | None = None
 
@@ -264,7 +264,7 @@ def _checksum(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(tensors.items()):
         known.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
         # Not every kind of number has a counterpart in numpy; bytes have.
-        known.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        known.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return known.hexdigest()
 
 

@@ -143,7 +143,7 @@ class TensorBoardTracker:
     def _draw(self, row: Mapping[str, Any], drawn: Collection[tuple[str, int]] = ()) -> None:
         step = row["epoch"] * self._n_steps
         for name, value in row.items():
-            if (name, step) not in drawn:
+            if value is not None and (name, step) not in drawn:
                 self._writer.add_scalar(name, value, step)
 
 
@@ -248,7 +248,8 @@ class MlflowTracker:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        metrics = [Metric(name, float(value), now, row["epoch"]) for name, value in row.items() if name != "epoch"]
+        values = {name: value for name, value in row.items() if name != "epoch" and value is not None}
+        metrics = [Metric(name, float(value), now, row["epoch"]) for name, value in values.items()]
         self._client.log_batch(self._id, metrics=metrics)
 
 

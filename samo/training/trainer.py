@@ -33,7 +33,7 @@ from samo.training.runtime import Runtime, step_seed
 from samo.training.setup import Setup
 from samo.training.training_log import EpochRow
 
-__all__ = ["Observer", "TrainPlan", "TrainState", "fit", "new_state", "predict_logits"]
+__all__ = ["Observer", "TrainPlan", "TrainState", "fit", "keeps_last", "new_state", "predict_logits"]
 
 
 class Observer(Protocol):
@@ -97,7 +97,9 @@ class _StoredState(Stored):
     step: Count
     # Before the first epoch the lowest loss is infinite.
     best: tuple[
-        Number, Annotated[float, Field(strict=True, gt=-math.inf)], Annotated[int, Field(strict=True, ge=-1, le=2**53)]
+        Number | None,
+        Annotated[float, Field(strict=True, gt=-math.inf)] | None,
+        Annotated[int, Field(strict=True, ge=-1, le=2**53)],
     ]
     history: list[dict[Text, Any]]
     # Runs trained before classes were left out do not say.
@@ -113,6 +115,7 @@ class TrainState:
         step: optimiser steps done.
         best_score: highest validation macro-F1 so far; ties go to the lower loss. With ``keep=last`` that of the last
             epoch, as ``best_loss`` and ``best_epoch`` are then the last one's: they belong to the weights that count.
+            None, as ``best_loss``, where nothing is validated on.
         best_epoch: the epoch it was reached in, -1 before the first.
         absent_as_zero: macro-F1 counts classes that validation lacks as 0. A training begun before they were left out
             goes on so, that its scores stay of one kind and a resumed training ends as an unbroken one.
@@ -124,8 +127,8 @@ class TrainState:
     ema: Ema | None
     epoch: int = 0
     step: int = 0
-    best_score: float = -1.0
-    best_loss: float = math.inf
+    best_score: float | None = -1.0
+    best_loss: float | None = math.inf
     best_epoch: int = -1
     history: list[dict[str, Any]] = field(default_factory=list)
     absent_as_zero: bool = False
@@ -185,6 +188,11 @@ class TrainState:
         return self.epoch >= (settings.epochs if self.learns else 1) or out_of_patience
 
 
+def keeps_last(plan: TrainPlan) -> bool:
+    """Whether the weights of the last epoch are the model: by the settings, or for want of rows to choose one by."""
+    return plan.train.keep == "last" or not len(plan.val_rows)
+
+
 def new_state(model: nn.Module, plan: TrainPlan, runtime: Runtime) -> TrainState:
     """A state before step 1."""
     model = runtime.shared(runtime.place(model))
@@ -228,8 +236,8 @@ def fit(
         if state.ema:
             judge.load_state_dict(state.ema.average)
         score, val_loss = validate(judge, setup, plan, criterion, state.epoch, absent_as_zero=state.absent_as_zero)
-        improved = all((score, -val_loss) > (row["val_macro_f1"], -row["val_loss"]) for row in state.history)
-        counts = improved or plan.train.keep == "last"
+        improved = _improved(score, val_loss, state.history)
+        counts = improved or keeps_last(plan)
         if counts:
             state.best_score, state.best_loss, state.best_epoch = score, val_loss, state.epoch
         row = {
@@ -246,10 +254,22 @@ def fit(
         observer.on_epoch(row, improved)
 
 
+def _improved(score: float | None, val_loss: float | None, history: list[dict[str, Any]]) -> bool:
+    """Whether an epoch is better than all before; ties go to the lower loss."""
+    if score is None or val_loss is None:
+        return False
+    return all((score, -val_loss) > (row["val_macro_f1"], -row["val_loss"]) for row in history)
+
+
 def validate(
     model: nn.Module, setup: Setup, plan: TrainPlan, criterion: EmotionLoss, epoch: int, *, absent_as_zero: bool = False
-) -> tuple[float, float]:
-    """Macro-F1 and mean loss per row on the validation split; ``absent_as_zero`` as in :class:`TrainState`."""
+) -> tuple[float, float] | tuple[None, None]:
+    """Macro-F1 and mean loss per row on the validation split; ``absent_as_zero`` as in :class:`TrainState`.
+
+    None and None where there is no such row.
+    """
+    if not len(plan.val_rows):
+        return None, None
     logits, loss = evaluate_rows(model, setup, plan.val_rows, criterion, "validation", epoch)
     space, targets = setup.frontend.manifest.label_space, setup.frontend.manifest.targets[plan.val_rows]
     grid = threshold_grid(plan.thresholds)

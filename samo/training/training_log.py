@@ -25,8 +25,8 @@ class EpochRow(Stored):
 
     epoch: Count
     train_loss: Number
-    val_loss: Number
-    val_macro_f1: Number
+    val_loss: Number | None
+    val_macro_f1: Number | None
     lr: Number = 0.0
     seconds: Number
 
@@ -58,9 +58,14 @@ def step_line(epoch: int, step: int, n_steps: int, loss: float) -> str:
 
 def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
     """A row of the history in one line."""
+    validated = (
+        f"val loss {row['val_loss']:.4f}  val macro-F1 {row['val_macro_f1']:.4f}  "
+        if row["val_macro_f1"] is not None
+        else ""
+    )
     return (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  "
-        f"val loss {row['val_loss']:.4f}  val macro-F1 {row['val_macro_f1']:.4f}  {row['seconds']:.1f} s"
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f}  {validated}"
+        f"{row['seconds']:.1f} s"
     )
 
 

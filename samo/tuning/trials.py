@@ -158,6 +158,7 @@ def _train(
         Setup(setup.frontend.with_config(config), setup.runtime),
         _Reporting(trial, watcher, values["epochs"], values["keep"]),
     )
+    assert state.best_score is not None  # plan_study refuses what validates nothing
     return state.best_score
 
 

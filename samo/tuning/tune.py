@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 
-from samo.data.splits import make_split
+from samo.data.splits import make_split, require_judged
 from samo.errors import Interrupted, RunError, SettingsError, plural
 from samo.frontend import Frontend
 from samo.launch.local import LocalLauncher, share_of_cores
@@ -84,6 +84,7 @@ def tune(
     if name and not NAME_PATTERN.fullmatch(name):
         raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
     values, root = config.flat(), artifacts_root(str(artifacts)) / "tuning"
+    require_judged(values["split"], "choose settings by")
     folder = root / (name or _new_name(root, f"{values['dataset']}-{values['mode']}-{values['model']}"))
     connected = connect(folder, storage)
     found = open_study(connected, folder.name)

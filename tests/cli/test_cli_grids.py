@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,13 +13,16 @@ from safetensors.numpy import load_file
 from sklearn.metrics import f1_score
 from tone_corpora import TINY, done, ravdess, read_json, refused, samo, table, table_rows
 
+from samo import load as samo_load
 from samo.errors import DataError
+from samo.evaluation.calibration import fit_temperature
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.grid import cells_of, read_grid
 from samo.experiments.grid_plan import GridPlan
 from samo.experiments.train_cell import cell_spec, train_cell
 from samo.modalities import config_type
+from samo.runs.run import Run
 from samo.settings import resolve
 
 pytestmark = pytest.mark.slow
@@ -239,6 +243,29 @@ def test_crossval(corpus: Path, artifacts: Path) -> None:
     assert "macro-F1 over 5 folds" in result.out
     listed = done(*asked, "--lr", "0.01", "--dry-run", "--json").json
     assert {row["state"] for row in listed["cells"]} == {"missing"}
+    _refitted(done(*asked, "--refit").err, grid, report, corpus)
+
+
+def _refitted(said: str, grid: Path, report: dict[str, Any], corpus: Path) -> None:
+    """After a cross-validation one model learns from everything, and says what the folds are worth."""
+    run = Run(grid / "runs" / "refit")
+    assert f"next: samo predict --run {grid.name}/refit" in said
+    split = read_json(run.path("split.json"))
+    assert (len(split["train"]), split["val"], split["test"]) == (18, [], [])
+    assert [row["val_macro_f1"] for row in run.history] == [None]
+    # The validation rows of all folds, as their models answered them, give its temperature.
+    kept = [Predictions.load(grid / "runs" / f"seed3.fold{fold}" / "predictions.val.npz") for fold in range(5)]
+    logits, targets = (np.concatenate([getattr(each, name) for each in kept]) for name in ("logits", "targets"))
+    fitted = fit_temperature(logits, targets, run.manifest.label_space)
+    assert read_json(run.path("calibration.json"))["temperature"] == pytest.approx(fitted)
+    score = report["metrics"]["macro_f1"]
+    model = samo_load(run.folder)
+    assert model.facts.scores[0].startswith(f"cross-validated macro-F1 {score:.3f} [")
+    assert "by 5 models trained alike on folds; this one learned from all of it" in model.facts.scores[0]
+    assert f"{score:.3f}" in run.path("MODEL_CARD.md").read_text()
+    assert "it learned from everything" in refused(5, "evaluate", f"{grid.name}/refit")
+    shown = done("predict", "--run", f"{grid.name}/refit", next(corpus.parent.rglob("*.wav")), "--json").json
+    assert len(shown["predictions"]) == 1
 
 
 def test_crossval_refuses_folds_it_cannot_train(corpus: Path, tmp_path: Path) -> None:

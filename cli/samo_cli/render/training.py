@@ -33,7 +33,8 @@ class TrainingView:
     def __init__(self, epochs: int, history: Sequence[Mapping[str, Any]] = ()) -> None:
         """Begin after the epochs of ``history``, of ``epochs`` in all."""
         self.epochs = epochs
-        self.best = max((row["val_macro_f1"] for row in history), default=None)
+        scores = [row["val_macro_f1"] for row in history if row["val_macro_f1"] is not None]
+        self.best = max(scores, default=None)
         self._progress = progress_bar(
             TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
             BarColumn(bar_width=24),
@@ -78,16 +79,17 @@ class TrainingView:
         self._progress.console.print(epoch_line(row, self.epochs) + best, soft_wrap=True)
 
     def _scores(self, row: Mapping[str, Any]) -> str:
-        return f"val F1 {row['val_macro_f1']:.3f} (best {self.best:.3f})"
+        return "" if self.best is None else f"val F1 {row['val_macro_f1']:.3f} (best {self.best:.3f})"
 
 
 def training_panel(facts: Mapping[str, Any], epochs: int, then: str) -> Panel:
     """What came of a training, and the command to type next."""
     marks = [word for key, word in (("synthetic", "synthetic demo data"), ("leaky", "LEAKY SPLIT")) if facts[key]]
     early = f" (stopped early, {epochs} were allowed)" if facts["epochs"] < epochs else ""
+    score = facts["val_macro_f1"]
+    validated = "validated on nothing" if score is None else f"validation macro-F1 [bold]{score:.3f}[/bold]"
     lines = [
-        f"{facts.get('keep', 'best')} epoch {facts['best_epoch']} of {facts['epochs']}{early}: "
-        f"validation macro-F1 [bold]{facts['val_macro_f1']:.3f}[/bold]",
+        f"{facts.get('keep', 'best')} epoch {facts['best_epoch']} of {facts['epochs']}{early}: {validated}",
         *(f"[bold yellow]{mark}[/bold yellow]" for mark in marks),
         f"kept in {escape(facts['folder'])}",
         f"next:   [bold]{escape(then)}[/bold]",

@@ -8,6 +8,7 @@ import typer
 
 from samo.modalities import config_types
 from samo.settings import GRID_SETTINGS, resolve
+from samo_cli.flags import in_artifacts
 from samo_cli.grid_options import (
     DryRun,
     GridName,
@@ -34,6 +35,9 @@ def crossval(
     seeds: Seeds = "0",
     folds: Annotated[str, typer.Option(metavar="N,N,...", help="Only these folds; empty: all.")] = "",
     name: GridName = "",
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Then train one model on everything: GRID/refit, to use; not to judge.")
+    ] = False,
     dry_run: DryRun = False,
     *,
     place: Place,
@@ -44,11 +48,11 @@ def crossval(
     Folds are those the corpus publishes, else five of its speakers, or --num-folds; texts without known authors get
     folds stratified by label. What validates a fold is never tested in it. Again, it trains only what is missing.
     """
-    place.resources()
+    resources = place.resources()
     chosen = resolve(modality, preset, config, {**settings, "split": "folds"})
     repeats, only = numbers(seeds, "--seeds"), numbers(folds, "--folds") if folds else ()
     from samo.experiments.crossval import plan_crossval, report_crossval
-    from samo_cli.render import TerminalReporter, print_json, show_crossval
+    from samo_cli.render import TerminalReporter, note, print_json, show_crossval
 
     command = context.obj["command"]
     plan = plan_crossval(chosen, repeats, only, name, place.artifacts, reporter=TerminalReporter(), command=command)
@@ -56,10 +60,18 @@ def crossval(
         show_status(plan, place)
         return
 
+    shown: list[dict[str, Any]] = []
+
     def show(report: dict[str, Any]) -> None:
         if place.json:
             print_json(report)
         else:
             show_crossval(report, plan.folder)
+        shown.append(report)
 
     run_and_show(plan, place, report_crossval, show)
+    if refit:
+        from samo.experiments.refit import refit as train_on_everything
+
+        run = train_on_everything(plan, shown[-1], resources, TerminalReporter())
+        note(f"next: {in_artifacts(f'samo predict --run {plan.name}/{run.name}', place.artifacts)}")
