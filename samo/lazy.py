@@ -1,4 +1,4 @@
-"""Things named as ``"package.module:attribute"``: naming them imports nothing. And what to install for a missing one."""
+"""Things named as ``"package.module:attribute"``: naming them imports nothing; and what brings a missing one."""
 
 from __future__ import annotations
 
