@@ -17,12 +17,25 @@ from pydantic import Field, model_validator
 from samo.errors import DataError, ModelFileError, SettingsError
 from samo.evaluation.decision import Decision
 from samo.files import parse_json
+from samo.modalities import predictor_type
 from samo.prediction.onnx_file import FLOAT, INT64, LARGEST, OnnxFile, Port, look_through
-from samo.prediction.predictor import ModelFacts, TrainedModel
+from samo.prediction.predictor import ModelFacts, ModelPredictor, TrainedModel
 from samo.stored import Flag, Number, Stored, Text, validated
 from samo.tasks import LabelSpace
 
-__all__ = ["FORMAT", "KEY", "AudioReading", "ExportedModel", "Metadata", "OnnxNetwork", "TextReading", "is_exported"]
+__all__ = [
+    "FORMAT",
+    "INPUTS",
+    "KEY",
+    "AudioReading",
+    "ExportedModel",
+    "Metadata",
+    "OnnxNetwork",
+    "TextReading",
+    "cores",
+    "is_exported",
+    "load_exported",
+]
 
 FORMAT = "samo-onnx-1"
 KEY = "samo"
@@ -234,12 +247,37 @@ INPUTS = {"audio": ("waveform", "lengths"), "text": ("ids", "lengths")}
 """The inputs of an exported network by modality: (B, T) and (B,)."""
 
 
+def load_exported(
+    model: str | os.PathLike[str] | ExportedModel,
+    *,
+    device: str = "auto",
+    precision: str = "float32",
+    threads: int = 0,
+) -> ModelPredictor:
+    """The predictor of an exported file; imports no torch.
+
+    Args:
+        model: the file, opened or not.
+        device: ``auto`` or ``cpu``.
+        precision: ``auto`` or ``float32``: the file has its own.
+        threads: CPU threads; 0 = all cores.
+
+    Raises:
+        ModelFileError: it is missing, damaged, foreign, or cannot be computed.
+        SettingsError: another device or precision.
+    """
+    _check_runtime(device, precision, threads)
+    opened = model if isinstance(model, ExportedModel) else ExportedModel.open(model)
+    predictor: ModelPredictor = predictor_type(opened.modality).from_exported(opened, threads)
+    return predictor
+
+
 def is_exported(given: object) -> bool:
     """Whether a model is given as the path of an exported file rather than as a run."""
     return isinstance(given, str | os.PathLike) and Path(given).suffix.lower() == SUFFIX and not Path(given).is_dir()
 
 
-def check_runtime(device: str, precision: str, threads: int) -> None:
+def _check_runtime(device: str, precision: str, threads: int) -> None:
     """Refuse what an exported file cannot be computed with.
 
     Raises:
