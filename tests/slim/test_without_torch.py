@@ -35,6 +35,9 @@ class Refused:
 
 REFUSED = set(json.loads(sys.argv[1]))
 sys.meta_path.insert(0, Refused())
+import importlib.util
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *rest: None if name in REFUSED else find_spec(name, *rest)
 before = set(sys.modules)
 found = {}
 if sys.argv[2] == "predict":
@@ -138,6 +141,16 @@ def test_what_needs_an_extra_names_it() -> None:
     assert done.stderr == (
         'error: samo train needs torch, which is not installed (hint: pip install "samo-emotion[train]")\n'
     )
+
+
+def test_doctor_says_which_extras_there_are() -> None:
+    done = python("command", "doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    seen = json.loads(done.stdout)
+    assert seen["extras"] == dict.fromkeys(EXTRAS, False)
+    assert "runtime" not in seen
+    shown = python("command", "doctor").stdout
+    assert 'missing: train, export, serve, mic, track, tune, cluster (pip install "samo-emotion[train,' in shown
 
 
 @pytest.mark.parametrize(
