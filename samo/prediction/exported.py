@@ -321,7 +321,9 @@ def _metadata(file: OnnxFile) -> Metadata:
         value = parse_json(text, _no_constant)
     except ValueError as error:
         raise ValueError(f"its metadata cannot be read: {error}") from error
-    version = value.get("format") if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        raise ValueError("its metadata are no JSON object")
+    version = value.get("format")
     if isinstance(version, str) and version.startswith("samo-onnx-") and version != FORMAT:
         raise ValueError(f"it has the format {version[:40]}, this version reads {FORMAT}")
     return _part("", lambda: validated(Metadata, value))
