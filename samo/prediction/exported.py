@@ -7,9 +7,10 @@ hostile, damaged or foreign one ends in one line.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -36,6 +37,8 @@ __all__ = [
     "is_exported",
     "load_exported",
 ]
+
+T = TypeVar("T")
 
 FORMAT = "samo-onnx-1"
 KEY = "samo"
@@ -155,9 +158,9 @@ class ExportedModel:
         try:
             file = look_through(content)
             metadata = _metadata(file)
-            space = LabelSpace.from_json(metadata.label_space)
-            decision = Decision.from_json(metadata.decision, space)
-            reading = _reading(metadata)
+            space = _part("label_space", lambda: LabelSpace.from_json(metadata.label_space))
+            decision = _part("decision", lambda: Decision.from_json(metadata.decision, space))
+            reading = _part("reading", lambda: _reading(metadata))
             has_features = _check_ports(file, metadata.modality, space.n_columns)
         except (ValueError, DataError) as error:
             raise ModelFileError(f"cannot use {place}: {error}", hint=_HINT) from error
@@ -314,11 +317,24 @@ def _metadata(file: OnnxFile) -> Metadata:
     text = file.metadata.get(KEY)
     if text is None:
         raise ValueError("it was not exported by SAMO: it does not say what its outputs mean")
-    value = parse_json(text, _no_constant)
-    version = value.get("format") if isinstance(value, dict) else None
+    try:
+        value = parse_json(text, _no_constant)
+    except ValueError as error:
+        raise ValueError(f"its metadata cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError("its metadata are no JSON object")
+    version = value.get("format")
     if isinstance(version, str) and version.startswith("samo-onnx-") and version != FORMAT:
         raise ValueError(f"it has the format {version[:40]}, this version reads {FORMAT}")
-    return validated(Metadata, value)
+    return _part("", lambda: validated(Metadata, value))
+
+
+def _part(name: str, read: Callable[[], T]) -> T:
+    """What ``read`` gives of a part of the metadata, which its error names."""
+    try:
+        return read()
+    except (ValueError, DataError) as error:
+        raise ValueError(f"its metadata are wrong: {name}{': ' if name else ''}{error}") from error
 
 
 def _reading(metadata: Metadata) -> AudioReading | TextReading:
@@ -328,7 +344,7 @@ def _reading(metadata: Metadata) -> AudioReading | TextReading:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"its metadata hold {name}")
+    raise ValueError(f"a number is {name}")
 
 
 def _check_ports(file: OnnxFile, modality: str, n_columns: int) -> bool:
@@ -391,7 +407,10 @@ def _session(model: ExportedModel, threads: int) -> Any:
     # Threads that wait in a loop take the cores of whoever decodes the next clip.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
+        # A second try would print that there is one.
+        return onnxruntime.InferenceSession(
+            model.content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:
         raise _unusable(model.path, error) from error
 
