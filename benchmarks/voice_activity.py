@@ -189,7 +189,8 @@ def latency(run: str) -> None:
     for _ in live(predictor, blocks(), 48_000, voice=False):
         taken.append(1000 * (time.perf_counter() - stamps[-1]))
     p50, p99 = np.percentile(taken, [50, 99])
-    print(f"\n{len(taken)} windows of {predictor.window_s:g} s every {HOP_S} s at 48000 Hz, run {predictor.facts.network}: ")
+    windows = f"{len(taken)} windows of {predictor.window_s:g} s every {HOP_S} s at 48000 Hz"
+    print(f"\n{windows}, {predictor.facts.network}, 2 threads:")
     print(f"from the last block of a window to its answer p50 {p50:.1f} ms, p99 {p99:.1f} ms")
     activity = VoiceActivity(SR, WINDOW_S)
     began = time.perf_counter()

@@ -18,7 +18,16 @@ import numpy as np
 from samo.errors import DataError, EnvironmentProblem, SettingsError, first_few
 from samo_audio.audio_io import mono_blocks
 
-__all__ = ["BLOCK_S", "Source", "at_pace", "file_source", "microphone", "microphones", "pipe_source"]
+__all__ = [
+    "BLOCK_S",
+    "Source",
+    "at_pace",
+    "file_source",
+    "microphone",
+    "microphones",
+    "pipe_source",
+    "require_microphone",
+]
 
 # Seconds a block: how late the first of its samples comes.
 BLOCK_S = 0.1
@@ -69,8 +78,8 @@ def pipe_source(pipe: BinaryIO, coding: Coding = "wav", sr: int = 0, channels: i
 
     Args:
         pipe: need not be seekable.
-        coding: ``wav``, whose header says the rest; or raw samples, ``s16le`` or ``f32le`` (little-endian integers of 16
-            bits or floats of 32 bits with 1 as full scale).
+        coding: ``wav``, whose header says the rest; or raw samples, ``s16le`` or ``f32le`` (little-endian integers of
+            16 bits or floats of 32 bits with 1 as full scale).
         sr: rate of raw samples in Hz.
         channels: of raw samples, which stand side by side.
 
@@ -80,7 +89,9 @@ def pipe_source(pipe: BinaryIO, coding: Coding = "wav", sr: int = 0, channels: i
     """
     if coding == "wav":
         if sr or channels != 1:
-            raise SettingsError("a WAV says its rate and channels itself", hint="`sr` and `channels` are for raw samples")
+            raise SettingsError(
+                "a WAV says its rate and channels itself", hint="`sr` and `channels` are for raw samples"
+            )
         sr, channels, samples = _wav_header(pipe)
     else:
         if sr <= 0:
@@ -108,7 +119,7 @@ def _pieces(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 def _decoded(pipe: BinaryIO, samples: str, channels: int, frames: int) -> Iterator[np.ndarray]:
-    """(channels, time) blocks of at most ``frames`` samples, until the pipe ends; half a sample at its end is left out."""
+    """(channels, time) blocks of at most ``frames`` samples, until the pipe ends; half a sample there is left out."""
     width = (3 if samples == "24" else np.dtype(samples).itemsize) * channels
     while data := _read(pipe, frames * width):
         whole = data[: len(data) // width * width]
@@ -185,6 +196,20 @@ def microphones() -> list[tuple[int, str, int, int]]:
     ]
 
 
+def require_microphone() -> list[tuple[int, str, int, int]]:
+    """All of :func:`microphones`.
+
+    Raises:
+        EnvironmentProblem: there is none, or none can be looked for.
+    """
+    found = microphones()
+    if not found:
+        raise EnvironmentProblem(
+            "there is no microphone", hint="connect one, or stream a file: samo stream FILE; - is stdin"
+        )
+    return found
+
+
 @contextmanager
 def microphone(name: str = "") -> Iterator[Source]:
     """A microphone, open inside the block, at its own rate and one channel.
@@ -218,7 +243,8 @@ def microphone(name: str = "") -> Iterator[Source]:
             yield source
     except sounddevice.PortAudioError as error:
         raise EnvironmentProblem(
-            f"the microphone '{title}' cannot be used: {error}", hint="`list_devices` shows others; `device_mic` takes one"
+            f"the microphone '{title}' cannot be used: {error}",
+            hint="`list_devices` shows others; `device_mic` takes one",
         ) from error
 
 
@@ -227,16 +253,14 @@ def _taken(waiting: Queue[np.ndarray], title: str) -> Iterator[np.ndarray]:
         try:
             yield waiting.get(timeout=UNPLUGGED_S)
         except Empty as error:
-            raise EnvironmentProblem(f"the microphone '{title}' gives no sound any more", hint="is it plugged in?") from error
+            raise EnvironmentProblem(
+                f"the microphone '{title}' gives no sound any more", hint="is it plugged in?"
+            ) from error
 
 
 def _chosen(sounddevice: Any, name: str) -> tuple[int, str, int]:
     """Number, name and rate of the microphone meant."""
-    found = microphones()
-    if not found:
-        raise EnvironmentProblem(
-            "there is no microphone", hint="connect one, or stream a file: samo stream FILE; - is stdin"
-        )
+    found = require_microphone()
     if not name:
         own = sounddevice.default.device[0]
         fitting = [device for device in found if device[0] == own] or found[:1]
@@ -247,7 +271,8 @@ def _chosen(sounddevice: Any, name: str) -> tuple[int, str, int]:
     if len(fitting) != 1:
         names = first_few((f"{number} {title}" for number, title, _, _ in fitting or found), 6)
         raise SettingsError(
-            f"`device_mic={name}`: {'several are' if fitting else 'no microphone is'} called so", hint=f"there are: {names}"
+            f"`device_mic={name}`: {'several are' if fitting else 'no microphone is'} called so",
+            hint=f"there are: {names}",
         )
     number, title, _, sr = fitting[0]
     return number, title, sr

@@ -2,10 +2,10 @@
 
 A frame of 40 ms, one every 20 ms, is of speech where three things hold:
 
-- It is **loud**: its level between 100 and 4000 Hz is at least 6 dB above the noise floor, and above -75 dBFS. The floor
-  is the 10th percentile of the levels of the last 10 s, so that a steady noise of any level is its own floor; speech has
-  pauses. A percentile over a sliding stretch is the simplest of the trackers that need no decision of their own
-  (Martin 2001, "Noise power spectral density estimation based on optimal smoothing and minimum statistics").
+- It is **loud**: its level between 100 and 4000 Hz is at least 6 dB above the noise floor, and above -75 dBFS. The
+  floor is the 10th percentile of the levels of the last 10 s, so that a steady noise of any level is its own floor;
+  speech has pauses. A percentile over a sliding stretch is the simplest of the trackers that need no decision of their
+  own (Martin 2001, "Noise power spectral density estimation based on optimal smoothing and minimum statistics").
 - It is **periodic** as a voice is, between 70 and 400 Hz: the autocorrelation of its compressed spectrum (magnitude to
   the power of 2/3, Tolonen & Karjalainen 2000, "A computationally efficient multipitch analysis model") reaches 0.15 of
   its value at 0. Noises of every colour stay below: compression takes their slope away.
@@ -15,8 +15,8 @@ A frame of 40 ms, one every 20 ms, is of speech where three things hold:
   variability").
 
 Frames within 0.1 s of these are of speech as well: consonants without voice stand beside vowels. A window is of speech
-where at least 0.3 s of it is, or half of a window under 0.6 s. ``artifacts/reports/stream/results.md`` has how often that
-is right; singing, and instruments that glide, are taken for speech.
+where at least 0.3 s of it is, or half of a window under 0.6 s. ``artifacts/reports/stream/results.md`` has how often
+that is right; singing, and instruments that glide, are taken for speech.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ class VoiceActivity:
         power = np.square(np.abs(np.fft.rfft(frames * self._taper, self._size)))[:, self._inside]
         levels = 10.0 * np.log10(np.maximum(power.sum(axis=1) * self._scale, _SILENCE))
         bands = np.add.reduceat(power, self._bands, axis=1)
-        shape = 10.0 * np.log10(np.maximum(bands, np.maximum(bands.max(axis=1, keepdims=True) * 10 ** (-BAND_RANGE_DB / 10), _SILENCE)))
+        shape = 10.0 * np.log10(
+            np.maximum(bands, np.maximum(bands.max(axis=1, keepdims=True) * 10 ** (-BAND_RANGE_DB / 10), _SILENCE))
+        )
         shape -= shape.mean(axis=1, keepdims=True)
         compressed = np.zeros((len(frames), len(self._inside)))
         compressed[:, self._inside] = np.cbrt(power)

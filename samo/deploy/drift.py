@@ -1,15 +1,15 @@
 """Whether a model is used on what it was validated on: answers and inputs of two samples, compared.
 
-Compared are, of each task, how often each label is answered, how sure the model is, and how often it withholds an answer;
-of the inputs their level and length. Each comparison is a test of :mod:`samo.evaluation.shift` that needs no shape; all
-p-values of a report are corrected together after Holm, so that without any drift at most 5 % of reports find some
-(``artifacts/reports/drift/results.md``). A difference that is real and slight is called slight, and is no drift:
+Compared are, of each task, how often each label is answered, how sure the model is, and how often an answer is
+withheld; of the inputs their level and length. Each comparison is a test of :mod:`samo.evaluation.shift` that needs no
+shape; all p-values of a report are corrected together after Holm, so that without any drift at most 5 % of reports find
+some (``artifacts/reports/drift/results.md``). A difference that is no chance but small is called slight, and is no drift:
 
 - labels, and withheld answers: less than 5 % of the answers lie elsewhere (total variation distance);
 - numbers: the distributions are nowhere further apart than 0.1 (Kolmogorov's and Smirnov's distance).
 
-What it cannot tell: whether the answers are right. And lines of few speakers or writers are no independent draws, so that
-a new speaker alone may be found.
+What it cannot tell: whether the answers are right. And lines of few speakers or writers are no independent draws, so
+that a new speaker alone may be found.
 """
 
 from __future__ import annotations
@@ -143,20 +143,22 @@ def compare(before: Sample, now: Sample, where: str = "what the model was valida
     """
     for fewest, what in ((before.n, where), (now.n, "the lines")):
         if fewest < FEWEST:
-            return Drift(before.n, now.n, too_few=f"too few answers to tell: {fewest} in {what}, at least {FEWEST} needed")
+            return Drift(
+                before.n, now.n, too_few=f"too few answers to tell: {fewest} in {what}, at least {FEWEST} needed"
+            )
     tasks = [name for name in before.tasks if name in now.tasks]
     if not tasks:
         raise DataError(
-            f"the lines answer {_names(now.tasks)}, the reference {_names(before.tasks)}", hint="they are of another model"
+            f"the lines answer {_names(now.tasks)}, the reference {_names(before.tasks)}",
+            hint="they are of another model",
         )
     checks: list[Check] = []
     for name in tasks:
         checks += _of_task(name, before.tasks[name], now.tasks[name], where, seed)
     for name, quantity in _QUANTITIES.items():
-        pair = before.numbers.get(name), now.numbers.get(name)
-        if pair[0] is not None and pair[1] is not None and min(len(pair[0]), len(pair[1])) >= FEWEST:
-            says = _number_says(quantity, *pair, where)
-            checks.append(_of_numbers(quantity.name, quantity.unit, *pair, says))
+        a, b = before.numbers.get(name), now.numbers.get(name)
+        if a is not None and b is not None and min(len(a), len(b)) >= FEWEST:
+            checks.append(_of_numbers(quantity.name, quantity.unit, a, b, _number_says(quantity, a, b, where)))
     corrected = holm([check.p for check in checks])
     return Drift(before.n, now.n, tuple(_decided(*pair) for pair in zip(checks, corrected, strict=True)))
 
@@ -187,7 +189,9 @@ def _of_task(name: str, before: TaskSample, now: TaskSample, where: str, seed: i
     checks = [Check(f"labels of {name}", "share", old, new, "chi-square", p, effect, divergence(a, b), says=says)]
     sure = np.median(before.confidences) if len(before.confidences) else 0.0, np.median(now.confidences)
     checks.append(
-        _of_numbers(f"confidence of {name}", "probability", before.confidences, now.confidences, _sure_says(*sure, where))
+        _of_numbers(
+            f"confidence of {name}", "probability", before.confidences, now.confidences, _sure_says(*sure, where)
+        )
     )
     if before.abstained or now.abstained:
         withheld = [[each.abstained, each.n - each.abstained] for each in (before, now)]
@@ -235,10 +239,9 @@ def _number_says(quantity: _Quantity, before: np.ndarray, now: np.ndarray, where
         return f"the inputs are {abs(new - old):.0f} dB {word} than {where} ({medians})"
     if quantity.ratio and old > 0 and (new >= old * _RATIO or new * _RATIO <= old):
         return f"the inputs are {new / old:.1f} times as long as {where} ({medians})"
-    ends = [" to ".join(f"{end:.3g}" for end in np.percentile(each, [5, 95])) for each in (now, before)]
-    return (
-        f"the {quantity.name} is spread otherwise than in {where} (90 % lie in {ends[0]} {quantity.unit}, in {ends[1]} there)"
-    )
+    new_ends, old_ends = (" to ".join(f"{end:.3g}" for end in np.percentile(each, [5, 95])) for each in (now, before))
+    spread = f"90 % lie in {new_ends} {quantity.unit}, in {old_ends} there"
+    return f"the {quantity.name} is spread otherwise than in {where} ({spread})"
 
 
 def _names(tasks: Mapping[str, TaskSample]) -> str:

@@ -122,7 +122,9 @@ def read_prediction_lines(path: Path) -> PredictionLines:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     if not found.models:
         why = f"line {found.broken[0].number}: {found.broken[0].why}" if found.broken else "it is empty"
-        raise DataError(f"{path} holds no answers ({why})", hint="`samo serve` writes such a file with `log_predictions`")
+        raise DataError(
+            f"{path} holds no answers ({why})", hint="`samo serve` writes such a file with `log_predictions`"
+        )
     return found
 
 

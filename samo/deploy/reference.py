@@ -28,13 +28,14 @@ def reference_of(run: Run) -> dict[str, Any]:
     """A run's reference as plain values.
 
     Args:
-        run: with a model. Its kept predictions of the validation part are used where they are of these weights, else the
-            part is predicted again.
+        run: with a model. Its kept predictions of the validation part are used where they are of these weights, else
+            the part is predicted again.
 
     Returns:
-        ``part``, ``n``; by task ``counts``, ``n``, ``abstained``, sorted ``confidences`` and ``multi_label``; and sorted
-        ``level_dbfs`` and ``duration_s`` of clips, or ``n_chars`` and ``n_tokens`` of texts. At most 1,000 numbers of
-        each. Without the data (moved away) only what the kept predictions say; ``{}`` where not even these are there.
+        ``part``, ``n``; by task ``counts``, ``n``, ``abstained``, sorted ``confidences`` and ``multi_label``; and
+        sorted ``level_dbfs`` and ``duration_s`` of clips, or ``n_chars`` and ``n_tokens`` of texts. At most 1,000
+        numbers of each. Without the data (moved away) only what the kept predictions say; ``{}`` where not even these
+        are there.
 
     Raises:
         ModelFileError, RunError: the run has no usable model.
@@ -75,7 +76,9 @@ def _setup(run: Run) -> Setup | None:
         )
     except SamoError:
         return None
-    return Setup(frontend, make_runtime("cpu", "float32", 0)) if frontend.manifest.digest == run.manifest.digest else None
+    return (
+        Setup(frontend, make_runtime("cpu", "float32", 0)) if frontend.manifest.digest == run.manifest.digest else None
+    )
 
 
 def _logits(run: Run, setup: Setup | None, ids: Sequence[str]) -> np.ndarray | None:

@@ -71,10 +71,10 @@ _Kept = Annotated[list[Number], Field(max_length=MOST_KEPT)]
 class _StoredReference(Stored):
     n: Count
     tasks: dict[Text, _StoredTask]
-    level_dbfs: _Kept = []
-    duration_s: _Kept = []
-    n_chars: _Kept = []
-    n_tokens: _Kept = []
+    level_dbfs: _Kept = Field(default_factory=list)
+    duration_s: _Kept = Field(default_factory=list)
+    n_chars: _Kept = Field(default_factory=list)
+    n_tokens: _Kept = Field(default_factory=list)
 
 
 def sample_of_reference(stored: Mapping[str, Any], name: str) -> Sample:
@@ -97,7 +97,9 @@ def sample_of_reference(stored: Mapping[str, Any], name: str) -> Sample:
     except ValueError as error:
         raise ModelFileError(f"the reference of '{name}' is damaged: {error}") from error
     tasks = {
-        task: TaskSample(each.counts, each.n, each.abstained, np.array(each.confidences, dtype=np.float64), each.multi_label)
+        task: TaskSample(
+            each.counts, each.n, each.abstained, np.array(each.confidences, dtype=np.float64), each.multi_label
+        )
         for task, each in found.tasks.items()
     }
     numbers = {each: np.array(getattr(found, each), dtype=np.float64) for each in NUMBERS if getattr(found, each)}

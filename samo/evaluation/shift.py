@@ -6,11 +6,11 @@
 - **Counts of labels of which several may hold**: each label alone, held or not, by the same draws; the smallest p-value
   times the number of labels (Bonferroni), since labels of one item depend on one another.
 - **Numbers**: the two-sample statistic of Kolmogorov and Smirnov, its p-value by the limiting distribution with the
-  correction of Stephens (1970, "Use of the Kolmogorov-Smirnov, Cramer-Von Mises and related statistics without extensive
-  tables"). Ties make it larger, never smaller.
+  correction of Stephens (1970, "Use of the Kolmogorov-Smirnov, Cramer-Von Mises and related statistics without
+  extensive tables"). Ties make it larger, never smaller.
 
-All take the items of a sample as independent. Many items of one speaker or one writer are not: then a shift is found too
-easily.
+All take the items of a sample as independent. Many items of one speaker or one writer are not: then a shift is found
+too easily.
 """
 
 from __future__ import annotations

@@ -6,10 +6,10 @@ import json as json_text
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -34,6 +34,9 @@ def stream(
     run: Annotated[
         str, typer.Option(metavar="RUN", help="Name or folder of a run on speech; the newest when left out.")
     ] = "",
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE.onnx", help="An exported model, in place of --run.")
+    ] = None,
     hop: Annotated[
         float,
         typer.Option(metavar="SECONDS", help="From one window to the next; a window is as long as the model's."),
@@ -59,8 +62,7 @@ def stream(
         Literal["", "real", "fast"],
         typer.Option(
             metavar="real|fast",
-            help="Of a file and stdin: as it would be heard, or as fast as it comes. "
-            "[a file: real; stdin: fast]",
+            help="Of a file and stdin: as it would be heard, or as fast as it comes. [a file: real; stdin: fast]",
             show_default=False,
         ),
     ] = "",
@@ -87,22 +89,34 @@ def stream(
     The first answer comes after one window of the model. Windows in which nobody speaks are "no speech" and change
     nothing. Ctrl-C ends it with a summary.
     """
+    if run and model:
+        raise SettingsError("--run and --model exclude each other")
     if list_devices:
         _list()
         return
     _refuse_useless(source, pace=pace, format=format, sr=sr, channels=channels, device_mic=device_mic)
-    with _opened(source, format, sr, channels, device_mic) as sound:
-        predictor = _model(run, artifacts, device, precision, threads)
+    with ExitStack() as opened:
+        # What cannot be heard is told before torch is imported; a microphone that waited for it would lose sound.
+        sound = _sound(source, format, sr, channels)
+        predictor = _model(run, model, artifacts, device=device, precision=precision, threads=threads)
         from samo_audio.live import live
-        from samo_audio.sources import at_pace
+        from samo_audio.sources import at_pace, microphone
         from samo_cli.render import note
         from samo_cli.render.live import live_view
 
+        sound = sound or opened.enter_context(microphone(device_mic))
         real = (pace or ("fast" if source in ("", "-") else "real")) == "real"
         blocks = at_pace(sound) if real else sound.blocks
         taken = _Taken(sound)
-        moments = live(predictor, _until(blocks, sound.sr, seconds), sound.sr, hop_s=hop, smoothing_s=smoothing, voice=voice_activity)
-        note(f"run {predictor.facts.name}, windows of {predictor.window_s:g} s from {sound.name} ({sound.sr} Hz)")
+        moments = live(
+            predictor,
+            _until(blocks, sound.sr, seconds),
+            sound.sr,
+            hop_s=hop,
+            smoothing_s=smoothing,
+            voice=voice_activity,
+        )
+        note(f"model {predictor.facts.name}, windows of {predictor.window_s:g} s from {sound.name} ({sound.sr} Hz)")
         stopped = False
         with live_view(predictor.space, shown=not json) as show:
             try:
@@ -177,34 +191,40 @@ def _refuse_useless(source: str, *, pace: str, format: str, sr: int, channels: i
         raise SettingsError("--format, --sr and --channels say what comes from stdin", hint="write - in place of FILE")
 
 
-@contextmanager
-def _opened(source: str, format: Literal["wav", "s16le", "f32le"], sr: int, channels: int, device_mic: str) -> Iterator[Source]:
-    from samo_audio.sources import file_source, microphone, pipe_source
+def _sound(source: str, format: Literal["wav", "s16le", "f32le"], sr: int, channels: int) -> Source | None:
+    """A file or stdin; None where it is a microphone, which is there."""
+    from samo_audio.sources import file_source, pipe_source, require_microphone
 
     if not source:
-        with microphone(device_mic) as sound:
-            yield sound
-    elif source == "-":
-        yield pipe_source(sys.stdin.buffer, format, sr, channels)
-    else:
-        yield file_source(Path(source))
+        require_microphone()
+        return None
+    return pipe_source(sys.stdin.buffer, format, sr, channels) if source == "-" else file_source(Path(source))
 
 
-def _model(run: str, artifacts: str, device: str, precision: str, threads: int) -> AudioPredictor:
+def _model(run: str, model: Path | None, artifacts: str, **how: Any) -> AudioPredictor:
     """The model.
 
     Raises:
         SettingsError: it is none of speech.
     """
+    from samo.runs.load import load, load_exported
+
+    if model:
+        from samo.prediction.exported import ExportedModel
+
+        exported = ExportedModel.open(model)
+        _require_speech(exported.modality, str(model))
+        return cast("AudioPredictor", load_exported(exported, **how))
     from samo.runs.run import artifacts_root, find_model
 
     found = find_model(artifacts_root(artifacts), run)
-    if found.modality != "audio":
-        raise SettingsError(f"run '{found.name}' was trained on text; a stream needs one on speech", hint="name one with --run")
-    from samo.runs.load import load
+    _require_speech(found.modality, f"run '{found.name}'")
+    return cast("AudioPredictor", load(found, **how))
 
-    opened: AudioPredictor = load(found, device=device, precision=precision, threads=threads)  # type: ignore[assignment]
-    return opened
+
+def _require_speech(modality: str, name: str) -> None:
+    if modality != "audio":
+        raise SettingsError(f"{name} was trained on text; a stream needs a model of speech", hint="name one with --run")
 
 
 def _until(blocks: Iterable[np.ndarray], sr: int, seconds: float) -> Iterator[np.ndarray]:
