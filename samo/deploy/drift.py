@@ -3,7 +3,8 @@
 Compared are, of each task, how often each label is answered, how sure the model is, and how often an answer is
 withheld; of the inputs their level and length. Each comparison is a test of :mod:`samo.evaluation.shift` that needs no
 shape; all p-values of a report are corrected together after Holm, so that without any drift at most 5 % of reports find
-some (``artifacts/reports/drift/results.md``). A difference that is no chance but small is called slight, and is no drift:
+some (``artifacts/reports/drift/results.md``). What is no chance
+but small is called slight, and is no drift:
 
 - labels, and withheld answers: less than 5 % of the answers lie elsewhere (total variation distance);
 - numbers: the distributions are nowhere further apart than 0.1 (Kolmogorov's and Smirnov's distance).
