@@ -182,8 +182,10 @@ def _of_task(name: str, before: TaskSample, now: TaskSample, where: str, seed: i
     a, b = (np.array([each.counts.get(label, 0) for label in labels], dtype=np.int64) for each in (before, now))
     p = labels_p(a, before.n, b, now.n, seed=seed) if multi_label else counts_p(a, b, seed=seed)
     shares = a / max(1, before.n), b / max(1, now.n)
-    apart = np.abs(shares[1] - shares[0])
-    most = int(apart.argmax()) if len(apart) else 0
+    change = shares[1] - shares[0]
+    apart = np.abs(change)
+    # Of two labels that changed as much the one that is answered more often is told.
+    most = max(range(len(labels)), key=lambda k: (round(apart[k], 9), change[k]), default=0)
     effect = float(apart.max(initial=0.0)) if multi_label else float(apart.sum()) / 2
     old, new = (float(each[most]) if len(each) else 0.0 for each in shares)
     says = _label_says(labels[most] if labels else "", old, new, where)
