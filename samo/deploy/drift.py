@@ -185,7 +185,7 @@ def _of_task(name: str, before: TaskSample, now: TaskSample, where: str, seed: i
     change = shares[1] - shares[0]
     apart = np.abs(change)
     # Of two labels that changed as much the one that is answered more often is told.
-    most = max(range(len(labels)), key=lambda k: (round(apart[k], 9), change[k]), default=0)
+    most = max(range(len(labels)), key=lambda k: (round(float(apart[k]), 9), float(change[k])), default=0)
     effect = float(apart.max(initial=0.0)) if multi_label else float(apart.sum()) / 2
     old, new = (float(each[most]) if len(each) else 0.0 for each in shares)
     says = _label_says(labels[most] if labels else "", old, new, where)
