@@ -34,6 +34,8 @@ VERBS: dict[str, tuple[str, str]] = {
         "Say which of several evaluated runs is better, and whether it is luck.",
     ),
     "predict": ("samo_cli.verbs.predict:predict", "Name the emotion of clips, long recordings and texts."),
+    "stream": ("samo_cli.verbs.stream:stream", "Name the emotion of what the microphone hears, while it hears it."),
+    "drift": ("samo_cli.verbs.drift:drift", "Say whether a model is used on what it was validated on."),
     "ablate": ("samo_cli.verbs.ablate:ablate", "Run a grid of trainings and say which differences are real."),
     "tune": ("samo_cli.verbs.tune:tune", "Search for good settings by validation macro-F1."),
     "crossval": (

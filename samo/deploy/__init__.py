@@ -1,0 +1,1 @@
+"""Models outside SAMO: what is exported, and what is watched afterwards."""
