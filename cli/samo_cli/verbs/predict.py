@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from samo.tasks import LabelSpace
 
 __all__ = ["predict"]
+
+MANY = "Very many inputs"
 
 
 def predict(
@@ -56,6 +58,38 @@ def predict(
             help="Go on with what a stopped --csv wrote: append rows for the inputs that have none in the file.",
         ),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=MANY,
+            help="Write answers as files of a folder, part by part; the same command again goes on.",
+        ),
+    ] = None,
+    format: Annotated[
+        str, typer.Option(metavar="jsonl|parquet", rich_help_panel=MANY, help="Of the parts; jsonl when left out.")
+    ] = "",
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N",
+            rich_help_panel=MANY,
+            help="Write every N-th part, beginning with the I-th: N such commands on N machines share the work.",
+        ),
+    ] = "",
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|HOST:PORT",
+            rich_help_panel=MANY,
+            help="Let a Ray cluster write the parts; its machines see the folders under the same paths.",
+        ),
+    ] = "",
+    part_items: Annotated[
+        int | None, typer.Option(min=1, metavar="INTEGER", rich_help_panel=MANY, help="Inputs in a part [1000].")
+    ] = None,
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -69,8 +103,14 @@ def predict(
 
     With --csv and --windows each row is written as soon as it is known. Ctrl-C keeps what is there.
 
-    Files that cannot be read are named on stderr and the command leaves with status 3.
+    Files that cannot be read are named on stderr and the command leaves with status 3. With --output they are rows that
+    say why.
     """
+    bulk: dict[str, Any] = {"format": format, "shard": shard, "ray": ray, "part_items": part_items}
+    if output and (csv or windows or resume):
+        raise SettingsError("--output excludes --csv, --windows and --resume")
+    if not output and (alone := [name for name, value in bulk.items() if value]):
+        raise SettingsError(f"`{alone[0]}` acts only together with `output`", hint="add --output FOLDER")
     if json + csv + windows > 1:
         raise SettingsError("--json, --csv and --windows exclude each other")
     if resume and (json or windows):
@@ -81,6 +121,10 @@ def predict(
 
     found = find_model(artifacts_root(artifacts), run)
     items = _items(found, inputs or [], text or [], text_column, windows=windows)
+    if output:
+        how = {"device": device, "precision": precision, "threads": threads}
+        _in_parts(found, items, output, json, **how, **{name: value for name, value in bulk.items() if value})
+        return
     # torch is imported only once the paths are known to be good: a typing error costs no waiting.
     from samo.runs.load import load
     from samo_cli.render import note, print_json, show_predictions
@@ -125,6 +169,17 @@ def predict(
         raise typer.Exit(DataError.exit_status)
 
 
+def _in_parts(model: Run, items: Sequence[str], folder: Path, json: bool, **how: Any) -> None:
+    from samo.deploy.bulk import bulk_predict
+    from samo_cli.render import counting, note, print_json
+
+    with counting("writing parts") as progress:
+        summary = bulk_predict(model, items, folder, on_part=progress, **how)
+    if json:
+        print_json(summary.to_json())
+    note(str(summary))
+
+
 class _Taken:
     """Writes predictions as they come, and keeps what cannot be written yet."""
 
@@ -151,9 +206,7 @@ class _Taken:
             self.good.append(prediction)
 
 
-def _items(
-    run: Run, inputs: Sequence[Path], texts: Sequence[str], column: str, *, windows: bool
-) -> Sequence[str | Path]:
+def _items(run: Run, inputs: Sequence[Path], texts: Sequence[str], column: str, *, windows: bool) -> Sequence[str]:
     """What is to be predicted.
 
     Raises:
@@ -173,7 +226,7 @@ def _items(
     return _clips(inputs)
 
 
-def _predict(model: ModelPredictor, items: Sequence[str | Path], begin: int, taken: _Taken) -> bool:
+def _predict(model: ModelPredictor, items: Sequence[str], begin: int, taken: _Taken) -> bool:
     """Hand each prediction on as it comes; whether Ctrl-C came before the last."""
     from samo_cli.render import counting
 
@@ -194,10 +247,10 @@ def _complain(prediction: Prediction) -> None:
     err.print(f"error: {as_flags(prediction.error)}", markup=False, soft_wrap=True)
 
 
-def _clips(inputs: Sequence[Path]) -> list[Path]:
-    from samo_audio.datasets.listing import find_clips
+def _clips(inputs: Sequence[Path]) -> list[str]:
+    from samo_audio.datasets.listing import clip_names
 
-    return find_clips(inputs)
+    return clip_names(inputs)
 
 
 def _texts(inputs: Sequence[Path], given: Sequence[str], column: str) -> list[str]:

@@ -1,0 +1,1 @@
+"""From a run to something that people use: export, packages, bulk work."""
