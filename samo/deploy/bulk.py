@@ -200,15 +200,16 @@ def write_part(model: BulkModel, plan: BulkPlan, part: int, items: Sequence[str]
         RunError: the model is another than the plan's.
         DiskFull: no space is left.
     """
-    predictor = model.predictor
     rows = plan.rows_of(part)
     errors = 0
-    target = folder / plan.file_of(part)
-    with replacing(target) as temporary, _held(temporary), _WRITERS[plan.format](temporary, predictor) as writer:
-        # Part by part, so that what is beside an item in a batch is the same however the parts are shared.
-        for place, prediction in zip(rows, predictor.stream(items), strict=True):
-            errors += bool(prediction.error)
-            writer.write(place, prediction)
+    # The half of a file comes first: it is the sign of a process that dies of the model.
+    with replacing(folder / plan.file_of(part)) as temporary, _held(temporary):
+        predictor = model.predictor
+        with _WRITERS[plan.format](temporary, predictor) as writer:
+            # Part by part, so that what is beside an item in a batch is the same however the parts are shared.
+            for place, prediction in zip(rows, predictor.stream(items), strict=True):
+                errors += bool(prediction.error)
+                writer.write(place, prediction)
     return len(rows), errors
 
 

@@ -42,21 +42,22 @@ def answered_on_ray(
     """
     if find_spec("pyarrow") is None:
         raise EnvironmentProblem("`ray` needs pyarrow here", hint='pip install "samo-emotion[bulk]"')
+    # Else Ray's core writes into the command's output how actors are kept.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with ray_cluster(address) as (ray, machines):
         how = model.how
         at_once, threads, gpus = share_of_cluster(machines, len(todo), 0, how["threads"], how["device"])
         data = _ray_data()
+        left = frozenset(half.name for half in folder.glob(".part-*"))
         rows = [{"part": part, "items": json.dumps(_items_of(plan, items, part))} for part in todo]
         answers = data.from_items(rows, override_num_blocks=len(rows)).map_batches(
             PartActor,
             batch_size=1,
             batch_format="numpy",
             compute=data.ActorPoolStrategy(size=at_once, max_tasks_in_flight_per_actor=1),
-            fn_constructor_args=(model.with_threads(threads), plan, str(folder.absolute()), os.getcwd()),
+            fn_constructor_args=(model.with_threads(threads), plan, str(folder.absolute()), os.getcwd(), left),
             num_cpus=threads,
             num_gpus=gpus,
-            max_restarts=-1,
-            max_task_retries=RETRIES,
             runtime_env={"env_vars": worker_environment(threads)},
         )
         try:
@@ -75,14 +76,23 @@ def answered_on_ray(
 class PartActor:
     """Writes parts in a process of the cluster; the model is loaded with the first."""
 
-    def __init__(self, model: BulkModel, plan: BulkPlan, folder: str, working: str) -> None:
-        self.model, self.plan, self.folder, self.working = model, plan, Path(folder), working
+    def __init__(self, model: BulkModel, plan: BulkPlan, folder: str, working: str, left: frozenset[str]) -> None:
+        """Know where.
+
+        Args:
+            model: what answers.
+            plan: of the parts.
+            folder: where they go, absolute.
+            working: the folder from which the inputs' relative paths count.
+            left: halves of parts that lay there before.
+        """
+        self.model, self.plan, self.folder, self.working, self.left = model, plan, Path(folder), working, left
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """One part and the items in it as JSON; gives its rows and errors, or what went wrong in one line."""
         part = int(batch["part"][0])
         rows = errors = 0
-        failed = self._unseen()
+        failed = self._unseen() or self._lost(part)
         if not failed:
             try:
                 os.chdir(self.working)
@@ -99,6 +109,11 @@ class PartActor:
                 here = socket.gethostname()
                 return f"machine {here} does not see {place}: `ray` needs folders that all machines share"
         return ""
+
+    def _lost(self, part: int) -> str:
+        """Ray begins without end what a process dies of, such as too little memory; each such process leaves a half."""
+        halves = [path for path in self.folder.glob(f".{self.plan.file_of(part)}.*") if path.name not in self.left]
+        return f"part {part}: its process was lost {len(halves)} times" if len(halves) > RETRIES else ""
 
 
 def _items_of(plan: BulkPlan, items: Sequence[str], part: int) -> list[str]:

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import samo
-from samo.deploy import bulk, parts
+from samo.deploy import bulk, bulk_ray, parts
 from samo.deploy.bulk import bulk_predict
+from samo.deploy.bulk_ray import PartActor
 from samo.deploy.parts import PLAN_FILE, BulkPlan, listing_digest, open_folder, shard_of
 from samo.errors import DataError, EnvironmentProblem, Interrupted, RunError, SettingsError
 from samo.prediction import ModelPredictor
@@ -29,6 +31,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("bulk")
     shutil.copytree(BEFORE / "runs", root / "runs")
     return root
+
+
+@pytest.fixture(autouse=True)
+def working(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An empty working folder, to which the test run comes back."""
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="module")
@@ -337,3 +345,35 @@ def test_what_is_refused_at_once(voice: ModelPredictor, tmp_path: Path, monkeypa
     with pytest.raises(DataError, match="is a file, answers go into a folder"):
         bulk_predict(voice, ["a.wav"], tmp_path / "file")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_part_whose_process_always_dies_is_given_up(runs: Path, clips: list[str], tmp_path: Path) -> None:
+    """Ray itself would begin it again without end; halves that lay there before do not count."""
+    model = bulk.BulkModel.of(runs / "runs" / "speech", device="cpu", precision="float32", threads=1)
+    made = BulkPlan("speech", model.digest, "x", 4, 2, "jsonl")
+    out = tmp_path / "out"
+    open_folder(out, made)
+    halves = [out / f".{made.file_of(1)}.{k}.jsonl" for k in range(5)]
+    for path in halves:
+        path.touch()
+    batch = {"part": np.array([1]), "items": np.array([json.dumps(clips[2:4])])}
+    lost = PartActor(model, made, str(out), str(tmp_path), frozenset({halves[0].name}))
+    assert lost(batch) == {"part": [1], "rows": [0], "errors": [0], "failed": ["part 1: its process was lost 4 times"]}
+    alive = PartActor(model, made, str(out), str(tmp_path), frozenset(path.name for path in halves[:2]))
+    assert alive(batch) == {"part": [1], "rows": [2], "errors": [0], "failed": [""]}
+    assert [json.loads(line)["path"] for line in (out / made.file_of(1)).read_text().splitlines()] == clips[2:4]
+    unseen = PartActor(model, made, str(tmp_path / "elsewhere"), str(tmp_path), frozenset())
+    assert (
+        f"does not see {tmp_path}/elsewhere: `ray` needs folders that all machines share" in unseen(batch)["failed"][0]
+    )
+
+
+def test_what_goes_wrong_on_a_cluster_is_one_line(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stumbles(*_: object) -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr(bulk_ray, "write_part", stumbles)
+    model = bulk.BulkModel.of(runs / "runs" / "speech", device="cpu", precision="float32", threads=1)
+    actor = PartActor(model, plan(), str(tmp_path), str(tmp_path), frozenset())
+    (failed,) = actor({"part": np.array([0]), "items": np.array(["[]"])})["failed"]
+    assert failed == "part 0: unexpected ZeroDivisionError: by zero"
