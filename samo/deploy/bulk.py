@@ -26,6 +26,7 @@ from samo.errors import DataError, EnvironmentProblem, Interrupted, RunError, Se
 from samo.files import parse_json, replacing
 from samo.plugins import trust, trusted
 from samo.prediction import ModelPredictor, Prediction, PredictionList, answers_of
+from samo.prediction.exported import ExportedModel, is_exported
 from samo.runs.run import Run
 from samo.tasks import LabelSpace
 
@@ -235,9 +236,16 @@ class BulkModel:
 
         Raises:
             RunError, ModelFileError: there is no such model.
+            SettingsError: an exported model without its file.
         """
         from samo.runs.load import open_run
 
+        if is_exported(model):
+            path = Path(os.fspath(model))  # type: ignore[arg-type]
+            file = ExportedModel.open(path)
+            return cls(str(path.absolute()), path.name, file.modality, _digest(path), **how)
+        if isinstance(model, ModelPredictor) and not model.facts.folder:
+            raise SettingsError("an exported model is given by its file", hint='bulk_predict("FILE.onnx", ...)')
         run = open_run(model, artifacts)
         found = cls(str(run.folder.absolute()), run.name, run.modality, _digest(run.folder), **how)
         if isinstance(model, ModelPredictor):
