@@ -432,7 +432,8 @@ class AudioFrontend:
     def data_card(self) -> dict[str, Any]:
         """Licence, citation and home of the corpus."""
         corpus = DATASETS[self._config.data.dataset]
-        return {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
+        about = {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
+        return about | ({"url": corpus.HOMEPAGE} if corpus.HOMEPAGE else {})
 
 
 def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int, float]:

@@ -276,7 +276,8 @@ class TextFrontend:
     def data_card(self) -> dict[str, Any]:
         """Licence, citation and home of the corpus."""
         corpus = DATASETS[self._config.data.dataset]
-        return {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
+        about = {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
+        return about | ({"url": corpus.HOMEPAGE} if corpus.HOMEPAGE else {})
 
     def _extra_items(self, train_rows: np.ndarray) -> tuple[Item, ...]:
         if not self._config.augment.extra_table:

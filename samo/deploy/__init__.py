@@ -1,1 +1,1 @@
-"""Models outside SAMO: what is exported, and what is watched afterwards."""
+"""What follows a training: exported files, many answers at once, packages, and watching a served model."""

@@ -36,7 +36,15 @@ from samo.files import own_folder
 from samo.launch.local import GRACE_S, Job, Outcome, Watcher, stopped_after
 from samo.launch.worker import attempt, find_work, printing_to
 
-__all__ = ["Machine", "RayLauncher", "import_ray", "ray_launcher", "share_of_cluster"]
+__all__ = [
+    "Machine",
+    "RayLauncher",
+    "import_ray",
+    "ray_cluster",
+    "ray_launcher",
+    "share_of_cluster",
+    "worker_environment",
+]
 
 # How often a job is begun again when its process or its machine was lost.
 RETRIES = 3
@@ -82,15 +90,29 @@ def ray_launcher(
         EnvironmentProblem: Ray is not installed, or no cluster answers.
         SettingsError: no machine of the cluster can take a job.
     """
-    ray = _connect(address)
-    try:
-        machines = [
-            Machine(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
-            for node in ray.nodes()
-            if node["Alive"]
-        ]
+    with ray_cluster(address) as (_, machines):
         share = share_of_cluster(machines, n_jobs, workers, threads, device)
         yield RayLauncher(work, *share, limit=workers, shared=shared)
+
+
+@contextmanager
+def ray_cluster(address: str) -> Iterator[tuple[Any, list[Machine]]]:
+    """Connect to a cluster; yields the module ``ray`` and the machines. The connection ends with the block.
+
+    Raises:
+        EnvironmentProblem: Ray is not installed, or no cluster answers.
+        SettingsError: the address is none.
+    """
+    ray = _connect(address)
+    try:
+        yield (
+            ray,
+            [
+                Machine(int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
+                for node in ray.nodes()
+                if node["Alive"]
+            ],
+        )
     finally:
         ray.shutdown()
 
@@ -156,7 +178,7 @@ class RayLauncher:
             # Lost processes are counted here: Ray repeats what runs out of memory without end.
             max_retries=0,
             num_returns="streaming",
-            runtime_env={"env_vars": self._environment()},
+            runtime_env={"env_vars": worker_environment(self.threads)},
         )
         waiting = deque(_Try(job) for job in jobs)
         tasks = _Tasks(ray, watcher)
@@ -172,11 +194,12 @@ class RayLauncher:
             raise stopped_after(tasks.outcomes, jobs) from None
         return tasks.outcomes
 
-    def _environment(self) -> dict[str, str]:
-        threads = str(self.threads)
-        passed = {name: value for name, value in os.environ.items() if name.startswith("SAMO_") or name in PASSED_ON}
-        python = os.pathsep.join(filter(None, sys.path))
-        return {**passed, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONPATH": python}
+
+def worker_environment(threads: int) -> dict[str, str]:
+    """The environment variables of a worker with so many CPUs: SAMO's own, where models are cached, where code lies."""
+    passed = {name: value for name, value in os.environ.items() if name.startswith("SAMO_") or name in PASSED_ON}
+    python = os.pathsep.join(filter(None, sys.path))
+    return {**passed, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), "PYTHONPATH": python}
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The model card of a run: what the model is for, what it was judged on, and what it must not be used for.
+"""The model card of a run: what the model is for, what it was evaluated on, and what it must not be used for.
 
 Sections follow Mitchell et al. (2019), "Model Cards for Model Reporting".
 """
@@ -11,6 +11,7 @@ from typing import Any
 
 from samo.errors import counted, plural
 from samo.evaluation.calibration import summary
+from samo.reporting.duties import law_lines, licence_lines
 from samo.reporting.html import METRIC_NAMES
 from samo.reporting.report import corpus_of, flat_items, groupings, headlines, reproduce_commands, stamps
 from samo.reporting.wording import (
@@ -27,14 +28,27 @@ from samo.reporting.wording import (
     threshold_rows,
 )
 
-__all__ = ["model_card"]
+__all__ = ["EXPORTED", "exported_sections", "model_card"]
+
+# How the heading of a section on an exported file begins.
+EXPORTED = "## Exported file "
+# What a training began from, besides chance: settings of either modality.
+_BEGUN_FROM = {
+    "encoder": "the pretrained encoder {}",
+    "pretrained": "published weights of the architecture",
+    "weights": "the weights in {}",
+    "teacher": "the answers of the run {}",
+    "extra_table": "further texts in {}",
+}
 
 _INTENDED = """\
 - Research and teaching on emotion recognition, and as a baseline to compare with.
 - Sorting or searching material like the data named below, where a person looks at the result."""
 _OUT_OF_SCOPE = """\
 - **No decisions about people**: not for hiring, schooling, credit, insurance, policing, border control, medical or
-  psychological diagnosis, nor for watching people at work or at school. The law forbids several of these in places.
+  psychological diagnosis, nor for watching people at work or at school.
+- **Nobody unasked**: not for people who do not know of it and have not agreed.
+- **No proof**: an answer is no evidence of what somebody felt, meant or will do, and no lie detector.
 - **Expressed emotion is not felt emotion**, and acted emotion still less: the model names what an expression resembles
   in the data it learned from, and cannot know what a person feels.
 - People, languages, cultures, settings and devices that the data below does not hold."""
@@ -46,8 +60,9 @@ def model_card(
     environment: Mapping[str, Any],
     *,
     data_card: Mapping[str, str],
+    exported: str = "",
 ) -> str:
-    """Write the card of one judged run as Markdown.
+    """Write the card of one evaluated run as Markdown.
 
     Args:
         report: from :func:`samo.reporting.report.build_report`; with ``ensemble``, its account of its members.
@@ -55,14 +70,19 @@ def model_card(
         environment: versions and hardware; ``command`` or ``commands`` hold what was typed to train.
         data_card: about the data, any of ``title``, ``description``, ``licence``, ``citation``, ``url`` and
             ``limitations`` (one a line); further keys are listed by name.
+        exported: the sections of its exported files, from :func:`exported_sections` of the card before.
     """
     sections = [
         ("", _head(report)),
         ("Intended use", _INTENDED),
         ("Out of scope", _OUT_OF_SCOPE),
+        ("Law", _listed(law_lines(str(settings.get("modality", ""))))),
         ("Members", _members(report)),
         ("Data", _data(report, data_card)),
+        ("Training", _training(report, settings)),
+        ("Licence of the weights", _listed(licence_lines(data_card.get("licence", "")))),
         ("Results", _results(report)),
+        ("Calibration", _calibration(report)),
         ("Thresholds", _thresholds(report)),
         ("Tasks", _tasks(report)),
         ("Results by group", _by_group(report)),
@@ -72,7 +92,14 @@ def model_card(
         ("Environment", _pairs({k: v for k, v in environment.items() if k not in ("command", "commands")})),
         ("How to reproduce", _commands(reproduce_commands(report, environment))),
     ]
-    return "\n\n".join(f"## {title}\n\n{body}" if title else body for title, body in sections if body) + "\n"
+    card = "\n\n".join(f"## {title}\n\n{body}" if title else body for title, body in sections if body) + "\n"
+    return f"{card}\n{exported.strip()}\n" if exported.strip() else card
+
+
+def exported_sections(card: str) -> str:
+    """What a card says of exported files, which a new card of the same weights goes on saying."""
+    parts = re.split(r"^(?=## )", card, flags=re.MULTILINE)
+    return "\n\n".join(part.strip() for part in parts if part.startswith(EXPORTED))
 
 
 def _head(report: Mapping[str, Any]) -> str:
@@ -130,6 +157,25 @@ def _data(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
+def _training(report: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
+    """On how much it was trained, how the parts were made, and what else it learned from."""
+    lines = []
+    for part, counts in report.get("parts", {}).items():
+        lines.append(f"{_text(part)}: " + ", ".join(_text(counted(n, noun)) for noun, n in counts.items()))
+    rule = f"split by {_text(report['split_rule'])}"
+    if report["leaky"]:
+        rule += ": **leaky**, what is alike may stand in training and in test, so every figure below is too good"
+    lines.append(rule)
+    for name, words in _BEGUN_FROM.items():
+        given = settings.get(name)
+        values = [value for value in (given if isinstance(given, list | tuple) else [given]) if value]
+        # A name says what it was; where it lay on the author's disk is not published.
+        shown = ", ".join(dict.fromkeys(_text(str(value).rstrip("/").rpartition("/")[2]) for value in values))
+        if values:
+            lines.append(f"begun from {words.format(shown)}, whose own data and licence count as well")
+    return _listed(lines)
+
+
 def _results(report: Mapping[str, Any]) -> str:
     ci, level = report["ci"], interval_name(report["ci"])
     overall = [(name, _number(value), _interval(ends) or "-") for name, value, ends in headlines(report)]
@@ -144,7 +190,7 @@ def _results(report: Mapping[str, Any]) -> str:
     parts = [_stamped(report), _table(("metric", "value", level), overall)]
     if report["baseline"]:
         parts.append(f"Beside it, {_text(baseline_line(report['baseline']))}.")
-    return "\n\n".join([*parts, _classes(report), _calibration(report)]).lstrip()
+    return "\n\n".join([*parts, _classes(report)]).lstrip()
 
 
 def _classes(report: Mapping[str, Any]) -> str:
@@ -176,12 +222,35 @@ def _tasks(report: Mapping[str, Any]) -> str:
 
 
 def _calibration(report: Mapping[str, Any]) -> str:
+    """How far probabilities can be believed, of each task."""
+    tasks = report["tasks"] or {report["task"]: report}
+    rows = []
+    for name, task in tasks.items():
+        scores = task["calibration"]
+        rows.append((
+            _text(name), _number(scores["ece"]), _number(scores["ece_uncalibrated"]), _number(scores["temperature"]),
+            _number(scores["nll"]), _number(scores["brier"]),
+        ))  # fmt: skip
     scores = report["calibration"]
-    return f"Calibration: {summary(scores)} ({scores['n_bins']} {scores['binning']})."
+    heads = ("task", "ECE", "ECE before", "temperature", "log loss", "Brier score")
+    meaning = (
+        "ECE, the expected calibration error, is by how much confidence and accuracy differ on average: at 0.050 what "
+        "is answered with 80 % confidence may be right 75 % of the time."
+    )
+    line = f"Calibration: {summary(scores)} ({scores['n_bins']} {scores['binning']})."
+    return f"{line}\n\n{_table(heads, rows)}\n\n{meaning}"
 
 
 def _by_group(report: Mapping[str, Any]) -> str:
     parts = []
+    gaps = [row for attribute, table in groupings(report).items() if (row := _gap_row(attribute, table))]
+    if gaps:
+        heads = ("by", "lowest", "highest", "gap in macro-F1", "fewest rows")
+        parts.append(_table(heads, gaps))
+        parts.append(
+            "The gap is between the groups that the model serves worst and best. It has no interval: with few rows a "
+            "group, and with many groups, a part of it is chance."
+        )
     for attribute, table in groupings(report).items():
         rows = [
             (_text(value), _number(row["macro_f1"]), _number(row["accuracy"]), _number(row["uar"]), str(row["n"]))
@@ -191,6 +260,17 @@ def _by_group(report: Mapping[str, Any]) -> str:
     if parts:
         parts.insert(0, "Macro-F1 and UAR of a group are over the labels that occur in it.")
     return "\n\n".join(parts)
+
+
+def _gap_row(attribute: str, table: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Worst and best group of an attribute; None where fewer than two have a score."""
+    scored = {value: row["macro_f1"] for value, row in table.items() if row["macro_f1"] is not None}
+    if len(scored) < 2:
+        return None
+    worst, best = min(scored, key=lambda v: scored[v]), max(scored, key=lambda v: scored[v])
+    fewest = min(table[value]["n"] for value in scored)
+    ends = (f"{_text(value)} {scored[value]:.3f}" for value in (worst, best))
+    return _text(attribute), *ends, f"{scored[best] - scored[worst]:.3f}", str(fewest)
 
 
 def _limitations(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
@@ -209,6 +289,11 @@ def _limitations(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str
     if not report["calibration"]["fitted_on"]:
         found.append("its probabilities were not calibrated: read them as a ranking")
     return "\n".join(f"- {_line(line)}" for line in found)
+
+
+def _listed(lines: Iterable[str]) -> str:
+    """Lines of ours, which may hold Markdown."""
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _stamped(report: Mapping[str, Any]) -> str:

@@ -37,7 +37,7 @@ from samo.prediction import ModelPredictor
 from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
-from samo.reporting.model_card import model_card
+from samo.reporting.model_card import exported_sections, model_card
 from samo.reporting.report import Report, Subject, build_report
 from samo.reporting.wording import openings_lines
 from samo.runs.calibrate import abstention_settings, calibrate, decision_of, threshold_settings
@@ -354,13 +354,21 @@ def write_report(
     page = render_html(told, pictures, settings, environment, confident_mistakes(*answers), table)
     write_text(run.path(f"report{suffix}.html"), page)
     if not suffix:
-        card = model_card(told, settings, environment, data_card=frontend.data_card())
-        write_text(run.path("MODEL_CARD.md"), card)
+        card = run.path("MODEL_CARD.md")
+        about = model_card(told, settings, environment, data_card=frontend.data_card(), exported=_exported(card, run))
+        write_text(card, about)
     run.require_model(version)
     write_json(run.path(f"report{suffix}.json"), report)
     shown = {f"{report['split'] if part in PARTS else part}/{path.stem}": path for path in figures}
     draw_pictures(run.folder, shown, read_facts(run.model_file).epoch, logging.getLogger(__name__).warning)
     return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality, openings)
+
+
+def _exported(card: Path, run: Run) -> str:
+    """What the card before says of files exported from these weights; of weights that came later it says nothing."""
+    if not card.is_file() or card.stat().st_mtime < run.model_file.stat().st_mtime:
+        return ""
+    return exported_sections(card.read_text(encoding="utf-8", errors="replace"))
 
 
 def _other_precision(run: Run, runtime: Runtime) -> list[str]:

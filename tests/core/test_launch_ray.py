@@ -20,7 +20,7 @@ from ray_cluster import Nodes, needs_ray, nodes, wait_for
 from samo.errors import EnvironmentProblem, Interrupted, RunError, SettingsError
 from samo.launch import ray as launch_ray
 from samo.launch.local import LocalLauncher, Outcome
-from samo.launch.ray import Machine, ray_launcher, share_of_cluster
+from samo.launch.ray import Machine, ray_launcher, share_of_cluster, worker_environment
 
 
 @pytest.fixture(scope="module")
@@ -107,8 +107,8 @@ def test_threads_environment_and_limit(cluster: Nodes, tmp_path: Path, monkeypat
     monkeypatch.setenv("HF_TOKEN", "secret")
     with ray_launcher("launch_work:do_job", cluster.address, 4, workers=1) as launcher:
         assert (launcher.workers, launcher.threads) == (1, 2)
-        assert launcher._environment()["SAMO_CACHE"] == str(tmp_path)
-        assert "HF_TOKEN" not in launcher._environment()
+        assert worker_environment(2)["SAMO_CACHE"] == str(tmp_path)
+        assert "HF_TOKEN" not in worker_environment(2)
         outcomes = launcher.run(jobs(tmp_path, **dict.fromkeys("abcd", "work")), RecordingWatcher())
     # One at a time, in order.
     assert [(outcome.name, outcome.status) for outcome in outcomes] == [(name, "done") for name in "abcd"]

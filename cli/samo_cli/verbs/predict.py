@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["predict"]
 
+MANY = "Very many inputs"
+
 
 def predict(
     inputs: Annotated[
@@ -63,6 +65,38 @@ def predict(
             help="Go on with what a stopped --csv wrote: append rows for the inputs that have none in the file.",
         ),
     ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            rich_help_panel=MANY,
+            help="Write answers as files of a folder, part by part; the same command again goes on.",
+        ),
+    ] = None,
+    format: Annotated[
+        str, typer.Option(metavar="jsonl|parquet", rich_help_panel=MANY, help="Of the parts; jsonl when left out.")
+    ] = "",
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N",
+            rich_help_panel=MANY,
+            help="Write every N-th part, beginning with the I-th: N such commands on N machines share the work.",
+        ),
+    ] = "",
+    ray: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|HOST:PORT",
+            rich_help_panel=MANY,
+            help="Let a Ray cluster write the parts; its machines see the folders under the same paths.",
+        ),
+    ] = "",
+    part_items: Annotated[
+        int | None, typer.Option(min=1, metavar="INTEGER", rich_help_panel=MANY, help="Inputs in a part [1000].")
+    ] = None,
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "float32",
@@ -78,8 +112,14 @@ def predict(
 
     With --csv and --windows each row is written as soon as it is known. Ctrl-C keeps what is there.
 
-    Files that cannot be read are named on stderr and the command leaves with status 3.
+    Files that cannot be read are named on stderr and the command leaves with status 3. With --output they are rows that
+    say why.
     """
+    bulk: dict[str, Any] = {"format": format, "shard": shard, "ray": ray, "part_items": part_items}
+    if output and (csv or windows or resume):
+        raise SettingsError("--output excludes --csv, --windows and --resume")
+    if not output and (alone := [name for name, value in bulk.items() if value]):
+        raise SettingsError(f"`{alone[0]}` acts only together with `output`", hint="add --output FOLDER")
     if json + csv + windows > 1:
         raise SettingsError("--json, --csv and --windows exclude each other")
     if resume and (json or windows):
@@ -90,6 +130,10 @@ def predict(
         raise SettingsError("nothing to predict", hint="name clips, folders or files of texts, or give --text TEXT")
     source = _file(model) if model else _run(artifacts, run)
     items = _items(source, inputs or [], text or [], text_column, windows=windows)
+    if output:
+        how = {"device": device, "precision": precision, "threads": threads}
+        _in_parts(source, items, output, json, **how, **{name: value for name, value in bulk.items() if value})
+        return
     # torch is imported only once the paths are known to be good: a typing error costs no waiting.
     from samo_cli.render import note, print_json, show_predictions
 
@@ -136,18 +180,31 @@ def predict(
         raise typer.Exit(DataError.exit_status)
 
 
+def _in_parts(source: _Source, items: Sequence[str], folder: Path, json: bool, **how: Any) -> None:
+    from samo.deploy.bulk import bulk_predict
+    from samo_cli.render import counting, note, print_json
+
+    with counting("writing parts") as progress:
+        summary = bulk_predict(source.place, items, folder, on_part=progress, **how)
+    if json:
+        print_json(summary.to_json())
+    note(str(summary))
+
+
 @dataclass(frozen=True)
 class _Source:
     """A run or an exported file whose network is not loaded yet.
 
     Attributes:
         name: as errors call it.
+        place: the run's folder, or the file.
         modality: ``audio`` or ``text``.
         text_column: the run's own column of texts; empty where it has none.
         load: takes device, precision and threads.
     """
 
     name: str
+    place: Path
     modality: str
     text_column: str
     load: Callable[..., ModelPredictor]
@@ -164,14 +221,14 @@ def _run(artifacts: str, name: str) -> _Source:
         return load(run, **how)
 
     column = run.flat_settings.get("text_column", "")
-    return _Source(f"run '{run.name}'", run.modality, column, opened)
+    return _Source(f"run '{run.name}'", run.folder, run.modality, column, opened)
 
 
 def _file(path: Path) -> _Source:
     from samo.prediction.exported import ExportedModel, load_exported
 
     model = ExportedModel.open(path)
-    return _Source(f"model {path}", model.modality, "", partial(load_exported, model))
+    return _Source(f"model {path}", path, model.modality, "", partial(load_exported, model))
 
 
 class _Taken:
@@ -202,7 +259,7 @@ class _Taken:
 
 def _items(
     source: _Source, inputs: Sequence[Path], texts: Sequence[str], column: str, *, windows: bool
-) -> Sequence[str | Path]:
+) -> Sequence[str]:
     """What is to be predicted.
 
     Raises:
@@ -222,7 +279,7 @@ def _items(
     return _clips(inputs)
 
 
-def _predict(model: ModelPredictor, items: Sequence[str | Path], begin: int, taken: _Taken) -> bool:
+def _predict(model: ModelPredictor, items: Sequence[str], begin: int, taken: _Taken) -> bool:
     """Hand each prediction on as it comes; whether Ctrl-C came before the last."""
     from samo_cli.render import counting
 
@@ -243,10 +300,10 @@ def _complain(prediction: Prediction) -> None:
     err.print(f"error: {as_flags(prediction.error)}", markup=False, soft_wrap=True)
 
 
-def _clips(inputs: Sequence[Path]) -> list[Path]:
-    from samo_audio.datasets.listing import find_clips
+def _clips(inputs: Sequence[Path]) -> list[str]:
+    from samo_audio.datasets.listing import clip_names
 
-    return find_clips(inputs)
+    return clip_names(inputs)
 
 
 def _texts(inputs: Sequence[Path], given: Sequence[str], column: str) -> list[str]:
