@@ -8,15 +8,15 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 
 from samo.files import parse_json
+from samo.prediction.decoded import Decoded
 from samo.serve.limits import Limits
 from samo.stored import Count, Number, Stored, Text, validated
 
-__all__ = ["Decoded", "Decoders", "DecodingFailed", "DecodingTooSlow"]
+__all__ = ["Decoders", "DecodingFailed", "DecodingTooSlow"]
 
 _LINE = 1 << 20
 # Until a process that died at once is started again, in seconds.
@@ -35,30 +35,6 @@ class DecodingFailed(Exception):  # noqa: N818
 
 class DecodingTooSlow(Exception):  # noqa: N818
     """A clip that takes longer to decode than a clip may."""
-
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """A decoded clip.
-
-    Attributes:
-        waveform: (T,) float32, mono, at the rate asked for.
-        sr: that rate in Hz.
-        peak: largest absolute sample of the file; 1 is full scale.
-        rms_db: level of the file in dB below full scale.
-        warnings: what is odd about the file, for example ``clipped``.
-    """
-
-    waveform: np.ndarray
-    sr: int
-    peak: float
-    rms_db: float
-    warnings: tuple[str, ...]
-
-    @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-        return len(self.waveform) / self.sr
 
 
 class _Answer(Stored):

@@ -15,9 +15,9 @@ import numpy as np
 
 from samo.errors import nearest
 from samo.modalities import MODALITIES
-from samo.prediction import ModelPredictor, Prediction
+from samo.prediction import Decoded, ModelPredictor, Prediction
 from samo.serve.batching import Batcher, QueueFull
-from samo.serve.decoding import Decoded, Decoders, DecodingFailed, DecodingTooSlow
+from samo.serve.decoding import Decoders, DecodingFailed, DecodingTooSlow
 from samo.serve.described import defaults_of
 from samo.serve.limits import Limits
 from samo.serve.metrics import Metrics
@@ -63,7 +63,7 @@ class Service:
         # The requests say whether they want a time line; the model always makes one.
         model.timeline_s = 0.0
         batcher = Batcher(
-            lambda inputs: list(model.stream(inputs, sr=_rate_of(model))),
+            lambda inputs: list(model.stream(inputs)),
             batch=self.limits.max_batch,
             wait_s=self.limits.batch_wait_ms / 1e3,
             queue=self.limits.max_queue,
@@ -141,7 +141,7 @@ class Service:
             async with asyncio.timeout(self.limits.answer_timeout):
                 clip = await self._decoded(audio, model)
                 with self.keeping(clip.waveform.nbytes):
-                    (prediction,) = await place.answers([clip.waveform])
+                    (prediction,) = await place.answers([clip])
                     prediction = self._checked(prediction)
                     picture = await self._spectrogram(name, model, clip) if spectrogram else None
         answer = self._answered(name, model, prediction, clip, timeline)
@@ -161,7 +161,7 @@ class Service:
                 found = await asyncio.gather(*(self._decoded_text(text, model) for _, text in clips))
                 good = [(k, clip) for k, clip in enumerate(found) if isinstance(clip, Decoded)]
                 with self.keeping(sum(clip.waveform.nbytes for _, clip in good)):
-                    predictions = await place.answers([clip.waveform for _, clip in good])
+                    predictions = await place.answers([clip for _, clip in good])
         for k, problem in enumerate(found):
             if isinstance(problem, Problem):
                 answers[k] = {"message": _sentence(problem)}
@@ -258,8 +258,6 @@ class Service:
 
     async def _spectrogram(self, name: str, model: Any, clip: Decoded) -> dict[str, Any] | None:
         """What the network sees of the first window, in 8 bits; None where it sees none."""
-        if not hasattr(model, "spectrogram"):
-            return None
         values = await self._batchers[name].run(model.spectrogram, clip.waveform, clip.sr)
         return None if values is None else picture_of(values, model.window_s)
 

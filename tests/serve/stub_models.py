@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 
 from samo.evaluation.decision import Decision
-from samo.prediction import ModelFacts, ModelPredictor, Prediction, Window, answers_of
+from samo.prediction import Decoded, ModelFacts, ModelPredictor, Prediction, Window, answers_of
 from samo.tasks import LabelSpace, Task
 
 SR = 8000
@@ -38,7 +38,7 @@ class Stub(ModelPredictor):
         assert self.gate.wait(20)
         self.sizes.append(len(given))
         for each in given:
-            if self.poison is not None and len(each) == self.poison:
+            if isinstance(each, str) and len(each) == self.poison:
                 raise ZeroDivisionError("poison")
             yield self.answer(each)
 
@@ -56,7 +56,10 @@ class Ears(Stub):
     def __init__(self, name: str = "ears") -> None:
         super().__init__(name, "audio", LOUD)
 
-    def answer(self, given: np.ndarray) -> Prediction:
+    def answer(self, given: Any) -> Prediction:
+        if isinstance(given, Decoded):
+            assert given.sr == SR
+            given = given.waveform
         peak = float(np.abs(given).max())
         share = float("nan") if abs(peak - 0.25) < 0.01 else min(peak, 1.0)
         answers = answers_of(np.array([1 - share, share]), np.array([share <= 0.5, share > 0.5]), self.space)

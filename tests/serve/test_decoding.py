@@ -13,7 +13,8 @@ import soundfile
 from stub_models import tone
 
 from samo.modalities import MODALITIES
-from samo.serve.decoding import Decoded, Decoders, DecodingFailed, DecodingTooSlow
+from samo.prediction import Decoded
+from samo.serve.decoding import Decoders, DecodingFailed, DecodingTooSlow
 from samo.serve.limits import Limits
 
 KILLING = "killing_decoder:decode"
