@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-__all__ = ["Batcher", "QueueFull"]
+__all__ = ["Batcher", "Place", "QueueFull"]
 
 T = TypeVar("T")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import signal
 import socket
 from collections.abc import Collection, Iterator
@@ -20,7 +21,6 @@ from samo.serve.service import Service
 
 __all__ = ["is_loopback", "listening", "serve"]
 
-_KEEP_ALIVE_S = 15
 _LOOK_S = 0.05
 
 
@@ -67,7 +67,7 @@ def serve(app: FastAPI, sockets: Collection[socket.socket]) -> None:
 
     settings = uvicorn.Config(
         app, http=Protocol, ws="none", lifespan="on", loop="asyncio", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE_S,
+        server_header=False, proxy_headers=False, timeout_keep_alive=math.ceil(service.limits.header_timeout),
     )  # fmt: skip
     _Draining(settings, service).run(list(sockets))
 

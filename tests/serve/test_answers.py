@@ -12,6 +12,7 @@ import pytest
 from stub_models import SR, Ears, Reader, tone
 
 import samo.serve.app
+from samo.errors import ModelFileError
 from samo.serve.limits import Limits
 
 WAV = {"Content-Type": "audio/wav"}
@@ -219,6 +220,24 @@ def test_no_answer_in_time(serve: Any) -> None:
     )
     model.gate.set()
     assert client.post("/predict", json={"text": "x"}).status_code == 200
+
+
+def test_a_model_that_cannot_be_computed_on_an_input(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exported file complains where its sums leave the finite numbers: that is the input's fault."""
+    whole = Ears.answer
+
+    def answer(self: Ears, given: Any) -> Any:
+        if given.peak > 0.8:
+            raise ModelFileError("cannot use /secret/x.onnx: its logits are not finite")
+        return whole(self, given)
+
+    client = serve(Ears())
+    monkeypatch.setattr(Ears, "answer", answer)
+    detail = problem(posted(client, body=tone(0.9)), 422, "data")["detail"]
+    assert detail == "the model cannot be computed on this input"
+    clips = [{"audio": base64.b64encode(tone(peak)).decode()} for peak in (0.1, 0.9)]
+    good, bad = client.post("/v1/predict/audio/batch", json={"clips": clips}).json()["predictions"]
+    assert (good["label"], bad["message"]) == ("quiet", detail)
 
 
 def test_a_bug_is_no_traceback(serve: Any) -> None:
