@@ -180,6 +180,9 @@ class AudioPredictor(ModelPredictor):
         yield from (self._finish(pending) for pending in waiting)
 
     def _decoded_ahead(self, inputs: Iterable[Any], sr: int | None) -> Iterator[_Pending]:
+        if isinstance(inputs, list) and all(isinstance(item, Decoded) for item in inputs):
+            yield from (self._open(item, sr) for item in inputs)
+            return
         remaining = iter(inputs)
         with ThreadPoolExecutor(max_workers=max(2, self.threads)) as pool:
             ahead: deque[Future[_Pending]] = deque(pool.submit(self._open, item, sr) for item in islice(remaining, 16))

@@ -22,6 +22,7 @@ from samo.serve.service import Service
 __all__ = ["is_loopback", "listening", "serve"]
 
 _LOOK_S = 0.05
+_BACKLOG = 512
 
 
 def is_loopback(host: str) -> bool:
@@ -49,6 +50,8 @@ def listening(host: str, port: int) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind(address)
+        # Who comes while models are loaded waits, and is not turned away.
+        opened.listen(_BACKLOG)
     except OSError as error:
         opened.close()
         raise EnvironmentProblem(

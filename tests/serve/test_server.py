@@ -137,7 +137,6 @@ def test_an_address_that_is_taken() -> None:
     from samo.serve.server import is_loopback, listening
 
     with listening("127.0.0.1", 0) as taken:
-        taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(EnvironmentProblem, match=rf"cannot listen at 127\.0\.0\.1, port {port}: "):
             listening("127.0.0.1", port)
