@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from samo.errors import RunError
 from samo.evaluation.metrics import Decided
-from samo.files import write_json
+from samo.files import parse_json, write_json
 from samo.settings import AbstentionSettings
-from samo.stored import Count, Number, Positive, Stored, Text, read_stored
+from samo.stored import Count, Number, Positive, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
 
 __all__ = ["Abstention", "abstention_line", "abstention_scores", "confidence", "confidence_threshold", "risk_coverage"]
@@ -72,7 +72,7 @@ class Abstention:
 
     def save(self, path: Path) -> None:
         """Write JSON in one step."""
-        write_json(path, {"schema": 1, **asdict(self)})
+        write_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Abstention:
@@ -82,13 +82,25 @@ class Abstention:
             RunError: damaged.
         """
         try:
-            stored = read_stored(path, _StoredAbstention)
-            return cls(
-                stored.rule, stored.wanted, stored.thresholds, stored.temperature, stored.fitted_on, stored.n,
-                stored.epoch,
-            )  # fmt: skip
+            return cls.from_json(parse_json(path.read_bytes()))
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}", hint="remove it; `samo evaluate` fits it again") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that :meth:`from_json` reads back."""
+        return {"schema": 1, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Abstention:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: it is something else, or no threshold was fitted.
+        """
+        stored = validated(_StoredAbstention, data)
+        return cls(
+            stored.rule, stored.wanted, stored.thresholds, stored.temperature, stored.fitted_on, stored.n, stored.epoch
+        )
 
 
 class _StoredAbstention(Stored):

@@ -1,5 +1,6 @@
 """From files, arrays and texts to answers: what every predictor gives, and what it is asked with."""
 
+from samo.prediction.network import Network
 from samo.prediction.prediction import NOT_SURE, Answer, Prediction, PredictionList, Window, answers_of
 from samo.prediction.predictor import ModelFacts, ModelPredictor, Predictor, TrainedModel
 
@@ -8,6 +9,7 @@ __all__ = [
     "Answer",
     "ModelFacts",
     "ModelPredictor",
+    "Network",
     "Prediction",
     "PredictionList",
     "Predictor",
