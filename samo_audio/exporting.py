@@ -44,7 +44,9 @@ class AudioExporter:
         made = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for module in made.modules():
             if isinstance(module, EgemapsFunctionals):
-                raise SettingsError("`functional_set=egemaps` is computed by openSMILE, which no exported file can hold")
+                raise SettingsError(
+                    "`functional_set=egemaps` is computed by openSMILE, which no exported file can hold"
+                )
             use_matrices = getattr(module, "use_matrices", None)
             if callable(use_matrices):
                 use_matrices()
