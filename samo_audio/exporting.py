@@ -32,7 +32,9 @@ class AudioExporter:
 
     inputs: ClassVar[tuple[str, str]] = ("waveform", "lengths")
     axes: ClassVar[tuple[str, str]] = ("batch", "samples")
-    kept_float: ClassVar[str] = r"^/model/(?:members\.\d+/)?(?:features|functionals|body/extractor)/"
+    kept_float: ClassVar[str] = r"^/(?:model/)?(?:members\.\d+/)?(?:features|functionals|(?:body/)?extractor)/"
+
+    program_axes: ClassVar[tuple[bool, bool]] = (True, False)
 
     @staticmethod
     def exportable(model: nn.Module) -> nn.Module:

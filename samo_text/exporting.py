@@ -25,6 +25,7 @@ class TextExporter:
     inputs: ClassVar[tuple[str, str]] = ("ids", "lengths")
     axes: ClassVar[tuple[str, str]] = ("batch", "tokens")
     kept_float: ClassVar[str] = r"^$"
+    program_axes: ClassVar[tuple[bool, bool]] = (True, True)
 
     @staticmethod
     def exportable(model: nn.Module) -> nn.Module:

@@ -327,7 +327,8 @@ def _written(job: _Job, path: Path) -> Network:
 
 def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, Any], path: Path) -> Network:
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim(job.exporter.axes[1], min=2)
-    shapes = ({0: batch, 1: length}, {0: batch})
+    dynamic = {k: axis for k, axis in enumerate((batch, length)) if job.exporter.program_axes[k]}
+    shapes = (dynamic, {0: batch})
     with torch.no_grad():
         program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
     torch.export.save(program, path)

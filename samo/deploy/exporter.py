@@ -57,11 +57,13 @@ class Exporter(Protocol):
         inputs: names of what a file takes, ``("waveform", "lengths")``.
         axes: names of the first input's axes, ``("batch", "samples")``.
         kept_float: pattern of the names of nodes that make features, which are never quantised.
+        program_axes: which of the axes of a ``torch.export`` program are dynamic.
     """
 
     inputs: ClassVar[tuple[str, str]]
     axes: ClassVar[tuple[str, str]]
     kept_float: ClassVar[str]
+    program_axes: ClassVar[tuple[bool, bool]]
 
     @staticmethod
     def exportable(model: nn.Module) -> nn.Module:

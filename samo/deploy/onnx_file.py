@@ -92,7 +92,8 @@ def compacted(path: Path, matrices: Sequence[CosineMatrix]) -> None:
     known = {_matrix(each).tobytes(): each for each in matrices}
     made: list[Any] = []
     kept = []
-    for tensor in model.graph.initializer:
+    nodes, constants = _without_constants(model.graph.node)
+    for tensor in [*model.graph.initializer, *constants]:
         array = numpy_helper.to_array(tensor)
         if array.dtype != np.float32 or array.ndim != 2 or array.size < _SMALL:
             kept.append(tensor)
@@ -104,7 +105,7 @@ def compacted(path: Path, matrices: Sequence[CosineMatrix]) -> None:
             kept.append(tensor)
     if not made:
         return
-    nodes = [node for own, _ in made for node in own] + list(model.graph.node)
+    nodes = [node for own, _ in made for node in own] + nodes
     tensors = {tensor.name: tensor for _, own in made for tensor in own}
     del model.graph.node[:]
     del model.graph.initializer[:]
@@ -112,6 +113,21 @@ def compacted(path: Path, matrices: Sequence[CosineMatrix]) -> None:
     model.graph.initializer.extend([*kept, *tensors.values()])
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+def _without_constants(nodes: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """The nodes that compute something, and the large tensors of the others under the names they had."""
+    rest, tensors = [], []
+    for node in nodes:
+        value = node.attribute[0] if node.op_type == "Constant" else None
+        if value is not None and value.name == "value" and len(value.t.dims) == 2:
+            tensor = type(value.t)()
+            tensor.CopyFrom(value.t)
+            tensor.name = node.output[0]
+            tensors.append(tensor)
+        else:
+            rest.append(node)
+    return rest, tensors
 
 
 def save_metadata(path: Path, facts: Mapping[str, Any]) -> None:
