@@ -147,7 +147,7 @@ def _of_mobilenet(network: MobileNet) -> list[ChannelGroup]:
         if not isinstance(block, InvertedResidual):
             continue
         layers: list[Any] = list(block.block)
-        convolutions = [layer for layer in layers if isinstance(layer, nn.Sequential)]
+        convolutions: list[Any] = [layer for layer in layers if isinstance(layer, nn.Sequential)]
         if len(convolutions) < 3:  # nothing is expanded: the block's own input is what is convolved
             continue
         expand, depthwise, project = convolutions

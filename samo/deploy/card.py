@@ -18,8 +18,9 @@ def exported_section(facts: Mapping[str, Any]) -> str:
     items = f"{parity['n']} items of the {parity['part']} part"
     lines = [
         f"- {kind}; opset {facts['opset']}" if facts["opset"] else f"- {kind}",
-        f"- Against the network in torch, in float32: largest difference of two logits {exact['largest_difference']:.1e},"
-        f" {exact['equal_labels']:.1%} of the labels equal, on {exact['n']} items of the {exact['part']} part",
+        "- Against the network in torch, in float32: largest difference of two logits"
+        f" {exact['largest_difference']:.1e}, {exact['equal_labels']:.1%} of the labels equal,"
+        f" on {exact['n']} items of the {exact['part']} part",
         f"- Against the run on {items}: {parity['equal_labels']:.1%} of the labels equal, macro-F1"
         f" {f1['before']:.3f} before and {f1['after']:.3f} after{ends}",
         f"- Size: {facts['size_mb']['file']:.2f} MB, the run's weights {facts['size_mb']['run']:.2f} MB",

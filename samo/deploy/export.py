@@ -37,7 +37,7 @@ from samo.files import folder_beside, remove_left_folders, write_json, write_tex
 from samo.modalities import exporter_type
 from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor
-from samo.prediction.exported import FORMAT, ExportedModel, Metadata
+from samo.prediction.exported import ExportedModel, Metadata
 from samo.prediction.network import Network
 from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import open_data
@@ -83,8 +83,8 @@ class Exported:
         parity = self.facts["parity"]
         f1 = parity["macro_f1"]
         return (
-            f"<{self.path}: {self.facts['size_mb']['file']:.2f} MB, macro-F1 {f1['after']:.3f} ({f1['before']:.3f} of the"
-            f" run) on the {parity['part']} part>"
+            f"<{self.path}: {self.facts['size_mb']['file']:.2f} MB, macro-F1 {f1['after']:.3f}"
+            f" ({f1['before']:.3f} of the run) on the {parity['part']} part>"
         )
 
 
@@ -340,11 +340,11 @@ class _LogitsOnly(nn.Module):
 
     def __init__(self, program: nn.Module) -> None:
         super().__init__()
-        object.__setattr__(self, "program", program)  # such a module refuses eval()
+        self._programs = (program,)  # not among its modules: such a program refuses eval()
 
     def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         """(B, C) logits."""
-        found = self.program(inputs, lengths)
+        found = self._programs[0](inputs, lengths)
         logits: torch.Tensor = found[0] if isinstance(found, tuple) else found
         return logits
 
@@ -427,7 +427,7 @@ def _metadata(job: _Job, card: str, facts: Mapping[str, Any] | None) -> dict[str
     if facts and (job.quantise or job.prune):
         about = replace(about, scores=(_score(facts), *(f"{score} (the run)" for score in about.scores)))
     return Metadata(
-        format=FORMAT,
+        format="samo-onnx-1",
         samo=__version__,
         opset=OPSET,
         modality=job.run.modality,  # type: ignore[arg-type]

@@ -1,15 +1,16 @@
 """Whether an exported file answers as the run it was made of, on items held out from its training.
 
-The test part is used where its logits were kept by an evaluation: the same model answers the same items once more, which
-tells nothing new about them. A quantised or pruned file is another model, so that its look at the test part is counted
-(:meth:`samo.runs.run.Run.open_test`). Without kept logits it is the validation part, and the test part stays closed.
+The test part is used where its logits were kept by an evaluation: the same model answers the same items once more,
+which tells nothing new about them. A quantised or pruned file is another model, so that its look at the test part is
+counted (:meth:`samo.runs.run.Run.open_test`). Without kept logits it is the validation part, and the test part stays
+closed.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,19 +226,16 @@ def gain_problem(faster: float, smaller: float) -> str:
 def latencies(networks: Mapping[str, Network], batch: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
     """Median milliseconds of each network's answer to one batch; they take turns, so that none has the quieter time."""
     inputs, lengths = batch
-    calls: dict[str, Callable[[], np.ndarray]] = {
-        name: (lambda network=network: network.logits(inputs, lengths)) for name, network in networks.items()
-    }
-    for call in calls.values():
-        call()  # memory is taken, and constants are computed, at the first
-    spent: dict[str, list[float]] = {name: [] for name in calls}
+    for network in networks.values():
+        network.logits(inputs, lengths)  # memory is taken, and constants are computed, at the first
+    spent: dict[str, list[float]] = {name: [] for name in networks}
     began = time.perf_counter()
     for number in range(_ROUNDS):
         if number >= _FEWEST and time.perf_counter() - began > _SECONDS:
             break
-        for name, call in calls.items():
+        for name, network in networks.items():
             start = time.perf_counter()
-            call()
+            network.logits(inputs, lengths)
             spent[name].append(1000.0 * (time.perf_counter() - start))
     return {name: statistics.median(times) for name, times in spent.items()}
 

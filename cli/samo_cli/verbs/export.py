@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from samo_cli.flags import in_artifacts
-from samo_cli.options import MACHINE, Artifacts, Json, Threads
+from samo_cli.options import Artifacts, Json, Threads
 
 __all__ = ["export"]
 
