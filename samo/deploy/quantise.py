@@ -41,8 +41,8 @@ def quantised(
     quantises weights by channel and activations with ranges found on ``batches`` (QDQ form); ``dynamic`` quantises
     weights, and the activations of products anew each time.
 
-    Processors without VNNI add two products of signed by unsigned bytes in 16 bits, which overflow, so that a file would
-    answer otherwise there: static weights get 7 of the 8 bits, dynamic ones are unsigned.
+    Processors without VNNI add two products of signed by unsigned bytes in 16 bits, which overflow, so that a file
+    would answer otherwise there: static weights get 7 of the 8 bits, dynamic ones are unsigned.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
