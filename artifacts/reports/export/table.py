@@ -21,10 +21,11 @@ HEADS = (
 
 ABOUT = """
 cnn: small-cnn on a fold of RAVDESS. mn04: preset mn04 on a fold of RAVDESS. whisper: preset whisper-frozen on a fold of
-RAVDESS. tfidf: on GoEmotions. minilm: all-MiniLM-L6-v2 frozen under a logistic regression, on a twentieth of
-GoEmotions' training texts. textcnn: one epoch on a tenth of them: its scores say nothing, its parity does. Files that have no row of
-their own in float32 were written in float32 first: the columns about float32 are of that file. Times are medians of
-answers in turn, on a machine of two cores that did other work too: compare them within a row.
+RAVDESS, its dynamic weights signed with 7 bits (before they became unsigned with 8). tfidf: on GoEmotions. minilm:
+all-MiniLM-L6-v2 frozen under a logistic regression, on a twentieth of GoEmotions' training texts. textcnn: one epoch on
+a tenth of them: its scores say nothing, its parity does. Files without a row of their own in float32 were written in
+float32 first: the columns about float32 are of that file. Times are medians of answers in turn, on a machine of two
+cores that did other work too: compare them within a row.
 
 functionals on a fold of RAVDESS is not there: `samo export` refused it, a logit lay 0.11 away. It counts peaks of the
 level, and rounding made one more.
