@@ -27,8 +27,8 @@ a tenth of them: its scores say nothing, its parity does. Files without a row of
 float32 first: the columns about float32 are of that file. Times are medians of answers in turn, on a machine of two
 cores that did other work too: compare them within a row.
 
-functionals on a fold of RAVDESS is not there: `samo export` refused it, a logit lay 0.11 away. It counts peaks of the
-level, and rounding made one more.
+functionals on a fold of RAVDESS is not there: `samo export` refused it, a logit lay 0.11 away. Which number of
+the clip differed was not looked up; it counts peaks of the level and picks periods, where rounding can decide.
 """
 
 
