@@ -19,6 +19,7 @@ __all__ = [
     "Modality",
     "config_type",
     "config_types",
+    "exporter_type",
     "frontend_type",
     "grid_files",
     "predictor_type",
@@ -36,6 +37,7 @@ class Modality:
         frontend: what joins its data and networks to the trainer.
         predictor: what answers with a trained run.
         package: where presets, grids and search spaces lie.
+        exporter: what exporting knows of its networks.
         decoder: ``decode(path, sr, longest_s)`` for files that strangers send; empty where there is nothing to decode.
     """
 
@@ -43,6 +45,7 @@ class Modality:
     frontend: str
     predictor: str
     package: str
+    exporter: str
     decoder: str = ""
 
 
@@ -52,6 +55,7 @@ MODALITIES = {
         "samo_audio.frontend:AudioFrontend",
         "samo_audio.predictor:AudioPredictor",
         "samo_audio",
+        "samo_audio.exporting:AudioExporter",
         "samo_audio.upload:decode",
     ),
     "text": Modality(
@@ -59,6 +63,7 @@ MODALITIES = {
         "samo_text.frontend:TextFrontend",
         "samo_text.predictor:TextPredictor",
         "samo_text",
+        "samo_text.exporting:TextExporter",
     ),
 }
 
@@ -87,6 +92,11 @@ def frontend_type(modality: str) -> type[Frontend]:
 def predictor_type(modality: str) -> Any:
     """What answers with a trained run of a modality: a :class:`samo.prediction.ModelPredictor` with ``from_run``."""
     return load_object(_entry(modality).predictor)
+
+
+def exporter_type(modality: str) -> Any:
+    """What exporting knows of a modality's networks, a :class:`samo.deploy.exporter.Exporter`; imports torch."""
+    return load_object(_entry(modality).exporter)
 
 
 def preset_files(modality: str) -> dict[str, Path]:
