@@ -22,12 +22,13 @@ export function spoken(prediction) {
   return `Answer: ${parts.join(". ")}.`;
 }
 
-/** The answers of a prediction, a block for each task. */
-export function answersView(prediction, model) {
+/** The answers of a prediction, a block for each task; a note of the page's own stands below. */
+export function answersView(prediction, model, note = "") {
   const tasks = Object.entries(prediction.tasks);
   return [
     ...tasks.map(([task, answer]) => taskView(task, answer, prediction.warnings, model, tasks.length > 1)),
-    ...warningsView(prediction.warnings),
+    ...warningsView(prediction),
+    ...(note ? [node("p", { class: "notice" }, note)] : []),
   ];
 }
 
@@ -44,7 +45,7 @@ function taskView(task, answer, warnings, model, named) {
 function headline(answer) {
   if (answer.abstained) return node("p", { class: "label unsure" }, "not sure");
   if (!answer.labels.length) return node("p", { class: "label unsure" }, "none");
-  return node("p", { class: "label" }, answer.labels.join(", "));
+  return node("p", { class: answer.labels.length > 2 ? "label many" : "label" }, answer.labels.join(", "));
 }
 
 /** One sentence below the label: how sure, or why there is no answer. */
@@ -52,19 +53,21 @@ function explained(task, answer, warnings, model) {
   const closest = answer.labels[0] ?? answer.likeliest;
   const share = percent(answer.probabilities[closest]);
   if (!answer.abstained) {
-    const words = answer.labels.length ? `${share} sure` : `no label reaches its threshold; closest is ${closest}, ${share}`;
-    return node("p", { class: "sure" }, answer.labels.length > 1 ? "more than one label reaches its threshold" : words);
+    if (!answer.labels.length) return node("p", { class: "sure" }, `No label reaches its threshold. Closest is ${closest}, ${share}.`);
+    const several = `${answer.labels.length} labels reach their thresholds, the marks on the bars.`;
+    return node("p", { class: "sure" }, answer.labels.length > 1 ? several : `${share} sure`);
   }
   const unheard = warnings.find((warning) => NOTHING_HEARD.has(warning));
   if (unheard) return node("p", { class: "sure" }, `There is nothing to tell an answer by: ${NOTHING_HEARD.get(unheard)}.`);
-  const least = model.abstention?.thresholds?.[task];
+  const least = model.abstention?.[task];
   const needed = least > 0 && least <= 1 ? ` This model answers from a confidence of ${percent(least)} on.` : "";
   return node("p", { class: "sure" }, `Closest is ${answer.labels.join(", ") || closest}, ${share}.${needed}`);
 }
 
 function bars(task, answer, model) {
   const ranked = Object.entries(answer.probabilities).sort(([, a], [, b]) => b - a);
-  const ticks = thresholds(task, model);
+  // Of a task with several labels: from which probability on each counts.
+  const ticks = new Map(Object.entries(model.thresholds?.[task] ?? {}));
   const list = node("ul", { class: "bars", "aria-label": `Probability of each ${task} label` });
   list.append(...ranked.map(([label, share], i) => bar(label, share, answer, ticks.get(label), i >= FIRST)));
   if (ranked.length <= FIRST + 1) {
@@ -97,19 +100,8 @@ function bar(label, share, answer, tick, hidden) {
   return node("li", { class: held ? "given" : null, hidden }, node("span", { class: "name" }, label, own), track, number);
 }
 
-/** By label the probability from which on it counts; empty of a task with one label. */
-function thresholds(task, model) {
-  const own = model.tasks.find(({ name }) => name === task);
-  if (!own?.multi_label) return new Map();
-  const { used = "half", tasks = {} } = model.thresholds ?? {};
-  const found = used === "half" ? null : tasks[task];
-  const of = (label) => (found ? (used === "per-class" ? found.per_class[label] : found.common) : 0.5);
-  return new Map(own.labels.map((label) => [label, of(label)]));
-}
-
-function warningsView(warnings) {
-  if (!warnings.length) return [];
-  return [
-    node("div", { class: "notice" }, node("p", { class: "what" }, "Mind this"), node("ul", {}, ...warnings.map((text) => node("li", {}, text)))),
-  ];
+/** What to know before one believes the answer; what explains a missing one was named there. */
+function warningsView({ warnings, abstained }) {
+  const open = warnings.filter((warning) => !(abstained && NOTHING_HEARD.has(warning)));
+  return open.map((warning) => node("p", { class: "notice" }, `${warning[0].toUpperCase()}${warning.slice(1)}.`));
 }

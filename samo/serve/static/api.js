@@ -26,7 +26,7 @@ export function models() {
 
 /** The answer to a recording. */
 export function predictAudio(model, sound, signal) {
-  const query = new URLSearchParams({ model, timeline: "1", spectrogram: "1" });
+  const query = new URLSearchParams({ model, spectrogram: "1" });
   const headers = { "Content-Type": "application/octet-stream" };
   return call(`v1/predict/audio?${query}`, { method: "POST", body: sound, headers, signal });
 }

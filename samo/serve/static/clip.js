@@ -3,8 +3,6 @@ import { mono, wavOf } from "./wav.js";
 
 // Rate at which sound is decoded that the server cannot read: that of nearly all telephones, so nothing is resampled twice.
 const SENT_HZ = 48000;
-// Above this many bytes of compressed sound (five minutes and more) the model's own rate is used, which is smaller.
-const LONG_BYTES = 5e6;
 // For drawing alone.
 const DRAWN_HZ = 16000;
 // Decoding needs eight times as much memory.
@@ -29,12 +27,19 @@ export function recordedClip(samples, rate) {
 }
 
 /** A file as a clip: as it is where the server can read it, else decoded here. */
-export async function fileClip(file, modelRate) {
+export async function fileClip(file) {
   const kept = await readByServer(file);
-  const rate = kept ? DRAWN_HZ : file.size > LONG_BYTES ? modelRate : SENT_HZ;
+  const rate = kept ? DRAWN_HZ : SENT_HZ;
   const samples = file.size > MOST_DRAWN_BYTES ? null : await decoded(file, rate);
   const sent = kept || !samples ? file : wavOf(samples, rate);
   return { name: file.name, sent, played: file, samples, rate, recorded: false };
+}
+
+/** The same recording in fewer bytes, mono at the model's rate; null where it has no fewer. */
+export async function smallerClip(clip, rate) {
+  const samples = await decoded(clip.played, rate);
+  const sent = samples && wavOf(samples, rate);
+  return sent && sent.size < clip.sent.size ? { ...clip, sent } : null;
 }
 
 async function readByServer(file) {

@@ -4,8 +4,8 @@ import { node } from "./nodes.js";
 
 // Sections of the card that everybody should read, with the words that they have here.
 const PLAIN = [
-  ["Intended use", "What it is for"],
   ["Out of scope", "What it must not be used for"],
+  ["Intended use", "What it is for"],
   ["Limitations", "Where it fails"],
 ];
 
@@ -15,10 +15,9 @@ export function factsView(model) {
   return [
     ...stamps(model),
     node("dl", { class: "facts" }, ...lines(model)),
-    ...PLAIN.filter(([title]) => card.get(title)?.trim()).flatMap(([title, words]) => [
-      node("h3", {}, words),
-      node("div", { class: "prose" }, ...markdown(card.get(title))),
-    ]),
+    node("div", { class: "plain" }, ...PLAIN.filter(([title]) => card.get(title)?.trim()).map(([title, words]) =>
+      node("section", {}, node("h3", {}, words), node("div", { class: "prose" }, ...markdown(card.get(title)))),
+    )),
     model.card
       ? node("details", {}, node("summary", {}, "The whole model card"), node("div", { class: "prose card-text" }, ...markdown(model.card)))
       : node("p", { class: "help" }, "This model brings no card: nobody has evaluated it, so take its answers as a trial."),
@@ -36,7 +35,7 @@ function stamps(model) {
 function lines(model) {
   const tasks = model.tasks.map((task) => `${task.name}: ${task.labels.join(", ")}`);
   const several = model.tasks.some((task) => task.multi_label) ? ["Several labels may hold at once."] : [];
-  const sure = Object.values(model.abstention?.thresholds ?? {}).some((least) => least > 0);
+  const sure = Object.values(model.abstention ?? {}).some((least) => least > 0);
   const pairs = [
     ["Name", [model.name]],
     ["Answers", [...tasks, ...several]],

@@ -1,7 +1,7 @@
 // The page: joins microphone, files and text to the server, and shows what it answers.
 import { answersView, spoken } from "./answers.js";
 import * as api from "./api.js";
-import { fileClip, recordedClip } from "./clip.js";
+import { fileClip, recordedClip, smallerClip } from "./clip.js";
 import { factsView } from "./facts.js";
 import { colour, kept } from "./ink.js";
 import { byId, node, shown } from "./nodes.js";
@@ -17,6 +17,8 @@ const HELP = {
   recording: "Press again to stop, or Esc to throw it away.",
   impossible: "Browsers allow the microphone only over https or on this machine itself. Choose a file instead.",
 };
+
+const TOO_LARGE = 413;
 
 const served = new Map();
 const defaults = {};
@@ -99,8 +101,8 @@ async function answered(question) {
   return prediction;
 }
 
-function reveal(prediction) {
-  byId("answers").replaceChildren(...answersView(prediction, model()));
+function reveal(prediction, note = "") {
+  byId("answers").replaceChildren(...answersView(prediction, model(), note));
   shown(byId("result"), true);
   setStatus(spoken(prediction), "answered");
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -111,21 +113,33 @@ function reveal(prediction) {
 
 async function askAudio(clip) {
   last.audio = clip;
-  const prediction = await answered((signal) => api.predictAudio(model().name, clip.sent, signal));
+  let note = "";
+  const prediction = await answered(async (signal) => {
+    try {
+      return await api.predictAudio(model().name, clip.sent, signal);
+    } catch (problem) {
+      const rate = model().reading?.sr;
+      const smaller = problem.status === TOO_LARGE && rate ? await smallerClip(clip, rate) : null;
+      if (!smaller) throw problem;
+      note = `The file is too large for this server, so it was sent as mono sound at ${rate.toLocaleString("en")} Hz.`;
+      return api.predictAudio(model().name, smaller.sent, signal);
+    }
+  });
   const seconds = prediction.duration_s;
   const windows = prediction.timeline ?? [];
   const timeline = windows.length ? new Timeline(windows, seconds, (from) => player.play(from)) : null;
   player = new Player(clip, seconds, (at) => timeline?.at(at));
+  document.querySelector(".columns").classList.remove("one");
   byId("clip").replaceChildren(player.view, spectrogramView(prediction.spectrogram, seconds));
   byId("timeline").replaceChildren(...(timeline?.view ?? []));
-  reveal(prediction);
+  reveal(prediction, note);
 }
 
 async function askFile(file) {
   if (!file.size) throw new Problem(`“${file.name}” is empty.`, "Choose a recording.");
   clearResult();
   setStatus("Reading the file …", "thinking");
-  await askAudio(await fileClip(file, model().reading?.sr ?? 16000));
+  await askAudio(await fileClip(file));
 }
 
 const level = [];
@@ -134,7 +148,7 @@ function drawLevel(ink, width, height) {
   ink.fillStyle = colour("recording");
   const n = Math.floor(width / 4);
   level.slice(-n).forEach((value, k, all) => {
-    const tall = Math.max(2, Math.min(1, Math.sqrt(value) * 1.4) * height);
+    const tall = Math.max(2, Math.sqrt(Math.min(1, value)) * height);
     ink.fillRect(width - 4 * (all.length - k), (height - tall) / 2, 2, tall);
   });
 }
@@ -229,6 +243,7 @@ function prepareDrop() {
 async function askText(text) {
   last.text = text;
   const prediction = await answered((signal) => api.predictText(model().name, text, signal));
+  document.querySelector(".columns").classList.add("one");
   byId("clip").replaceChildren(node("blockquote", { class: "quoted" }, text));
   byId("timeline").replaceChildren();
   reveal(prediction);

@@ -27,7 +27,7 @@ export class Player {
   build() {
     this.canvas = node("canvas", { "aria-hidden": "true" });
     this.seek = node("input", {
-      type: "range", min: 0, max: Math.max(this.duration, 0.01), step: 0.01, value: 0,
+      type: "range", min: 0, max: Math.max(this.duration, 0.01), step: Math.max(0.01, this.duration / 200), value: 0,
       "aria-label": "Position in the recording",
     });
     this.icon = document.createElementNS("http://www.w3.org/2000/svg", "path");
@@ -91,7 +91,7 @@ export class Player {
     this.seek.setAttribute("aria-valuetext", `${clock(this.at)} of ${clock(this.duration)}`);
     this.time.textContent = `${clock(this.at)} / ${clock(this.duration)}`;
     this.draw?.();
-    this.onTime(this.at);
+    if (playing || this.at > 0) this.onTime(this.at);
   }
 
   /** Stop, and forget the recording. */

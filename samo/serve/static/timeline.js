@@ -14,15 +14,17 @@ function answerOf(window) {
 /** Windows that follow one another with one answer, as one. */
 export function stretches(windows) {
   const found = [];
-  for (const window of windows) {
+  for (const [i, window] of windows.entries()) {
     const answer = answerOf(window);
+    // The last window overlaps the one before, and rounding others.
+    const end = Math.min(window.end_s, windows[i + 1]?.start_s ?? window.end_s);
     const share = window.probabilities[window.label] ?? 0;
     const last = found.at(-1);
     if (last?.answer === answer) {
-      last.end_s = window.end_s;
+      last.end_s = end;
       last.shares.push(share);
     } else {
-      found.push({ answer, start_s: window.start_s, end_s: window.end_s, shares: [share] });
+      found.push({ answer, start_s: window.start_s, end_s: end, shares: [share] });
     }
   }
   return found.map(({ shares, ...rest }) => ({ ...rest, share: shares.reduce((a, b) => a + b) / shares.length }));
