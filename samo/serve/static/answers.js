@@ -10,6 +10,7 @@ const NOTHING_HEARD = new Map([
   ["silent", "it is silent"],
   ["constant", "it is one constant tone"],
   ["shorter than 0.1 s", "it is shorter than 0.1 s"],
+  ["empty", "it is empty"],
 ]);
 
 /** The answer in one sentence, for those who hear the page. */
