@@ -36,12 +36,14 @@ class Modality:
         frontend: what joins its data and networks to the trainer.
         predictor: what answers with a trained run.
         package: where presets, grids and search spaces lie.
+        decoder: ``decode(path, sr, longest_s)`` for files that strangers send; empty where there is nothing to decode.
     """
 
     config: str
     frontend: str
     predictor: str
     package: str
+    decoder: str = ""
 
 
 MODALITIES = {
@@ -50,6 +52,7 @@ MODALITIES = {
         "samo_audio.frontend:AudioFrontend",
         "samo_audio.predictor:AudioPredictor",
         "samo_audio",
+        "samo_audio.upload:decode",
     ),
     "text": Modality(
         "samo_text.config:TextConfig",
