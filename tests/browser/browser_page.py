@@ -189,8 +189,12 @@ class Page:
 
     def shares(self, task: str = "") -> dict[str, tuple[float, str]]:
         """By label the probability as sent and as printed; of the only task, or of one by name."""
-        bars = "return [...document.querySelectorAll('.answer')].map(a => [a.dataset.task, [...a.querySelectorAll('.bars li')].map("
-        bars += "li => [li.querySelector('.name').firstChild.data, li.querySelector('data').value, li.querySelector('data').textContent])])"
+        bars = """
+          const row = (li) => [".name", "data"].map((part) => li.querySelector(part));
+          const read = ([name, data]) => [name.firstChild.data, data.value, data.textContent];
+          const of = (answer) => [...answer.querySelectorAll(".bars li")].map((li) => read(row(li)));
+          return [...document.querySelectorAll(".answer")].map((answer) => [answer.dataset.task, of(answer)]);
+        """
         found = {name: {label: (float(value), shown) for label, value, shown in rows} for name, rows in self.run(bars)}
         if task:
             return found[task]

@@ -1,6 +1,6 @@
 // A recording to look at and to hear: waveform, play, seek.
 import { kept } from "./ink.js";
-import { node } from "./nodes.js";
+import { node, shape } from "./nodes.js";
 import { clock } from "./numbers.js";
 import { barsIn, drawWaveform, peaks } from "./waveform.js";
 
@@ -30,12 +30,9 @@ export class Player {
       type: "range", min: 0, max: Math.max(this.duration, 0.01), step: Math.max(0.01, this.duration / 200), value: 0,
       "aria-label": "Position in the recording",
     });
-    this.icon = document.createElementNS("http://www.w3.org/2000/svg", "path");
-    const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-    svg.setAttribute("viewBox", "0 0 24 24");
-    svg.setAttribute("aria-hidden", "true");
-    svg.append(this.icon);
-    this.button = node("button", { type: "button", class: "play" }, svg);
+    this.icon = shape("path");
+    const drawing = shape("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, this.icon);
+    this.button = node("button", { type: "button", class: "play" }, drawing);
     this.time = node("span", { class: "clock" });
     const save = node("a", { class: "save", href: this.address, download: this.clip.name }, "Save");
     const wave = this.clip.samples

@@ -37,7 +37,7 @@ function imageOf({ bands, frames }, values) {
   return image;
 }
 
-/** The picture with its caption; a sentence where the network sees none. */
+/** The picture with its caption; a sentence where the network sees none. `duration` is the recording's in seconds. */
 export function spectrogramView(spectrogram, duration) {
   if (!spectrogram) return node("p", { class: "help" }, "This model reads the sound itself: there is no spectrogram to show.");
   const { bands, frames, window_s: window } = spectrogram;

@@ -34,16 +34,16 @@ export class Timeline {
   /**
    * @param {Window[]} windows
    * @param {number} duration in seconds
-   * @param {(seconds: number) => void} onChosen called with where to play from
+   * @param {((seconds: number) => void)|null} play from a second on; null where the browser cannot play it
    */
-  constructor(windows, duration, onChosen) {
+  constructor(windows, duration, play) {
     this.duration = duration;
     this.stretches = stretches(windows);
-    this.onChosen = onChosen;
+    this.play = play ?? (() => {});
     this.list = this.buttons();
     this.view = [
       node("h3", {}, "Over time"),
-      node("p", { class: "help" }, `${counted(windows.length, "window")}. Press one to hear it.`),
+      node("p", { class: "help" }, `${counted(windows.length, "window")}.${play ? " Press one to hear it." : ""}`),
       this.lanes(windows),
       this.list,
     ];
@@ -81,7 +81,7 @@ export class Timeline {
     drawing.append(this.needle);
     drawing.addEventListener("click", (event) => {
       const { left, width } = drawing.getBoundingClientRect();
-      this.onChosen((this.duration * (event.clientX - left)) / width);
+      this.play((this.duration * (event.clientX - left)) / width);
     });
     const labels = node("ul", { class: "names", "aria-hidden": "true" }, ...names.map((name) => node("li", {}, name)));
     const ends = node("div", { class: "ends", "aria-hidden": "true" }, node("span", {}, "0:00"), node("span", {}, clock(this.duration)));
@@ -96,7 +96,7 @@ export class Timeline {
         node("span", { class: "name" }, answer),
         node("data", { value: share }, answer === UNSURE ? "" : percent(share)),
       );
-      button.addEventListener("click", () => this.onChosen(start));
+      button.addEventListener("click", () => this.play(start));
       return node("li", {}, button);
     });
     return node("ol", { class: "stretches", "aria-label": "Time line" }, ...rows);
