@@ -42,7 +42,9 @@ def sent_clip(server: Served) -> tuple[np.ndarray, int]:
     return samples, rate
 
 
-def test_an_uploaded_clip_gets_the_answer_of_predict(page: Page, server: Served, predicted: Any) -> None:
+def test_an_uploaded_clip_gets_the_answer_of_predict(
+    page: Page, server: Served, models: dict[str, ModelPredictor], predicted: Any
+) -> None:
     then = predicted(CLIP)
     page.upload(CLIP)
     page.answered()
@@ -59,9 +61,33 @@ def test_an_uploaded_clip_gets_the_answer_of_predict(page: Page, server: Served,
       return new Set(new Uint32Array(data.buffer)).size;
     """
     assert page.run(colours, page.one(".wave canvas")) > 1
-    if page.all(".spectrogram canvas"):
+    if hasattr(models["speech"], "spectrogram"):
         assert page.run(colours, page.one(".spectrogram canvas")) > 20
     assert page.problems() == []
+
+
+def test_the_spectrogram_stands_upright(page: Page) -> None:
+    """Of two bands the lower one is drawn below, of two frames the first on the left; loud is not quiet."""
+    script = """
+      const [done] = arguments;
+      import("./static/spectrogram.js").then(({ spectrogramView }) => {
+        // Lower band: loud, quiet; higher band: quiet, quiet.
+        const values = btoa(String.fromCharCode(255, 0, 0, 0));
+        const view = spectrogramView({ bands: 2, frames: 2, window_s: 3, values }, 3);
+        document.querySelector("main").prepend(view);
+        const canvas = view.querySelector("canvas");
+        new ResizeObserver(() => requestAnimationFrame(() => {
+          const ink = canvas.getContext("2d");
+          const at = (x, y) => [...ink.getImageData(x, y, 1, 1).data.slice(0, 3)];
+          const [right, bottom] = [canvas.width - 2, canvas.height - 2];
+          done([at(1, 1), at(right, 1), at(1, bottom), at(right, bottom)]);
+        })).observe(canvas);
+      });
+    """
+    above, above_right, below, below_right = page.driver.execute_async_script(script)
+    # The colours `quiet` and `loud` of the light scheme.
+    assert above == above_right == below_right == [0xF3, 0xF6, 0xF5]
+    assert below == [0x06, 0x30, 0x2D]
 
 
 def test_a_long_recording_gets_a_time_line_that_plays(page: Page, predicted: Any) -> None:
