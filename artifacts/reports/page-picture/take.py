@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
 import shutil
 import socket
@@ -21,18 +22,16 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
-# Which of the demo corpus's clips is shown: the first of an angry voice in the test part's order of names.
-CLIP = "angry"
+# Which of the demo corpus's clips is shown, under RAVDESS's names: an angry voice.
+CLIP = "03-01-05-01-01-01-02.*"
 DESK, TELEPHONE, HEIGHT, GAP = 1000, 340, 940, 24
 PAPER = "#cfd6d4"
 
 
 def clip_of(run: Path) -> Path:
     """A clip of the run's corpus."""
-    import json
-
-    root = Path(json.loads((run / "config.json").read_text())["data_root"])
-    return sorted(path for path in root.rglob("*.wav") if CLIP in str(path))[0]
+    (found,) = Path(json.loads((run / "config.json").read_text())["data_root"]).rglob(CLIP)
+    return found
 
 
 def free_port() -> int:

@@ -43,11 +43,13 @@ export function spectrogramView(spectrogram, duration) {
   const { bands, frames, window_s: window } = spectrogram;
   const canvas = node("canvas", { role: "img", "aria-label": `Spectrogram of ${bands} bands and ${frames} frames` });
   const values = bytesOf(spectrogram.values);
+  // Behind a clip that is shorter than the window there is only padding.
+  const filled = Math.max(1, Math.min(frames, Math.round((frames * duration) / window)));
   kept(canvas, (ink, width, height) => {
     const small = new OffscreenCanvas(frames, bands);
     small.getContext("2d").putImageData(imageOf(spectrogram, values), 0, 0);
     ink.imageSmoothingEnabled = true;
-    ink.drawImage(small, 0, 0, width, height);
+    ink.drawImage(small, 0, 0, filled, bands, 0, 0, width, height);
   });
   const part = duration > window + 0.05 ? `the first ${length(window)}` : "the recording";
   return node(
