@@ -1,6 +1,6 @@
 """Bulk answers on a Ray cluster: Ray Data hands parts to actors, each of which holds the model.
 
-What an actor does is :func:`samo.deploy.bulk.write_part`, as everywhere. Where its process or machine is lost Ray
+What an actor does is :func:`samo.deploy.part_files.write_part`, as everywhere. Where its process or machine is lost Ray
 starts another one and gives it the part again, which leaves no half of a file and writes the same rows. Ray Data needs
 pyarrow.
 """
@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samo.deploy.bulk import BulkModel, write_part
+from samo.deploy.part_files import BulkModel, write_part
 from samo.deploy.parts import BulkPlan
 from samo.errors import EnvironmentProblem, RunError, SamoError
 from samo.launch.ray import ray_cluster, share_of_cluster, worker_environment

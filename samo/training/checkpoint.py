@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import pickle
 import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -230,7 +230,7 @@ def load_checkpoint(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ModelFileError(f"there is no checkpoint at {path}") from error
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise ModelFileError(f"{path} is damaged, or holds more than tensors and plain values: not read") from error
     except Exception as error:  # bytes that are no pickle can make the reader stumble anywhere
         raise ModelFileError(f"{path} is damaged: {str(error).partition(chr(10))[0]}") from error

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import samo
-from samo.deploy import bulk, bulk_ray, parts
+from samo.deploy import bulk, bulk_ray, part_files, parts
 from samo.deploy.bulk import bulk_predict
 from samo.deploy.bulk_ray import PartActor
 from samo.deploy.parts import PLAN_FILE, BulkPlan, listing_digest, open_folder, shard_of
@@ -160,7 +160,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(
 
     def one_more(row: int) -> None:
         """Goes on until a row is asked for that stands so far behind the first."""
-        writer = bulk._JsonLines if format == "jsonl" else bulk._ParquetRows
+        writer = part_files._JsonLines if format == "jsonl" else part_files._ParquetRows
         whole, seen = writer.write, []
 
         def write(self: Any, place: int, prediction: Any) -> None:
@@ -204,7 +204,7 @@ def test_halves_of_a_process_that_lives_stay(tmp_path: Path, monkeypatch: pytest
         path.write_text("{")
     for path in (dead, alive):
         os.utime(path, (time.time() - 100,) * 2)
-    with bulk._held(alive):
+    with part_files._held(alive):
         open_folder(tmp_path / "out", plan())
     assert not dead.exists()
     assert alive.exists()
@@ -214,14 +214,14 @@ def test_halves_of_a_process_that_lives_stay(tmp_path: Path, monkeypatch: pytest
 def test_ctrl_c_keeps_whole_parts(
     voice: ModelPredictor, clips: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = bulk._JsonLines.write
+    whole = part_files._JsonLines.write
 
     def stops(self: Any, place: int, prediction: Any) -> None:
         if place == 6:
             raise KeyboardInterrupt
         whole(self, place, prediction)
 
-    monkeypatch.setattr(bulk._JsonLines, "write", stops)
+    monkeypatch.setattr(part_files._JsonLines, "write", stops)
     with pytest.raises(Interrupted, match="after 1 of 4 parts") as stopped:
         bulk_predict(voice, clips, tmp_path / "out", part_items=4)
     assert stopped.value.hint == "the same command again goes on"
@@ -259,10 +259,10 @@ def test_another_model_or_listing_is_refused(
 def test_a_model_that_changes_on_the_way_is_refused(runs: Path, clips: list[str], tmp_path: Path) -> None:
     copied = tmp_path / "speech"
     shutil.copytree(runs / "runs" / "speech", copied)
-    model = bulk.BulkModel.of(copied, device="cpu", precision="float32", threads=1)
+    model = part_files.BulkModel.of(copied, device="cpu", precision="float32", threads=1)
     (copied / "calibration.json").write_text((copied / "calibration.json").read_text() + "\n")
     with pytest.raises(RunError, match="is not the one that this began with"):
-        bulk.write_part(model, plan(items=2), 0, clips[:2], tmp_path)
+        part_files.write_part(model, plan(items=2), 0, clips[:2], tmp_path)
     assert not list(tmp_path.glob("part-*"))
 
 
@@ -349,7 +349,7 @@ def test_what_is_refused_at_once(voice: ModelPredictor, tmp_path: Path, monkeypa
 
 def test_a_part_whose_process_always_dies_is_given_up(runs: Path, clips: list[str], tmp_path: Path) -> None:
     """Ray itself would begin it again without end; halves that lay there before do not count."""
-    model = bulk.BulkModel.of(runs / "runs" / "speech", device="cpu", precision="float32", threads=1)
+    model = part_files.BulkModel.of(runs / "runs" / "speech", device="cpu", precision="float32", threads=1)
     made = BulkPlan("speech", model.digest, "x", 4, 2, "jsonl")
     out = tmp_path / "out"
     open_folder(out, made)
@@ -373,7 +373,7 @@ def test_what_goes_wrong_on_a_cluster_is_one_line(runs: Path, tmp_path: Path, mo
         raise ZeroDivisionError("by\nzero")
 
     monkeypatch.setattr(bulk_ray, "write_part", stumbles)
-    model = bulk.BulkModel.of(runs / "runs" / "speech", device="cpu", precision="float32", threads=1)
+    model = part_files.BulkModel.of(runs / "runs" / "speech", device="cpu", precision="float32", threads=1)
     actor = PartActor(model, plan(), str(tmp_path), str(tmp_path), frozenset())
     (failed,) = actor({"part": np.array([0]), "items": np.array(["[]"])})["failed"]
     assert failed == "part 0: unexpected ZeroDivisionError: by zero"
