@@ -1,24 +1,22 @@
-"""From recordings to labels with a trained run, exactly as the run was judged."""
+"""From recordings to labels with a trained run or an exported file, exactly as the run was evaluated."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
-import torch
 
+from samo.data.padding import padded
 from samo.errors import DataError
-from samo.prediction import ModelPredictor, Prediction, PredictionList, TrainedModel, Window
-from samo.runs.load import trained_model
-from samo.runs.run import Run
-from samo.training.runtime import Runtime
+from samo.prediction import Decoded, ModelPredictor, Prediction, PredictionList, TrainedModel, Window
 from samo_audio.audio_io import (
     CONSTANT,
     NOTHING_HEARD,
@@ -32,11 +30,14 @@ from samo_audio.audio_io import (
     window_starts,
     windows,
 )
-from samo_audio.batches import collate
-from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets.listing import find_clips
-from samo_audio.frontend import AudioFrontend
 from samo_audio.trimming import LONGEST_S, sounding
+
+if TYPE_CHECKING:
+    from samo.prediction.exported import ExportedModel
+    from samo.runs.run import Run
+    from samo.training.runtime import Runtime
+    from samo_audio.config import AudioConfig
 
 __all__ = ["AudioPredictor"]
 
@@ -45,6 +46,23 @@ STREAMED_S = LONGEST_S
 BATCH = 32
 # Resampling rings for less than this at both ends of a recording.
 _RINGING_S = 0.05
+
+
+class Reading(Protocol):
+    """How clips are read.
+
+    Attributes:
+        sr: sampling rate in Hz they are resampled to.
+        trim_db: dB below the loudest 40 ms under which both ends are cut off; 0 = keep all.
+        window: samples the model sees at once.
+    """
+
+    @property
+    def sr(self) -> int: ...
+    @property
+    def trim_db(self) -> float: ...
+    @property
+    def window(self) -> int: ...
 
 
 @dataclass
@@ -73,13 +91,13 @@ class AudioPredictor(ModelPredictor):
 
     takes = "paths of recordings, or waveforms as numpy or torch arrays of shape (time,) or (channels, time)"
 
-    def __init__(self, model: TrainedModel, features: FeatureSettings) -> None:
-        """``features``: rate, trimming and window the model was trained with."""
+    def __init__(self, model: TrainedModel, reading: Reading) -> None:
+        """``reading``: rate, trimming and window the model was trained with."""
         super().__init__(model)
-        self.sr = features.sr
-        self.trim_db = features.trim_db
-        self.window = features.window
-        self.window_s = features.duration
+        self.sr = reading.sr
+        self.trim_db = reading.trim_db
+        self.window = reading.window
+        self.window_s = reading.window / reading.sr
 
     @classmethod
     def from_run(cls, run: Run, runtime: Runtime) -> AudioPredictor:
@@ -89,7 +107,39 @@ class AudioPredictor(ModelPredictor):
             ModelFileError: the run holds no usable model.
             RunError: its ``calibration.json`` or ``thresholds.json`` is damaged.
         """
-        return cls(trained_model(run, AudioFrontend, runtime), cast(AudioConfig, run.config).features)
+        # An exported file needs no torch.
+        from samo.runs.load import trained_model
+        from samo_audio.frontend import AudioFrontend
+
+        return cls(trained_model(run, AudioFrontend, runtime), cast("AudioConfig", run.config).features)
+
+    @classmethod
+    def from_exported(cls, model: ExportedModel, threads: int = 0) -> AudioPredictor:
+        """An exported file; imports no torch.
+
+        Args:
+            model: the file.
+            threads: CPU threads; 0 = all cores.
+
+        Raises:
+            ModelFileError: it cannot be computed.
+        """
+        return cls(model.trained(threads), model.audio_reading)
+
+    def spectrogram(self, waveform: Any, sr: int) -> np.ndarray | None:
+        """What the network sees of the first window of a waveform; None of networks that see no spectrogram.
+
+        Args:
+            waveform: as for :meth:`stream`.
+            sr: its sampling rate in Hz.
+
+        Returns:
+            (bands, frames) float32, the lowest band first; frames beyond the end of a short clip are 0.
+        """
+        clip = self._waveform(waveform, sr)
+        _, chunk = next(self._chunks(clip.waveform))
+        found = self.network.features(*padded([chunk], self.window))
+        return None if found is None else found[0]
 
     def predict(self, inputs: Any, *, sr: int | None = None) -> Any:
         """As :meth:`samo.prediction.ModelPredictor.predict`; a folder stands for all recordings below it."""
@@ -98,19 +148,20 @@ class AudioPredictor(ModelPredictor):
         return super().predict(inputs, sr=sr)
 
     def is_one(self, inputs: Any) -> bool:
-        """A path, or an array of numbers."""
-        return isinstance(inputs, str | os.PathLike) or _is_array(inputs)
+        """A path, an array of numbers, or a clip that was decoded before."""
+        return isinstance(inputs, str | os.PathLike | Decoded) or _is_array(inputs)
 
     def stream(self, inputs: Iterable[Any], *, sr: int | None = None) -> Iterator[Prediction]:
         """Predict recordings in the order given; one that cannot be read yields a prediction with an ``error``.
 
         Args:
             inputs: paths; or waveforms, numpy or torch, (time,) or (channels, time): floats with 1 as full scale, or
-                integers.
+                integers; or clips that were decoded before, at the model's rate.
             sr: sampling rate in Hz of the waveforms; any rate will do.
 
         Raises:
             TypeError: an input is neither a path nor a waveform, or a waveform comes without ``sr``.
+            ValueError: a decoded clip has another rate than the model.
         """
         waiting: deque[_Pending] = deque()
         chunks: list[np.ndarray] = []
@@ -129,8 +180,11 @@ class AudioPredictor(ModelPredictor):
         yield from (self._finish(pending) for pending in waiting)
 
     def _decoded_ahead(self, inputs: Iterable[Any], sr: int | None) -> Iterator[_Pending]:
+        if isinstance(inputs, list) and all(isinstance(item, Decoded) for item in inputs):
+            yield from (self._open(item, sr) for item in inputs)
+            return
         remaining = iter(inputs)
-        with ThreadPoolExecutor(max_workers=max(2, self.runtime.threads)) as pool:
+        with ThreadPoolExecutor(max_workers=max(2, self.threads)) as pool:
             ahead: deque[Future[_Pending]] = deque(pool.submit(self._open, item, sr) for item in islice(remaining, 16))
             try:
                 while ahead:
@@ -145,6 +199,10 @@ class AudioPredictor(ModelPredictor):
     def _open(self, item: Any, sr: int | None) -> _Pending:
         if not self.is_one(item):
             raise self.refused(item)
+        if isinstance(item, Decoded):
+            if item.sr != self.sr:
+                raise ValueError(f"this model takes clips decoded to {self.sr} Hz, not {item.sr} Hz")
+            return _Pending(None, self._chunks(item.waveform), item.duration_s, item.warnings)
         path = None if _is_array(item) else Path(item)
         try:
             if path is None:
@@ -156,15 +214,18 @@ class AudioPredictor(ModelPredictor):
                 clip = read(path, self.sr)
         except DataError as error:
             return _Pending(path, iter(()), 0.0, (), error=_line(error))
-        begin, end = sounding(clip.waveform, self.sr, self.trim_db)
+        return _Pending(path, self._chunks(clip.waveform), len(clip.waveform) / self.sr, clip.warnings)
+
+    def _chunks(self, waveform: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
+        """Start in seconds and samples of each window of what sounds."""
+        begin, end = sounding(waveform, self.sr, self.trim_db)
         starts = (begin + window_starts(end - begin, self.window)).tolist()
-        chunks = [(start / self.sr, clip.waveform[start : min(start + self.window, end)]) for start in starts]
-        return _Pending(path, iter(chunks), len(clip.waveform) / self.sr, clip.warnings)
+        return iter([(start / self.sr, waveform[start : min(start + self.window, end)]) for start in starts])
 
     def _waveform(self, samples: Any, sr: int | None) -> Clip:
         if sr is None:
             raise TypeError("a waveform needs its sampling rate: predict(waveform, sr=16000)")
-        if isinstance(samples, torch.Tensor):
+        if _is_tensor(samples):
             samples = samples.detach().cpu()
             samples = (samples.float() if samples.is_floating_point() else samples).numpy()
         return clip_of(samples, sr, self.sr)
@@ -187,14 +248,10 @@ class AudioPredictor(ModelPredictor):
         inside = chunk[edge:-edge] if len(chunk) > 4 * edge else chunk
         return float(np.abs(chunk).max()) >= SILENT_PEAK and not is_constant(inside)
 
-    @torch.inference_mode()
     def _run(self, chunks: list[np.ndarray], owners: list[_Pending]) -> None:
         if not chunks:
             return
-        rows = np.arange(len(chunks))
-        batch = collate(chunks, np.zeros((len(chunks), 0), np.float32), rows, self.window).to(self.runtime.device)
-        with self.runtime.autocast():
-            logits = self.model(batch.inputs, batch.lengths).float().cpu().numpy()
+        logits = self.network.logits(*padded(chunks, self.window))
         for owner, row in zip(owners, logits, strict=True):
             owner.logits.append(row)
 
@@ -226,4 +283,10 @@ def _line(error: DataError) -> str:
 
 def _is_array(given: Any) -> bool:
     """Whether it is an array of numbers; one of paths is several inputs."""
-    return isinstance(given, torch.Tensor) or (isinstance(given, np.ndarray) and given.dtype.kind not in "OUS")
+    return _is_tensor(given) or (isinstance(given, np.ndarray) and given.dtype.kind not in "OUS")
+
+
+def _is_tensor(given: Any) -> bool:
+    """Whether it is a torch tensor; whoever has one has imported torch."""
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and isinstance(given, torch.Tensor)

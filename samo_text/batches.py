@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from samo.data.batch import Batch, Draws
+from samo.data.padding import padded
 from samo.encoders.states import collate_states
 
 __all__ = ["collate"]
@@ -22,8 +23,5 @@ def collate(
     """Pad (T_i,) token ids, or (T_i, H) states of tokens, to the longest of them, or to ``width`` when that is more."""
     if inputs[0].ndim > 1:
         return Batch(*collate_states(inputs, width), torch.from_numpy(targets), rows, draws)
-    lengths = [len(row) for row in inputs]
-    padded = np.full((len(inputs), max(width, *lengths)), pad_id, dtype=inputs[0].dtype)
-    for place, row in zip(padded, inputs, strict=True):
-        place[: len(row)] = row
-    return Batch(torch.from_numpy(padded), torch.tensor(lengths), torch.from_numpy(targets), rows, draws)
+    ids, lengths = padded(inputs, width, pad_id)
+    return Batch(torch.from_numpy(ids), torch.from_numpy(lengths), torch.from_numpy(targets), rows, draws)

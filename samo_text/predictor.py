@@ -1,22 +1,22 @@
-"""From texts to labels with a trained run, exactly as the run was judged."""
+"""From texts to labels with a trained run or an exported file, exactly as the run was evaluated."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice, repeat
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import torch
 
+from samo.data.padding import padded
 from samo.prediction import ModelPredictor, Prediction, TrainedModel
-from samo.runs.load import trained_model
-from samo.runs.run import ASSETS, Run
-from samo.training.runtime import Runtime
-from samo_text.batches import collate
-from samo_text.config import TextConfig
-from samo_text.frontend import TextFrontend
-from samo_text.tokens import Tokens, open_tokens
+from samo_text.tokens import Tokens, exported_tokens, open_tokens
+
+if TYPE_CHECKING:
+    from samo.prediction.exported import ExportedModel
+    from samo.runs.run import Run
+    from samo.training.runtime import Runtime
+    from samo_text.config import TextConfig
 
 __all__ = ["TextPredictor"]
 
@@ -45,9 +45,29 @@ class TextPredictor(ModelPredictor):
             ModelFileError: the run holds no usable model.
             RunError: its ``calibration.json`` or ``thresholds.json`` is damaged.
         """
+        # An exported file needs no torch.
+        from samo.runs.load import trained_model
+        from samo.runs.run import ASSETS
+        from samo_text.frontend import TextFrontend
+
         model = trained_model(run, TextFrontend, runtime)
-        config = cast(TextConfig, run.config)
+        config = cast("TextConfig", run.config)
         return cls(model, open_tokens(config, run.path(ASSETS)), config.tokens.max_tokens)
+
+    @classmethod
+    def from_exported(cls, model: ExportedModel, threads: int = 0) -> TextPredictor:
+        """An exported file; imports no torch.
+
+        Args:
+            model: the file.
+            threads: CPU threads; 0 = all cores.
+
+        Raises:
+            ModelFileError: it cannot be computed, or its tokenizer cannot be read.
+        """
+        reading = model.text_reading
+        tokens = exported_tokens(reading.tokens, reading.max_tokens, reading.pad_id, str(model.path))
+        return cls(model.trained(threads), tokens, reading.max_tokens)
 
     def is_one(self, inputs: Any) -> bool:
         """A string."""
@@ -77,16 +97,12 @@ class TextPredictor(ModelPredictor):
         logits = [self._logits(self.tokens.encode(window)) for window in windows]
         return np.concatenate(logits) if logits else np.zeros((0, self.space.n_columns), dtype=np.float32)
 
-    @torch.inference_mode()
     def _logits(self, ids: Sequence[np.ndarray]) -> np.ndarray:
         logits = np.zeros((len(ids), self.space.n_columns), dtype=np.float32)
         order = np.argsort([len(row) for row in ids], kind="stable")
         for start in range(0, len(order), BATCH):
             places = order[start : start + BATCH]
-            nothing = np.zeros((len(places), 0), np.float32)
-            batch = collate([ids[k] for k in places], nothing, places, self.tokens.pad_id).to(self.runtime.device)
-            with self.runtime.autocast():
-                logits[places] = self.model(batch.inputs, batch.lengths).float().cpu().numpy()
+            logits[places] = self.network.logits(*padded([ids[k] for k in places], fill=self.tokens.pad_id))
         return logits
 
     def _warnings(self, text: str, n_tokens: int) -> tuple[str, ...]:

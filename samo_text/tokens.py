@@ -10,13 +10,14 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
 
-from samo.errors import SettingsError, plural
+from samo.errors import ModelFileError, SettingsError, plural
 from samo.files import cache_root, caching
+from samo.stored import Stored, Text, validated
 from samo_text.texts import clean
 
 if TYPE_CHECKING:
@@ -25,10 +26,12 @@ if TYPE_CHECKING:
 __all__ = [
     "PLACEHOLDERS",
     "EncoderTokens",
+    "FileTokens",
     "HashTokens",
     "TokenLists",
     "Tokens",
     "about_cut",
+    "exported_tokens",
     "open_tokens",
     "token_lists",
 ]
@@ -69,6 +72,13 @@ class Tokens(Protocol):
     def save(self, folder: Path) -> None:
         """Write what :func:`open_tokens` needs to make the same ids again; nothing when settings are enough."""
 
+    def to_json(self) -> dict[str, Any]:
+        """What :func:`exported_tokens` needs to make the same ids again.
+
+        Raises:
+            SettingsError: only its own library can make them.
+        """
+
 
 class HashTokens:
     """Lower-cased words and punctuation marks, each its own 62-bit hash: no vocabulary is learned, so none can leak.
@@ -96,6 +106,10 @@ class HashTokens:
 
     def save(self, folder: Path) -> None:
         """Nothing: the settings are enough."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Their kind."""
+        return {"kind": "hash"}
 
     def _words(self, text: str) -> list[str]:
         found = _WORDS.findall(readable(text, self.max_tokens))[: self.max_tokens]
@@ -183,6 +197,75 @@ class EncoderTokens:
         folder.mkdir(parents=True, exist_ok=True)
         self.tokenizer.save_pretrained(folder)
 
+    def to_json(self) -> dict[str, Any]:
+        """The text of ``tokenizer.json``, and the side that is cut.
+
+        Raises:
+            SettingsError: the tokenizer is one of Python, which only ``transformers`` can run.
+        """
+        if not self.tokenizer.is_fast:
+            raise SettingsError(
+                f"the tokenizer {type(self.tokenizer).__name__} cannot be exported: it has no tokenizer.json",
+                hint="take an encoder with a fast tokenizer",
+            )
+        side = self.tokenizer.truncation_side
+        return {"kind": "tokenizers", "tokenizer": self.tokenizer.backend_tokenizer.to_str(), "truncation_side": side}
+
+
+class FileTokens:
+    """Subwords by the text of a ``tokenizer.json``: those of :class:`EncoderTokens`, without ``transformers``."""
+
+    def __init__(self, text: str, max_tokens: int, pad_id: int, truncation_side: str = "right") -> None:
+        """Read the tokenizer.
+
+        Raises:
+            ValueError: it is none, or leaves no room beside its special tokens.
+        """
+        from tokenizers import Tokenizer
+
+        self.max_tokens, self.pad_id = max_tokens, pad_id
+        self._text = text
+        try:
+            self._tokenizer: Any = Tokenizer.from_str(text)
+            special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+            if max_tokens <= special:
+                raise ValueError(f"{max_tokens} tokens leave no room beside {special} special ones")
+            self._tokenizer.no_padding()
+            self._tokenizer.enable_truncation(max_tokens, direction=truncation_side)
+        except (KeyboardInterrupt, SystemExit, MemoryError, ValueError):
+            raise
+        # A panic of the library is no Exception.
+        except BaseException as error:
+            raise ValueError(f"its tokenizer cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+    @cached_property
+    def digest(self) -> str:
+        """Vocabulary, rules, the longest length and who applies them."""
+        return hashlib.sha256(json.dumps([self._text, self.max_tokens, version("tokenizers")]).encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """(T_i,) int64 ids with the encoder's special tokens."""
+        found: list[np.ndarray] = []
+        for start in range(0, len(texts), _CHUNK):
+            part = [readable(text, self.max_tokens) for text in texts[start : start + _CHUNK]]
+            rows = (encoding.ids for encoding in self._tokenizer.encode_batch(part))
+            found += [np.array(row or [self.pad_id], dtype=np.int64) for row in rows]
+        return found
+
+    def truncates(self, text: str) -> bool:
+        """Whether it has more subwords than are read, special tokens included."""
+        if len(clean(text)) > self.max_tokens * _CHARACTERS_PER_TOKEN:
+            return True
+        return bool(self._tokenizer.encode(readable(text, self.max_tokens)).overflowing)
+
+    def save(self, folder: Path) -> None:
+        """Nothing: the file it came from is enough."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What it was read from."""
+        side = self._tokenizer.truncation["direction"]
+        return {"kind": "tokenizers", "tokenizer": self._text, "truncation_side": side}
+
 
 def readable(text: str, max_tokens: int) -> str:
     """The text as a tokenizer can take it: clean, NFC, and no longer than so many tokens can be."""
@@ -205,6 +288,33 @@ def open_tokens(config: TextConfig, assets: Path | None = None) -> Tokens:
     if longest <= special:
         raise SettingsError(f"`max_tokens={longest}` leaves no room beside {special} special tokens")
     return tokens
+
+
+class _StoredTokens(Stored):
+    kind: Literal["hash", "tokenizers"]
+    tokenizer: Text = ""
+    truncation_side: Literal["right", "left"] = "right"
+
+
+def exported_tokens(data: object, max_tokens: int, pad_id: int, place: str) -> Tokens:
+    """The tokens of an exported file.
+
+    Args:
+        data: what ``to_json`` of the exported tokens gave.
+        max_tokens: longest text in tokens.
+        pad_id: what short rows of a batch are filled with.
+        place: the file, for the error.
+
+    Raises:
+        ModelFileError: it is something else, or no tokenizer.
+    """
+    try:
+        stored = validated(_StoredTokens, data)
+        if stored.kind == "hash":
+            return HashTokens(max_tokens)
+        return FileTokens(stored.tokenizer, max_tokens, pad_id, stored.truncation_side)
+    except ValueError as error:
+        raise ModelFileError(f"cannot use {place}: {error}") from error
 
 
 class TokenLists:

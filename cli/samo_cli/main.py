@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 
 from samo import __version__
 from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SamoError, SettingsError
-from samo.lazy import load_object
+from samo.lazy import load_object, missing_extra
 from samo.printable import printable
 from samo_cli.flags import as_flags
 from samo_cli.help import Verb
@@ -165,6 +165,8 @@ def _explain(error: BaseException, verb: str | None) -> int:
     """One line on stderr for any error; returns the exit status."""
     if isinstance(error, Interrupted):
         return _remark(f"stopped: {error.message.removeprefix('training stopped ')}", error.hint, error.exit_status)
+    if isinstance(error, ModuleNotFoundError):
+        error = missing_extra(error, f"samo {verb}") or error
     if isinstance(error, SamoError):
         return _complain(error.message, error.hint, error.exit_status)
     if isinstance(error, TyperException):

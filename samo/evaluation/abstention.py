@@ -15,17 +15,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from samo.errors import RunError
 from samo.evaluation.metrics import Decided
-from samo.files import write_json
-from samo.settings import AbstentionSettings
-from samo.stored import Count, Number, Positive, Stored, Text, read_stored
+from samo.files import parse_json, write_json
+from samo.stored import Count, Number, Positive, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
+
+if TYPE_CHECKING:
+    from samo.settings import AbstentionSettings
 
 __all__ = ["Abstention", "abstention_line", "abstention_scores", "confidence", "confidence_threshold", "risk_coverage"]
 
@@ -72,7 +74,7 @@ class Abstention:
 
     def save(self, path: Path) -> None:
         """Write JSON in one step."""
-        write_json(path, {"schema": 1, **asdict(self)})
+        write_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Abstention:
@@ -82,13 +84,25 @@ class Abstention:
             RunError: damaged.
         """
         try:
-            stored = read_stored(path, _StoredAbstention)
-            return cls(
-                stored.rule, stored.wanted, stored.thresholds, stored.temperature, stored.fitted_on, stored.n,
-                stored.epoch,
-            )  # fmt: skip
+            return cls.from_json(parse_json(path.read_bytes()))
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read {path}: {error}", hint="remove it; `samo evaluate` fits it again") from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that :meth:`from_json` reads back."""
+        return {"schema": 1, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Abstention:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: it is something else, or no threshold was fitted.
+        """
+        stored = validated(_StoredAbstention, data)
+        return cls(
+            stored.rule, stored.wanted, stored.thresholds, stored.temperature, stored.fitted_on, stored.n, stored.epoch
+        )
 
 
 class _StoredAbstention(Stored):

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from samo.errors import RunError
-from samo.files import write_json
-from samo.stored import Count, Positive, Stored, Text, read_stored
+from samo.files import parse_json, write_json
+from samo.stored import Count, Positive, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
 
 __all__ = [
@@ -67,7 +67,7 @@ class Calibration:
 
     def save(self, path: Path) -> None:
         """Write JSON in one step."""
-        write_json(path, {"schema": 1, **asdict(self)})
+        write_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -77,12 +77,25 @@ class Calibration:
             RunError: damaged.
         """
         try:
-            stored = read_stored(path, _StoredCalibration)
-            return cls(stored.temperature, stored.fitted_on, stored.n, stored.epoch)
+            return cls.from_json(parse_json(path.read_bytes()))
         except (OSError, ValueError) as error:
             raise RunError(
                 f"cannot read {path}: {error}", hint="remove it; `samo evaluate` fits the temperature again"
             ) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that :meth:`from_json` reads back."""
+        return {"schema": 1, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Calibration:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        stored = validated(_StoredCalibration, data)
+        return cls(stored.temperature, stored.fitted_on, stored.n, stored.epoch)
 
 
 class _StoredCalibration(Stored):

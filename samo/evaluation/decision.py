@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,10 @@ from samo.evaluation.calibration import Calibration, apply_temperature, fit_temp
 from samo.evaluation.metrics import Decided, decide, macro_f1, tally
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.thresholds import Rule, Thresholds, fit_thresholds
-from samo.settings import AbstentionSettings, ThresholdSettings
 from samo.tasks import LabelSpace, Task
+
+if TYPE_CHECKING:
+    from samo.settings import AbstentionSettings, ThresholdSettings
 
 __all__ = ["Decision", "decided_rows", "fit_decision"]
 
@@ -90,6 +93,35 @@ class Decision:
         ]
         found = [float(macro_f1(tally(each.truth, each.predicted))) for each in decided if len(each.rows)]
         return float(np.mean(found)) if found else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that :meth:`from_json` reads back; None for what was not fitted."""
+        return {
+            "calibration": self.calibration.to_json(),
+            "thresholds": self.thresholds.to_json() if self.thresholds.tasks else None,
+            "abstention": self.abstention.to_json() if self.abstention.rule else None,
+        }
+
+    @classmethod
+    def from_json(cls, data: object, space: LabelSpace) -> Decision:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: it is something else, or not for these labels and temperatures.
+        """
+        if not isinstance(data, Mapping):
+            raise ValueError("is no decision")
+        calibration = Calibration.from_json(data.get("calibration"))
+        thresholds, abstention = Thresholds(), Abstention()
+        if (given := data.get("thresholds")) is not None:
+            thresholds = Thresholds.from_json(given)
+            if not thresholds.are_for(calibration.temperature, space):
+                raise ValueError("its thresholds are not for its labels and temperatures")
+        if (given := data.get("abstention")) is not None:
+            abstention = Abstention.from_json(given)
+            if not abstention.are_for(calibration.temperature, space):
+                raise ValueError("its thresholds of confidence are not for its tasks and temperatures")
+        return cls(calibration, thresholds, abstention)
 
     def is_complete(self, space: LabelSpace) -> bool:
         """Whether all that a run answers with was fitted."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +24,12 @@ from pydantic import Field
 
 from samo.errors import RunError
 from samo.evaluation.metrics import f1_by_threshold, mean_over_present
-from samo.files import write_json
-from samo.settings import ThresholdSettings
-from samo.stored import Count, Number, Positive, Share, Stored, Text, read_stored
+from samo.files import parse_json, write_json
+from samo.stored import Count, Number, Positive, Share, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
+
+if TYPE_CHECKING:
+    from samo.settings import ThresholdSettings
 
 __all__ = [
     "HALF",
@@ -111,7 +113,7 @@ class Thresholds:
 
     def save(self, path: Path) -> None:
         """Write JSON in one step."""
-        write_json(path, {"schema": 2, **asdict(self)})
+        write_json(path, self.to_json())
 
     @classmethod
     def load(cls, path: Path) -> Thresholds:
@@ -121,13 +123,26 @@ class Thresholds:
             RunError: damaged.
         """
         try:
-            stored = read_stored(path, _StoredThresholds)
-            tasks = {name: _read(task, stored.written_as) for name, task in stored.tasks.items()}
-            return cls(stored.used, tasks, stored.tried, stored.fitted_on, stored.epoch)
+            return cls.from_json(parse_json(path.read_bytes()))
         except (OSError, ValueError) as error:
             raise RunError(
                 f"cannot read {path}: {error}", hint="remove it; `samo evaluate` chooses the thresholds again"
             ) from error
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that :meth:`from_json` reads back."""
+        return {"schema": 2, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: object) -> Thresholds:
+        """Read what :meth:`to_json` gave.
+
+        Raises:
+            ValueError: it is something else, or none were chosen.
+        """
+        stored = validated(_StoredThresholds, data)
+        tasks = {name: _read(task, stored.written_as) for name, task in stored.tasks.items()}
+        return cls(stored.used, tasks, stored.tried, stored.fitted_on, stored.epoch)
 
 
 class _StoredTask(Stored):

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
-from torch import nn
 
 from samo.errors import DataError, first_few
 from samo.evaluation.decision import Decision
+from samo.prediction.network import Network
 from samo.prediction.prediction import Answer, Prediction, PredictionList, answers_of
 from samo.tasks import LabelSpace
-from samo.training.runtime import Runtime
 
 __all__ = ["ModelFacts", "ModelPredictor", "Predictor", "TrainedModel"]
 
@@ -47,6 +46,10 @@ class ModelFacts:
     scores: tuple[str, ...] = ()
     code: tuple[str, ...] = ()
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a file that is taken elsewhere: without the run's folder."""
+        return {name: value for name, value in asdict(self).items() if name != "folder"}
+
     def describe(self, space: LabelSpace) -> str:
         """What it answers, on what it was trained, how good it is and since when: a few lines."""
         tasks = [f"{task.name} ({first_few(task.labels, 8)})" for task in space.tasks]
@@ -67,22 +70,22 @@ class TrainedModel:
     """A network with all that turns its logits into answers.
 
     Attributes:
-        network: ``network(inputs, lengths)`` gives (B, C) logits; placed on the runtime's device.
+        network: what computes (B, C) logits.
         space: what the C columns mean.
         decision: temperatures and thresholds; the one way from logits to answers.
-        runtime: device and precision.
         facts: where it comes from.
+        threads: CPU threads the network computes with.
     """
 
-    network: nn.Module
+    network: Network
     space: LabelSpace
     decision: Decision
-    runtime: Runtime
     facts: ModelFacts = field(default_factory=lambda: ModelFacts("unnamed", ""))
+    threads: int = 1
 
 
 class Predictor(Protocol):
-    """Anything that answers: a run, later an exported file.
+    """Anything that answers: a run, or an exported file.
 
     Attributes:
         space: the tasks and labels it answers.
@@ -109,9 +112,8 @@ class ModelPredictor(ABC):
     """Recordings longer than this many seconds get a time line: a clip of a few windows is one utterance."""
 
     def __init__(self, model: TrainedModel) -> None:
-        self.model = model.network.eval()
-        self.space, self.decision = model.space, model.decision
-        self.runtime, self.facts = model.runtime, model.facts
+        self.network, self.threads = model.network, model.threads
+        self.space, self.decision, self.facts = model.space, model.decision, model.facts
 
     @abstractmethod
     def stream(self, inputs: Iterable[Any], *, sr: int | None = None) -> Iterator[Prediction]:

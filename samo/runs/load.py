@@ -6,27 +6,35 @@ import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from samo.errors import ModelFileError, RunError, counted
 from samo.files import parse_json
-from samo.frontend import Frontend
+from samo.lazy import load_object
 from samo.modalities import predictor_type
 from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor, TrainedModel
-from samo.runs.calibrate import decision_of
-from samo.runs.code import code_of, require_code
-from samo.runs.ensemble_model import Ensemble
+from samo.prediction.exported import is_exported, load_exported
 from samo.runs.run import ASSETS, Run, artifacts_root, find_model
 from samo.tasks import LabelSpace
-from samo.training.checkpoint import ModelFacts as AboutModel
-from samo.training.checkpoint import load_model, read_facts, read_metadata
-from samo.training.runtime import Runtime, make_runtime
 
-__all__ = ["MOVABLE", "facts_of", "load", "load_run_model", "open_run", "refuse_edited", "trained_model"]
+# An exported file is opened without torch, which most of the rooms below bring.
+if TYPE_CHECKING:
+    from torch import nn
+
+    from samo.frontend import Frontend
+    from samo.training.checkpoint import ModelFacts as AboutModel
+    from samo.training.runtime import Runtime
+
+__all__ = [
+    "MOVABLE",
+    "facts_of",
+    "load",
+    "load_run_model",
+    "open_run",
+    "refuse_edited",
+    "trained_model",
+]
 
 # Settings that say where things lie rather than what a run is.
 MOVABLE = frozenset({"data_root"})
@@ -44,11 +52,12 @@ def load(
     """Open a trained model.
 
     Args:
-        model: a run's name, ``GRID/CELL``, or folder; empty: the newest run that has a model.
+        model: a run's name, ``GRID/CELL``, or folder; an exported file, ``FILE.onnx``; empty: the newest run with a
+            model.
         artifacts: folder of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory.
-        device: ``auto``, ``cpu``, ``cuda``.
-        precision: ``float32`` answers alike on every machine; ``auto`` takes the fastest.
-        threads: CPU threads; 0 = as torch chooses.
+        device: ``auto``, ``cpu``, ``cuda``; an exported file is computed on the CPU.
+        precision: ``float32`` answers alike on every machine; ``auto`` takes the fastest. An exported file has its own.
+        threads: CPU threads; 0 = as torch chooses, of an exported file all cores.
         trust_code: names of code outside SAMO that the run may import, such as ``my_net:tiny``.
 
     Returns:
@@ -57,10 +66,15 @@ def load(
 
     Raises:
         RunError: there is no such run.
-        ModelFileError: it has no model, or a damaged one.
+        ModelFileError: it has no model, or a damaged one; the file is no exported model.
+        SettingsError: a device or precision that this machine lacks, or an exported file.
+        EnvironmentProblem: a run needs torch, which is not installed.
     """
+    if is_exported(model):
+        return load_exported(str(model), device=device, precision=precision, threads=threads)
     trust(*names_of(trust_code))
     run = open_run(model, artifacts)
+    make_runtime = load_object("samo.training.runtime:make_runtime")
     opened: ModelPredictor = predictor_type(run.modality).from_run(run, make_runtime(device, precision, threads))
     return opened
 
@@ -74,8 +88,10 @@ def open_run(given: str | Path | Run | ModelPredictor, artifacts: str | Path = "
     """
     if isinstance(given, Run):
         return given
+    if is_exported(given) or (isinstance(given, ModelPredictor) and not given.facts.folder):
+        raise ModelFileError("an exported file only predicts", hint="give the run it was made of")
     if isinstance(given, ModelPredictor):
-        given = given.facts.folder or given.facts.name
+        given = given.facts.folder
     if not isinstance(given, str | os.PathLike):
         raise TypeError(f"a run is given by its name, its folder, or as samo.train returns it, not {_kind(given)}")
     return find_model(artifacts_root(str(artifacts)), _name_of(given))
@@ -92,8 +108,12 @@ def trained_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> 
         ModelFileError: missing, damaged, foreign, or not of these settings.
         RunError: its ``calibration.json`` or ``thresholds.json`` is damaged.
     """
-    network, space = load_run_model(run, frontend_type, runtime)
-    return TrainedModel(network, space, decision_of(run, space), runtime, facts_of(run))
+    from samo.runs.calibrate import decision_of
+    from samo.training.torch_network import TorchNetwork
+
+    module, space = load_run_model(run, frontend_type, runtime)
+    network = TorchNetwork(module, runtime)
+    return TrainedModel(network, space, decision_of(run, space), facts_of(run), runtime.threads)
 
 
 def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> tuple[nn.Module, LabelSpace]:
@@ -103,6 +123,12 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
         ModelFileError: missing, damaged, foreign, or not of these settings.
         RunError: it needs code that nobody named, see :func:`samo.runs.code.require_code`; or its settings were edited.
     """
+    import torch
+
+    from samo.runs.code import require_code
+    from samo.runs.ensemble_model import Ensemble
+    from samo.training.checkpoint import load_model, read_facts
+
     refuse_edited(run)
     about = read_facts(run.model_file)
     space = about.label_space
@@ -132,6 +158,8 @@ def refuse_edited(run: Run) -> None:
         RunError: names the settings that stand otherwise in ``config.json``.
         ModelFileError: what it was begun with cannot be read.
     """
+    from samo.training.checkpoint import read_metadata
+
     path = run.path("fitted.safetensors")
     text = read_metadata(path).get("settings") if path.is_file() else None
     if text is None:
@@ -154,6 +182,9 @@ def refuse_edited(run: Run) -> None:
 
 def facts_of(run: Run) -> ModelFacts:
     """Where a run's model comes from and how good it is, from what its folder holds; unknown things stay empty."""
+    from samo.runs.code import code_of
+    from samo.training.checkpoint import read_facts
+
     about = read_facts(run.model_file)
     settings = run.settings
     members = about.ensemble.members if about.ensemble else ()

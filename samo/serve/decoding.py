@@ -6,17 +6,18 @@ import asyncio
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 
 import numpy as np
 
 from samo.files import parse_json
+from samo.prediction.decoded import Decoded
 from samo.serve.limits import Limits
 from samo.stored import Count, Number, Stored, Text, validated
 
-__all__ = ["Decoded", "Decoders", "DecodingFailed", "DecodingTooSlow"]
+__all__ = ["Decoders", "DecodingFailed", "DecodingTooSlow"]
 
 _LINE = 1 << 20
 # Until a process that died at once is started again, in seconds.
@@ -37,30 +38,6 @@ class DecodingTooSlow(Exception):  # noqa: N818
     """A clip that takes longer to decode than a clip may."""
 
 
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """A decoded clip.
-
-    Attributes:
-        waveform: (T,) float32, mono, at the rate asked for.
-        sr: that rate in Hz.
-        peak: largest absolute sample of the file; 1 is full scale.
-        rms_db: level of the file in dB below full scale.
-        warnings: what is odd about the file, for example ``clipped``.
-    """
-
-    waveform: np.ndarray
-    sr: int
-    peak: float
-    rms_db: float
-    warnings: tuple[str, ...]
-
-    @property
-    def duration_s(self) -> float:
-        """Length in seconds."""
-        return len(self.waveform) / self.sr
-
-
 class _Answer(Stored):
     error: Text = ""
     hint: Text = ""
@@ -73,10 +50,11 @@ class _Answer(Stored):
 class _Process:
     """One process that decodes one clip after another."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, clip: int, samples: int) -> None:
         assert process.stdin
         assert process.stdout
         self.process, self._requests, self._answers = process, process.stdin, process.stdout
+        self._clip, self._samples = clip, samples
 
     @classmethod
     async def begun(cls, target: str, memory: int) -> _Process:
@@ -89,12 +67,18 @@ class _Process:
         variables = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         variables["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
         variables |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "samo.serve.decoding_process", target, str(memory),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
-            env=variables, limit=_LINE, start_new_session=True,
-        )  # fmt: skip
-        begun = cls(process)
+        shared = nameless(), nameless()
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", "samo.serve.decoding_process", target, str(memory), *map(str, shared),
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+                env=variables, limit=_LINE, start_new_session=True, pass_fds=shared,
+            )  # fmt: skip
+        except BaseException:
+            for handle in shared:
+                os.close(handle)
+            raise
+        begun = cls(process, *shared)
         try:
             if not await begun._answers.readline():
                 raise EOFError
@@ -110,16 +94,22 @@ class _Process:
             DecodingFailed: it cannot be.
             EOFError, OSError, ValueError: the process died of it, or answers nonsense.
         """
-        request = {"n_bytes": len(audio), "sr": sr, "longest_s": longest_s}
-        self._requests.write(json.dumps(request).encode() + b"\n" + audio)
+        os.ftruncate(self._samples, 0)
+        os.lseek(self._samples, 0, os.SEEK_SET)
+        _write(self._clip, audio)
+        self._requests.write(json.dumps({"sr": sr, "longest_s": longest_s}).encode() + b"\n")
         await self._requests.drain()
         answer = validated(_Answer, parse_json(await self._answers.readline()))
+        # Nothing of a clip is kept longer than it must.
+        os.ftruncate(self._clip, 0)
         if answer.error:
             raise DecodingFailed(answer.error, answer.hint)
         if answer.n_samples > longest_s * sr + 1:
             raise ValueError("more samples than a clip may have")
-        samples = await self._answers.readexactly(4 * answer.n_samples)
-        waveform = np.frombuffer(samples, dtype="<f4")
+        waveform = np.frombuffer(os.pread(self._samples, 4 * answer.n_samples, 0), dtype="<f4")
+        os.ftruncate(self._samples, 0)
+        if len(waveform) != answer.n_samples or not len(waveform):
+            raise ValueError("fewer samples than it says")
         return Decoded(waveform, sr, answer.peak, answer.rms_db, answer.warnings)
 
     async def end(self) -> None:
@@ -128,6 +118,25 @@ class _Process:
             self.process.kill()
         await self.process.wait()
         self._requests.close()
+        os.close(self._clip)
+        os.close(self._samples)
+
+
+def nameless() -> int:
+    """The number of an open file without a name: in memory where the system can, and never left behind by a kill."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("clip")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _write(handle: int, content: bytes) -> None:
+    """Let a file hold this and nothing else."""
+    os.ftruncate(handle, 0)
+    at, left = 0, memoryview(content)
+    while left:
+        done = os.pwrite(handle, left, at)
+        at, left = at + done, left[done:]
 
 
 class Decoders:
@@ -147,6 +156,7 @@ class Decoders:
         Raises:
             EOFError: they end at once.
         """
+        self._stopped, self._free = False, asyncio.Queue()
         await asyncio.gather(*(self._begin() for _ in range(self._limits.decoders)))
 
     async def stop(self) -> None:

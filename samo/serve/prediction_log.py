@@ -15,8 +15,7 @@ import numpy as np
 
 from samo.errors import EnvironmentProblem
 from samo.evaluation.abstention import confidence
-from samo.prediction import ModelPredictor, Prediction
-from samo.serve.decoding import Decoded
+from samo.prediction import Decoded, ModelPredictor, Prediction
 
 __all__ = ["PredictionLog"]
 

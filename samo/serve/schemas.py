@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 __all__ = ["AudioAnswer", "BatchAnswer", "Clip", "ClipBatch", "Models", "ProblemBody", "State", "TextAnswers", "Texts"]
+
+
+def _encodable(text: str) -> str:
+    """JSON can write half of a character, which no answer could repeat."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("a text holds half of a character (a lone surrogate)") from error
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-ModelName = Annotated[str | None, Field(description="Name of a model; left out: the first of its kind.")]
+ModelName = Annotated[_Text | None, Field(description="Name of a model; left out: the first of its kind.")]
 
 
 class Texts(_Request):
     """One text or several."""
 
     text: Annotated[
-        str | list[str], Field(description="A text, which gets one answer, or a list, which gets a list of answers.")
+        _Text | list[_Text],
+        Field(description="A text, which gets one answer, or a list, which gets a list of answers."),
     ]
     model: ModelName = None
 
@@ -28,8 +41,8 @@ class Texts(_Request):
 class Clip(_Request):
     """One clip of several."""
 
-    name: Annotated[str, Field(description="Any name; it comes back with the answer.")] = ""
-    audio: Annotated[str, Field(description="The bytes of the file in base64.")]
+    name: Annotated[_Text, Field(description="Any name; it comes back with the answer.")] = ""
+    audio: Annotated[_Text, Field(description="The bytes of the file in base64.")]
 
 
 class ClipBatch(_Request):

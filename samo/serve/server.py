@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import math
 import signal
 import socket
 from collections.abc import Collection, Iterator
@@ -20,8 +21,8 @@ from samo.serve.service import Service
 
 __all__ = ["is_loopback", "listening", "serve"]
 
-_KEEP_ALIVE_S = 15
 _LOOK_S = 0.05
+_BACKLOG = 512
 
 
 def is_loopback(host: str) -> bool:
@@ -42,13 +43,17 @@ def listening(host: str, port: int) -> socket.socket:
     """
     bare = host.strip("[]")
     try:
-        family, *_, address = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        opened = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        # Without the protocol asyncio does not know that it is TCP, and each answer waits 40 ms (Nagle's algorithm).
+        opened = socket.socket(family, kind, protocol)
     except OSError as error:
         raise EnvironmentProblem(f"cannot listen at {host}: {error.strerror or error}") from error
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind(address)
+        # Who comes while models are loaded waits, and is not turned away.
+        opened.listen(_BACKLOG)
     except OSError as error:
         opened.close()
         raise EnvironmentProblem(
@@ -67,7 +72,7 @@ def serve(app: FastAPI, sockets: Collection[socket.socket]) -> None:
 
     settings = uvicorn.Config(
         app, http=Protocol, ws="none", lifespan="on", loop="asyncio", log_config=None, access_log=False,
-        server_header=False, proxy_headers=False, timeout_keep_alive=_KEEP_ALIVE_S,
+        server_header=False, proxy_headers=False, timeout_keep_alive=math.ceil(service.limits.header_timeout),
     )  # fmt: skip
     _Draining(settings, service).run(list(sockets))
 

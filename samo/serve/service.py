@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from samo.errors import nearest
+from samo.errors import ModelFileError, nearest
 from samo.modalities import MODALITIES
-from samo.prediction import ModelPredictor, Prediction
-from samo.serve.batching import Batcher, QueueFull
-from samo.serve.decoding import Decoded, Decoders, DecodingFailed, DecodingTooSlow
+from samo.prediction import Decoded, ModelPredictor, Prediction
+from samo.serve.batching import Batcher, Place, QueueFull
+from samo.serve.decoding import Decoders, DecodingFailed, DecodingTooSlow
 from samo.serve.described import defaults_of
 from samo.serve.limits import Limits
 from samo.serve.metrics import Metrics
@@ -63,7 +63,7 @@ class Service:
         # The requests say whether they want a time line; the model always makes one.
         model.timeline_s = 0.0
         batcher = Batcher(
-            lambda inputs: list(model.stream(inputs, sr=_rate_of(model))),
+            lambda inputs: list(model.stream(inputs)),
             batch=self.limits.max_batch,
             wait_s=self.limits.batch_wait_ms / 1e3,
             queue=self.limits.max_queue,
@@ -141,7 +141,7 @@ class Service:
             async with asyncio.timeout(self.limits.answer_timeout):
                 clip = await self._decoded(audio, model)
                 with self.keeping(clip.waveform.nbytes):
-                    (prediction,) = await place.answers([clip.waveform])
+                    (prediction,) = await self._asked(place, [clip])
                     prediction = self._checked(prediction)
                     picture = await self._spectrogram(name, model, clip) if spectrogram else None
         answer = self._answered(name, model, prediction, clip, timeline)
@@ -161,13 +161,18 @@ class Service:
                 found = await asyncio.gather(*(self._decoded_text(text, model) for _, text in clips))
                 good = [(k, clip) for k, clip in enumerate(found) if isinstance(clip, Decoded)]
                 with self.keeping(sum(clip.waveform.nbytes for _, clip in good)):
-                    predictions = await place.answers([clip.waveform for _, clip in good])
+                    # Each by itself, so that one which the model refuses is refused alone; they still meet in a batch.
+                    answered = await asyncio.gather(
+                        *(self._asked(place, [clip]) for _, clip in good), return_exceptions=True
+                    )
         for k, problem in enumerate(found):
             if isinstance(problem, Problem):
                 answers[k] = {"message": _sentence(problem)}
-        for (k, clip), prediction in zip(good, predictions, strict=True):
+        for (k, clip), outcome in zip(good, answered, strict=True):
             try:
-                answers[k] = self._answered(name, model, self._checked(prediction), clip)
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                answers[k] = self._answered(name, model, self._checked(outcome[0]), clip)
             except Problem as problem:
                 answers[k] = {"message": _sentence(problem)}
         return name, [{"name": own} | answer for (own, _), answer in zip(clips, answers, strict=True)]
@@ -185,7 +190,7 @@ class Service:
             raise Problem(422, f"a text has {longest} characters; at most {self.limits.max_chars} are taken")
         with self._deadline(), self._place(name, len(texts)) as place:
             async with asyncio.timeout(self.limits.answer_timeout):
-                predictions = [self._checked(each) for each in await place.answers(texts)]
+                predictions = [self._checked(each) for each in await self._asked(place, texts)]
                 n_tokens = await self._batchers[name].run(_n_tokens, model, texts) if self.log else []
         for k, prediction in enumerate(predictions):
             self.metrics.answered(name, prediction)
@@ -193,12 +198,24 @@ class Service:
                 self.log.text(name, model, prediction, n_tokens[k])
         return name, [prediction.to_json() for prediction in predictions]
 
+    async def _asked(self, place: Place, inputs: Sequence[Any]) -> list[Prediction]:
+        """What the model answers.
+
+        Raises:
+            Problem: it cannot be computed on these inputs.
+        """
+        try:
+            return await place.answers(inputs)
+        except ModelFileError as error:
+            # Of an exported file: sums that leave the finite numbers, as absurd samples make them.
+            raise Problem(422, "the model cannot be computed on this input") from error
+
     def _require_few(self, n: int) -> None:
         if n > self.limits.max_items:
             raise Problem(413, f"{n} inputs in one request; at most {self.limits.max_items} are taken")
 
     @contextmanager
-    def _place(self, name: str, n: int) -> Iterator[Any]:
+    def _place(self, name: str, n: int) -> Iterator[Place]:
         try:
             with self._batchers[name].place(n) as place:
                 yield place
@@ -258,8 +275,6 @@ class Service:
 
     async def _spectrogram(self, name: str, model: Any, clip: Decoded) -> dict[str, Any] | None:
         """What the network sees of the first window, in 8 bits; None where it sees none."""
-        if not hasattr(model, "spectrogram"):
-            return None
         values = await self._batchers[name].run(model.spectrogram, clip.waveform, clip.sr)
         return None if values is None else picture_of(values, model.window_s)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import nn
+from torch import Tensor, nn
 
 __all__ = ["EmotionModel"]
 
@@ -17,6 +17,10 @@ class EmotionModel(nn.Module):
     A parameter that needs no gradient when training begins (before the first :meth:`begin_epoch`) never learns. A model
     of such parameters alone is finished as it is given: it is judged once.
     """
+
+    def spectrograms(self, inputs: Tensor, lengths: Tensor) -> Tensor | None:
+        """(B, bands, frames) what a network over spectrograms looks at; None of any other."""
+        return None
 
     def lr_scale(self, name: str) -> float:
         """Factor on the learning rate of the parameter called ``name``, above 0."""

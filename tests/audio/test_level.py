@@ -16,6 +16,7 @@ from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
+from samo.training.torch_network import TorchNetwork
 from samo_audio import predictor
 from samo_audio.config import AudioConfig
 from samo_audio.frontend import AudioFrontend, AudioModel
@@ -43,7 +44,7 @@ def sensitive(**values: Any) -> AudioPredictor:
     model = AudioModel(config, SPACE)
     with torch.no_grad():
         model.network.head.weight *= 50.0
-    return AudioPredictor(TrainedModel(model, SPACE, Decision(), tiny.CPU), config.features)
+    return AudioPredictor(TrainedModel(TorchNetwork(model, tiny.CPU), SPACE, Decision()), config.features)
 
 
 def probabilities(found: list[Prediction]) -> np.ndarray:

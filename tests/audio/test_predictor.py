@@ -23,6 +23,7 @@ from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
+from samo.training.torch_network import TorchNetwork
 from samo_audio import audio_io, predictor
 from samo_audio.datasets.listing import find_clips
 from samo_audio.frontend import AudioFrontend, AudioModel
@@ -115,7 +116,6 @@ def test_a_clip_is_the_mean_over_its_windows(ready: AudioPredictor, tmp_path: Pa
     assert values(one(ready, path)) == pytest.approx(expected / expected.sum(), abs=1e-5)
 
 
-@pytest.mark.usefixtures("compiled_librosa")
 def test_what_was_trimmed_in_training_is_trimmed_here(
     ready: AudioPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,7 +136,7 @@ def test_the_model_judges_even_if_it_was_handed_over_in_training_mode(judged: tu
     model = AudioModel(tiny.config(dropout=0.9), frontend.manifest.label_space).train()
     clip = frontend.manifest.path(frontend.manifest.items[0])
     ready = AudioPredictor(
-        TrainedModel(model, frontend.manifest.label_space, Decision(), tiny.CPU), frontend.config.features
+        TrainedModel(TorchNetwork(model, tiny.CPU), frontend.manifest.label_space, Decision()), frontend.config.features
     )
     assert np.array_equal(values(one(ready, clip)), values(one(ready, clip)))
 
@@ -145,7 +145,8 @@ def test_several_labels_at_once_have_probabilities_of_their_own(judged: tuple[Ru
     _, frontend = judged
     space = LabelSpace((Task("mood", ("calm", "loud"), multi_label=True), Task("other", ("a", "b"))))
     ready = AudioPredictor(
-        TrainedModel(AudioModel(tiny.config(), space), space, Decision(), tiny.CPU), frontend.config.features
+        TrainedModel(TorchNetwork(AudioModel(tiny.config(), space), tiny.CPU), space, Decision()),
+        frontend.config.features,
     )
     found = one(ready, frontend.manifest.path(frontend.manifest.items[0]))
     assert list(found.probabilities) == ["calm", "loud"]
@@ -441,7 +442,9 @@ def test_real_clips_get_labels(judged: tuple[Run, AudioFrontend], ravdess_root: 
     features = frontend.config.features.model_copy(update={"duration": 3.0})
     torch.manual_seed(0)
     model = AudioModel(tiny.config(duration=3.0), frontend.manifest.label_space)
-    ready = AudioPredictor(TrainedModel(model, frontend.manifest.label_space, Decision(), tiny.CPU), features)
+    ready = AudioPredictor(
+        TrainedModel(TorchNetwork(model, tiny.CPU), frontend.manifest.label_space, Decision()), features
+    )
     paths = [*find_clips([ravdess_root / "Actor_01"])[:4], *find_clips([ravdess_root / "Actor_07"])[:4]]
     found = list(ready.stream(paths))
     assert [prediction.path for prediction in found] == paths

@@ -16,6 +16,7 @@ from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
+from samo.training.torch_network import TorchNetwork
 from samo_audio.frontend import AudioModel
 from samo_audio.predictor import AudioPredictor
 
@@ -31,9 +32,9 @@ def shares(said: Prediction) -> list[np.ndarray]:
 def test_a_temperature_changes_shares_and_no_label(tmp_path: Path) -> None:
     path = tiny.write(tmp_path / "long.wav", np.concatenate([tiny.sound(2.0, label) for label in tiny.LABELS * 2]))
     model, features = AudioModel(tiny.config(), SPACE), tiny.config().features
-    plain = AudioPredictor(TrainedModel(model, SPACE, Decision(), tiny.CPU), features)
+    plain = AudioPredictor(TrainedModel(TorchNetwork(model, tiny.CPU), SPACE, Decision()), features)
     warm = AudioPredictor(
-        TrainedModel(model, SPACE, Decision(Calibration({"mood": 4.0, "other": 9.0})), tiny.CPU), features
+        TrainedModel(TorchNetwork(model, tiny.CPU), SPACE, Decision(Calibration({"mood": 4.0, "other": 9.0}))), features
     )
     (first,), (second,) = plain.stream([path]), warm.stream([path])
     assert len(first.timeline) > 10

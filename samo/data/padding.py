@@ -1,0 +1,21 @@
+"""Rows of unlike lengths as one array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["padded"]
+
+
+def padded(rows: Sequence[np.ndarray], width: int = 0, fill: float = 0) -> tuple[np.ndarray, np.ndarray]:
+    """(T_i,) rows of one type as (B, T) with ``fill`` behind each, and their (B,) int64 lengths.
+
+    T is the longest of them, or ``width`` when that is more.
+    """
+    lengths = np.array([len(row) for row in rows], dtype=np.int64)
+    joined = np.full((len(rows), max(width, int(lengths.max()))), fill, dtype=rows[0].dtype)
+    for place, row in zip(joined, rows, strict=True):
+        place[: len(row)] = row
+    return joined, lengths
