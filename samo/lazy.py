@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from samo.errors import EnvironmentProblem
 
-__all__ = ["EXTRAS", "extra_hint", "load_object", "missing_extra"]
+__all__ = ["EXTRAS", "extra_hint", "installed_extras", "load_object", "missing_extra"]
 
 # The top-level modules that come with an extra of the distribution and not without: what is in no list is always there.
 EXTRAS = {
@@ -54,6 +55,11 @@ def missing_extra(error: ModuleNotFoundError, what: str) -> EnvironmentProblem |
         if package in modules:
             return EnvironmentProblem(f"{what} needs {package}, which is not installed", hint=extra_hint(extra))
     return None
+
+
+def installed_extras() -> dict[str, bool]:
+    """Which extras are installed whole, by name; nothing is imported."""
+    return {extra: all(find_spec(name) for name in modules) for extra, modules in EXTRAS.items()}
 
 
 def extra_hint(extra: str) -> str:

@@ -7,15 +7,17 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from samo.errors import SettingsError
 from samo.lazy import load_object
-from samo.plugins import trust_settings
-from samo.settings import Config, SettingField, partner, read_call
 from samo_cli.flags import as_flags, switch
+
+# Verbs that take no settings, such as `samo predict`, do not wait for them.
+if TYPE_CHECKING:
+    from samo.settings import Config, SettingField
 
 __all__ = [
     "MACHINE",
@@ -44,6 +46,8 @@ def _arguments_of_file(context: typer.Context, file: Path | None) -> Path | None
     """
     if file is None or context.resilient_parsing:
         return file
+    from samo.settings import read_call
+
     arguments = read_call(file)
     taken = {parameter.name for parameter in context.command.params}
     for name in arguments:
@@ -198,6 +202,8 @@ def with_settings(flags: Iterable[Flag]) -> Callable[[Verb], Verb]:
                 from samo.data.corpora import require_root
 
                 require_root(given)
+            from samo.plugins import trust_settings
+
             trust_settings(given)
             verb(**values, settings=given)
 
@@ -256,6 +262,8 @@ def _choices(field: SettingField) -> tuple[str, ...]:
 
 
 def _describe(field: SettingField, default: str) -> str:
+    from samo.settings import partner
+
     facts = [default or _default(field.info.default), *_limits(field)]
     if field.needs:
         facts.append(f"with {partner(field.needs)}")

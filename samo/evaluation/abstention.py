@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,11 @@ import numpy.typing as npt
 from samo.errors import RunError
 from samo.evaluation.metrics import Decided
 from samo.files import parse_json, write_json
-from samo.settings import AbstentionSettings
 from samo.stored import Count, Number, Positive, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
+
+if TYPE_CHECKING:
+    from samo.settings import AbstentionSettings
 
 __all__ = ["Abstention", "abstention_line", "abstention_scores", "confidence", "confidence_threshold", "risk_coverage"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,10 @@ from samo.evaluation.calibration import Calibration, apply_temperature, fit_temp
 from samo.evaluation.metrics import Decided, decide, macro_f1, tally
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.thresholds import Rule, Thresholds, fit_thresholds
-from samo.settings import AbstentionSettings, ThresholdSettings
 from samo.tasks import LabelSpace, Task
+
+if TYPE_CHECKING:
+    from samo.settings import AbstentionSettings, ThresholdSettings
 
 __all__ = ["Decision", "decided_rows", "fit_decision"]
 

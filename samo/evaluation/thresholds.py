@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,11 @@ from pydantic import Field
 from samo.errors import RunError
 from samo.evaluation.metrics import f1_by_threshold, mean_over_present
 from samo.files import parse_json, write_json
-from samo.settings import ThresholdSettings
 from samo.stored import Count, Number, Positive, Share, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
+
+if TYPE_CHECKING:
+    from samo.settings import ThresholdSettings
 
 __all__ = [
     "HALF",

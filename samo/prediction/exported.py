@@ -7,9 +7,10 @@ hostile, damaged or foreign one ends in one line.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -17,12 +18,27 @@ from pydantic import Field, model_validator
 from samo.errors import DataError, ModelFileError, SettingsError
 from samo.evaluation.decision import Decision
 from samo.files import parse_json
+from samo.modalities import predictor_type
 from samo.prediction.onnx_file import FLOAT, INT64, LARGEST, OnnxFile, Port, look_through
-from samo.prediction.predictor import ModelFacts, TrainedModel
+from samo.prediction.predictor import ModelFacts, ModelPredictor, TrainedModel
 from samo.stored import Flag, Number, Stored, Text, validated
 from samo.tasks import LabelSpace
 
-__all__ = ["FORMAT", "KEY", "AudioReading", "ExportedModel", "Metadata", "OnnxNetwork", "TextReading", "is_exported"]
+__all__ = [
+    "FORMAT",
+    "INPUTS",
+    "KEY",
+    "AudioReading",
+    "ExportedModel",
+    "Metadata",
+    "OnnxNetwork",
+    "TextReading",
+    "cores",
+    "is_exported",
+    "load_exported",
+]
+
+T = TypeVar("T")
 
 FORMAT = "samo-onnx-1"
 KEY = "samo"
@@ -142,9 +158,9 @@ class ExportedModel:
         try:
             file = look_through(content)
             metadata = _metadata(file)
-            space = LabelSpace.from_json(metadata.label_space)
-            decision = Decision.from_json(metadata.decision, space)
-            reading = _reading(metadata)
+            space = _part("label_space", lambda: LabelSpace.from_json(metadata.label_space))
+            decision = _part("decision", lambda: Decision.from_json(metadata.decision, space))
+            reading = _part("reading", lambda: _reading(metadata))
             has_features = _check_ports(file, metadata.modality, space.n_columns)
         except (ValueError, DataError) as error:
             raise ModelFileError(f"cannot use {place}: {error}", hint=_HINT) from error
@@ -234,12 +250,37 @@ INPUTS = {"audio": ("waveform", "lengths"), "text": ("ids", "lengths")}
 """The inputs of an exported network by modality: (B, T) and (B,)."""
 
 
+def load_exported(
+    model: str | os.PathLike[str] | ExportedModel,
+    *,
+    device: str = "auto",
+    precision: str = "float32",
+    threads: int = 0,
+) -> ModelPredictor:
+    """The predictor of an exported file; imports no torch.
+
+    Args:
+        model: the file, opened or not.
+        device: ``auto`` or ``cpu``.
+        precision: ``auto`` or ``float32``: the file has its own.
+        threads: CPU threads; 0 = all cores.
+
+    Raises:
+        ModelFileError: it is missing, damaged, foreign, or cannot be computed.
+        SettingsError: another device or precision.
+    """
+    _check_runtime(device, precision, threads)
+    opened = model if isinstance(model, ExportedModel) else ExportedModel.open(model)
+    predictor: ModelPredictor = predictor_type(opened.modality).from_exported(opened, threads)
+    return predictor
+
+
 def is_exported(given: object) -> bool:
     """Whether a model is given as the path of an exported file rather than as a run."""
     return isinstance(given, str | os.PathLike) and Path(given).suffix.lower() == SUFFIX and not Path(given).is_dir()
 
 
-def check_runtime(device: str, precision: str, threads: int) -> None:
+def _check_runtime(device: str, precision: str, threads: int) -> None:
     """Refuse what an exported file cannot be computed with.
 
     Raises:
@@ -276,11 +317,24 @@ def _metadata(file: OnnxFile) -> Metadata:
     text = file.metadata.get(KEY)
     if text is None:
         raise ValueError("it was not exported by SAMO: it does not say what its outputs mean")
-    value = parse_json(text, _no_constant)
-    version = value.get("format") if isinstance(value, dict) else None
+    try:
+        value = parse_json(text, _no_constant)
+    except ValueError as error:
+        raise ValueError(f"its metadata cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError("its metadata are no JSON object")
+    version = value.get("format")
     if isinstance(version, str) and version.startswith("samo-onnx-") and version != FORMAT:
         raise ValueError(f"it has the format {version[:40]}, this version reads {FORMAT}")
-    return validated(Metadata, value)
+    return _part("", lambda: validated(Metadata, value))
+
+
+def _part(name: str, read: Callable[[], T]) -> T:
+    """What ``read`` gives of a part of the metadata, which its error names."""
+    try:
+        return read()
+    except (ValueError, DataError) as error:
+        raise ValueError(f"its metadata are wrong: {name}{': ' if name else ''}{error}") from error
 
 
 def _reading(metadata: Metadata) -> AudioReading | TextReading:
@@ -290,7 +344,7 @@ def _reading(metadata: Metadata) -> AudioReading | TextReading:
 
 
 def _no_constant(name: str) -> float:
-    raise ValueError(f"its metadata hold {name}")
+    raise ValueError(f"a number is {name}")
 
 
 def _check_ports(file: OnnxFile, modality: str, n_columns: int) -> bool:
@@ -353,7 +407,10 @@ def _session(model: ExportedModel, threads: int) -> Any:
     # Threads that wait in a loop take the cores of whoever decodes the next clip.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(model.content, options, providers=["CPUExecutionProvider"])
+        # A second try would print that there is one.
+        return onnxruntime.InferenceSession(
+            model.content, options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
     except Exception as error:
         raise _unusable(model.path, error) from error
 

@@ -14,7 +14,7 @@ from samo.lazy import load_object
 from samo.modalities import predictor_type
 from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor, TrainedModel
-from samo.prediction.exported import ExportedModel, check_runtime, is_exported
+from samo.prediction.exported import is_exported, load_exported
 from samo.runs.run import ASSETS, Run, artifacts_root, find_model
 from samo.tasks import LabelSpace
 
@@ -30,7 +30,6 @@ __all__ = [
     "MOVABLE",
     "facts_of",
     "load",
-    "load_exported",
     "load_run_model",
     "open_run",
     "refuse_edited",
@@ -72,26 +71,12 @@ def load(
         EnvironmentProblem: a run needs torch, which is not installed.
     """
     if is_exported(model):
-        return load_exported(model, device=device, precision=precision, threads=threads)  # type: ignore[arg-type]
+        return load_exported(str(model), device=device, precision=precision, threads=threads)
     trust(*names_of(trust_code))
     run = open_run(model, artifacts)
     make_runtime = load_object("samo.training.runtime:make_runtime")
     opened: ModelPredictor = predictor_type(run.modality).from_run(run, make_runtime(device, precision, threads))
     return opened
-
-
-def load_exported(
-    model: str | os.PathLike[str] | ExportedModel,
-    *,
-    device: str = "auto",
-    precision: str = "float32",
-    threads: int = 0,
-) -> ModelPredictor:
-    """Open an exported file; see :func:`load`."""
-    check_runtime(device, precision, threads)
-    opened = model if isinstance(model, ExportedModel) else ExportedModel.open(model)
-    predictor: ModelPredictor = predictor_type(opened.modality).from_exported(opened, threads)
-    return predictor
 
 
 def open_run(given: str | Path | Run | ModelPredictor, artifacts: str | Path = "") -> Run:

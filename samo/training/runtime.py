@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from samo import __version__
 from samo.errors import SettingsError
 from samo.training.allocator import keep_freed_memory
+from samo.training.machine import machine
 from samo.training.ranks import ALONE, Ranks
 from samo.training.sync_batchnorm import convert_sync_batchnorm
 
 __all__ = ["PRECISIONS", "Runtime", "environment", "make_runtime", "step_seed"]
 
-_CHECKOUT = Path(__file__).resolve().parent.parent.parent
 PRECISIONS = ("auto", "float32", "bf16", "fp16")
 
 
@@ -147,39 +143,9 @@ def step_seed(seed: int, epoch: int, rank: int = 0) -> int:
 
 
 def environment(runtime: Runtime | None = None) -> dict[str, Any]:
-    """Versions and hardware, for ``environment.json`` and ``samo doctor``.
-
-    ``commit`` is that of SAMO's own checkout, 40 hexadecimal digits, with ``-dirty`` behind them where files differ
-    from it; None where SAMO is installed, and ``samo`` is the version.
-    """
-    from importlib.metadata import PackageNotFoundError, version
-
-    def installed(name: str) -> str:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return "not installed"
-
-    packages = (
-        "torch",
-        "torchaudio",
-        "torchvision",
-        "numpy",
-        "scikit-learn",
-        "soundfile",
-        "soxr",
-        "transformers",
-        "tokenizers",
-        "pydantic",
-    )
+    """Versions and hardware, for ``environment.json`` and ``samo doctor``: what Python sees, and what torch does."""
     seen: dict[str, Any] = {
-        "samo": __version__,
-        "commit": _commit(_CHECKOUT),
-        "python": platform.python_version(),
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_name(),
-        "cores": os.cpu_count(),
-        "packages": {name: installed(name) for name in packages},
+        **machine(),
         "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
         "fast_bf16_cpu": cpu_has_fast_bf16(),
         "keeps_freed_memory": keep_freed_memory(),
@@ -206,28 +172,3 @@ def _best_precision(device: torch.device) -> str:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _commit(checkout: Path) -> str | None:
-    # A package inside somebody else's repository is no checkout of SAMO's.
-    if not (checkout / ".git").exists():
-        return None
-    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    # Inside a hook git's variables name another repository.
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        found = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            for line in lines:
-                if line.startswith("model name"):
-                    return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or "unknown"

@@ -116,7 +116,6 @@ def test_a_clip_is_the_mean_over_its_windows(ready: AudioPredictor, tmp_path: Pa
     assert values(one(ready, path)) == pytest.approx(expected / expected.sum(), abs=1e-5)
 
 
-@pytest.mark.usefixtures("compiled_librosa")
 def test_what_was_trimmed_in_training_is_trimmed_here(
     ready: AudioPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

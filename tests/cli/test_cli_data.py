@@ -189,7 +189,9 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, artifacts: Path, cache: Path) -
     assert {"samo", "python", "system", "cpu", "cores", "packages", "gpus", "runtime"} <= set(seen)
     assert set(seen["runtime"]) == {"device", "precision", "channels_last", "threads"}
     assert (seen["cache"]["folder"], seen["artifacts"]) == (str(cache), str(artifacts))
+    assert seen["extras"]["train"] is True
     shown = done("doctor").out
+    assert "extras              train, export, serve" in shown
     assert seen["ravdess"] == ""
     for word in ("torch 2.", "precision", "threads", "/data/[ravdess]", "not downloaded: samo data download ravdess"):
         assert word in shown

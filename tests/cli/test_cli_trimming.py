@@ -13,8 +13,6 @@ from tone_corpora import SR, TINY, done, read_json
 
 from samo.evaluation.predictions import Predictions
 
-pytestmark = pytest.mark.usefixtures("compiled_librosa")
-
 
 def padded(path: Path, folder: Path) -> Path:
     """The clip between a quarter and half a second of silence, under its own name."""

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from samo.errors import SettingsError
+from samo.training import machine
 from samo.training import runtime as module
 from samo.training.runtime import PRECISIONS, Runtime, environment, make_runtime, step_seed
 
@@ -131,7 +132,7 @@ def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         )
         return done.stdout.decode().strip()
 
-    monkeypatch.setattr(module, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(machine, "_CHECKOUT", tmp_path)
     assert environment()["commit"] is None
     git("init", "-q")
     assert environment()["commit"] is None  # nothing was committed yet
@@ -144,12 +145,12 @@ def test_the_commit_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "a").write_text("two")
     assert environment()["commit"] == f"{commit}-dirty"
     # Installed inside somebody's checkout.
-    monkeypatch.setattr(module, "_CHECKOUT", tmp_path / "site-packages")
+    monkeypatch.setattr(machine, "_CHECKOUT", tmp_path / "site-packages")
     assert environment()["commit"] is None
 
 
 def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".git").mkdir()
-    monkeypatch.setattr(module, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(machine, "_CHECKOUT", tmp_path)
     monkeypatch.setenv("PATH", "")
     assert environment()["commit"] is None

@@ -6,8 +6,10 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +22,6 @@ from samo_cli.resumed_csv import goes_on, left_to_do
 
 if TYPE_CHECKING:
     from samo.prediction import ModelPredictor, Prediction
-    from samo.runs.run import Run
     from samo.tasks import LabelSpace
 
 __all__ = ["predict"]
@@ -44,6 +45,12 @@ def predict(
         str, typer.Option(metavar="TEXT", help="Of a table: column of the text; the run's own when left out.")
     ] = "",
     run: Annotated[str, typer.Option(metavar="RUN", help="Name or folder of a run; the newest when left out.")] = "",
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, metavar="FILE.onnx", help="Instead of a run: a file of `samo export`, which needs no torch."
+        ),
+    ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values on stdout.")] = False,
     windows: Annotated[
         bool,
@@ -67,6 +74,8 @@ def predict(
     Of a run trained with --abstain-risk or --abstain-coverage the least sure answers are "not sure", their label beside
     it. Of any run they are where nothing is heard or read: silence, a constant, less than 0.1 s, no text.
 
+    With --model an exported file answers in a run's place: without torch, and at once.
+
     With --csv and --windows each row is written as soon as it is known. Ctrl-C keeps what is there.
 
     Files that cannot be read are named on stderr and the command leaves with status 3.
@@ -75,36 +84,38 @@ def predict(
         raise SettingsError("--json, --csv and --windows exclude each other")
     if resume and (json or windows):
         raise SettingsError("--resume goes on with what --csv wrote, without --json and --windows")
+    if run and model:
+        raise SettingsError("--run and --model exclude each other: a run answers, or an exported file")
     if not inputs and not text:
         raise SettingsError("nothing to predict", hint="name clips, folders or files of texts, or give --text TEXT")
-    from samo.runs.run import artifacts_root, find_model
-
-    found = find_model(artifacts_root(artifacts), run)
-    items = _items(found, inputs or [], text or [], text_column, windows=windows)
+    source = _file(model) if model else _run(artifacts, run)
+    items = _items(source, inputs or [], text or [], text_column, windows=windows)
     # torch is imported only once the paths are known to be good: a typing error costs no waiting.
-    from samo.runs.load import load
     from samo_cli.render import note, print_json, show_predictions
 
-    model = load(found, device=device, precision=precision, threads=threads)
+    predictor = source.load(device=device, precision=precision, threads=threads)
     if windows:
-        model.timeline_s = 0.0
-    facts = model.facts
-    note(f"run {facts.name} (trained on {facts.dataset}{', synthetic demo data' if facts.synthetic else ''})")
+        predictor.timeline_s = 0.0
+    facts = predictor.facts
+    if model:
+        note(f"{source.name}: {facts.describe(predictor.space)}")
+    else:
+        note(f"run {facts.name} (trained on {facts.dataset}{', synthetic demo data' if facts.synthetic else ''})")
     rows = _window_rows if windows else _csv_rows
-    head = _window_head(model.space) if windows else _csv_head(model.space, found.modality)
+    head = _window_head(predictor.space) if windows else _csv_head(predictor.space, source.modality)
     with ExitStack() as opened:
         begin, writer = 0, PlainWriter(sys.stdout) if csv or windows else None
         if resume:
             file, done = opened.enter_context(goes_on(resume, head))
             n_items = len(items)
-            items = left_to_do(items, done, os.path.abspath if found.modality == "audio" else str)
+            items = left_to_do(items, done, os.path.abspath if source.modality == "audio" else str)
             begin, writer = n_items - len(items), PlainWriter(file)
             note(f"{begin} of {n_items} are in {resume}")
         elif writer:
             writer.writerow(head)
             writer.flush()
         taken = _Taken(writer, rows)
-        stopped = _predict(model, items, begin, taken)
+        stopped = _predict(predictor, items, begin, taken)
     if json:
         print_json({
             "schema": 1, "run": facts.name, "synthetic": facts.synthetic,
@@ -123,6 +134,44 @@ def predict(
         raise Interrupted(f"after {begin + taken.n} of {begin + len(items)}", hint=hint)
     if taken.bad:
         raise typer.Exit(DataError.exit_status)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A run or an exported file whose network is not loaded yet.
+
+    Attributes:
+        name: as errors call it.
+        modality: ``audio`` or ``text``.
+        text_column: the run's own column of texts; empty where it has none.
+        load: takes device, precision and threads.
+    """
+
+    name: str
+    modality: str
+    text_column: str
+    load: Callable[..., ModelPredictor]
+
+
+def _run(artifacts: str, name: str) -> _Source:
+    from samo.runs.run import artifacts_root, find_model
+
+    run = find_model(artifacts_root(artifacts), name)
+
+    def opened(**how: Any) -> ModelPredictor:
+        from samo.runs.load import load
+
+        return load(run, **how)
+
+    column = run.flat_settings.get("text_column", "")
+    return _Source(f"run '{run.name}'", run.modality, column, opened)
+
+
+def _file(path: Path) -> _Source:
+    from samo.prediction.exported import ExportedModel, load_exported
+
+    model = ExportedModel.open(path)
+    return _Source(f"model {path}", model.modality, "", partial(load_exported, model))
 
 
 class _Taken:
@@ -152,7 +201,7 @@ class _Taken:
 
 
 def _items(
-    run: Run, inputs: Sequence[Path], texts: Sequence[str], column: str, *, windows: bool
+    source: _Source, inputs: Sequence[Path], texts: Sequence[str], column: str, *, windows: bool
 ) -> Sequence[str | Path]:
     """What is to be predicted.
 
@@ -160,16 +209,16 @@ def _items(
         SettingsError: something was given that belongs to the other modality.
         DataError: a path that does not exist.
     """
-    if texts and run.modality != "text":
+    if texts and source.modality != "text":
         raise SettingsError(
-            f"run '{run.name}' was trained on speech; --text needs a run on text", hint="name one with --run"
+            f"{source.name} was trained on speech; --text needs a run on text", hint="name one with --run"
         )
-    if windows and run.modality != "audio":
-        raise SettingsError(f"run '{run.name}' was trained on text; --windows belongs to recordings")
-    if column and run.modality != "text":
-        raise SettingsError(f"run '{run.name}' was trained on speech; --text-column needs a run on text")
-    if run.modality == "text":
-        return _texts(inputs, texts, column or run.flat_settings.get("text_column", "text"))
+    if windows and source.modality != "audio":
+        raise SettingsError(f"{source.name} was trained on text; --windows belongs to recordings")
+    if column and source.modality != "text":
+        raise SettingsError(f"{source.name} was trained on speech; --text-column needs a run on text")
+    if source.modality == "text":
+        return _texts(inputs, texts, column or source.text_column or "text")
     return _clips(inputs)
 
 

@@ -1,0 +1,401 @@
+"""Hostile, damaged and foreign model files: each ends in one line, and nothing of it is computed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import tiny_onnx as tiny
+from onnx import TensorProto, helper, numpy_helper
+
+import samo
+from samo.errors import ModelFileError
+from samo.prediction import exported
+from samo.prediction.onnx_file import look_through
+
+# SAMO_MUTANTS=3000 tries that many of each kind.
+N = int(os.environ.get("SAMO_MUTANTS", "150"))
+WAVE = np.random.default_rng(0).standard_normal(3000).astype(np.float32)
+
+
+def refusal(path: Path) -> str:
+    """What is said of a file that is refused, without its name."""
+    with pytest.raises(ModelFileError) as caught:
+        samo.load(path, threads=1).predict(WAVE, sr=tiny.SR)
+    assert "\n" not in caught.value.message
+    assert str(path) in caught.value.message
+    return caught.value.message.replace(str(path), "FILE")
+
+
+def external_constant(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.append(onnx.StringStringEntryProto(key="location", value="/etc/passwd"))
+
+
+def external_attribute(model: onnx.ModelProto) -> None:
+    tensor = onnx.TensorProto(data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["c"], value=tensor))
+
+
+def in_a_branch(model: onnx.ModelProto) -> None:
+    """External data in the graph of an attribute of an operator that is no control flow by name."""
+    tensor = onnx.TensorProto(name="x", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+    inner = helper.make_graph([], "inner", [], [], [tensor])
+    model.graph.node[0].attribute.append(helper.make_attribute("body", inner))
+
+
+def nested(model: onnx.ModelProto) -> None:
+    graph = helper.make_graph([], "g", [], [])
+    for _ in range(10):
+        node = helper.make_node("Cast", [], [])
+        node.attribute.append(helper.make_attribute("body", graph))
+        graph = helper.make_graph([node], "g", [], [])
+    model.graph.node[0].attribute.append(helper.make_attribute("body", graph))
+
+
+def own_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[-1].domain = "evil.ops"
+
+
+def microsoft_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[-1].domain = "com.microsoft"
+
+
+def own_opset(model: onnx.ModelProto) -> None:
+    model.opset_import.append(helper.make_opsetid("evil.ops", 1))
+
+
+def own_function(model: onnx.ModelProto) -> None:
+    node = helper.make_node("Identity", ["x"], ["y"])
+    model.functions.append(helper.make_function("f.f", "Twice", ["x"], ["y"], [node], model.opset_import))
+
+
+def loop(model: onnx.ModelProto) -> None:
+    model.graph.node.insert(0, helper.make_node("Loop", ["one"], ["l"]))
+
+
+def training(model: onnx.ModelProto) -> None:
+    model.training_info.append(onnx.TrainingInfoProto())
+
+
+def sparse(model: onnx.ModelProto) -> None:
+    model.graph.sparse_initializer.append(onnx.SparseTensorProto())
+
+
+def two_gigabytes(model: onnx.ModelProto) -> None:
+    model.graph.initializer[1].dims[:] = [1 << 29, 1]
+
+
+def below_zero(model: onnx.ModelProto) -> None:
+    model.graph.initializer[1].dims[:] = [-1, 3]
+
+
+def huge_result(model: onnx.ModelProto) -> None:
+    shape = numpy_helper.from_array(np.array([1 << 20, 1 << 12], np.int64), "shape")
+    model.graph.initializer.append(shape)
+    model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["shape"], ["zeros"]))
+
+
+def huge_constant_node(model: onnx.ModelProto) -> None:
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["shape"], value_ints=[1 << 40]))
+    model.graph.node.insert(1, helper.make_node("Expand", ["one", "shape"], ["ones"]))
+
+
+def renamed_input(model: onnx.ModelProto) -> None:
+    model.graph.input[0].name = "sound"
+
+
+def second_output(model: onnx.ModelProto) -> None:
+    model.graph.output.append(helper.make_tensor_value_info("m", TensorProto.FLOAT, ["batch", 1]))
+
+
+def no_output(model: onnx.ModelProto) -> None:
+    del model.graph.output[:]
+
+
+def double_samples(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
+
+
+def three_dimensions(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim.add().dim_value = 1
+
+
+def fixed_batch(model: onnx.ModelProto) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+
+
+def four_labels(model: onnx.ModelProto) -> None:
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 4
+
+
+def shapeless(model: onnx.ModelProto) -> None:
+    model.graph.input[1].type.tensor_type.ClearField("shape")
+
+
+def biased(model: onnx.ModelProto, value: float) -> None:
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "bias")
+    bias.CopyFrom(numpy_helper.from_array(np.array([0.0, value, 0.0], np.float32), "bias"))
+
+
+def no_number(model: onnx.ModelProto) -> None:
+    biased(model, np.nan)
+
+
+def infinite(model: onnx.ModelProto) -> None:
+    biased(model, np.inf)
+
+
+def other_shape_than_told(model: onnx.ModelProto) -> None:
+    """Nothing is told of the output's shape, and two numbers come where three labels are."""
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    for tensor, array in (("weights", tiny.WEIGHTS[:, :2]), ("bias", tiny.BIAS[:2])):
+        place = next(each for each in model.graph.initializer if each.name == tensor)
+        place.CopyFrom(numpy_helper.from_array(array, tensor))
+
+
+def cannot_be_computed(model: onnx.ModelProto) -> None:
+    model.graph.node[-2].input[1] = "nowhere"
+
+
+CASES: list[tuple[Callable[[onnx.ModelProto], None], str]] = [
+    (external_constant, "its constants lie in another file (external data)"),
+    (external_attribute, "its constants lie in another file (external data)"),
+    (in_a_branch, "its constants lie in another file (external data)"),
+    (nested, "its graphs are nested too deeply"),
+    (own_operator, "its operator Unsqueeze is of 'evil.ops'; only the standard's own are computed"),
+    (microsoft_operator, "its operator Unsqueeze is of 'com.microsoft'; only the standard's own are computed"),
+    (own_opset, "it uses operators of 'evil.ops'; only the standard's own are computed"),
+    (own_function, "it holds functions of its own; only plain operators are computed"),
+    (loop, "it holds control flow (Loop); only plain operators are computed"),
+    (training, "it holds a training graph"),
+    (sparse, "it holds sparse constants"),
+    (two_gigabytes, "a constant claims 536,870,912 numbers that the file does not hold"),
+    (below_zero, "a constant has a size below 0"),
+    (huge_result, "its operator ConstantOfShape makes 4,294,967,296 numbers"),
+    (huge_constant_node, "its operator Expand makes 1,099,511,627,776 numbers"),
+    (renamed_input, "its inputs are sound, lengths; a model has lengths, waveform"),
+    (second_output, "its outputs are logits, features, m; a model has logits"),
+    (no_output, "its outputs are none; a model has logits"),
+    (double_samples, "'waveform' is not of float32 numbers"),
+    (three_dimensions, "'waveform' has 3 dimensions instead of 2"),
+    (fixed_batch, "'waveform' has a dimension of 1 where any number must do"),
+    (four_labels, "'logits' has a dimension of 4 where there are 3 labels"),
+    (shapeless, "'lengths' does not say its shape"),
+    (no_number, "its logits are not finite"),
+    (infinite, "its logits are not finite"),
+    (other_shape_than_told, "its logits have the shape (1, 2)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "line"), CASES, ids=[change.__name__ for change, _ in CASES])
+def test_what_a_network_must_not_be(change: Callable[[onnx.ModelProto], None], line: str, tmp_path: Path) -> None:
+    assert refusal(tiny.write(tmp_path / "a.onnx", change=change)) == f"cannot use FILE: {line}"
+
+
+def test_what_onnxruntime_refuses_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert refusal(tiny.write(tmp_path / "a.onnx", change=cannot_be_computed)).startswith(
+        "cannot use FILE: onnxruntime says [ONNXRuntimeError]"
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+def of(**changes: Any) -> dict[str, Any]:
+    return tiny.metadata(**changes)
+
+
+READING = {"sr": tiny.SR, "window": tiny.WINDOW, "trim_db": 0.0}
+META: list[tuple[Any, str]] = [
+    (None, "it was not exported by SAMO: it does not say what its outputs mean"),
+    ("{", "its metadata cannot be read: Expecting property name"),
+    ("[" * 100_000, "its metadata cannot be read: nested too deeply"),
+    ("[]", "its metadata are no JSON object"),
+    (json.dumps(of(pruned=float("nan"))), "its metadata cannot be read: a number is NaN"),
+    (of(format="samo-onnx-2"), "it has the format samo-onnx-2, this version reads samo-onnx-1"),
+    (of(format="x"), "its metadata are wrong: format: input should be 'samo-onnx-1'"),
+    (of(modality="video"), "its metadata are wrong: modality: input should be 'audio' or 'text'"),
+    (of(modality="text"), "its inputs are waveform, lengths; a model has ids, lengths"),
+    (of(modality="text", reading=READING), "its metadata are wrong: reading: max_tokens: field required"),
+    (of(label_space=[]), "its metadata are wrong: label_space: tasks need names of their own"),
+    (
+        of(label_space=[{"name": "a", "labels": ["x", "x"], "multi_label": False}]),
+        "its metadata are wrong: label_space: task 'a' names a label twice",
+    ),
+    (
+        of(label_space=[{"name": "a", "labels": ["x", "y"], "multi_label": False}]),
+        "'logits' has a dimension of 3 where there are 2 labels",
+    ),
+    (of(decision={}), "its metadata are wrong: decision: "),
+    (
+        of(decision={"calibration": {**tiny.CALIBRATION, "temperature": {"emotion": 0.0}}}),
+        "its metadata are wrong: decision: temperature.emotion: input should be greater than or equal to 0.001",
+    ),
+    (of(reading={**READING, "sr": 1}), "its metadata are wrong: reading: sr: input should be greater than"),
+    (of(reading={**READING, "window": 1 << 40}), "its metadata are wrong: reading: window: input should be less than"),
+    (of(reading={**READING, "window": 61 * tiny.SR}), "its metadata are wrong: reading: a window lasts over a minute"),
+    (of(reading={**READING, "trim_db": "30"}), "its metadata are wrong: reading: trim_db: input should be"),
+    (of(facts={}), "its metadata are wrong: facts.name: field required"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "line"), META)
+def test_what_metadata_must_not_be(given: Any, line: str, tmp_path: Path) -> None:
+    def without(model: onnx.ModelProto) -> None:
+        if given is None:
+            del model.metadata_props[:]
+
+    text = given if isinstance(given, str) else json.dumps(given)
+    found = refusal(tiny.write(tmp_path / "a.onnx", text=text, change=without))
+    assert found.startswith(f"cannot use FILE: {line}")
+
+
+@pytest.mark.parametrize(
+    ("tokens", "line"),
+    [
+        ({"kind": "sentencepiece"}, "kind: input should be 'hash' or 'tokenizers'"),
+        ({"kind": "tokenizers", "tokenizer": "{}"}, "its tokenizer cannot be read: "),
+        ({"kind": "tokenizers", "tokenizer": "[" * 100_000}, "its tokenizer cannot be read: "),
+    ],
+)
+def test_what_a_tokenizer_must_not_be(tokens: dict[str, Any], line: str, tmp_path: Path) -> None:
+    reading = {"max_tokens": 6, "pad_id": 0, "tokens": tokens}
+    assert refusal(tiny.write(tmp_path / "a.onnx", "text", reading=reading)).startswith(f"cannot use FILE: {line}")
+
+
+def test_what_is_no_model_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.onnx"
+    assert refusal(path) == "there is no model file FILE"
+    for content in (b"", b"RIFF" + bytes(100), b"\x80\x04pickle", b"\x00" * 64, b"PK\x03\x04", bytes(range(256))):
+        path.write_bytes(content)
+        assert refusal(path).startswith("cannot use FILE: it ")
+    whole = tiny.write(path).read_bytes()
+    for cut in range(1, len(whole), 97):
+        path.write_bytes(whole[:cut])
+        assert refusal(path).startswith("cannot use FILE: ")
+    path.write_bytes(whole)
+    monkeypatch.setattr(exported, "LARGEST", len(whole) - 1)
+    assert refusal(path).startswith("cannot use FILE: it is larger than")
+
+
+def test_a_second_graph_is_not_merged_into_the_first(tmp_path: Path) -> None:
+    """protobuf reads two fields of one message as one message: what was looked through would not be all."""
+    path = tiny.write(tmp_path / "a.onnx")
+    second = onnx.ModelProto()
+    external_constant_of = tiny.network()
+    external_constant(external_constant_of)
+    second.graph.initializer.append(external_constant_of.graph.initializer[0])
+    path.write_bytes(path.read_bytes() + second.SerializeToString())
+    assert refusal(path) == "cannot use FILE: it holds two graphs"
+
+
+def test_constants_among_the_inputs_are_no_inputs() -> None:
+    """As models of the format's version 3 have them."""
+    model = tiny.network()
+    model.graph.input.append(helper.make_tensor_value_info("bias", TensorProto.FLOAT, [3]))
+    found = look_through(model.SerializeToString())
+    assert [port.name for port in found.inputs] == ["waveform", "lengths"]
+    assert (found.inputs[1], found.opset) == (("lengths", TensorProto.INT64, (None,)), 18)
+    assert [(port.name, port.shape) for port in found.outputs] == [
+        ("logits", (None, 3)),
+        ("features", (None, 1, None)),
+    ]
+
+
+def is_refused(path: Path, modality: str) -> bool:
+    """Whether a file is refused in one line; otherwise it answers, and its answer can be written."""
+    message = ""
+    try:
+        model: Any = samo.load(path, threads=1)
+        found = model.predict("one two") if modality == "text" else model.predict(WAVE, sr=tiny.SR)
+        assert json.dumps(found.to_json())
+        assert repr(model)
+    except ModelFileError as error:
+        message = error.message
+    assert "\n" not in message
+    return bool(message)
+
+
+def damaged(whole: bytes, within: int, rng: random.Random) -> bytes:
+    """The file with some of its first bytes changed, lost, put in or doubled."""
+    body = bytearray(whole)
+    for _ in range(rng.choice([1, 1, 1, 2, 4, 8])):
+        how, place = rng.random(), rng.randrange(within)
+        if how < 0.45:
+            body[place] ^= 1 << rng.randrange(8)
+        elif how < 0.75:
+            body[place] = rng.choice([0, 1, 2, 7, 8, 0x7F, 0x80, 0xFF, rng.randrange(256)])
+        elif how < 0.85:
+            del body[place]
+        elif how < 0.95:
+            body.insert(place, rng.randrange(256))
+        else:
+            body[place:place] = body[place : place + rng.randrange(1, 40)]
+    return bytes(body)
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_damaged_files_answer_or_are_refused(modality: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tiny.write(tmp_path / "a.onnx", modality)
+    whole, within = path.read_bytes(), len(tiny.network(modality).SerializeToString())
+    refused = 0
+    for seed in range(N):
+        path.write_bytes(damaged(whole, within if seed % 5 else len(whole), random.Random(seed)))
+        refused += is_refused(path, modality)
+    assert 0.5 * N < refused < N
+    assert capfd.readouterr() == ("", "")
+
+
+ODD: list[Any] = [
+    None, True, 0, -1, 1, 2**70, 0.5, -0.5, 1e300, "", "x", "\ud800", "emotion", [], {}, [None], [[1]], {"a": 1},
+    {"emotion": 1}, {"emotion": []}, ["angry"], [0.1, 0.9, 5], 10**400,
+]  # fmt: skip
+
+
+def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield place
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, each in inside:
+        yield from places(each, (*place, key))
+
+
+def changed(value: Any, rng: random.Random) -> Any:
+    """The value with one place in it replaced, removed, or put in twice."""
+    value = copy.deepcopy(value)
+    *way, last = rng.choice([place for place in places(value) if place])
+    inner = value
+    for key in way:
+        inner = inner[key]
+    if rng.random() < 0.8:
+        inner[last] = rng.choice(ODD)
+    elif isinstance(inner, list) and rng.random() < 0.5:
+        inner.append(inner[last])
+    else:
+        del inner[last]
+    return value
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_edited_metadata_answer_or_are_refused(modality: str, tmp_path: Path) -> None:
+    model = tiny.network(modality)
+    entry = model.metadata_props.add()
+    entry.key = "samo"
+    path, refused = tmp_path / "a.onnx", 0
+    for seed in range(N):
+        rng = random.Random(seed)
+        known = tiny.metadata(modality)
+        for _ in range(rng.choice([1, 1, 2, 3])):
+            known = changed(known, rng)
+        entry.value = json.dumps(known)
+        path.write_bytes(model.SerializeToString())
+        refused += is_refused(path, modality)
+    assert 0.3 * N < refused < N
