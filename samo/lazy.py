@@ -19,6 +19,7 @@ EXTRAS = {
     "export": ("onnx", "onnxscript"),
     "serve": ("fastapi", "starlette", "uvicorn", "prometheus_client"),
     "mic": ("sounddevice",),
+    "bulk": ("pyarrow",),
     "track": ("tensorboard", "mlflow", "sqlalchemy", "alembic"),
     "tune": ("optuna",),
     "cluster": ("ray",),

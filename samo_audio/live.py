@@ -3,12 +3,12 @@
     for moment in live(samo.load("my-run"), blocks, 48_000):
         print(moment)
 
-A window is as long as the model's, and one begins every ``hop_s`` seconds, so the first answer comes after one window.
-A window is answered exactly as ``samo predict --windows`` answers it. The **smoothed** answers come of the mean of the
-windows' logits, the younger the heavier, as a long recording's answer comes of their plain mean: a window that is t
-seconds older than another weighs ``exp(-t / smoothing_s)`` of it (an exponential moving average; after a pause the next
-window weighs accordingly more). Windows in which nobody speaks (:mod:`samo_audio.voice_activity`) have no answer and
-change nothing.
+A window is as long as the model's, and one begins every ``hop_s`` seconds, so the first answer comes after one
+window. A window is answered exactly as a window of the same samples in a recording's time line. The **smoothed**
+answers come of the mean of the windows' logits, the younger the heavier, as a long recording's answer comes of their
+plain mean: a window that is t seconds older than another weighs ``exp(-t / smoothing_s)`` of it (an exponential moving
+average; after a pause the next window weighs accordingly more). Windows in which nobody speaks
+(:mod:`samo_audio.voice_activity`) have no answer and change nothing.
 """
 
 from __future__ import annotations

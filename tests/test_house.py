@@ -18,7 +18,7 @@ HOUSE: dict[str, Any] = runpy.run_path(str(ROOT / "benchmarks" / "house.py"))
 LANES: dict[str, Any] = runpy.run_path(str(ROOT / "tests" / "conftest.py"))
 # On the package index `samo` is somebody else's tool.
 FOREIGN = re.compile(
-    r"pip3? install[^\n]*?[\s\"'`]samo(?![-\w./])|\bsamo\[(?:train|track|tune|cluster|serve|export|mic|dev|all)\b"
+    r"pip3? install[^\n]*?[\s\"'`]samo(?![-\w./])|\bsamo\[(?:train|track|tune|cluster|serve|export|mic|bulk|dev|all)\b"
 )
 
 

@@ -1,4 +1,4 @@
-"""The lines that ``samo serve`` writes with ``log_predictions``, read back: one JSON object an answer."""
+"""The lines that ``samo serve`` logs of its answers, read back: one JSON object an answer."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def read_prediction_lines(path: Path) -> PredictionLines:
     if not found.models:
         why = f"line {found.broken[0].number}: {found.broken[0].why}" if found.broken else "it is empty"
         raise DataError(
-            f"{path} holds no answers ({why})", hint="`samo serve` writes such a file with `log_predictions`"
+            f"{path} holds no answers ({why})", hint="`samo serve` writes such a file when it logs its predictions"
         )
     return found
 

@@ -106,6 +106,12 @@ def test_the_smoothed_answer_weighs_windows_by_their_age(predictor: AudioPredict
     kept = math.exp(-0.5)
     odds = np.exp(kept * old + (1 - kept) * new)
     assert list(second.smoothed["emotion"].probabilities.values()) == pytest.approx(odds / odds.sum(), rel=1e-6)
+    # A third window is one second younger than the second, not two than the first.
+    longer = np.concatenate([sound, voice(1.0, level=0.05)])
+    *_, third = live(predictor, blocks(longer), SR, hop_s=1.0, smoothing_s=2.0)
+    third_own = np.log(list(third.answers["emotion"].probabilities.values()))
+    odds = np.exp(kept * (kept * old + (1 - kept) * new) + (1 - kept) * third_own)
+    assert list(third.smoothed["emotion"].probabilities.values()) == pytest.approx(odds / odds.sum(), rel=1e-6)
     latest = list(live(predictor, blocks(sound), SR, hop_s=1.0, smoothing_s=0.0))[-1]
     assert latest.smoothed == latest.answers
 
