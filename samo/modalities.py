@@ -24,6 +24,7 @@ __all__ = [
     "grid_files",
     "predictor_type",
     "preset_files",
+    "released_files",
     "space_files",
 ]
 
@@ -104,6 +105,11 @@ def preset_files(modality: str) -> dict[str, Path]:
     return _shipped(modality, "presets")
 
 
+def released_files() -> dict[str, Path]:
+    """Exported models that come with SAMO, of all modalities by name."""
+    return {name: path for modality in MODALITIES for name, path in _shipped(modality, "released", "onnx").items()}
+
+
 def grid_files(modality: str) -> dict[str, Path]:
     """Files of the grids that ship with SAMO, by name."""
     return _shipped(modality, "grids")
@@ -122,6 +128,6 @@ def _entry(modality: str) -> Modality:
     return MODALITIES[modality]
 
 
-def _shipped(modality: str, folder: str) -> dict[str, Path]:
+def _shipped(modality: str, folder: str, suffix: str = "toml") -> dict[str, Path]:
     root = Path(str(import_module(_entry(modality).package).__file__)).parent / folder
-    return {path.stem: path for path in sorted(root.glob("*.toml"))}
+    return {path.stem: path for path in sorted(root.glob(f"*.{suffix}"))}

@@ -14,9 +14,9 @@ from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.files import write_json, write_text
 from samo.launch.resources import Resources
 from samo.modalities import frontend_type
-from samo.reporting.model_card import model_card
+from samo.reporting.model_card import model_card, with_other_corpora
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
-from samo.runs.load import CROSSVALIDATED
+from samo.runs.load import CROSSVALIDATED, other_corpora
 from samo.runs.run import Run
 from samo.runs.train import resume_training, train_run
 from samo.settings import stored_config
@@ -75,10 +75,9 @@ def refit(
         run, frontend.manifest.label_space, validated.logits, validated.targets, threshold_settings(config),
         abstention=abstention_settings(config),
     )  # fmt: skip
-    write_text(
-        run.path("MODEL_CARD.md"),
-        model_card({**report, "run": run.name}, run.settings, run.environment, data_card=frontend.data_card()),
-    )
+    about = {**report, "run": run.name, "refit": len(plan.cells)}
+    card = model_card(about, run.settings, run.environment, data_card=frontend.data_card())
+    write_text(run.path("MODEL_CARD.md"), with_other_corpora(card, other_corpora(run)))
     write_json(run.path(CROSSVALIDATED), {"grid": plan.name, "folds": len(plan.cells), "report": report})
     return run
 

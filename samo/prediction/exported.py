@@ -57,6 +57,7 @@ class _StoredFacts(Stored):
     trained: Text = ""
     scores: tuple[Text, ...] = ()
     code: tuple[Text, ...] = ()
+    licence: Text = ""
 
 
 class AudioReading(Stored):

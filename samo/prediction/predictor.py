@@ -33,6 +33,7 @@ class ModelFacts:
         trained: day it was trained, as YYYY-MM-DD; empty when unknown.
         scores: sentences such as ``test macro-F1 0.57 [0.52, 0.61]``, the most trustworthy first.
         code: names of code outside SAMO that the network is made of.
+        licence: of the data, which binds the weights; empty when unknown.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ModelFacts:
     trained: str = ""
     scores: tuple[str, ...] = ()
     code: tuple[str, ...] = ()
+    licence: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a file that is taken elsewhere: without the run's folder."""
@@ -61,6 +63,7 @@ class ModelFacts:
             *(f"score:   {score}" for score in self.scores),
             "LEAKY SPLIT: the same speaker may stand in train and test" if self.leaky else "",
             f"code:    {', '.join(self.code)}" if self.code else "",
+            f"licence: {self.licence}, of the data and so of the weights" if self.licence else "",
         ]
         return "\n".join([f"{self.modality} model '{self.name}'", *(f"  {line}" for line in lines if line)])
 

@@ -28,10 +28,11 @@ from samo.reporting.wording import (
     threshold_rows,
 )
 
-__all__ = ["EXPORTED", "exported_sections", "model_card"]
+__all__ = ["EXPORTED", "exported_sections", "model_card", "with_other_corpora"]
 
 # How the heading of a section on an exported file begins.
 EXPORTED = "## Exported file "
+_ELSEWHERE = "## Other corpora"
 # What a training began from, besides chance: settings of either modality.
 _BEGUN_FROM = {
     "encoder": "the pretrained encoder {}",
@@ -102,6 +103,15 @@ def exported_sections(card: str) -> str:
     return "\n\n".join(part.strip() for part in parts if part.startswith(EXPORTED))
 
 
+def with_other_corpora(card: str, lines: Sequence[str]) -> str:
+    """A card with a line for each other corpus its model was evaluated on, in place of those it had."""
+    sections = [part for part in re.split(r"^(?=## )", card, flags=re.MULTILINE) if not part.startswith(_ELSEWHERE)]
+    place = next((k for k, part in enumerate(sections) if part.startswith("## Results\n")), len(sections) - 1)
+    if lines:
+        sections.insert(place + 1, f"{_ELSEWHERE}\n\n{_listed(map(_text, lines))}\n\n")
+    return "".join(sections)
+
+
 def _head(report: Mapping[str, Any]) -> str:
     lines = [f"# Model card: {_text(report['run'])}"]
     if marks := _stamped(report):
@@ -111,6 +121,11 @@ def _head(report: Mapping[str, Any]) -> str:
         f"Answers one question, **{_text(report['task'])}**, with {counted(len(report['labels']), 'label')}: {labels}."
     )
     lines.append(_headline(report))
+    if folds := report.get("refit"):
+        lines.append(
+            f"It learned from every item there is, so nothing is left to judge it on: all figures are those of {folds} "
+            "models trained alike, each on items it had not seen."
+        )
     return "\n\n".join(lines)
 
 

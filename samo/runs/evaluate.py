@@ -37,13 +37,13 @@ from samo.prediction import ModelPredictor
 from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
-from samo.reporting.model_card import exported_sections, model_card
+from samo.reporting.model_card import exported_sections, model_card, with_other_corpora
 from samo.reporting.report import Report, Subject, build_report
 from samo.reporting.wording import openings_lines
 from samo.runs.calibrate import abstention_settings, calibrate, decision_of, threshold_settings
 from samo.runs.code import code_of, require_code
 from samo.runs.ensemble_model import ensemble_facts, merged_settings
-from samo.runs.load import load_run_model, open_run, refuse_edited
+from samo.runs.load import load_run_model, open_run, other_corpora, refuse_edited
 from samo.runs.provenance import about_known_elsewhere, about_known_groups, learned_by
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, ModelVersion, Run, remember_place, require_place
@@ -365,9 +365,12 @@ def write_report(
     if not suffix:
         card = run.path("MODEL_CARD.md")
         about = model_card(told, settings, environment, data_card=frontend.data_card(), exported=_exported(card, run))
-        write_text(card, about)
+        write_text(card, with_other_corpora(about, other_corpora(run)))
     run.require_model(version)
     write_json(run.path(f"report{suffix}.json"), report)
+    if part not in PARTS and (card := run.path("MODEL_CARD.md")).is_file():
+        text = card.read_text(encoding="utf-8", errors="replace")
+        write_text(card, with_other_corpora(text, other_corpora(run)))
     shown = {f"{report['split'] if part in PARTS else part}/{path.stem}": path for path in figures}
     draw_pictures(run.folder, shown, read_facts(run.model_file).epoch, logging.getLogger(__name__).warning)
     return Report(report, run.path(f"report{suffix}.html"), run.path(f"figures{suffix}"), run.modality, openings)

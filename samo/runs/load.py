@@ -15,6 +15,7 @@ from samo.modalities import predictor_type
 from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor, TrainedModel
 from samo.prediction.exported import is_exported, load_exported
+from samo.runs.released import released_for
 from samo.runs.run import ASSETS, Run, artifacts_root, find_model
 from samo.tasks import LabelSpace
 
@@ -33,6 +34,7 @@ __all__ = [
     "load",
     "load_run_model",
     "open_run",
+    "other_corpora",
     "refuse_edited",
     "trained_model",
 ]
@@ -55,8 +57,8 @@ def load(
     """Open a trained model.
 
     Args:
-        model: a run's name, ``GRID/CELL``, or folder; an exported file, ``FILE.onnx``; empty: the newest run with a
-            model.
+        model: a run's name, ``GRID/CELL``, or folder; an exported file, ``FILE.onnx``; a model that comes with SAMO,
+            ``samo-speech``; empty: the newest run with a model, without any run ``samo-speech``.
         artifacts: folder of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory.
         device: ``auto``, ``cpu``, ``cuda``; an exported file is computed on the CPU.
         precision: ``float32`` answers alike on every machine; ``auto`` takes the fastest. An exported file has its own.
@@ -73,8 +75,9 @@ def load(
         SettingsError: a device or precision that this machine lacks, or an exported file.
         EnvironmentProblem: a run needs torch, which is not installed.
     """
-    if is_exported(model):
-        return load_exported(str(model), device=device, precision=precision, threads=threads)
+    file = released_for(model, artifacts_root(str(artifacts))) if isinstance(model, str) else None
+    if file or is_exported(model):
+        return load_exported(file or str(model), device=device, precision=precision, threads=threads)
     trust(*names_of(trust_code))
     run = open_run(model, artifacts)
     make_runtime = load_object("samo.training.runtime:make_runtime")
@@ -222,9 +225,25 @@ def _scores(run: Run, about: AboutModel) -> list[str]:
     except (LookupError, TypeError, ValueError):
         pass  # what is damaged is told by whoever needs it
     if report or folds:
-        return found
+        return [*found, *other_corpora(run)]
     nothing = "learned from everything: nothing is left to evaluate it on"
-    return [*found, nothing if run.split.rule == "whole" else "not evaluated on its test part yet"]
+    nothing = nothing if run.split.rule == "whole" else "not evaluated on its test part yet"
+    return [*found, nothing, *other_corpora(run)]
+
+
+def other_corpora(run: Run) -> list[str]:
+    """A line for each other corpus a run was evaluated on; damaged reports are left out."""
+    from samo.reporting.report import corpus_of
+
+    lines = []
+    for path in sorted(run.folder.glob("report.*.json")):
+        report = _read(path)
+        try:
+            if report.get("split") == "all":
+                lines.append(f"on {corpus_of(report)}: {_score(report)}")
+        except (LookupError, TypeError, ValueError):
+            continue
+    return lines
 
 
 def _score(report: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ def described(name: str, model: ModelPredictor) -> dict[str, Any]:
         "synthetic": facts.synthetic,
         "leaky": facts.leaky,
         "trained": facts.trained,
+        "licence": facts.licence,
         "scores": list(facts.scores),
         "tasks": space.to_json(),
         "temperature": {task.name: decision.calibration.temperature.get(task.name, 1.0) for task in space.tasks},

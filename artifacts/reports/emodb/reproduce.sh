@@ -5,11 +5,12 @@
 set -euo pipefail
 data=${1:?give the folder of EMO-DB}
 export SAMO_ARTIFACTS=${SAMO_ARTIFACTS:-artifacts}
-here=$(dirname "$0") table=$(mktemp --suffix=.csv)
+here=$(dirname "$0") place=$(mktemp -d)
+table=$place/emodb.csv
 python "$here/table.py" "$data" >"$table"
 map=anger=angry,boredom=-,disgust=disgust,fear=fearful,happiness=happy,neutral=neutral,sadness=sad
 for grid in whisper-frozen mn04-distilled; do
   samo evaluate "$grid/refit" --dataset table --data-root "$table" --label-map "$map" --json >"$table.json"
   python "$here/summarise.py" "$table.json" >"$here/$grid.json"
 done
-rm "$table" "$table.json"
+rm -r "$place"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samo.errors import DataError, Interrupted, SettingsError
+from samo.modalities import released_files
 from samo.printable import PlainWriter
 from samo.runs.signals import signals_wait
 from samo_cli.flags import as_flags
@@ -128,7 +129,7 @@ def predict(
         raise SettingsError("--run and --model exclude each other: a run answers, or an exported file")
     if not inputs and not text:
         raise SettingsError("nothing to predict", hint="name clips, folders or files of texts, or give --text TEXT")
-    source = _file(model) if model else _run(artifacts, run)
+    source = _source(run, model, artifacts, "text" if text else "audio")
     items = _items(source, inputs or [], text or [], text_column, windows=windows)
     if output:
         how = {"device": device, "precision": precision, "threads": threads}
@@ -141,7 +142,7 @@ def predict(
     if windows:
         predictor.timeline_s = 0.0
     facts = predictor.facts
-    if model:
+    if source.exported:
         note(f"{source.name}: {facts.describe(predictor.space)}")
     else:
         note(f"run {facts.name} (trained on {facts.dataset}{', synthetic demo data' if facts.synthetic else ''})")
@@ -201,6 +202,7 @@ class _Source:
         modality: ``audio`` or ``text``.
         text_column: the run's own column of texts; empty where it has none.
         load: takes device, precision and threads.
+        exported: whether it is a file.
     """
 
     name: str
@@ -208,6 +210,18 @@ class _Source:
     modality: str
     text_column: str
     load: Callable[..., ModelPredictor]
+    exported: bool = False
+
+
+def _source(run: str, model: Path | None, artifacts: str, modality: str) -> _Source:
+    """What answers: a file or a released model by name, or a run; without any run the released model."""
+    from samo.runs.released import released_for
+    from samo.runs.run import artifacts_root
+
+    if model:
+        return _file(model if model.exists() else released_files().get(str(model), model))
+    released = released_for(run, artifacts_root(artifacts), modality)
+    return _file(released) if released else _run(artifacts, run)
 
 
 def _run(artifacts: str, name: str) -> _Source:
@@ -228,7 +242,7 @@ def _file(path: Path) -> _Source:
     from samo.prediction.exported import ExportedModel, load_exported
 
     model = ExportedModel.open(path)
-    return _Source(f"model {path}", path, model.modality, "", partial(load_exported, model))
+    return _Source(f"model {path}", path, model.modality, "", partial(load_exported, model), exported=True)
 
 
 class _Taken:

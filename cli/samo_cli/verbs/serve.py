@@ -170,12 +170,13 @@ def _loaded(given: Sequence[str], artifacts: str, **how: Any) -> dict[str, Model
     Raises:
         SettingsError: two of one name.
     """
+    from samo.runs.released import released_for
     from samo.runs.run import artifacts_root, find_model
 
     found: dict[str, ModelPredictor] = {}
     exported = {each for each in given if Path(each).is_file()}
     for each in given:
-        if each not in exported:
+        if each not in exported and not released_for(each, artifacts_root(artifacts)):
             find_model(artifacts_root(artifacts), each)  # before torch is imported
     import samo
 

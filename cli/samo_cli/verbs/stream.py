@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from samo.errors import Interrupted, SettingsError, counted
+from samo.modalities import released_files
 from samo.printable import json_escaped
 from samo_cli.options import Artifacts, Device, Precision, Threads
 
@@ -208,15 +209,19 @@ def _model(run: str, model: Path | None, artifacts: str, **how: Any) -> AudioPre
         SettingsError: it is none of speech.
     """
     from samo.runs.load import load, load_exported
-
-    if model:
-        from samo.prediction.exported import ExportedModel
-
-        exported = ExportedModel.open(model)
-        _require_speech(exported.modality, str(model))
-        return cast("AudioPredictor", load_exported(exported, **how))
+    from samo.runs.released import released_for
     from samo.runs.run import artifacts_root, find_model
 
+    if model:
+        file = model if model.exists() else released_files().get(str(model), model)
+    else:
+        file = released_for(run, artifacts_root(artifacts))
+    if file:
+        from samo.prediction.exported import ExportedModel
+
+        exported = ExportedModel.open(file)
+        _require_speech(exported.modality, str(file))
+        return cast("AudioPredictor", load_exported(exported, **how))
     found = find_model(artifacts_root(artifacts), run)
     _require_speech(found.modality, f"run '{found.name}'")
     return cast("AudioPredictor", load(found, **how))
