@@ -6,7 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["exported_section", "with_section"]
+__all__ = ["checked_on", "exported_section", "with_section"]
+
+
+def checked_on(parity: Mapping[str, Any]) -> str:
+    """The items of a check in words, from what it holds as JSON."""
+    if parity["trained_on"]:
+        return f"{parity['n']} items that it was trained on"
+    return f"{parity['n']} items of the {parity['part']} part"
 
 
 def exported_section(facts: Mapping[str, Any]) -> str:
@@ -15,14 +22,15 @@ def exported_section(facts: Mapping[str, Any]) -> str:
     f1 = parity["macro_f1"]
     ends = "" if f1["low"] is None else f", interval of the difference {f1['low']:+.3f} to {f1['high']:+.3f}"
     kind = ", ".join(filter(None, (facts["format"], facts["quantised"], facts["pruned"] and _share(facts["pruned"]))))
-    items = f"{parity['n']} items of the {parity['part']} part"
+    scores = f", macro-F1 {f1['before']:.3f} before and {f1['after']:.3f} after{ends}"
+    if parity["trained_on"]:
+        scores = "; that says nothing of how good it is, and nothing is held out that would"
     lines = [
         f"- {kind}; opset {facts['opset']}" if facts["opset"] else f"- {kind}",
         "- Against the network in torch, in float32: largest difference of two logits"
         f" {exact['largest_difference']:.1e}, {exact['equal_labels']:.1%} of the labels equal,"
-        f" on {exact['n']} items of the {exact['part']} part",
-        f"- Against the run on {items}: {parity['equal_labels']:.1%} of the labels equal, macro-F1"
-        f" {f1['before']:.3f} before and {f1['after']:.3f} after{ends}",
+        f" on {checked_on(exact)}",
+        f"- Against the run on {checked_on(parity)}: {parity['equal_labels']:.1%} of the labels equal{scores}",
         f"- Size: {facts['size_mb']['file']:.2f} MB, the run's weights {facts['size_mb']['run']:.2f} MB",
     ]
     for batch, spent in facts["latency_ms"].items():

@@ -1,4 +1,5 @@
-"""From a run to a file that answers alone, checked on items held out from its training before anyone sees it."""
+"""From a run to a file that answers alone, checked on items held out from its training, where there are any, before
+anyone sees it."""
 
 from __future__ import annotations
 
@@ -14,23 +15,24 @@ import torch
 from torch import nn
 
 from samo import __version__
-from samo.deploy.card import with_section
+from samo.deploy.card import checked_on, with_section
 from samo.deploy.exporter import Exporter
 from samo.deploy.onnx_file import OPSET, compacted, require_onnx, save_metadata, write_onnx
 from samo.deploy.parity import (
     AsModule,
-    HeldOut,
+    CheckItems,
     Parity,
+    check_items,
     exact_problem,
     example_batches,
     gain_problem,
-    held_out,
     latencies,
     loss_problem,
     parity_of,
 )
 from samo.deploy.prune import Pruned, fine_tune
 from samo.deploy.quantise import calibration_batches, quantised
+from samo.deploy.reference import reference_from, reference_of
 from samo.errors import ExportError, RunError, SamoError, SettingsError, nearest
 from samo.evaluation.decision import Decision
 from samo.files import folder_beside, remove_left_folders, write_json, write_text
@@ -82,10 +84,10 @@ class Exported:
     def __repr__(self) -> str:
         parity = self.facts["parity"]
         f1 = parity["macro_f1"]
-        return (
-            f"<{self.path}: {self.facts['size_mb']['file']:.2f} MB, macro-F1 {f1['after']:.3f}"
-            f" ({f1['before']:.3f} of the run) on the {parity['part']} part>"
-        )
+        score = f"macro-F1 {f1['after']:.3f} ({f1['before']:.3f} of the run)"
+        if parity["trained_on"]:
+            score = f"{parity['equal_labels']:.1%} of the labels equal"
+        return f"<{self.path}: {self.facts['size_mb']['file']:.2f} MB, {score} on {checked_on(parity)}>"
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ class _Job:
     format: str
     quantise: str
     prune: float
-    items: HeldOut
+    items: CheckItems
     decisions: tuple[Decision, Decision]
 
 
@@ -121,6 +123,8 @@ def export(
     reporter: Reporter | None = None,
 ) -> Exported:
     """Write a run as one file, and check on held-out items that it answers as the run.
+
+    A run with ``split=whole`` has none: it is checked on some of what it was trained on, and the check says so.
 
     Args:
         run: a run's name, ``GRID/CELL``, or folder, or what :func:`samo.load` gave; empty: the newest that has a model.
@@ -167,8 +171,13 @@ def export(
     decision = decision_of(found, space)
     exporter: type[Exporter] = exporter_type(found.modality)
     exporter.exportable(model)  # refuses before anything takes long
+    if prune and not found.split.val:
+        raise SettingsError(
+            f"`prune` chooses an epoch on the validation part, and run '{found.name}' has none: it learned from"
+            " everything", hint="prune a run of one of the folds, or export this one without",
+        )  # fmt: skip
     version = found.model_version()
-    items = held_out(found, setup, model, space)
+    items = check_items(found, setup, model, space)
     if items.part == "test" and (quantize or prune):
         found.open_test("export " + " ".join(filter(None, (quantize, f"prune {prune:g}" if prune else ""))))
     run_network = TorchNetwork(model, runtime)
@@ -179,12 +188,12 @@ def export(
     )  # fmt: skip
     remove_left_folders(target)
     with folder_beside(target) as folder:
-        facts = _made(job, folder, target.name, run_network, force)
+        facts, network = _made(job, folder, target.name, run_network, force)
         if pruned:
             facts["parameters"] = {"before": pruned.parameters[0], "after": pruned.parameters[1]}
         found.require_model(version)
         made = folder / ("file" + _SUFFIXES[format])
-        _label(job, made, facts)
+        _label(job, made, facts, _reference(job, network))
         # The file last: where it is, all that is said of it is there too.
         write_json(_beside(target), facts)
         made.replace(target)
@@ -244,8 +253,8 @@ def _pruned(run: Run, setup: Setup, exporter: type[Exporter], ratio: float, epoc
         return fine_tune(run, setup, model, groups, ratio, epochs, observer)
 
 
-def _made(job: _Job, folder: Path, name: str, run_network: Network, force: bool) -> dict[str, Any]:
-    """Write the file as ``file.*`` into a folder, and measure it.
+def _made(job: _Job, folder: Path, name: str, run_network: Network, force: bool) -> tuple[dict[str, Any], Network]:
+    """Write the file as ``file.*`` into a folder, and measure it; its facts, and the file as a network.
 
     Raises:
         ExportError: it does not answer as it must.
@@ -282,7 +291,7 @@ def _made(job: _Job, folder: Path, name: str, run_network: Network, force: bool)
         hint = "`force` keeps it all the same"
         raise ExportError(f"{name} is not written: {'; '.join(problems)}", hint=hint)
     about = environment(runtime)
-    return {
+    facts = {
         "schema": 1,
         "file": name,
         "run": job.run.name,
@@ -300,6 +309,7 @@ def _made(job: _Job, folder: Path, name: str, run_network: Network, force: bool)
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "forced": problems,
     }
+    return facts, opened
 
 
 def _written(job: _Job, path: Path) -> Network:
@@ -314,7 +324,7 @@ def _written(job: _Job, path: Path) -> Network:
         if job.format == "onnx":
             write_onnx(module, example, path, inputs=job.exporter.inputs, axes=job.exporter.axes)
             compacted(path, job.exporter.cosines(module))
-            _save_metadata(job, path, "")
+            save_metadata(path, _metadata(job))
             return _open_onnx(path, job.setup.runtime)
         if job.format == "torch-export":
             return _torch_program(job, module, example, path)
@@ -379,6 +389,15 @@ def _logits(job: _Job, network: Network) -> np.ndarray:
     return predict_logits(AsModule(network), job.setup, job.setup.frontend.manifest.rows(job.items.ids))
 
 
+def _reference(job: _Job, network: Network) -> dict[str, Any]:
+    """What a drift of the file's answers is measured from: its own on the validation part; {} without one."""
+    frontend, ids = job.setup.frontend, job.run.split.val
+    if not (job.quantise or job.prune) or not ids:
+        return reference_of(job.run, job.setup)
+    logits = predict_logits(AsModule(network), job.setup, frontend.manifest.rows(ids))
+    return reference_from(logits, job.decisions[1], job.space, ids, frontend)
+
+
 def _quantise(job: _Job, source: Path, target: Path) -> None:
     kind = job.exporter.quantisation(job.model)
     rows = job.setup.frontend.manifest.rows(job.run.split.train)
@@ -388,27 +407,27 @@ def _quantise(job: _Job, source: Path, target: Path) -> None:
     except Exception as error:  # onnxruntime raises what it likes
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"onnxruntime cannot quantise run '{job.run.name}': {reason}") from error
-    _save_metadata(job, target, "")
+    save_metadata(target, _metadata(job))
 
 
 def _open_onnx(path: Path, runtime: Runtime) -> Network:
     return ExportedModel.open(path).trained(runtime.threads).network
 
 
-def _label(job: _Job, made: Path, facts: Mapping[str, Any]) -> None:
+def _label(job: _Job, made: Path, facts: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
     """Write into the finished file what was measured of it, as far as its format has room."""
     kept = job.run.path(CARD)
     card = with_section(kept.read_text(encoding="utf-8") if kept.is_file() else "", facts)
+    about = _metadata(job, card, facts, reference)
     if job.format == "onnx":
-        _save_metadata(job, made, card, facts)
+        save_metadata(made, about)
         ExportedModel.open(made)
     elif job.format == "torch-export":
         program = torch.export.load(made)
-        torch.export.save(program, made, extra_files={"samo.json": json.dumps(_metadata(job, card, facts))})
+        torch.export.save(program, made, extra_files={"samo.json": json.dumps(about)})
     else:
         settings = {"settings": job.run.settings, "assets": _assets(job.run)}
-        about = {**_metadata(job, card, facts), **settings}
-        save_tensors(made, load_tensors(made), {"samo": json.dumps(about)})
+        save_tensors(made, load_tensors(made), {"samo": json.dumps({**about, **settings})})
 
 
 def _assets(run: Run) -> dict[str, str]:
@@ -418,15 +437,14 @@ def _assets(run: Run) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
-def _save_metadata(job: _Job, path: Path, card: str, facts: Mapping[str, Any] | None = None) -> None:
-    save_metadata(path, _metadata(job, card, facts))
-
-
-def _metadata(job: _Job, card: str, facts: Mapping[str, Any] | None) -> dict[str, Any]:
+def _metadata(
+    job: _Job, card: str = "", facts: Mapping[str, Any] | None = None, reference: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """What the file says of itself."""
     about = replace(facts_of(job.run), name=_name(job.run, job.quantise, job.prune))
     if facts and (job.quantise or job.prune):
-        about = replace(about, scores=(_score(facts), *(f"{score} (the run)" for score in about.scores)))
+        own = () if facts["parity"]["trained_on"] else (_score(facts),)
+        about = replace(about, scores=(*own, *(f"{score} (the run)" for score in about.scores)))
     return Metadata(
         format="samo-onnx-1",
         samo=__version__,
@@ -437,6 +455,7 @@ def _metadata(job: _Job, card: str, facts: Mapping[str, Any] | None) -> dict[str
         facts=_plain(about),  # type: ignore[arg-type]
         reading=dict(job.exporter.reading(job.run, job.run.config)),
         card=card,
+        reference=dict(reference or {}),
         quantised=job.quantise,  # type: ignore[arg-type]
         pruned=float(job.prune),
     ).model_dump(mode="json")

@@ -1,9 +1,10 @@
-"""Whether an exported file answers as the run it was made of, on items held out from its training.
+"""Whether an exported file answers as the run it was made of, on items held out from its training where there are any.
 
 The test part is used where its logits were kept by an evaluation: the same model answers the same items once more,
 which tells nothing new about them. A quantised or pruned file is another model, so that its look at the test part is
 counted (:meth:`samo.runs.run.Run.open_test`). Without kept logits it is the validation part, and the test part stays
-closed.
+closed. A run that learned from everything has neither: then it is some of what it was trained on, which tells whether
+the file computes the same, and nothing of how good it is.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ __all__ = [
     "MOST_LOST",
     "SMALLER",
     "AsModule",
-    "HeldOut",
+    "CheckItems",
     "Parity",
+    "check_items",
     "exact_problem",
     "example_batches",
     "gain_problem",
-    "held_out",
     "latencies",
     "loss_problem",
     "parity_of",
@@ -50,6 +51,8 @@ __all__ = [
 LOGITS_WITHIN = 1e-3
 # Of a quantised or pruned file: macro-F1 it may cost, and what it must gain.
 MOST_LOST, FASTER, SMALLER = 0.01, 1.5, 3.0
+# Training items that stand in where nothing was held out.
+MOST_TRAINED_ON = 256
 # Kept logits are believed when the model gives the same to the first few items.
 _TRIED = 8
 _ROUNDING = 1e-12
@@ -58,11 +61,11 @@ _ROUNDS, _FEWEST, _SECONDS = 15, 3, 20.0
 
 
 @dataclass(frozen=True)
-class HeldOut:
+class CheckItems:
     """Items that a file is checked on.
 
     Attributes:
-        part: ``test`` or ``val``.
+        part: ``test``, ``val``, or ``train`` of a run that has no other.
         ids: of the items.
         logits: (N, C) of the run's own model.
     """
@@ -77,7 +80,7 @@ class Parity:
     """What became of the answers.
 
     Attributes:
-        part: of the run's split, ``test`` or ``val``.
+        part: of the run's split, ``test``, ``val`` or ``train``.
         n: items.
         unit: what a group of items is called, and ``n_units`` how many there are.
         largest_difference: between two logits.
@@ -102,6 +105,7 @@ class Parity:
         f1 = {"before": self.before, "after": self.after, "difference": self.after - self.before}
         return {
             "part": self.part,
+            "trained_on": self.part == "train",
             "n": self.n,
             "unit": self.unit,
             "n_units": self.n_units,
@@ -123,15 +127,22 @@ class AsModule(nn.Module):
         return torch.from_numpy(self.network.logits(inputs.numpy(), lengths.numpy()))
 
 
-def held_out(run: Run, setup: Setup, model: nn.Module, space: LabelSpace) -> HeldOut:
+def check_items(run: Run, setup: Setup, model: nn.Module, space: LabelSpace) -> CheckItems:
     """The items to check a file on, and the run's own logits of them."""
     split = run.split
     kept = _kept(run, split.test, space)
     if kept is not None:
         rows = setup.frontend.manifest.rows(split.test[:_TRIED])
         if np.abs(predict_logits(model, setup, rows) - kept[:_TRIED]).max() <= LOGITS_WITHIN:
-            return HeldOut("test", split.test, kept)
-    return HeldOut("val", split.val, predict_logits(model, setup, setup.frontend.manifest.rows(split.val)))
+            return CheckItems("test", split.test, kept)
+    part, ids = ("val", split.val) if split.val else ("train", _spread(split.train, MOST_TRAINED_ON))
+    return CheckItems(part, ids, predict_logits(model, setup, setup.frontend.manifest.rows(ids)))
+
+
+def _spread(ids: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """So many of them at even distances: always the same, and of all kinds where like ones stand together."""
+    places = np.unique(np.linspace(0, len(ids) - 1, min(most, len(ids))).round().astype(np.int64))
+    return tuple(ids[place] for place in places)
 
 
 def _kept(run: Run, ids: tuple[str, ...], space: LabelSpace) -> np.ndarray | None:
@@ -149,7 +160,7 @@ def parity_of(
     run: Run,
     setup: Setup,
     space: LabelSpace,
-    items: HeldOut,
+    items: CheckItems,
     logits: np.ndarray,
     decisions: tuple[Decision, Decision],
 ) -> Parity:
@@ -159,7 +170,7 @@ def parity_of(
         run: whose model it is.
         setup: of the run's data.
         space: the tasks and their columns.
-        items: held-out items.
+        items: which items, and the run's logits.
         logits: of the file.
         decisions: of the run, and of the file.
     """
@@ -197,17 +208,16 @@ def exact_problem(parity: Parity) -> str:
         return f"its logits lie up to {parity.largest_difference:.2g} from the run's, more than {LOGITS_WITHIN}"
     if parity.equal_labels < 1.0:
         changed = round((1.0 - parity.equal_labels) * parity.n)
-        return f"{changed} of {parity.n} held-out items get other labels than from the run"
+        items = "items that it was trained on" if parity.part == "train" else "held-out items"
+        return f"{changed} of {parity.n} {items} get other labels than from the run"
     return ""
 
 
 def loss_problem(parity: Parity) -> str:
     """Why a quantised or pruned file costs too much; empty where it does not."""
     if not parity.before - parity.after <= MOST_LOST + _ROUNDING:
-        return (
-            f"macro-F1 falls from {parity.before:.3f} to {parity.after:.3f} on the {parity.part} part,"
-            f" more than {MOST_LOST}"
-        )
+        where = "items that it was trained on" if parity.part == "train" else f"the {parity.part} part"
+        return f"macro-F1 falls from {parity.before:.3f} to {parity.after:.3f} on {where}, more than {MOST_LOST}"
     return ""
 
 

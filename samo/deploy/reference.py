@@ -10,43 +10,63 @@ import numpy as np
 from samo.deploy.samples import MOST_KEPT
 from samo.errors import RunError, SamoError
 from samo.evaluation.abstention import confidence
+from samo.evaluation.decision import Decision
 from samo.evaluation.predictions import Predictions
+from samo.frontend import Frontend
 from samo.modalities import config_type, frontend_type
 from samo.runs.calibrate import decision_of
 from samo.runs.code import require_code
 from samo.runs.load import load_run_model
 from samo.runs.run import ASSETS, Run, require_place
+from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_facts
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
-__all__ = ["reference_of"]
+__all__ = ["reference_from", "reference_of"]
 
 
-def reference_of(run: Run) -> dict[str, Any]:
+def reference_of(run: Run, setup: Setup | None = None) -> dict[str, Any]:
     """A run's reference as plain values.
 
     Args:
         run: with a model. Its kept predictions of the validation part are used where they are of these weights, else
             the part is predicted again.
+        setup: of its data, where they are open already; None: opened where they lay.
 
     Returns:
         ``part``, ``n``; by task ``counts``, ``n``, ``abstained``, sorted ``confidences`` and ``multi_label``; and
         sorted ``level_dbfs`` and ``duration_s`` of clips, or ``n_chars`` and ``n_tokens`` of texts. At most 1,000
         numbers of each. Without the data (moved away) only what the kept predictions say; ``{}`` where not even these
-        are there.
+        are there, or where the run learned from everything and has no validation part.
 
     Raises:
         ModelFileError, RunError: the run has no usable model.
     """
     about = read_facts(run.model_file)
     space, ids = about.label_space, run.split.val
-    setup = _setup(run)
+    if not ids:
+        return {}
+    setup = setup or _setup(run)
     logits = _logits(run, setup, ids)
     if logits is None:
         return {}
-    decision = decision_of(run, space)
+    return reference_from(logits, decision_of(run, space), space, ids, setup.frontend if setup else None)
+
+
+def reference_from(
+    logits: np.ndarray, decision: Decision, space: LabelSpace, ids: Sequence[str], frontend: Frontend | None
+) -> dict[str, Any]:
+    """The reference that (N, C) ``logits`` of the validation part make, see :func:`reference_of`.
+
+    Args:
+        logits: of the items ``ids``, in this order.
+        decision: temperatures and thresholds.
+        space: what the columns mean.
+        ids: of the validation part.
+        frontend: of the data, for their levels and lengths; None: without.
+    """
     probabilities, present = decision.answers(logits, space)
     withheld = decision.abstained(probabilities, present, space)
     tasks = {}
@@ -60,8 +80,7 @@ def reference_of(run: Run) -> dict[str, Any]:
             "confidences": _thinned(sure),
             "multi_label": task.multi_label,
         }
-    rows = setup.frontend.manifest.rows(ids) if setup else np.zeros(0, dtype=np.int64)
-    facts = setup.frontend.input_facts(rows) if setup else {}
+    facts = frontend.input_facts(frontend.manifest.rows(tuple(ids))) if frontend else {}
     return {"part": "val", "n": len(logits), "tasks": tasks, **{name: _thinned(each) for name, each in facts.items()}}
 
 

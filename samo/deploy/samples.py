@@ -89,8 +89,8 @@ def sample_of_reference(stored: Mapping[str, Any], name: str) -> Sample:
     """
     if not stored:
         raise ModelFileError(
-            f"nothing is known of what '{name}' answered on its validation part", hint="its data are no longer there: "
-            "evaluate the run with `on=val` where they are, then export it again",
+            f"nothing is known of what '{name}' answered on its validation part", hint="it has none, or its data "
+            "are no longer there: then evaluate the run with `on=val` where they are, and export it again",
         )  # fmt: skip
     try:
         found = validated(_StoredReference, stored)

@@ -199,7 +199,8 @@ class ExportedModel:
             ModelFileError: it cannot be computed.
         """
         threads = threads or cores()
-        return TrainedModel(OnnxNetwork(self, threads), self.space, self.decision, self.facts, threads)
+        network, card = OnnxNetwork(self, threads), self.metadata.card
+        return TrainedModel(network, self.space, self.decision, self.facts, threads, card)
 
 
 class OnnxNetwork:

@@ -78,6 +78,7 @@ class TrainedModel:
         decision: temperatures and thresholds; the one way from logits to answers.
         facts: where it comes from.
         threads: CPU threads the network computes with.
+        card: its model card in Markdown, where it carries one; a run's lies in its folder.
     """
 
     network: Network
@@ -85,6 +86,7 @@ class TrainedModel:
     decision: Decision
     facts: ModelFacts = field(default_factory=lambda: ModelFacts("unnamed", ""))
     threads: int = 1
+    card: str = ""
 
 
 class Predictor(Protocol):
@@ -117,6 +119,7 @@ class ModelPredictor(ABC):
     def __init__(self, model: TrainedModel) -> None:
         self.network, self.threads = model.network, model.threads
         self.space, self.decision, self.facts = model.space, model.decision, model.facts
+        self.card = model.card
 
     @abstractmethod
     def stream(self, inputs: Iterable[Any], *, sr: int | None = None) -> Iterator[Prediction]:

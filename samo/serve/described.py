@@ -52,7 +52,7 @@ def defaults_of(models: Mapping[str, ModelPredictor]) -> dict[str, str | None]:
 def _card(model: ModelPredictor) -> str:
     """The model card in Markdown; empty where there is none."""
     if not model.facts.folder:
-        return str(getattr(model, "card", ""))
+        return model.card
     path = Path(model.facts.folder, "MODEL_CARD.md")
     try:
         return path.read_text(encoding="utf-8", errors="replace")

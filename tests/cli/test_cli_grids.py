@@ -266,6 +266,9 @@ def _refitted(said: str, grid: Path, report: dict[str, Any], corpus: Path) -> No
     assert "it learned from everything" in refused(5, "evaluate", f"{grid.name}/refit")
     shown = done("predict", "--run", f"{grid.name}/refit", next(corpus.parent.rglob("*.wav")), "--json").json
     assert len(shown["predictions"]) == 1
+    made = done("export", f"{grid.name}/refit", "--threads", 1, "--json").json
+    assert (made["parity"]["part"], made["parity"]["n"]) == ("train", 18)
+    assert samo_load(made["path"]).facts.scores == model.facts.scores
 
 
 def test_crossval_refuses_folds_it_cannot_train(corpus: Path, tmp_path: Path) -> None:

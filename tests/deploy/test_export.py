@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import soundfile
 import torch
 from tone_corpora import done
 from tone_corpora import samo as command
@@ -367,6 +368,112 @@ def test_a_torch_program_and_weights_give_the_same_answers(before: Path, artifac
     assert about["settings"]["model"] == "small-cnn"
     assert about["decision"] == samo.load("speech", threads=1).decision.to_json()
     assert weights.facts["parity"]["largest_difference"] == 0.0
+
+
+def clips_of(before: Path, run: Run) -> list[Path]:
+    """Those of the validation part."""
+    return [before / "clips" / f"{item}.flac" for item in run.split.val]
+
+
+@pytest.mark.parametrize("quantize", ["", "int8"])
+def test_a_file_carries_what_a_drift_of_its_answers_is_measured_from(
+    before: Path, artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quantize: str
+) -> None:
+    made = exported(before, quantize=quantize, force=bool(quantize))
+    run = Run(artifacts / "runs" / "speech")
+    answers = samo.load(made.path, threads=1).predict(clips_of(before, run))
+    reference = ExportedModel.open(made.path).metadata.reference
+    labels = [each.label for each in answers]
+    task = reference["tasks"]["emotion"]
+    assert task["counts"] == {label: labels.count(label) for label in ("angry", "happy", "sad")}
+    assert (reference["part"], reference["n"], task["n"]) == ("val", 6, 6)
+    assert task["confidences"] == pytest.approx(sorted(max(each.probabilities.values()) for each in answers), abs=1e-5)
+    seconds = sorted(soundfile.info(clip).duration for clip in clips_of(before, run))
+    assert reference["duration_s"] == pytest.approx(seconds, abs=1e-3)
+    own = samo.load("speech", threads=1).predict(clips_of(before, run))
+    apart = np.abs(np.array(task["confidences"]) - sorted(max(each.probabilities.values()) for each in own)).max()
+    assert (apart > 1e-4) == bool(quantize)  # an int8 file is compared with itself, not with the run
+    monkeypatch.setattr("samo.deploy.drift.FEWEST", 6)
+    answer = {"label": "sad", "labels": ["sad"], "confidence": 0.99, "abstained": False}
+    line = {
+        "schema": 1, "time": "2026-11-26T10:00:00Z", "model": made.path.stem, "modality": "audio", "duration_s": 3.0,
+        "tasks": {"emotion": answer}, "level_dbfs": -60.0, "warnings": [],
+    }  # fmt: skip
+    log = tmp_path / "log.jsonl"
+    log.write_text((json.dumps(line) + "\n") * 40)
+    found = done("drift", log, "--reference", made.path, "--json").json
+    assert (found["drift"], found["reference"], found["n_reference"], found["n"]) == (True, made.path.stem, 6, 40)
+    before_and_now = {check["quantity"]: (check["before"], check["now"]) for check in found["checks"]}
+    assert before_and_now["clip length"] == (pytest.approx(np.median(seconds), abs=1e-3), 3.0)
+
+
+def learned_from_everything(artifacts: Path) -> Run:
+    """The run ``speech`` as what `samo crossval --refit` leaves: no validation or test part, a report of the folds."""
+    run = Run(artifacts / "runs" / "speech")
+    split = json.loads(run.path("split.json").read_text())
+    everything = sorted([*split["train"], *split["val"], *split["test"]])
+    run.path("split.json").write_text(json.dumps({**split, "rule": "whole", "train": everything, "val": [], "test": []}))
+    report = {
+        "metrics": {"macro_f1": 0.61}, "n": 36, "ci": {"macro_f1": [0.5, 0.7], "unit": "speaker", "n_units": 6},
+    }  # fmt: skip
+    run.path("crossval.json").write_text(json.dumps({"grid": "g", "folds": 5, "report": report}))
+    return Run(run.folder)
+
+
+def test_a_run_that_learned_from_everything_is_checked_on_that(
+    before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = learned_from_everything(artifacts)
+    seen = "36 items that it was trained on"
+    shown = done("export", "speech", "--data-root", before / "clips", "--threads", 1)
+    assert seen in " ".join(shown.out.split())
+    assert "macro-F1" not in shown.out
+    opened = ExportedModel.open(run.path("exports") / "speech.onnx")
+    facts = json.loads(run.path("exports/speech.export.json").read_text())
+    assert (facts["parity"]["part"], facts["parity"]["trained_on"], facts["parity"]["n"]) == ("train", True, 36)
+    assert seen in opened.metadata.card
+    assert "macro-F1" not in opened.metadata.card
+    assert opened.metadata.reference == {}
+    score = (
+        "cross-validated macro-F1 0.610 [0.500, 0.700] over 36 items, 6 speakers, by 5 models trained alike on folds; "
+        "this one learned from all of it"
+    )
+    assert opened.facts.scores[0] == score
+    # Of many training items some, always the same, from the first to the last.
+    asked = []
+    honest = module.check_items
+
+    def noted(*given: Any) -> Any:
+        asked.append(honest(*given))
+        return asked[-1]
+
+    monkeypatch.setattr(module, "check_items", noted)
+    monkeypatch.setattr("samo.deploy.parity.MOST_TRAINED_ON", 5)
+    made = exported(before, quantize="int8", force=True)
+    everything = run.split.train
+    assert asked[0].ids == tuple(everything[k] for k in (0, 9, 18, 26, 35))
+    assert repr(made).endswith("% of the labels equal on 5 items that it was trained on>")
+    assert ExportedModel.open(made.path).facts.scores[0] == f"{score} (the run)"
+    monkeypatch.setattr(module, "fine_tune", None)
+    with pytest.raises(SettingsError, match="run 'speech' has none: it learned from everything"):
+        exported(before, prune=0.5)
+
+
+def test_of_what_it_was_trained_on_problems_say_so() -> None:
+    assert exact_problem(parity(part="train", equal_labels=0.99)) == (
+        "2 of 200 items that it was trained on get other labels than from the run"
+    )
+    assert loss_problem(parity(part="train", before=0.5, after=0.489)) == (
+        "macro-F1 falls from 0.500 to 0.489 on items that it was trained on, more than 0.01"
+    )
+
+
+def test_a_file_brings_its_card_to_whoever_opens_it(before: Path, artifacts: Path) -> None:
+    with_kept_answers(artifacts)
+    for run in ("speech", "text"):
+        card = samo.load(exported(before, run).path, threads=1).card
+        assert card.startswith("# Model card: speech\n\nFirst lines.\n") == (run == "speech")
+        assert f"## Exported file {run}.onnx\n" in card
 
 
 def test_the_command_prints_what_was_checked_and_what_comes_next(before: Path, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ class Stub(ModelPredictor):
     """Notes the size of each batch; waits for ``gate`` before each, and raises on what it is told to."""
 
     def __init__(self, name: str, modality: str, space: LabelSpace, **facts: Any) -> None:
-        self.space, self.decision = space, Decision()
+        self.space, self.decision, self.card = space, Decision(), ""
         self.facts = ModelFacts(name, modality, dataset="made", network="stub", trained="2026-11-26", **facts)
         self.sizes: list[int] = []
         self.gate = threading.Event()

@@ -142,6 +142,13 @@ def test_the_card_of_a_run(serve: Any, tmp_path: Path) -> None:
     assert serve(model).get("/v1/models").json()["models"][0]["card"] == "# Card"
 
 
+def test_the_card_that_a_file_carries(serve: Any) -> None:
+    ears = Ears()
+    ears.card = "# Carried"
+    (row,) = serve(ears).get("/v1/models").json()["models"]
+    assert row["card"] == "# Carried"
+
+
 def test_no_model_of_a_modality(serve: Any) -> None:
     client = serve(Reader())
     assert "no model for audio" in problem(posted(client, body=tone()), 404, "run")["detail"]

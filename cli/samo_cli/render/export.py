@@ -14,14 +14,17 @@ __all__ = ["show_export"]
 
 def show_export(path: Path, facts: Mapping[str, Any]) -> None:
     """The checks a file passed, its size and its speed."""
+    from samo.deploy.card import checked_on
+
     exact, parity, sizes = facts["exact"], facts["parity"], facts["size_mb"]
     f1 = parity["macro_f1"]
     ends = "" if f1["low"] is None else f" [{f1['low']:+.3f} to {f1['high']:+.3f}]"
+    trained_on = parity["trained_on"]
     rows = [
-        ("checked on", f"{parity['n']} items of the {parity['part']} part"),
+        ("checked on", checked_on(parity)),
         ("largest difference of logits", f"{exact['largest_difference']:.1e} in float32"),
         ("equal labels", f"{parity['equal_labels']:.1%}"),
-        ("macro-F1 of the run, of the file", f"{f1['before']:.3f}, {f1['after']:.3f}{ends}"),
+        *([] if trained_on else [("macro-F1 of the run, of the file", f"{f1['before']:.3f}, {f1['after']:.3f}{ends}")]),
         ("size of the run's weights, of the file", f"{sizes['run']:.2f} MB, {sizes['file']:.2f} MB"),
     ]
     for batch, spent in facts["latency_ms"].items():
