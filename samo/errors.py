@@ -12,6 +12,7 @@ __all__ = [
     "DataError",
     "DiskFull",
     "EnvironmentProblem",
+    "ExportError",
     "Interrupted",
     "LeakError",
     "ModelFileError",
@@ -108,6 +109,13 @@ class RankLost(SamoError):  # noqa: N818
 
     exit_status = 10
     code = "rank-lost"
+
+
+class ExportError(SamoError):
+    """An exported file does not answer as it must."""
+
+    exit_status = 11
+    code = "export"
 
 
 class Interrupted(SamoError):  # noqa: N818

@@ -19,6 +19,7 @@ __all__ = [
     "Modality",
     "config_type",
     "config_types",
+    "exporter_type",
     "frontend_type",
     "grid_files",
     "predictor_type",
@@ -36,12 +37,14 @@ class Modality:
         frontend: what joins its data and networks to the trainer.
         predictor: what answers with a trained run.
         package: where presets, grids and search spaces lie.
+        exporter: what exporting knows of its networks.
     """
 
     config: str
     frontend: str
     predictor: str
     package: str
+    exporter: str
 
 
 MODALITIES = {
@@ -50,12 +53,14 @@ MODALITIES = {
         "samo_audio.frontend:AudioFrontend",
         "samo_audio.predictor:AudioPredictor",
         "samo_audio",
+        "samo_audio.exporting:AudioExporter",
     ),
     "text": Modality(
         "samo_text.config:TextConfig",
         "samo_text.frontend:TextFrontend",
         "samo_text.predictor:TextPredictor",
         "samo_text",
+        "samo_text.exporting:TextExporter",
     ),
 }
 
@@ -84,6 +89,11 @@ def frontend_type(modality: str) -> type[Frontend]:
 def predictor_type(modality: str) -> Any:
     """What answers with a trained run of a modality: a :class:`samo.prediction.ModelPredictor` with ``from_run``."""
     return load_object(_entry(modality).predictor)
+
+
+def exporter_type(modality: str) -> Any:
+    """What exporting knows of a modality's networks, a :class:`samo.deploy.exporter.Exporter`; imports torch."""
+    return load_object(_entry(modality).exporter)
 
 
 def preset_files(modality: str) -> dict[str, Path]:

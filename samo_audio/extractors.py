@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samo.encoders.pooling import valid_positions
+from samo_audio.dft import PowerSpectrum
 
 __all__ = ["FACTS", "StandardWaveform", "WhisperMel"]
 
@@ -52,11 +52,19 @@ class WhisperMel(nn.Module):
         # The settings make them again, so a run's weights do not carry them.
         self.register_buffer("filters", torch.from_numpy(filters.T.copy()).float(), persistent=False)
         self.register_buffer("window", torch.hann_window(self.n_fft), persistent=False)
+        self.by_matrices: PowerSpectrum | None = None
+
+    def use_matrices(self) -> None:
+        """Transform by matrices from here on, as an exported network must."""
+        self.by_matrices = PowerSpectrum(self.n_fft, self.hop_length, self.window, "reflect")
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """(B, T) float32 waveforms, zero-padded to a multiple of the hop, to (B, bands, T / hop) float32."""
-        spectrum = torch.stft(waveforms, self.n_fft, self.hop_length, window=self.window, return_complex=True)
-        power = (spectrum[..., :-1].abs() ** 2).contiguous()
+        if self.by_matrices is not None:
+            power: Tensor = self.by_matrices(waveforms)[..., :-1]
+        else:
+            spectrum = torch.stft(waveforms, self.n_fft, self.hop_length, window=self.window, return_complex=True)
+            power = (spectrum[..., :-1].abs() ** 2).contiguous()
         level = (self.filters @ power).clamp(min=_LEAST_POWER).log10()
         level = torch.maximum(level, level.amax(dim=(1, 2), keepdim=True) - _DECADES)
         return (level + 4.0) / 4.0
@@ -86,4 +94,5 @@ class StandardWaveform(nn.Module):
 
 def padded_to(waveforms: Tensor, n_samples: int) -> Tensor:
     """(B, T) waveforms with zeros behind, or without what is too much."""
-    return F.pad(waveforms, (0, n_samples - waveforms.shape[1]))
+    behind = waveforms.new_zeros(waveforms.shape[0], n_samples)
+    return torch.cat([waveforms, behind], dim=1)[:, :n_samples]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from samo.errors import SettingsError
 from samo_audio.audio_io import SILENT_PEAK
 from samo_audio.config import FeatureSettings
+from samo_audio.dft import PowerSpectrum
 
 __all__ = ["LogMel", "at_level", "n_frames", "stretch", "to_active_level", "to_peak"]
 
@@ -80,6 +81,12 @@ class LogMel(nn.Module):
             )
         self.register_buffer("mean", torch.full((settings.n_mels,), FIXED_MEAN_DB))
         self.register_buffer("sd", torch.full((settings.n_mels,), FIXED_SD_DB))
+        self.by_matrices: PowerSpectrum | None = None
+
+    def use_matrices(self) -> None:
+        """Transform by matrices from here on, as an exported network must."""
+        n_fft, hop = self.settings.n_fft, self.settings.hop_length
+        self.by_matrices = PowerSpectrum(n_fft, hop, self.mel.spectrogram.window, "reflect")
 
     def forward(self, waveforms: Tensor, lengths: Tensor, freq_scale: Tensor | None = None) -> Tensor:
         """Normalised log-mel spectrogram.
@@ -115,9 +122,12 @@ class LogMel(nn.Module):
 
     def mel_power(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
         """(B, T) waveforms to (B, n_mels, frames) mel power."""
-        spectrum = self.mel.spectrogram(waveforms.float())
-        # The absolute value, to be squared again, would take a root: a third of all the time of the features.
-        power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
+        if self.by_matrices is not None:
+            power: Tensor = self.by_matrices(waveforms.float())
+        else:
+            spectrum = self.mel.spectrogram(waveforms.float())
+            # The absolute value, to be squared again, would take a root: a third of all the time of the features.
+            power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
         if freq_scale is not None:
             power = stretch(power, freq_scale)
         mel: Tensor = self.mel.mel_scale(power)

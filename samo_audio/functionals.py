@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samo.errors import EnvironmentProblem
+from samo_audio.dft import Autocorrelation, PowerSpectrum, frames_of
 from samo_audio.features import n_frames, to_active_level, to_peak
 
 if TYPE_CHECKING:
@@ -65,6 +66,18 @@ class SpectrumFunctionals(nn.Module):
         self.register_buffer("fbank", bank, persistent=False)
         self.register_buffer("window", torch.hann_window(self.frame), persistent=False)
         self.register_buffer("pitch_window", torch.hann_window(self.pitch_frame), persistent=False)
+        self.by_matrices: PowerSpectrum | None = None
+        self.lags_by_matrices: Autocorrelation | None = None
+
+    def use_matrices(self) -> None:
+        """Transform by matrices from here on, all rows at once, as an exported network must."""
+        self.by_matrices = PowerSpectrum(self.n_fft, self.hop, self.window, "constant")
+        self.lags_by_matrices = Autocorrelation(self.pitch_frame, self._lags[1])
+
+    @property
+    def _lags(self) -> tuple[int, int]:
+        """The shortest and the longest period in samples that is looked for."""
+        return int(self.sr / PITCH_HZ[1]), min(int(self.sr / PITCH_HZ[0]), self.pitch_frame * 3 // 4)
 
     @property
     def width(self) -> int:
@@ -73,6 +86,8 @@ class SpectrumFunctionals(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """(B, T) float32 waveforms, zero-padded, and (B,) valid samples to (B, D) numbers."""
+        if self.by_matrices is not None:
+            return self._of(waveforms, lengths)
         rows = zip(waveforms.split(_ROWS_AT_ONCE), lengths.split(_ROWS_AT_ONCE), strict=True)
         return torch.cat([self._of(some[:, : int(n.max())], n) for some, n in rows])
 
@@ -107,7 +122,7 @@ class SpectrumFunctionals(nn.Module):
             _mean(voicing[:, None], sounding),
             _share(sounding, valid),
             torch.log(seconds + HOP_S),
-            _onsets(level[:, 0], sounding) / (seconds + HOP_S),
+            _onsets(level[:, 0], sounding, valid if self.by_matrices is not None else None) / (seconds + HOP_S),
         ]
         if self.level == "as-is":
             parts.append(loudness)
@@ -115,6 +130,9 @@ class SpectrumFunctionals(nn.Module):
 
     def _power(self, waveforms: Tensor) -> Tensor:
         """(B, bins, frames), each frame centred on a multiple of the hop; what lies outside a clip is silent."""
+        if self.by_matrices is not None:
+            power: Tensor = self.by_matrices(waveforms)
+            return power
         spectrum = torch.stft(
             waveforms,
             self.n_fft,
@@ -130,11 +148,17 @@ class SpectrumFunctionals(nn.Module):
     def _pitch(self, waveforms: Tensor, frames: int) -> tuple[Tensor, Tensor]:
         """(B, frames) semitones above 100 Hz, and the height of the peak they stand for, in about [0, 1]."""
         half, size = self.pitch_frame // 2, 2 ** math.ceil(math.log2(2 * self.pitch_frame))
-        chunks = F.pad(waveforms, (half, self.pitch_frame)).unfold(1, self.pitch_frame, self.hop)[:, :frames]
+        padded, (shortest, longest) = F.pad(waveforms, (half, self.pitch_frame)), self._lags
+        if self.lags_by_matrices is not None:
+            chunks = frames_of(padded, self.pitch_frame, self.hop)[:, :frames]
+        else:
+            chunks = padded.unfold(1, self.pitch_frame, self.hop)[:, :frames]
         chunks = (chunks - chunks.mean(dim=2, keepdim=True)) * self.pitch_window
-        lags = torch.fft.irfft(torch.fft.rfft(chunks, size).abs() ** 2)
-        own = torch.fft.irfft(torch.fft.rfft(self.pitch_window, size).abs() ** 2)
-        shortest, longest = int(self.sr / PITCH_HZ[1]), min(int(self.sr / PITCH_HZ[0]), self.pitch_frame * 3 // 4)
+        if self.lags_by_matrices is not None:
+            lags, own = self.lags_by_matrices(chunks), self.lags_by_matrices(self.pitch_window)
+        else:
+            lags = torch.fft.irfft(torch.fft.rfft(chunks, size).abs() ** 2)
+            own = torch.fft.irfft(torch.fft.rfft(self.pitch_window, size).abs() ** 2)
         # Zeros have no pitch: the floor keeps 0 / 0 at 0.
         height = lags[..., shortest : longest + 1] / lags[..., :1].clamp(min=1e-12)
         height = height / (own[shortest : longest + 1] / own[0])
@@ -158,6 +182,11 @@ class LevelFunctionals(nn.Module):
         super().__init__()
         self.sr = settings.sr
         self.hop = max(1, round(HOP_S * self.sr))
+        self.by_matrices = False
+
+    def use_matrices(self) -> None:
+        """Avoid from here on what does not export."""
+        self.by_matrices = True
 
     @property
     def width(self) -> int:
@@ -167,7 +196,11 @@ class LevelFunctionals(nn.Module):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """(B, T) float32 waveforms, zero-padded, and (B,) valid samples to (B, 8) numbers of about 1."""
         waveforms = waveforms.float()
-        frames = F.pad(waveforms**2, (0, self.hop)).unfold(1, self.hop, self.hop).mean(dim=2)
+        padded = F.pad(waveforms**2, (0, self.hop))
+        if self.by_matrices:
+            frames = F.avg_pool1d(padded[:, None], self.hop, self.hop)[:, 0]
+        else:
+            frames = padded.unfold(1, self.hop, self.hop).mean(dim=2)
         valid = torch.arange(frames.shape[1], device=frames.device) < (lengths // self.hop).clamp(min=1)[:, None]
         quiet = _quantiles(10.0 * torch.log10(frames[:, None] + 1e-10), valid, (0.1,))[:, 0]
         peak = 20.0 * torch.log10(waveforms.abs().amax(dim=1, keepdim=True) + 1e-5)
@@ -280,9 +313,17 @@ def _slope(values: Tensor) -> Tensor:
     return (padded[..., 3:-1] - padded[..., 1:-3] + 2.0 * (padded[..., 4:] - padded[..., :-4])) / 10.0
 
 
-def _onsets(level: Tensor, sounding: Tensor) -> Tensor:
-    """(B, 1) peaks of the level smoothed over 70 ms that sound and are highest within 50 ms: about the syllables."""
-    smooth = F.avg_pool1d(level[:, None], 7, 1, 3, count_include_pad=False)
+def _onsets(level: Tensor, sounding: Tensor, valid: Tensor | None = None) -> Tensor:
+    """(B, 1) peaks of the level smoothed over 70 ms that sound and are highest within 50 ms: about the syllables.
+
+    With a (B, T) mask of ``valid`` frames a clip that is padded has those that it has alone.
+    """
+    if valid is None:
+        smooth = F.avg_pool1d(level[:, None], 7, 1, 3, count_include_pad=False)
+    else:
+        kept = valid.to(level.dtype)
+        means = F.avg_pool1d(torch.stack([level * kept, kept], dim=1), 7, 1, 3)
+        smooth = (means[:, :1] / means[:, 1:].clamp(min=1e-6)).masked_fill(~valid[:, None], -math.inf)
     highest = F.max_pool1d(smooth, 11, 1, 5)
     peak = (smooth == highest)[:, 0] & sounding
     return peak.sum(dim=1, keepdim=True).to(level.dtype)

@@ -34,6 +34,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "Say which of several evaluated runs is better, and whether it is luck.",
     ),
     "predict": ("samo_cli.verbs.predict:predict", "Name the emotion of clips, long recordings and texts."),
+    "export": (
+        "samo_cli.verbs.export:export",
+        "Write a run as one file that answers alone, and check that it answers as the run.",
+    ),
     "ablate": ("samo_cli.verbs.ablate:ablate", "Run a grid of trainings and say which differences are real."),
     "tune": ("samo_cli.verbs.tune:tune", "Search for good settings by validation macro-F1."),
     "crossval": (

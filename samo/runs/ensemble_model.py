@@ -137,8 +137,8 @@ def log_outcomes(logits: Tensor, task: Task, combine: str, thresholds: Tensor | 
         chosen = functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).bool()
     if combine == "mean":
         return outcomes
-    ballot = torch.where(chosen, math.log(1.0 - VOTE_SMOOTHING), -math.inf)
-    return torch.logaddexp(ballot, outcomes + math.log(VOTE_SMOOTHING))
+    smoothed = outcomes + math.log(VOTE_SMOOTHING)
+    return torch.where(chosen, (smoothed.exp() + (1.0 - VOTE_SMOOTHING)).log(), smoothed)
 
 
 def ensemble_facts(run: Run) -> dict[str, Any] | None:

@@ -55,7 +55,16 @@ from samo.training.setup import Setup
 from samo.training.tracking import draw_pictures
 from samo.training.trainer import predict_logits
 
-__all__ = ["evaluate", "evaluate_corpus", "evaluate_run", "macro_f1", "predictions_of", "write_report"]
+__all__ = [
+    "evaluate",
+    "evaluate_corpus",
+    "evaluate_run",
+    "kept_predictions",
+    "macro_f1",
+    "open_data",
+    "predictions_of",
+    "write_report",
+]
 
 
 def evaluate(
@@ -107,7 +116,7 @@ def evaluate(
     _require_data_settings(found, settings)
     runtime = make_runtime(device, precision, threads)
     given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in settings.items()}
-    setup = Setup(_open(found, given, reporter or PlainReporter()), runtime)
+    setup = Setup(open_data(found, given, reporter or PlainReporter()), runtime)
     if "dataset" in settings and setup.frontend.manifest.digest != found.manifest.digest:
         if on != "test":
             raise SettingsError(f"`on={on}` names a part of the run's own split; another corpus is judged as a whole")
@@ -295,7 +304,7 @@ def _known_items(manifest: Manifest, ids: tuple[str, ...], learned: Sequence[Ite
     return [f"leak: {share}"] if known else [], len(known) >= STAMPED_SHARE * len(ids)
 
 
-def _open(run: Run, settings: Mapping[str, Any], reporter: Reporter) -> Frontend:
+def open_data(run: Run, settings: Mapping[str, Any], reporter: Reporter) -> Frontend:
     """The frontend over the run's own corpus, or over the one that ``settings`` name."""
     require_code(run, "model", *([] if "dataset" in settings else ["dataset"]))
     kind, values = config_type(run.modality), run.flat_settings
@@ -347,7 +356,7 @@ def write_report(
     told = {**report, "warnings": [*report["warnings"], *openings_lines(openings)]}
     run.require_model(version)
     for name, given in predictions.items():
-        given.save(_kept(run, name), made_with)
+        given.save(kept_predictions(run, name), made_with)
     pictures = {path.stem: path for path in figures}
     table = f"predictions{suffix}.csv"
     write_text(run.path(table), predictions_csv(*answers))
@@ -464,11 +473,14 @@ def _known(run: Run, parts: Mapping[str, tuple[str, ...]], made_with: str, space
     """Logits that an evaluation before kept, of those parts that it made with the very same."""
     if not made_with:
         return {}
-    kept = {name: Predictions.load_made_with(_kept(run, name), made_with, ids, space) for name, ids in parts.items()}
+    kept = {
+        name: Predictions.load_made_with(kept_predictions(run, name), made_with, ids, space)
+        for name, ids in parts.items()
+    }
     return {name: predictions.logits for name, predictions in kept.items() if predictions is not None}
 
 
-def _kept(run: Run, name: str) -> Path:
+def kept_predictions(run: Run, name: str) -> Path:
     """The file that keeps the predictions of a part, or of another corpus."""
     return run.path(f"predictions.{name}.npz")
 

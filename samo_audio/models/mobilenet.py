@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from samo.data.download import RemoteFile
 from samo_audio.config import FeatureSettings, ModelSettings
+from samo_audio.dft import PowerSpectrum
 from samo_audio.features import at_level, stretch
 from samo_audio.models.start_weights import load_published
 
@@ -82,15 +83,24 @@ class KaldiMel(nn.Module):
         self.register_buffer("window", torch.hann_window(WIN_LENGTH, periodic=False), persistent=False)
         banks, _ = get_mel_banks(N_MELS, N_FFT, float(SR), FMIN, FMAX, 100.0, -500.0, 1.0)
         self.register_buffer("filters", nn.functional.pad(banks, (0, 1)), persistent=False)
+        self.by_matrices: PowerSpectrum | None = None
+
+    def use_matrices(self) -> None:
+        """Transform by matrices from here on, as an exported network must."""
+        self.by_matrices = PowerSpectrum(N_FFT, HOP_LENGTH, self.window, "reflect")
 
     def forward(self, waveforms: Tensor, lengths: Tensor, freq_scale: Tensor | None = None) -> Tensor:
         """(B, T) waveforms at 32 kHz to (B, 128, (T - 1) // 320 + 1); see :meth:`LogMel.forward`."""
         waveforms = at_level(waveforms.float(), self.settings)
         sharpened = waveforms[:, 1:] - 0.97 * waveforms[:, :-1]
-        spectrum = torch.stft(
-            sharpened, N_FFT, HOP_LENGTH, WIN_LENGTH, self.window, center=True, pad_mode="reflect", return_complex=True
-        )
-        power = spectrum.real**2 + spectrum.imag**2
+        if self.by_matrices is not None:
+            power: Tensor = self.by_matrices(sharpened)
+        else:
+            spectrum = torch.stft(
+                sharpened, N_FFT, HOP_LENGTH, WIN_LENGTH, self.window, center=True, pad_mode="reflect",
+                return_complex=True,
+            )  # fmt: skip
+            power = spectrum.real**2 + spectrum.imag**2
         if freq_scale is not None:
             power = stretch(power, freq_scale)
         return ((self.filters @ power + 1e-5).log() + 4.5) / 5.0

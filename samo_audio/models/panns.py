@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from samo.data.download import RemoteFile
 from samo_audio.config import FeatureSettings, ModelSettings
+from samo_audio.dft import PowerSpectrum
 from samo_audio.features import at_level, stretch
 from samo_audio.models.start_weights import load_published
 
@@ -57,14 +58,22 @@ class PannsMel(nn.Module):
         )
         self.register_buffer("window", torch.hann_window(N_FFT), persistent=False)
         self.register_buffer("filters", filters.T.contiguous(), persistent=False)
+        self.by_matrices: PowerSpectrum | None = None
+
+    def use_matrices(self) -> None:
+        """Transform by matrices from here on, as an exported network must."""
+        self.by_matrices = PowerSpectrum(N_FFT, HOP_LENGTH, self.window, "reflect")
 
     def forward(self, waveforms: Tensor, lengths: Tensor, freq_scale: Tensor | None = None) -> Tensor:
         """(B, T) waveforms at 32 kHz to (B, 64, T // 320 + 1); see :meth:`LogMel.forward`."""
         waveforms = at_level(waveforms.float(), self.settings)
-        spectrum = torch.stft(
-            waveforms, N_FFT, HOP_LENGTH, N_FFT, self.window, center=True, pad_mode="reflect", return_complex=True
-        )
-        power = spectrum.real**2 + spectrum.imag**2
+        if self.by_matrices is not None:
+            power: Tensor = self.by_matrices(waveforms)
+        else:
+            spectrum = torch.stft(
+                waveforms, N_FFT, HOP_LENGTH, N_FFT, self.window, center=True, pad_mode="reflect", return_complex=True
+            )
+            power = spectrum.real**2 + spectrum.imag**2
         if freq_scale is not None:
             power = stretch(power, freq_scale)
         return (10.0 * (self.filters @ power).clamp(min=1e-10).log10() - MEAN_DB) / SD_DB

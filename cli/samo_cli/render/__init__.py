@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from samo_cli.render.comparison import show_comparison
     from samo_cli.render.console import counting, downloading, err, note, out, print_json, progress_bar, silence
     from samo_cli.render.ensemble import show_ensemble
+    from samo_cli.render.export import show_export
     from samo_cli.render.grid import GridView, show_cells, show_crossval, show_curve, show_grid
     from samo_cli.render.inspection import show_inspection, show_text_inspection
     from samo_cli.render.labelling import show_pseudo_labels, show_zero_shot, show_zero_shot_report
@@ -39,6 +40,7 @@ __all__ = [
     "show_crossval",
     "show_curve",
     "show_ensemble",
+    "show_export",
     "show_grid",
     "show_inspection",
     "show_predictions",
@@ -68,6 +70,7 @@ _MODULES = {
         "silence",
     ),
     "ensemble": ("show_ensemble",),
+    "export": ("show_export",),
     "grid": (
         "GridView",
         "show_cells",

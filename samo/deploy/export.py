@@ -1,0 +1,467 @@
+"""From a run to a file that answers alone, checked on items held out from its training before anyone sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import nn
+
+from samo import __version__
+from samo.deploy.card import with_section
+from samo.deploy.exporter import Exporter
+from samo.deploy.onnx_file import OPSET, compacted, require_onnx, save_metadata, write_onnx
+from samo.deploy.parity import (
+    AsModule,
+    HeldOut,
+    Parity,
+    exact_problem,
+    example_batches,
+    gain_problem,
+    held_out,
+    latencies,
+    loss_problem,
+    parity_of,
+)
+from samo.deploy.prune import Pruned, fine_tune
+from samo.deploy.quantise import calibration_batches, quantised
+from samo.errors import ExportError, RunError, SamoError, SettingsError, nearest
+from samo.evaluation.decision import Decision
+from samo.files import folder_beside, remove_left_folders, write_json, write_text
+from samo.modalities import exporter_type
+from samo.plugins import names_of, trust
+from samo.prediction import ModelFacts, ModelPredictor
+from samo.prediction.exported import ExportedModel, Metadata
+from samo.prediction.network import Network
+from samo.runs.calibrate import decision_of
+from samo.runs.evaluate import open_data
+from samo.runs.load import facts_of, load_run_model, open_run
+from samo.runs.reporter import PlainReporter, Reporter
+from samo.runs.run import ASSETS, Run
+from samo.tasks import LabelSpace
+from samo.training.checkpoint import load_tensors, save_tensors
+from samo.training.runtime import Runtime, environment, make_runtime
+from samo.training.setup import Setup
+from samo.training.torch_network import TorchNetwork
+from samo.training.trainer import predict_logits
+
+__all__ = ["CARD", "FORMATS", "Exported", "Format", "export"]
+
+Format = Literal["onnx", "torch-export", "safetensors"]
+FORMATS: tuple[str, ...] = get_args(Format)
+_SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
+QUANTISATIONS = ("", "int8")
+MOST_PRUNED = 0.9
+CARD = "MODEL_CARD.md"
+BATCHES = (1, 32)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was checked.
+
+    Attributes:
+        path: of the file.
+        facts: what its ``.export.json`` holds.
+    """
+
+    path: Path
+    facts: Mapping[str, Any]
+
+    @property
+    def facts_path(self) -> Path:
+        """The JSON beside the file."""
+        return _beside(self.path)
+
+    def __repr__(self) -> str:
+        parity = self.facts["parity"]
+        f1 = parity["macro_f1"]
+        return (
+            f"<{self.path}: {self.facts['size_mb']['file']:.2f} MB, macro-F1 {f1['after']:.3f}"
+            f" ({f1['before']:.3f} of the run) on the {parity['part']} part>"
+        )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is exported, and how."""
+
+    run: Run
+    setup: Setup
+    model: nn.Module
+    space: LabelSpace
+    exporter: type[Exporter]
+    format: str
+    quantise: str
+    prune: float
+    items: HeldOut
+    decisions: tuple[Decision, Decision]
+
+
+def export(
+    run: str | Path | Run | ModelPredictor = "",
+    to: str | Path = "",
+    *,
+    format: str = "onnx",
+    quantize: str = "",
+    prune: float = 0.0,
+    prune_epochs: int = 3,
+    force: bool = False,
+    overwrite: bool = False,
+    data_root: str | Path = "",
+    artifacts: str | Path = "",
+    threads: int = 0,
+    trust_code: str | Sequence[str] = (),
+    reporter: Reporter | None = None,
+) -> Exported:
+    """Write a run as one file, and check on held-out items that it answers as the run.
+
+    Args:
+        run: a run's name, ``GRID/CELL``, or folder, or what :func:`samo.load` gave; empty: the newest that has a model.
+        to: the file; empty: below ``exports`` in the run's folder.
+        format: ``onnx`` answers without torch: features, labels, temperatures, thresholds and card are in it.
+            ``torch-export`` is a program of ``torch.export``, ``safetensors`` the weights with all settings.
+        quantize: ``int8``: at most 0.01 macro-F1 lost, and 1.5 times faster or 3 times smaller than in float32.
+        prune: share of the channels of each convolution that goes, below 0.9; then a short training. At most 0.01
+            macro-F1 lost.
+        prune_epochs: of that training.
+        force: keep a quantised or pruned file that loses more or gains less.
+        overwrite: replace the file.
+        data_root: where the run's data lie now; empty: where they lay.
+        artifacts: folder of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts`` below the working directory.
+        threads: CPU threads; 0 = as torch chooses.
+        trust_code: names of code outside SAMO that the run may import, such as ``my_net:tiny``.
+        reporter: is told what happens; None prints plain lines on stderr.
+
+    Returns:
+        The file and what was measured.
+
+    Raises:
+        SettingsError: arguments that do not go together, a file that is there already, or a model that cannot be
+            exported.
+        RunError, ModelFileError, DataError: there is no such run, no usable model, or its data are not there.
+        EnvironmentProblem: the packages of the extra ``export`` are missing.
+        ExportError: the file would not answer as the run, or costs more than it gains; nothing is left of it.
+    """
+    _refuse_odd(format, quantize, prune, prune_epochs)
+    if format == "onnx":
+        require_onnx()
+    trust(*names_of(trust_code))
+    found, reporter = open_run(run, artifacts), reporter or PlainReporter()
+    target = Path(to).expanduser() if to else _place(found, format, quantize, prune)
+    _refuse_target(target, format, overwrite)
+    runtime = make_runtime("cpu", "float32", threads)
+    given = {"data_root": str(data_root)} if data_root else {}
+    setup = Setup(open_data(found, given, reporter), runtime)
+    if setup.frontend.manifest.digest != found.manifest.digest:
+        raise RunError(
+            f"the data differ from those run '{found.name}' was trained on", hint="say where with `data_root`"
+        )
+    model, space = load_run_model(found, type(setup.frontend), runtime)
+    decision = decision_of(found, space)
+    exporter: type[Exporter] = exporter_type(found.modality)
+    exporter.exportable(model)  # refuses before anything takes long
+    version = found.model_version()
+    items = held_out(found, setup, model, space)
+    if items.part == "test" and (quantize or prune):
+        found.open_test("export " + " ".join(filter(None, (quantize, f"prune {prune:g}" if prune else ""))))
+    run_network = TorchNetwork(model, runtime)
+    pruned = _pruned(found, setup, exporter, prune, prune_epochs, reporter) if prune else None
+    job = _Job(
+        found, setup, pruned.model if pruned else model, space, exporter, format, quantize, prune, items,
+        (decision, pruned.decision if pruned else decision),
+    )  # fmt: skip
+    remove_left_folders(target)
+    with folder_beside(target) as folder:
+        facts = _made(job, folder, target.name, run_network, force)
+        if pruned:
+            facts["parameters"] = {"before": pruned.parameters[0], "after": pruned.parameters[1]}
+        found.require_model(version)
+        made = folder / ("file" + _SUFFIXES[format])
+        _label(job, made, facts)
+        # The file last: where it is, all that is said of it is there too.
+        write_json(_beside(target), facts)
+        made.replace(target)
+    card = found.path(CARD)
+    if card.is_file():
+        write_text(card, with_section(card.read_text(encoding="utf-8"), facts))
+    return Exported(target, facts)
+
+
+def _refuse_odd(format: str, quantize: str, prune: float, prune_epochs: int) -> None:
+    if format not in FORMATS:
+        raise SettingsError(
+            f"`format={format}`: unknown", hint=nearest(format, FORMATS) + f"valid: {', '.join(FORMATS)}"
+        )
+    if quantize not in QUANTISATIONS:
+        raise SettingsError(f"`quantize={quantize}`: unknown", hint="valid: int8")
+    if not isinstance(prune, int | float) or not 0.0 <= prune < MOST_PRUNED:
+        raise SettingsError(f"`prune={prune}`: a share of the channels from 0 to below {MOST_PRUNED}")
+    if quantize and format != "onnx":
+        raise SettingsError("`quantize` acts only together with `format=onnx`")
+    if prune and format == "safetensors":
+        raise SettingsError(
+            "`prune` acts only together with `format=onnx` or `format=torch-export`",
+            hint="weights of a pruned network fit no settings of a run",
+        )
+    if isinstance(prune_epochs, bool) or not isinstance(prune_epochs, int) or prune_epochs < 1:
+        raise SettingsError(f"`prune_epochs={prune_epochs}`: a number of epochs, 1 at least")
+
+
+def _place(run: Run, format: str, quantize: str, prune: float) -> Path:
+    return run.path("exports") / (_name(run, quantize, prune) + _SUFFIXES[format])
+
+
+def _name(run: Run, quantize: str, prune: float) -> str:
+    return "-".join(filter(None, (run.name, f"pruned{100 * prune:.0f}" if prune else "", quantize)))
+
+
+def _beside(target: Path) -> Path:
+    return target.with_suffix(".export.json")
+
+
+def _refuse_target(target: Path, format: str, overwrite: bool) -> None:
+    suffix = _SUFFIXES[format]
+    if target.suffix != suffix:
+        raise SettingsError(f"{target}: a file of `format={format}` ends in {suffix}")
+    if target.is_dir():
+        raise SettingsError(f"{target} is a folder; name the file")
+    if target.exists() and not overwrite:
+        raise SettingsError(f"{target} exists", hint="choose another file, or replace it with `overwrite`")
+
+
+def _pruned(run: Run, setup: Setup, exporter: type[Exporter], ratio: float, epochs: int, reporter: Reporter) -> Pruned:
+    model, _ = load_run_model(run, type(setup.frontend), setup.runtime)
+    groups = exporter.channel_groups(model)
+    reporter.note(f"{ratio:.0%} of the channels of {len(groups)} layers go; then {epochs} epochs of training")
+    with reporter.training(epochs, []) as observer:
+        return fine_tune(run, setup, model, groups, ratio, epochs, observer)
+
+
+def _made(job: _Job, folder: Path, name: str, run_network: Network, force: bool) -> dict[str, Any]:
+    """Write the file as ``file.*`` into a folder, and measure it.
+
+    Raises:
+        ExportError: it does not answer as it must.
+    """
+    made = folder / ("file" + _SUFFIXES[job.format])
+    runtime = job.setup.runtime
+    opened = _written(job, made)
+    exact = _exact(job, opened)
+    if problem := exact_problem(exact):
+        raise ExportError(f"{name} is not written: {problem}")
+    parity, sizes = (
+        exact,
+        {"run": _megabytes(job.run.model_file), "float32": _megabytes(made), "file": _megabytes(made)},
+    )
+    networks: dict[str, Network] = {"torch": run_network, job.format: opened}
+    if job.prune:
+        parity = _against_run(job, opened)
+    if job.quantise:
+        smaller = folder / "int8.onnx"
+        _quantise(job, made, smaller)
+        networks["int8"] = opened = _open_onnx(smaller, runtime)
+        parity = _against_run(job, opened)
+        sizes["file"] = _megabytes(smaller)
+    batches = example_batches(job.setup, job.items.ids, BATCHES)
+    spent = {str(size): latencies(networks, batch) for size, batch in batches.items()}
+    problems = [loss_problem(parity)] if job.prune or job.quantise else []
+    if job.quantise:
+        faster = min(times[job.format] / times["int8"] for times in spent.values())
+        problems.append(gain_problem(faster, sizes["float32"] / sizes["file"]))
+        smaller.replace(made)
+    problems = [problem for problem in problems if problem]
+    if problems and not force:
+        hint = "`force` keeps it all the same"
+        raise ExportError(f"{name} is not written: {'; '.join(problems)}", hint=hint)
+    about = environment(runtime)
+    return {
+        "schema": 1,
+        "file": name,
+        "run": job.run.name,
+        "format": job.format,
+        "opset": OPSET if job.format == "onnx" else 0,
+        "quantised": job.quantise,
+        "pruned": job.prune,
+        "exact": exact.to_json(),
+        "parity": parity.to_json(),
+        "size_mb": sizes,
+        "latency_ms": spent,
+        "threads": runtime.threads,
+        "machine": about["cpu"],
+        "packages": _packages(),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "forced": problems,
+    }
+
+
+def _written(job: _Job, path: Path) -> Network:
+    """Write the network in float32, and open what was written.
+
+    Raises:
+        ExportError: torch cannot export it.
+    """
+    module = job.exporter.exportable(job.model)
+    example = job.exporter.example(job.run.config)
+    try:
+        if job.format == "onnx":
+            write_onnx(module, example, path, inputs=job.exporter.inputs, axes=job.exporter.axes)
+            compacted(path, job.exporter.cosines(module))
+            _save_metadata(job, path, "")
+            return _open_onnx(path, job.setup.runtime)
+        if job.format == "torch-export":
+            return _torch_program(job, module, example, path)
+        return _weights(job, path)
+    except SamoError:
+        raise
+    except Exception as error:  # torch's exporters have no common class for what they cannot do
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"torch cannot export run '{job.run.name}': {reason}") from error
+
+
+def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, Any], path: Path) -> Network:
+    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim(job.exporter.axes[1], min=2)
+    dynamic = {k: axis for k, axis in enumerate((batch, length)) if job.exporter.program_axes[k]}
+    shapes = (dynamic, {0: batch})
+    with torch.no_grad():
+        program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
+    torch.export.save(program, path)
+    return TorchNetwork(_LogitsOnly(torch.export.load(path).module()), job.setup.runtime)
+
+
+class _LogitsOnly(nn.Module):
+    """An exported program, without its features."""
+
+    def __init__(self, program: nn.Module) -> None:
+        super().__init__()
+        self._programs = (program,)  # not among its modules: such a program refuses eval()
+
+    def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """(B, C) logits."""
+        found = self._programs[0](inputs, lengths)
+        logits: torch.Tensor = found[0] if isinstance(found, tuple) else found
+        return logits
+
+
+def _weights(job: _Job, path: Path) -> Network:
+    """Write the weights; read back they must give the same network."""
+    save_tensors(path, job.model.state_dict())
+    model, _ = load_run_model(job.run, type(job.setup.frontend), job.setup.runtime)
+    for tensor in model.state_dict().values():
+        tensor.zero_()
+    model.load_state_dict(load_tensors(path))
+    return TorchNetwork(model, job.setup.runtime)
+
+
+def _exact(job: _Job, network: Network) -> Parity:
+    """The file against the network it was made of."""
+    items = job.items
+    if job.prune:
+        rows = job.setup.frontend.manifest.rows(items.ids)
+        items = replace(items, logits=predict_logits(job.model, job.setup, rows))
+    decisions = job.decisions[1], job.decisions[1]
+    return parity_of(job.run, job.setup, job.space, items, _logits(job, network), decisions)
+
+
+def _against_run(job: _Job, network: Network) -> Parity:
+    """The file against the run."""
+    return parity_of(job.run, job.setup, job.space, job.items, _logits(job, network), job.decisions)
+
+
+def _logits(job: _Job, network: Network) -> np.ndarray:
+    return predict_logits(AsModule(network), job.setup, job.setup.frontend.manifest.rows(job.items.ids))
+
+
+def _quantise(job: _Job, source: Path, target: Path) -> None:
+    kind = job.exporter.quantisation(job.model)
+    rows = job.setup.frontend.manifest.rows(job.run.split.train)
+    batches = calibration_batches(job.setup, rows, job.exporter.inputs) if kind == "static" else []
+    try:
+        quantised(source, target, job.exporter, kind, batches)
+    except Exception as error:  # onnxruntime raises what it likes
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"onnxruntime cannot quantise run '{job.run.name}': {reason}") from error
+    _save_metadata(job, target, "")
+
+
+def _open_onnx(path: Path, runtime: Runtime) -> Network:
+    return ExportedModel.open(path).trained(runtime.threads).network
+
+
+def _label(job: _Job, made: Path, facts: Mapping[str, Any]) -> None:
+    """Write into the finished file what was measured of it, as far as its format has room."""
+    kept = job.run.path(CARD)
+    card = with_section(kept.read_text(encoding="utf-8") if kept.is_file() else "", facts)
+    if job.format == "onnx":
+        _save_metadata(job, made, card, facts)
+        ExportedModel.open(made)
+    elif job.format == "torch-export":
+        program = torch.export.load(made)
+        torch.export.save(program, made, extra_files={"samo.json": json.dumps(_metadata(job, card, facts))})
+    else:
+        settings = {"settings": job.run.settings, "assets": _assets(job.run)}
+        about = {**_metadata(job, card, facts), **settings}
+        save_tensors(made, load_tensors(made), {"samo": json.dumps(about)})
+
+
+def _assets(run: Run) -> dict[str, str]:
+    """The texts among a run's assets by their place: sizes of an encoder, its tokenizer."""
+    folder = run.path(ASSETS)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt"))
+    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+def _save_metadata(job: _Job, path: Path, card: str, facts: Mapping[str, Any] | None = None) -> None:
+    save_metadata(path, _metadata(job, card, facts))
+
+
+def _metadata(job: _Job, card: str, facts: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the file says of itself."""
+    about = replace(facts_of(job.run), name=_name(job.run, job.quantise, job.prune))
+    if facts and (job.quantise or job.prune):
+        about = replace(about, scores=(_score(facts), *(f"{score} (the run)" for score in about.scores)))
+    return Metadata(
+        format="samo-onnx-1",
+        samo=__version__,
+        opset=OPSET,
+        modality=job.run.modality,  # type: ignore[arg-type]
+        label_space=job.space.to_json(),
+        decision=job.decisions[1].to_json(),
+        facts=_plain(about),  # type: ignore[arg-type]
+        reading=dict(job.exporter.reading(job.run, job.run.config)),
+        card=card,
+        quantised=job.quantise,  # type: ignore[arg-type]
+        pruned=float(job.prune),
+    ).model_dump(mode="json")
+
+
+def _plain(about: ModelFacts) -> dict[str, Any]:
+    return {name: value for name, value in about.to_json().items() if name != "modality"}
+
+
+def _score(facts: Mapping[str, Any]) -> str:
+    parity = facts["parity"]
+    part = "validation" if parity["part"] == "val" else "test"
+    return f"{part} macro-F1 {parity['macro_f1']['after']:.3f} of this file over {parity['n']} items"
+
+
+def _packages() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("torch", "onnx", "onnxruntime"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _megabytes(path: Path) -> float:
+    return round(path.stat().st_size / 1e6, 4)

@@ -1,0 +1,98 @@
+"""What a modality knows of its networks, so that a file made of one can stand alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
+
+from torch import Tensor, nn
+
+from samo.runs.run import Run
+from samo.settings import Config
+
+__all__ = ["ChannelGroup", "CosineMatrix", "Exporter"]
+
+
+@dataclass(frozen=True)
+class CosineMatrix:
+    """A matrix of cosines (or sines) that a file can carry as its table.
+
+    Attributes:
+        table: (N,) float32, one turn.
+        rows: of the matrix; entry (r, k) is ``table[r * (first + k * step) % N]``.
+        first, behind, step: its columns, as of ``range``.
+    """
+
+    table: Tensor
+    rows: int
+    first: int
+    behind: int
+    step: int
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that can be taken out of a network together.
+
+    Attributes:
+        maker: the convolution or linear layer whose outputs they are.
+        norms: batch norms over them.
+        through: convolutions of one filter a channel, each with its own batch norm among ``norms``.
+        takers: the layers that read them.
+        gates: layers that make a number for each of them.
+    """
+
+    maker: nn.Conv2d | nn.Linear
+    norms: Sequence[nn.BatchNorm2d] = ()
+    through: Sequence[nn.Conv2d] = ()
+    takers: Sequence[nn.Conv2d | nn.Linear] = ()
+    gates: Sequence[nn.Conv2d] = field(default_factory=tuple)
+
+
+class Exporter(Protocol):
+    """See :data:`samo.modalities.MODALITIES`.
+
+    Attributes:
+        inputs: names of what a file takes, ``("waveform", "lengths")``.
+        axes: names of the first input's axes, ``("batch", "samples")``.
+        kept_float: pattern of the names of nodes that make features, which are never quantised.
+        program_axes: which of the axes of a ``torch.export`` program are dynamic.
+    """
+
+    inputs: ClassVar[tuple[str, str]]
+    axes: ClassVar[tuple[str, str]]
+    kept_float: ClassVar[str]
+    program_axes: ClassVar[tuple[bool, bool]]
+
+    @staticmethod
+    def exportable(model: nn.Module) -> nn.Module:
+        """A copy of a run's model whose ``forward(inputs, lengths)`` exports: logits, or logits and features.
+
+        Raises:
+            SettingsError: it cannot be exported; says why.
+        """
+
+    @staticmethod
+    def example(config: Config) -> tuple[Tensor, Tensor]:
+        """Inputs and lengths of two items, as a run's model takes them."""
+
+    @staticmethod
+    def reading(run: Run, config: Config) -> Mapping[str, Any]:
+        """All that turns a clip or a text into inputs, as plain values."""
+
+    @staticmethod
+    def quantisation(model: nn.Module) -> Literal["static", "dynamic"]:
+        """Whether ranges of activations are found on training items beforehand, or each time anew."""
+
+    @staticmethod
+    def cosines(module: nn.Module) -> Sequence[CosineMatrix]:
+        """The matrices of an exportable module that ran once."""
+
+    @staticmethod
+    def channel_groups(model: nn.Module) -> Sequence[ChannelGroup]:
+        """The channels of a run's model that pruning may take away, from the first layer to the last.
+
+        Raises:
+            SettingsError: none can be.
+        """

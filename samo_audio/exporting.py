@@ -1,0 +1,181 @@
+"""What exporting knows of networks over waveforms; see :class:`samo.deploy.exporter.Exporter`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from samo.deploy.exporter import ChannelGroup, CosineMatrix
+from samo.encoders.pooling import valid_positions
+from samo.errors import SettingsError
+from samo.runs.run import Run
+from samo.settings import Config
+from samo_audio.config import AudioConfig
+from samo_audio.dft import Turns
+from samo_audio.frontend import AudioModel
+from samo_audio.functionals import EgemapsFunctionals
+from samo_audio.models.encoder import SpeechModel
+from samo_audio.models.mobilenet import InvertedResidual, MobileNet, SqueezeExcitation
+from samo_audio.models.panns import Panns
+from samo_audio.models.resnet18 import ResNet18
+from samo_audio.models.small_cnn import SmallCnn
+
+__all__ = ["AudioExporter"]
+
+
+class AudioExporter:
+    """Networks over waveforms."""
+
+    inputs: ClassVar[tuple[str, str]] = ("waveform", "lengths")
+    axes: ClassVar[tuple[str, str]] = ("batch", "samples")
+    kept_float: ClassVar[str] = r"^/(?:model/)?(?:members\.\d+/)?(?:features|functionals|(?:body/)?extractor)/"
+
+    program_axes: ClassVar[tuple[bool, bool]] = (True, False)
+
+    @staticmethod
+    def exportable(model: nn.Module) -> nn.Module:
+        """A copy that makes its features by matrices.
+
+        Raises:
+            SettingsError: a program computes them.
+        """
+        made = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        for module in made.modules():
+            if isinstance(module, EgemapsFunctionals):
+                raise SettingsError(
+                    "`functional_set=egemaps` is computed by openSMILE, which no exported file can hold"
+                )
+            use_matrices = getattr(module, "use_matrices", None)
+            if callable(use_matrices):
+                use_matrices()
+        return _Exportable(made).eval().requires_grad_(False)
+
+    @staticmethod
+    def example(config: Config) -> tuple[Tensor, Tensor]:
+        """Noise, the second clip half as long as the window."""
+        window = cast(AudioConfig, config).features.window
+        lengths = torch.tensor([window, window // 2 + 1])
+        noise = 0.1 * torch.randn(2, window, generator=torch.Generator().manual_seed(0))
+        return noise * valid_positions(window, lengths), lengths
+
+    @staticmethod
+    def reading(run: Run, config: Config) -> Mapping[str, Any]:
+        """Sampling rate, window and trimming."""
+        features = cast(AudioConfig, config).features
+        return {"sr": features.sr, "window": features.window, "trim_db": features.trim_db}
+
+    @staticmethod
+    def quantisation(model: nn.Module) -> Literal["static", "dynamic"]:
+        """Static for convolutions over a spectrogram, dynamic for encoders and the rest."""
+        kinds = [type(module) for module in model.modules()]
+        return "static" if AudioModel in kinds and SpeechModel not in kinds else "dynamic"
+
+    @staticmethod
+    def cosines(module: nn.Module) -> Sequence[CosineMatrix]:
+        """Those of all Fourier transforms."""
+        return [
+            CosineMatrix(table, *used)
+            for turns in module.modules()
+            if isinstance(turns, Turns)
+            for used in sorted(turns.used)
+            for table in (turns.cosine, turns.sine)
+        ]
+
+    @staticmethod
+    def channel_groups(model: nn.Module) -> Sequence[ChannelGroup]:
+        """Channels between two layers of a network over a spectrogram; what a shortcut adds to stays whole.
+
+        Raises:
+            SettingsError: another model.
+        """
+        network = model.network if isinstance(model, AudioModel) else None
+        if isinstance(network, SmallCnn):
+            return _of_small_cnn(network)
+        if isinstance(network, ResNet18):
+            return _of_resnet(network)
+        if isinstance(network, MobileNet):
+            return _of_mobilenet(network)
+        if isinstance(network, Panns):
+            return _of_panns(network)
+        raise SettingsError(
+            "`prune` takes channels out of convolutions over a spectrogram, which this model is not made of",
+            hint="models it works for: small-cnn, resnet18, mn04 to mn40, cnn6, cnn14",
+        )
+
+
+class _Exportable(nn.Module):
+    """A model that takes two inputs and also gives what its network looks at."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, waveform: Tensor, lengths: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(B, C) logits; of a network over a spectrogram also that, (B, bands, frames)."""
+        # Behind the end lies silence anyway; some features do not look at lengths, and a file must take them.
+        waveform = waveform * valid_positions(waveform.shape[1], lengths)
+        if isinstance(self.model, AudioModel):
+            spectrogram = self.model.spectrograms(waveform, lengths)
+            return self.model.network(spectrogram[:, None]), spectrogram
+        logits: Tensor = self.model(waveform, lengths)
+        return logits
+
+
+def _of_small_cnn(network: SmallCnn) -> list[ChannelGroup]:
+    blocks: list[Any] = list(network.blocks)
+    takers = [block[0] for block in blocks[1:]] + [network.head]
+    return [
+        ChannelGroup(block[0], [layer for layer in block if isinstance(layer, nn.BatchNorm2d)], takers=[taker])
+        for block, taker in zip(blocks, takers, strict=True)
+    ]
+
+
+def _of_resnet(network: ResNet18) -> list[ChannelGroup]:
+    blocks: list[Any] = [
+        block for layer in (network.layer1, network.layer2, network.layer3, network.layer4) for block in layer
+    ]
+    return [ChannelGroup(block.conv1, [block.bn1], takers=[block.conv2]) for block in blocks]
+
+
+def _of_mobilenet(network: MobileNet) -> list[ChannelGroup]:
+    groups = []
+    for block in network.features:
+        if not isinstance(block, InvertedResidual):
+            continue
+        layers: list[Any] = list(block.block)
+        convolutions: list[Any] = [layer for layer in layers if isinstance(layer, nn.Sequential)]
+        if len(convolutions) < 3:  # nothing is expanded: the block's own input is what is convolved
+            continue
+        expand, depthwise, project = convolutions
+        gate = next((layer for layer in layers if isinstance(layer, SqueezeExcitation)), None)
+        groups.append(
+            ChannelGroup(
+                expand[0],
+                [expand[1], depthwise[1]],
+                through=[depthwise[0]],
+                takers=[project[0], *([gate.fc1] if gate else [])],
+                gates=[gate.fc2] if gate else [],
+            )
+        )
+    last: Any = network.features[-1]
+    embedding: Any = network.embedding[0]
+    groups.append(ChannelGroup(last[0], [last[1]], takers=[embedding]))
+    groups.append(ChannelGroup(embedding, takers=[network.head]))
+    return groups
+
+
+def _of_panns(network: Panns) -> list[ChannelGroup]:
+    pairs = []
+    for number in range(1, network.n_blocks + 1):
+        block: Any = network.get_submodule(f"conv_block{number}")
+        pairs += [(block.conv1, block.bn1), *([(block.conv2, block.bn2)] if block.has_two else [])]
+    takers = [convolution for convolution, _ in pairs[1:]] + [network.fc1]
+    groups = [
+        ChannelGroup(convolution, [norm], takers=[taker])
+        for (convolution, norm), taker in zip(pairs, takers, strict=True)
+    ]
+    return [*groups, ChannelGroup(network.fc1, takers=[network.head])]

@@ -1,0 +1,401 @@
+"""``samo.deploy.export.export`` and ``samo export``: the file, the check, the bars and what is refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from tone_corpora import done
+from tone_corpora import samo as command
+
+import samo
+from samo.deploy import export as module
+from samo.deploy.card import with_section
+from samo.deploy.export import export
+from samo.deploy.parity import Parity, exact_problem, gain_problem, latencies, loss_problem
+from samo.errors import ExportError, RunError, SettingsError
+from samo.evaluation.predictions import Predictions
+from samo.prediction.exported import AudioReading, ExportedModel, TextReading
+from samo.runs.reporter import PlainReporter
+from samo.runs.run import Run
+
+QUIET = PlainReporter(quiet=True)
+
+
+def parity(**values: Any) -> Parity:
+    given = {"largest_difference": 1e-6, "equal_labels": 1.0, "before": 0.5, "after": 0.5, "low": -0.01, "high": 0.01}
+    return Parity(**{"part": "val", "n": 200, "unit": "speaker", "n_units": 4, **given, **values})
+
+
+def exported(before: Path, run: str = "speech", **values: Any) -> module.Exported:
+    data = before / ("clips" if run == "speech" else "texts.csv")
+    return export(run, data_root=data, threads=1, reporter=QUIET, **values)
+
+
+def left_in(artifacts: Path) -> list[str]:
+    """What an export left in the folder of exports of the run ``speech``."""
+    folder = artifacts / "runs" / "speech" / "exports"
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def test_a_logit_may_lie_a_thousandth_away_and_no_label_may_change() -> None:
+    assert exact_problem(parity(largest_difference=0.00099)) == ""
+    assert "0.0011 from the run's, more than 0.001" in exact_problem(parity(largest_difference=0.0011))
+    assert "logits lie" in exact_problem(parity(largest_difference=float("nan")))
+    assert exact_problem(parity(equal_labels=0.99)) == "2 of 200 held-out items get other labels than from the run"
+
+
+def test_a_hundredth_of_macro_f1_may_be_lost() -> None:
+    assert loss_problem(parity(before=0.50, after=0.49)) == ""
+    assert loss_problem(parity(before=0.50, after=0.60)) == ""
+    assert loss_problem(parity(before=0.5, after=0.489)) == (
+        "macro-F1 falls from 0.500 to 0.489 on the val part, more than 0.01"
+    )
+    assert loss_problem(parity(after=float("nan"))) != ""
+
+
+def test_a_quantised_file_is_faster_or_smaller() -> None:
+    assert gain_problem(1.5, 1.0) == gain_problem(0.5, 3.0) == ""
+    assert gain_problem(1.49, 2.99) == "it is 1.49 times as fast and 2.99 times smaller; 1.5 or 3.0 is wanted"
+
+
+def test_networks_take_turns_and_the_median_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = [0.0], []
+
+    class Fake:
+        def __init__(self, name: str, seconds: list[float]) -> None:
+            self.name, self.seconds = name, seconds
+
+        def logits(self, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+            order.append(self.name)
+            clock[0] += self.seconds.pop(0) if self.seconds else 0.001
+            return inputs
+
+        def features(self, inputs: np.ndarray, lengths: np.ndarray) -> None:
+            return None
+
+    monkeypatch.setattr("samo.deploy.parity.time.perf_counter", lambda: clock[0])
+    # The first answer is not counted, and one slow answer of 15 changes no median.
+    networks = {"a": Fake("a", [9.0, 0.5] + [0.002] * 14), "b": Fake("b", [9.0] + [0.004] * 15)}
+    found = latencies(networks, (np.zeros((1, 2)), np.ones(1)))
+    assert found == pytest.approx({"a": 2.0, "b": 4.0})
+    assert order[:6] == ["a", "b", "a", "b", "a", "b"]
+    assert len(order) == 2 * 16
+
+
+def test_a_speech_file_answers_as_its_run(before: Path, artifacts: Path) -> None:
+    made = exported(before)
+    run = Run(artifacts / "runs" / "speech")
+    assert made.path == run.path("exports") / "speech.onnx"
+    assert left_in(artifacts) == ["speech.export.json", "speech.onnx"]
+    opened = ExportedModel.open(made.path)
+    assert isinstance(opened.reading, AudioReading)
+    features = run.config.features  # type: ignore[attr-defined]
+    assert (opened.reading.sr, opened.reading.window, opened.reading.trim_db) == (features.sr, features.window, 0.0)
+    model, file = samo.load("speech", threads=1), samo.load(made.path, threads=1)
+    assert opened.space == model.space
+    assert opened.decision == model.decision
+    assert model.decision.calibration.temperature["emotion"] != 1.0
+    assert (opened.facts.name, opened.facts.dataset, opened.facts.scores) == (
+        "speech", model.facts.dataset, model.facts.scores,
+    )  # fmt: skip
+    clips = sorted((before / "clips").rglob("*.flac"))[:7]
+    for one, other in zip(model.predict(clips), file.predict(clips), strict=True):
+        assert other.label == one.label
+        assert other.probabilities == pytest.approx(one.probabilities, abs=1e-4)
+    facts = json.loads(made.facts_path.read_text())
+    assert facts == made.facts
+    assert (facts["format"], facts["opset"], facts["quantised"], facts["pruned"]) == ("onnx", 18, "", 0.0)
+    assert facts["exact"] == facts["parity"]
+    assert facts["parity"]["part"] == "val"
+    assert facts["parity"]["n"] == len(run.split.val)
+    assert facts["parity"]["equal_labels"] == 1.0
+    assert 0.0 < facts["parity"]["largest_difference"] < 1e-5
+    f1 = facts["parity"]["macro_f1"]
+    assert f1["before"] == f1["after"] == pytest.approx(run.val_macro_f1)
+    assert facts["size_mb"]["file"] == pytest.approx(made.path.stat().st_size / 1e6, abs=0.01)
+    assert {name: set(times) for name, times in facts["latency_ms"].items()} == {
+        "1": {"torch", "onnx"}, "32": {"torch", "onnx"},
+    }  # fmt: skip
+    assert all(ms > 0.0 for times in facts["latency_ms"].values() for ms in times.values())
+    assert "## Exported file speech.onnx" in opened.metadata.card
+
+
+def test_a_text_file_answers_as_its_run(before: Path) -> None:
+    made = exported(before, "text")
+    opened = ExportedModel.open(made.path)
+    assert isinstance(opened.reading, TextReading)
+    model, file = samo.load("text", threads=1), samo.load(made.path, threads=1)
+    assert opened.decision == model.decision
+    texts = ["i am so happy today !", "this is sad", "", "why would anyone do that [NAME] ?"]
+    for one, other in zip(model.predict(texts), file.predict(texts), strict=True):
+        assert other.labels == one.labels
+        assert other.warnings == one.warnings
+        for task, answer in one.answers.items():
+            assert other.answers[task].probabilities == pytest.approx(answer.probabilities, abs=1e-4)
+
+
+def with_kept_answers(artifacts: Path) -> Run:
+    """The run ``speech`` as one that was evaluated: its kept test predictions count."""
+    run = Run(artifacts / "runs" / "speech")
+    run.path("report.json").write_text("{}")
+    run.path("MODEL_CARD.md").write_text("# Model card: speech\n\nFirst lines.\n")
+    return run
+
+
+def test_kept_answers_to_the_test_part_are_compared_without_opening_it(before: Path, artifacts: Path) -> None:
+    run = with_kept_answers(artifacts)
+    made = exported(before)
+    assert made.facts["parity"]["part"] == "test"
+    assert made.facts["parity"]["n"] == len(run.split.test)
+    assert run.test_openings == 1
+    assert not run.path("openings.jsonl").exists()
+    # The card says it, once however often the file is written.
+    exported(before, overwrite=True)
+    card = run.path("MODEL_CARD.md").read_text()
+    assert card.startswith("# Model card: speech\n\nFirst lines.\n\n## Exported file speech.onnx\n")
+    assert card.count("## Exported file") == 1
+    assert ExportedModel.open(made.path).metadata.card.startswith("# Model card: speech\n\nFirst lines.\n")
+
+
+def test_answers_that_another_model_gave_are_not_compared_with(before: Path, artifacts: Path) -> None:
+    run = with_kept_answers(artifacts)
+    kept = Predictions.load(run.path("predictions.test.npz"))
+    Predictions(kept.ids, kept.logits + 0.01, kept.targets, kept.groups, kept.meta).save(
+        run.path("predictions.test.npz")
+    )
+    assert exported(before).facts["parity"]["part"] == "val"
+
+
+def test_another_model_on_the_test_part_is_an_opening(before: Path, artifacts: Path) -> None:
+    run = with_kept_answers(artifacts)
+    made = exported(before, quantize="int8", force=True)
+    assert made.facts["parity"]["part"] == "test"
+    assert run.test_openings == 2
+    assert json.loads(run.path("openings.jsonl").read_text().splitlines()[-1])["by"] == "export int8"
+
+
+def test_a_file_that_answers_otherwise_is_not_written(
+    before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = module._logits
+    monkeypatch.setattr(module, "_logits", lambda job, network: honest(job, network) + np.float32(0.0011))
+    with pytest.raises(ExportError, match=r"speech\.onnx is not written: its logits lie up to") as caught:
+        exported(before, force=True)  # no force keeps what is wrong
+    assert caught.value.exit_status == 11
+    assert left_in(artifacts) == []
+
+
+def test_a_failed_export_leaves_the_file_that_was_there(
+    before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = exported(before)
+    content = made.path.read_bytes()
+    monkeypatch.setattr(module, "_logits", lambda job, network: job.items.logits + 1.0)
+    with pytest.raises(ExportError):
+        exported(before, overwrite=True)
+    assert made.path.read_bytes() == content
+    assert left_in(artifacts) == ["speech.export.json", "speech.onnx"]
+
+
+def test_a_file_that_is_there_is_replaced_only_when_asked(before: Path, tmp_path: Path) -> None:
+    target = tmp_path / "mine.onnx"
+    target.write_text("mine")
+    with pytest.raises(SettingsError, match=r"mine\.onnx exists"):
+        exported(before, to=target)
+    assert target.read_text() == "mine"
+    assert exported(before, to=target, overwrite=True).path == target
+    assert ExportedModel.open(target).facts.name == "speech"
+    assert (tmp_path / "mine.export.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"format": "onx"}, "`format=onx`: unknown"),
+        ({"quantize": "int4"}, "`quantize=int4`: unknown"),
+        ({"quantize": "int8", "format": "torch-export"}, "`quantize` acts only together with `format=onnx`"),
+        ({"prune": 0.9}, "a share of the channels from 0 to below 0.9"),
+        ({"prune": -0.1}, "a share of the channels"),
+        ({"prune": float("nan")}, "a share of the channels"),
+        ({"prune": 0.5, "format": "safetensors"}, "`prune` acts only together with `format=onnx`"),
+        ({"prune": 0.5, "prune_epochs": 0}, "a number of epochs"),
+        ({"to": "voice.pt"}, r"a file of `format=onnx` ends in \.onnx"),
+        ({"to": "voice.onnx", "format": "safetensors"}, r"ends in \.safetensors"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_once(before: Path, values: dict[str, Any], line: str) -> None:
+    with pytest.raises(SettingsError, match=line):
+        exported(before, **values)
+
+
+def test_other_data_are_refused(before: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(before / "clips", tmp_path / "clips")
+    next((tmp_path / "clips").rglob("*.flac")).unlink()
+    with pytest.raises(RunError, match="the data differ"):
+        export("speech", data_root=tmp_path / "clips", reporter=QUIET)
+
+
+def test_a_text_model_has_no_channels_to_prune(before: Path) -> None:
+    with pytest.raises(SettingsError, match="a text model has none"):
+        exported(before, "text", prune=0.5)
+
+
+def kinds(path: Path) -> list[str]:
+    return [node.op_type for node in onnx.load(str(path)).graph.node]
+
+
+def test_int8_keeps_features_and_last_layer_in_float32(before: Path, artifacts: Path) -> None:
+    plain, made = exported(before), exported(before, quantize="int8", force=True)
+    assert made.path.name == "speech-int8.onnx"
+    graph = onnx.load(str(made.path)).graph
+    convolution = next(k for k, node in enumerate(graph.node) if node.op_type == "Conv")
+    makers = {out: node for node in graph.node for out in node.output}
+    # Every convolution reads numbers of 8 bits, the last layer reads none.
+    for node in graph.node:
+        if node.op_type == "Conv":
+            assert {makers[name].op_type for name in node.input[:2]} == {"DequantizeLinear"}
+        if node.op_type == "Gemm":
+            assert makers.get(node.input[1]) is None
+    assert convolution
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    assert len(products) == kinds(plain.path).count("MatMul") == 5
+    assert all("Dequantize" not in makers[name].op_type for node in products for name in node.input if name in makers)
+    assert "QuantizeLinear" not in kinds(plain.path)
+    opened = ExportedModel.open(made.path)
+    assert (opened.metadata.quantised, opened.facts.name) == ("int8", "speech-int8")
+    assert opened.facts.scores[0].startswith("validation macro-F1")
+    assert "of this file" in opened.facts.scores[0]
+    assert made.facts["exact"]["largest_difference"] < 1e-5 < made.facts["parity"]["largest_difference"]
+    assert set(made.facts["latency_ms"]["1"]) == {"torch", "onnx", "int8"}
+
+
+def test_int8_that_costs_more_than_it_gains_is_kept_only_by_force(
+    before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Four convolutions of four channels: scales and zero points outweigh what 8 bits save.
+    monkeypatch.setattr(module, "latencies", lambda networks, batch: dict.fromkeys(networks, 1.0))
+    with pytest.raises(ExportError, match=r"it is 1\.00 times as fast and 0\.\d\d times smaller") as caught:
+        exported(before, quantize="int8")
+    assert caught.value.hint == "`force` keeps it all the same"
+    assert left_in(artifacts) == []
+    made = exported(before, quantize="int8", force=True)
+    assert len(made.facts["forced"]) == 1
+    assert "**Forced**: it is 1.00 times as fast" in ExportedModel.open(made.path).metadata.card
+    monkeypatch.setattr(
+        module, "latencies", lambda networks, batch: {name: 1.0 if name == "int8" else 1.6 for name in networks}
+    )
+    assert exported(before, quantize="int8", overwrite=True).facts["forced"] == []
+
+
+def test_speed_must_be_gained_at_both_batch_sizes(before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def one_only(networks: Any, batch: tuple[np.ndarray, np.ndarray]) -> dict[str, float]:
+        return {name: 0.5 if name == "int8" and len(batch[0]) == 1 else 1.0 for name in networks}
+
+    monkeypatch.setattr(module, "latencies", one_only)
+    with pytest.raises(ExportError, match=r"it is 1\.00 times as fast"):
+        exported(before, quantize="int8")
+
+
+def test_dynamic_int8_of_a_text_model(before: Path) -> None:
+    made = exported(before, "text", quantize="int8", force=True)
+    stored = {numpy_helper.to_array(tensor).dtype for tensor in onnx.load(str(made.path)).graph.initializer}
+    assert np.dtype(np.int8) in stored
+    assert samo.load(made.path, threads=1).predict("i am happy").answers.keys() == {
+        task.name for task in ExportedModel.open(made.path).space.tasks
+    }
+
+
+def test_pruning_takes_channels_and_trains_for_the_epochs_asked_for(
+    before: Path, artifacts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = export(
+        "speech", prune=0.5, prune_epochs=2, force=True, data_root=before / "clips", threads=1,
+        reporter=PlainReporter(),
+    )  # fmt: skip
+    assert made.path.name == "speech-pruned50.onnx"
+    assert re.findall(r"^epoch (\d)/2", capsys.readouterr().err, re.MULTILINE) == ["1", "2"]
+    weights = [
+        tuple(tensor.dims)[:2]
+        for node in onnx.load(str(made.path)).graph.node
+        if node.op_type == "Conv"
+        for tensor in onnx.load(str(made.path)).graph.initializer
+        if tensor.name == node.input[1]
+    ]
+    assert weights == [(2, 1), (4, 2), (8, 4), (16, 8)]
+    facts = made.facts
+    assert facts["pruned"] == 0.5
+    # 9 (4 + 4 8 + 8 16 + 16 32) weights, twice 60 of batch norms, 32 3 + 3 of the head; and half as wide.
+    assert facts["parameters"] == {
+        "before": 9 * (4 + 32 + 128 + 512) + 120 + 99,
+        "after": 9 * (2 + 8 + 32 + 128) + 60 + 51,
+    }
+    assert facts["exact"]["largest_difference"] < 1e-5
+    assert facts["parity"]["largest_difference"] > 1e-3
+    opened = ExportedModel.open(made.path)
+    assert (opened.metadata.pruned, opened.facts.name) == (0.5, "speech-pruned50")
+    # Its temperature is its own.
+    assert opened.decision.calibration != samo.load("speech", threads=1).decision.calibration
+
+
+def test_a_torch_program_and_weights_give_the_same_answers(before: Path, artifacts: Path) -> None:
+    run = Run(artifacts / "runs" / "speech")
+    program = exported(before, format="torch-export")
+    assert program.path.name == "speech.pt2"
+    extra = {"samo.json": ""}
+    loaded = torch.export.load(program.path, extra_files=extra)
+    assert json.loads(extra["samo.json"])["label_space"][0]["name"] == "emotion"
+    window = run.config.features.window  # type: ignore[attr-defined]
+    logits, features = loaded.module()(torch.zeros(3, window), torch.tensor([window, 100, 50]))
+    assert logits.shape == (3, 3)
+    assert features.shape[0] == 3
+    weights = exported(before, format="safetensors")
+    assert weights.path.name == "speech.safetensors"
+    from safetensors import safe_open
+
+    with safe_open(weights.path, framework="pt") as opened:
+        about = json.loads(opened.metadata()["samo"])
+        assert "network.head.weight" in list(opened.keys())
+    assert about["settings"]["model"] == "small-cnn"
+    assert about["decision"] == samo.load("speech", threads=1).decision.to_json()
+    assert weights.facts["parity"]["largest_difference"] == 0.0
+
+
+def test_the_command_prints_what_was_checked_and_what_comes_next(before: Path, tmp_path: Path) -> None:
+    file = tmp_path / "voice.onnx"
+    result = done("export", "speech", "-o", file, "--data-root", before / "clips", "--threads", 1)
+    assert "items of the val part" in result.out
+    assert "100.0%" in result.out
+    assert result.err.splitlines()[-1].endswith(f"next: samo predict CLIP_OR_FOLDER --model {file}")
+    refused = command("export", "speech", "-o", file, "--data-root", before / "clips")
+    assert refused.status == 2
+    assert refused.error.endswith("choose another file, or replace it with --overwrite)")
+    found = done(
+        "export", "speech", "--output", file, "--data-root", before / "clips", "--threads", 1, "--overwrite", "--json"
+    ).json
+    assert found["path"] == str(file)
+    assert found["threads"] == 1
+    assert found["parity"]["equal_labels"] == 1.0
+
+
+def test_the_section_of_a_card_is_replaced_and_others_stay() -> None:
+    facts = {
+        "file": "a_b.onnx", "format": "onnx", "opset": 18, "quantised": "int8", "pruned": 0.25, "machine": "a machine",
+        "exact": parity().to_json(), "parity": parity(before=0.5, after=0.495).to_json(), "forced": [],
+        "size_mb": {"run": 4.0, "file": 1.0}, "latency_ms": {"1": {"torch": 3.0, "int8": 1.0}},
+    }  # fmt: skip
+    card = with_section("# Card\n\n## Exported file other.onnx\n\n- kept\n", facts)
+    assert with_section(card, {**facts, "size_mb": {"run": 4.0, "file": 2.0}}) == card.replace("1.00 MB", "2.00 MB")
+    assert "## Exported file other.onnx\n\n- kept\n\n## Exported file a\\_b.onnx\n" in card
+    assert "- onnx, int8, 25% of the channels pruned; opset 18" in card
+    assert "macro-F1 0.500 before and 0.495 after, interval of the difference -0.010 to +0.010" in card
+    assert "- Median time of a batch of 1: torch 3.0 ms, int8 1.0 ms (a machine)" in card

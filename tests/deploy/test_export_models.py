@@ -1,0 +1,256 @@
+"""Every model of both registries as an ONNX file: the same logits for any batch and length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from tiny_speech import FAMILIES
+from tiny_speech import encoder as tiny_encoder
+from tiny_text import encoder as tiny_text_encoder
+from torch import Tensor, nn
+
+import samo_audio.models
+import samo_text.models
+from samo.deploy.exporter import CosineMatrix, Exporter
+from samo.deploy.onnx_file import OPSET, compacted, write_onnx
+from samo.errors import SettingsError
+from samo.runs.ensemble_model import Ensemble
+from samo.tasks import LabelSpace, Task
+from samo_audio.config import AudioConfig
+from samo_audio.exporting import AudioExporter
+from samo_audio.frontend import AudioFrontend, AudioModel
+from samo_audio.models import build_whole
+from samo_text.config import TextConfig
+from samo_text.exporting import TextExporter
+from samo_text.frontend import TextFrontend
+from samo_text.models import build_model
+
+SPACE = LabelSpace((Task("emotion", ("a", "b", "c")), Task("mood", ("bad", "good"), multi_label=True)))
+SMALL = {"sr": 8000, "duration": 0.5, "n_mels": 32, "n_fft": 256, "hop_length": 64}
+WIDE = {"sr": 32_000, "duration": 0.4}
+Made = tuple[nn.Module, Any]
+
+
+def settled(model: nn.Module) -> nn.Module:
+    """A model in which nothing is zero or one by its start, so that no part of it goes unseen."""
+    generator = torch.Generator().manual_seed(1)
+    state = model.state_dict()
+    for name, tensor in state.items():
+        if name.endswith("running_var"):
+            tensor.uniform_(0.5, 1.5, generator=generator)
+        elif tensor.is_floating_point() and (name.endswith("running_mean") or not tensor.any()):
+            tensor.normal_(0.0, 0.1, generator=generator)
+    model.load_state_dict(state)
+    return model.eval().requires_grad_(False)
+
+
+def speech(tmp_path: Path, **values: Any) -> Made:
+    config = AudioConfig.build(values)
+    return settled(AudioFrontend.build_model(config, SPACE)), config
+
+
+def speech_encoder(tmp_path: Path, family: str, **values: Any) -> Made:
+    place = tiny_encoder(tmp_path / family, family)
+    config = AudioConfig.build({"model": "encoder", "encoder": str(place), "duration": 1.0, **values})
+    model = build_whole(config, SPACE)
+    assert model is not None
+    return settled(model), config
+
+
+def text(tmp_path: Path, **values: Any) -> Made:
+    config = TextConfig.build({"hash_buckets": 256, **values} if values["model"] in ("textcnn", "bigru") else values)
+    return settled(TextFrontend.build_model(config, SPACE)), config
+
+
+def text_encoder(tmp_path: Path, **values: Any) -> Made:
+    config = TextConfig.build({"encoder": str(tiny_text_encoder(tmp_path / "bert")), "max_tokens": 20, **values})
+    return settled(build_model(config, SPACE)), config
+
+
+def ensemble(tmp_path: Path, combine: str) -> Made:
+    members = [speech(tmp_path, model="small-cnn", width=4, **SMALL, level=level)[0] for level in ("active", "peak")]
+    temperatures = [{"emotion": 1.5, "mood": 0.8}, {}]
+    model = Ensemble(members, [0.7, 0.3], temperatures, SPACE, combine, [{"mood": [0.3, 0.6]}, {}])
+    return model.eval(), AudioConfig.build({"model": "small-cnn", "width": 4, **SMALL})
+
+
+Case = tuple[Callable[..., Made], dict[str, Any]]
+AUDIO: dict[str, Case] = {
+    "small-cnn": (speech, {"model": "small-cnn", "width": 4, **SMALL}),
+    "small-cnn-train": (speech, {"model": "small-cnn", "width": 4, **SMALL, "normalisation": "train", "level": "peak"}),
+    "small-cnn-odd-fft": (speech, {"model": "small-cnn", "width": 4, **SMALL, "n_fft": 250, "mel_scale": "htk"}),
+    "resnet18": (speech, {"model": "resnet18", **SMALL}),
+    **{name: (speech, {"model": name, **WIDE}) for name in ("mn04", "mn05", "mn10", "mn20", "mn30", "mn40")},
+    "cnn6": (speech, {"model": "cnn6", **WIDE}),
+    "cnn14": (speech, {"model": "cnn14", **WIDE}),
+    "functionals": (speech, {"model": "functionals", "sr": 8000, "duration": 0.5}),
+    "functionals-as-is": (speech, {"model": "functionals", "sr": 8000, "duration": 0.5, "level": "as-is"}),
+    "functionals-level": (speech, {"model": "functionals", "sr": 8000, "duration": 0.5, "functional_set": "level"}),
+    **{f"encoder-{family}": (speech_encoder, {"family": family}) for family in FAMILIES},
+    "encoder-all-layers": (
+        speech_encoder,
+        {"family": "whisper", "layers": "all", "freeze_encoder": True, "head": "logreg"},
+    ),
+    "encoder-attention": (speech_encoder, {"family": "wav2vec2-large", "pooling": "attention+max+cls"}),
+    "ensemble-mean": (ensemble, {"combine": "mean"}),
+    "ensemble-vote": (ensemble, {"combine": "vote"}),
+}
+TEXT: dict[str, Case] = {
+    "textcnn": (text, {"model": "textcnn"}),
+    "bigru": (text, {"model": "bigru", "pooling": "max+attention"}),
+    "tfidf": (text, {"model": "tfidf"}),
+    "encoder-bert": (text_encoder, {}),
+    "encoder-votes": (
+        text_encoder,
+        {"pooling": "last4-mean+cls", "dropout_samples": 4, "dropout_inference": "vote", "head_layers": 2},
+    ),
+}
+HEAVY = {"mn10", "mn20", "mn30", "mn40", "cnn6", "cnn14", "resnet18"}
+# Two of the many that are one after export: the quick lane has the one with a mask and the one without.
+SIBLINGS = {"encoder-hubert", "encoder-wavlm", "encoder-unispeech", "encoder-unispeech-sat", "encoder-data2vec-audio"}
+
+
+def cases(known: dict[str, Case]) -> list[Any]:
+    return [
+        pytest.param(*case, id=name, marks=[pytest.mark.slow] if name in HEAVY | SIBLINGS else [])
+        for name, case in known.items()
+    ]
+
+
+def test_every_registered_model_has_a_case() -> None:
+    assert {values["model"] for _, values in AUDIO.values() if "model" in values} | {"encoder"} == set(
+        samo_audio.models.MODELS
+    )
+    assert {values["model"] for _, values in TEXT.values() if "model" in values} | {"encoder"} == set(
+        samo_text.models.MODELS
+    )
+
+
+def written(model: nn.Module, config: Any, exporter: type[Exporter], path: Path) -> tuple[Any, tuple[str, ...]]:
+    """A session over the model's file, and the file's outputs."""
+    module = exporter.exportable(model)
+    outputs = write_onnx(module, exporter.example(config), path, inputs=exporter.inputs, axes=exporter.axes)
+    compacted(path, exporter.cosines(module))
+    return session(path), outputs
+
+
+def session(path: Path) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def answered(opened: Any, exporter: type[Exporter], batch: tuple[Tensor, Tensor], output: str = "logits") -> np.ndarray:
+    given = dict(zip(exporter.inputs, (each.numpy() for each in batch), strict=True))
+    found: np.ndarray = opened.run([output], given)[0]
+    return found
+
+
+def sounds(window: int, lengths: list[int], seed: int) -> tuple[Tensor, Tensor]:
+    """Noise that swells, each clip padded behind its end."""
+    generator, places = torch.Generator().manual_seed(seed), torch.arange(window)
+    noise = 0.1 * torch.randn(len(lengths), window, generator=generator) * (1.1 + torch.sin(places / 300.0))
+    return noise * (places[None, :] < torch.tensor(lengths)[:, None]), torch.tensor(lengths)
+
+
+@pytest.mark.parametrize(("make", "values"), cases(AUDIO))
+def test_speech_models_give_the_same_logits(make: Callable[..., Made], values: dict[str, Any], tmp_path: Path) -> None:
+    model, config = make(tmp_path, **values)
+    opened, outputs = written(model, config, AudioExporter, tmp_path / "file.onnx")
+    window = config.features.window
+    # One clip and three; a clip of a third of the window; waveforms longer and shorter than the exporter was shown.
+    batches = [
+        sounds(window, [window], 0),
+        sounds(window, [window // 3, window, window - 7], 1),
+        sounds(window + 1111, [window + 1111, window // 2], 2),
+        sounds(window - 801, [window - 801], 3),
+    ]
+    for inputs, lengths in batches:
+        # A row alone, as functionals of a padded clip depend on what shares its batch.
+        with torch.no_grad():
+            alone = [model(row[None, : max(int(n), 1)], n[None]) for row, n in zip(inputs, lengths, strict=True)]
+            whole = model(inputs, lengths)
+        expected = torch.cat(alone) if values.get("model") == "functionals" else whole
+        found = answered(opened, AudioExporter, (inputs, lengths))
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-3 if values.get("model") == "functionals" else 1e-4)
+    assert ("features" in outputs) == isinstance(model, AudioModel)
+    if isinstance(model, AudioModel):
+        inputs, lengths = batches[1]
+        with torch.no_grad():
+            expected = model.spectrograms(inputs, lengths)
+        features = answered(opened, AudioExporter, (inputs, lengths), "features")
+        np.testing.assert_allclose(features, expected.numpy(), atol=1e-3)
+        assert features.std() > 0.1
+
+
+@pytest.mark.parametrize(("make", "values"), cases(TEXT))
+def test_text_models_give_the_same_logits(make: Callable[..., Made], values: dict[str, Any], tmp_path: Path) -> None:
+    model, config = make(tmp_path, **values)
+    opened, outputs = written(model, config, TextExporter, tmp_path / "file.onnx")
+    highest = 20 if "encoder" in config.model.model else 2**62
+    for lengths in ([9], [1, 17, 4], [20, 2]):
+        ids = torch.randint(5, highest, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(2))
+        n = torch.tensor(lengths)
+        ids = ids * (torch.arange(max(lengths))[None, :] < n[:, None])
+        with torch.no_grad():
+            expected = model(ids, n).numpy()
+        np.testing.assert_allclose(answered(opened, TextExporter, (ids, n)), expected, atol=1e-4)
+    assert outputs == ("logits",)
+
+
+def test_what_stands_behind_the_end_of_a_clip_is_not_heard(tmp_path: Path) -> None:
+    model, config = speech(tmp_path, model="small-cnn", width=4, **SMALL)
+    opened, _ = written(model, config, AudioExporter, tmp_path / "file.onnx")
+    inputs, lengths = sounds(4000, [2000], 0)
+    loud = inputs.clone()
+    loud[:, 2000:] = 1.0
+    np.testing.assert_array_equal(
+        answered(opened, AudioExporter, (inputs, lengths)), answered(opened, AudioExporter, (loud, lengths))
+    )
+
+
+def test_matrices_stand_in_the_file_as_formulas(tmp_path: Path) -> None:
+    model, config = speech(tmp_path, model="small-cnn", width=4, **{**SMALL, "n_fft": 1024})
+    module, path = AudioExporter.exportable(model), tmp_path / "file.onnx"
+    write_onnx(module, AudioExporter.example(config), path, inputs=AudioExporter.inputs, axes=AudioExporter.axes)
+    batch, large = sounds(4000, [4000, 900], 0), path.stat().st_size
+    expected = answered(session(path), AudioExporter, batch)
+    compacted(path, AudioExporter.cosines(module))
+    np.testing.assert_array_equal(answered(session(path), AudioExporter, batch), expected)
+    # Four matrices of 257 x 257 and filters of 513 x 32 in float32 were there.
+    assert large - path.stat().st_size > 4 * (4 * 257 * 256 + 0.8 * 513 * 32)
+    assert onnx.load(str(path)).opset_import[0].version == OPSET == 18
+
+
+def test_a_matrix_that_is_no_formula_stays(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    full = np.random.default_rng(0).standard_normal((70, 70)).astype(np.float32)
+    table = torch.cos(2 * torch.pi * torch.arange(100) / 100)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "full"], ["y"], name="product")], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 70])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 70])], [numpy_helper.from_array(full, "full")],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]), str(tmp_path / "x.onnx"))
+    before = (tmp_path / "x.onnx").read_bytes()
+    compacted(tmp_path / "x.onnx", [CosineMatrix(table, 70, 0, 70, 1)])
+    assert (tmp_path / "x.onnx").read_bytes() == before
+
+
+def test_what_another_program_computes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from samo_audio import functionals
+
+    class Smile(functionals.EgemapsFunctionals):
+        def __init__(self) -> None:
+            nn.Module.__init__(self)
+
+    with pytest.raises(SettingsError, match="openSMILE"):
+        AudioExporter.exportable(nn.Sequential(Smile()))
