@@ -38,6 +38,7 @@ class Modality:
         predictor: what answers with a trained run.
         package: where presets, grids and search spaces lie.
         exporter: what exporting knows of its networks.
+        decoder: ``decode(path, sr, longest_s)`` for files that strangers send; empty where there is nothing to decode.
     """
 
     config: str
@@ -45,6 +46,7 @@ class Modality:
     predictor: str
     package: str
     exporter: str
+    decoder: str = ""
 
 
 MODALITIES = {
@@ -54,6 +56,7 @@ MODALITIES = {
         "samo_audio.predictor:AudioPredictor",
         "samo_audio",
         "samo_audio.exporting:AudioExporter",
+        "samo_audio.upload:decode",
     ),
     "text": Modality(
         "samo_text.config:TextConfig",

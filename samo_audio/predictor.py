@@ -16,7 +16,7 @@ import numpy as np
 
 from samo.data.padding import padded
 from samo.errors import DataError
-from samo.prediction import ModelPredictor, Prediction, PredictionList, TrainedModel, Window
+from samo.prediction import Decoded, ModelPredictor, Prediction, PredictionList, TrainedModel, Window
 from samo_audio.audio_io import (
     CONSTANT,
     NOTHING_HEARD,
@@ -148,19 +148,20 @@ class AudioPredictor(ModelPredictor):
         return super().predict(inputs, sr=sr)
 
     def is_one(self, inputs: Any) -> bool:
-        """A path, or an array of numbers."""
-        return isinstance(inputs, str | os.PathLike) or _is_array(inputs)
+        """A path, an array of numbers, or a clip that was decoded before."""
+        return isinstance(inputs, str | os.PathLike | Decoded) or _is_array(inputs)
 
     def stream(self, inputs: Iterable[Any], *, sr: int | None = None) -> Iterator[Prediction]:
         """Predict recordings in the order given; one that cannot be read yields a prediction with an ``error``.
 
         Args:
             inputs: paths; or waveforms, numpy or torch, (time,) or (channels, time): floats with 1 as full scale, or
-                integers.
+                integers; or clips that were decoded before, at the model's rate.
             sr: sampling rate in Hz of the waveforms; any rate will do.
 
         Raises:
             TypeError: an input is neither a path nor a waveform, or a waveform comes without ``sr``.
+            ValueError: a decoded clip has another rate than the model.
         """
         waiting: deque[_Pending] = deque()
         chunks: list[np.ndarray] = []
@@ -179,6 +180,9 @@ class AudioPredictor(ModelPredictor):
         yield from (self._finish(pending) for pending in waiting)
 
     def _decoded_ahead(self, inputs: Iterable[Any], sr: int | None) -> Iterator[_Pending]:
+        if isinstance(inputs, list) and all(isinstance(item, Decoded) for item in inputs):
+            yield from (self._open(item, sr) for item in inputs)
+            return
         remaining = iter(inputs)
         with ThreadPoolExecutor(max_workers=max(2, self.threads)) as pool:
             ahead: deque[Future[_Pending]] = deque(pool.submit(self._open, item, sr) for item in islice(remaining, 16))
@@ -195,6 +199,10 @@ class AudioPredictor(ModelPredictor):
     def _open(self, item: Any, sr: int | None) -> _Pending:
         if not self.is_one(item):
             raise self.refused(item)
+        if isinstance(item, Decoded):
+            if item.sr != self.sr:
+                raise ValueError(f"this model takes clips decoded to {self.sr} Hz, not {item.sr} Hz")
+            return _Pending(None, self._chunks(item.waveform), item.duration_s, item.warnings)
         path = None if _is_array(item) else Path(item)
         try:
             if path is None:

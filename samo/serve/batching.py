@@ -1,0 +1,180 @@
+"""Requests that come within a few milliseconds go through the model together."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+__all__ = ["Batcher", "Place", "QueueFull"]
+
+T = TypeVar("T")
+
+
+class QueueFull(Exception):  # noqa: N818
+    """No room for more inputs; ``retry_after_s`` is when there may be some, in whole seconds."""
+
+    def __init__(self, retry_after_s: int) -> None:
+        super().__init__("the queue is full")
+        self.retry_after_s = retry_after_s
+
+
+@dataclass
+class _Job:
+    inputs: Sequence[Any]
+    answers: asyncio.Future[list[Any]]
+
+
+class Batcher:
+    """One model, one thread, one queue.
+
+    A batch waits for others only while some have a place and are still being decoded: a lone request never waits.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[list[Any]], list[Any]],
+        *,
+        batch: int,
+        wait_s: float,
+        queue: int,
+        observe: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """Prepare the queue.
+
+        Args:
+            answer: gives as many answers as it is given inputs; it is called in the one thread.
+            batch: most inputs at once, unless a single request brings more.
+            wait_s: how long a batch waits for inputs on their way, in seconds.
+            queue: inputs that may have a place at once.
+            observe: is told the size of each batch.
+        """
+        self._answer, self._observe = answer, observe
+        self._batch, self._wait_s, self._room = batch, wait_s, queue
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
+        self._worker: asyncio.Task[None] | None = None
+        self.waiting = 0
+        """Inputs that have a place and no answer yet."""
+        self._coming = 0
+        self._seconds_each = 0.05
+
+    def start(self) -> None:
+        """Begin to answer; needs a running event loop."""
+        self._worker = asyncio.get_running_loop().create_task(self._work())
+
+    async def stop(self) -> None:
+        """Answer no more."""
+        if self._worker:
+            self._worker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._worker
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    @contextmanager
+    def place(self, n: int) -> Iterator[Place]:
+        """A place for ``n`` inputs that are still to be decoded.
+
+        Raises:
+            QueueFull: there is none.
+        """
+        if self.waiting + n > self._room:
+            raise QueueFull(max(1, math.ceil(self.waiting * self._seconds_each)))
+        self.waiting += n
+        self._coming += 1
+        taken = Place(self)
+        try:
+            yield taken
+        finally:
+            self.waiting -= n
+            taken.arrive()
+
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call something of the model's in its thread, between batches."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    async def _work(self) -> None:
+        while True:
+            jobs = await self._gathered()
+            began = time.perf_counter()
+            inputs = [each for job in jobs for each in job.inputs]
+            self._observe(len(inputs))
+            try:
+                answers = await self.run(self._answer, inputs)
+            except Exception:
+                # One request must not cost others their answers.
+                for job in jobs:
+                    await self._alone(job)
+                continue
+            self._seconds_each = 0.8 * self._seconds_each + 0.2 * (time.perf_counter() - began) / len(inputs)
+            first = 0
+            for job in jobs:
+                if not job.answers.done():
+                    job.answers.set_result(answers[first : first + len(job.inputs)])
+                first += len(job.inputs)
+
+    async def _gathered(self) -> list[_Job]:
+        """At least one job that somebody still waits for."""
+        loop = asyncio.get_running_loop()
+        jobs: list[_Job] = []
+        size, until = 0, 0.0
+        while size < self._batch:
+            if not jobs:
+                job = await self._jobs.get()
+                until = loop.time() + self._wait_s
+            elif not self._jobs.empty():
+                job = self._jobs.get_nowait()
+            elif self._coming and (left := until - loop.time()) > 0:
+                try:
+                    job = await asyncio.wait_for(self._jobs.get(), left)
+                except TimeoutError:
+                    break
+            else:
+                break
+            if not job.answers.done():
+                jobs.append(job)
+                size += len(job.inputs)
+        return jobs
+
+    async def _alone(self, job: _Job) -> None:
+        if job.answers.done():
+            return
+        try:
+            answers = await self.run(self._answer, list(job.inputs))
+        except Exception as error:
+            if not job.answers.done():
+                job.answers.set_exception(error)
+        else:
+            if not job.answers.done():
+                job.answers.set_result(answers)
+
+
+class Place:
+    """Room in a queue for the inputs of one request."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher, self._arrived = batcher, False
+
+    def arrive(self) -> None:
+        """The inputs are on their way no longer."""
+        if not self._arrived:
+            self._arrived = True
+            self._batcher._coming -= 1
+
+    async def answers(self, inputs: Sequence[Any]) -> list[Any]:
+        """The answers to the inputs, in their order.
+
+        Raises:
+            Exception: what the model raises on these inputs.
+        """
+        if not inputs:
+            return []
+        job = _Job(inputs, asyncio.get_running_loop().create_future())
+        self.arrive()
+        self._batcher._jobs.put_nowait(job)
+        return await job.answers

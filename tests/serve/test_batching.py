@@ -1,0 +1,144 @@
+"""The queue: what is gathered, what waits, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from samo.serve.batching import Batcher, QueueFull
+
+
+def doubled(sizes: list[int]) -> Any:
+    def answer(inputs: list[int]) -> list[int]:
+        sizes.append(len(inputs))
+        if 13 in inputs:
+            raise ValueError("13")
+        return [2 * each for each in inputs]
+
+    return answer
+
+
+async def ask(batcher: Batcher, *inputs: int, after: float = 0.0) -> list[int]:
+    with batcher.place(len(inputs)) as place:
+        await asyncio.sleep(after)
+        return await place.answers(inputs)
+
+
+def test_what_is_on_its_way_is_waited_for_and_answered_in_order() -> None:
+    sizes: list[int] = []
+
+    async def main() -> list[list[int]]:
+        batcher = Batcher(doubled(sizes), batch=32, wait_s=5.0, queue=100)
+        batcher.start()
+        found = await asyncio.gather(ask(batcher, 1), ask(batcher, 2, 3, after=0.05), ask(batcher, 4, after=0.02))
+        await batcher.stop()
+        return found
+
+    assert asyncio.run(main()) == [[2], [4, 6], [8]]
+    assert sizes == [4]
+
+
+def test_without_waiting_each_goes_as_it_comes() -> None:
+    sizes: list[int] = []
+
+    async def main() -> None:
+        batcher = Batcher(doubled(sizes), batch=32, wait_s=0.0, queue=100)
+        batcher.start()
+        await asyncio.gather(ask(batcher, 1), ask(batcher, 2, after=0.05))
+        await batcher.stop()
+
+    asyncio.run(main())
+    assert sizes == [1, 1]
+
+
+def test_a_lone_request_waits_for_nobody() -> None:
+    async def main() -> float:
+        batcher = Batcher(doubled([]), batch=32, wait_s=30.0, queue=100)
+        batcher.start()
+        async with asyncio.timeout(10):
+            await ask(batcher, 1)
+        await batcher.stop()
+        return batcher.waiting
+
+    assert asyncio.run(main()) == 0
+
+
+def test_a_batch_is_no_larger_than_it_may() -> None:
+    sizes: list[int] = []
+    began = threading.Event()
+
+    def answer(inputs: list[int]) -> list[int]:
+        assert began.wait(10)
+        sizes.append(len(inputs))
+        return inputs
+
+    async def main() -> None:
+        batcher = Batcher(answer, batch=3, wait_s=0.0, queue=100)
+        batcher.start()
+        tasks = [asyncio.create_task(ask(batcher, k)) for k in range(8)]
+        await asyncio.sleep(0.05)
+        began.set()
+        await asyncio.gather(*tasks)
+        await batcher.stop()
+
+    asyncio.run(main())
+    assert max(sizes) == 3
+    assert sum(sizes) == 8
+
+
+def test_one_request_does_not_cost_others_their_answers() -> None:
+    async def main() -> list[Any]:
+        batcher = Batcher(doubled([]), batch=32, wait_s=5.0, queue=100)
+        batcher.start()
+        requests = (ask(batcher, 1), ask(batcher, 13, after=0.01), ask(batcher, 2, after=0.02))
+        found = await asyncio.gather(*requests, return_exceptions=True)
+        await batcher.stop()
+        return found
+
+    first, second, third = asyncio.run(main())
+    assert (first, third) == ([2], [4])
+    assert isinstance(second, ValueError)
+
+
+def test_a_full_queue_refuses_and_has_room_again_afterwards() -> None:
+    async def main() -> int:
+        batcher = Batcher(doubled([]), batch=32, wait_s=0.0, queue=3)
+        batcher.start()
+        with batcher.place(2):
+            assert batcher.waiting == 2
+            with pytest.raises(QueueFull) as full:
+                await ask(batcher, 1, 2)
+            assert await ask(batcher, 5) == [10]
+        assert await ask(batcher, 1, 2, 3) == [2, 4, 6]
+        await batcher.stop()
+        return full.value.retry_after_s
+
+    assert asyncio.run(main()) == 1
+
+
+def test_who_gave_up_is_not_computed() -> None:
+    sizes: list[int] = []
+    began = threading.Event()
+
+    def answer(inputs: list[int]) -> list[int]:
+        assert began.wait(10)
+        sizes.append(len(inputs))
+        return inputs
+
+    async def main() -> None:
+        batcher = Batcher(answer, batch=1, wait_s=0.0, queue=100)
+        batcher.start()
+        tasks = [asyncio.create_task(ask(batcher, k)) for k in range(3)]
+        await asyncio.sleep(0.05)
+        tasks[1].cancel()
+        await asyncio.sleep(0)
+        began.set()
+        await asyncio.gather(tasks[0], tasks[2])
+        assert batcher.waiting == 0
+        await batcher.stop()
+
+    asyncio.run(main())
+    assert sizes == [1, 1]

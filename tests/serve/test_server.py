@@ -1,0 +1,216 @@
+"""A real process: the command, the socket, slow heads, the end; and that it answers as ``samo predict`` does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from stub_models import tone
+
+from samo.serve.limits import Limits
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BEFORE = ROOT / "tests" / "fixtures" / "trained_before"
+HALF = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+# A server of stubs, whose start takes no torch; the text "wait" is answered after a second.
+STUBS = """
+import sys, time
+from pathlib import Path
+from stub_models import Ears, Reader
+from samo.serve.app import make_app
+from samo.serve.limits import Limits
+from samo.serve.server import listening, serve
+
+class Slow(Reader):
+    def answer(self, given):
+        time.sleep(given == "wait")
+        return super().answer(given)
+
+socket = listening("127.0.0.1", 0)
+print(socket.getsockname()[1], flush=True)
+serve(make_app({"slow": Slow("slow")}, Limits(**eval(sys.argv[1]))), [socket])
+print("ended", flush=True)
+"""
+
+
+@contextmanager
+def stubs(**limits: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server of stubs and its address."""
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, sys.path)])
+    words = [sys.executable, "-c", STUBS, repr(limits)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
+    try:
+        assert process.stdout
+        yield process, f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ready(url: str) -> None:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        except httpx.HTTPError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("not ready")
+
+
+def test_sigterm_answers_what_has_begun_and_refuses_the_rest() -> None:
+    found: list[httpx.Response] = []
+    with stubs() as (process, url):
+        ready(url)
+        asking = threading.Thread(target=lambda: found.append(httpx.post(f"{url}/predict", json={"text": "wait"})))
+        asking.start()
+        while 'samo_queue_length{model="slow"} 1.0' not in httpx.get(f"{url}/metrics").text:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        refused = httpx.post(f"{url}/predict", json={"text": "x"})
+        asking.join()
+        assert process.wait(20) == 0
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "10"
+    (answered,) = found
+    assert (answered.status_code, answered.json()["text"]) == (200, "wait")
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_what_goes_on_too_long_does_not_keep_it(again: bool) -> None:
+    with stubs(drain_timeout=60.0 if again else 0.2) as (process, url):
+        ready(url)
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as half:
+            half.sendall(HALF)
+            time.sleep(0.2)
+            process.send_signal(signal.SIGTERM)
+            if again:
+                time.sleep(0.3)
+                assert process.poll() is None
+                process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+
+
+def test_a_head_that_does_not_end_is_cut_off() -> None:
+    with stubs(header_timeout=0.5, body_timeout=0.6) as (_, url):
+        ready(url)
+        port = int(url.rpartition(":")[2])
+        heads = {
+            b"": b"",
+            b"GET /healthz HT": b"",
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /": b"200",
+            HALF: b"408",
+        }
+        opened = {head: socket.create_connection(("127.0.0.1", port)) for head in heads}
+        for head, connection in opened.items():
+            connection.sendall(head)
+            connection.settimeout(10)
+        for head, connection in opened.items():
+            received = b""
+            try:
+                while more := connection.recv(4096):
+                    received += more
+            except ConnectionResetError:
+                pass
+            assert received[9:12] == heads[head], head
+            connection.close()
+        assert httpx.get(f"{url}/healthz").status_code == 200
+
+
+def test_an_address_that_is_taken() -> None:
+    from samo.errors import EnvironmentProblem
+    from samo.serve.server import is_loopback, listening
+
+    with listening("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EnvironmentProblem, match=rf"cannot listen at 127\.0\.0\.1, port {port}: "):
+            listening("127.0.0.1", port)
+    with pytest.raises(EnvironmentProblem, match=r"cannot listen at no\.such\.host\.invalid"):
+        listening("no.such.host.invalid", 0)
+    assert [is_loopback(host) for host in ("localhost", "127.0.0.1", "127.8.8.8", "::1", "[::1]")] == [True] * 5
+    assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.2", "localhost.example", "")] == [False] * 5
+
+
+@pytest.mark.slow
+def test_the_command_answers_as_predict_does(tmp_path: Path) -> None:
+    """Both modalities, clips with odd levels and rates, and a time line; then SIGTERM, and status 0."""
+    odd = {
+        "silent": tone(0.0),
+        "clipped": tone(1.5, 0.5, 44100),
+        "short": tone(0.5, 0.05),
+        "flac": tone(0.3, 2, 48000, "FLAC"),
+    }
+    clips = [next((BEFORE / "clips").rglob("*.*")), BEFORE / "long.flac"]
+    for name, content in odd.items():
+        (tmp_path / name).write_bytes(content)
+        clips.append(tmp_path / name)
+    command = [
+        sys.executable,
+        "-m",
+        "samo_cli",
+        "serve",
+        str(BEFORE / "runs" / "speech"),
+        str(BEFORE / "runs" / "text"),
+    ]
+    flags = ["--port", "0", "--threads", "1", "--log-predictions", str(tmp_path / "log")]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True, env=variables)
+    try:
+        assert process.stderr
+        lines = []
+        while not (match := re.search(r"serving at (http://\S+)", lines[-1] if lines else "")):
+            lines.append(process.stderr.readline())
+            assert lines[-1]
+        ready(match[1])
+        served = []
+        for path in clips:
+            answer = httpx.post(
+                f"{match[1]}/v1/predict/audio", content=path.read_bytes(), headers={"Content-Type": "audio/wav"}
+            )
+            served.append(answer.json())
+        text = httpx.post(f"{match[1]}/predict", json={"text": "what a day"}).json()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    import samo
+
+    speech, words = (samo.load(BEFORE / "runs" / name, threads=1) for name in ("speech", "text"))
+    for path, answer in zip(clips, served, strict=True):
+        expected = speech.predict(path).to_json()
+        assert expected.pop("path") == str(path)
+        assert (answer.pop("model"), answer.pop("duration_s") > 0) == ("speech", True)
+        assert rounded(answer) == rounded(expected)
+    assert "timeline" in served[1]
+    assert rounded(text) == rounded({"model": "text", **words.predict("what a day").to_json()})
+    assert len((tmp_path / "log").read_text().splitlines()) == len(clips) + 1
+
+
+def rounded(value: Any) -> Any:
+    """Sizes of batches change the last bits."""
+    return json.loads(json.dumps(value), parse_float=lambda number: round(float(number), 5))
+
+
+def test_limits_that_contradict_each_other() -> None:
+    from samo.errors import SettingsError
+
+    for wrong in ({"max_queue": 2}, {"max_body_mb": 600.0}, {"decoders": 0}, {"decode_timeout": float("nan")}):
+        with pytest.raises(SettingsError):
+            Limits(**wrong)
+    assert Limits(batch_wait_ms=0).batch_wait_ms == 0
