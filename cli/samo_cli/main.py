@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "samo_cli.verbs.export:export",
         "Write a run as one file that answers alone, and check that it answers as the run.",
     ),
+    "package": ("samo_cli.verbs.package:package", "Write a model as a folder that runs elsewhere, without torch."),
     "serve": ("samo_cli.verbs.serve:serve", "Answer over HTTP, with a page for the browser."),
     "ablate": ("samo_cli.verbs.ablate:ablate", "Run a grid of trainings and say which differences are real."),
     "tune": ("samo_cli.verbs.tune:tune", "Search for good settings by validation macro-F1."),
