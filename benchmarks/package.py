@@ -1,4 +1,4 @@
-"""Does a package run elsewhere: its requirements in a fresh virtual environment, and its answers against `samo predict`.
+"""Does a package run elsewhere: its requirements in a fresh environment, and its answers against `samo predict`.
 
     python artifacts/reports/record.py artifacts/reports/package/results.txt FILE=... FOLDER=... -- \\
         python benchmarks/package.py FILE FOLDER
@@ -26,9 +26,8 @@ def main(argv: list[str]) -> int:
     file, folder = Path(argv[0]).resolve(), Path(argv[1]).resolve()
     made = package(file, folder / "package")
     again = package(file, folder / "again")
-    print(
-        f"package: {len(made.files) + 1} files, {made.size_mb:.2f} MB, made twice: same bytes {made.files == again.files}"
-    )
+    same = made.files == again.files
+    print(f"package: {len(made.files) + 1} files, {made.size_mb:.2f} MB, made twice: same bytes {same}")
     python, here = folder / "venv" / "bin" / "python", made.path
     install(folder / "venv", here, "requirements.txt")
     listed = json.loads(run(python, "-m", "pip", "list", "--format", "json", folder=here))
