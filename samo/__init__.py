@@ -5,7 +5,8 @@
     model = samo.load("my-run")
     model.predict("clip.wav")
 
-Nothing is imported before it is used: ``import samo`` costs milliseconds, the first :func:`load` imports torch.
+Nothing is imported before it is used: ``import samo`` costs milliseconds, the first :func:`load` of a run
+imports torch, that of an exported file does not.
 """
 
 from __future__ import annotations

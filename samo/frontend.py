@@ -96,6 +96,10 @@ class Frontend(Protocol):
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
         """Learn from the training rows what must be known before step 1, by name in the model's state."""
 
+    def input_facts(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """(N,) numbers by name of what comes in, by which a drift of the inputs is seen; see
+        :mod:`samo.deploy.prediction_lines`."""
+
     def sizes(self, rows: np.ndarray) -> np.ndarray | None:
         """(N,) how long each row is, so that batches are made of rows alike; None where all cost the same."""
 

@@ -45,6 +45,8 @@ __all__ = [
     "is_audio",
     "is_constant",
     "is_recording",
+    "mono_blocks",
+    "mono_of",
     "read",
     "read_segments",
     "window_starts",
@@ -84,6 +86,8 @@ NOTHING_HEARD = frozenset({TOO_SHORT, SILENT, CONSTANT})
 _CLIPPED_LEVEL, _CLIPPED_SHARE = 0.99, 1e-3
 _HIGH_PEAK, _ABSURD_PEAK = 8.0, 1e9
 _BLOCK = 1 << 18
+# What an array is called where a file has a name.
+_ARRAY = Path("the waveform")
 # 2 GiB, as much again while its blocks are joined.
 _MOST_AT_ONCE = 1 << 29
 # Ends of segments are rounded by those who write them.
@@ -240,7 +244,17 @@ def clip_of(samples: np.ndarray, rate: int, sr: int) -> Clip:
         TypeError: not one or two axes of real numbers.
         DataError: an absurd rate or number of channels, no samples, or samples that are not finite.
     """
-    name = Path("the waveform")
+    mono = mono_of(samples, rate)
+    return _clip(mono, _about_array(samples, rate), sr)
+
+
+def mono_of(samples: np.ndarray, rate: float, offset: int = 0) -> np.ndarray:
+    """(T,) float32 mean over the channels of an array, see :func:`clip_of`; ``offset`` samples came before it.
+
+    Raises:
+        TypeError, DataError: as :func:`clip_of`.
+    """
+    name = _ARRAY
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fiu":
         raise TypeError(
             f"a waveform is (time,) or (channels, time) of floats or integers, not {samples.dtype} of shape"
@@ -260,9 +274,13 @@ def clip_of(samples: np.ndarray, rate: int, sr: int) -> Clip:
         middle = 0 if samples.dtype.kind == "i" else (int(limits.max) + 1) / 2
         channels = (channels - np.float64(middle)) / (middle or int(limits.max) + 1)
     mono = channels.mean(axis=0, dtype=np.float64).astype(np.float32)
-    about = AudioInfo(name, int(rate), len(channels), len(mono), "array", str(samples.dtype))
-    _check_samples(mono, 0, about)
-    return _clip(mono, about, sr)
+    _check_samples(mono, offset, _about_array(samples, rate))
+    return mono
+
+
+def _about_array(samples: np.ndarray, rate: float) -> AudioInfo:
+    n_channels, n = (1, len(samples)) if samples.ndim == 1 else samples.shape
+    return AudioInfo(_ARRAY, int(rate), n_channels, n, "array", str(samples.dtype))
 
 
 def _clip(mono: np.ndarray, about: AudioInfo, sr: int) -> Clip:
@@ -316,6 +334,21 @@ def windows(path: Path, sr: int, window_s: float) -> Iterator[tuple[float, np.nd
     """
     about = info(path)
     return _slide(about, sr, max(1, round(window_s * sr)))
+
+
+def mono_blocks(path: Path) -> tuple[int, Iterator[np.ndarray]]:
+    """The rate of a file in Hz and its samples, (T,) float32 mono at that rate, block by block.
+
+    Raises:
+        DataError: as :func:`info`; of damaged samples once they are reached.
+    """
+    sound, about = _open(path)
+
+    def blocks() -> Iterator[np.ndarray]:
+        with sound:
+            yield from _mono_blocks(sound, about)
+
+    return about.sample_rate, blocks()
 
 
 def _slide(about: AudioInfo, sr: int, window: int) -> Iterator[tuple[float, np.ndarray]]:

@@ -279,6 +279,14 @@ class AudioFrontend:
         if self._config.model.model == "encoder":
             save_sizes(self._config.model.encoder, folder)
 
+    def input_facts(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """(N,) ``level_dbfs`` and ``duration_s`` of clips as they were recorded, before anything is cut off."""
+        kept = self.waveforms
+        return {
+            "level_dbfs": np.array([kept.facts[row].rms_db for row in rows]),
+            "duration_s": kept.recorded[rows] / kept.sr,
+        }
+
     def sizes(self, rows: np.ndarray) -> np.ndarray | None:
         """None: every clip is seen through windows of one length."""
         return None

@@ -236,13 +236,13 @@ class AudioPredictor(ModelPredictor):
                 pending.starts.append(start_s)
                 pending.lengths.append(len(chunk))
                 pending.peak = max(pending.peak, float(np.abs(chunk).max()))
-                pending.heard.append(self._is_heard(chunk))
+                pending.heard.append(self.is_heard(chunk))
                 yield chunk
         except DataError as error:
             pending.error = _line(error)
         pending.exhausted = True
 
-    def _is_heard(self, chunk: np.ndarray) -> bool:
+    def is_heard(self, chunk: np.ndarray) -> bool:
         """Whether a window holds more than silence or a constant."""
         edge = round(_RINGING_S * self.sr)
         inside = chunk[edge:-edge] if len(chunk) > 4 * edge else chunk

@@ -54,6 +54,7 @@ class Waveforms:
         ids: ids by row.
         sr: sampling rate in Hz.
         lengths: (N,) int64 samples by row.
+        recorded: (N,) int64 the same before silence was cut off.
         facts: N facts by row.
         content: content hash by id.
     """
@@ -79,7 +80,7 @@ class Waveforms:
         self._folder = folder
         self.ids = tuple(ids)
         self.sr = int(index["sr"])
-        self.lengths = stored[rows]
+        self.lengths = self.recorded = stored[rows]
         self.facts = tuple(facts[row] for row in rows)
         self.content = {name: fact.content for name, fact in zip(self.ids, self.facts, strict=True)}
 

@@ -209,6 +209,11 @@ class TextFrontend:
         texts = [self.lists.row(row) for row in train_rows]
         return fit_tfidf(texts, self.manifest.targets[train_rows], self.manifest.label_space, self._config.model)
 
+    def input_facts(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """(N,) ``n_chars`` and ``n_tokens`` of texts, tokens as many as the model reads."""
+        n_chars = np.array([len(self.manifest.items[row].source) for row in rows])
+        return {"n_chars": n_chars, "n_tokens": self.lists.lengths[rows]}
+
     def sizes(self, rows: np.ndarray) -> np.ndarray | None:
         """(N,) tokens of each row, unless every batch is to be padded to the longest length."""
         return self.lists.lengths[rows] if self._config.tokens.length_sorted else None

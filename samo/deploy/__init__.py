@@ -1,1 +1,1 @@
-"""From a run to files that others use."""
+"""From a run to what people use elsewhere: export, packages, and what is watched afterwards."""

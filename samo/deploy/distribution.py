@@ -75,14 +75,15 @@ def _noted() -> Distribution:
         raise EnvironmentProblem(
             f"{DISTRIBUTION} is not installed, so nothing says what it needs", hint=f"pip install {DISTRIBUTION}"
         ) from error
-    base, extras = [], {name: list[str]() for name in found.metadata.get_all("Provides-Extra") or ()}
+    base: list[str] = []
+    extras = {name: list[str]() for name in found.metadata.get_all("Provides-Extra") or ()}
     for line in found.requires or ():
         requirement, _, marker = line.partition(";")
         extra = re.search(r"""extra == ["']([\w-]+)["']""", marker)
         (extras[extra[1]] if extra else base).append(requirement.strip())
     licence = next((file for file in found.files or () if file.name == "LICENSE"), None)
     return Distribution(
-        found.metadata.get("Requires-Python") or "",
+        "".join(found.metadata.get_all("Requires-Python") or ()),
         tuple(base),
         {name: tuple(lines) for name, lines in extras.items()},
         licence.read_text() if licence else "",

@@ -47,9 +47,17 @@ QUICK: dict[str, dict[str, Any]] = {
 QUICK_DEMO = {"limit_fraction": 0.05}
 TRAIN = {"train", "ablate", "crossval", "learning-curve", "tune"}
 GRIDS = {"ablate", "crossval", "learning-curve"}
-PLAIN = {"data", "presets", "runs", "doctor", "compare"}
+PLAIN = {"data", "presets", "runs", "doctor", "compare", "drift"}
 # Pages whose trainings belong in the slow lane.
-SLOW = {"README.md", "getting-started.md", "your-own-data.md", "experiments.md", "python-api.md"}
+SLOW = {
+    "README.md",
+    "getting-started.md",
+    "your-own-data.md",
+    "experiments.md",
+    "python-api.md",
+    "live.md",
+    "monitoring.md",
+}
 MAKE = re.compile(r"^([a-z]+):", re.MULTILINE)
 
 

@@ -143,9 +143,17 @@ def shapeless(model: onnx.ModelProto) -> None:
     model.graph.input[1].type.tensor_type.ClearField("shape")
 
 
-def not_finite(model: onnx.ModelProto) -> None:
+def biased(model: onnx.ModelProto, value: float) -> None:
     bias = next(tensor for tensor in model.graph.initializer if tensor.name == "bias")
-    bias.CopyFrom(numpy_helper.from_array(np.array([0.0, np.nan, 0.0], np.float32), "bias"))
+    bias.CopyFrom(numpy_helper.from_array(np.array([0.0, value, 0.0], np.float32), "bias"))
+
+
+def no_number(model: onnx.ModelProto) -> None:
+    biased(model, np.nan)
+
+
+def infinite(model: onnx.ModelProto) -> None:
+    biased(model, np.inf)
 
 
 def other_shape_than_told(model: onnx.ModelProto) -> None:
@@ -184,7 +192,8 @@ CASES: list[tuple[Callable[[onnx.ModelProto], None], str]] = [
     (fixed_batch, "'waveform' has a dimension of 1 where any number must do"),
     (four_labels, "'logits' has a dimension of 4 where there are 3 labels"),
     (shapeless, "'lengths' does not say its shape"),
-    (not_finite, "its logits are not finite"),
+    (no_number, "its logits are not finite"),
+    (infinite, "its logits are not finite"),
     (other_shape_than_told, "its logits have the shape (1, 2)"),
 ]  # fmt: skip
 

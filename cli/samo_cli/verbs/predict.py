@@ -74,6 +74,8 @@ def predict(
     Of a run trained with --abstain-risk or --abstain-coverage the least sure answers are "not sure", their label beside
     it. Of any run they are where nothing is heard or read: silence, a constant, less than 0.1 s, no text.
 
+    With --model an exported file answers in a run's place: without torch, and at once.
+
     With --csv and --windows each row is written as soon as it is known. Ctrl-C keeps what is there.
 
     Files that cannot be read are named on stderr and the command leaves with status 3.

@@ -1,0 +1,243 @@
+"""``samo stream``."""
+
+from __future__ import annotations
+
+import json as json_text
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from samo.errors import Interrupted, SettingsError, counted
+from samo.printable import json_escaped
+from samo_cli.options import Artifacts, Device, Precision, Threads
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from samo_audio.live import Moment
+    from samo_audio.predictor import AudioPredictor
+    from samo_audio.sources import Source
+
+__all__ = ["stream"]
+
+
+def stream(
+    source: Annotated[
+        str, typer.Argument(metavar="[FILE]", help="A recording; - is stdin; the microphone when left out.")
+    ] = "",
+    run: Annotated[
+        str, typer.Option(metavar="RUN", help="Name or folder of a run on speech; the newest when left out.")
+    ] = "",
+    model: Annotated[
+        Path | None, typer.Option(metavar="FILE.onnx", help="An exported model, in place of --run.")
+    ] = None,
+    hop: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="From one window to the next; a window is as long as the model's."),
+    ] = 0.5,
+    smoothing: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            help="After so long a window weighs 37 % in the smoothed answer; 0 shows the latest window alone.",
+        ),
+    ] = 3.0,
+    voice_activity: Annotated[
+        bool,
+        typer.Option(
+            "--voice-activity/--no-voice-activity",
+            help="Leave windows without speech unanswered, or answer every one that is not silent.",
+        ),
+    ] = True,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, metavar="SECONDS", help="Stop after so much sound; 0 = at its end, or Ctrl-C.")
+    ] = 0.0,
+    pace: Annotated[
+        Literal["", "real", "fast"],
+        typer.Option(
+            metavar="real|fast",
+            help="Of a file and stdin: as it would be heard, or as fast as it comes. [a file: real; stdin: fast]",
+            show_default=False,
+        ),
+    ] = "",
+    format: Annotated[
+        Literal["wav", "s16le", "f32le"],
+        typer.Option(metavar="wav|s16le|f32le", help="Of stdin: a WAV, or raw samples, which need --sr."),
+    ] = "wav",
+    sr: Annotated[int, typer.Option(min=0, metavar="HZ", help="Rate of raw samples.", show_default=False)] = 0,
+    channels: Annotated[int, typer.Option(min=1, metavar="INTEGER", help="Channels of raw samples.")] = 1,
+    device_mic: Annotated[
+        str, typer.Option(metavar="NUMBER|NAME", help="Which microphone; the system's own choice when left out.")
+    ] = "",
+    list_devices: Annotated[bool, typer.Option("--list-devices", help="List the microphones and leave.")] = False,
+    artifacts: Artifacts = "",
+    device: Device = "auto",
+    precision: Precision = "float32",
+    threads: Threads = 0,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object a window, one a line, on stdout and nothing else.")
+    ] = False,
+) -> None:
+    """Name the emotion of what a microphone hears, window by window, with bars that follow.
+
+    The first answer comes after one window of the model. Windows in which nobody speaks are "no speech" and change
+    nothing. Ctrl-C ends it with a summary.
+    """
+    if run and model:
+        raise SettingsError("--run and --model exclude each other")
+    if list_devices:
+        _list()
+        return
+    _refuse_useless(source, pace=pace, format=format, sr=sr, channels=channels, device_mic=device_mic)
+    with ExitStack() as opened:
+        # What cannot be heard is told before torch is imported; a microphone that waited for it would lose sound.
+        sound = _sound(source, format, sr, channels)
+        predictor = _model(run, model, artifacts, device=device, precision=precision, threads=threads)
+        from samo_audio.live import live
+        from samo_audio.sources import at_pace, microphone
+        from samo_cli.render import note
+        from samo_cli.render.live import live_view
+
+        sound = sound or opened.enter_context(microphone(device_mic))
+        real = (pace or ("fast" if source in ("", "-") else "real")) == "real"
+        blocks = at_pace(sound) if real else sound.blocks
+        taken = _Taken(sound)
+        moments = live(
+            predictor,
+            _until(blocks, sound.sr, seconds),
+            sound.sr,
+            hop_s=hop,
+            smoothing_s=smoothing,
+            voice=voice_activity,
+        )
+        note(f"model {predictor.facts.name}, windows of {predictor.window_s:g} s from {sound.name} ({sound.sr} Hz)")
+        stopped = False
+        with live_view(predictor.space, shown=not json) as show:
+            try:
+                for moment in moments:
+                    taken.take(moment)
+                    if json:
+                        _print(moment, sound)
+                    else:
+                        show(moment, sound.lost_s)
+            except KeyboardInterrupt:
+                stopped = True
+        for line in taken.summary():
+            note(line)
+        if stopped:
+            raise Interrupted(f"after {taken.end_s:.1f} s")
+
+
+@dataclass
+class _Taken:
+    """What a stream came to."""
+
+    sound: Source
+    n: int = 0
+    spoken: int = 0
+    end_s: float = 0.0
+    labels: Counter[str] = field(default_factory=Counter)
+
+    def take(self, moment: Moment) -> None:
+        """Count a window."""
+        self.n, self.end_s = self.n + 1, moment.end_s
+        if moment.speech:
+            self.spoken += 1
+            answer = next(iter(moment.answers.values()))
+            self.labels[answer.label or "none"] += 1
+
+    def summary(self) -> Iterator[str]:
+        """Lines for people."""
+        yield f"{self.end_s:.1f} s heard: {counted(self.n, 'window')}, {self.spoken} of them with speech"
+        if self.spoken:
+            shares = ", ".join(f"{label} {n / self.spoken:.0%}" for label, n in self.labels.most_common())
+            yield f"answers to these: {shares}"
+        if self.sound.overruns:
+            yield (
+                f"{counted(self.sound.overruns, 'overrun')}: {self.sound.lost_s:.1f} s or more were lost, the model is "
+                "slower than the sound comes; a longer `hop` asks less of it"
+            )
+
+
+def _list() -> None:
+    from samo_audio.sources import microphones
+    from samo_cli.render import note, show_table
+
+    found = microphones()
+    if not found:
+        note("there is no microphone")
+        return
+    rows = [(str(number), name, str(channels), str(sr)) for number, name, channels, sr in found]
+    show_table(("number", "microphone", "channels", "Hz"), rows, numbers=("number", "channels", "Hz"))
+
+
+def _refuse_useless(source: str, *, pace: str, format: str, sr: int, channels: int, device_mic: str) -> None:
+    """Refuse flags that would do nothing.
+
+    Raises:
+        SettingsError: names the flag.
+    """
+    if source and device_mic:
+        raise SettingsError("--device-mic names a microphone; leave FILE out")
+    if not source and pace:
+        raise SettingsError("--pace is for a file or stdin; a microphone has its own")
+    if source != "-" and (format != "wav" or sr or channels != 1):
+        raise SettingsError("--format, --sr and --channels say what comes from stdin", hint="write - in place of FILE")
+
+
+def _sound(source: str, format: Literal["wav", "s16le", "f32le"], sr: int, channels: int) -> Source | None:
+    """A file or stdin; None where it is a microphone, which is there."""
+    from samo_audio.sources import file_source, pipe_source, require_microphone
+
+    if not source:
+        require_microphone()
+        return None
+    return pipe_source(sys.stdin.buffer, format, sr, channels) if source == "-" else file_source(Path(source))
+
+
+def _model(run: str, model: Path | None, artifacts: str, **how: Any) -> AudioPredictor:
+    """The model.
+
+    Raises:
+        SettingsError: it is none of speech.
+    """
+    from samo.runs.load import load, load_exported
+
+    if model:
+        from samo.prediction.exported import ExportedModel
+
+        exported = ExportedModel.open(model)
+        _require_speech(exported.modality, str(model))
+        return cast("AudioPredictor", load_exported(exported, **how))
+    from samo.runs.run import artifacts_root, find_model
+
+    found = find_model(artifacts_root(artifacts), run)
+    _require_speech(found.modality, f"run '{found.name}'")
+    return cast("AudioPredictor", load(found, **how))
+
+
+def _require_speech(modality: str, name: str) -> None:
+    if modality != "audio":
+        raise SettingsError(f"{name} was trained on text; a stream needs a model of speech", hint="name one with --run")
+
+
+def _until(blocks: Iterable[np.ndarray], sr: int, seconds: float) -> Iterator[np.ndarray]:
+    """Blocks until so many seconds were heard; 0: all."""
+    left = round(seconds * sr)
+    for block in blocks:
+        yield block[..., :left] if seconds else block
+        left -= block.shape[-1]
+        if seconds and left <= 0:
+            return
+
+
+def _print(moment: Moment, sound: Source) -> None:
+    line = json_text.dumps({**moment.to_json(), "lost_s": round(sound.lost_s, 3)}, ensure_ascii=False, allow_nan=False)
+    sys.stdout.write(json_escaped(line) + "\n")
+    sys.stdout.flush()
