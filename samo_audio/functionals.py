@@ -122,7 +122,7 @@ class SpectrumFunctionals(nn.Module):
             _mean(voicing[:, None], sounding),
             _share(sounding, valid),
             torch.log(seconds + HOP_S),
-            _onsets(level[:, 0], sounding, valid if self.by_matrices is not None else None) / (seconds + HOP_S),
+            _onsets(level[:, 0], sounding, valid) / (seconds + HOP_S),
         ]
         if self.level == "as-is":
             parts.append(loudness)
@@ -316,14 +316,13 @@ def _slope(values: Tensor) -> Tensor:
 def _onsets(level: Tensor, sounding: Tensor, valid: Tensor | None = None) -> Tensor:
     """(B, 1) peaks of the level smoothed over 70 ms that sound and are highest within 50 ms: about the syllables.
 
-    With a (B, T) mask of ``valid`` frames a clip that is padded has those that it has alone.
+    Only (B, T) ``valid`` frames count, None is all, so that a clip has those it has alone, whatever it shares a batch
+    with.
     """
-    if valid is None:
-        smooth = F.avg_pool1d(level[:, None], 7, 1, 3, count_include_pad=False)
-    else:
-        kept = valid.to(level.dtype)
-        means = F.avg_pool1d(torch.stack([level * kept, kept], dim=1), 7, 1, 3)
-        smooth = (means[:, :1] / means[:, 1:].clamp(min=1e-6)).masked_fill(~valid[:, None], -math.inf)
+    valid = torch.ones_like(sounding) if valid is None else valid
+    kept = valid.to(level.dtype)
+    means = F.avg_pool1d(torch.stack([level * kept, kept], dim=1), 7, 1, 3)
+    smooth = (means[:, :1] / means[:, 1:].clamp(min=1e-6)).masked_fill(~valid[:, None], -math.inf)
     highest = F.max_pool1d(smooth, 11, 1, 5)
     peak = (smooth == highest)[:, 0] & sounding
     return peak.sum(dim=1, keepdim=True).to(level.dtype)

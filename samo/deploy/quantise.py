@@ -39,8 +39,10 @@ def quantised(
 
     Features are computed in float32 as before, since powers span ten decades, and so is the last layer. ``static``
     quantises weights by channel and activations with ranges found on ``batches`` (QDQ form); ``dynamic`` quantises
-    weights, and the activations of products anew each time. Weights get 7 of the 8 bits: processors without VNNI add
-    two products in 16 bits and would overflow, so that a file would answer otherwise there.
+    weights, and the activations of products anew each time.
+
+    Processors without VNNI add two products of signed by unsigned bytes in 16 bits, which overflow, so that a file
+    would answer otherwise there: static weights get 7 of the 8 bits, dynamic ones are unsigned.
     """
     import onnx
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_dynamic, quantize_static
@@ -61,8 +63,7 @@ def quantised(
             else:
                 quantize_dynamic(
                     str(source), str(target), op_types_to_quantize=["MatMul", "Gemm", "Gather"], per_channel=True,
-                    reduce_range=True, weight_type=QuantType.QInt8,
-                    nodes_to_exclude=_kept_dynamic(model, exporter.kept_float),
+                    weight_type=QuantType.QUInt8, nodes_to_exclude=_kept_dynamic(model, exporter.kept_float),
                     extra_options={"MatMulConstBOnly": True},
                 )  # fmt: skip
     finally:

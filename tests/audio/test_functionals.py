@@ -324,3 +324,15 @@ def test_a_blind_guess() -> None:
     several = np.array([[1, 1], [0, 1], [0, 1], [0, 1]]) > 0
     # Always both: F1 of 2 * 0.25 / 1.25 and of 1.
     assert blind_guess(several, multi_label=True) == pytest.approx((0.4 + 1.0) / 2)
+
+
+def test_a_clip_that_ends_in_sound_has_its_onsets_whatever_it_shares_a_batch_with() -> None:
+    """Behind its end a padded clip goes on as it ended, which once moved the last peak of its level."""
+    features = SpectrumFunctionals(FeatureSettings(sr=8000))
+    generator = torch.Generator().manual_seed(0)
+    clips = [0.1 * torch.randn(n, generator=generator) for n in (9000, 2500, 3777, 5050)]
+    padded = torch.stack([torch.nn.functional.pad(clip, (0, 9000 - len(clip))) for clip in clips])
+    together = features(padded, torch.tensor([len(clip) for clip in clips]))
+    for clip, found in zip(clips, together, strict=True):
+        alone = features(clip[None], torch.tensor([len(clip)]))[0]
+        torch.testing.assert_close(found, alone, atol=1e-3, rtol=1e-4)

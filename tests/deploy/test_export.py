@@ -11,7 +11,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import numpy_helper
 from tone_corpora import done
 from tone_corpora import samo as command
 
@@ -308,8 +307,8 @@ def test_speed_must_be_gained_at_both_batch_sizes(before: Path, monkeypatch: pyt
 
 def test_dynamic_int8_of_a_text_model(before: Path) -> None:
     made = exported(before, "text", quantize="int8", force=True)
-    stored = {numpy_helper.to_array(tensor).dtype for tensor in onnx.load(str(made.path)).graph.initializer}
-    assert np.dtype(np.int8) in stored
+    tensors = onnx.load(str(made.path)).graph.initializer
+    assert [tensor.name for tensor in tensors if len(tensor.dims) == 2 and tensor.data_type == onnx.TensorProto.UINT8]
     assert samo.load(made.path, threads=1).predict("i am happy").answers.keys() == {
         task.name for task in ExportedModel.open(made.path).space.tasks
     }
