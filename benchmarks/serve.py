@@ -305,7 +305,8 @@ async def dripped(port: int, seconds: float) -> int:
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9999\r\n\r\n"
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 999\r\n\r\n"
         )
         answer = asyncio.create_task(response(reader))
         try:

@@ -31,7 +31,7 @@ class _Job:
 
 
 class Batcher:
-    """One model, one thread, one queue.
+    """One model, one thread, one queue; without :meth:`start` nothing is answered.
 
     A batch waits for others only while some have a place and are still being decoded: a lone request never waits.
     """
@@ -56,7 +56,7 @@ class Batcher:
         """
         self._answer, self._observe = answer, observe
         self._batch, self._wait_s, self._room = batch, wait_s, queue
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._thread: ThreadPoolExecutor | None = None
         self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
         self._worker: asyncio.Task[None] | None = None
         self.waiting = 0
@@ -65,7 +65,9 @@ class Batcher:
         self._seconds_each = 0.05
 
     def start(self) -> None:
-        """Begin to answer; needs a running event loop."""
+        """Begin to answer, again after a stop; needs a running event loop."""
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
+        self._jobs = asyncio.Queue()
         self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
@@ -74,7 +76,8 @@ class Batcher:
             self._worker.cancel()
             with suppress(asyncio.CancelledError):
                 await self._worker
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        if self._thread:
+            self._thread.shutdown(wait=False, cancel_futures=True)
 
     @contextmanager
     def place(self, n: int) -> Iterator[Place]:

@@ -156,6 +156,7 @@ class Decoders:
         Raises:
             EOFError: they end at once.
         """
+        self._stopped, self._free = False, asyncio.Queue()
         await asyncio.gather(*(self._begin() for _ in range(self._limits.decoders)))
 
     async def stop(self) -> None:

@@ -43,8 +43,10 @@ def listening(host: str, port: int) -> socket.socket:
     """
     bare = host.strip("[]")
     try:
-        family, *_, address = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        opened = socket.socket(family, socket.SOCK_STREAM)
+        found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        # Without the protocol asyncio does not know that it is TCP, and each answer waits 40 ms (Nagle's algorithm).
+        opened = socket.socket(family, kind, protocol)
     except OSError as error:
         raise EnvironmentProblem(f"cannot listen at {host}: {error.strerror or error}") from error
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
