@@ -62,7 +62,8 @@ def installed() -> Distribution:
         table = tomllib.loads(project.read_text(encoding="utf-8")).get("project", {})
         if table.get("name") == DISTRIBUTION:
             extras = {name: tuple(lines) for name, lines in table["optional-dependencies"].items()}
-            licence = (root / "LICENSE").read_text(encoding="utf-8")
+            text = root / "LICENSE"
+            licence = text.read_text(encoding="utf-8") if text.is_file() else ""
             return Distribution(table["requires-python"], tuple(table["dependencies"]), extras, licence)
     return _noted()
 
