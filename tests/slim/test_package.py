@@ -164,6 +164,8 @@ def test_versions_are_those_installed_and_torch_is_not_among_them(made: Packaged
     assert named["numpy"] == np.__version__
     assert all(version(name) == pinned for name, pinned in named.items())
     assert {"onnxruntime", "soundfile", "soxr", "tokenizers", "pydantic", "typer", "rich"} <= named.keys()
+    # What they need in turn.
+    assert {"pydantic-core", "pycparser", "mdurl", "protobuf"} <= named.keys()
     of_tokenizers = {"fsspec"}
     assert not {name.replace("-", "_") for name in named} & (
         {*EXTRAS["train"], "scikit_learn", *EXTRAS["serve"]} - of_tokenizers
