@@ -26,6 +26,7 @@ __all__ = [
     "preset_files",
     "released_files",
     "space_files",
+    "write_examples",
 ]
 
 
@@ -40,6 +41,7 @@ class Modality:
         package: where presets, grids and search spaces lie.
         exporter: what exporting knows of its networks.
         decoder: ``decode(path, sr, longest_s)`` for files that strangers send; empty where there is nothing to decode.
+        examples: ``write_examples(folder)``, inputs that anybody may pass on.
     """
 
     config: str
@@ -48,6 +50,7 @@ class Modality:
     package: str
     exporter: str
     decoder: str = ""
+    examples: str = ""
 
 
 MODALITIES = {
@@ -58,6 +61,7 @@ MODALITIES = {
         "samo_audio",
         "samo_audio.exporting:AudioExporter",
         "samo_audio.upload:decode",
+        examples="samo_audio.examples:write_examples",
     ),
     "text": Modality(
         "samo_text.config:TextConfig",
@@ -65,6 +69,7 @@ MODALITIES = {
         "samo_text.predictor:TextPredictor",
         "samo_text",
         "samo_text.exporting:TextExporter",
+        examples="samo_text.examples:write_examples",
     ),
 }
 
@@ -98,6 +103,12 @@ def predictor_type(modality: str) -> Any:
 def exporter_type(modality: str) -> Any:
     """What exporting knows of a modality's networks, a :class:`samo.deploy.exporter.Exporter`; imports torch."""
     return load_object(_entry(modality).exporter)
+
+
+def write_examples(modality: str, folder: Path) -> dict[str, str]:
+    """Write inputs that anybody may pass on into a folder; what a predictor is given, by where it stands."""
+    found: dict[str, str] = load_object(_entry(modality).examples)(folder)
+    return found
 
 
 def preset_files(modality: str) -> dict[str, Path]:

@@ -34,13 +34,14 @@ VERBS: dict[str, tuple[str, str]] = {
         "Say which of several evaluated runs is better, and whether it is luck.",
     ),
     "predict": ("samo_cli.verbs.predict:predict", "Name the emotion of clips, long recordings and texts."),
-    "stream": ("samo_cli.verbs.stream:stream", "Name the emotion of what the microphone hears, while it hears it."),
-    "drift": ("samo_cli.verbs.drift:drift", "Say whether a model is used on what it was validated on."),
-    "serve": ("samo_cli.verbs.serve:serve", "Answer over HTTP, with a page for the browser."),
     "export": (
         "samo_cli.verbs.export:export",
         "Write a run as one file that answers alone, and check that it answers as the run.",
     ),
+    "package": ("samo_cli.verbs.package:package", "Write a model as a folder that runs elsewhere, without torch."),
+    "serve": ("samo_cli.verbs.serve:serve", "Answer over HTTP, with a page for the browser."),
+    "stream": ("samo_cli.verbs.stream:stream", "Name the emotion of what the microphone hears, while it hears it."),
+    "drift": ("samo_cli.verbs.drift:drift", "Say whether a model is used on what it was validated on."),
     "ablate": ("samo_cli.verbs.ablate:ablate", "Run a grid of trainings and say which differences are real."),
     "tune": ("samo_cli.verbs.tune:tune", "Search for good settings by validation macro-F1."),
     "crossval": (

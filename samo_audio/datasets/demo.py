@@ -59,6 +59,7 @@ __all__ = [
     "make",
     "speaker",
     "synthesise",
+    "write_clip",
 ]
 
 NAME = "demo"
@@ -254,7 +255,7 @@ def make(root: Path, *, on_progress: Callable[[int, int], None] | None = None) -
             target = root / _file(name)
             if not _whole(target):
                 target.parent.mkdir(parents=True, exist_ok=True)
-                _write(target, synthesise(name))
+                write_clip(target, synthesise(name))
             if on_progress is not None:
                 on_progress(done, len(names))
 
@@ -276,7 +277,7 @@ def ensure(cache_dir: Path | None = None, *, on_progress: Callable[[int, int], N
         for name in clip_names():
             if not _whole(final / _file(name)):
                 with replacing(final / _file(name)) as temporary:
-                    _write(temporary, synthesise(name))
+                    write_clip(temporary, synthesise(name))
         return final
     with reporting_full_disk(final), folder_beside(final) as temporary:
         # It is private to the owner; a shared cache is for everyone its folder is for.
@@ -319,7 +320,8 @@ def _whole(path: Path) -> bool:
     return path.is_file() and path.stat().st_size > 44
 
 
-def _write(path: Path, samples: NDArray[np.int16]) -> None:
+def write_clip(path: Path, samples: NDArray[np.int16]) -> None:
+    """Write (samples,) 16-bit at 16 kHz as a WAV file."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

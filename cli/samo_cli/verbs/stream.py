@@ -212,6 +212,7 @@ def _model(run: str, model: Path | None, artifacts: str, **how: Any) -> AudioPre
     from samo.runs.released import released_for
     from samo.runs.run import artifacts_root, find_model
 
+    file: Path | None
     if model:
         file = model if model.exists() else released_files().get(str(model), model)
     else:
