@@ -104,6 +104,7 @@ class _Job:
     prune: float
     items: CheckItems
     decisions: tuple[Decision, Decision]
+    name: str
 
 
 def export(
@@ -128,7 +129,7 @@ def export(
 
     Args:
         run: a run's name, ``GRID/CELL``, or folder, or what :func:`samo.load` gave; empty: the newest that has a model.
-        to: the file; empty: below ``exports`` in the run's folder.
+        to: the file, whose name is the model's; empty: below ``exports`` in the run's folder, called as the run.
         format: ``onnx`` answers without torch: features, labels, temperatures, thresholds and card are in it.
             ``torch-export`` is a program of ``torch.export``, ``safetensors`` the weights with all settings.
         quantize: ``int8``: at most 0.01 macro-F1 lost, and 1.5 times faster or 3 times smaller than in float32.
@@ -184,7 +185,7 @@ def export(
     pruned = _pruned(found, setup, exporter, prune, prune_epochs, reporter) if prune else None
     job = _Job(
         found, setup, pruned.model if pruned else model, space, exporter, format, quantize, prune, items,
-        (decision, pruned.decision if pruned else decision),
+        (decision, pruned.decision if pruned else decision), target.stem,
     )  # fmt: skip
     remove_left_folders(target)
     with folder_beside(target) as folder:
@@ -441,7 +442,8 @@ def _metadata(
     job: _Job, card: str = "", facts: Mapping[str, Any] | None = None, reference: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """What the file says of itself."""
-    about = replace(facts_of(job.run), name=_name(job.run, job.quantise, job.prune))
+    licence = str(job.setup.frontend.data_card().get("licence", ""))
+    about = replace(facts_of(job.run), name=job.name, licence=licence)
     if facts and (job.quantise or job.prune):
         own = () if facts["parity"]["trained_on"] else (_score(facts),)
         about = replace(about, scores=(*own, *(f"{score} (the run)" for score in about.scores)))

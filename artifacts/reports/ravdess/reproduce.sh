@@ -30,10 +30,14 @@ folds() { # NAME SETTINGS...
 }
 whisper=(--preset whisper-frozen --encoder "${2:-openai/whisper-base}")
 folds functionals --model functionals
-folds whisper-frozen "${whisper[@]}"
+folds whisper-frozen "${whisper[@]}" --refit
 folds whisper-frozen-sentiment "${whisper[@]}" --mode sentiment
 folds whisper-head --preset whisper-head --encoder "${2:-openai/whisper-base}" --seeds 0,1,2
 folds mn04 --preset mn04 ${3:+--weights "$3"}
+# Taught by Whisper, each training clip by a copy that heard neither it nor its actor; then on all 24 actors, which is
+# the model that comes with SAMO: samo export mn04-distilled/refit -o samo_audio/released/samo-speech.onnx
+folds mn04-distilled --preset mn04 ${3:+--weights "$3"} --teacher whisper-frozen --distil-out-of-fold \
+  --distil-alpha 0.7 --distil-temperature 2 --refit
 python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion \
   ravdess-small-cnn-before-emotion ravdess-small-cnn-sentiment functionals whisper-frozen whisper-frozen-sentiment \
-  whisper-head mn04
+  whisper-head mn04 mn04-distilled

@@ -242,7 +242,8 @@ def _file(path: Path) -> _Source:
     from samo.prediction.exported import ExportedModel, load_exported
 
     model = ExportedModel.open(path)
-    return _Source(f"model {path}", path, model.modality, "", partial(load_exported, model), exported=True)
+    name = path.stem if path in released_files().values() else str(path)
+    return _Source(f"model {name}", path, model.modality, "", partial(load_exported, model), exported=True)
 
 
 class _Taken:
