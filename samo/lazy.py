@@ -22,7 +22,7 @@ EXTRAS = {
     "bulk": ("pyarrow",),
     "track": ("tensorboard", "mlflow", "sqlalchemy", "alembic"),
     "tune": ("optuna",),
-    "cluster": ("ray",),
+    "cluster": ("ray", "pandas", "pyarrow"),
 }  # fmt: skip
 
 

@@ -31,6 +31,7 @@ CODE = re.compile(r"^```.*?^```$|`[^`\n]+`|<!--.*?-->|\]\([^)]*\)", re.MULTILINE
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 NOT_MEASURED = {
     "3.11": "a version of Python",
+    "4.0": "a version of Creative Commons",
     "95 %": "the level of the intervals",
     "0.5": "a threshold",
     "0.1": "where a range of thresholds began",
@@ -277,13 +278,17 @@ def claims() -> Iterator[Claim]:
     yield Claim(results, f"(`--preset mn04`) | 8 emotions {scores}{added}", over_folds(mn04, mn04_added))
     taught, taught_added = ravdess("mn04-distilled"), ravdess("mn04-distilled-added-up")
     yield Claim(
-        results, f"taught by frozen Whisper (`--teacher`) | 8 emotions {scores}{added}", over_folds(taught, taught_added)
+        results,
+        f"taught by frozen Whisper (`--teacher`) | 8 emotions {scores}{added}",
+        over_folds(taught, taught_added),
     )
-    elsewhere = [json.loads((HERE / "emodb" / f"{name}.json").read_text()) for name in ("mn04-distilled", "whisper-frozen")]
+    elsewhere = [
+        json.loads((HERE / "emodb" / f"{name}.json").read_text()) for name in ("mn04-distilled", "whisper-frozen")
+    ]
     yield Claim(
         results,
-        f"elsewhere, it has {within} over the {{:d}} clips of six emotions that both know, and Whisper with its logistic "
-        f"regression, trained alike, {within}: what",
+        f"elsewhere, it has {within} over the {{:d}} clips of six emotions that both know, and Whisper with its "
+        f"logistic regression, trained alike, {within}: what",
         [
             elsewhere[0]["metrics"]["macro_f1"],
             *elsewhere[0]["ci"]["macro_f1"],

@@ -39,7 +39,9 @@ def test_the_speech_model_carries_the_figures_of_the_reports() -> None:
     there = json.loads((REPORTS / "emodb" / "mn04-distilled.json").read_text())
     first, second = about.facts.scores
     (low, high), score = folds["ci"]["macro_f1"], folds["metrics"]["macro_f1"]
-    assert first.startswith(f"cross-validated macro-F1 {score:.3f} [{low:.3f}, {high:.3f}] over 1440 items, 24 speakers")
+    assert first.startswith(
+        f"cross-validated macro-F1 {score:.3f} [{low:.3f}, {high:.3f}] over 1440 items, 24 speakers"
+    )
     low, high = there["ci"]["macro_f1"]
     assert second.endswith(f"{there['metrics']['macro_f1']:.3f} [{low:.3f}, {high:.3f}] over 454 items, 10 speakers")
     assert "It learned from every item there is" in about.card

@@ -12,6 +12,7 @@ import pytest
 import soundfile
 import soxr
 import tiny_audio as tiny
+from edited_runs import trained_with
 
 import samo
 from samo.data.fingerprints import Fingerprints, near_copies
@@ -204,9 +205,8 @@ def test_a_run_begun_before_only_reports_near_copies_and_says_what_it_lacks(tabl
     run = trained(table / "leaky.csv", tmp_path, near_copies="report")
     # As an older version left it.
     run.path("fingerprints.npz").unlink()
-    config = run.path("config.json").read_text()
-    assert '  "near_copies": "report",\n' in config
-    run.path("config.json").write_text(config.replace('  "near_copies": "report",\n', ""))
+    assert '  "near_copies": "report",\n' in run.path("config.json").read_text()
+    trained_with(run.folder, "near_copies")
     run = Run(run.folder)
     assert run.settings["near_copies"] == "refuse"
     report = samo.evaluate(run, device="cpu", threads=1)

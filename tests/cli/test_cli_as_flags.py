@@ -30,7 +30,7 @@ NO_FLAGS_OF_OURS = re.compile(
     r"(?:ray start|sox) --[a-z-]+|--(?:always|dirty|abbrev=40|exclude=\*)$|--help\b|^ --on val$"
 )
 # Whole files that other programs read: a Dockerfile, a script, a page that shows how to run it.
-OTHER_PROGRAMS = {"package_files.py"}
+OTHER_PROGRAMS = {"package_files.py", "reference.py"}
 # A role such as :func:`x` is none.
 NAMED = re.compile(r"(?<![`:])`([a-z][a-z0-9_]*)(?:=[^`]*)?`(?!`)")
 

@@ -191,7 +191,7 @@ def test_limits_and_needs_are_in_the_help(train_help: dict[str, str]) -> None:
         ("--focal-gamma", "[2; 0 to 10; with --focal-loss]"),
         ("--fold", "test fold with --split folds [0; 0 to 99; with --split folds]"),
         ("--pretrained", "[off; with --model resnet18, mn04, mn10, cnn6 or cnn14]"),
-        ("--split", "--split auto|speaker|folds|random|table|stratified|group audio: "),
+        ("--split", "--split auto|speaker|folds|random|table|whole|stratified|group audio: "),
         ("--class-weight-mult", "--class-weight-mult NAME=NUMBER,... "),
         ("--dataset", f"--dataset {'|'.join(dict.fromkeys(datasets))} "),
         ("--model", "--model NAME "),
@@ -287,7 +287,7 @@ def test_unknown_setting_names_its_file(tmp_path: Path) -> None:
         (["--weight-decay", "inf"], "--weight-decay inf"),
         (
             ["--split", "sideways"],
-            "--split 'sideways': input should be 'auto', 'speaker', 'folds', 'random' or 'table'",
+            "--split 'sideways': input should be 'auto', 'speaker', 'folds', 'random', 'table' or 'whole'",
         ),
         (["--train-ratio", "0.8", "--val-ratio", "0.2"], "--train-ratio and --val-ratio leave nothing to test on"),
         (["--win-length", "2048"], "--win-length must not exceed --n-fft"),

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny_frontend as tiny
 import torch
+from edited_runs import trained_with
 
 from samo.ensembles.ensemble import assemble, write_ensemble
 from samo.ensembles.members import common_split, gather
@@ -231,8 +232,7 @@ def broken(folder: Path, how: str) -> None:
         (folder / "calibration.json").write_text("{")
     else:
         (folder / "fitted.safetensors").unlink()  # as of runs before it was kept: nothing tells that settings changed
-        values = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**values, "dataset": "elsewhere"}))
+        trained_with(folder, dataset="elsewhere")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_frontend as tiny
+from edited_runs import trained_with
 
 from samo.data.manifest import Item, Manifest
 from samo.data.relabel import relabel
@@ -19,7 +20,6 @@ from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.evaluation.calibration import fit_temperature
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
-from samo.files import write_json
 from samo.runs import evaluate as evaluation
 from samo.runs.calibrate import calibrate
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
@@ -384,9 +384,7 @@ def test_a_mapping_that_leaves_nothing(run: Run) -> None:
 def test_classes_that_were_balanced_twice_stand_in_the_report(run: Run, without_pictures: None) -> None:
     setup = Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME)
     for twice in (False, True):
-        stored = json.loads(run.path("config.json").read_text())
-        changed = {"balanced_sampler": False, "joint_alpha": 0.5, "class_weight_loss": twice}
-        write_json(run.path("config.json"), {**stored, **changed})
+        trained_with(run.folder, balanced_sampler=False, joint_alpha=0.5, class_weight_loss=twice)
         warnings = evaluate_run(Run(run.folder), setup, "test")["warnings"]
         assert any("classes are balanced twice: `joint_alpha`" in line for line in warnings) == twice
 

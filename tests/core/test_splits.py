@@ -68,7 +68,7 @@ def test_every_rule(rule: str, folds: tuple[frozenset[str], ...], tmp_path: Path
         together = sorted(split.train + split.val + split.test)
         assert together == [item.id for item in manifest.items]
         assert all(split.part(part) == tuple(sorted(split.part(part))) for part in PARTS)
-        assert all(split.part(part) for part in PARTS)
+        assert all(split.part(part) for part in PARTS) == (rule != "whole")
         assert split == split_of(manifest, rule, seed=seed)
         assert split.leaky == (rule == "random") == bool(find_leaks(manifest, split))
         assert (split.rule, split.seed) == (rule, seed)
@@ -291,7 +291,7 @@ def test_empty_parts_and_unseen_classes() -> None:
 def test_unknown_rule_and_part() -> None:
     with pytest.raises(SettingsError, match="unknown split 'rows'") as caught:
         split_of(corpus(), "rows")
-    assert caught.value.hint == "valid: speaker, group, folds, random, stratified, table"
+    assert caught.value.hint == "valid: speaker, group, folds, random, stratified, table, whole"
     with pytest.raises(SettingsError, match="unknown part 'dev'"):
         split_of(corpus()).part("dev")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from stub_models import Reader, tone
-from test_answers import posted, problem
+from test_served_answers import posted, problem
 
 from samo.serve.app import make_app
 from samo.serve.limits import Limits

@@ -150,7 +150,7 @@ def test_doctor_says_which_extras_there_are() -> None:
     assert seen["extras"] == dict.fromkeys(EXTRAS, False)
     assert "runtime" not in seen
     shown = python("command", "doctor").stdout
-    assert 'missing: train, export, serve, mic, track, tune, cluster (pip install "samo-emotion[train,' in shown
+    assert 'missing: train, export, serve, mic, bulk, track, tune, cluster (pip install "samo-emotion[train,' in shown
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_what_models_say_of_themselves(both: Any) -> None:
     ears, reader = both.get("/v1/models").json()["models"]
     assert ears == {
         "name": "ears", "modality": "audio", "network": "stub", "dataset": "made", "synthetic": False, "leaky": False,
-        "trained": "2026-11-26", "scores": [],
+        "trained": "2026-11-26", "licence": "", "scores": [],
         "tasks": [{"name": "emotion", "labels": ["quiet", "loud"], "multi_label": False}],
         "temperature": {"emotion": 1.0}, "thresholds": {}, "abstention": {}, "reading": {"sr": SR, "window": SR // 2},
         "card": "",
