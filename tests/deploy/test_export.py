@@ -412,7 +412,9 @@ def learned_from_everything(artifacts: Path) -> Run:
     run = Run(artifacts / "runs" / "speech")
     split = json.loads(run.path("split.json").read_text())
     everything = sorted([*split["train"], *split["val"], *split["test"]])
-    run.path("split.json").write_text(json.dumps({**split, "rule": "whole", "train": everything, "val": [], "test": []}))
+    run.path("split.json").write_text(
+        json.dumps({**split, "rule": "whole", "train": everything, "val": [], "test": []})
+    )
     report = {
         "metrics": {"macro_f1": 0.61}, "n": 36, "ci": {"macro_f1": [0.5, 0.7], "unit": "speaker", "n_units": 6},
     }  # fmt: skip
