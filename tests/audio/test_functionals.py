@@ -337,6 +337,9 @@ def test_a_flat_top_is_one_onset_whichever_of_its_frames_is_higher_by_the_last_b
         nudged = level.clone()
         nudged[0, frame] += 1e-6
         assert onsets(nudged, sounding).item() == 2.0
+    # Digital silence has a level to a rounding: no onset but its first frame, however long it is.
+    silence = -80.0 + 1e-5 * torch.randn(1, 300, generator=torch.Generator().manual_seed(0))
+    assert onsets(silence, torch.ones(1, 300, dtype=torch.bool)).item() == 1.0
 
 
 def test_a_clip_that_ends_in_sound_has_its_onsets_whatever_it_shares_a_batch_with() -> None:
