@@ -316,6 +316,9 @@ def _slope(values: Tensor) -> Tensor:
 def _onsets(level: Tensor, sounding: Tensor, valid: Tensor | None = None) -> Tensor:
     """(B, 1) peaks of the level smoothed over 70 ms that sound and are highest within 50 ms: about the syllables.
 
+    Of two frames as high within 50 ms, to a hundredth of a decibel, the first is the peak. So a flat top counts once,
+    and so does digital silence; which of its frames is higher by the last bit, in which computers differ, is no matter.
+
     Only (B, T) ``valid`` frames count, None is all, so that a clip has those it has alone, whatever it shares a batch
     with.
     """
@@ -323,6 +326,8 @@ def _onsets(level: Tensor, sounding: Tensor, valid: Tensor | None = None) -> Ten
     kept = valid.to(level.dtype)
     means = F.avg_pool1d(torch.stack([level * kept, kept], dim=1), 7, 1, 3)
     smooth = (means[:, :1] / means[:, 1:].clamp(min=1e-6)).masked_fill(~valid[:, None], -math.inf)
-    highest = F.max_pool1d(smooth, 11, 1, 5)
-    peak = (smooth == highest)[:, 0] & sounding
+    smooth = (smooth * 100.0).round()  # masked frames stay at -inf
+    # The highest of five frames from each on, so that what lies before a frame and behind it stand apart.
+    highest = F.max_pool1d(F.pad(smooth, (5, 5), value=-math.inf), 5, 1)
+    peak = ((smooth > highest[..., :-6]) & (smooth >= highest[..., 6:]))[:, 0] & sounding
     return peak.sum(dim=1, keepdim=True).to(level.dtype)

@@ -17,5 +17,6 @@ def trained_with(folder: Path, *left_out: str, **changed: Any) -> None:
 
     config, fitted = folder / "config.json", folder / "fitted.safetensors"
     config.write_text(json.dumps(edited(json.loads(config.read_text()))))
-    begun = edited(json.loads(read_metadata(fitted)["settings"]))
-    save_tensors(fitted, load_tensors(fitted), {"settings": json.dumps(begun)})
+    if fitted.exists():
+        begun = edited(json.loads(read_metadata(fitted)["settings"]))
+        save_tensors(fitted, load_tensors(fitted), {"settings": json.dumps(begun)})

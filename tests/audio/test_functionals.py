@@ -326,6 +326,22 @@ def test_a_blind_guess() -> None:
     assert blind_guess(several, multi_label=True) == pytest.approx((0.4 + 1.0) / 2)
 
 
+def test_a_flat_top_is_one_onset_whichever_of_its_frames_is_higher_by_the_last_bit() -> None:
+    # Two humps, each the same on both sides of a top that two frames share: 12 zeros, up, down, and again.
+    hump = torch.tensor([0.0] * 12 + [4.0, 8.0, 12.0, 12.0, 8.0, 4.0] + [0.0] * 12)
+    level, sounding = torch.cat([hump, hump])[None], torch.ones(1, 60, dtype=torch.bool)
+    places = torch.arange(60)
+    sounding &= (places % 30 > 11) & (places % 30 < 18)
+    assert onsets(level, sounding).item() == 2.0
+    for frame in (13, 18, 43, 48):  # these stand in the mean of one of two tied frames, not of the other
+        nudged = level.clone()
+        nudged[0, frame] += 1e-6
+        assert onsets(nudged, sounding).item() == 2.0
+    # Digital silence has a level to a rounding: no onset but its first frame, however long it is.
+    silence = -80.0 + 1e-5 * torch.randn(1, 300, generator=torch.Generator().manual_seed(0))
+    assert onsets(silence, torch.ones(1, 300, dtype=torch.bool)).item() == 1.0
+
+
 def test_a_clip_that_ends_in_sound_has_its_onsets_whatever_it_shares_a_batch_with() -> None:
     """Behind its end a padded clip goes on as it ended, which once moved the last peak of its level."""
     features = SpectrumFunctionals(FeatureSettings(sr=8000))

@@ -16,7 +16,7 @@ from stub_models import Reader
 
 from samo.serve.app import make_app
 
-# Without a model for audio those routes answer 404, whatever comes; tests/serve/test_served_answers.py has what they decode.
+# Without a model for audio those routes answer 404, whatever comes; test_served_answers.py has what they decode.
 schema = schemathesis.openapi.from_asgi("/openapi.json", make_app({"reader": Reader()}))
 CHECKS = [
     not_a_server_error,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -148,6 +149,37 @@ def test_an_address_that_is_taken() -> None:
     assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.2", "localhost.example", "")] == [False] * 5
 
 
+@contextmanager
+def commanded(*words: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """``samo serve`` as a process of its own, and its address; at the end SIGTERM, and status 0."""
+    command = [sys.executable, "-m", "samo_cli", "serve", *map(str, words), "--port", "0", "--threads", "1"]
+    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=variables)
+    try:
+        assert process.stderr
+        lines = []
+        while not (match := re.search(r"serving at (http://\S+)", lines[-1] if lines else "")):
+            lines.append(process.stderr.readline())
+            assert lines[-1]
+        ready(match[1])
+        yield process, match[1]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def heard(url: str, path: Path, kind: str = "audio/wav", **query: Any) -> dict[str, Any]:
+    """The answer to a clip."""
+    answer = httpx.post(
+        f"{url}/v1/predict/audio", content=path.read_bytes(), headers={"Content-Type": kind}, params=query, timeout=30
+    )
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
 @pytest.mark.slow
 def test_the_command_answers_as_predict_does(tmp_path: Path) -> None:
     """Both modalities, clips with odd levels and rates, and a time line; then SIGTERM, and status 0."""
@@ -161,36 +193,10 @@ def test_the_command_answers_as_predict_does(tmp_path: Path) -> None:
     for name, content in odd.items():
         (tmp_path / name).write_bytes(content)
         clips.append(tmp_path / name)
-    command = [
-        sys.executable,
-        "-m",
-        "samo_cli",
-        "serve",
-        str(BEFORE / "runs" / "speech"),
-        str(BEFORE / "runs" / "text"),
-    ]
-    flags = ["--port", "0", "--threads", "1", "--log-predictions", str(tmp_path / "log")]
-    variables = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True, env=variables)
-    try:
-        assert process.stderr
-        lines = []
-        while not (match := re.search(r"serving at (http://\S+)", lines[-1] if lines else "")):
-            lines.append(process.stderr.readline())
-            assert lines[-1]
-        ready(match[1])
-        served = []
-        for path in clips:
-            answer = httpx.post(
-                f"{match[1]}/v1/predict/audio", content=path.read_bytes(), headers={"Content-Type": "audio/wav"}
-            )
-            served.append(answer.json())
-        text = httpx.post(f"{match[1]}/predict", json={"text": "what a day"}).json()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
-    finally:
-        process.kill()
-        process.communicate()
+    log = tmp_path / "log"
+    with commanded(BEFORE / "runs" / "speech", BEFORE / "runs" / "text", "--log-predictions", log) as (_, url):
+        served = [heard(url, path) for path in clips]
+        text = httpx.post(f"{url}/predict", json={"text": "what a day"}).json()
     import samo
 
     speech, words = (samo.load(BEFORE / "runs" / name, threads=1) for name in ("speech", "text"))
@@ -202,6 +208,53 @@ def test_the_command_answers_as_predict_does(tmp_path: Path) -> None:
     assert "timeline" in served[1]
     assert rounded(text) == rounded({"model": "text", **words.predict("what a day").to_json()})
     assert len((tmp_path / "log").read_text().splitlines()) == len(clips) + 1
+
+
+@pytest.mark.slow
+def test_an_exported_file_is_served_without_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a run to a file to a server to a log to a drift; a clip in MP3 as well."""
+    import samo
+    from samo.deploy.export import export
+    from samo.prediction.exported import ExportedModel
+    from samo.runs.reporter import PlainReporter
+
+    run, file, log = tmp_path / "runs" / "speech", tmp_path / "voice.onnx", tmp_path / "log"
+    shutil.copytree(BEFORE / "runs" / "speech", run)
+    export(run, file, data_root=BEFORE / "clips", threads=1, reporter=PlainReporter(quiet=True))
+    compressed, clips = tmp_path / "tone.mp3", sorted((BEFORE / "clips").rglob("*.flac"))
+    compressed.write_bytes(tone(0.3, 2.0, 44100, "MP3"))
+    with commanded(file, "--log-predictions", log) as (process, url):
+        (listed,) = httpx.get(f"{url}/v1/models").json()["models"]
+        answers = [heard(url, path, "audio/flac") for path in clips]
+        mp3 = heard(url, compressed, "audio/mpeg", spectrogram=1)
+        loaded = Path(f"/proc/{process.pid}/maps")
+        if loaded.exists():
+            libraries = loaded.read_text()
+            assert "onnxruntime" in libraries
+            assert "libtorch" not in libraries
+    one, other = samo.load(file, threads=1), samo.load(run, threads=1)
+    for path, answer in zip([*clips, compressed], [*answers, mp3], strict=True):
+        assert answer["model"] == "voice"
+        shares = answer["tasks"]["emotion"]["probabilities"]
+        assert shares == pytest.approx(one.predict(path).probabilities, abs=1e-5)
+        assert shares == pytest.approx(other.predict(path).probabilities, abs=1e-3)
+        assert answer["label"] == one.predict(path).label
+    assert mp3["duration_s"] == pytest.approx(2.0, abs=0.06)
+    assert mp3["spectrogram"]["bands"] == 32
+    assert listed["card"] == ExportedModel.open(file).metadata.card
+    assert "## Exported file voice.onnx" in listed["card"]
+    assert (listed["name"], listed["scores"]) == ("voice", list(other.facts.scores))
+    # Every clip of its corpus is like those it was validated on.
+    monkeypatch.setattr("samo.deploy.drift.FEWEST", 6)
+    from samo_cli.main import main
+
+    with pytest.raises(SystemExit) as left:
+        main(["drift", str(log), "--reference", str(file), "--json"])
+    assert not left.value.code
+    found = json.loads(capsys.readouterr().out)
+    assert (found["n"], found["n_reference"], found["drift"]) == (len(clips) + 1, 6, False)
 
 
 def rounded(value: Any) -> Any:
