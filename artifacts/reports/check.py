@@ -31,7 +31,6 @@ CODE = re.compile(r"^```.*?^```$|`[^`\n]+`|<!--.*?-->|\]\([^)]*\)", re.MULTILINE
 PAGES = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")))
 NOT_MEASURED = {
     "3.11": "a version of Python",
-    "4.0": "a version of Creative Commons",
     "95 %": "the level of the intervals",
     "0.5": "a threshold",
     "0.1": "where a range of thresholds began",
