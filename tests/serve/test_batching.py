@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -117,6 +118,32 @@ def test_a_full_queue_refuses_and_has_room_again_afterwards() -> None:
         return full.value.retry_after_s
 
     assert asyncio.run(main()) == 1
+
+
+def test_when_to_come_again_follows_from_what_an_input_takes_and_how_many_wait() -> None:
+    def answer(inputs: list[int]) -> list[int]:
+        time.sleep(0.4)
+        return inputs
+
+    def refused(batcher: Batcher, n: int) -> int:
+        with pytest.raises(QueueFull) as full, batcher.place(n):
+            pass
+        return full.value.retry_after_s
+
+    async def main() -> list[int]:
+        batcher = Batcher(answer, batch=32, wait_s=0.0, queue=45)
+        assert refused(batcher, 46) == 1  # nobody waits, but at once there is no more room than now
+        batcher.start()
+        await ask(batcher, 1, 2, 3, 4)
+        with batcher.place(5):
+            few = refused(batcher, 41)
+        with batcher.place(45):
+            many = refused(batcher, 1)
+        await batcher.stop()
+        return [few, many]
+
+    # Four in 0.4 s are 0.1 s each, a fifth of which joins four fifths of 0.05 s: 0.06 s, five times and 45 times.
+    assert asyncio.run(main()) == [1, 3]
 
 
 def test_who_gave_up_is_not_computed() -> None:

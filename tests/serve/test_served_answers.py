@@ -373,6 +373,11 @@ def test_the_log_of_answers(serve: Any, tmp_path: Path) -> None:
     assert empty["warnings"] == ["empty"]
 
 
+def test_silence_has_a_level_in_the_log(serve: Any, tmp_path: Path) -> None:
+    posted(serve(Ears(), log=tmp_path / "x"), body=tone(0.0))
+    assert json.loads((tmp_path / "x").read_text())["peak_dbfs"] == -200.0
+
+
 def test_texts_in_the_log_when_wanted(serve: Any, tmp_path: Path) -> None:
     client = serve(Reader(), log=tmp_path / "x", log_inputs=True)
     client.post("/predict", json={"text": "zwölf\n"})

@@ -262,10 +262,20 @@ def rounded(value: Any) -> Any:
     return json.loads(json.dumps(value), parse_float=lambda number: round(float(number), 5))
 
 
+def test_a_megabyte_is_a_million_bytes() -> None:
+    assert Limits(max_body_mb=1.5).body_bytes == 1_500_000
+
+
 def test_limits_that_contradict_each_other() -> None:
     from samo.errors import SettingsError
 
-    for wrong in ({"max_queue": 2}, {"max_body_mb": 600.0}, {"decoders": 0}, {"decode_timeout": float("nan")}):
+    for wrong in (
+        {"max_queue": 2},
+        {"max_body_mb": 600.0},
+        {"decoders": 0},
+        {"decode_timeout": float("nan")},
+        {"max_duration_s": float("inf")},
+    ):
         with pytest.raises(SettingsError):
             Limits(**wrong)
     assert Limits(batch_wait_ms=0).batch_wait_ms == 0
