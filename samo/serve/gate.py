@@ -38,6 +38,8 @@ _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
 _KEYED = ("/v1/", "/predict", "/metrics")
 # A body that is too large is read on for so long, so that whoever sends it gets to hear why it is refused.
 _DISCARD_S = 2.0
+# Commas and brackets that a body of JSON may always have, whatever the limits of texts are.
+_VALUES = 100_000
 
 
 def is_audio(content_type: str) -> bool:
@@ -111,6 +113,8 @@ class Gate:
                     body = await self._body(scope, receive, kept)
                     if body is None:
                         return
+                    if self._bodies[scope["path"]] is is_json:
+                        self._require_small(body)
                     receive = _replayed(body, receive)
             except Problem as problem:
                 await problem_response(problem)(scope, receive, send)
@@ -172,6 +176,16 @@ class Gate:
                         return b"".join(parts)
         except TimeoutError:
             raise Problem(408, f"the body did not come within {limits.body_timeout:g} s") from None
+
+    def _require_small(self, body: bytes) -> None:
+        """Refuse JSON of more values than a good request has characters: millions take seconds to parse.
+
+        Raises:
+            Problem: 413.
+        """
+        most = max(_VALUES, self._service.limits.max_items * self._service.limits.max_chars)
+        if sum(map(body.count, (b",", b"[", b"{"))) > most:
+            raise Problem(413, f"the body holds more than {most} values", hint="send fewer inputs")
 
     async def _discard(self, receive: Receive) -> None:
         try:

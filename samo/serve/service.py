@@ -154,7 +154,7 @@ class Service:
             Problem: there is no answer at all.
         """
         name, model = self.named("audio", name)
-        self._require_few(len(clips))
+        self.require_few(len(clips))
         answers: list[dict[str, Any]] = [{} for _ in clips]
         with self._deadline(), self._place(name, len(clips)) as place:
             async with asyncio.timeout(self.limits.answer_timeout):
@@ -184,7 +184,7 @@ class Service:
             Problem: there is no answer.
         """
         name, model = self.named("text", name)
-        self._require_few(len(texts))
+        self.require_few(len(texts))
         longest = max(map(len, texts), default=0)
         if longest > self.limits.max_chars:
             raise Problem(422, f"a text has {longest} characters; at most {self.limits.max_chars} are taken")
@@ -210,7 +210,12 @@ class Service:
             # Of an exported file: sums that leave the finite numbers, as absurd samples make them.
             raise Problem(422, "the model cannot be computed on this input") from error
 
-    def _require_few(self, n: int) -> None:
+    def require_few(self, n: int) -> None:
+        """Refuse a request of too many inputs.
+
+        Raises:
+            Problem: 413.
+        """
         if n > self.limits.max_items:
             raise Problem(413, f"{n} inputs in one request; at most {self.limits.max_items} are taken")
 

@@ -71,6 +71,18 @@ def test_a_body_that_is_too_large(both: Any) -> None:
     assert both.app.state.service._kept_bytes == 0
 
 
+@pytest.mark.parametrize(("begin", "each", "end"), [(b"[", b"1,", b"1]"), (b"[", b"[],", b"1]"), (b"", b"[", b"")])
+def test_json_of_more_values_than_a_text_has_characters(
+    serve: Any, begin: bytes, each: bytes, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samo.serve.gate._VALUES", 1000)
+    client = serve(Reader(), limits=Limits(max_items=2, max_chars=600))
+    body = b'{"text": ' + begin + each * 1200 + end + b"}"
+    said = problem(posted(client, "/predict", body, "application/json"), 413, "data")
+    assert said["detail"] == "the body holds more than 1200 values"
+    assert client.post("/predict", json={"text": ["," * 599, "[" * 598]}).status_code == 200
+
+
 # Requests that no honest client sends, by hand.
 
 
