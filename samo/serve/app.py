@@ -34,7 +34,7 @@ _REFUSALS = {
     401: "An API key is needed.",
     404: "There is no such model.",
     408: "The body came too slowly.",
-    413: "The body is too large, or holds too many inputs.",
+    413: "The body is too large, or holds too many inputs or too much sound.",
     415: "Another type of content is taken.",
     421: "The server does not go by the name in the Host header.",
     422: "The input cannot be read.",

@@ -7,7 +7,7 @@ import base64
 import binascii
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -122,6 +122,17 @@ class Service:
         finally:
             self._kept_bytes -= n_bytes
 
+    def _keeping_clip(self, clip: Decoded, n_others: int) -> AbstractContextManager[None]:
+        """Count a clip of a request that keeps ``n_others`` bytes besides.
+
+        Raises:
+            Problem: 413, there would be no room if it were the only request; 429, there is none now.
+        """
+        if clip.waveform.nbytes + n_others > self.limits.max_memory_mb * 1e6:
+            most = f"{self.limits.max_memory_mb:g} MB"
+            raise Problem(413, f"decoded, this takes more memory than the {most} there are", hint="send less at once")
+        return self.keeping(clip.waveform.nbytes)
+
     async def audio(
         self, name: str | None, audio: bytes, *, timeline: bool | None = None, spectrogram: bool = False
     ) -> tuple[str, dict[str, Any]]:
@@ -140,7 +151,7 @@ class Service:
         with self._deadline(), self._place(name, 1) as place:
             async with asyncio.timeout(self.limits.answer_timeout):
                 clip = await self._decoded(audio, model)
-                with self.keeping(clip.waveform.nbytes):
+                with self._keeping_clip(clip, len(audio)):
                     (prediction,) = await self._asked(place, [clip])
                     prediction = self._checked(prediction)
                     picture = await self._spectrogram(name, model, clip) if spectrogram else None
@@ -156,15 +167,14 @@ class Service:
         name, model = self.named("audio", name)
         self.require_few(len(clips))
         answers: list[dict[str, Any]] = [{} for _ in clips]
-        with self._deadline(), self._place(name, len(clips)) as place:
+        with self._deadline(), self._place(name, len(clips)) as place, ExitStack() as kept:
             async with asyncio.timeout(self.limits.answer_timeout):
-                found = await asyncio.gather(*(self._decoded_text(text, model) for _, text in clips))
+                found = await self._decoded_texts([text for _, text in clips], model, kept)
                 good = [(k, clip) for k, clip in enumerate(found) if isinstance(clip, Decoded)]
-                with self.keeping(sum(clip.waveform.nbytes for _, clip in good)):
-                    # Each by itself, so that one which the model refuses is refused alone; they still meet in a batch.
-                    answered = await asyncio.gather(
-                        *(self._asked(place, [clip]) for _, clip in good), return_exceptions=True
-                    )
+                # Each by itself, so that one which the model refuses is refused alone; they still meet in a batch.
+                answered = await asyncio.gather(
+                    *(self._asked(place, [clip]) for _, clip in good), return_exceptions=True
+                )
         for k, problem in enumerate(found):
             if isinstance(problem, Problem):
                 answers[k] = {"message": _sentence(problem)}
@@ -244,6 +254,44 @@ class Service:
             raise Problem(422, error.message, hint=error.hint) from error
         except DecodingTooSlow as error:
             raise Problem(504, f"the clip was not decoded within {self.limits.decode_timeout:g} s") from error
+
+    async def _decoded_texts(
+        self, texts: Sequence[str], model: ModelPredictor, kept: ExitStack
+    ) -> list[Decoded | Problem]:
+        """Clips in base64, as many at once as there are decoders; each is counted before the next is begun.
+
+        Args:
+            texts: the clips.
+            model: whose rate they get.
+            kept: is left when the clips are needed no longer.
+
+        Raises:
+            Problem: 413 or 429, there is no room for them.
+        """
+        found: list[Decoded | Problem] = [Problem(500, "not decoded")] * len(texts)
+        todo, n_bytes, refused = iter(enumerate(texts)), sum(map(len, texts)), None
+
+        async def decode_some() -> None:
+            nonlocal n_bytes, refused
+            for k, text in todo:
+                clip = await self._decoded_text(text, model)
+                if refused:
+                    return
+                found[k] = clip
+                if isinstance(clip, Decoded):
+                    try:
+                        kept.enter_context(self._keeping_clip(clip, n_bytes))
+                    except Problem as problem:
+                        # The others end their clips: a decoder that is left in the middle must be replaced.
+                        refused = problem
+                        found.clear()
+                        return
+                    n_bytes += clip.waveform.nbytes
+
+        await asyncio.gather(*(decode_some() for _ in range(self.limits.decoders)))
+        if refused:
+            raise refused
+        return found
 
     async def _decoded_text(self, text: str, model: ModelPredictor) -> Decoded | Problem:
         try:

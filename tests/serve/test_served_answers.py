@@ -251,6 +251,44 @@ def test_too_much_in_memory(serve: Any) -> None:
     assert client.post("/predict", json={"text": "more than ten bytes"}).status_code == 200
 
 
+def test_a_batch_is_counted_clip_by_clip(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All clips were decoded first, and counted afterwards: 64 of 300 s take 1.2 GB."""
+    # 100 s at 8000 Hz in 4 bytes each: 3.2 MB a clip.
+    client = serve(Ears(), limits=Limits(max_memory_mb=10, max_body_mb=10, decoders=2))
+    service = client.app.state.service
+    decode, lengths = service._decoders["audio"].decode, []
+
+    async def noted(audio: bytes, sr: int) -> Any:
+        clip = await decode(audio, sr)
+        lengths.append(clip.waveform.nbytes)
+        return clip
+
+    monkeypatch.setattr(service._decoders["audio"], "decode", noted)
+    long = {"audio": base64.b64encode(tone(0.0, 100, kind="FLAC")).decode()}
+
+    def asked(n: int) -> Any:
+        lengths.clear()
+        return client.post("/v1/predict/audio/batch", json={"clips": [long] * n})
+
+    assert [each["label"] for each in asked(2).json()["predictions"]] == ["quiet", "quiet"]
+    detail = problem(asked(20), 413, "data")["detail"]
+    assert detail == "decoded, this takes more memory than the 10 MB there are"
+    # Three have room; then the one that has none, and the one that the other decoder is at.
+    assert 4 <= len(lengths) <= 5
+    assert set(lengths) == {3_200_000}
+    with service.keeping(5_000_000):
+        assert problem(asked(2), 429, "environment")["hint"] == "try again in 1 s"
+    assert service._kept_bytes == 0
+    assert client.app.state.service.metrics.decoders_lost._value.get() == 0
+
+
+def test_a_clip_that_has_no_room_at_all(serve: Any) -> None:
+    client = serve(Ears(), limits=Limits(max_memory_mb=1, max_body_mb=1, decoders=1))
+    problem(posted(client, body=tone(0.0, 50, kind="FLAC")), 413, "data")
+    assert posted(client, body=tone(0.0, 10, kind="FLAC")).status_code == 200
+    assert client.app.state.service._kept_bytes == 0
+
+
 def test_no_answer_in_time(serve: Any) -> None:
     model = Reader()
     client = serve(model, limits=Limits(answer_timeout=0.3))
