@@ -61,6 +61,8 @@ class Batcher:
         self._worker: asyncio.Task[None] | None = None
         self.waiting = 0
         """Inputs that have a place and no answer yet."""
+        self.computing = False
+        """Whether the thread is at work; nothing can stop it before it is done."""
         self._coming = 0
         self._seconds_each = 0.05
 
@@ -99,7 +101,15 @@ class Batcher:
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call something of the model's in its thread, between batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+        def call() -> T:
+            self.computing = True
+            try:
+                return function(*arguments)
+            finally:
+                self.computing = False
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def _work(self) -> None:
         while True:

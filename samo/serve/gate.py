@@ -96,10 +96,20 @@ class Gate:
             await send(message)
 
         counted = scope["path"] not in _ALWAYS
+        task = asyncio.current_task()
+        assert task
         self._service.active += counted
+        self._service.requests.add(task)
         try:
             await self._answer(scope, receive, send_safely)
+        except asyncio.CancelledError:
+            # Of somebody else, or too late for another answer.
+            if not self._service.cut_off or status:
+                raise
+            task.uncancel()
+            await problem_response(_stopping())(scope, receive, send_safely)
         finally:
+            self._service.requests.discard(task)
             self._service.active -= counted
             # 499: whoever asked went away before the answer.
             self._service.metrics.requests.labels(route, str(status or 499)).inc()
@@ -127,7 +137,7 @@ class Gate:
             # Another site's name that leads here: its page would read the answers (DNS rebinding).
             raise Problem(421, "this server does not go by that name", hint=f"names: {', '.join(sorted(self._hosts))}")
         if self._service.draining and path not in _ALWAYS:
-            raise Problem(503, "the server is about to stop", headers={"Retry-After": "10"})
+            raise _stopping()
         if self._keys and path.startswith(_KEYED) and not self._knows(headers.get("authorization", "")):
             raise Problem(
                 401, "an API key is needed", hint="send it as Authorization: Bearer KEY",
@@ -213,6 +223,10 @@ class Gate:
         has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
         if has_body and (status >= 400 or scope["path"] not in self._bodies):
             headers["Connection"] = "close"
+
+
+def _stopping() -> Problem:
+    return Problem(503, "the server is about to stop", headers={"Retry-After": "10"})
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

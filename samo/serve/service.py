@@ -39,6 +39,8 @@ class Service:
         ready: whether everything is loaded and answers.
         draining: whether the server was told to stop.
         active: requests that are being answered.
+        cut_off: whether the time for those is over.
+        requests: the tasks that answer them.
     """
 
     def __init__(
@@ -51,6 +53,9 @@ class Service:
         self.log = log(self.metrics)
         self.ready = self.draining = False
         self.active = 0
+        self.cut_off = False
+        self.requests: set[asyncio.Task[Any]] = set()
+        self._stopped = False
         self._kept_bytes = 0
         self._batchers = {name: self._batcher(name, model) for name, model in models.items()}
         self._decoders = {
@@ -74,6 +79,7 @@ class Service:
 
     async def start(self) -> None:
         """Start decoders and queues, and let every model answer once, so that the first request does not wait."""
+        self._stopped = False
         for batcher in self._batchers.values():
             batcher.start()
         await asyncio.gather(*(decoders.start() for decoders in self._decoders.values()))
@@ -85,12 +91,29 @@ class Service:
         self.ready = True
 
     async def stop(self) -> None:
-        """Answer nothing more."""
+        """Answer nothing more; the second call does nothing."""
         self.ready = False
+        if self._stopped:
+            return
+        self._stopped = True
         await asyncio.gather(*(decoders.stop() for decoders in self._decoders.values()))
         await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()))
         if self.log:
             self.log.close()
+
+    async def cut(self, wait_s: float) -> None:
+        """Give requests that still go on 503, and wait so long for whoever sent them to take it."""
+        self.cut_off = True
+        requests = set(self.requests)
+        for task in requests:
+            task.cancel()
+        if requests:
+            await asyncio.wait(requests, timeout=wait_s)
+
+    @property
+    def computing(self) -> bool:
+        """Whether a model's thread is at work."""
+        return any(batcher.computing for batcher in self._batchers.values())
 
     def named(self, modality: str, name: str | None) -> tuple[str, ModelPredictor]:
         """The model that a request means.
