@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from samo.serve.problems import Problem, problem_response
 from samo.serve.service import Service
 
-__all__ = ["LOOPBACK_NAMES", "Gate", "is_audio", "is_json"]
+__all__ = ["LOOPBACK_NAMES", "Gate", "host_name", "is_audio", "is_json"]
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -34,6 +34,8 @@ _HEADERS = {
 }
 # Those that a machine asks to learn how the server is.
 _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
+# What orchestrators probe, by the address of a machine or container; they tell nothing of anybody's.
+_PROBES = frozenset({"/healthz", "/readyz"})
 # What is behind the key; the page and the description of the interface hold nothing of anybody's.
 _KEYED = ("/v1/", "/predict", "/metrics")
 # A body that is too large is read on for so long, so that whoever sends it gets to hear why it is refused.
@@ -75,11 +77,11 @@ class Gate:
             bodies: routes that take a body, and which types of content.
             routes: all routes, the only ones that are counted by name.
             keys: API keys; empty: none is needed.
-            hosts: names in the ``Host`` header; empty: any.
+            hosts: names in the ``Host`` header, with or without a port; empty: any. Probes need none.
         """
         self._app, self._service, self._bodies, self._routes = app, service, bodies, frozenset(routes)
-        self._keys = [_digest(key) for key in keys]
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._keys = [_digest(key.strip()) for key in keys]
+        self._hosts = frozenset(map(host_name, hosts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or answer it here."""
@@ -133,7 +135,7 @@ class Gate:
 
     def _check(self, scope: Scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]
-        if self._hosts and _host(headers.get("host", "")) not in self._hosts:
+        if self._hosts and path not in _PROBES and host_name(headers.get("host", "")) not in self._hosts:
             # Another site's name that leads here: its page would read the answers (DNS rebinding).
             raise Problem(421, "this server does not go by that name", hint=f"names: {', '.join(sorted(self._hosts))}")
         if self._service.draining and path not in _ALWAYS:
@@ -247,8 +249,10 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _host(header: str) -> str:
-    """The name in a ``Host`` header, without its port."""
+def host_name(header: str) -> str:
+    """The name in a ``Host`` header, without its port; addresses of IPv6 with or without brackets."""
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
+    if header.count(":") > 1:
+        return header.lower()
     return header.partition(":")[0].lower().rstrip(".")
