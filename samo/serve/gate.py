@@ -88,6 +88,10 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # A route that can be got answers a question for its head too, as HTTP has it.
+        head = scope["method"] == "HEAD"
+        if head:
+            scope = {**scope, "method": "GET"}
         route, began, status = self._route(scope["path"]), time.perf_counter(), 0
 
         async def send_safely(message: Message) -> None:
@@ -95,6 +99,8 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self._complete(scope, MutableHeaders(raw=message["headers"]), status)
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
         counted = scope["path"] not in _ALWAYS

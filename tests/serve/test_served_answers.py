@@ -73,6 +73,43 @@ def test_the_spectrogram_when_wanted(both: Any) -> None:
     assert picture == {"bands": 2, "frames": 3, "window_s": 0.5, "min": -1.0, "max": 3.0}
 
 
+def test_the_callers_model_stays_as_it_is(serve: Any) -> None:
+    ears = Ears()
+    client = serve(ears)
+    assert ears.timeline_s == 10.0
+    assert ears.predict(np.ones(SR, np.float32), sr=SR).timeline == ()
+    assert len(posted(client, "/v1/predict/audio?timeline=1", tone()).json()["timeline"]) == 1
+
+
+def test_a_batch_counts_windows(serve: Any) -> None:
+    """A clip of 3 s is six windows of half a second: two of those are too many for 11."""
+    ears = Ears()
+    client = serve(ears, limits=Limits(max_batch=11, batch_wait_ms=1000, decoders=2))
+    ears.sizes.clear()
+    clips = [{"audio": base64.b64encode(tone(0.1, seconds)).decode()} for seconds in (3.0, 3.0)]
+    assert len(client.post("/v1/predict/audio/batch", json={"clips": clips}).json()["predictions"]) == 2
+    assert ears.sizes == [1, 1]
+    clips[1]["audio"] = base64.b64encode(tone(0.1, 2.5)).decode()
+    assert len(client.post("/v1/predict/audio/batch", json={"clips": clips}).json()["predictions"]) == 2
+    assert ears.sizes == [1, 1, 2]
+
+
+def test_base64_may_have_lines(both: Any) -> None:
+    audio = base64.encodebytes(tone(0.75)).decode().replace("\n", "\r\n")
+    assert audio.count("\n") > 1
+    (answer,) = both.post("/v1/predict/audio/batch", json={"clips": [{"audio": audio}]}).json()["predictions"]
+    assert answer["label"] == "loud"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/models", "/docs", "/static/page.js"])
+def test_heads_of_what_can_be_got(both: Any, path: str) -> None:
+    whole, head = both.get(path), both.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(whole.content)) != "0"
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert both.head("/predict").status_code == 405
+
+
 def test_a_network_that_sees_no_spectrogram(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ears, "spectrogram", lambda *_: None)
     assert posted(serve(Ears()), "/v1/predict/audio?spectrogram=1", tone()).json()["spectrogram"] is None
@@ -320,8 +357,8 @@ def test_a_model_that_cannot_be_computed_on_an_input(serve: Any, monkeypatch: py
 
 def test_a_bug_is_no_traceback(serve: Any) -> None:
     model = Reader()
-    client = serve(model)
     model.poison = 6
+    client = serve(model)
     response = client.post("/predict", json={"text": "poison"})
     assert problem(response, 500, "error")["detail"] == "something went wrong here"
     assert client.post("/predict", json={"text": "good"}).status_code == 200
