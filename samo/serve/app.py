@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, JSONResponse, Response
@@ -34,7 +34,7 @@ _REFUSALS = {
     401: "An API key is needed.",
     404: "There is no such model.",
     408: "The body came too slowly.",
-    413: "The body is too large, or holds too many inputs.",
+    413: "The body is too large, or holds too many inputs or too much sound.",
     415: "Another type of content is taken.",
     421: "The server does not go by the name in the Host header.",
     422: "The input cannot be read.",
@@ -114,6 +114,15 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
     audio = {"schema": {"type": "string", "format": "binary"}}
     body = {"required": True, "content": {"application/octet-stream": audio, "audio/*": audio}}
 
+    async def require_few(request: Request) -> None:
+        """Before the items are looked at: a body may hold millions, and others wait meanwhile."""
+        given = await request.json()
+        for value in given.values() if isinstance(given, dict) else ():
+            if isinstance(value, list):
+                service.require_few(len(value))
+
+    few = [Depends(require_few)]
+
     @app.post(
         "/v1/predict/audio", tags=["predict"], summary="Name the emotion of a clip",
         responses={200: {"model": AudioAnswer}, **refused}, openapi_extra={"requestBody": body},
@@ -130,7 +139,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         return JSONResponse({"model": name, **answer})
 
     @app.post(
-        "/v1/predict/audio/batch", tags=["predict"], summary="Name the emotions of several clips",
+        "/v1/predict/audio/batch", tags=["predict"], summary="Name the emotions of several clips", dependencies=few,
         responses={200: {"model": BatchAnswer}, **refused},
     )  # fmt: skip
     async def predict_clips(clips: ClipBatch) -> JSONResponse:
@@ -138,7 +147,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         return JSONResponse({"model": name, "predictions": answers})
 
     @app.post(
-        "/v1/predict/text", tags=["predict"], summary="Name the emotion of a text, or of several",
+        "/v1/predict/text", tags=["predict"], summary="Name the emotion of a text, or of several", dependencies=few,
         responses={200: {"model": TextAnswers}, **refused},
     )  # fmt: skip
     async def predict_text(texts: Texts) -> JSONResponse:
@@ -147,7 +156,7 @@ def _add_predictions(app: FastAPI, service: Service) -> None:
         return JSONResponse({"model": name, **({"predictions": answers} if many else answers[0])})
 
     app.post(
-        "/predict", tags=["predict"], summary="The same as /v1/predict/text",
+        "/predict", tags=["predict"], summary="The same as /v1/predict/text", dependencies=few,
         responses={200: {"model": TextAnswers}, **refused},
     )(predict_text)  # fmt: skip
 

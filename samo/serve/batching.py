@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 __all__ = ["Batcher", "Place", "QueueFull"]
@@ -24,16 +24,21 @@ class QueueFull(Exception):  # noqa: N818
         self.retry_after_s = retry_after_s
 
 
-@dataclass
+@dataclass(order=True)
 class _Job:
-    inputs: Sequence[Any]
-    answers: asyncio.Future[list[Any]]
+    turn: int
+    number: int
+    weight: int = field(compare=False)
+    inputs: Sequence[Any] = field(compare=False)
+    answers: asyncio.Future[list[Any]] = field(compare=False)
 
 
 class Batcher:
     """One model, one thread, one queue; without :meth:`start` nothing is answered.
 
     A batch waits for others only while some have a place and are still being decoded: a lone request never waits.
+    Requests take turns by the work that they bring (self-clocked fair queueing, Golestani 1994): one of many long
+    inputs goes on behind those that come while its first is computed.
     """
 
     def __init__(
@@ -43,31 +48,36 @@ class Batcher:
         batch: int,
         wait_s: float,
         queue: int,
+        weigh: Callable[[Any], int] = lambda given: 1,
         observe: Callable[[int], None] = lambda size: None,
     ) -> None:
         """Prepare the queue.
 
         Args:
             answer: gives as many answers as it is given inputs; it is called in the one thread.
-            batch: most inputs at once, unless a single request brings more.
+            batch: most weight at once, unless a single request brings more with one call.
             wait_s: how long a batch waits for inputs on their way, in seconds.
             queue: inputs that may have a place at once.
+            weigh: the work that an input is, 1 or more.
             observe: is told the size of each batch.
         """
-        self._answer, self._observe = answer, observe
+        self._answer, self._weigh, self._observe = answer, weigh, observe
         self._batch, self._wait_s, self._room = batch, wait_s, queue
         self._thread: ThreadPoolExecutor | None = None
-        self._jobs: asyncio.Queue[_Job] = asyncio.Queue()
+        self._jobs: asyncio.PriorityQueue[_Job] = asyncio.PriorityQueue()
+        self._n_jobs = self._turn = 0
         self._worker: asyncio.Task[None] | None = None
         self.waiting = 0
         """Inputs that have a place and no answer yet."""
+        self.computing = False
+        """Whether the thread is at work; nothing can stop it before it is done."""
         self._coming = 0
         self._seconds_each = 0.05
 
     def start(self) -> None:
         """Begin to answer, again after a stop; needs a running event loop."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
-        self._jobs = asyncio.Queue()
+        self._jobs = asyncio.PriorityQueue()
         self._worker = asyncio.get_running_loop().create_task(self._work())
 
     async def stop(self) -> None:
@@ -99,7 +109,15 @@ class Batcher:
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call something of the model's in its thread, between batches."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+        def call() -> T:
+            self.computing = True
+            try:
+                return function(*arguments)
+            finally:
+                self.computing = False
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, call)
 
     async def _work(self) -> None:
         while True:
@@ -139,10 +157,24 @@ class Batcher:
                     break
             else:
                 break
-            if not job.answers.done():
-                jobs.append(job)
-                size += len(job.inputs)
+            if job.answers.done():
+                continue
+            if jobs and size + job.weight > self._batch:
+                self._jobs.put_nowait(job)
+                break
+            jobs.append(job)
+            size += job.weight
+            self._turn = max(self._turn, job.turn)
         return jobs
+
+    def _put(self, inputs: Sequence[Any], last: int) -> _Job:
+        """Queue the inputs of a request whose turn was last at ``last``."""
+        weight = sum(map(self._weigh, inputs))
+        self._n_jobs += 1
+        answers: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        job = _Job(max(self._turn, last) + weight, self._n_jobs, weight, inputs, answers)
+        self._jobs.put_nowait(job)
+        return job
 
     async def _alone(self, job: _Job) -> None:
         if job.answers.done():
@@ -162,6 +194,7 @@ class Place:
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher, self._arrived = batcher, False
+        self._turn = 0
 
     def arrive(self) -> None:
         """The inputs are on their way no longer."""
@@ -177,7 +210,7 @@ class Place:
         """
         if not inputs:
             return []
-        job = _Job(inputs, asyncio.get_running_loop().create_future())
         self.arrive()
-        self._batcher._jobs.put_nowait(job)
+        job = self._batcher._put(inputs, self._turn)
+        self._turn = job.turn
         return await job.answers

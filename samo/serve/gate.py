@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from samo.serve.problems import Problem, problem_response
 from samo.serve.service import Service
 
-__all__ = ["LOOPBACK_NAMES", "Gate", "is_audio", "is_json"]
+__all__ = ["LOOPBACK_NAMES", "Gate", "host_name", "is_audio", "is_json"]
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -34,10 +34,14 @@ _HEADERS = {
 }
 # Those that a machine asks to learn how the server is.
 _ALWAYS = frozenset({"/healthz", "/readyz", "/metrics"})
+# What orchestrators probe, by the address of a machine or container; they tell nothing of anybody's.
+_PROBES = frozenset({"/healthz", "/readyz"})
 # What is behind the key; the page and the description of the interface hold nothing of anybody's.
 _KEYED = ("/v1/", "/predict", "/metrics")
 # A body that is too large is read on for so long, so that whoever sends it gets to hear why it is refused.
 _DISCARD_S = 2.0
+# Commas and brackets that a body of JSON may always have, whatever the limits of texts are.
+_VALUES = 100_000
 
 
 def is_audio(content_type: str) -> bool:
@@ -73,17 +77,21 @@ class Gate:
             bodies: routes that take a body, and which types of content.
             routes: all routes, the only ones that are counted by name.
             keys: API keys; empty: none is needed.
-            hosts: names in the ``Host`` header; empty: any.
+            hosts: names in the ``Host`` header, with or without a port; empty: any. Probes need none.
         """
         self._app, self._service, self._bodies, self._routes = app, service, bodies, frozenset(routes)
-        self._keys = [_digest(key) for key in keys]
-        self._hosts = frozenset(host.lower() for host in hosts)
+        self._keys = [_digest(key.strip()) for key in keys]
+        self._hosts = frozenset(map(host_name, hosts))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let one request through, or answer it here."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # A route that can be got answers a question for its head too, as HTTP has it.
+        head = scope["method"] == "HEAD"
+        if head:
+            scope = {**scope, "method": "GET"}
         route, began, status = self._route(scope["path"]), time.perf_counter(), 0
 
         async def send_safely(message: Message) -> None:
@@ -91,13 +99,25 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 self._complete(scope, MutableHeaders(raw=message["headers"]), status)
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
         counted = scope["path"] not in _ALWAYS
+        task = asyncio.current_task()
+        assert task
         self._service.active += counted
+        self._service.requests.add(task)
         try:
             await self._answer(scope, receive, send_safely)
+        except asyncio.CancelledError:
+            # Of somebody else, or too late for another answer.
+            if not self._service.cut_off or status:
+                raise
+            task.uncancel()
+            await problem_response(_stopping())(scope, receive, send_safely)
         finally:
+            self._service.requests.discard(task)
             self._service.active -= counted
             # 499: whoever asked went away before the answer.
             self._service.metrics.requests.labels(route, str(status or 499)).inc()
@@ -111,6 +131,8 @@ class Gate:
                     body = await self._body(scope, receive, kept)
                     if body is None:
                         return
+                    if self._bodies[scope["path"]] is is_json:
+                        self._require_small(body)
                     receive = _replayed(body, receive)
             except Problem as problem:
                 await problem_response(problem)(scope, receive, send)
@@ -119,11 +141,11 @@ class Gate:
 
     def _check(self, scope: Scope) -> None:
         headers, path = Headers(scope=scope), scope["path"]
-        if self._hosts and _host(headers.get("host", "")) not in self._hosts:
+        if self._hosts and path not in _PROBES and host_name(headers.get("host", "")) not in self._hosts:
             # Another site's name that leads here: its page would read the answers (DNS rebinding).
             raise Problem(421, "this server does not go by that name", hint=f"names: {', '.join(sorted(self._hosts))}")
         if self._service.draining and path not in _ALWAYS:
-            raise Problem(503, "the server is about to stop", headers={"Retry-After": "10"})
+            raise _stopping()
         if self._keys and path.startswith(_KEYED) and not self._knows(headers.get("authorization", "")):
             raise Problem(
                 401, "an API key is needed", hint="send it as Authorization: Bearer KEY",
@@ -173,6 +195,16 @@ class Gate:
         except TimeoutError:
             raise Problem(408, f"the body did not come within {limits.body_timeout:g} s") from None
 
+    def _require_small(self, body: bytes) -> None:
+        """Refuse JSON of more values than a good request has characters: millions take seconds to parse.
+
+        Raises:
+            Problem: 413.
+        """
+        most = max(_VALUES, self._service.limits.max_items * self._service.limits.max_chars)
+        if sum(map(body.count, (b",", b"[", b"{"))) > most:
+            raise Problem(413, f"the body holds more than {most} values", hint="send fewer inputs")
+
     async def _discard(self, receive: Receive) -> None:
         try:
             async with asyncio.timeout(_DISCARD_S):
@@ -201,6 +233,10 @@ class Gate:
             headers["Connection"] = "close"
 
 
+def _stopping() -> Problem:
+    return Problem(503, "the server is about to stop", headers={"Retry-After": "10"})
+
+
 def _replayed(body: bytes, receive: Receive) -> Receive:
     """The body in one message, then what really comes."""
     given = False
@@ -219,8 +255,10 @@ def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
 
 
-def _host(header: str) -> str:
-    """The name in a ``Host`` header, without its port."""
+def host_name(header: str) -> str:
+    """The name in a ``Host`` header, without its port; addresses of IPv6 with or without brackets."""
     if header.startswith("["):
         return header[1:].partition("]")[0].lower()
+    if header.count(":") > 1:
+        return header.lower()
     return header.partition(":")[0].lower().rstrip(".")

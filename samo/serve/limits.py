@@ -26,9 +26,11 @@ class Limits:
     max_duration_s: float = _limit(300.0, "longest clip in seconds, 422 above")
     max_items: int = _limit(64, "most clips or texts in one request, 413 above")
     max_chars: int = _limit(20_000, "most characters of a text, 422 above")
-    max_memory_mb: float = _limit(512.0, "bodies and decoded clips kept at once in MB, 429 above")
+    max_memory_mb: float = _limit(
+        512.0, "bodies and decoded clips kept at once in MB, 429 above; 413 if one request takes more"
+    )
     max_queue: int = _limit(128, "inputs that wait for one model, 429 above")
-    max_batch: int = _limit(32, "most inputs that go through a model at once")
+    max_batch: int = _limit(32, "most windows of clips, or texts, that go through a model at once, unless one clip or request has more")
     batch_wait_ms: float = _limit(3.0, "how long a batch waits for clips that are being decoded, in ms; 0 = not")
     header_timeout: float = _limit(10.0, "until the head of a request is complete, in seconds; else it is cut off")
     body_timeout: float = _limit(20.0, "until the body is complete, in seconds, 408 after")

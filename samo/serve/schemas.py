@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 __all__ = ["AudioAnswer", "BatchAnswer", "Clip", "ClipBatch", "Models", "ProblemBody", "State", "TextAnswers", "Texts"]
 
@@ -24,6 +24,18 @@ _Text = Annotated[str, AfterValidator(_encodable)]
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_unknown(cls, given: Any) -> Any:
+        """Of the keys that there are not the first only: each gets an error of its own, and there may be a million."""
+        if not isinstance(given, dict):
+            return given
+        known = {name: given[name] for name in cls.model_fields if name in given}
+        if len(known) == len(given):
+            return given
+        unknown = next(name for name in given if name not in known)
+        return {**known, unknown: None}
+
 
 ModelName = Annotated[_Text | None, Field(description="Name of a model; left out: the first of its kind.")]
 
@@ -32,7 +44,7 @@ class Texts(_Request):
     """One text or several."""
 
     text: Annotated[
-        _Text | list[_Text],
+        _Text | Annotated[list[_Text], Field(fail_fast=True)],
         Field(description="A text, which gets one answer, or a list, which gets a list of answers."),
     ]
     model: ModelName = None
@@ -48,7 +60,7 @@ class Clip(_Request):
 class ClipBatch(_Request):
     """Several clips."""
 
-    clips: list[Clip]
+    clips: Annotated[list[Clip], Field(fail_fast=True)]
     model: ModelName = None
 
 

@@ -6,10 +6,12 @@ import asyncio
 import ipaddress
 import logging
 import math
+import os
 import signal
 import socket
+import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import uvicorn
@@ -23,6 +25,8 @@ __all__ = ["is_loopback", "listening", "serve"]
 
 _LOOK_S = 0.05
 _BACKLOG = 512
+# Until whoever is cut off has taken the 503.
+_LAST_WORD_S = 1.0
 
 
 def is_loopback(host: str) -> bool:
@@ -64,7 +68,11 @@ def listening(host: str, port: int) -> socket.socket:
 
 
 def serve(app: FastAPI, sockets: Collection[socket.socket]) -> None:
-    """Answer until SIGTERM or Ctrl-C: then requests that have begun are answered, and new ones get 503."""
+    """Answer until SIGTERM or Ctrl-C: then requests that have begun are answered, and new ones get 503.
+
+    Those that go on beyond ``drain_timeout`` or a second signal get 503 as well. If a model still computes then, this
+    does not return: the process ends with status 0, since nothing else could stop that thread.
+    """
     service: Service = app.state.service
 
     class Protocol(_Impatient):
@@ -75,6 +83,12 @@ def serve(app: FastAPI, sockets: Collection[socket.socket]) -> None:
         server_header=False, proxy_headers=False, timeout_keep_alive=math.ceil(service.limits.header_timeout),
     )  # fmt: skip
     _Draining(settings, service).run(list(sockets))
+    if service.computing:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+        os._exit(0)
 
 
 class _Impatient(H11Protocol):
@@ -128,7 +142,9 @@ class _Draining(uvicorn.Server):
 
     def _stop(self) -> None:
         if self._service.draining:
-            self.should_exit = self.force_exit = True
+            if self._drain and not self._service.cut_off:
+                self._drain.cancel()
+                self._drain = asyncio.get_running_loop().create_task(self._cut())
             return
         self._service.draining = True
         logging.getLogger(__name__).warning("stopping: %d requests are still answered", self._service.active)
@@ -138,6 +154,30 @@ class _Draining(uvicorn.Server):
         until = asyncio.get_running_loop().time() + self._service.limits.drain_timeout
         while self._service.active and asyncio.get_running_loop().time() < until:
             await asyncio.sleep(_LOOK_S)
-        self.should_exit = True
         if self._service.active:
-            self.force_exit = True
+            await self._cut()
+            return
+        self.should_exit = True
+        await asyncio.sleep(max(_LAST_WORD_S, until - asyncio.get_running_loop().time()))
+        self._abort()
+
+    async def _cut(self) -> None:
+        logging.getLogger(__name__).warning("stopping: %d requests are cut off", self._service.active)
+        await self._service.cut(_LAST_WORD_S)
+        self.should_exit = True
+        await asyncio.sleep(_LAST_WORD_S)
+        self._abort()
+
+    def _abort(self) -> None:
+        """Wait no longer for those who do not read what is sent."""
+        self.force_exit = True
+        for connection in list(self.server_state.connections):
+            if transport := getattr(connection, "transport", None):
+                transport.abort()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close log and decoders in any case; uvicorn would leave them open when it is in a hurry."""
+        try:
+            await super().shutdown(sockets)
+        finally:
+            await self._service.stop()

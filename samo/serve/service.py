@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -39,6 +40,8 @@ class Service:
         ready: whether everything is loaded and answers.
         draining: whether the server was told to stop.
         active: requests that are being answered.
+        cut_off: whether the time for those is over.
+        requests: the tasks that answer them.
     """
 
     def __init__(
@@ -51,6 +54,9 @@ class Service:
         self.log = log(self.metrics)
         self.ready = self.draining = False
         self.active = 0
+        self.cut_off = False
+        self.requests: set[asyncio.Task[Any]] = set()
+        self._stopped = False
         self._kept_bytes = 0
         self._batchers = {name: self._batcher(name, model) for name, model in models.items()}
         self._decoders = {
@@ -60,13 +66,15 @@ class Service:
         }
 
     def _batcher(self, name: str, model: ModelPredictor) -> Batcher:
-        # The requests say whether they want a time line; the model always makes one.
+        # The requests say whether they want a time line; the model always makes one. The caller's own stays as it is.
+        model = copy.copy(model)
         model.timeline_s = 0.0
         batcher = Batcher(
             lambda inputs: list(model.stream(inputs)),
             batch=self.limits.max_batch,
             wait_s=self.limits.batch_wait_ms / 1e3,
             queue=self.limits.max_queue,
+            weigh=lambda given: _n_windows(model, given),
             observe=self.metrics.batch.labels(name).observe,
         )
         self.metrics.queue.labels(name).set_function(lambda: batcher.waiting)
@@ -74,6 +82,7 @@ class Service:
 
     async def start(self) -> None:
         """Start decoders and queues, and let every model answer once, so that the first request does not wait."""
+        self._stopped = False
         for batcher in self._batchers.values():
             batcher.start()
         await asyncio.gather(*(decoders.start() for decoders in self._decoders.values()))
@@ -85,12 +94,29 @@ class Service:
         self.ready = True
 
     async def stop(self) -> None:
-        """Answer nothing more."""
+        """Answer nothing more; the second call does nothing."""
         self.ready = False
+        if self._stopped:
+            return
+        self._stopped = True
         await asyncio.gather(*(decoders.stop() for decoders in self._decoders.values()))
         await asyncio.gather(*(batcher.stop() for batcher in self._batchers.values()))
         if self.log:
             self.log.close()
+
+    async def cut(self, wait_s: float) -> None:
+        """Give requests that still go on 503, and wait so long for whoever sent them to take it."""
+        self.cut_off = True
+        requests = set(self.requests)
+        for task in requests:
+            task.cancel()
+        if requests:
+            await asyncio.wait(requests, timeout=wait_s)
+
+    @property
+    def computing(self) -> bool:
+        """Whether a model's thread is at work."""
+        return any(batcher.computing for batcher in self._batchers.values())
 
     def named(self, modality: str, name: str | None) -> tuple[str, ModelPredictor]:
         """The model that a request means.
@@ -122,6 +148,17 @@ class Service:
         finally:
             self._kept_bytes -= n_bytes
 
+    def _keeping_clip(self, clip: Decoded, n_others: int) -> AbstractContextManager[None]:
+        """Count a clip of a request that keeps ``n_others`` bytes besides.
+
+        Raises:
+            Problem: 413, there would be no room if it were the only request; 429, there is none now.
+        """
+        if clip.waveform.nbytes + n_others > self.limits.max_memory_mb * 1e6:
+            most = f"{self.limits.max_memory_mb:g} MB"
+            raise Problem(413, f"decoded, this takes more memory than the {most} there are", hint="send less at once")
+        return self.keeping(clip.waveform.nbytes)
+
     async def audio(
         self, name: str | None, audio: bytes, *, timeline: bool | None = None, spectrogram: bool = False
     ) -> tuple[str, dict[str, Any]]:
@@ -140,7 +177,7 @@ class Service:
         with self._deadline(), self._place(name, 1) as place:
             async with asyncio.timeout(self.limits.answer_timeout):
                 clip = await self._decoded(audio, model)
-                with self.keeping(clip.waveform.nbytes):
+                with self._keeping_clip(clip, len(audio)):
                     (prediction,) = await self._asked(place, [clip])
                     prediction = self._checked(prediction)
                     picture = await self._spectrogram(name, model, clip) if spectrogram else None
@@ -154,17 +191,16 @@ class Service:
             Problem: there is no answer at all.
         """
         name, model = self.named("audio", name)
-        self._require_few(len(clips))
+        self.require_few(len(clips))
         answers: list[dict[str, Any]] = [{} for _ in clips]
-        with self._deadline(), self._place(name, len(clips)) as place:
+        with self._deadline(), self._place(name, len(clips)) as place, ExitStack() as kept:
             async with asyncio.timeout(self.limits.answer_timeout):
-                found = await asyncio.gather(*(self._decoded_text(text, model) for _, text in clips))
+                found = await self._decoded_texts([text for _, text in clips], model, kept)
                 good = [(k, clip) for k, clip in enumerate(found) if isinstance(clip, Decoded)]
-                with self.keeping(sum(clip.waveform.nbytes for _, clip in good)):
-                    # Each by itself, so that one which the model refuses is refused alone; they still meet in a batch.
-                    answered = await asyncio.gather(
-                        *(self._asked(place, [clip]) for _, clip in good), return_exceptions=True
-                    )
+                # Each by itself, so that one which the model refuses is refused alone; they still meet in a batch.
+                answered = await asyncio.gather(
+                    *(self._asked(place, [clip]) for _, clip in good), return_exceptions=True
+                )
         for k, problem in enumerate(found):
             if isinstance(problem, Problem):
                 answers[k] = {"message": _sentence(problem)}
@@ -184,7 +220,7 @@ class Service:
             Problem: there is no answer.
         """
         name, model = self.named("text", name)
-        self._require_few(len(texts))
+        self.require_few(len(texts))
         longest = max(map(len, texts), default=0)
         if longest > self.limits.max_chars:
             raise Problem(422, f"a text has {longest} characters; at most {self.limits.max_chars} are taken")
@@ -210,7 +246,12 @@ class Service:
             # Of an exported file: sums that leave the finite numbers, as absurd samples make them.
             raise Problem(422, "the model cannot be computed on this input") from error
 
-    def _require_few(self, n: int) -> None:
+    def require_few(self, n: int) -> None:
+        """Refuse a request of too many inputs.
+
+        Raises:
+            Problem: 413.
+        """
         if n > self.limits.max_items:
             raise Problem(413, f"{n} inputs in one request; at most {self.limits.max_items} are taken")
 
@@ -240,9 +281,48 @@ class Service:
         except DecodingTooSlow as error:
             raise Problem(504, f"the clip was not decoded within {self.limits.decode_timeout:g} s") from error
 
+    async def _decoded_texts(
+        self, texts: Sequence[str], model: ModelPredictor, kept: ExitStack
+    ) -> list[Decoded | Problem]:
+        """Clips in base64, as many at once as there are decoders; each is counted before the next is begun.
+
+        Args:
+            texts: the clips.
+            model: whose rate they get.
+            kept: is left when the clips are needed no longer.
+
+        Raises:
+            Problem: 413 or 429, there is no room for them.
+        """
+        found: list[Decoded | Problem] = [Problem(500, "not decoded")] * len(texts)
+        todo, n_bytes, refused = iter(enumerate(texts)), sum(map(len, texts)), None
+
+        async def decode_some() -> None:
+            nonlocal n_bytes, refused
+            for k, text in todo:
+                clip = await self._decoded_text(text, model)
+                if refused:
+                    return
+                found[k] = clip
+                if isinstance(clip, Decoded):
+                    try:
+                        kept.enter_context(self._keeping_clip(clip, n_bytes))
+                    except Problem as problem:
+                        # The others end their clips: a decoder that is left in the middle must be replaced.
+                        refused = problem
+                        found.clear()
+                        return
+                    n_bytes += clip.waveform.nbytes
+
+        await asyncio.gather(*(decode_some() for _ in range(self.limits.decoders)))
+        if refused:
+            raise refused
+        return found
+
     async def _decoded_text(self, text: str, model: ModelPredictor) -> Decoded | Problem:
         try:
-            audio = base64.b64decode(text, validate=True)
+            # Many encoders break lines.
+            audio = base64.b64decode("".join(text.split()), validate=True)
         except (binascii.Error, ValueError):
             return Problem(422, "its audio is not base64")
         try:
@@ -307,6 +387,11 @@ def busy(retry_after_s: int) -> Problem:
 def _rate_of(model: Any) -> int | None:
     """The sampling rate in Hz that a model of sound takes."""
     return model.sr if model.facts.modality == "audio" else None
+
+
+def _n_windows(model: Any, given: Any) -> int:
+    """Windows that a clip takes at most: silence at its ends is left out."""
+    return math.ceil(len(given.waveform) / model.window) if isinstance(given, Decoded) else 1
 
 
 def _n_tokens(model: Any, texts: Sequence[str]) -> list[int | None]:

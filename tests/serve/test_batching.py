@@ -90,6 +90,42 @@ def test_a_batch_is_no_larger_than_it_may() -> None:
     assert sum(sizes) == 8
 
 
+def weighed(*later: int, batch: int) -> list[list[int]]:
+    """The batches of one request with three inputs of weight 3 and others that come while its first is computed."""
+    batches: list[list[int]] = []
+    began = threading.Event()
+
+    def answer(inputs: list[int]) -> list[int]:
+        assert began.wait(10)
+        batches.append(list(inputs))
+        return [2 * each for each in inputs]
+
+    async def main() -> None:
+        batcher = Batcher(answer, batch=batch, wait_s=0.0, queue=100, weigh=lambda given: given)
+        batcher.start()
+        with batcher.place(3) as place:
+            long = asyncio.gather(*(place.answers([3]) for _ in range(3)))
+            await asyncio.sleep(0.05)
+            others = asyncio.gather(*(ask(batcher, each) for each in later))
+            await asyncio.sleep(0.05)
+            began.set()
+            assert await long == [[6]] * 3
+            assert await others == [[2 * each] for each in later]
+        await batcher.stop()
+
+    asyncio.run(main())
+    return batches
+
+
+def test_a_request_of_long_inputs_lets_short_ones_come_between() -> None:
+    assert weighed(1, 1, batch=2) == [[3], [1, 1], [3], [3]]
+    assert weighed(1, batch=4) == [[3], [1, 3], [3]]
+
+
+def test_requests_of_long_inputs_take_turns() -> None:
+    assert weighed(2, 5, batch=1) == [[3], [2], [3], [5], [3]]
+
+
 def test_one_request_does_not_cost_others_their_answers() -> None:
     async def main() -> list[Any]:
         batcher = Batcher(doubled([]), batch=32, wait_s=5.0, queue=100)

@@ -30,7 +30,7 @@ def test_headers_of_every_response(both: Any, path: str) -> None:
 
 
 def test_a_key_is_needed_where_there_are_any(serve: Any) -> None:
-    client = serve(Reader(), keys=[KEY, "another key, longer"])
+    client = serve(Reader(), keys=[KEY + "\n", "another key, longer"])
     for path in ("/v1/models", "/metrics"):
         response = client.get(path)
         problem(response, 401, "settings")
@@ -47,11 +47,18 @@ def test_a_key_is_needed_where_there_are_any(serve: Any) -> None:
 
 
 def test_only_known_names_of_the_host(serve: Any) -> None:
-    client = serve(Reader(), hosts=["localhost", "127.0.0.1", "::1", "Samo.example"])
-    for host in ("localhost:8000", "127.0.0.1", "[::1]:80", "LOCALHOST", "samo.example", "samo.example.:1"):
-        assert client.get("/healthz", headers={"Host": host}).status_code == 200, host
+    client = serve(Reader(), hosts=["localhost", "127.0.0.1", "::1", "Samo.example", "other.example:8443", "[::3]"])
+    good = ("localhost:8000", "127.0.0.1", "[::1]:80", "LOCALHOST", "samo.example", "samo.example.:1", "[::3]")
+    for host in (*good, "other.example", "other.example:8443"):
+        assert client.get("/v1/models", headers={"Host": host}).status_code == 200, host
     for host in ("evil.example", "localhost.evil.example", "127.0.0.1.nip.io:8000", "", "[::2]"):
-        problem(client.get("/healthz", headers={"Host": host}), 421, "settings")
+        for path in ("/v1/models", "/", "/docs", "/metrics"):
+            problem(client.get(path, headers={"Host": host}), 421, "settings")
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_come_by_address(serve: Any, path: str) -> None:
+    assert serve(Reader(), hosts=["samo.example"]).get(path, headers={"Host": "10.1.2.3:8000"}).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -69,6 +76,18 @@ def test_a_body_that_is_too_large(both: Any) -> None:
     problem(posted(both, "/predict", b'{"text": "x"}' + b" " * 500_000, "application/json"), 413, "data")
     problem(posted(both, body=bytes(500_001)), 413, "data")
     assert both.app.state.service._kept_bytes == 0
+
+
+@pytest.mark.parametrize(("begin", "each", "end"), [(b"[", b"1,", b"1]"), (b"[", b"[],", b"1]"), (b"", b"[", b"")])
+def test_json_of_more_values_than_a_text_has_characters(
+    serve: Any, begin: bytes, each: bytes, end: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samo.serve.gate._VALUES", 1000)
+    client = serve(Reader(), limits=Limits(max_items=2, max_chars=600))
+    body = b'{"text": ' + begin + each * 1200 + end + b"}"
+    said = problem(posted(client, "/predict", body, "application/json"), 413, "data")
+    assert said["detail"] == "the body holds more than 1200 values"
+    assert client.post("/predict", json={"text": ["," * 599, "[" * 598]}).status_code == 200
 
 
 # Requests that no honest client sends, by hand.

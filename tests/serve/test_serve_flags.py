@@ -112,11 +112,38 @@ def test_keys_that_are_none(called: Any, tmp_path: Path, content: str | None) ->
     assert called("--api-key", "guessable")["status"] == 2
 
 
+def test_keys_are_read_as_requests_send_them(
+    called: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbf" + f"{KEY}1\r\n# made on Monday by Ann\n\t{KEY}2 \n".encode())
+    monkeypatch.setenv("SAMO_API_KEY", f"{KEY}3\n")
+    assert called("--api-key", f" {KEY}4\t", "--api-key-file", "keys")["keys"] == [KEY + end for end in "4312"]
+    monkeypatch.setenv("SAMO_API_KEY", "\n")
+    assert called()["keys"] == []
+    (tmp_path / "keys").write_text("# nothing but a comment\n")
+    assert called("--api-key-file", "keys")["status"] == 2
+    assert "there is no key in keys" in capsys.readouterr().err
+    for wrong in ("sechzehn Zeichen und mehr", "schlüsselschlüssel", KEY + "\x7f", KEY + "\u200b"):
+        assert called("--api-key", wrong)["status"] == 2, wrong
+        assert "an API key has letters, digits and signs of ASCII only" in capsys.readouterr().err
+
+
 def test_other_names(called: Any) -> None:
     loopback = {"localhost", "127.0.0.1", "::1"}
     assert called("--allow-host", "samo.example")["hosts"] == {*loopback, "samo.example"}
     seen = called("--allow-host", "samo.example", "--host", "0.0.0.0", "--insecure")
     assert seen["hosts"] == {*loopback, "samo.example"}
+
+
+def test_names_are_read_as_headers_are(called: Any, capsys: Any) -> None:
+    """A port in the name once let nothing through."""
+    names = ("Samo.example:8443", "[2001:db8::1]:80", "2001:db8::2", "other.example.")
+    seen = called(*(word for name in names for word in ("--allow-host", name)))
+    found = {"samo.example", "2001:db8::1", "2001:db8::2", "other.example"}
+    assert seen["hosts"] - {"localhost", "127.0.0.1", "::1"} == found
+    for wrong in ("https://samo.example", "", ":80", "*.example", "samo example"):
+        assert called("--allow-host", wrong)["status"] == 2, wrong
+    assert "--allow-host 'samo example' is no name (hint: for example emotions.example)" in capsys.readouterr().err
 
 
 def test_the_log(called: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,43 @@ def test_the_spectrogram_when_wanted(both: Any) -> None:
     picture = posted(both, "/v1/predict/audio?spectrogram=1", tone()).json()["spectrogram"]
     assert base64.b64decode(picture.pop("values")) == bytes([0, 64, 128, 128, 128, 255])
     assert picture == {"bands": 2, "frames": 3, "window_s": 0.5, "min": -1.0, "max": 3.0}
+
+
+def test_the_callers_model_stays_as_it_is(serve: Any) -> None:
+    ears = Ears()
+    client = serve(ears)
+    assert ears.timeline_s == 10.0
+    assert ears.predict(np.ones(SR, np.float32), sr=SR).timeline == ()
+    assert len(posted(client, "/v1/predict/audio?timeline=1", tone()).json()["timeline"]) == 1
+
+
+def test_a_batch_counts_windows(serve: Any) -> None:
+    """A clip of 3 s is six windows of half a second: two of those are too many for 11."""
+    ears = Ears()
+    client = serve(ears, limits=Limits(max_batch=11, batch_wait_ms=1000, decoders=2))
+    ears.sizes.clear()
+    clips = [{"audio": base64.b64encode(tone(0.1, seconds)).decode()} for seconds in (3.0, 3.0)]
+    assert len(client.post("/v1/predict/audio/batch", json={"clips": clips}).json()["predictions"]) == 2
+    assert ears.sizes == [1, 1]
+    clips[1]["audio"] = base64.b64encode(tone(0.1, 2.5)).decode()
+    assert len(client.post("/v1/predict/audio/batch", json={"clips": clips}).json()["predictions"]) == 2
+    assert ears.sizes == [1, 1, 2]
+
+
+def test_base64_may_have_lines(both: Any) -> None:
+    audio = base64.encodebytes(tone(0.75)).decode().replace("\n", "\r\n")
+    assert audio.count("\n") > 1
+    (answer,) = both.post("/v1/predict/audio/batch", json={"clips": [{"audio": audio}]}).json()["predictions"]
+    assert answer["label"] == "loud"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/v1/models", "/docs", "/static/page.js"])
+def test_heads_of_what_can_be_got(both: Any, path: str) -> None:
+    whole, head = both.get(path), both.head(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-length"] == str(len(whole.content)) != "0"
+    assert head.headers["content-type"] == whole.headers["content-type"]
+    assert both.head("/predict").status_code == 405
 
 
 def test_a_network_that_sees_no_spectrogram(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +238,38 @@ def test_limits_of_texts(serve: Any) -> None:
     problem(client.post("/v1/predict/audio/batch", json={"clips": [{"audio": ""}]}), 404, "run")
 
 
+def test_bodies_of_many_wrong_items_take_no_time(serve: Any) -> None:
+    """Of 2 MB each; one error an item once took 23 s, in which nobody got an answer."""
+    client = serve(Ears(), Reader(), limits=Limits(decoders=1))
+    batch, keys = "/v1/predict/audio/batch", b", ".join(b'"k%d": 1' % k for k in range(150_000))
+    bodies = [
+        ("/predict", b'{"text": [' + b"1," * 999_999 + b"1]}", 413, "1000000 inputs in one request"),
+        ("/predict", b'{"text": [1, 1]}', 422, "body.text"),
+        ("/predict", b'{"text": "x", ' + keys + b"}", 422, "body.k0: extra inputs are not permitted"),
+        (batch, b'{"clips": [' + b"{}," * 599_999 + b"{}]}", 413, "600000 inputs in one request"),
+        (batch, b'{"clips": [{"audio": "", ' + keys + b"}]}", 422, "body.clips.0.k0: extra inputs"),
+    ]
+    for path, body, status, says in bodies:
+        began = time.process_time()
+        assert problem(posted(client, path, body, "application/json"), status, "data")["detail"].startswith(says)
+        assert time.process_time() - began < 2.0, says
+
+
+def test_one_error_is_told_of_many(both: Any) -> None:
+    from pydantic import ValidationError
+
+    from samo.serve.schemas import ClipBatch, Texts
+
+    wrong = {f"k{k}": 1 for k in range(50)}
+    for schema, given in ((Texts, {"text": "x", **wrong}), (ClipBatch, {"clips": [wrong] * 50})):
+        with pytest.raises(ValidationError) as failed:
+            schema.model_validate(given)
+        assert failed.value.error_count() <= 2
+    with pytest.raises(ValidationError) as failed:
+        Texts.model_validate({"text": [1] * 50})
+    assert failed.value.error_count() == 2  # no text, and no list of texts
+
+
 def test_a_full_queue(serve: Any) -> None:
     client = serve(Reader(), limits=Limits(max_queue=2, max_items=2))
     batcher = client.app.state.service._batchers["reader"]
@@ -216,6 +286,44 @@ def test_too_much_in_memory(serve: Any) -> None:
     with client.app.state.service.keeping(999_990):
         problem(client.post("/predict", json={"text": "more than ten bytes"}), 429, "environment")
     assert client.post("/predict", json={"text": "more than ten bytes"}).status_code == 200
+
+
+def test_a_batch_is_counted_clip_by_clip(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All clips were decoded first, and counted afterwards: 64 of 300 s take 1.2 GB."""
+    # 100 s at 8000 Hz in 4 bytes each: 3.2 MB a clip.
+    client = serve(Ears(), limits=Limits(max_memory_mb=10, max_body_mb=10, decoders=2))
+    service = client.app.state.service
+    decode, lengths = service._decoders["audio"].decode, []
+
+    async def noted(audio: bytes, sr: int) -> Any:
+        clip = await decode(audio, sr)
+        lengths.append(clip.waveform.nbytes)
+        return clip
+
+    monkeypatch.setattr(service._decoders["audio"], "decode", noted)
+    long = {"audio": base64.b64encode(tone(0.0, 100, kind="FLAC")).decode()}
+
+    def asked(n: int) -> Any:
+        lengths.clear()
+        return client.post("/v1/predict/audio/batch", json={"clips": [long] * n})
+
+    assert [each["label"] for each in asked(2).json()["predictions"]] == ["quiet", "quiet"]
+    detail = problem(asked(20), 413, "data")["detail"]
+    assert detail == "decoded, this takes more memory than the 10 MB there are"
+    # Three have room; then the one that has none, and the one that the other decoder is at.
+    assert 4 <= len(lengths) <= 5
+    assert set(lengths) == {3_200_000}
+    with service.keeping(5_000_000):
+        assert problem(asked(2), 429, "environment")["hint"] == "try again in 1 s"
+    assert service._kept_bytes == 0
+    assert client.app.state.service.metrics.decoders_lost._value.get() == 0
+
+
+def test_a_clip_that_has_no_room_at_all(serve: Any) -> None:
+    client = serve(Ears(), limits=Limits(max_memory_mb=1, max_body_mb=1, decoders=1))
+    problem(posted(client, body=tone(0.0, 50, kind="FLAC")), 413, "data")
+    assert posted(client, body=tone(0.0, 10, kind="FLAC")).status_code == 200
+    assert client.app.state.service._kept_bytes == 0
 
 
 def test_no_answer_in_time(serve: Any) -> None:
@@ -249,8 +357,8 @@ def test_a_model_that_cannot_be_computed_on_an_input(serve: Any, monkeypatch: py
 
 def test_a_bug_is_no_traceback(serve: Any) -> None:
     model = Reader()
-    client = serve(model)
     model.poison = 6
+    client = serve(model)
     response = client.post("/predict", json={"text": "poison"})
     assert problem(response, 500, "error")["detail"] == "something went wrong here"
     assert client.post("/predict", json={"text": "good"}).status_code == 200

@@ -37,12 +37,14 @@ from samo.serve.server import listening, serve
 
 class Slow(Reader):
     def answer(self, given):
-        time.sleep(given == "wait")
+        time.sleep({"wait": 1, "wait long": 12}.get(given, 0))
         return super().answer(given)
 
 socket = listening("127.0.0.1", 0)
 print(socket.getsockname()[1], flush=True)
-serve(make_app({"slow": Slow("slow")}, Limits(**eval(sys.argv[1]))), [socket])
+given = eval(sys.argv[1])
+log = given.pop("log", None)
+serve(make_app({"slow": Slow("slow"), "ears": Ears()}, Limits(**given), log=log and Path(log)), [socket])
 print("ended", flush=True)
 """
 
@@ -105,6 +107,33 @@ def test_what_goes_on_too_long_does_not_keep_it(again: bool) -> None:
                 assert process.poll() is None
                 process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_model_that_still_computes_does_not_keep_it(again: bool, tmp_path: Path) -> None:
+    """The thread cannot be stopped; it kept the process for 12 s, and who had asked got a bare 500."""
+    found: list[httpx.Response] = []
+    with stubs(drain_timeout=60.0 if again else 0.2, log=str(tmp_path / "log")) as (process, url):
+        ready(url)
+        assert httpx.post(f"{url}/predict", json={"text": "x"}).status_code == 200
+        asking = threading.Thread(
+            target=lambda: found.append(httpx.post(f"{url}/predict", json={"text": "wait long"}, timeout=20))
+        )
+        asking.start()
+        while 'samo_queue_length{model="slow"} 1.0' not in httpx.get(f"{url}/metrics").text:
+            time.sleep(0.02)
+        began = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        if again:
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        assert time.monotonic() - began < 6
+        asking.join()
+    (answered,) = found
+    assert answered.headers["content-type"] == "application/problem+json"
+    assert (answered.status_code, answered.json()["detail"]) == (503, "the server is about to stop")
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
 
 
 def test_a_head_that_does_not_end_is_cut_off() -> None:

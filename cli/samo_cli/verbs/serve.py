@@ -115,13 +115,17 @@ def serve(
         raise SettingsError("--log-inputs acts only together with --log-predictions")
     try:
         from samo.serve.app import make_app
-        from samo.serve.gate import LOOPBACK_NAMES
+        from samo.serve.gate import LOOPBACK_NAMES, host_name
         from samo.serve.server import is_loopback, listening
         from samo.serve.server import serve as answer
     except ModuleNotFoundError as error:
         raise EnvironmentProblem(
             f"serving needs {error.name}, which is not installed", hint='pip install "samo-emotion[serve]"'
         ) from error
+    names = [host_name(given.strip()) for given in allow_host or ()]
+    for given, name in zip(allow_host or (), names, strict=True):
+        if not name or set(given.strip()) & set("/@?#* \t"):
+            raise SettingsError(f"--allow-host {given!r} is no name", hint="for example emotions.example")
     local = is_loopback(host)
     if not local and not keys and not insecure:
         raise SettingsError(
@@ -132,7 +136,7 @@ def serve(
     from samo_cli.render import note
 
     loaded = _loaded(models or [""], artifacts, device=device, precision=precision, threads=threads)
-    hosts = {*(allow_host or ()), *(LOOPBACK_NAMES if local or allow_host else ()), *([host] if local else ())}
+    hosts = {*names, *(LOOPBACK_NAMES if local or names else ()), *([host_name(host)] if local else ())}
     app = make_app(loaded, limits, keys=keys, hosts=hosts, log=log_predictions, log_inputs=log_inputs)
     for name, model in loaded.items():
         note(f"model {name}: {model.facts.modality}, {model.facts.network} on {model.facts.dataset}")
@@ -143,23 +147,30 @@ def serve(
 
 
 def _keys(typed: Sequence[str], file: Path | None) -> list[str]:
-    """All keys.
+    """All keys, without the blanks around them; lines of the file that begin with ``#`` are comments.
 
     Raises:
-        SettingsError: one that can be guessed, or a file without any.
+        SettingsError: one that can be guessed or that no header can carry, or a file without any.
     """
-    keys = [*typed, *filter(None, [os.environ.get("SAMO_API_KEY", "")])]
+    keys = [key.strip() for key in typed] + list(filter(None, [os.environ.get("SAMO_API_KEY", "").strip()]))
     if file:
         try:
-            lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
+            # Some editors begin a file with a mark of its encoding, which is no part of the key.
+            lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"cannot read the keys in {file}") from error
-        if not any(lines):
+        found = [line for line in lines if line and not line.startswith("#")]
+        if not found:
             raise SettingsError(f"there is no key in {file}")
-        keys += filter(None, lines)
+        keys += found
     if any(len(key) < _SHORTEST_KEY for key in keys):
         raise SettingsError(
             f"an API key has at least {_SHORTEST_KEY} characters", hint="openssl rand -hex 16 makes one"
+        )
+    if any(not "!" <= letter <= "~" for key in keys for letter in key):
+        raise SettingsError(
+            "an API key has letters, digits and signs of ASCII only, and no blanks: no request could send this one",
+            hint="openssl rand -hex 16 makes one",
         )
     return keys
 
