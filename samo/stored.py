@@ -17,8 +17,10 @@ from samo.files import parse_json
 __all__ = [
     "Count",
     "Flag",
+    "Level",
     "Number",
     "Positive",
+    "Seconds",
     "Share",
     "Stored",
     "Text",
@@ -45,6 +47,9 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=1e-3, le=1e3)]
 """What logits may be divided by."""
 Share = Annotated[float, Field(strict=True, gt=0.0, lt=1.0)]
+Level = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=-300.0, le=300.0)]
+"""In dB below full scale; digital silence has -200."""
+Seconds = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0, le=1e9)]
 
 
 class Stored(BaseModel):

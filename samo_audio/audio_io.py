@@ -40,6 +40,7 @@ __all__ = [
     "SILENT_PEAK",
     "AudioInfo",
     "Clip",
+    "LevelMeter",
     "clip_of",
     "info",
     "is_audio",
@@ -140,6 +141,34 @@ class Clip:
     peak: float
     rms_db: float
     warnings: tuple[str, ...] = ()
+
+
+class LevelMeter:
+    """Whether samples that come block by block, mono at their own rate, go beyond full scale or are clipped there."""
+
+    def __init__(self) -> None:
+        self._peak, self._n, self._flat = 0.0, 0, 0
+        self._last = np.empty(0, dtype=np.float32)
+
+    def add(self, block: np.ndarray) -> None:
+        """The next (T,) samples."""
+        joined = np.concatenate([self._last, block]) if len(self._last) else block
+        self._n += len(block)
+        self._last = joined[-2:].copy()
+        peak = _peak(joined)
+        self._peak = max(self._peak, peak)
+        if peak >= _CLIPPED_LEVEL and len(joined) > 2:
+            # Clipping leaves flat tops; a recording that merely touches full scale has none.
+            middle = joined[1:-1]
+            flat = (middle == joined[:-2]) & (middle == joined[2:]) & (np.abs(middle) >= _CLIPPED_LEVEL)
+            self._flat += int(np.count_nonzero(flat))
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One, or none, of what came so far."""
+        if self._peak > _HIGH_PEAK:
+            return (f"samples reach {self._peak:.3g} where 1 is full scale",)
+        return ("clipped",) if self._flat > _CLIPPED_SHARE * self._n else ()
 
 
 def is_audio(path: Path) -> bool:
@@ -320,11 +349,13 @@ def _n_windows(n_samples: int, window: int) -> int:
     return max(1, -(-n_samples // window))
 
 
-def windows(path: Path, sr: int, window_s: float) -> Iterator[tuple[float, np.ndarray]]:
+def windows(
+    path: Path, sr: int, window_s: float, meter: LevelMeter | None = None
+) -> Iterator[tuple[float, np.ndarray]]:
     """Stream a file of any length as the windows of :func:`window_starts`, in memory that does not grow with it.
 
     The header is checked at the call, the samples as they are reached: a file found damaged half-way raises
-    after the windows before the damage.
+    after the windows before the damage. A ``meter`` has heard all samples once the last window came.
 
     Yields:
         Start in seconds and (window_s * sr,) float32 mono samples at ``sr``; a shorter file gives one shorter window.
@@ -333,7 +364,7 @@ def windows(path: Path, sr: int, window_s: float) -> Iterator[tuple[float, np.nd
         DataError: as :func:`read`.
     """
     about = info(path)
-    return _slide(about, sr, max(1, round(window_s * sr)))
+    return _slide(about, sr, max(1, round(window_s * sr)), meter or LevelMeter())
 
 
 def mono_blocks(path: Path) -> tuple[int, Iterator[np.ndarray]]:
@@ -351,14 +382,14 @@ def mono_blocks(path: Path) -> tuple[int, Iterator[np.ndarray]]:
     return about.sample_rate, blocks()
 
 
-def _slide(about: AudioInfo, sr: int, window: int) -> Iterator[tuple[float, np.ndarray]]:
+def _slide(about: AudioInfo, sr: int, window: int, meter: LevelMeter) -> Iterator[tuple[float, np.ndarray]]:
     # soxr returns frames * sr / rate samples, halves rounded up.
     expected = (2 * about.frames * sr + about.sample_rate) // (2 * about.sample_rate)
     count = _n_windows(expected, window)
     sound, _ = _open(about.path)
     kept, first, row, start = np.empty(0, dtype=np.float32), 0, 0, 0
     with sound:
-        for block in _resampled(_mono_blocks(sound, about), about.sample_rate, sr):
+        for block in _resampled(_metered(_mono_blocks(sound, about), meter), about.sample_rate, sr):
             kept = np.concatenate([kept, block])
             while row < count - 1 and start + window <= first + len(kept):
                 yield start / sr, kept[start - first : start - first + window].copy()
@@ -372,6 +403,12 @@ def _slide(about: AudioInfo, sr: int, window: int) -> Iterator[tuple[float, np.n
         raise bad(about.path, f"holds less than one sample at {sr} Hz")
     last = kept[-window:].copy()
     yield (first + len(kept) - len(last)) / sr, last
+
+
+def _metered(blocks: Iterable[np.ndarray], meter: LevelMeter) -> Iterator[np.ndarray]:
+    for block in blocks:
+        meter.add(block)
+        yield block
 
 
 def _resampled(blocks: Iterable[np.ndarray], rate: int, sr: int) -> Iterator[np.ndarray]:
@@ -468,11 +505,6 @@ def _level_warnings(mono: np.ndarray, peak: float, rate: int) -> tuple[str, ...]
         warnings.append(SILENT)
     elif TOO_SHORT not in warnings and is_constant(mono):
         warnings.append(CONSTANT)
-    if peak > _HIGH_PEAK:
-        warnings.append(f"samples reach {peak:.3g} where 1 is full scale")
-    elif peak >= _CLIPPED_LEVEL:
-        # Clipping leaves flat tops; a recording that merely touches full scale has none.
-        flat = (mono[1:-1] == mono[:-2]) & (mono[1:-1] == mono[2:]) & (np.abs(mono[1:-1]) >= _CLIPPED_LEVEL)
-        if np.count_nonzero(flat) > _CLIPPED_SHARE * len(mono):
-            warnings.append("clipped")
-    return tuple(warnings)
+    meter = LevelMeter()
+    meter.add(mono)
+    return (*warnings, *meter.warnings)

@@ -215,7 +215,7 @@ def _au(path: Path, file: BinaryIO, size: int, order: str) -> Container:
     if encoding in _AU_ADPCM:
         raise bad(path, "holds ADPCM", hint=ADPCM_HINT)
     present = max(0, size - start)
-    if _open_ended(declared):
+    if is_open_ended(declared):
         return Container((NO_LENGTH,))
     _agree(path, declared, present)
     if not _only_zeros(file, start + declared, size):
@@ -236,7 +236,7 @@ def _nist(path: Path, file: BinaryIO, size: int) -> Container:
         return Container((NO_LENGTH,))
     start, (count, channels, width) = int(begin), map(int, numbers)
     declared, present = count * channels * width, max(0, size - start)
-    if _open_ended(declared):
+    if is_open_ended(declared):
         return Container((NO_LENGTH,))
     _agree(path, declared, present)
     if not _only_zeros(file, start + declared, size):
@@ -259,7 +259,7 @@ def _chunked(path: Path, file: BinaryIO, size: int, magic: bytes) -> Container:
     declared = long_length if long_length and chunk.length == 0xFFFFFFFF else chunk.length
     present = max(0, size - chunk.start)
     coding = _check_form(path, form, layout, chunk.length)
-    open_ended = _open_ended(declared) or (declared == 0 and present > 0)
+    open_ended = is_open_ended(declared) or (declared == 0 and present > 0)
     if not open_ended:
         _agree(path, declared, present)
         _check_behind(path, file, layout, chunk.start + declared, size, declared)
@@ -371,7 +371,7 @@ def _more(path: Path, declared: int, more: int) -> DataError:
     )  # fmt: skip
 
 
-def _open_ended(declared: int) -> bool:
+def is_open_ended(declared: int) -> bool:
     """Whether a length is what a recorder writes that cannot come back to fill it in (sox, arecord, ffmpeg)."""
     return 0x7FFF0000 <= declared <= 0x80000000 or 0xFFFF0000 <= declared <= 0xFFFFFFFF or declared >= 1 << 62
 

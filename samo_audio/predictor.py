@@ -23,6 +23,7 @@ from samo_audio.audio_io import (
     SILENT,
     SILENT_PEAK,
     Clip,
+    LevelMeter,
     clip_of,
     info,
     is_constant,
@@ -67,7 +68,10 @@ class Reading(Protocol):
 
 @dataclass
 class _Pending:
-    """A recording whose windows are still on their way through the model; ``path`` is None for an array."""
+    """A recording whose windows are still on their way through the model; ``path`` is None for an array.
+
+    ``meter`` hears what is streamed, whose warnings come with its last window.
+    """
 
     path: Path | None
     chunks: Iterator[tuple[float, np.ndarray]]
@@ -80,6 +84,7 @@ class _Pending:
     peak: float = 0.0
     error: str = ""
     exhausted: bool = False
+    meter: LevelMeter = field(default_factory=LevelMeter)
 
     @property
     def complete(self) -> bool:
@@ -210,7 +215,9 @@ class AudioPredictor(ModelPredictor):
             else:
                 about = info(path)
                 if about.duration_s > STREAMED_S:
-                    return _Pending(path, windows(path, self.sr, self.window_s), about.duration_s, about.warnings)
+                    meter = LevelMeter()
+                    chunks = windows(path, self.sr, self.window_s, meter)
+                    return _Pending(path, chunks, about.duration_s, about.warnings, meter=meter)
                 clip = read(path, self.sr)
         except DataError as error:
             return _Pending(path, iter(()), 0.0, (), error=_line(error))
@@ -263,6 +270,7 @@ class AudioPredictor(ModelPredictor):
         # What is streamed is not looked at as a whole.
         if not any(pending.heard) and not NOTHING_HEARD & set(warnings):
             warnings = (*warnings, SILENT if pending.peak < SILENT_PEAK else CONSTANT)
+        warnings = (*warnings, *pending.meter.warnings)
         usable = np.array([not NOTHING_HEARD & set(warnings)])
         (answers,) = self.answers(logits.astype(np.float64).mean(axis=0, keepdims=True), usable)
         timeline = self._timeline(pending, logits) if pending.duration_s > self.timeline_s else ()

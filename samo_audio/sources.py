@@ -17,6 +17,7 @@ import numpy as np
 
 from samo.errors import DataError, EnvironmentProblem, SettingsError, first_few
 from samo_audio.audio_io import mono_blocks
+from samo_audio.containers import is_open_ended
 
 __all__ = [
     "BLOCK_S",
@@ -85,21 +86,22 @@ def pipe_source(pipe: BinaryIO, coding: Coding = "wav", sr: int = 0, channels: i
 
     Raises:
         SettingsError: raw samples without a rate, or a WAV with one.
-        DataError: no WAV, or one of a coding that cannot be streamed.
+        DataError: no WAV, or one of a coding that cannot be streamed; once it has ended, that there were no samples.
     """
+    size: int | None = None
     if coding == "wav":
         if sr or channels != 1:
             raise SettingsError(
                 "a WAV says its rate and channels itself", hint="`sr` and `channels` are for raw samples"
             )
-        sr, channels, samples = _wav_header(pipe)
+        (sr, channels, samples), size = _wav_header(pipe)
     else:
         if sr <= 0:
             raise SettingsError(f"raw samples ({coding}) need their rate in Hz: `sr`")
         if not 1 <= channels <= _MOST_CHANNELS:
             raise SettingsError(f"`channels={channels}`: 1 to {_MOST_CHANNELS}")
         samples = {"s16le": "<i2", "f32le": "<f4"}[coding]
-    return Source("stdin", sr, _decoded(pipe, samples, channels, max(1, round(BLOCK_S * sr))))
+    return Source("stdin", sr, _decoded(pipe, samples, channels, max(1, round(BLOCK_S * sr)), size))
 
 
 def at_pace(source: Source, sleep: Any = time.sleep, clock: Any = time.monotonic) -> Iterator[np.ndarray]:
@@ -118,10 +120,19 @@ def _pieces(blocks: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield from (block[start : start + size] for start in range(0, len(block), size))
 
 
-def _decoded(pipe: BinaryIO, samples: str, channels: int, frames: int) -> Iterator[np.ndarray]:
-    """(channels, time) blocks of at most ``frames`` samples, until the pipe ends; half a sample there is left out."""
+def _decoded(pipe: BinaryIO, samples: str, channels: int, frames: int, size: int | None) -> Iterator[np.ndarray]:
+    """(channels, time) blocks of at most ``frames`` samples, until the pipe ends; half a sample there is left out.
+
+    Behind ``size`` bytes stands something else than sound; None: nothing does.
+
+    Raises:
+        DataError: there was not one sample.
+    """
     width = (3 if samples == "24" else np.dtype(samples).itemsize) * channels
-    while data := _read(pipe, frames * width):
+    n = 0
+    while data := _read(pipe, frames * width if size is None else min(frames * width, size)):
+        size = None if size is None else size - len(data)
+        n += len(data) // width
         whole = data[: len(data) // width * width]
         if samples == "24":
             bytes_of = np.frombuffer(whole, dtype=np.uint8).reshape(-1, 3)
@@ -132,6 +143,8 @@ def _decoded(pipe: BinaryIO, samples: str, channels: int, frames: int) -> Iterat
             flat = np.frombuffer(whole, dtype=samples)
         if len(flat):
             yield flat.reshape(-1, channels).T
+    if not n:
+        raise DataError("stdin is empty: no samples came")
 
 
 def _read(pipe: BinaryIO, size: int) -> bytes:
@@ -143,8 +156,10 @@ def _read(pipe: BinaryIO, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _wav_header(pipe: BinaryIO) -> tuple[int, int, str]:
-    """Rate, channels and coding of a WAV, whose samples come next. Lengths are not believed: who streams knows none.
+def _wav_header(pipe: BinaryIO) -> tuple[tuple[int, int, str], int | None]:
+    """Rate, channels and coding of a WAV, and the bytes of its samples, which come next.
+
+    The length is None where it is what writers state that do not know it: then the samples last until the pipe ends.
 
     Raises:
         DataError: no WAV, or one that cannot be streamed.
@@ -156,17 +171,22 @@ def _wav_header(pipe: BinaryIO) -> tuple[int, int, str]:
             hint="ffmpeg -i in.m4a -f wav - makes one; raw samples need `format=s16le` and `sr`",
         )
     about: tuple[int, int, str] | None = None
+    long_size = 0
     while len(head := _read(pipe, 8)) == 8:
         name, size = head[:4], int(struct.unpack("<I", head[4:])[0])
         if name == b"data":
             if about is None:
                 break
-            return about
+            if size == 0xFFFFFFFF:
+                size = long_size or size
+            return about, None if not size or is_open_ended(size) else size
         if size > _LONGEST_CHUNK:
             break
         body = _read(pipe, size + size % 2)
         if name == b"fmt " and len(body) >= 16:
             about = _wav_format(body)
+        if name == b"ds64" and len(body) >= 16:
+            long_size = struct.unpack("<8xQ", body[:16])[0]
     raise DataError("stdin is a WAV whose header is damaged: no samples were reached")
 
 

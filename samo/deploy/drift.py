@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from samo.deploy.samples import Sample, TaskSample
-from samo.errors import DataError
+from samo.errors import DataError, first_few
 from samo.evaluation.shift import counts_p, divergence, ks, labels_p
 from samo.evaluation.significance import ALPHA, holm
 
@@ -33,6 +33,8 @@ __all__ = ["FEWEST", "Check", "Drift", "compare", "reference_of"]
 
 # Answers on either side below which nothing is tested.
 FEWEST = 30
+# Labels of a task; each takes thousands of random draws.
+MOST_LABELS = 1000
 LEAST_SHARE, LEAST_DISTANCE = 0.05, 0.1
 # A level in dB, a ratio and a difference of confidence that are worth a sentence about the middle.
 _DB, _RATIO, _SURE = 1.0, 1.1, 0.01
@@ -140,19 +142,17 @@ def compare(before: Sample, now: Sample, where: str = "what the model was valida
         seed: of the random draws; equal seeds give equal p-values.
 
     Raises:
-        DataError: the samples have no task in common, or a task other labels.
+        DataError: the samples are of different modalities, have no task in common, or ``now`` has labels that a
+            reference which names all of its own has not; or a task has more than 1,000 labels.
     """
+    if before.n and now.n:
+        _require_comparable(before, now)
     for fewest, what in ((before.n, where), (now.n, "the lines")):
         if fewest < FEWEST:
             return Drift(
                 before.n, now.n, too_few=f"too few answers to tell: {fewest} in {what}, at least {FEWEST} needed"
             )
     tasks = [name for name in before.tasks if name in now.tasks]
-    if not tasks:
-        raise DataError(
-            f"the lines answer {_names(now.tasks)}, the reference {_names(before.tasks)}",
-            hint="they are of another model",
-        )
     checks: list[Check] = []
     for name in tasks:
         checks += _of_task(name, before.tasks[name], now.tasks[name], where, seed)
@@ -162,6 +162,35 @@ def compare(before: Sample, now: Sample, where: str = "what the model was valida
             checks.append(_of_numbers(quantity.name, quantity.unit, a, b, _number_says(quantity, a, b, where)))
     corrected = holm([check.p for check in checks])
     return Drift(before.n, now.n, tuple(_decided(*pair) for pair in zip(checks, corrected, strict=True)))
+
+
+def _require_comparable(before: Sample, now: Sample) -> None:
+    """Refuse samples of which one is of another model.
+
+    Raises:
+        DataError: says what differs.
+    """
+    hint = "they are of another model"
+    if before.modality and now.modality and before.modality != now.modality:
+        raise DataError(f"the lines are answers to {now.modality}, the reference is of {before.modality}", hint=hint)
+    if not any(name in now.tasks for name in before.tasks):
+        raise DataError(f"the lines answer {_names(now.tasks)}, the reference {_names(before.tasks)}", hint=hint)
+    for name, task in before.tasks.items():
+        later = now.tasks.get(name)
+        if later is None:
+            continue
+        n_labels = len({*task.counts, *later.counts})
+        unknown = [label for label in later.counts if label not in task.counts]
+        if task.complete and unknown:
+            raise DataError(
+                f"the lines answer {name} with {first_few(unknown, 3)}, "
+                f"the reference with {first_few(task.counts, 10)}",
+                hint=hint,
+            )
+        if task.complete and later.multi_label and not task.multi_label:
+            raise DataError(f"the lines have several labels of {name}, or none; the reference has one each", hint=hint)
+        if n_labels > MOST_LABELS:
+            raise DataError(f"{name} has {n_labels} labels; at most {MOST_LABELS} are compared")
 
 
 def _decided(check: Check, p: float | None) -> Check:
@@ -175,10 +204,8 @@ def _decided(check: Check, p: float | None) -> Check:
 
 def _of_task(name: str, before: TaskSample, now: TaskSample, where: str, seed: int) -> list[Check]:
     multi_label = before.multi_label or now.multi_label
-    labels = list(before.counts)
-    if unknown := [label for label in now.counts if label not in before.counts and before.counts]:
-        # Counts of a file's first half name only what was answered there.
-        labels += unknown
+    # Counts of a file's first half name only what was answered there.
+    labels = list({**before.counts, **now.counts})
     a, b = (np.array([each.counts.get(label, 0) for label in labels], dtype=np.int64) for each in (before, now))
     p = labels_p(a, before.n, b, now.n, seed=seed) if multi_label else counts_p(a, b, seed=seed)
     shares = a / max(1, before.n), b / max(1, now.n)

@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from samo.errors import DataError, SettingsError
 from samo.files import parse_json
-from samo.stored import Count, Flag, Number, Stored, Text, validated
+from samo.stored import Count, Flag, Level, Seconds, Stored, Text, validated
 
 __all__ = ["BrokenLine", "Line", "PredictionLines", "TaskLine", "read_prediction_lines", "since"]
 
 # Names are kept of so many broken lines; all are counted.
 N_NAMED = 10
+# Bytes of a line; a longer one is no answer, and what follows it nothing that was logged.
+LONGEST_LINE = 10_000_000
 _BEFORE_LAST = re.compile(r"(\d+)([dhm])")
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
 
+def _once(labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(labels)) != len(labels):
+        raise ValueError("names a label twice")
+    return labels
+
+
 class _StoredAnswer(Stored):
     label: Text
-    labels: tuple[Text, ...]
+    labels: Annotated[tuple[Text, ...], AfterValidator(_once)]
     confidence: Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
     abstained: Flag
 
@@ -37,8 +45,8 @@ class _StoredLine(Stored):
     model: Text
     modality: Literal["audio", "text"]
     tasks: Annotated[dict[Text, _StoredAnswer], Field(min_length=1)]
-    duration_s: Number | None = None
-    level_dbfs: Number | None = None
+    duration_s: Seconds | None = None
+    level_dbfs: Level | None = None
     n_chars: Count | None = None
     n_tokens: Count | None = None
 
@@ -100,14 +108,14 @@ def read_prediction_lines(path: Path) -> PredictionLines:
     """Read a file; empty lines are passed over, broken ones counted.
 
     Raises:
-        DataError: it cannot be read, or no line of it is an answer.
+        DataError: it cannot be read, a line is longer than 10 MB, or no line is an answer.
     """
     found = PredictionLines()
     # Labels and names repeat: each is kept once.
     seen: dict[tuple[str, ...], tuple[str, ...]] = {}
     try:
         with path.open("rb") as file:
-            for number, text in enumerate(file, start=1):
+            for number, text in enumerate(_texts(file, path), start=1):
                 if not text.strip():
                     continue
                 try:
@@ -126,6 +134,20 @@ def read_prediction_lines(path: Path) -> PredictionLines:
             f"{path} holds no answers ({why})", hint="`samo serve` writes such a file when it logs its predictions"
         )
     return found
+
+
+def _texts(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The lines of a file, which need not end.
+
+    Raises:
+        DataError: one is longer than 10 MB.
+    """
+    number = 0
+    while text := file.readline(LONGEST_LINE + 1):
+        number += 1
+        if len(text) > LONGEST_LINE:
+            raise DataError(f"{path}, line {number}: longer than {LONGEST_LINE // 1_000_000} MB, no line of answers")
+        yield text
 
 
 def _line(text: bytes, seen: dict[tuple[str, ...], tuple[str, ...]]) -> tuple[str, Line]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from samo.deploy.prediction_lines import NUMBERS, Line
 from samo.errors import ModelFileError
-from samo.stored import Count, Flag, Number, Stored, Text, validated
+from samo.stored import Flag, Level, Seconds, Stored, Text, validated
+from samo.tasks import LabelSpace
 
 __all__ = ["MOST_KEPT", "Sample", "TaskSample", "sample_of_lines", "sample_of_reference"]
 
@@ -33,6 +34,7 @@ class TaskSample:
         abstained: how many of them were withheld.
         confidences: (M,) of the answers, in [0, 1].
         multi_label: whether an answer may have several labels, or none.
+        complete: whether ``counts`` names every label that can be answered, as a reference does.
     """
 
     counts: Mapping[str, int]
@@ -40,6 +42,7 @@ class TaskSample:
     abstained: int
     confidences: FloatArray
     multi_label: bool = False
+    complete: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,42 +53,66 @@ class Sample:
         n: answers.
         tasks: by task.
         numbers: (M,) of those of :data:`samo.deploy.prediction_lines.NUMBERS` that are known.
+        modality: ``audio`` or ``text``; of lines of both ``audio and text``; empty where unknown.
     """
 
     n: int
     tasks: Mapping[str, TaskSample]
     numbers: Mapping[str, FloatArray] = field(default_factory=dict)
+    modality: str = ""
+
+
+# Beyond a billion items nothing was validated.
+_Length = Annotated[float, Field(strict=True, allow_inf_nan=False, ge=0.0, le=2.0**53)]
+_Items = Annotated[int, Field(strict=True, ge=0, lt=10**9)]
 
 
 class _StoredTask(Stored):
-    counts: dict[Text, Count]
-    n: Count
-    abstained: Count
+    counts: dict[Text, _Items]
+    n: _Items
+    abstained: _Items
     confidences: Annotated[list[Annotated[float, Field(ge=0.0, le=1.0)]], Field(max_length=MOST_KEPT)]
     multi_label: Flag
 
-
-_Kept = Annotated[list[Number], Field(max_length=MOST_KEPT)]
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        if self.abstained > self.n:
+            raise ValueError(f"{self.abstained} of {self.n} answers are withheld")
+        answered = max(self.counts.values(), default=0) if self.multi_label else sum(self.counts.values())
+        if answered > self.n:
+            raise ValueError(f"{answered} of {self.n} answers have labels")
+        return self
 
 
 class _StoredReference(Stored):
-    n: Count
+    n: _Items
     tasks: dict[Text, _StoredTask]
-    level_dbfs: _Kept = Field(default_factory=list)
-    duration_s: _Kept = Field(default_factory=list)
-    n_chars: _Kept = Field(default_factory=list)
-    n_tokens: _Kept = Field(default_factory=list)
+    level_dbfs: Annotated[list[Level], Field(max_length=MOST_KEPT)] = Field(default_factory=list)
+    duration_s: Annotated[list[Seconds], Field(max_length=MOST_KEPT)] = Field(default_factory=list)
+    n_chars: Annotated[list[_Length], Field(max_length=MOST_KEPT)] = Field(default_factory=list)
+    n_tokens: Annotated[list[_Length], Field(max_length=MOST_KEPT)] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Self:
+        for name, task in self.tasks.items():
+            if task.n != self.n:
+                raise ValueError(f"{task.n} of {self.n} answers are to {name[:80]}")
+        return self
 
 
-def sample_of_reference(stored: Mapping[str, Any], name: str) -> Sample:
+def sample_of_reference(
+    stored: Mapping[str, Any], name: str, modality: str = "", space: LabelSpace | None = None
+) -> Sample:
     """What :func:`reference_of` gave, read back.
 
     Args:
         stored: plain values, as they stand in a file.
         name: of the model, for errors.
+        modality: of the model.
+        space: of the model; None: the tasks and labels are taken as they stand there.
 
     Raises:
-        ModelFileError: it is empty, or something else.
+        ModelFileError: it is empty, or something else, or of other tasks or labels than ``space``.
     """
     if not stored:
         raise ModelFileError(
@@ -94,16 +121,36 @@ def sample_of_reference(stored: Mapping[str, Any], name: str) -> Sample:
         )  # fmt: skip
     try:
         found = validated(_StoredReference, stored)
+        _require_space(found, space)
     except ValueError as error:
         raise ModelFileError(f"the reference of '{name}' is damaged: {error}") from error
     tasks = {
         task: TaskSample(
-            each.counts, each.n, each.abstained, np.array(each.confidences, dtype=np.float64), each.multi_label
+            each.counts,
+            each.n,
+            each.abstained,
+            np.array(each.confidences, dtype=np.float64),
+            each.multi_label,
+            complete=True,
         )
         for task, each in found.tasks.items()
     }
     numbers = {each: np.array(getattr(found, each), dtype=np.float64) for each in NUMBERS if getattr(found, each)}
-    return Sample(found.n, tasks, numbers)
+    return Sample(found.n, tasks, numbers, modality)
+
+
+def _require_space(found: _StoredReference, space: LabelSpace | None) -> None:
+    """Refuse tasks and labels that are not the model's.
+
+    Raises:
+        ValueError: names the task.
+    """
+    if space is None:
+        return
+    own = {task.name: (set(task.labels), task.multi_label) for task in space.tasks}
+    for name, task in found.tasks.items():
+        if own.get(name) != (set(task.counts), task.multi_label):
+            raise ValueError(f"tasks.{name[:80]}: its labels are not the model's")
 
 
 def sample_of_lines(lines: Sequence[Line]) -> Sample:
@@ -123,4 +170,5 @@ def sample_of_lines(lines: Sequence[Line]) -> Sample:
         for name in NUMBERS
         if any(name in line.numbers for line in lines)
     }
-    return Sample(len(lines), tasks, numbers)
+    modality = " and ".join(sorted({line.modality for line in lines}))
+    return Sample(len(lines), tasks, numbers, modality)

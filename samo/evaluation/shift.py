@@ -2,7 +2,8 @@
 
 - **Counts** of classes: Pearson's chi-square of the table of two rows, its p-value by drawing the first row with both
   margins as they are, as a random relabelling of the pooled items does (the Monte-Carlo form of Fisher's exact test,
-  Agresti 1992, "A survey of exact inference for contingency tables"). Counts may be small.
+  Agresti 1992, "A survey of exact inference for contingency tables"). Counts may be small. Of tables of more than
+  100,000,000 items the p-value is that of the limiting chi-square distribution.
 - **Counts of labels of which several may hold**: each label alone, held or not, by the same draws; the smallest p-value
   times the number of labels (Bonferroni), since labels of one item depend on one another.
 - **Numbers**: the two-sample statistic of Kolmogorov and Smirnov, its p-value by the limiting distribution with the
@@ -15,6 +16,7 @@ too easily.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +25,8 @@ import numpy.typing as npt
 __all__ = ["counts_p", "divergence", "ks", "labels_p"]
 
 N_DRAWS = 9_999
+# Items of a table that is drawn; NumPy draws below a billion.
+_MOST_DRAWN = 10**8
 # Statistics of tables that are equal differ by rounding.
 _ROUNDING = 1e-9
 
@@ -46,6 +50,9 @@ def counts_p(first: npt.ArrayLike, second: npt.ArrayLike, *, n_draws: int = N_DR
     a, b = a[kept], b[kept]
     if len(a) < 2 or not a.sum() or not b.sum():
         return 1.0
+    if int((a + b).sum()) > _MOST_DRAWN:
+        beyond_it = _chi_square_tail(float(_chi_square(a[None], a + b)[0]), len(a) - 1)
+        return max(beyond_it, 1 / (n_draws + 1))
     rng = np.random.default_rng(seed)
     drawn = rng.multivariate_hypergeometric(a + b, int(a.sum()), size=n_draws)
     beyond = int((_chi_square(drawn, a + b) >= _chi_square(a[None], a + b)[0] - _ROUNDING).sum())
@@ -54,11 +61,22 @@ def counts_p(first: npt.ArrayLike, second: npt.ArrayLike, *, n_draws: int = N_DR
 
 def _chi_square(rows: npt.NDArray[np.int64], pooled: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """(D,) Pearson's statistic of tables whose first rows are (D, K) and whose columns add up to (K,) ``pooled``."""
-    n, total = rows[0].sum(), pooled.sum()
+    n, total = float(rows[0].sum()), float(pooled.sum())
     expected = pooled * (n / total)
     # The second row differs from its expectation by as much: one sum is both, weighed.
     found: npt.NDArray[np.float64] = (np.square(rows - expected) / pooled).sum(axis=1) * total**2 / (n * (total - n))
     return found
+
+
+def _chi_square_tail(x: float, degrees: int) -> float:
+    """The chance that a variable of the chi-square distribution exceeds x (Abramowitz and Stegun 1964, 26.4.4-5)."""
+    half = x / 2
+    if half <= 0:
+        return 1.0
+    # Two degrees more add a term; one and two degrees have closed forms.
+    tail, begin = (math.erfc(math.sqrt(half)), 0.5) if degrees % 2 else (math.exp(-half), 1.0)
+    powers = [begin + k for k in range((degrees - 1) // 2)]
+    return min(1.0, tail + sum(math.exp(power * math.log(half) - half - math.lgamma(power + 1)) for power in powers))
 
 
 def labels_p(

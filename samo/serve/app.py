@@ -20,7 +20,7 @@ from samo.serve.described import described
 from samo.serve.gate import Gate, is_audio, is_json
 from samo.serve.limits import Limits
 from samo.serve.prediction_log import PredictionLog
-from samo.serve.problems import PROBLEM_JSON, Problem, problem_response
+from samo.serve.problems import PROBLEM_JSON, Problem, invalid_detail, problem_response
 from samo.serve.reference import reference_page, reference_style
 from samo.serve.schemas import AudioAnswer, BatchAnswer, ClipBatch, Models, ProblemBody, State, TextAnswers, Texts
 from samo.serve.service import Service
@@ -226,11 +226,10 @@ def _add_refusals(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])[:200]
-        if first["type"] == "json_invalid":
+        errors = error.errors()
+        if errors[0]["type"] == "json_invalid":
             return problem_response(Problem(400, "the body is no JSON"))
-        return problem_response(Problem(422, f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}"))
+        return problem_response(Problem(422, invalid_detail(errors)))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:

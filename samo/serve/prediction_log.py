@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import os
+import stat
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,14 +36,21 @@ class PredictionLog:
             failed: called for each line that could not be written.
 
         Raises:
-            EnvironmentProblem: the file cannot be opened.
+            EnvironmentProblem: the file cannot be opened, or is a pipe.
         """
         self._path, self._inputs, self._failed = path, inputs, failed
         self._told = False
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            # A pipe would wait for a reader; what is written of people is for nobody else's eyes.
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
         except OSError as error:
             raise EnvironmentProblem(f"cannot write {path}: {error.strerror}") from error
+        if stat.S_ISFIFO(os.fstat(self._file).st_mode):
+            os.close(self._file)
+            raise EnvironmentProblem(f"cannot write {path}: it is a pipe", hint="name a file")
+        os.set_blocking(self._file, True)
+        # Whether the last line is a part of one, which would break the next.
+        self._cut = _ends_within_line(path)
 
     def close(self) -> None:
         """Close the file."""
@@ -70,14 +78,34 @@ class PredictionLog:
             **facts,
             "warnings": list(prediction.warnings),
         }
+        text = (b"\n" if self._cut else b"") + json.dumps(line, ensure_ascii=False).encode() + b"\n"
         try:
             # At once, so that lines of several servers do not mix.
-            os.write(self._file, json.dumps(line, ensure_ascii=False).encode() + b"\n")
+            written = os.write(self._file, text)
         except OSError as error:
-            self._failed()
-            if not self._told:
-                self._told = True
-                logging.getLogger(__name__).warning("cannot write %s: %s", self._path, error.strerror)
+            self._fail(str(error.strerror))
+            return
+        # A full disk takes what still fits.
+        self._cut = written < len(text) and (written > 0 or self._cut)
+        if written < len(text):
+            self._fail(f"only {written} of {len(text)} bytes were written; is the disk full?")
+
+    def _fail(self, why: str) -> None:
+        self._failed()
+        if not self._told:
+            self._told = True
+            logging.getLogger(__name__).warning("cannot write %s: %s", self._path, why)
+
+
+def _ends_within_line(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode) or not file.seek(0, os.SEEK_END):
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:
+        return False
 
 
 def _tasks(model: ModelPredictor, prediction: Prediction) -> dict[str, Any]:

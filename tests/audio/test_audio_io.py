@@ -15,7 +15,7 @@ import soundfile
 
 from samo.errors import DataError
 from samo_audio import audio_io
-from samo_audio.audio_io import info, is_audio, read, window_starts, windows
+from samo_audio.audio_io import LevelMeter, info, is_audio, read, window_starts, windows
 
 RATE = 8000
 SPECIAL = {
@@ -147,6 +147,17 @@ def test_silence_is_a_warning(tmp_path: Path) -> None:
 
 def test_a_very_short_clip_is_a_warning(tmp_path: Path) -> None:
     assert read(put(tmp_path / "a.wav", tone(0.05)), RATE).warnings == ("shorter than 0.1 s",)
+
+
+def test_flat_tops_are_counted_across_blocks() -> None:
+    # Of 3 samples at full scale one lies between equals: 1 of 999 is above a thousandth, 1 of 1,001 below.
+    for n, expected in ((999, ("clipped",)), (1001, ())):
+        samples = np.r_[np.zeros(400), np.ones(3), np.zeros(n - 403)].astype(np.float32)
+        for cut in (n, 1, 401, 402, 403):
+            meter = LevelMeter()
+            for block in np.split(samples, range(cut, n, cut)):
+                meter.add(block)
+            assert meter.warnings == expected, cut
 
 
 def test_clipping_is_a_warning_and_full_scale_alone_is_not(tmp_path: Path) -> None:

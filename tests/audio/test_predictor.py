@@ -326,12 +326,28 @@ def test_streaming_answers_as_decoding_at_once(
             assert first.probabilities[label] == pytest.approx(second.probabilities[label], abs=10 * tolerance)
 
 
+@pytest.mark.parametrize(
+    ("gain", "top", "warnings"),
+    [(4.0, 1.0, ("clipped",)), (1.0, 1.0, ()), (20.0, 99.0, ("samples reach 12 where 1 is full scale",))],
+)
+def test_what_is_streamed_is_warned_of_as_what_is_decoded_at_once(
+    ready: AudioPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gain: float, top: float,
+    warnings: tuple[str, ...],
+) -> None:  # fmt: skip
+    rate = 22_050
+    sound = np.clip(gain * 0.6 * np.sin(np.arange(12 * rate) / 9), -top, top)
+    path = tiny.write(tmp_path / "loud.wav", sound, rate, subtype="FLOAT")
+    assert one(ready, path).warnings == warnings
+    monkeypatch.setattr(predictor, "STREAMED_S", 1.0)
+    assert one(ready, path).warnings == warnings
+
+
 def test_only_long_files_are_streamed(ready: AudioPredictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     streamed = []
 
-    def watched(path: Path, sr: int, window_s: float) -> Any:
+    def watched(path: Path, *how: Any) -> Any:
         streamed.append(path)
-        return audio_io.windows(path, sr, window_s)
+        return audio_io.windows(path, *how)
 
     monkeypatch.setattr(predictor, "windows", watched)
     short = tiny.write(tmp_path / "short.wav", np.zeros(60 * SR))

@@ -69,6 +69,30 @@ def test_a_wav_that_does_not_know_its_length_is_read_to_its_end() -> None:
     assert heard(pipe_source(Pipe(bytes(whole[:-1])))).shape == (1, 1999)
 
 
+def test_what_stands_behind_the_samples_is_no_sound() -> None:
+    whole = wav("PCM_16")
+    picture = b"id3 " + struct.pack("<I", 4000) + bytes(range(250)) * 16
+    found = heard(pipe_source(Pipe(whole + picture)))
+    np.testing.assert_array_equal(found, heard(pipe_source(Pipe(whole))))
+    assert found.shape == (1, 2000)
+    # What ffmpeg, sox and arecord state into a pipe.
+    at = whole.index(b"data") + 4
+    for length in (0, 0x7FFFF000, 0x80000000, 0xFFFFFFFF):
+        piped = whole[:at] + struct.pack("<I", length) + whole[at + 4 :] + bytes(200)
+        assert heard(pipe_source(Pipe(piped))).shape == (1, 2100)
+    # RF64 states its length elsewhere.
+    long = b"RF64" + whole[4:12] + b"ds64" + struct.pack("<IQQQI", 28, 0, 4000, 2000, 0)
+    long += whole[12:at] + b"\xff" * 4 + whole[at + 4 :] + picture
+    assert heard(pipe_source(Pipe(long))).shape == (1, 2000)
+
+
+def test_a_pipe_without_samples_is_refused() -> None:
+    whole = wav("PCM_16")
+    for source in (pipe_source(Pipe(b""), "s16le", SR), pipe_source(Pipe(whole[: whole.index(b"data") + 8]))):
+        with pytest.raises(DataError, match="stdin is empty: no samples came"):
+            heard(source)
+
+
 def test_chunks_before_the_samples_are_passed_over() -> None:
     whole = wav("PCM_16")
     at = whole.index(b"data")

@@ -447,8 +447,12 @@ def test_a_key_is_asked_for_and_kept_for_this_tab(browser: Chrome, locked: Serve
     page = Page(browser, locked.address).open(320)
     page.wait(lambda: page["key-value"].is_displayed())
     assert page.overflow == 0
+    page["key-value"].send_keys("ключ-от-сервера\n")
+    page.wait(lambda: "only unaccented letters" in page["key-help"].text)
+    page["key-value"].clear()
     page["key-value"].send_keys("wrong\n")
     page.wait(lambda: "not accepted" in page["key-help"].text)
+    assert page.run("return Object.entries(sessionStorage)") == []
     page["key-value"].send_keys("a-key-of-enough-letters\n")
     page.ready()
     page["text"].send_keys(SENTENCE)

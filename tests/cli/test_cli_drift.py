@@ -157,3 +157,19 @@ def test_files_that_hold_nothing(tmp_path: Path) -> None:
     assert "there is no model file" in refused(
         6, "drift", write(tmp_path / "y", [line(0)]), "--reference", tmp_path / "none.onnx"
     )
+
+
+def test_lines_of_another_model_are_refused(reference: list[str], tmp_path: Path) -> None:
+    bored = write(tmp_path / "bored", [line(k, label="bored") for k in range(60)])
+    assert "the lines answer emotion with bored, the reference with" in refused(3, "drift", bored, *reference)
+    assert done("drift", bored, "--halves").out
+    text = write(tmp_path / "text", [line(k, modality="text") for k in range(60)])
+    assert "the lines are answers to text, the reference is of audio" in refused(3, "drift", text, *reference)
+
+
+def test_broken_lines_are_counted_once(tmp_path: Path) -> None:
+    file = write(tmp_path / "x", [line(k) for k in range(60)] + ["no"] * 19)
+    said = done("drift", file, "--halves").err
+    assert "19 lines are no answers and left out: line 61 (" in said
+    assert said.count(" more") == 1
+    assert " and 16 more" in said

@@ -108,7 +108,7 @@ def test_pace(run: list[str], clip: Path, monkeypatch: pytest.MonkeyPatch, stdin
         assert slow == expected
 
 
-def test_stdin_as_wav_and_raw(run: list[str], clip: Path, stdin: Any) -> None:
+def test_stdin_as_wav_and_raw(run: list[str], clip: Path, stdin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     samples, _ = soundfile.read(clip, dtype="int16")
     plain = moments(clip, "--pace", "fast", *run)
     stdin(clip.read_bytes())
@@ -121,6 +121,10 @@ def test_stdin_as_wav_and_raw(run: list[str], clip: Path, stdin: Any) -> None:
     assert "need their rate in Hz: --sr" in refused(2, "stream", "-", "--format", "s16le", *run)
     stdin(b"")
     assert "stdin is empty" in refused(3, "stream", "-", *run)
+    stdin(b"")
+    assert "stdin is empty" in samo("stream", "-", "--format", "s16le", "--sr", SR, *run).error
+    monkeypatch.setattr(sys, "stdin", None)
+    assert "stdin is closed (hint: pipe sound" in refused(3, "stream", "-", *run)
 
 
 def test_plain_lines_without_a_terminal(run: list[str], clip: Path) -> None:
@@ -205,6 +209,9 @@ def test_without_sounddevice(run: list[str], monkeypatch: pytest.MonkeyPatch) ->
     [
         (["--hop", "0.6"], "--hop 0.6: seconds from 0.01 to 0.5"),
         (["--smoothing", "-1"], "--smoothing -1"),
+        (["--smoothing", "inf"], "--smoothing inf"),
+        (["--seconds", "inf"], "--seconds inf: seconds from 0 to 1e+09"),
+        (["--seconds", "1e300"], "--seconds 1e+300: "),
         (["--device-mic", "1"], "--device-mic names a microphone"),
         (["--sr", "8000"], "say what comes from stdin"),
         (["--format", "s16le"], "say what comes from stdin"),

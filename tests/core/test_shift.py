@@ -27,6 +27,19 @@ def test_three_classes_agree_with_scipy_where_counts_are_large() -> None:
     assert counts_p(*table) == pytest.approx(chi2_contingency(table, correction=False).pvalue, abs=0.01)
 
 
+def test_tables_too_large_to_draw_have_the_limiting_distribution() -> None:
+    from scipy.stats import chi2_contingency
+
+    # Two to six classes: odd and even degrees of freedom.
+    for n in range(2, 7):
+        table = np.array([[10**8 + 9_000 * k for k in range(n)], [10**8] * n])
+        expected = chi2_contingency(table, correction=False).pvalue
+        assert 1e-4 < expected < 0.9
+        assert counts_p(*table) == pytest.approx(expected, rel=1e-6)
+    assert counts_p([10**9, 0], [0, 10**9]) == 1e-4
+    assert counts_p([10**9, 10**9], [10**9, 10**9]) == 1.0
+
+
 def test_counts_without_anything_to_compare() -> None:
     assert counts_p([5, 0], [9, 0]) == 1.0
     assert counts_p([0, 0], [3, 4]) == 1.0

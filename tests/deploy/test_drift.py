@@ -14,6 +14,7 @@ from samo.deploy.drift import FEWEST, Drift, compare
 from samo.deploy.prediction_lines import read_prediction_lines, since
 from samo.deploy.samples import Sample, TaskSample, sample_of_lines, sample_of_reference
 from samo.errors import DataError, ModelFileError, SettingsError
+from samo.tasks import LabelSpace, Task
 
 LABELS = ("angry", "happy", "sad")
 
@@ -132,6 +133,45 @@ def test_other_tasks_are_another_model() -> None:
         compare(sample(), Sample(100, {"sentiment": task}))
 
 
+def _reference(**values: Any) -> dict[str, Any]:
+    task = {"counts": dict.fromkeys(LABELS, 20), "n": 60, "abstained": 0, "confidences": [0.5], "multi_label": False}
+    task |= {name: values.pop(name) for name in list(values) if name in task}
+    return {"n": 60, "tasks": {"emotion": task}, **values}
+
+
+def _lines(tmp_path: Path, *lines: Any) -> Sample:
+    return sample_of_lines(read_prediction_lines(write(tmp_path / "x.jsonl", *lines)).models["m"])
+
+
+def test_labels_and_modalities_of_another_model_are_refused(tmp_path: Path) -> None:
+    before = sample_of_reference(_reference(), "m", "audio")
+    answer = {"label": "bored", "labels": ["bored"], "confidence": 0.5, "abstained": False}
+    bored = _lines(tmp_path, *[line(tasks={"emotion": answer})] * 60)
+    with pytest.raises(DataError, match="the lines answer emotion with bored, the reference with angry, happy, sad"):
+        compare(before, bored)
+    several = {**answer, "label": "sad", "labels": ["sad", "angry"]}
+    with pytest.raises(DataError, match="the lines have several labels of emotion"):
+        compare(before, _lines(tmp_path, *[line(tasks={"emotion": several})] * 60))
+    text = _lines(tmp_path, *[line(modality="text")] * 60)
+    with pytest.raises(DataError, match="the lines are answers to text, the reference is of audio"):
+        compare(before, text)
+    assert compare(before, _lines(tmp_path, *[line()] * 60)).checks
+    # A file's first half names only what was answered there.
+    assert compare(_lines(tmp_path, *[line()] * 60), bored).found
+
+
+def test_hundreds_of_thousands_of_draws_have_an_end() -> None:
+    many = TaskSample({f"l{k}": 1 for k in range(1001)}, 1001, 0, np.full(9, 0.5), multi_label=True)
+    with pytest.raises(DataError, match="emotion has 1001 labels; at most 1000 are compared"):
+        compare(Sample(1001, {"emotion": many}), Sample(1001, {"emotion": many}))
+
+
+def test_a_long_line_ends_the_reading(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(json.dumps(line()).encode() + b"\n" + b" " * 10_000_001)
+    with pytest.raises(DataError, match="x, line 2: longer than 10 MB"):
+        read_prediction_lines(tmp_path / "x")
+
+
 def test_without_drift_at_most_five_reports_in_a_hundred_find_some() -> None:
     """Any finding counts, slight ones too: 300 reports of 60 against 80 answers, five comparisons each."""
     found = [compare(sample(80, seed=2 * k), sample(60, seed=2 * k + 1), seed=k) for k in range(300)]
@@ -182,6 +222,12 @@ def test_lines_are_read(tmp_path: Path) -> None:
         (line(level_dbfs="loud"), "level_dbfs: "),
         (b'{"schema": 1, "level_dbfs": NaN}', ": "),
         (line(modality="video"), "modality: "),
+        (line(duration_s=-5.0), "duration_s: "),
+        (line(level_dbfs=1e308), "level_dbfs: "),
+        (
+            line(tasks={"emotion": {"label": "a", "labels": ["a", "a"], "confidence": 0.5, "abstained": False}}),
+            "tasks.emotion.labels: names a label twice",
+        ),
     ],
 )
 def test_broken_lines_are_counted_and_named(tmp_path: Path, broken: Any, why: str) -> None:
@@ -228,3 +274,32 @@ def test_references_are_read_back_or_refused() -> None:
     for wrong in ({"n": -1}, {"tasks": []}, {"level_dbfs": ["x"]}, {"level_dbfs": [0.0] * 1001}, {"n": 1e3}):
         with pytest.raises(ModelFileError, match="the reference of 'm' is damaged: "):
             sample_of_reference({**stored, **wrong}, "m")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"abstained": 61}, "61 of 60 answers are withheld"),
+        ({"counts": dict.fromkeys(LABELS, 21)}, "63 of 60 answers have labels"),
+        ({"counts": {"angry": 61, "happy": 0, "sad": 0}, "multi_label": True}, "61 of 60 answers have labels"),
+        ({"counts": dict.fromkeys(LABELS, 10**15)}, "less than 1000000000"),
+        ({"duration_s": [-5.0]}, "duration_s.0: "),
+        ({"level_dbfs": [1e308]}, "level_dbfs.0: "),
+        ({"counts": {"angry": 1, "happy": 1, "bored": 1}}, "tasks.emotion: its labels are not the model's"),
+        ({"multi_label": True}, "tasks.emotion: its labels are not the model's"),
+        ({"n": 3, "counts": {}}, "answers are to emotion|not the model's"),
+    ],
+)
+def test_hostile_references_are_refused(wrong: dict[str, Any], why: str) -> None:
+    space = LabelSpace((Task("emotion", LABELS),))
+    assert sample_of_reference(_reference(), "m", "audio", space).tasks["emotion"].complete
+    with pytest.raises(ModelFileError, match=why):
+        sample_of_reference(_reference(**wrong), "m", "audio", space)
+
+
+def test_a_reference_of_almost_a_billion_items_is_compared() -> None:
+    large = {"n": 999_999_999, "counts": dict.fromkeys(LABELS, 333_333_333), "confidences": [0.5] * 40}
+    stored = _reference(**large)
+    stored["n"] = 999_999_999
+    found = compare(sample_of_reference(stored, "m"), sample())
+    assert found.checks[0].p == pytest.approx(1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from stub_models import SR, Ears, Reader, tone
 
 import samo.serve.app
-from samo.errors import ModelFileError
+from samo.errors import EnvironmentProblem, ModelFileError
 from samo.serve.limits import Limits
+from samo.serve.prediction_log import PredictionLog
 
 WAV = {"Content-Type": "audio/wav"}
 JSON = {"Content-Type": "application/json"}
@@ -215,11 +217,14 @@ def test_clips_that_cannot_be_read(both: Any, body: bytes, says: str) -> None:
         (b"{", 400, "the body is no JSON"),
         (b"\xff", 400, ""),
         (b"[" * 100_000, 400, ""),
-        (b"[]", 422, "body"),
+        (b"[]", 422, "body: input should be an object"),
         (b"{}", 422, "body.text: field required"),
-        (b'{"text": 3}', 422, "body.text"),
+        (b'{"text": 3}', 422, "body.text: input should be a valid string or a valid list"),
+        (b'{"text": ["x", 3]}', 422, "body.text.1: input should be a valid string"),
+        (b'{"text": ["x", "\\ud800"]}', 422, "body.text.1: a text holds half of a character"),
+        (b'{"text": "x", "[a]": 1}', 422, "body.[a]: extra inputs are not permitted"),
         (b'{"text": "x", "txet": "y"}', 422, "body.txet: extra inputs are not permitted"),
-        (b'{"text": "\\ud800"}', 422, "body.text"),
+        (b'{"text": "\\ud800"}', 422, "body.text: a text holds half of a character"),
         (b'{"text": "x", "model": "ears"}', 404, "there is no model 'ears' for text"),
     ],
 )
@@ -490,6 +495,38 @@ def test_texts_in_the_log_when_wanted(serve: Any, tmp_path: Path) -> None:
     client = serve(Reader(), log=tmp_path / "x", log_inputs=True)
     client.post("/predict", json={"text": "zwölf\n"})
     assert json.loads((tmp_path / "x").read_text())["text"] == "zwölf\n"
+
+
+def test_a_line_cut_short_by_a_full_disk_breaks_no_other(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    path.write_text('{"cut": ')
+    client = serve(Reader(), log=path)
+    whole, room = os.write, [200, 0, 1000]
+
+    def write(file: int, data: bytes) -> int:
+        return whole(file, data[: room.pop(0)] if b'"schema"' in data else data)
+
+    monkeypatch.setattr(os, "write", write)
+    for _ in range(3):
+        assert client.post("/predict", json={"text": "x"}).status_code == 200
+    cut, first, last = path.read_text().splitlines()
+    assert (cut, len(first)) == ('{"cut": ', 199)
+    assert json.loads(last)["model"] == "reader"
+    assert "samo_unlogged_total 2.0" in client.get("/metrics").text
+
+
+def test_a_log_is_a_file_for_its_owner(serve: Any, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for reader in (None, os.O_RDONLY | os.O_NONBLOCK):
+        file = None if reader is None else os.open(tmp_path / "pipe", reader)
+        with pytest.raises(EnvironmentProblem, match=r"cannot write .*pipe: "):
+            PredictionLog(tmp_path / "pipe")
+        if file is not None:
+            os.close(file)
+    PredictionLog(tmp_path / "log").close()
+    assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_log_that_cannot_be_written_costs_no_answer(serve: Any) -> None:

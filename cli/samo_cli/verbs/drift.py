@@ -14,6 +14,7 @@ from samo_cli.options import Artifacts, Json
 if TYPE_CHECKING:
     from samo.deploy.prediction_lines import Line, PredictionLines
     from samo.deploy.samples import Sample
+    from samo.tasks import LabelSpace
 
 __all__ = ["DRIFTED", "drift"]
 
@@ -101,8 +102,8 @@ def _remarks(found: PredictionLines, others: Mapping[str, int], n: int, chosen: 
     """What else there is to know of the file."""
     remarks = []
     if found.n_broken:
-        named = first_few((f"line {each.number} ({each.why})" for each in found.broken), 3)
-        more = f" and {found.n_broken - 3} more" if found.n_broken > len(found.broken) else ""
+        named = ", ".join(f"line {each.number} ({each.why})" for each in found.broken[:3])
+        more = f" and {found.n_broken - 3} more" if found.n_broken > 3 else ""
         remarks.append(f"{counted(found.n_broken, 'line is', 'lines are')} no answers and left out: {named}{more}")
     if others:
         remarks.append(
@@ -119,16 +120,19 @@ def _reference(given: str, artifacts: str) -> tuple[str, Sample]:
     from samo.prediction.exported import ExportedModel, is_exported
 
     stored: Mapping[str, Any]
+    space: LabelSpace | None
     if is_exported(given):
         exported = ExportedModel.open(given)
         name, stored = exported.facts.name, exported.metadata.reference
+        modality, space = exported.modality, exported.space
     else:
         from samo.deploy.drift import reference_of
         from samo.runs.run import artifacts_root, find_model
 
         run = find_model(artifacts_root(artifacts), given)
         name, stored = run.name, reference_of(run)
-    return name, sample_of_reference(stored, name)
+        modality, space = run.modality, None
+    return name, sample_of_reference(stored, name, modality, space)
 
 
 def _lines(found: PredictionLines, model: str, name: str) -> tuple[str, Sequence[Line]]:

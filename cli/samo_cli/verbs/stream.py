@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from samo.errors import Interrupted, SettingsError, counted
+from samo.errors import DataError, Interrupted, SettingsError, counted
 from samo.modalities import released_files
 from samo.printable import json_escaped
 from samo_cli.options import Artifacts, Device, Precision, Threads
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from samo_audio.sources import Source
 
 __all__ = ["stream"]
+
+_MOST_SECONDS = 1e9
 
 
 def stream(
@@ -95,6 +97,8 @@ def stream(
     if list_devices:
         _list()
         return
+    if seconds > _MOST_SECONDS:
+        raise SettingsError(f"--seconds {seconds:g}: seconds from 0 to {_MOST_SECONDS:g}; 0 is until its end")
     _refuse_useless(source, pace=pace, format=format, sr=sr, channels=channels, device_mic=device_mic)
     with ExitStack() as opened:
         # What cannot be heard is told before torch is imported; a microphone that waited for it would lose sound.
@@ -199,7 +203,12 @@ def _sound(source: str, format: Literal["wav", "s16le", "f32le"], sr: int, chann
     if not source:
         require_microphone()
         return None
-    return pipe_source(sys.stdin.buffer, format, sr, channels) if source == "-" else file_source(Path(source))
+    if source != "-":
+        return file_source(Path(source))
+    # Python has none where it was closed before: samo stream - <&-
+    if sys.stdin is None:
+        raise DataError("stdin is closed", hint="pipe sound into it, or name a file")
+    return pipe_source(sys.stdin.buffer, format, sr, channels)
 
 
 def _model(run: str, model: Path | None, artifacts: str, **how: Any) -> AudioPredictor:

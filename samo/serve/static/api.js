@@ -1,10 +1,10 @@
 // The server: one function for each address that the page uses.
-import { askForKey, storedKey } from "./key.js";
+import { askForKey, keepKey, storedKey } from "./key.js";
 import { Problem, problemOf } from "./problem.js";
 
 async function call(path, options = {}) {
+  let key = storedKey();
   for (;;) {
-    const key = storedKey();
     const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
     let response;
     try {
@@ -13,9 +13,11 @@ async function call(path, options = {}) {
       if (error.name === "AbortError") throw error;
       throw new Problem("The server does not answer.", "It may have stopped, or closed on something too large for it.");
     }
+    if (response.status !== 401 && key) keepKey(key);
     if (response.ok) return response.json();
     if (response.status !== 401) throw await problemOf(response);
-    if (!(await askForKey(Boolean(key)))) throw await problemOf(response);
+    key = await askForKey(Boolean(key));
+    if (!key) throw await problemOf(response);
   }
 }
 

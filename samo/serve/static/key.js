@@ -2,13 +2,21 @@
 import { byId } from "./nodes.js";
 
 const NAME = "samo-key";
+// What a header can carry: ASCII without spaces.
+const KEY = /^[\x21-\x7e]+$/;
 
 /** The key given before; empty without one. */
 export function storedKey() {
-  return sessionStorage.getItem(NAME) ?? "";
+  const key = sessionStorage.getItem(NAME) ?? "";
+  return KEY.test(key) ? key : "";
 }
 
-/** Ask for a key; whether one was given. */
+/** Keep a key that the server accepted. */
+export function keepKey(key) {
+  sessionStorage.setItem(NAME, key);
+}
+
+/** Ask for a key; empty where none was given. */
 export function askForKey(wrong) {
   const dialog = byId("key");
   const value = byId("key-value");
@@ -22,12 +30,17 @@ export function askForKey(wrong) {
     const form = dialog.querySelector("form");
     form.onsubmit = (event) => {
       event.preventDefault();
-      sessionStorage.setItem(NAME, value.value.trim());
+      const key = value.value.trim();
+      if (!KEY.test(key)) {
+        help.textContent = "A key has only unaccented letters, digits and signs, and no spaces. Type it again.";
+        help.classList.add("wrong");
+        return;
+      }
       dialog.onclose = null;
       dialog.close();
-      resolve(true);
+      resolve(key);
     };
-    dialog.onclose = () => resolve(false);
+    dialog.onclose = () => resolve("");
     byId("key-cancel").onclick = () => dialog.close();
     dialog.showModal();
   });

@@ -39,7 +39,7 @@ function imageOf({ bands, frames }, values) {
 
 /** The picture with its caption; a sentence where the network sees none. `duration` is the recording's in seconds. */
 export function spectrogramView(spectrogram, duration) {
-  if (!spectrogram) return node("p", { class: "help" }, "This model reads the sound itself: there is no spectrogram to show.");
+  if (!spectrogram) return node("p", { class: "help" }, "This model has no spectrogram to show.");
   const { bands, frames, window_s: window } = spectrogram;
   const canvas = node("canvas", { role: "img", "aria-label": `Spectrogram of ${bands} bands and ${frames} frames` });
   const values = bytesOf(spectrogram.values);
