@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.deploy.part_files import BulkModel, counts_of, write_part
-from samo.deploy.parts import FORMATS, PART_ITEMS, BulkPlan, listing_digest, open_folder, shard_of
+from samo.deploy.parts import FORMATS, PART_ITEMS, PLAN_FILE, BulkPlan, listing_digest, open_folder, read_plan, shard_of
 from samo.errors import EnvironmentProblem, Interrupted, SettingsError, counted, nearest
 from samo.prediction import ModelPredictor
 from samo.runs.run import Run
@@ -133,7 +133,7 @@ def bulk_predict(
 
     Raises:
         SettingsError: an unknown format, a wrong shard, no input.
-        RunError: the folder holds answers of another model or to other inputs; or the model changed on the way.
+        RunError: the folder holds answers of another model, device or precision, or to other inputs; or the model changed on the way.
         EnvironmentProblem: Parquet without pyarrow; no such cluster.
         Interrupted: by Ctrl-C; finished parts stay, and the same call goes on.
     """
@@ -146,9 +146,11 @@ def bulk_predict(
     items = [os.fspath(item) for item in inputs]
     if not items:
         raise SettingsError("nothing to predict")
+    if ray:
+        device = _device_of_cluster(Path(folder), ray, device, precision)
     answering = BulkModel.of(model, artifacts, device=device, precision=precision, threads=threads)
     listing = listing_digest(items, are_paths=answering.modality == "audio")
-    plan = BulkPlan(answering.name, answering.digest, listing, len(items), part_items, format)
+    plan = BulkPlan(answering.name, answering.digest, listing, len(items), part_items, format, answering.computed)
     target = Path(folder)
     open_folder(target, plan)
     own = plan.shard(number, shards)
@@ -164,6 +166,26 @@ def bulk_predict(
             f"after {len(own) - len(todo) + len(written)} of {len(own)} parts", hint="the same command again goes on"
         ) from None
     return _summary(plan, target, (number, shards), len(own), written)
+
+
+def _device_of_cluster(folder: Path, address: str, device: str, precision: str) -> str:
+    """One kind of device for all machines of a cluster: that of the folder where it was begun, else GPUs if any.
+
+    Raises:
+        SettingsError: a precision that each machine would choose for itself.
+    """
+    if precision == "auto":
+        raise SettingsError(
+            "`precision=auto` may be another on each machine of a cluster", hint="name one, such as `precision=float32`"
+        )
+    if device != "auto":
+        return device
+    if (folder / PLAN_FILE).exists() and (begun := read_plan(folder / PLAN_FILE).computed):
+        return begun.partition(",")[0]
+    from samo.launch.ray import ray_cluster
+
+    with ray_cluster(address) as (_, machines):
+        return "cuda" if any(machine.gpus for machine in machines) else "cpu"
 
 
 def _answered(

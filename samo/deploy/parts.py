@@ -2,7 +2,7 @@
 
 A part is a fixed number of items in the order of the listing, so that which item is in which part does not depend on
 how many processes share the work. The name of its file ends with a digest of the model, the listing and the form of the
-rows: nothing else can be taken for it. It appears under this name whole or not at all. A process that is killed leaves
+rows, and of the device and precision it is computed with: nothing else can be taken for it. It appears under this name whole or not at all. A process that is killed leaves
 its part unfinished, and whoever begins it again writes the same rows; two that write the same part do no harm.
 """
 
@@ -24,13 +24,13 @@ from samo.errors import DataError, RunError, SettingsError, counted
 from samo.files import write_json
 from samo.stored import Count, Stored, Text, read_stored
 
-__all__ = ["FORMATS", "PART_ITEMS", "PLAN_FILE", "BulkPlan", "listing_digest", "open_folder", "shard_of"]
+__all__ = ["FORMATS", "PART_ITEMS", "PLAN_FILE", "BulkPlan", "listing_digest", "open_folder", "read_plan", "shard_of"]
 
 FORMATS = ("jsonl", "parquet")
 PART_ITEMS = 1000
 # With an underscore in front, readers of whole folders (pandas, pyarrow, Spark) leave it out.
 PLAN_FILE = "_bulk.json"
-_VERSION = 1
+_VERSION = 2
 # A temporary file this young may not be locked yet.
 _YOUNG_S = 60.0
 _NAMES = {
@@ -40,6 +40,7 @@ _NAMES = {
     "items": "another listing of inputs",
     "part_items": "parts of another size",
     "format": "another format",
+    "computed": "another device or precision",
 }
 
 
@@ -51,6 +52,7 @@ class _StoredPlan(Stored):
     items: Count
     part_items: Count
     format: Text
+    computed: Text = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class BulkPlan:
         items: how many inputs there are.
         part_items: how many are in each part; in the last one what is left.
         format: one of :data:`FORMATS`.
+        computed: device and precision that the model is computed with, ``cpu, float32``.
         version: of this structure.
     """
 
@@ -73,6 +76,7 @@ class BulkPlan:
     items: int
     part_items: int
     format: str
+    computed: str = ""
     version: int = _VERSION
 
     @property
@@ -138,12 +142,16 @@ def open_folder(folder: Path, plan: BulkPlan) -> None:
     note = folder / PLAN_FILE
     if not note.exists():
         _write_once(note, plan)
-    begun = _read_plan(note)
+    begun = read_plan(note)
     for name, what in _NAMES.items():
         if getattr(begun, name) != getattr(plan, name):
-            of = f" (model '{begun.name}', {counted(begun.items, 'input')}, {begun.part_items} a part, {begun.format})"
+            kind = f"{begun.part_items} a part, {begun.format}" + (f", on {begun.computed}" if begun.computed else "")
+            of = f" (model '{begun.name}', {counted(begun.items, 'input')}, {kind})"
             raise RunError(
-                f"{folder} was begun with {what}{of}", hint="give the same model and inputs again, or another folder"
+                f"{folder} was begun with {what}{of}",
+                hint="name that `device` and `precision`, or give another folder"
+                if name == "computed"
+                else "give the same model and inputs again, or another folder",
             )
     _remove_left_files(folder)
 
@@ -166,7 +174,12 @@ def _write_once(note: Path, plan: BulkPlan) -> None:
         raise DataError(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
-def _read_plan(note: Path) -> BulkPlan:
+def read_plan(note: Path) -> BulkPlan:
+    """What a folder's note says.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
         found = read_stored(note, _StoredPlan)
     except (OSError, ValueError) as error:
