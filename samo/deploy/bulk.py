@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.deploy.part_files import BulkModel, counts_of, write_part
-from samo.deploy.parts import FORMATS, PART_ITEMS, PLAN_FILE, BulkPlan, listing_digest, open_folder, read_plan, shard_of
+from samo.deploy.parts import FORMATS, PART_ITEMS, PLAN_FILE, BulkPlan, is_file, listing_digest, open_folder, read_plan, shard_of
 from samo.errors import EnvironmentProblem, Interrupted, SettingsError, counted, nearest
 from samo.prediction import ModelPredictor
 from samo.runs.run import Run
@@ -154,7 +154,7 @@ def bulk_predict(
     target = Path(folder)
     open_folder(target, plan)
     own = plan.shard(number, shards)
-    todo = [part for part in own if not (target / plan.file_of(part)).exists()]
+    todo = [part for part in own if not plan.is_there(target, part)]
     written: dict[int, tuple[int, int]] = {}
     try:
         for part, counts in _answered(answering, plan, items, target, todo, ray):
@@ -180,7 +180,7 @@ def _device_of_cluster(folder: Path, address: str, device: str, precision: str) 
         )
     if device != "auto":
         return device
-    if (folder / PLAN_FILE).exists() and (begun := read_plan(folder / PLAN_FILE).computed):
+    if is_file(folder / PLAN_FILE) and (begun := read_plan(folder / PLAN_FILE).computed):
         return begun.partition(",")[0]
     from samo.launch.ray import ray_cluster
 
@@ -205,7 +205,7 @@ def _answered(
 def _summary(
     plan: BulkPlan, folder: Path, shard: tuple[int, int], n_own: int, written: Mapping[int, tuple[int, int]]
 ) -> BulkSummary:
-    there = [part for part in range(plan.n_parts) if (folder / plan.file_of(part)).exists()]
+    there = [part for part in range(plan.n_parts) if plan.is_there(folder, part)]
     rows, errors = (sum(counts[k] for counts in written.values()) for k in range(2))
     done = (folder, plan, shard, len(written), n_own - len(written), rows, errors, len(there))
     if len(there) < plan.n_parts:

@@ -229,9 +229,10 @@ def counts_of(plan: BulkPlan, folder: Path, part: int) -> tuple[int, int]:
     """Rows and errors of a part that an earlier call wrote.
 
     Raises:
-        DataError: it is not whole, or does not hold the rows of this part.
+        DataError: it is no file, is not whole, or does not hold the rows of this part.
     """
     path = folder / plan.file_of(part)
+    plan.is_there(folder, part)
     try:
         found = list(_READERS[plan.format](path))
     except (OSError, ValueError, LookupError, TypeError) as error:

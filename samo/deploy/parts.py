@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from samo.errors import DataError, RunError, SettingsError, counted
 from samo.files import write_json
 from samo.stored import Count, Stored, Text, read_stored
 
-__all__ = ["FORMATS", "PART_ITEMS", "PLAN_FILE", "BulkPlan", "listing_digest", "open_folder", "read_plan", "shard_of"]
+__all__ = ["FORMATS", "PART_ITEMS", "PLAN_FILE", "BulkPlan", "is_file", "listing_digest", "open_folder", "read_plan", "shard_of"]
 
 FORMATS = ("jsonl", "parquet")
 PART_ITEMS = 1000
@@ -99,6 +100,14 @@ class BulkPlan:
         width = max(5, len(str(self.n_parts - 1)))
         return f"part-{part:0{width}d}-{self.digest}.{self.format}"
 
+    def is_there(self, folder: Path, part: int) -> bool:
+        """Whether a part's file is in a folder.
+
+        Raises:
+            DataError: something else has its name.
+        """
+        return is_file(folder / self.file_of(part))
+
     def shard(self, number: int, shards: int) -> range:
         """The parts of one of several shards: every ``shards``-th; ``number`` counts from 1."""
         return range(number - 1, self.n_parts, shards)
@@ -119,6 +128,24 @@ def shard_of(given: str) -> tuple[int, int]:
     return int(number), int(shards)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name; opening what is none may wait for ever, and a link leads elsewhere.
+
+    Raises:
+        DataError: a link, a folder, a pipe or a device.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        raise DataError(
+            f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file", hint="remove it, or name a new folder"
+        )
+    return True
+
+
 def listing_digest(items: Sequence[str], *, are_paths: bool) -> str:
     """SHA-256 of the inputs in their order: of texts what they say, of files where they are, not what they hold."""
     digest = hashlib.sha256()
@@ -134,13 +161,13 @@ def open_folder(folder: Path, plan: BulkPlan) -> None:
 
     Raises:
         RunError: what is made here is something else, or the note that says so is damaged.
-        DataError: there is a file of that name.
+        DataError: there is a file of that name, or the note is no file.
         DiskFull: no space is left.
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file, answers go into a folder", hint="name a new folder")
     note = folder / PLAN_FILE
-    if not note.exists():
+    if not is_file(note):
         _write_once(note, plan)
     begun = read_plan(note)
     for name, what in _NAMES.items():
@@ -190,6 +217,8 @@ def read_plan(note: Path) -> BulkPlan:
 def _remove_left_files(folder: Path) -> None:
     """Remove the halves that processes killed over a minute ago left: their locks went with them."""
     for left in folder.glob(".part-*"):
+        if left.is_symlink() or not left.is_file():
+            continue
         with suppress(OSError), left.open("r+b") as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.time() - left.stat().st_mtime > _YOUNG_S:

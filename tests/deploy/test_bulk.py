@@ -336,6 +336,35 @@ def test_a_damaged_part_is_named(voice: ModelPredictor, clips: list[str], tmp_pa
     assert bulk_predict(voice, clips, tmp_path / "out", part_items=4).all_rows == 13
 
 
+@pytest.mark.parametrize(
+    ("kind", "put"),
+    [
+        ("a pipe", os.mkfifo),
+        ("a folder", os.mkdir),
+        ("a link", lambda path: path.symlink_to("/dev/zero")),
+        ("a link", lambda path: path.symlink_to("nowhere")),
+    ],
+)
+def test_what_is_no_file_is_not_read(
+    voice: ModelPredictor, clips: list[str], tmp_path: Path, kind: str, put: Callable[[Path], object]
+) -> None:
+    """A pipe would be waited for without end."""
+    out = tmp_path / "out"
+    whole = bulk_predict(voice, clips[:2], out, part_items=1)
+    for name in (whole.plan.file_of(1), PLAN_FILE):
+        content = (out / name).read_bytes()
+        (out / name).unlink()
+        put(out / name)
+        with pytest.raises(DataError, match=f"{name} is {kind}, not a file") as refused:
+            bulk_predict(voice, clips[:2], out, part_items=1)
+        assert refused.value.hint == "remove it, or name a new folder"
+        with pytest.raises(DataError, match=f"is {kind}, not a file"):
+            part_files.counts_of(whole.plan, out, 1) if name != PLAN_FILE else open_folder(out, whole.plan)
+        (out / name).rmdir() if kind == "a folder" else (out / name).unlink()
+        (out / name).write_bytes(content)
+    assert bulk_predict(voice, clips[:2], out, part_items=1).skipped == 2
+
+
 def test_parquet_has_the_same_columns_in_every_part(runs: Path, clips: list[str], tmp_path: Path) -> None:
     table = pytest.importorskip("pyarrow.parquet")
     odd = os.fsdecode(b"caf\xe9.wav")
