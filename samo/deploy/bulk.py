@@ -15,7 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from samo.deploy.part_files import BulkModel, counts_of, write_part
-from samo.deploy.parts import FORMATS, PART_ITEMS, PLAN_FILE, BulkPlan, is_file, listing_digest, open_folder, read_plan, shard_of
+from samo.deploy.parts import (
+    FORMATS,
+    PART_ITEMS,
+    PLAN_FILE,
+    BulkPlan,
+    is_file,
+    listing_digest,
+    open_folder,
+    read_plan,
+    shard_of,
+)
 from samo.errors import EnvironmentProblem, Interrupted, SettingsError, counted, nearest
 from samo.prediction import ModelPredictor
 from samo.runs.run import Run
@@ -133,7 +143,8 @@ def bulk_predict(
 
     Raises:
         SettingsError: an unknown format, a wrong shard, no input.
-        RunError: the folder holds answers of another model, device or precision, or to other inputs; or the model changed on the way.
+        RunError: the folder holds answers of another model, device or precision, or to other inputs; or the
+            model changed on the way.
         EnvironmentProblem: Parquet without pyarrow; no such cluster.
         Interrupted: by Ctrl-C; finished parts stay, and the same call goes on.
     """

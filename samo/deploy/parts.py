@@ -2,8 +2,9 @@
 
 A part is a fixed number of items in the order of the listing, so that which item is in which part does not depend on
 how many processes share the work. The name of its file ends with a digest of the model, the listing and the form of the
-rows, and of the device and precision it is computed with: nothing else can be taken for it. It appears under this name whole or not at all. A process that is killed leaves
-its part unfinished, and whoever begins it again writes the same rows; two that write the same part do no harm.
+rows, and of the device and precision it is computed with: nothing else can be taken for it. It appears under this name
+whole or not at all. A process that is killed leaves its part unfinished, and whoever begins it again writes the same
+rows; two that write the same part do no harm.
 """
 
 from __future__ import annotations
@@ -25,7 +26,17 @@ from samo.errors import DataError, RunError, SettingsError, counted
 from samo.files import write_json
 from samo.stored import Count, Stored, Text, read_stored
 
-__all__ = ["FORMATS", "PART_ITEMS", "PLAN_FILE", "BulkPlan", "is_file", "listing_digest", "open_folder", "read_plan", "shard_of"]
+__all__ = [
+    "FORMATS",
+    "PART_ITEMS",
+    "PLAN_FILE",
+    "BulkPlan",
+    "is_file",
+    "listing_digest",
+    "open_folder",
+    "read_plan",
+    "shard_of",
+]
 
 FORMATS = ("jsonl", "parquet")
 PART_ITEMS = 1000

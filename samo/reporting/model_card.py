@@ -67,9 +67,10 @@ def model_card(
     """Write the card of one evaluated run as Markdown.
 
     Args:
-        report: from :func:`samo.reporting.report.build_report`; with ``ensemble``, its account of its members. Of a model that learned
-            from everything, that of the folds, with its own ``parts`` and ``refit``: how many ``models`` there were
-            and its own ``decision``, as :meth:`samo.evaluation.decision.Decision.to_json` gives it.
+        report: from :func:`samo.reporting.report.build_report`; with ``ensemble``, its account of its members.
+            Of a model that learned from everything, that of the folds, with its own ``parts`` and ``refit``: how many
+            ``models`` there were and its own ``decision``, as
+            :meth:`samo.evaluation.decision.Decision.to_json` gives it.
         settings: every setting of the run by name; of an ensemble, a list where its members differ.
         environment: versions and hardware; ``command`` or ``commands`` hold what was typed to train.
         data_card: about the data, any of ``title``, ``description``, ``licence``, ``citation``, ``url`` and

@@ -192,12 +192,8 @@ def refitted(used: str) -> str:
         },
         "abstention": {"rule": "coverage", "wanted": 0.7, "thresholds": {"emotion": 0.512}},
     }  # fmt: skip
-    return card(
-        report(
-            split="out-of-fold", split_rule="folds", parts={"train": {"item": 18, "speaker": 6}},
-            refit={"models": 5, "decision": decision},
-        )
-    )  # fmt: skip
+    folds = report(split="out-of-fold", split_rule="folds", parts={"train": {"item": 18, "speaker": 6}})
+    return card({**folds, "refit": {"models": 5, "decision": decision}})
 
 
 def test_a_model_that_learned_from_everything_has_a_decision_of_its_own() -> None:

@@ -79,7 +79,14 @@ def test_parts_cover_every_item_once_and_do_not_depend_on_the_shards() -> None:
     assert plan(items=8).n_parts == 2
     # The digest is that of the model, the listing and the form, not of the model's name.
     assert plan(name="other").file_of(2) == made.file_of(2) == f"part-00002-{made.digest}.jsonl"
-    others = [{"computed": "x"}, {"model": "x"}, {"listing": "x"}, {"items": 9}, {"part_items": 5}, {"format": "parquet"}]
+    others = [
+        {"computed": "x"},
+        {"model": "x"},
+        {"listing": "x"},
+        {"items": 9},
+        {"part_items": 5},
+        {"format": "parquet"},
+    ]
     assert len({plan(**other).digest for other in others} | {made.digest}) == 7
     assert plan(items=10_000_000, part_items=1).file_of(7).startswith("part-0000007-")
 
