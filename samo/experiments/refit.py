@@ -82,7 +82,7 @@ def refit(
                 train_run(run, setup, view, plan.command)
     if known:
         reporter.note(
-            f"'{plan.name}/{run.name}' keeps its weights; its calibration and card are made anew, as the folds are not "
+            f"'{run.full_name}' keeps its weights; its calibration and card are made anew, as the folds are not "
             "those that it had them from"
         )
     decision = calibrate(
@@ -91,7 +91,7 @@ def refit(
     )  # fmt: skip
     manifest, card_file = run.manifest, run.path("MODEL_CARD.md")
     about = {
-        **report, "run": f"{plan.name}/{run.name}",
+        **report, "run": run.full_name,
         "parts": {"train": part_sizes(manifest, run.split.train, "item", manifest.group_noun)},
         "refit": {"models": len(plan.cells), "decision": decision.to_json()},
     }  # fmt: skip

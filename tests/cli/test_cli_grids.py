@@ -273,6 +273,10 @@ def _refitted(said: str, grid: Path, report: dict[str, Any], corpus: Path) -> tu
     assert "Beside the folds' models, baseline " in card
     assert "; the folds' models " in card
     assert "this run" not in card
+    shown = done("runs", "show", f"{grid.name}/refit")
+    assert model.facts.scores[0] in " ".join(shown.err.split())
+    assert "samo evaluate" not in shown.out + shown.err
+    assert done("runs", "show", f"{grid.name}/refit", "--json").json["scores"] == list(model.facts.scores)
     assert "it learned from everything" in refused(5, "evaluate", f"{grid.name}/refit")
     shown = done("predict", "--run", f"{grid.name}/refit", next(corpus.parent.rglob("*.wav")), "--json").json
     assert len(shown["predictions"]) == 1
