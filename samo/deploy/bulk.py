@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,7 +27,7 @@ from samo.deploy.parts import (
     read_plan,
     shard_of,
 )
-from samo.errors import EnvironmentProblem, Interrupted, SettingsError, counted, nearest
+from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SettingsError, counted, nearest
 from samo.prediction import ModelPredictor
 from samo.runs.run import Run
 
@@ -146,6 +147,7 @@ def bulk_predict(
         RunError: the folder holds answers of another model, device or precision, or to other inputs; or the
             model changed on the way.
         EnvironmentProblem: Parquet without pyarrow; no such cluster.
+        DiskFull: no space is left; finished parts stay, and the same call goes on.
         Interrupted: by Ctrl-C; finished parts stay, and the same call goes on.
     """
     _require_format(format)
@@ -163,15 +165,17 @@ def bulk_predict(
     listing = listing_digest(items, are_paths=answering.modality == "audio")
     plan = BulkPlan(answering.name, answering.digest, listing, len(items), part_items, format, answering.computed)
     target = Path(folder)
-    open_folder(target, plan)
+    with _full_disk_of(target):
+        open_folder(target, plan)
     own = plan.shard(number, shards)
     todo = [part for part in own if not plan.is_there(target, part)]
     written: dict[int, tuple[int, int]] = {}
     try:
-        for part, counts in _answered(answering, plan, items, target, todo, ray):
-            written[part] = counts
-            if on_part:
-                on_part(len(written), len(todo))
+        with _full_disk_of(target):
+            for part, counts in _answered(answering, plan, items, target, todo, ray):
+                written[part] = counts
+                if on_part:
+                    on_part(len(written), len(todo))
     except KeyboardInterrupt:
         raise Interrupted(
             f"after {len(own) - len(todo) + len(written)} of {len(own)} parts", hint="the same command again goes on"
@@ -197,6 +201,17 @@ def _device_of_cluster(folder: Path, address: str, device: str, precision: str) 
 
     with ray_cluster(address) as (_, machines):
         return "cuda" if any(machine.gpus for machine in machines) else "cpu"
+
+
+@contextmanager
+def _full_disk_of(folder: Path) -> Iterator[None]:
+    """Of a full disk say what helps here: it is not the artifacts that are written."""
+    try:
+        yield
+    except DiskFull as error:
+        if str(folder) in error.message:
+            error.hint = "free some space, the same command again goes on; or give a folder on another disk"
+        raise
 
 
 def _answered(

@@ -137,7 +137,7 @@ def test_the_law_names_its_articles() -> None:
     for words in (
         "Article 5(1)(f) of Regulation (EU) 2024/1689", "workplace and education institutions",
         "except for medical or safety reasons", "Annex III, point 1(c)", "Article 50(3)", "A voice is such data",
-        "no legal advice",
+        "no legal advice", "Article 50(3) applies from 2 August 2026.", "in so far as their use is permitted",
     ):  # fmt: skip
         assert words in law
     assert "A voice" not in " ".join(law_lines("text"))
