@@ -9,14 +9,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from samo.deploy.part_files import BulkModel, counts_of, write_part
-from samo.deploy.parts import FORMATS, PART_ITEMS, BulkPlan, listing_digest, open_folder, shard_of
-from samo.errors import EnvironmentProblem, Interrupted, SettingsError, counted, nearest
+from samo.deploy.parts import (
+    FORMATS,
+    PART_ITEMS,
+    PLAN_FILE,
+    BulkPlan,
+    is_file,
+    listing_digest,
+    open_folder,
+    read_plan,
+    shard_of,
+)
+from samo.errors import DiskFull, EnvironmentProblem, Interrupted, SettingsError, counted, nearest
 from samo.prediction import ModelPredictor
 from samo.runs.run import Run
 
@@ -133,8 +144,10 @@ def bulk_predict(
 
     Raises:
         SettingsError: an unknown format, a wrong shard, no input.
-        RunError: the folder holds answers of another model or to other inputs; or the model changed on the way.
+        RunError: the folder holds answers of another model, device or precision, or to other inputs; or the
+            model changed on the way.
         EnvironmentProblem: Parquet without pyarrow; no such cluster.
+        DiskFull: no space is left; finished parts stay, and the same call goes on.
         Interrupted: by Ctrl-C; finished parts stay, and the same call goes on.
     """
     _require_format(format)
@@ -146,24 +159,59 @@ def bulk_predict(
     items = [os.fspath(item) for item in inputs]
     if not items:
         raise SettingsError("nothing to predict")
+    if ray:
+        device = _device_of_cluster(Path(folder), ray, device, precision)
     answering = BulkModel.of(model, artifacts, device=device, precision=precision, threads=threads)
     listing = listing_digest(items, are_paths=answering.modality == "audio")
-    plan = BulkPlan(answering.name, answering.digest, listing, len(items), part_items, format)
+    plan = BulkPlan(answering.name, answering.digest, listing, len(items), part_items, format, answering.computed)
     target = Path(folder)
-    open_folder(target, plan)
+    with _full_disk_of(target):
+        open_folder(target, plan)
     own = plan.shard(number, shards)
-    todo = [part for part in own if not (target / plan.file_of(part)).exists()]
+    todo = [part for part in own if not plan.is_there(target, part)]
     written: dict[int, tuple[int, int]] = {}
     try:
-        for part, counts in _answered(answering, plan, items, target, todo, ray):
-            written[part] = counts
-            if on_part:
-                on_part(len(written), len(todo))
+        with _full_disk_of(target):
+            for part, counts in _answered(answering, plan, items, target, todo, ray):
+                written[part] = counts
+                if on_part:
+                    on_part(len(written), len(todo))
     except KeyboardInterrupt:
         raise Interrupted(
             f"after {len(own) - len(todo) + len(written)} of {len(own)} parts", hint="the same command again goes on"
         ) from None
     return _summary(plan, target, (number, shards), len(own), written)
+
+
+def _device_of_cluster(folder: Path, address: str, device: str, precision: str) -> str:
+    """One kind of device for all machines of a cluster: that of the folder where it was begun, else GPUs if any.
+
+    Raises:
+        SettingsError: a precision that each machine would choose for itself.
+    """
+    if precision == "auto":
+        raise SettingsError(
+            "`precision=auto` may be another on each machine of a cluster", hint="name one, such as `precision=float32`"
+        )
+    if device != "auto":
+        return device
+    if is_file(folder / PLAN_FILE) and (begun := read_plan(folder / PLAN_FILE).computed):
+        return begun.partition(",")[0]
+    from samo.launch.ray import ray_cluster
+
+    with ray_cluster(address) as (_, machines):
+        return "cuda" if any(machine.gpus for machine in machines) else "cpu"
+
+
+@contextmanager
+def _full_disk_of(folder: Path) -> Iterator[None]:
+    """Of a full disk say what helps here: it is not the artifacts that are written."""
+    try:
+        yield
+    except DiskFull as error:
+        if str(folder) in error.message:
+            error.hint = "free some space, the same command again goes on; or give a folder on another disk"
+        raise
 
 
 def _answered(
@@ -183,7 +231,7 @@ def _answered(
 def _summary(
     plan: BulkPlan, folder: Path, shard: tuple[int, int], n_own: int, written: Mapping[int, tuple[int, int]]
 ) -> BulkSummary:
-    there = [part for part in range(plan.n_parts) if (folder / plan.file_of(part)).exists()]
+    there = [part for part in range(plan.n_parts) if plan.is_there(folder, part)]
     rows, errors = (sum(counts[k] for counts in written.values()) for k in range(2))
     done = (folder, plan, shard, len(written), n_own - len(written), rows, errors, len(there))
     if len(there) < plan.n_parts:

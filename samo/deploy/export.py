@@ -265,7 +265,7 @@ def _made(job: _Job, folder: Path, name: str, run_network: Network, force: bool)
     opened = _written(job, made)
     exact = _exact(job, opened)
     if problem := exact_problem(exact):
-        again = f"run `samo evaluate {job.run.name}` again if an earlier version evaluated it"
+        again = f"run `samo evaluate {job.run.full_name}` again if an earlier version evaluated it"
         raise ExportError(f"{name} is not written: {problem}", hint=again if exact.part == "test" else "")
     parity, sizes = (
         exact,

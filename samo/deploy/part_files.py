@@ -20,12 +20,13 @@ from samo.files import parse_json, replacing
 from samo.plugins import trust, trusted
 from samo.prediction import ModelPredictor, Prediction, PredictionList, answers_of
 from samo.prediction.exported import ExportedModel, is_exported
-from samo.runs.run import Run
+from samo.runs.load import MOVABLE
+from samo.runs.run import ASSETS, Run
 from samo.tasks import LabelSpace
 
 __all__ = ["BulkModel", "counts_of", "write_part"]
 
-# What of a run decides its answers, besides settings that are refused where they were edited.
+# What of a run decides its answers, besides its settings and its assets.
 _DECIDING = ("best_model.safetensors", "calibration.json", "thresholds.json", "abstention.json")
 _ROWS_AT_ONCE = 1000
 
@@ -61,7 +62,7 @@ class BulkModel:
             name: for people.
             modality: ``audio`` or ``text``.
             digest: of all that decides its answers.
-            how: ``device``, ``precision`` and ``threads`` of :func:`samo.load`.
+            how: ``device``, ``precision`` and ``threads`` of :func:`samo.load`; no ``auto`` but of threads.
         """
         self.source, self.name, self.modality, self.digest, self.how = source, name, modality, digest, how
         self.trusted = trusted()
@@ -79,10 +80,20 @@ class BulkModel:
         if is_exported(model):
             path = Path(os.fspath(model))  # type: ignore[arg-type]
             file = ExportedModel.open(path)
-            return cls(str(path.absolute()), path.name, file.modality, _digest(path), **how)
+            found = cls(str(path.absolute()), path.name, file.modality, _digest(path), **how)
+            own = {"device": "cpu", "precision": "float32"}
+            found.how |= {name: value for name, value in own.items() if found.how[name] == "auto"}
+            return found
         if isinstance(model, ModelPredictor) and not model.facts.folder:
             raise SettingsError("an exported model is given by its file", hint='bulk_predict("FILE.onnx", ...)')
         run = open_run(model, artifacts)
+        if isinstance(model, ModelPredictor):
+            how |= _computed_with(model)
+        elif "auto" in (how["device"], how["precision"]):
+            from samo.training.runtime import make_runtime
+
+            runtime = make_runtime(**how)
+            how |= {"device": str(runtime.device), "precision": runtime.precision}
         found = cls(str(run.folder.absolute()), run.name, run.modality, _digest(run.folder), **how)
         if isinstance(model, ModelPredictor):
             found.__dict__["predictor"] = model
@@ -91,6 +102,11 @@ class BulkModel:
     def with_threads(self, threads: int) -> BulkModel:
         """The same, not loaded, for a process with so many threads."""
         return BulkModel(self.source, self.name, self.modality, self.digest, **{**self.how, "threads": threads})
+
+    @property
+    def computed(self) -> str:
+        """Device and precision, ``cpu, float32``: which of several GPUs does not count."""
+        return f"{self.how['device'].partition(':')[0]}, {self.how['precision']}"
 
     @cached_property
     def predictor(self) -> ModelPredictor:
@@ -113,14 +129,27 @@ class BulkModel:
 
 def _digest(source: Path) -> str:
     """SHA-256 of an exported file, or of all in a run's folder that decides its answers."""
-    files = [source] if source.is_file() else [source / name for name in _DECIDING]
     whole = hashlib.sha256()
+    if source.is_file():
+        files = [source]
+    else:
+        assets = sorted(path for path in (source / ASSETS).rglob("*") if path.is_file())
+        files = [*(source / name for name in _DECIDING), *assets]
+        settings = {name: value for name, value in Run(source).settings.items() if name not in MOVABLE}
+        names = [str(path.relative_to(source)) for path in assets]
+        whole.update(json.dumps([settings, names], sort_keys=True).encode())
     for path in files:
         # A file that is not there and an empty one are two things.
         with suppress(FileNotFoundError), path.open("rb") as file:
             whole.update(f"{path.suffix}:{path.stem}:".encode() if len(files) > 1 else b"")
             whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()
+
+
+def _computed_with(model: ModelPredictor) -> dict[str, str]:
+    """Device and precision of a model that is loaded."""
+    runtime = getattr(model.network, "runtime", None)
+    return {"device": str(runtime.device), "precision": runtime.precision} if runtime else {}
 
 
 class _Writer(Protocol):
@@ -200,9 +229,10 @@ def counts_of(plan: BulkPlan, folder: Path, part: int) -> tuple[int, int]:
     """Rows and errors of a part that an earlier call wrote.
 
     Raises:
-        DataError: it is not whole, or does not hold the rows of this part.
+        DataError: it is no file, is not whole, or does not hold the rows of this part.
     """
     path = folder / plan.file_of(part)
+    plan.is_there(folder, part)
     try:
         found = list(_READERS[plan.format](path))
     except (OSError, ValueError, LookupError, TypeError) as error:

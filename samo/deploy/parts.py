@@ -2,8 +2,9 @@
 
 A part is a fixed number of items in the order of the listing, so that which item is in which part does not depend on
 how many processes share the work. The name of its file ends with a digest of the model, the listing and the form of the
-rows: nothing else can be taken for it. It appears under this name whole or not at all. A process that is killed leaves
-its part unfinished, and whoever begins it again writes the same rows; two that write the same part do no harm.
+rows, and of the device and precision it is computed with: nothing else can be taken for it. It appears under this name
+whole or not at all. A process that is killed leaves its part unfinished, and whoever begins it again writes the same
+rows; two that write the same part do no harm.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Sequence
@@ -24,13 +26,23 @@ from samo.errors import DataError, RunError, SettingsError, counted
 from samo.files import write_json
 from samo.stored import Count, Stored, Text, read_stored
 
-__all__ = ["FORMATS", "PART_ITEMS", "PLAN_FILE", "BulkPlan", "listing_digest", "open_folder", "shard_of"]
+__all__ = [
+    "FORMATS",
+    "PART_ITEMS",
+    "PLAN_FILE",
+    "BulkPlan",
+    "is_file",
+    "listing_digest",
+    "open_folder",
+    "read_plan",
+    "shard_of",
+]
 
 FORMATS = ("jsonl", "parquet")
 PART_ITEMS = 1000
 # With an underscore in front, readers of whole folders (pandas, pyarrow, Spark) leave it out.
 PLAN_FILE = "_bulk.json"
-_VERSION = 1
+_VERSION = 2
 # A temporary file this young may not be locked yet.
 _YOUNG_S = 60.0
 _NAMES = {
@@ -40,6 +52,7 @@ _NAMES = {
     "items": "another listing of inputs",
     "part_items": "parts of another size",
     "format": "another format",
+    "computed": "another device or precision",
 }
 
 
@@ -51,6 +64,7 @@ class _StoredPlan(Stored):
     items: Count
     part_items: Count
     format: Text
+    computed: Text = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +78,7 @@ class BulkPlan:
         items: how many inputs there are.
         part_items: how many are in each part; in the last one what is left.
         format: one of :data:`FORMATS`.
+        computed: device and precision that the model is computed with, ``cpu, float32``.
         version: of this structure.
     """
 
@@ -73,6 +88,7 @@ class BulkPlan:
     items: int
     part_items: int
     format: str
+    computed: str = ""
     version: int = _VERSION
 
     @property
@@ -95,6 +111,14 @@ class BulkPlan:
         width = max(5, len(str(self.n_parts - 1)))
         return f"part-{part:0{width}d}-{self.digest}.{self.format}"
 
+    def is_there(self, folder: Path, part: int) -> bool:
+        """Whether a part's file is in a folder.
+
+        Raises:
+            DataError: something else has its name.
+        """
+        return is_file(folder / self.file_of(part))
+
     def shard(self, number: int, shards: int) -> range:
         """The parts of one of several shards: every ``shards``-th; ``number`` counts from 1."""
         return range(number - 1, self.n_parts, shards)
@@ -115,6 +139,24 @@ def shard_of(given: str) -> tuple[int, int]:
     return int(number), int(shards)
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name; opening what is none may wait for ever, and a link leads elsewhere.
+
+    Raises:
+        DataError: a link, a folder, a pipe or a device.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFLNK: "a link", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+        raise DataError(
+            f"{path} is {kinds.get(stat.S_IFMT(mode), 'a device')}, not a file", hint="remove it, or name a new folder"
+        )
+    return True
+
+
 def listing_digest(items: Sequence[str], *, are_paths: bool) -> str:
     """SHA-256 of the inputs in their order: of texts what they say, of files where they are, not what they hold."""
     digest = hashlib.sha256()
@@ -130,20 +172,24 @@ def open_folder(folder: Path, plan: BulkPlan) -> None:
 
     Raises:
         RunError: what is made here is something else, or the note that says so is damaged.
-        DataError: there is a file of that name.
+        DataError: there is a file of that name, or the note is no file.
         DiskFull: no space is left.
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file, answers go into a folder", hint="name a new folder")
     note = folder / PLAN_FILE
-    if not note.exists():
+    if not is_file(note):
         _write_once(note, plan)
-    begun = _read_plan(note)
+    begun = read_plan(note)
     for name, what in _NAMES.items():
         if getattr(begun, name) != getattr(plan, name):
-            of = f" (model '{begun.name}', {counted(begun.items, 'input')}, {begun.part_items} a part, {begun.format})"
+            kind = f"{begun.part_items} a part, {begun.format}" + (f", on {begun.computed}" if begun.computed else "")
+            of = f" (model '{begun.name}', {counted(begun.items, 'input')}, {kind})"
             raise RunError(
-                f"{folder} was begun with {what}{of}", hint="give the same model and inputs again, or another folder"
+                f"{folder} was begun with {what}{of}",
+                hint="name that `device` and `precision`, or give another folder"
+                if name == "computed"
+                else "give the same model and inputs again, or another folder",
             )
     _remove_left_files(folder)
 
@@ -166,7 +212,12 @@ def _write_once(note: Path, plan: BulkPlan) -> None:
         raise DataError(f"cannot write into {folder}: {error.strerror or error}") from error
 
 
-def _read_plan(note: Path) -> BulkPlan:
+def read_plan(note: Path) -> BulkPlan:
+    """What a folder's note says.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
         found = read_stored(note, _StoredPlan)
     except (OSError, ValueError) as error:
@@ -177,6 +228,8 @@ def _read_plan(note: Path) -> BulkPlan:
 def _remove_left_files(folder: Path) -> None:
     """Remove the halves that processes killed over a minute ago left: their locks went with them."""
     for left in folder.glob(".part-*"):
+        if left.is_symlink() or not left.is_file():
+            continue
         with suppress(OSError), left.open("r+b") as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.time() - left.stat().st_mtime > _YOUNG_S:

@@ -12,7 +12,7 @@ it, with nothing promised. A report shows both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,7 +29,15 @@ from samo.tasks import LabelSpace, Task
 if TYPE_CHECKING:
     from samo.settings import AbstentionSettings
 
-__all__ = ["Abstention", "abstention_line", "abstention_scores", "confidence", "confidence_threshold", "risk_coverage"]
+__all__ = [
+    "Abstention",
+    "abstention_line",
+    "abstention_scores",
+    "confidence",
+    "confidence_threshold",
+    "fold_abstention",
+    "risk_coverage",
+]
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -178,6 +186,26 @@ def risk_coverage(sure: np.ndarray, wrong: np.ndarray) -> tuple[FloatArray, Floa
     return answered / n, risk, float(risk.mean())
 
 
+def fold_abstention(
+    task: Task, found: Decided, folds: Sequence[str], abstentions: Mapping[str, Abstention]
+) -> dict[str, Any]:
+    """:func:`abstention_scores` of rows that several models answered, each withheld by its own model's threshold.
+
+    Args:
+        task: the task.
+        found: its rows.
+        folds: which model answered each of them.
+        abstentions: of each model; one that is not named answers all.
+
+    Returns:
+        The same keys; ``threshold`` is None, and ``threshold_by_fold`` has that of every model, None where it has none.
+    """
+    by_fold = {name: abstentions.get(name, Abstention()).thresholds.get(task.name) for name in dict.fromkeys(folds)}
+    used = next((abstentions[name] for name, cut in by_fold.items() if cut is not None), Abstention())
+    scores = _scores(task, found, used, np.array([by_fold[name] or 0.0 for name in folds]))
+    return {**scores, "threshold": None, "threshold_by_fold": by_fold} if used.rule else scores
+
+
 def abstention_scores(task: Task, found: Decided, abstention: Abstention) -> dict[str, Any]:
     """What a report says of one task's answers by their confidence.
 
@@ -191,18 +219,22 @@ def abstention_scores(task: Task, found: Decided, abstention: Abstention) -> dic
         ``wanted``, ``threshold`` and ``fitted_on``, None where the model never abstains; and under the threshold
         ``answered`` (rows), ``coverage`` and ``answered_risk``, None where nothing is answered.
     """
+    return _scores(task, found, abstention, np.array(abstention.thresholds.get(task.name, 0.0)))
+
+
+def _scores(task: Task, found: Decided, abstention: Abstention, cuts: FloatArray) -> dict[str, Any]:
+    """Under a threshold for all rows, or one for each."""
     sure, wrong = confidence(task, found.probabilities, found.predicted), (found.truth != found.predicted).any(axis=1)
     coverage, risk, area = risk_coverage(sure, wrong)
     places = np.unique(np.linspace(0, len(sure) - 1, min(len(sure), _CURVE_POINTS)).round().astype(int))
-    threshold = abstention.thresholds.get(task.name)
-    answered = sure >= (0.0 if threshold is None else threshold)
+    answered = sure >= cuts
     return {
         "aurc": area,
         "risk": float(wrong.mean()),
         "curve": [{"coverage": float(coverage[k]), "risk": float(risk[k])} for k in places],
         "rule": abstention.rule or None,
         "wanted": abstention.wanted if abstention.rule else None,
-        "threshold": threshold,
+        "threshold": abstention.thresholds.get(task.name),
         "fitted_on": abstention.fitted_on or None,
         "answered": int(answered.sum()),
         "coverage": float(answered.mean()),
@@ -211,10 +243,11 @@ def abstention_scores(task: Task, found: Decided, abstention: Abstention) -> dic
 
 
 def abstention_line(scores: Mapping[str, Any]) -> str:
-    """:func:`abstention_scores` in one line."""
+    """:func:`abstention_scores` or :func:`fold_abstention` in one line."""
     line = f"area under the risk-coverage curve {scores['aurc']:.3f} (all answered: risk {scores['risk']:.3f})"
     if not scores["rule"]:
         return f"{line}; it never abstains"
     kept = f"risk {scores['answered_risk']:.3f}" if scores["answered"] else "nothing is answered"
     wanted = f"for a {scores['rule']} of {scores['wanted']:g} on {scores['fitted_on']}"
-    return f"{line}; {wanted} it answers {scores['coverage']:.0%} of the rows, {kept}"
+    each = ", each fold by its own threshold," if "threshold_by_fold" in scores else ""
+    return f"{line}; {wanted}{each} it answers {scores['coverage']:.0%} of the rows, {kept}"

@@ -45,11 +45,12 @@ def compare_runs(runs: Sequence[Run], part: str = "test") -> dict[str, Any]:
     for other in others:
         _check_same_labels(baseline, other, part)
     manifest, splits = baseline.manifest, [run.split for run in runs]
+    named = {run.name: run.full_name for run in runs}
     for name, each in predictions.items():
         if each.logits.shape[1] != manifest.label_space.n_columns:
             raise RunError(
                 f"the predictions of run '{name}' are of other labels than its manifest",
-                hint=f"samo evaluate {name} writes them anew",
+                hint=f"samo evaluate {named[name]} writes them anew",
             )
     notes = []
     differing = [run.name for run, split in zip(runs, splits, strict=True) if set(split.train) != set(splits[0].train)]
@@ -105,12 +106,12 @@ def _predictions(run: Run, part: str) -> Predictions:
     if not path.is_file() or not _reports(run, part):
         raise RunError(
             f"run '{run.name}' is not evaluated on its {part} part yet (status: {run.status})",
-            hint=f"samo evaluate {run.name}" + (" `on=val`" if part == "val" else ""),
+            hint=f"samo evaluate {run.full_name}" + (" `on=val`" if part == "val" else ""),
         )
     try:
         return Predictions.load(path)
     except RunError as error:
-        error.hint = f"samo evaluate {run.name} writes it anew"
+        error.hint = f"samo evaluate {run.full_name} writes it anew"
         raise
 
 
@@ -126,7 +127,7 @@ def _interval_facts(run: Run, part: str) -> tuple[dict[str, Any], int]:
         report = read_report(path)
         return {"unit": report["ci"]["unit"], **report["ci"]}, int(report["n"])
     except RunError as error:
-        error.hint = f"samo evaluate {run.name} writes it anew"
+        error.hint = f"samo evaluate {run.full_name} writes it anew"
         raise
 
 

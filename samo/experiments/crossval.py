@@ -14,6 +14,7 @@ import numpy as np
 from samo.data.sampling import balance_notes
 from samo.data.splits import audit, fold_count, fold_warnings, make_split, part_sizes
 from samo.errors import DataError, RunError, SettingsError, counted
+from samo.evaluation.abstention import fold_abstention
 from samo.evaluation.baseline import compare_to_baseline, constant_answers, shortcut_scores
 from samo.evaluation.calibration import apply_temperature, fold_calibration
 from samo.evaluation.decision import Decision, decided_rows
@@ -30,7 +31,7 @@ from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report, metrics_of, read_report
-from samo.runs.calibrate import calibration_of
+from samo.runs.calibrate import ABSTENTION, calibration_of, decision_of
 from samo.runs.provenance import refuse_known_start
 from samo.runs.run import Run, artifacts_root
 from samo.runs.teachers import checked_teachers
@@ -141,6 +142,23 @@ def fold_temperatures(cells: Sequence[Cell], grid: Path) -> dict[str, dict[str, 
     return found
 
 
+def _fold_abstention(cells: Sequence[Cell], grid: Path, joined: Predictions) -> dict[str, dict[str, Any]]:
+    """What the joined answers are worth where each cell withholds by its own thresholds, by task; empty if none does.
+
+    A task without a labelled row is left out.
+    """
+    runs = {cell.name: cell.run(grid) for cell in cells}
+    space = next(iter(runs.values())).manifest.label_space
+    found = {name: decision_of(run, space).abstention for name, run in runs.items() if run.path(ABSTENTION).is_file()}
+    sizes = [len(run.split.test) for run in runs.values()]
+    folds, scored = np.repeat(list(runs), sizes), {}
+    for task in space.tasks if any(each.rule for each in found.values()) else ():
+        decided = decided_rows(task, joined, space)
+        if len(decided.rows):
+            scored[task.name] = fold_abstention(task, decided, folds[decided.rows].tolist(), found)
+    return scored
+
+
 def join_predictions(cells: Sequence[Cell], grid: Path, kind: str = "") -> Predictions:
     """The test predictions of several cells as one, scaled by each cell's own temperature, decided by its thresholds.
 
@@ -215,6 +233,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
             *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
         ],
         calibration=fold_temperatures(done, grid),
+        abstention=_fold_abstention(done, grid, joined),
         constant=np.concatenate([_constant_answers(cell.run(grid)) for cell in done]),
         parts={"out-of-fold": part_sizes(manifest, tuple(dict.fromkeys(joined.ids)), "item", manifest.group_noun)},
     )

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from samo.data.splits import part_sizes
 from samo.errors import RunError
 from samo.evaluation.predictions import Predictions
 from samo.experiments.grid_plan import GridPlan
 from samo.experiments.reporter import GridReporter, PlainGridReporter
-from samo.files import write_json, write_text
+from samo.files import parse_json, write_json, write_text
 from samo.launch.resources import Resources
 from samo.modalities import frontend_type
-from samo.reporting.model_card import model_card, with_other_corpora
+from samo.reporting.model_card import exported_sections, model_card, with_other_corpora
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.load import CROSSVALIDATED, other_corpora
 from samo.runs.run import Run
@@ -45,7 +48,8 @@ def refit(
         reporter: shows the progress; left out: plain lines on stderr.
 
     Returns:
-        The run, ``refit`` in the grid's folder; one that is finished already is given back as it is.
+        The run, ``refit`` in the grid's folder. One that is trained already keeps its weights; where the folds or
+        their predictions are others than those it was calibrated on, it is calibrated again, and its card follows.
 
     Raises:
         RunError: a fold is missing.
@@ -60,7 +64,13 @@ def refit(
     kind = frontend_type(config.modality)
     with reporter.counting(kind.preparing) as progress:
         frontend = kind.open(config, reporter.note, progress, None)
-    if run.path("trained.json").exists() and run.path(CROSSVALIDATED).exists():
+    validated = _validated(plan)
+    facts = {
+        "grid": plan.name, "folds": len(plan.cells), "cells": [cell.name for cell in plan.cells],
+        "validated": _digest(validated), "report": report,
+    }  # fmt: skip
+    known = _known(run)
+    if run.path("trained.json").exists() and known == json.loads(json.dumps(facts)):
         return run
     setup = Setup(frontend, make_runtime(resources.device, resources.precision, resources.threads))
     if not run.path("trained.json").exists():
@@ -70,16 +80,43 @@ def refit(
                 resume_training(run, setup, view)
             else:
                 train_run(run, setup, view, plan.command)
-    validated = _validated(plan)
-    calibrate(
+    if known:
+        reporter.note(
+            f"'{run.full_name}' keeps its weights; its calibration and card are made anew, as the folds are not "
+            "those that it had them from"
+        )
+    decision = calibrate(
         run, frontend.manifest.label_space, validated.logits, validated.targets, threshold_settings(config),
         abstention=abstention_settings(config),
     )  # fmt: skip
-    about = {**report, "run": run.name, "refit": len(plan.cells)}
-    card = model_card(about, run.settings, run.environment, data_card=frontend.data_card())
-    write_text(run.path("MODEL_CARD.md"), with_other_corpora(card, other_corpora(run)))
-    write_json(run.path(CROSSVALIDATED), {"grid": plan.name, "folds": len(plan.cells), "report": report})
+    manifest, card_file = run.manifest, run.path("MODEL_CARD.md")
+    about = {
+        **report, "run": run.full_name,
+        "parts": {"train": part_sizes(manifest, run.split.train, "item", manifest.group_noun)},
+        "refit": {"models": len(plan.cells), "decision": decision.to_json()},
+    }  # fmt: skip
+    before = exported_sections(card_file.read_text(encoding="utf-8")) if card_file.exists() else ""
+    card = model_card(about, run.settings, run.environment, data_card=frontend.data_card(), exported=before)
+    write_text(card_file, with_other_corpora(card, other_corpora(run)))
+    write_json(run.path(CROSSVALIDATED), facts)
     return run
+
+
+def _known(run: Run) -> dict[str, Any]:
+    """What a refit says of its folds; empty where there is nothing that can be read."""
+    try:
+        found = parse_json(run.path(CROSSVALIDATED).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digest(predictions: Predictions) -> str:
+    """SHA-256 of the items, what the models gave for them, and their labels."""
+    digest = hashlib.sha256(json.dumps(predictions.ids).encode())
+    for values in (predictions.logits, predictions.targets):
+        digest.update(np.ascontiguousarray(values, dtype=np.float64).tobytes())
+    return digest.hexdigest()
 
 
 def _validated(plan: GridPlan) -> Predictions:

@@ -13,13 +13,15 @@ _FORBIDDEN = (
     "since 2 February 2025. So: no scoring of employees, call centre agents, applicants, pupils or students."
 )
 _HIGH_RISK = (
-    "**Elsewhere high-risk.** AI systems intended for emotion recognition are high-risk under Annex III, point 1(c): "
-    "from the date that Article 113 gives, whoever offers one has the duties of Articles 8 to 22, and whoever uses one "
-    "those of Article 26. This model was made without them, and a card does not replace them."
+    "**Elsewhere high-risk.** AI systems intended for emotion recognition are high-risk under Annex III, point 1(c), "
+    "in so far as their use is permitted under Union or national law: from the date that Article 113 gives, whoever "
+    "offers one has the duties of Articles 8 to 22, and whoever uses one those of Article 26. This model was made "
+    "without them, and a card does not replace them."
 )
 _INFORM = (
     "**People must be told.** Under Article 50(3) whoever uses an emotion recognition system informs the people it "
-    "is used on, and processes their data under Regulation (EU) 2016/679 (the GDPR)."
+    "is used on, and processes their data under Regulation (EU) 2016/679 (the GDPR). "
+    "Article 50(3) applies from 2 August 2026."
 )
 _OF_MODALITY = {
     "audio": (

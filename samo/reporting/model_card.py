@@ -30,6 +30,7 @@ from samo.reporting.wording import (
 
 __all__ = ["EXPORTED", "exported_sections", "model_card", "with_other_corpora"]
 
+_ALL_FOLDS = "the validation predictions of all folds' models"
 # How the heading of a section on an exported file begins.
 EXPORTED = "## Exported file "
 _ELSEWHERE = "## Other corpora"
@@ -67,6 +68,9 @@ def model_card(
 
     Args:
         report: from :func:`samo.reporting.report.build_report`; with ``ensemble``, its account of its members.
+            Of a model that learned from everything, that of the folds, with its own ``parts`` and ``refit``: how many
+            ``models`` there were and its own ``decision``, as
+            :meth:`samo.evaluation.decision.Decision.to_json` gives it.
         settings: every setting of the run by name; of an ensemble, a list where its members differ.
         environment: versions and hardware; ``command`` or ``commands`` hold what was typed to train.
         data_card: about the data, any of ``title``, ``description``, ``licence``, ``citation``, ``url`` and
@@ -121,10 +125,10 @@ def _head(report: Mapping[str, Any]) -> str:
         f"Answers one question, **{_text(report['task'])}**, with {counted(len(report['labels']), 'label')}: {labels}."
     )
     lines.append(_headline(report))
-    if folds := report.get("refit"):
+    if refit := report.get("refit"):
         lines.append(
-            f"It learned from every item there is, so nothing is left to judge it on: all figures are those of {folds} "
-            "models trained alike, each on items it had not seen."
+            "It learned from every item there is, so nothing is left to judge it on: all figures are those of "
+            f"{refit['models']} models trained alike, each on items it had not seen."
         )
     return "\n\n".join(lines)
 
@@ -177,7 +181,7 @@ def _training(report: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     lines = []
     for part, counts in report.get("parts", {}).items():
         lines.append(f"{_text(part)}: " + ", ".join(_text(counted(n, noun)) for noun, n in counts.items()))
-    rule = f"split by {_text(report['split_rule'])}"
+    rule = "nothing is held out" if report.get("refit") else f"split by {_text(report['split_rule'])}"
     if report["leaky"]:
         rule += ": **leaky**, what is alike may stand in training and in test, so every figure below is too good"
     lines.append(rule)
@@ -204,7 +208,9 @@ def _results(report: Mapping[str, Any]) -> str:
     overall += [(title + note, _number(report[key]), "-") for title, key in gap]
     parts = [_stamped(report), _table(("metric", "value", level), overall)]
     if report["baseline"]:
-        parts.append(f"Beside it, {_text(baseline_line(report['baseline']))}.")
+        answering = "the folds' models" if report.get("refit") else "this run"
+        beside = "the folds' models" if report.get("refit") else "it"
+        parts.append(f"Beside {beside}, {_text(baseline_line(report['baseline'], answering))}.")
     return "\n\n".join([*parts, _classes(report)]).lstrip()
 
 
@@ -224,11 +230,30 @@ def _classes(report: Mapping[str, Any]) -> str:
 
 def _thresholds(report: Mapping[str, Any]) -> str:
     """Of a multi-label task: what each way of choosing thresholds scored on validation and here."""
+    if refit := report.get("refit"):
+        return _own_thresholds(refit["decision"])
     if not report["thresholds"]:
         return ""
     rows = [tuple(map(_text, row)) for row in threshold_rows(report)]
     line = threshold_line(report)
     return f"{_table(THRESHOLD_HEADS, rows)}\n\n\\* decides; {line}."
+
+
+def _own_thresholds(decision: Mapping[str, Any]) -> str:
+    """Of a model that learned from everything: its thresholds of labels and of confidence, which no part has tried."""
+    parts, chosen, withheld = [], decision["thresholds"], decision["abstention"]
+    for name, task in (chosen or {"tasks": {}})["tasks"].items():
+        of_label = {"half": dict.fromkeys(task["per_class"], 0.5), "per-class": task["per_class"]}
+        cuts = of_label.get(chosen["used"], dict.fromkeys(task["per_class"], task["common"]))
+        chosen_on = "as its settings ask" if chosen["used"] == "half" else f"chosen on {_ALL_FOLDS}"
+        parts.append(f"A label of {_text(name)} is answered from this probability on, {chosen_on}.")
+        parts.append(_table(("label", "threshold"), [(_text(label), f"{cut:.2f}") for label, cut in cuts.items()]))
+    for name, cut in (withheld or {"thresholds": {}})["thresholds"].items():
+        parts.append(
+            f"An answer of {_text(name)} under a confidence of {cut:.3f} is withheld, for a {withheld['rule']} of "
+            f"{withheld['wanted']:g} on {_ALL_FOLDS}."
+        )
+    return "\n\n".join(parts)
 
 
 def _tasks(report: Mapping[str, Any]) -> str:
@@ -253,6 +278,10 @@ def _calibration(report: Mapping[str, Any]) -> str:
         "is answered with 80 % confidence may be right 75 % of the time."
     )
     line = f"Calibration: {summary(scores)} ({scores['n_bins']} {scores['binning']})."
+    if refit := report.get("refit"):
+        own = refit["decision"]["calibration"]["temperature"]
+        named = ", ".join(f"{value:.3f}" + (f" ({_text(name)})" if len(own) > 1 else "") for name, value in own.items())
+        line = f"This model's own temperature is {named}, fitted on {_ALL_FOLDS}. Of those models: {line}"
     return f"{line}\n\n{_table(heads, rows)}\n\n{meaning}"
 
 

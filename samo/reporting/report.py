@@ -120,6 +120,7 @@ def build_report(
     shortcut: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
     calibration: Mapping[str, Mapping[str, Any]] | None = None,
+    abstention: Mapping[str, Mapping[str, Any]] | None = None,
     intervals: Intervals = "wilson",
     constant: np.ndarray | None = None,
     parts: Mapping[str, Mapping[str, int]] | None = None,
@@ -140,6 +141,7 @@ def build_report(
             :func:`~samo.evaluation.baseline.shortcut_scores`; the report has the key only where it is given.
         notes: further warnings.
         calibration: what the report says of it, by task, where the predictions are under a temperature already.
+        abstention: what it says of withheld answers, by task, where several models answered.
         intervals: how they are computed, see :func:`~samo.evaluation.statistics.score_intervals`.
         constant: what a constant guess answers, see :func:`~samo.evaluation.baseline.constant_answers`.
         parts: how many items and groups are in each part, by their nouns.
@@ -158,11 +160,12 @@ def build_report(
     by_group, skipped = _by_group(decided, groups, predictions, unit)
     scored = task_scores(task, decided, predictions, label_space, unit, decision, intervals)
     tasks, others = _tasks(scored, predictions, label_space, unit, decision, intervals)
-    for name, scores in (calibration or {}).items():
-        if name == task.name:
-            scored["calibration"] = dict(scores)
-        elif name in tasks:
-            tasks[name]["calibration"] = dict(scores)
+    for key, given in (("calibration", calibration), ("abstention", abstention)):
+        for name, scores in (given or {}).items():
+            if name == task.name:
+                scored[key] = dict(scores)
+            elif name in tasks:
+                tasks[name][key] = dict(scores)
     report: dict[str, Any] = {
         "schema": SCHEMA,
         **{name: getattr(subject, name) for name in _ABOUT},

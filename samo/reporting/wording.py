@@ -55,13 +55,13 @@ def interval_name(ci: Mapping[str, Any]) -> str:
     return names.get(ci.get("method", ""), "percentiles")
 
 
-def baseline_line(baseline: Mapping[str, Any]) -> str:
+def baseline_line(baseline: Mapping[str, Any], answering: str = "this run") -> str:
     """``baseline tfidf 0.459 [0.441, 0.476]; this run +0.060 [+0.040, +0.081]: better``."""
     gap = baseline["difference"]
     ends = _ends((gap["low"], gap["high"]) if gap["low"] is not None else None, "+.3f")
     return (
         f"baseline {baseline['name']} {baseline['macro_f1']:.3f}{_ends(baseline['ci'])}; "
-        f"this run {gap['value']:+.3f}{ends}: {gap['verdict']}"
+        f"{answering} {gap['value']:+.3f}{ends}: {gap['verdict']}"
     )
 
 

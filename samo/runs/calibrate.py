@@ -22,7 +22,7 @@ from samo.settings import AbstentionSettings, Config, ThresholdSettings
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_facts
 
-__all__ = ["abstention_settings", "calibrate", "calibration_of", "decision_of", "threshold_settings"]
+__all__ = ["ABSTENTION", "abstention_settings", "calibrate", "calibration_of", "decision_of", "threshold_settings"]
 
 TEMPERATURES = "calibration.json"
 THRESHOLDS = "thresholds.json"

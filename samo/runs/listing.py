@@ -11,6 +11,7 @@ from samo.data.splits import PARTS
 from samo.errors import RunError, SettingsError, nearest
 from samo.reporting.report import headlines, metrics_of, read_report
 from samo.runs.code import code_of
+from samo.runs.load import facts_of
 from samo.runs.run import ENSEMBLE_FILE, Run, list_runs
 
 __all__ = ["SORTS", "delete_run", "describe_run", "list_rows"]
@@ -61,7 +62,8 @@ def describe_run(run: Run) -> dict[str, Any]:
     Returns:
         What :func:`list_rows` has of it, ``folder``, ``bytes`` (of all its files), ``began`` and ``command`` (None
         where unknown), ``reports`` (by the name of their part or corpus: ``n``, ``macro_f1``, ``interval`` and
-        ``page``) and ``settings``.
+        ``page``), ``settings``, and of a model that learned from everything ``scores``: lines on what is known of its
+        worth.
 
     Raises:
         RunError: it is damaged.
@@ -75,6 +77,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "command": environment.get("command"),
         "reports": {name: _summary(path) for name, path in _reports(run).items()},
         "settings": run.settings,
+        **({"scores": list(facts_of(run).scores)} if run.settings.get("split") == "whole" and run.has_model else {}),
     }
 
 

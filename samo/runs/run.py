@@ -163,6 +163,12 @@ class Run:
         """The folder's name."""
         return self.folder.name
 
+    @property
+    def full_name(self) -> str:
+        """What commands call it: its name, ``GRID/CELL`` of what lies in a grid."""
+        *_, grids, grid, _, name = ("", "", "", *self.folder.absolute().parts)
+        return f"{grid}/{name}" if grids == "grids" else name
+
     @cached_property
     def settings(self) -> dict[str, Any]:
         """Every setting by name, ``modality`` included.

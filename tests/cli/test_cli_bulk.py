@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 from ray_cluster import Nodes, needs_ray, nodes, wait_for
 from tone_corpora import done, refused, samo
+
+from samo.errors import DiskFull
 
 BEFORE = Path(__file__).resolve().parent.parent / "fixtures" / "trained_before"
 
@@ -83,13 +86,29 @@ def test_flags_that_would_do_nothing_are_refused(command: list[object], words: l
     assert not Path("out").exists()
 
 
+def test_on_a_full_disk_the_folder_of_answers_is_named(command: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("samo.deploy.part_files._JsonLines.write", full)
+        line = refused(DiskFull.exit_status, *command, "-o", "out")
+    assert "no space left while writing out/part-00000-" in line
+    assert "(hint: free some space, the same command again goes on; or give an --output on another disk)" in line
+    assert "artifacts" not in line
+    with monkeypatch.context() as patch:
+        patch.setattr("samo.files.os.fsync", full)
+        assert "or give an --output on another disk" in refused(DiskFull.exit_status, *command, "-o", "new")
+    assert "36 rows" in done(*command, "-o", "out").err
+
+
 def test_another_run_is_refused(command: list[object], artifacts: Path) -> None:
     done(*command, "-o", "out", "--part-items", "20")
     other = artifacts / "runs" / "other"
     shutil.copytree(artifacts / "runs" / "speech", other)
     (other / "calibration.json").write_text((other / "calibration.json").read_text() + " ")
     line = refused(5, *command, "--run", "other", "-o", "out", "--part-items", "20")
-    assert "out was begun with another model (model 'speech', 36 inputs, 20 a part, jsonl)" in line
+    assert "out was begun with another model (model 'speech', 36 inputs, 20 a part, jsonl, on " in line
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -243,10 +244,10 @@ def test_crossval(corpus: Path, artifacts: Path) -> None:
     assert "macro-F1 over 5 folds" in result.out
     listed = done(*asked, "--lr", "0.01", "--dry-run", "--json").json
     assert {row["state"] for row in listed["cells"]} == {"missing"}
-    _refitted(done(*asked, "--refit").err, grid, report, corpus)
+    _refit_follows_its_folds(asked, *_refitted(done(*asked, "--refit").err, grid, report, corpus))
 
 
-def _refitted(said: str, grid: Path, report: dict[str, Any], corpus: Path) -> None:
+def _refitted(said: str, grid: Path, report: dict[str, Any], corpus: Path) -> tuple[Run, list[Predictions]]:
     """After a cross-validation one model learns from everything, and says what the folds are worth."""
     run = Run(grid / "runs" / "refit")
     assert f"next: samo predict --run {grid.name}/refit" in said
@@ -262,13 +263,48 @@ def _refitted(said: str, grid: Path, report: dict[str, Any], corpus: Path) -> No
     model = samo_load(run.folder)
     assert model.facts.scores[0].startswith(f"cross-validated macro-F1 {score:.3f} [")
     assert "by 5 models trained alike on folds; this one learned from all of it" in model.facts.scores[0]
-    assert f"{score:.3f}" in run.path("MODEL_CARD.md").read_text()
+    card = run.path("MODEL_CARD.md").read_text()
+    assert f"{score:.3f}" in card
+    assert card.startswith(f"# Model card: {grid.name}/refit\n")
+    training = card.partition("## Training\n\n")[2].partition("\n\n")[0]
+    assert training == "- train: 18 items, 6 speakers\n- nothing is held out"
+    own = f"This model's own temperature is {fitted['emotion']:.3f}, fitted on the validation predictions of all folds'"
+    assert own in card
+    assert "Beside the folds' models, baseline " in card
+    assert "; the folds' models " in card
+    assert "this run" not in card
+    shown = done("runs", "show", f"{grid.name}/refit")
+    assert model.facts.scores[0] in " ".join(shown.err.split())
+    assert "samo evaluate" not in shown.out + shown.err
+    assert done("runs", "show", f"{grid.name}/refit", "--json").json["scores"] == list(model.facts.scores)
     assert "it learned from everything" in refused(5, "evaluate", f"{grid.name}/refit")
     shown = done("predict", "--run", f"{grid.name}/refit", next(corpus.parent.rglob("*.wav")), "--json").json
     assert len(shown["predictions"]) == 1
     made = done("export", f"{grid.name}/refit", "--threads", 1, "--json").json
     assert (made["parity"]["part"], made["parity"]["n"]) == ("train", 18)
     assert samo_load(made["path"]).facts.scores == model.facts.scores
+    return run, kept
+
+
+def _refit_follows_its_folds(asked: list[object], run: Run, kept: list[Predictions]) -> None:
+    """Other validation predictions: the weights stay, what rests on the predictions does not."""
+    assert "keeps its weights" not in done(*asked, "--refit").err
+    weights, before = run.model_file.read_bytes(), read_json(run.path("calibration.json"))["temperature"]["emotion"]
+    for fold, each in enumerate(kept):
+        changed = replace(each, logits=3.0 * each.logits)
+        changed.save(run.folder.parent / f"seed3.fold{fold}" / "predictions.val.npz")
+    again = done(*asked, "--refit").err
+    name = f"{run.folder.parent.parent.name}/refit"
+    assert f"'{name}' keeps its weights; its calibration and card are made anew" in again
+    now = read_json(run.path("calibration.json"))["temperature"]["emotion"]
+    assert now == pytest.approx(3.0 * before, rel=1e-3)
+    card = run.path("MODEL_CARD.md").read_text()
+    assert f"own temperature is {now:.3f}" in card
+    assert "## Exported file " in card
+    assert run.model_file.read_bytes() == weights
+    facts = read_json(run.path("crossval.json"))
+    assert (facts["cells"], len(facts["validated"])) == ([f"seed3.fold{fold}" for fold in range(5)], 64)
+    assert "keeps its weights" not in done(*asked, "--refit").err
 
 
 def test_crossval_refuses_folds_it_cannot_train(corpus: Path, tmp_path: Path) -> None:

@@ -78,6 +78,13 @@ def test_show(several: Path) -> None:
     assert f"{report['metrics']['macro_f1']:.3f}" in shown
     assert "use_specaug" in shown
     assert "no report yet: samo evaluate third" in done("runs", "show", "third").err
+    # A cell is named as the command finds it, with the artifacts that were typed.
+    cell = several / "grids" / "g" / "runs" / "a.seed0"
+    (cell / "report.json").unlink()
+    assert "no report yet: samo evaluate g/a.seed0\n" in done("runs", "show", "g/a.seed0").err
+    assert f"samo evaluate g/a.seed0 --artifacts {several}" in " ".join(
+        done("runs", "show", "g/a.seed0", "--artifacts", several).err.split()
+    )
     assert "there is no run 'none'" in refused(5, "runs", "show", "none")
     assert done("runs", "--artifacts", several, "--json", "show", "first").json["run"] == "first"
 

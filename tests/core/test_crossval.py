@@ -18,6 +18,7 @@ from finished_cells import SPACE, finished
 from sklearn.metrics import f1_score
 
 from samo.errors import RunError
+from samo.evaluation.abstention import Abstention, abstention_line
 from samo.evaluation.calibration import Calibration, fit_temperature, summary
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
@@ -171,6 +172,31 @@ def test_temperatures_of_the_folds_stand_in_the_report(tmp_path: Path) -> None:
     assert not [line for line in report["warnings"] if "bound" in line]
     write_crossval(report, cells, tmp_path, "")
     assert (tmp_path / "figures" / "reliability.png").is_file()
+
+
+def test_each_fold_withholds_by_its_own_threshold(tmp_path: Path) -> None:
+    cells = [
+        calibrated(finished(tmp_path, "all", 0, fold, [0, 1]), tmp_path, temperature)
+        for fold, temperature in enumerate([2.0, 0.5, 0.5])
+    ]
+    assert crossval_report("c", cells, tmp_path, "speaker")["abstention"]["rule"] is None
+    # Confidences are 2/3, 16/17 and 16/17: the first fold answers all, the second nothing, the third all.
+    for cell, cut, temperature in zip(cells, (0.6, 0.95), (2.0, 0.5), strict=False):
+        Abstention("coverage", 0.7, {"emotion": cut}, {"emotion": temperature}, "val", {"emotion": 8}, 3).save(
+            cell.run(tmp_path).path("abstention.json")
+        )
+    report = crossval_report("c", cells, tmp_path, "speaker")
+    found = report["abstention"]
+    names = [f"all.seed0.fold{fold}" for fold in range(3)]
+    assert found["threshold_by_fold"] == dict(zip(names, (0.6, 0.95, None), strict=True))
+    assert (found["rule"], found["wanted"], found["fitted_on"], found["threshold"]) == ("coverage", 0.7, "val", None)
+    assert (found["answered"], found["coverage"]) == (16, pytest.approx(2 / 3))
+    assert found["answered_risk"] == 0.25
+    line = "for a coverage of 0.7 on val, each fold by its own threshold, it answers 67% of the rows, risk 0.250"
+    assert abstention_line(found).endswith(line)
+    page = render_html(report, {}, {}, {})
+    assert line in page
+    assert "never abstains" not in page
 
 
 def test_folds_whose_temperature_stands_at_its_bound_or_is_missing_are_named(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ def test_the_law_names_its_articles() -> None:
     for words in (
         "Article 5(1)(f) of Regulation (EU) 2024/1689", "workplace and education institutions",
         "except for medical or safety reasons", "Annex III, point 1(c)", "Article 50(3)", "A voice is such data",
-        "no legal advice",
+        "no legal advice", "Article 50(3) applies from 2 August 2026.", "in so far as their use is permitted",
     ):  # fmt: skip
         assert words in law
     assert "A voice" not in " ".join(law_lines("text"))
@@ -182,6 +182,34 @@ def test_what_it_was_trained_on_and_begun_from() -> None:
         "- begun from the pretrained encoder MiniLM, whose own data and licence count as well",
         "- begun from the answers of the run big, whose own data and licence count as well",
     ]
+
+
+def refitted(used: str) -> str:
+    decision = {
+        "calibration": {"temperature": {"emotion": 1.25}},
+        "thresholds": {
+            "used": used, "tasks": {"emotion": {"common": 0.4, "per_class": {"calm": 0.35, "sad": 0.62}}},
+        },
+        "abstention": {"rule": "coverage", "wanted": 0.7, "thresholds": {"emotion": 0.512}},
+    }  # fmt: skip
+    folds = report(split="out-of-fold", split_rule="folds", parts={"train": {"item": 18, "speaker": 6}})
+    return card({**folds, "refit": {"models": 5, "decision": decision}})
+
+
+def test_a_model_that_learned_from_everything_has_a_decision_of_its_own() -> None:
+    found = refitted("per-class")
+    assert "are those of 5 models trained alike" in found
+    assert "## Training\n\n- train: 18 items, 6 speakers\n- nothing is held out\n" in found
+    folds = "the validation predictions of all folds' models"
+    assert f"This model's own temperature is 1.250, fitted on {folds}. Of those models: Calibration: " in found
+    thresholds = found.partition("## Thresholds\n\n")[2].partition("\n## ")[0]
+    assert f"A label of emotion is answered from this probability on, chosen on {folds}." in thresholds
+    assert "| calm | 0.35 |\n| sad | 0.62 |" in thresholds
+    assert f"under a confidence of 0.512 is withheld, for a coverage of 0.7 on {folds}." in thresholds
+    assert "| calm | 0.40 |\n| sad | 0.40 |" in refitted("global")
+    half = refitted("half")
+    assert "on, as its settings ask." in half
+    assert "| calm | 0.50 |\n| sad | 0.50 |" in half
 
 
 def test_gaps_between_groups_are_a_table() -> None:

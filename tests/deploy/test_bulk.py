@@ -79,8 +79,15 @@ def test_parts_cover_every_item_once_and_do_not_depend_on_the_shards() -> None:
     assert plan(items=8).n_parts == 2
     # The digest is that of the model, the listing and the form, not of the model's name.
     assert plan(name="other").file_of(2) == made.file_of(2) == f"part-00002-{made.digest}.jsonl"
-    others = [{"model": "x"}, {"listing": "x"}, {"items": 9}, {"part_items": 5}, {"format": "parquet"}]
-    assert len({plan(**other).digest for other in others} | {made.digest}) == 6
+    others = [
+        {"computed": "x"},
+        {"model": "x"},
+        {"listing": "x"},
+        {"items": 9},
+        {"part_items": 5},
+        {"format": "parquet"},
+    ]
+    assert len({plan(**other).digest for other in others} | {made.digest}) == 7
     assert plan(items=10_000_000, part_items=1).file_of(7).startswith("part-0000007-")
 
 
@@ -236,7 +243,7 @@ def test_another_model_or_listing_is_refused(
     before = written(out)
     with pytest.raises(RunError, match="begun with another listing of inputs") as refused:
         bulk_predict(voice, clips[::-1], out, part_items=4)
-    assert "(model 'speech', 13 inputs, 4 a part, jsonl)" in refused.value.message
+    assert "(model 'speech', 13 inputs, 4 a part, jsonl, on " in refused.value.message
     with pytest.raises(RunError, match="another listing of inputs"):
         bulk_predict(voice, clips[:-1], out, part_items=4)
     with pytest.raises(RunError, match="parts of another size"):
@@ -254,6 +261,47 @@ def test_another_model_or_listing_is_refused(
     (out / PLAN_FILE).write_text('{"name": 3}')
     with pytest.raises(RunError, match="cannot read"):
         bulk_predict(voice, clips, out, part_items=4)
+
+
+def test_another_precision_or_device_is_refused(runs: Path, clips: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    bulk_predict("speech", clips[:3], out, part_items=4, artifacts=runs, device="cpu", precision="float32", threads=1)
+    with pytest.raises(RunError, match="begun with another device or precision") as refused:
+        bulk_predict("speech", clips[:3], out, part_items=4, artifacts=runs, device="cpu", precision="bf16", threads=1)
+    assert "4 a part, jsonl, on cpu, float32)" in refused.value.message
+    assert refused.value.hint == "name that `device` and `precision`, or give another folder"
+    # A model that is loaded is computed as it was loaded, whatever else is said.
+    model = samo.load("speech", artifacts=runs, device="cpu", precision="bf16", threads=1)
+    with pytest.raises(RunError, match="begun with another device or precision"):
+        bulk_predict(model, clips[:3], out, part_items=4)
+    assert len(written(out)) == 1
+    # Which of several GPUs it was is no matter, what kind of device is.
+    how = {"precision": "float32", "threads": 1}
+    speech = runs / "runs" / "speech"
+    made = [part_files.BulkModel.of(speech, device=device, **how).computed for device in ("cuda", "cuda:1", "cpu")]
+    assert made == ["cuda, float32", "cuda, float32", "cpu, float32"]
+    with pytest.raises(SettingsError, match="may be another on each machine"):
+        bulk_predict("speech", clips, tmp_path / "ray", ray="auto", precision="auto", artifacts=runs)
+
+
+@pytest.mark.parametrize("edit", ["assets/lexicon.txt", "config.json"])
+def test_other_assets_or_settings_are_another_model(runs: Path, clips: list[str], tmp_path: Path, edit: str) -> None:
+    copied, out = tmp_path / "speech", tmp_path / "out"
+    shutil.copytree(runs / "runs" / "speech", copied)
+    (copied / "fitted.safetensors").unlink()  # as of a version that did not keep what a run was begun with
+    bulk_predict(copied, clips[:1], out, device="cpu", threads=1)
+    if edit == "config.json":
+        settings = json.loads((copied / edit).read_text())
+        settings["data_root"] = "elsewhere"
+        (copied / edit).write_text(json.dumps(settings))
+        assert bulk_predict(copied, clips[:1], out, device="cpu", threads=1).skipped == 1
+        settings["trim_db"] = 30.0
+        (copied / edit).write_text(json.dumps(settings))
+    else:
+        (copied / edit).parent.mkdir()
+        (copied / edit).write_text("glad")
+    with pytest.raises(RunError, match="begun with another model"):
+        bulk_predict(copied, clips[:1], out, device="cpu", threads=1)
 
 
 def test_a_model_that_changes_on_the_way_is_refused(runs: Path, clips: list[str], tmp_path: Path) -> None:
@@ -293,6 +341,35 @@ def test_a_damaged_part_is_named(voice: ModelPredictor, clips: list[str], tmp_pa
         assert refused.value.hint == "remove it, the same command again writes it anew"
     part.unlink()
     assert bulk_predict(voice, clips, tmp_path / "out", part_items=4).all_rows == 13
+
+
+@pytest.mark.parametrize(
+    ("kind", "put"),
+    [
+        ("a pipe", os.mkfifo),
+        ("a folder", os.mkdir),
+        ("a link", lambda path: path.symlink_to("/dev/zero")),
+        ("a link", lambda path: path.symlink_to("nowhere")),
+    ],
+)
+def test_what_is_no_file_is_not_read(
+    voice: ModelPredictor, clips: list[str], tmp_path: Path, kind: str, put: Callable[[Path], object]
+) -> None:
+    """A pipe would be waited for without end."""
+    out = tmp_path / "out"
+    whole = bulk_predict(voice, clips[:2], out, part_items=1)
+    for name in (whole.plan.file_of(1), PLAN_FILE):
+        content = (out / name).read_bytes()
+        (out / name).unlink()
+        put(out / name)
+        with pytest.raises(DataError, match=f"{name} is {kind}, not a file") as refused:
+            bulk_predict(voice, clips[:2], out, part_items=1)
+        assert refused.value.hint == "remove it, or name a new folder"
+        with pytest.raises(DataError, match=f"is {kind}, not a file"):
+            part_files.counts_of(whole.plan, out, 1) if name != PLAN_FILE else open_folder(out, whole.plan)
+        (out / name).rmdir() if kind == "a folder" else (out / name).unlink()
+        (out / name).write_bytes(content)
+    assert bulk_predict(voice, clips[:2], out, part_items=1).skipped == 2
 
 
 def test_parquet_has_the_same_columns_in_every_part(runs: Path, clips: list[str], tmp_path: Path) -> None:

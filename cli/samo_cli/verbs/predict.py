@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samo.errors import DataError, Interrupted, SettingsError
+from samo.errors import DataError, DiskFull, Interrupted, SettingsError
 from samo.modalities import released_files
 from samo.printable import PlainWriter
 from samo.runs.signals import signals_wait
@@ -185,8 +185,13 @@ def _in_parts(source: _Source, items: Sequence[str], folder: Path, json: bool, *
     from samo.deploy.bulk import bulk_predict
     from samo_cli.render import counting, note, print_json
 
-    with counting("writing parts") as progress:
-        summary = bulk_predict(source.place, items, folder, on_part=progress, **how)
+    try:
+        with counting("writing parts") as progress:
+            summary = bulk_predict(source.place, items, folder, on_part=progress, **how)
+    except DiskFull as error:
+        if error.hint:
+            error.hint = error.hint.replace("give a folder", "give an --output")
+        raise
     if json:
         print_json(summary.to_json())
     note(str(summary))

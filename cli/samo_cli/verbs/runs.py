@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from samo.errors import SettingsError, counted, plural
+from samo_cli.flags import in_artifacts
 from samo_cli.help import Verb
 from samo_cli.options import Artifacts, Json
 
@@ -70,7 +71,8 @@ def show(
     from samo.runs.run import find_run
     from samo_cli.render import note, out, print_json, show_table
 
-    facts = describe_run(find_run(_root(context, artifacts), run))
+    found = find_run(_root(context, artifacts), run)
+    facts = describe_run(found)
     if json or _above(context, "json"):
         print_json({"schema": 1, **facts})
         return
@@ -86,8 +88,12 @@ def show(
             for name, one in facts["reports"].items()
         ]
         show_table(("report on", "items", "macro-F1", "interval", "page"), rows, numbers=("items", "macro-F1"))
-    else:
-        note(f"no report yet: samo evaluate {facts['run']}")
+    elif "scores" in facts:  # nothing is left to evaluate it on
+        for line in facts["scores"]:
+            note(line)
+    elif facts["settings"].get("split") != "whole":
+        command = in_artifacts(f"samo evaluate {found.full_name}", artifacts or _above(context, "artifacts") or "")
+        note(f"no report yet: {command}")
     out.print()
     show_table(("setting", "value"), [(name, _cell(value)) for name, value in facts["settings"].items()])
 
