@@ -45,6 +45,7 @@ __all__ = [
     "latencies",
     "loss_problem",
     "parity_of",
+    "spread",
 ]
 
 # Of a float32 file: how far a logit may lie from the run's.
@@ -135,11 +136,11 @@ def check_items(run: Run, setup: Setup, model: nn.Module, space: LabelSpace) -> 
         rows = setup.frontend.manifest.rows(split.test[:_TRIED])
         if np.abs(predict_logits(model, setup, rows) - kept[:_TRIED]).max() <= LOGITS_WITHIN:
             return CheckItems("test", split.test, kept)
-    part, ids = ("val", split.val) if split.val else ("train", _spread(split.train, MOST_TRAINED_ON))
+    part, ids = ("val", split.val) if split.val else ("train", spread(split.train, MOST_TRAINED_ON))
     return CheckItems(part, ids, predict_logits(model, setup, setup.frontend.manifest.rows(ids)))
 
 
-def _spread(ids: tuple[str, ...], most: int) -> tuple[str, ...]:
+def spread(ids: tuple[str, ...], most: int) -> tuple[str, ...]:
     """So many of them at even distances: always the same, and of all kinds where like ones stand together."""
     places = np.unique(np.linspace(0, len(ids) - 1, min(most, len(ids))).round().astype(np.int64))
     return tuple(ids[place] for place in places)
