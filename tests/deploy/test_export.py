@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,8 +22,9 @@ from samo.data.manifest import Item, Manifest
 from samo.deploy import export as module
 from samo.deploy.card import with_section
 from samo.deploy.export import export
-from samo.deploy.parity import Parity, exact_problem, gain_problem, latencies, loss_problem
+from samo.deploy.parity import Parity, TaskParity, exact_problem, gain_problem, latencies, loss_problem
 from samo.errors import ExportError, RunError, SettingsError
+from samo.evaluation.abstention import NEVER, Abstention
 from samo.evaluation.predictions import Predictions
 from samo.prediction.exported import AudioReading, ExportedModel, TextReading
 from samo.runs.reporter import PlainReporter
@@ -62,6 +64,54 @@ def test_a_hundredth_of_macro_f1_may_be_lost() -> None:
         "macro-F1 falls from 0.500 to 0.489 on the val part, more than 0.01"
     )
     assert loss_problem(parity(after=float("nan"))) != ""
+
+
+def test_the_task_that_loses_most_counts() -> None:
+    tasks = {"mood": TaskParity(0.5, 0.5, (1.0, 1.0)), "topic": TaskParity(0.7, 0.6, (1.0, 1.0))}
+    assert loss_problem(parity(tasks=tasks)) == (
+        "macro-F1 of 'topic' falls from 0.700 to 0.600 on the val part, more than 0.01"
+    )
+    both = {**tasks, "mood": TaskParity(0.5, 0.2, (1.0, 1.0)), "bare": TaskParity(None, None, (1.0, 1.0))}
+    assert "of 'mood' falls from 0.500 to 0.200" in loss_problem(parity(before=0.5, after=0.2, tasks=both))
+    assert loss_problem(parity(tasks={**tasks, "topic": TaskParity(0.7, 0.69, (1.0, 1.0))})) == ""
+
+
+def test_no_other_answer_may_be_withheld() -> None:
+    assert exact_problem(parity(equal_withheld=0.98)) == (
+        "of 4 of 200 held-out items other answers are withheld than by the run"
+    )
+
+
+def test_each_task_and_what_is_withheld_is_compared(
+    before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 8 bits that move one label of the second task by so much that it always, or never, holds.
+    run, honest = Run(artifacts / "runs" / "text"), module.parity_of
+    space = run.manifest.label_space
+    assert [task.name for task in space.tasks] == ["mood", "topic"]
+    moved: dict[str, float] = {"by": 0.0}
+    withholding = Abstention("coverage", 0.5, {"mood": 0.0, "topic": NEVER}, {}, "val")
+
+    def spoiled(given: Run, setup: Any, tasks: Any, items: Any, logits: np.ndarray, decisions: Any) -> Parity:
+        changed = logits.copy()
+        changed[:, tasks.slices["topic"]] += np.float32(moved["by"])
+        if moved["by"] == 0.0:
+            decisions = decisions[0], replace(decisions[0], abstention=withholding)
+        return honest(given, setup, tasks, items, changed, decisions)
+
+    monkeypatch.setattr(module, "parity_of", spoiled)
+    with pytest.raises(ExportError, match="of 18 of 18 held-out items other answers are withheld than by the run"):
+        exported(before, "text")
+    monkeypatch.setattr(module, "exact_problem", lambda found: "")
+    monkeypatch.setattr(module, "gain_problem", lambda faster, smaller: "")
+    made = exported(before, "text", quantize="int8", force=True)
+    topic = made.facts["parity"]["tasks"]["topic"]
+    assert topic["coverage"] == {"before": 1.0, "after": 0.0}
+    assert "- Task topic: macro-F1" in ExportedModel.open(made.path).metadata.card
+    assert "100.0% answered before and 0.0% after" in ExportedModel.open(made.path).metadata.card
+    moved["by"] = -50.0
+    with pytest.raises(ExportError, match=r"macro-F1 of 'topic' falls from 1\.000 to 0\.000 on the val part"):
+        exported(before, "text", quantize="int8", overwrite=True)
 
 
 def test_a_quantised_file_is_faster_or_smaller() -> None:
@@ -294,7 +344,7 @@ def test_a_file_that_reads_its_inputs_otherwise_is_found(
     kind = module.exporter_type("audio" if run == "speech" else "text")
     honest = kind.reading
     monkeypatch.setattr(kind, "reading", staticmethod(lambda *given: {**honest(*given), **change}))
-    with pytest.raises(ExportError, match="the finished file answers|probabilities of the finished file"):
+    with pytest.raises(ExportError, match=r"the finished file answers|probabilities of the finished file"):
         exported(before, run)
 
 
