@@ -3,6 +3,7 @@ anyone sees it."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ from samo.deploy.parity import (
 from samo.deploy.prune import Pruned, fine_tune
 from samo.deploy.quantise import calibration_batches, quantised
 from samo.deploy.reference import reference_from, reference_of
-from samo.errors import ExportError, ModelFileError, RunError, SamoError, SettingsError, nearest
+from samo.errors import ExportError, ModelFileError, RunError, SamoError, SettingsError, nearest, reporting_full_disk
 from samo.evaluation.decision import Decision
 from samo.files import folder_beside, remove_left_folders, write_json, write_text
 from samo.modalities import exporter_type, predictor_type
@@ -156,6 +157,7 @@ def export(
         RunError, ModelFileError, DataError: there is no such run, no usable model, or its data are not there.
         EnvironmentProblem: the packages of the extra ``export`` are missing.
         ExportError: the file would not answer as the run, or costs more than it gains; nothing is left of it.
+        DiskFull: no space is left.
     """
     _refuse_odd(format, quantize, prune, prune_epochs)
     if format == "onnx":
@@ -191,7 +193,7 @@ def export(
         (decision, pruned.decision if pruned else decision), target.stem,
     )  # fmt: skip
     remove_left_folders(target)
-    with folder_beside(target) as folder:
+    with reporting_full_disk(target), folder_beside(target) as folder:
         facts, network = _made(job, folder, target.name, run_network, force)
         if pruned:
             facts["parameters"] = {"before": pruned.parameters[0], "after": pruned.parameters[1]}
@@ -334,11 +336,18 @@ def _written(job: _Job, path: Path) -> Network:
         if job.format == "torch-export":
             return _torch_program(job, module, example, path)
         return _weights(job, path)
-    except SamoError:
+    except (SamoError, OSError):
         raise
     except Exception as error:  # torch's exporters have no common class for what they cannot do
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"torch cannot export run '{job.run.name}': {reason}") from error
+
+
+def _save_program(program: torch.export.ExportedProgram, path: Path, extra: dict[str, str]) -> None:
+    """Write by Python: torch's own writer does not say that a disk is full, and ends the process."""
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files=extra)
+    path.write_bytes(content.getbuffer())
 
 
 def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, Any], path: Path) -> Network:
@@ -347,7 +356,7 @@ def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, Any], path:
     shapes = (dynamic, {0: batch})
     with torch.no_grad():
         program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
-    torch.export.save(program, path)
+    _save_program(program, path, {})
     return TorchNetwork(_LogitsOnly(torch.export.load(path).module()), job.setup.runtime)
 
 
@@ -413,6 +422,8 @@ def _quantise(job: _Job, source: Path, target: Path) -> None:
     batches = calibration_batches(job.setup, rows, job.exporter.inputs) if kind == "static" else []
     try:
         quantised(source, target, job.exporter, kind, batches)
+    except OSError:
+        raise
     except Exception as error:  # onnxruntime raises what it likes
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"onnxruntime cannot quantise run '{job.run.name}': {reason}") from error
@@ -432,7 +443,7 @@ def _label(job: _Job, made: Path, facts: Mapping[str, Any], reference: Mapping[s
         save_metadata(made, about)
     elif job.format == "torch-export":
         program = torch.export.load(made)
-        torch.export.save(program, made, extra_files={"samo.json": json.dumps(about)})
+        _save_program(program, made, {"samo.json": json.dumps(about)})
     else:
         settings = {"settings": job.run.settings, "assets": _assets(job.run)}
         save_tensors(made, load_tensors(made), {"samo": json.dumps({**about, **settings})})

@@ -233,10 +233,8 @@ def parity_of(
         float(same.all(axis=0).mean()),
         {
             task.name: TaskParity(
-                *(
-                    _macro_f1(task, each, space, decision)
-                    for each, decision in zip(predictions, decisions, strict=True)
-                ),
+                _macro_f1(task, predictions[0], space, decisions[0]),
+                _macro_f1(task, predictions[1], space, decisions[1]),
                 (1.0 - float(withheld[0][task.name].mean()), 1.0 - float(withheld[1][task.name].mean())),
             )
             for task in space.tasks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 from dataclasses import replace
@@ -23,7 +24,7 @@ from samo.deploy import export as module
 from samo.deploy.card import with_section
 from samo.deploy.export import export
 from samo.deploy.parity import Parity, TaskParity, exact_problem, gain_problem, latencies, loss_problem
-from samo.errors import ExportError, RunError, SettingsError
+from samo.errors import DiskFull, ExportError, RunError, SettingsError
 from samo.evaluation.abstention import NEVER, Abstention
 from samo.evaluation.predictions import Predictions
 from samo.prediction.exported import AudioReading, ExportedModel, TextReading
@@ -296,6 +297,21 @@ def test_a_part_of_a_recording_is_given_as_that_part(tmp_path: Path) -> None:
     part, whole = module.exporter_type("audio").inputs_of(frontend, ["b", "a"])
     assert whole == tmp_path / "a.wav"
     assert (part.sr, len(part.waveform), part.waveform[0]) == (8000, 2000, pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("writer", ["write_onnx", "save_metadata", "quantised", "_save_program"])
+def test_a_full_disk_is_called_so(before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
+    def full(*given: Any, **named: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, writer, full)
+    with pytest.raises(DiskFull, match=r"no space left while writing .*speech"):
+        exported(
+            before,
+            quantize="int8" if writer == "quantised" else "",
+            format="torch-export" if writer == "_save_program" else "onnx",
+        )
+    assert left_in(artifacts) == []
 
 
 def _reversed(about: dict[str, Any]) -> None:
