@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 from samo.deploy.exporter import ChannelGroup, CosineMatrix
 from samo.encoders.pooling import valid_positions
 from samo.errors import SettingsError
+from samo.frontend import Frontend
+from samo.prediction import Decoded
 from samo.runs.run import Run
 from samo.settings import Config
+from samo_audio.audio_io import read_segments
 from samo_audio.config import AudioConfig
 from samo_audio.dft import Turns
 from samo_audio.frontend import AudioModel
@@ -67,6 +71,22 @@ class AudioExporter:
         """Sampling rate, window and trimming."""
         features = cast(AudioConfig, config).features
         return {"sr": features.sr, "window": features.window, "trim_db": features.trim_db}
+
+    @staticmethod
+    def inputs_of(frontend: Frontend, ids: Sequence[str]) -> list[Any]:
+        """Paths; of an item that is a part of its file that part, decoded and not trimmed."""
+        manifest, sr = frontend.manifest, cast(AudioConfig, frontend.config).features.sr
+        items = [manifest.items[row] for row in manifest.rows(ids)]
+        parts: dict[Path, list[int]] = {}
+        for k, item in enumerate(items):
+            if item.segment:
+                parts.setdefault(manifest.path(item), []).append(k)
+        given: list[Any] = [manifest.path(item) for item in items]
+        for path, places in parts.items():
+            segments = [segment for k in places if (segment := items[k].segment)]
+            for k, clip in zip(places, read_segments(path, sr, segments), strict=True):
+                given[k] = Decoded(clip.waveform, sr, clip.peak, clip.rms_db, clip.warnings)
+        return given
 
     @staticmethod
     def quantisation(model: nn.Module) -> Literal["static", "dynamic"]:

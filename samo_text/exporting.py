@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from samo.deploy.exporter import ChannelGroup, CosineMatrix
 from samo.errors import SettingsError
+from samo.frontend import Frontend
 from samo.runs.run import ASSETS, Run
 from samo.settings import Config
 from samo_text.config import TextConfig
@@ -49,6 +50,11 @@ class TextExporter:
         settings = cast(TextConfig, config)
         tokens = open_tokens(settings, run.path(ASSETS))
         return {"max_tokens": settings.tokens.max_tokens, "pad_id": tokens.pad_id, "tokens": tokens.to_json()}
+
+    @staticmethod
+    def inputs_of(frontend: Frontend, ids: Sequence[str]) -> list[Any]:
+        """The texts."""
+        return [frontend.manifest.items[row].source for row in frontend.manifest.rows(ids)]
 
     @staticmethod
     def quantisation(model: nn.Module) -> Literal["static", "dynamic"]:

@@ -31,6 +31,7 @@ def exported_section(facts: Mapping[str, Any]) -> str:
         f" {exact['largest_difference']:.1e}, {exact['equal_labels']:.1%} of the labels equal,"
         f" on {checked_on(exact)}",
         f"- Against the run on {checked_on(parity)}: {parity['equal_labels']:.1%} of the labels equal{scores}",
+        *(f"- {line}" for line in _by_task(parity)),
         f"- Size: {facts['size_mb']['file']:.2f} MB, the run's weights {facts['size_mb']['run']:.2f} MB",
     ]
     for batch, spent in facts["latency_ms"].items():
@@ -38,6 +39,21 @@ def exported_section(facts: Mapping[str, Any]) -> str:
         lines.append(f"- Median time of a batch of {batch}: {times} ({facts['machine']})")
     lines += [f"- **Forced**: {problem}" for problem in facts["forced"]]
     return f"## {_title(facts['file'])}\n\n" + "\n".join(lines) + "\n"
+
+
+def _by_task(parity: Mapping[str, Any]) -> list[str]:
+    """Scores of each of several tasks, and how many answers are not withheld where any is."""
+    lines = []
+    for name, task in parity["tasks"].items():
+        f1, coverage = task["macro_f1"], task["coverage"]
+        parts = []
+        if len(parity["tasks"]) > 1 and not parity["trained_on"] and f1["before"] is not None:
+            parts.append(f"macro-F1 {f1['before']:.3f} before and {f1['after']:.3f} after")
+        if min(coverage.values()) < 1.0:
+            parts.append(f"{coverage['before']:.1%} answered before and {coverage['after']:.1%} after")
+        if parts:
+            lines.append(f"Task {name}: {', '.join(parts)}")
+    return lines
 
 
 def with_section(card: str, facts: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@ anyone sees it."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,10 @@ from torch import nn
 from samo import __version__
 from samo.deploy.card import checked_on, with_section
 from samo.deploy.exporter import Exporter
+from samo.deploy.finished import MOST_ASKED, answers_problem, metadata_problem
 from samo.deploy.onnx_file import OPSET, compacted, require_onnx, save_metadata, write_onnx
 from samo.deploy.parity import (
+    LOGITS_WITHIN,
     AsModule,
     CheckItems,
     Parity,
@@ -29,17 +32,18 @@ from samo.deploy.parity import (
     latencies,
     loss_problem,
     parity_of,
+    spread,
 )
 from samo.deploy.prune import Pruned, fine_tune
 from samo.deploy.quantise import calibration_batches, quantised
 from samo.deploy.reference import reference_from, reference_of
-from samo.errors import ExportError, RunError, SamoError, SettingsError, nearest
+from samo.errors import ExportError, ModelFileError, RunError, SamoError, SettingsError, nearest, reporting_full_disk
 from samo.evaluation.decision import Decision
 from samo.files import folder_beside, remove_left_folders, write_json, write_text
-from samo.modalities import exporter_type
+from samo.modalities import exporter_type, predictor_type
 from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor
-from samo.prediction.exported import ExportedModel, Metadata
+from samo.prediction.exported import ExportedModel, Metadata, load_exported
 from samo.prediction.network import Network
 from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import open_data
@@ -47,7 +51,7 @@ from samo.runs.load import facts_of, load_run_model, open_run
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, Run
 from samo.tasks import LabelSpace
-from samo.training.checkpoint import load_tensors, save_tensors
+from samo.training.checkpoint import load_tensors, read_metadata, save_tensors
 from samo.training.runtime import Runtime, environment, make_runtime
 from samo.training.setup import Setup
 from samo.training.torch_network import TorchNetwork
@@ -153,6 +157,7 @@ def export(
         RunError, ModelFileError, DataError: there is no such run, no usable model, or its data are not there.
         EnvironmentProblem: the packages of the extra ``export`` are missing.
         ExportError: the file would not answer as the run, or costs more than it gains; nothing is left of it.
+        DiskFull: no space is left.
     """
     _refuse_odd(format, quantize, prune, prune_epochs)
     if format == "onnx":
@@ -188,13 +193,14 @@ def export(
         (decision, pruned.decision if pruned else decision), target.stem,
     )  # fmt: skip
     remove_left_folders(target)
-    with folder_beside(target) as folder:
+    with reporting_full_disk(target), folder_beside(target) as folder:
         facts, network = _made(job, folder, target.name, run_network, force)
         if pruned:
             facts["parameters"] = {"before": pruned.parameters[0], "after": pruned.parameters[1]}
         found.require_model(version)
         made = folder / ("file" + _SUFFIXES[format])
         _label(job, made, facts, _reference(job, network))
+        _check_finished(job, made, network, target.name)
         # The file last: where it is, all that is said of it is there too.
         write_json(_beside(target), facts)
         made.replace(target)
@@ -330,11 +336,18 @@ def _written(job: _Job, path: Path) -> Network:
         if job.format == "torch-export":
             return _torch_program(job, module, example, path)
         return _weights(job, path)
-    except SamoError:
+    except (SamoError, OSError):
         raise
     except Exception as error:  # torch's exporters have no common class for what they cannot do
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"torch cannot export run '{job.run.name}': {reason}") from error
+
+
+def _save_program(program: torch.export.ExportedProgram, path: Path, extra: dict[str, str]) -> None:
+    """Write by Python: torch's own writer does not say that a disk is full, and ends the process."""
+    content = io.BytesIO()
+    torch.export.save(program, content, extra_files=extra)
+    path.write_bytes(content.getbuffer())
 
 
 def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, Any], path: Path) -> Network:
@@ -343,7 +356,7 @@ def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, Any], path:
     shapes = (dynamic, {0: batch})
     with torch.no_grad():
         program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
-    torch.export.save(program, path)
+    _save_program(program, path, {})
     return TorchNetwork(_LogitsOnly(torch.export.load(path).module()), job.setup.runtime)
 
 
@@ -364,6 +377,10 @@ class _LogitsOnly(nn.Module):
 def _weights(job: _Job, path: Path) -> Network:
     """Write the weights; read back they must give the same network."""
     save_tensors(path, job.model.state_dict())
+    return _read_weights(job, path)
+
+
+def _read_weights(job: _Job, path: Path) -> Network:
     model, _ = load_run_model(job.run, type(job.setup.frontend), job.setup.runtime)
     for tensor in model.state_dict().values():
         tensor.zero_()
@@ -405,6 +422,8 @@ def _quantise(job: _Job, source: Path, target: Path) -> None:
     batches = calibration_batches(job.setup, rows, job.exporter.inputs) if kind == "static" else []
     try:
         quantised(source, target, job.exporter, kind, batches)
+    except OSError:
+        raise
     except Exception as error:  # onnxruntime raises what it likes
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"onnxruntime cannot quantise run '{job.run.name}': {reason}") from error
@@ -422,13 +441,68 @@ def _label(job: _Job, made: Path, facts: Mapping[str, Any], reference: Mapping[s
     about = _metadata(job, card, facts, reference)
     if job.format == "onnx":
         save_metadata(made, about)
-        ExportedModel.open(made)
     elif job.format == "torch-export":
         program = torch.export.load(made)
-        torch.export.save(program, made, extra_files={"samo.json": json.dumps(about)})
+        _save_program(program, made, {"samo.json": json.dumps(about)})
     else:
         settings = {"settings": job.run.settings, "assets": _assets(job.run)}
         save_tensors(made, load_tensors(made), {"samo": json.dumps({**about, **settings})})
+
+
+def _check_finished(job: _Job, made: Path, network: Network, name: str) -> None:
+    """Open the finished file as whoever uses it does, and give it what its users give it.
+
+    Args:
+        job: what was exported.
+        made: the finished file.
+        network: the one that was checked.
+        name: of the file, for the error.
+
+    Raises:
+        ExportError: it is not what was checked.
+    """
+    expected = {
+        "label_space": job.space.to_json(),
+        "decision": job.decisions[1].to_json(),
+        "reading": dict(job.exporter.reading(job.run, job.run.config)),
+    }
+    items = spread(job.items.ids, MOST_ASKED)
+    try:
+        about, reopened = _reopened(job, made)
+        problem = metadata_problem(about, expected) or _answers_problem(job, made, network, reopened, items)
+    except ModelFileError as error:
+        problem = error.message
+    if problem:
+        raise ExportError(f"{name} is not written: {problem}")
+
+
+def _reopened(job: _Job, made: Path) -> tuple[Mapping[str, Any], Network | None]:
+    """The metadata of a finished file; and its network, of a format that no predictor reads."""
+    if job.format == "onnx":
+        return ExportedModel.open(made).metadata.model_dump(mode="json"), None
+    if job.format == "torch-export":
+        extra = {"samo.json": ""}
+        program = torch.export.load(made, extra_files=extra).module()
+        return json.loads(extra["samo.json"]), TorchNetwork(_LogitsOnly(program), job.setup.runtime)
+    return json.loads(read_metadata(made)["samo"]), _read_weights(job, made)
+
+
+def _answers_problem(job: _Job, made: Path, network: Network, reopened: Network | None, items: tuple[str, ...]) -> str:
+    setup = job.setup
+    if reopened is not None:
+        rows = setup.frontend.manifest.rows(items)
+        one, other = (predict_logits(AsModule(each), setup, rows) for each in (network, reopened))
+        apart = float(np.abs(one.astype(np.float64) - other).max())
+        far = f"logits of the finished file lie up to {apart:.2g} from those of what was checked"
+        return "" if apart <= LOGITS_WITHIN else far
+    own: ModelPredictor = predictor_type(job.run.modality).from_run(job.run, setup.runtime)
+    if job.quantise:
+        own.network = network
+    elif job.prune:
+        own.network = TorchNetwork(job.model, setup.runtime)
+    own.decision = job.decisions[1]
+    finished = load_exported(made, threads=setup.runtime.threads)
+    return answers_problem(own, finished, job.exporter.inputs_of(setup.frontend, items))
 
 
 def _assets(run: Run) -> dict[str, str]:

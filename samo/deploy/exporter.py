@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
+from samo.frontend import Frontend
 from samo.runs.run import Run
 from samo.settings import Config
 
@@ -80,6 +81,10 @@ class Exporter(Protocol):
     @staticmethod
     def reading(run: Run, config: Config) -> Mapping[str, Any]:
         """All that turns a clip or a text into inputs, as plain values."""
+
+    @staticmethod
+    def inputs_of(frontend: Frontend, ids: Sequence[str]) -> list[Any]:
+        """What a person would give a predictor in place of these items: files, pieces of files, or texts."""
 
     @staticmethod
     def quantisation(model: nn.Module) -> Literal["static", "dynamic"]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from samo.errors import RunError
 from samo.evaluation.comparison import build_comparison
-from samo.evaluation.decision import Decision
+from samo.evaluation.decision import Decision, decided_rows
+from samo.evaluation.metrics import macro_f1, tally
 from samo.evaluation.predictions import Predictions
 from samo.prediction.network import Network
 from samo.runs.evaluate import kept_predictions, predictions_of
 from samo.runs.run import Run
-from samo.tasks import LabelSpace
+from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
@@ -38,6 +39,7 @@ __all__ = [
     "AsModule",
     "CheckItems",
     "Parity",
+    "TaskParity",
     "check_items",
     "exact_problem",
     "example_batches",
@@ -45,6 +47,7 @@ __all__ = [
     "latencies",
     "loss_problem",
     "parity_of",
+    "spread",
 ]
 
 # Of a float32 file: how far a logit may lie from the run's.
@@ -76,6 +79,25 @@ class CheckItems:
 
 
 @dataclass(frozen=True)
+class TaskParity:
+    """What became of the answers to one task.
+
+    Attributes:
+        before, after: macro-F1 of run and file; None where no item is labelled.
+        answered: share of items that run and file do not withhold an answer to, in [0, 1].
+    """
+
+    before: float | None
+    after: float | None
+    answered: tuple[float, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        coverage = {"before": self.answered[0], "after": self.answered[1]}
+        return {"macro_f1": {"before": self.before, "after": self.after}, "coverage": coverage}
+
+
+@dataclass(frozen=True)
 class Parity:
     """What became of the answers.
 
@@ -87,6 +109,8 @@ class Parity:
         equal_labels: share of the items whose labels all stay, in [0, 1].
         before, after: macro-F1 of the first task.
         low, high: paired interval of the difference; None with fewer than two groups.
+        equal_withheld: share of the items of which the same answers are withheld, in [0, 1].
+        tasks: each task by name.
     """
 
     part: str
@@ -99,6 +123,8 @@ class Parity:
     after: float
     low: float | None
     high: float | None
+    equal_withheld: float = 1.0
+    tasks: Mapping[str, TaskParity] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -111,7 +137,9 @@ class Parity:
             "n_units": self.n_units,
             "largest_difference": self.largest_difference,
             "equal_labels": self.equal_labels,
+            "equal_withheld": self.equal_withheld,
             "macro_f1": {**f1, "low": self.low, "high": self.high},
+            "tasks": {name: task.to_json() for name, task in self.tasks.items()},
         }
 
 
@@ -135,11 +163,11 @@ def check_items(run: Run, setup: Setup, model: nn.Module, space: LabelSpace) -> 
         rows = setup.frontend.manifest.rows(split.test[:_TRIED])
         if np.abs(predict_logits(model, setup, rows) - kept[:_TRIED]).max() <= LOGITS_WITHIN:
             return CheckItems("test", split.test, kept)
-    part, ids = ("val", split.val) if split.val else ("train", _spread(split.train, MOST_TRAINED_ON))
+    part, ids = ("val", split.val) if split.val else ("train", spread(split.train, MOST_TRAINED_ON))
     return CheckItems(part, ids, predict_logits(model, setup, setup.frontend.manifest.rows(ids)))
 
 
-def _spread(ids: tuple[str, ...], most: int) -> tuple[str, ...]:
+def spread(ids: tuple[str, ...], most: int) -> tuple[str, ...]:
     """So many of them at even distances: always the same, and of all kinds where like ones stand together."""
     places = np.unique(np.linspace(0, len(ids) - 1, min(most, len(ids))).round().astype(np.int64))
     return tuple(ids[place] for place in places)
@@ -175,9 +203,12 @@ def parity_of(
         decisions: of the run, and of the file.
     """
     frontend = setup.frontend
-    labels = [
-        decision.answers(given, space)[1] for decision, given in zip(decisions, (items.logits, logits), strict=True)
+    answers = [
+        decision.answers(given, space) for decision, given in zip(decisions, (items.logits, logits), strict=True)
     ]
+    labels = [present for _, present in answers]
+    withheld = [decision.abstained(*given, space) for decision, given in zip(decisions, answers, strict=True)]
+    same = np.stack([withheld[0][task.name] == withheld[1][task.name] for task in space.tasks])
     predictions = [
         decision.applied(predictions_of(frontend, items.ids, given), space)
         for decision, given in zip(decisions, (items.logits, logits), strict=True)
@@ -199,7 +230,21 @@ def parity_of(
         found["run"],
         found["low"],
         found["high"],
+        float(same.all(axis=0).mean()),
+        {
+            task.name: TaskParity(
+                _macro_f1(task, predictions[0], space, decisions[0]),
+                _macro_f1(task, predictions[1], space, decisions[1]),
+                (1.0 - float(withheld[0][task.name].mean()), 1.0 - float(withheld[1][task.name].mean())),
+            )
+            for task in space.tasks
+        },
     )
+
+
+def _macro_f1(task: Task, predictions: Predictions, space: LabelSpace, decision: Decision) -> float | None:
+    decided = decided_rows(task, predictions, space, decision.calibration.temperature, decision.thresholds)
+    return float(macro_f1(tally(decided.truth, decided.predicted))) if len(decided.rows) else None
 
 
 def exact_problem(parity: Parity) -> str:
@@ -208,17 +253,30 @@ def exact_problem(parity: Parity) -> str:
         return f"its logits lie up to {parity.largest_difference:.2g} from the run's, more than {LOGITS_WITHIN}"
     if parity.equal_labels < 1.0:
         changed = round((1.0 - parity.equal_labels) * parity.n)
-        items = "items that it was trained on" if parity.part == "train" else "held-out items"
-        return f"{changed} of {parity.n} {items} get other labels than from the run"
+        return f"{changed} of {parity.n} {_items(parity)} get other labels than from the run"
+    if parity.equal_withheld < 1.0:
+        changed = round((1.0 - parity.equal_withheld) * parity.n)
+        return f"of {changed} of {parity.n} {_items(parity)} other answers are withheld than by the run"
     return ""
+
+
+def _items(parity: Parity) -> str:
+    return "items that it was trained on" if parity.part == "train" else "held-out items"
 
 
 def loss_problem(parity: Parity) -> str:
-    """Why a quantised or pruned file costs too much; empty where it does not."""
-    if not parity.before - parity.after <= MOST_LOST + _ROUNDING:
-        where = "items that it was trained on" if parity.part == "train" else f"the {parity.part} part"
-        return f"macro-F1 falls from {parity.before:.3f} to {parity.after:.3f} on {where}, more than {MOST_LOST}"
-    return ""
+    """Why a quantised or pruned file costs too much, by the task that loses most; empty where it does not."""
+    scores = [("", parity.before, parity.after)]
+    for name, task in parity.tasks.items():
+        if len(parity.tasks) > 1 and task.before is not None and task.after is not None:
+            scores.append((f" of '{name}'", task.before, task.after))
+    lost = [(name, before, after) for name, before, after in scores if not before - after <= MOST_LOST + _ROUNDING]
+    if not lost:
+        return ""
+    # The named one of two alike: the first task stands there twice.
+    name, before, after = max(lost, key=lambda each: (each[1] - each[2], each[0]))
+    where = _items(parity) if parity.part == "train" else f"the {parity.part} part"
+    return f"macro-F1{name} falls from {before:.3f} to {after:.3f} on {where}, more than {MOST_LOST}"
 
 
 def gain_problem(faster: float, smaller: float) -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,15 +19,18 @@ from tone_corpora import done
 from tone_corpora import samo as command
 
 import samo
+from samo.data.manifest import Item, Manifest
 from samo.deploy import export as module
 from samo.deploy.card import with_section
 from samo.deploy.export import export
-from samo.deploy.parity import Parity, exact_problem, gain_problem, latencies, loss_problem
-from samo.errors import ExportError, RunError, SettingsError
+from samo.deploy.parity import Parity, TaskParity, exact_problem, gain_problem, latencies, loss_problem
+from samo.errors import DiskFull, ExportError, RunError, SettingsError
+from samo.evaluation.abstention import NEVER, Abstention
 from samo.evaluation.predictions import Predictions
 from samo.prediction.exported import AudioReading, ExportedModel, TextReading
 from samo.runs.reporter import PlainReporter
 from samo.runs.run import Run
+from samo.tasks import LabelSpace, Task
 
 QUIET = PlainReporter(quiet=True)
 
@@ -59,6 +65,54 @@ def test_a_hundredth_of_macro_f1_may_be_lost() -> None:
         "macro-F1 falls from 0.500 to 0.489 on the val part, more than 0.01"
     )
     assert loss_problem(parity(after=float("nan"))) != ""
+
+
+def test_the_task_that_loses_most_counts() -> None:
+    tasks = {"mood": TaskParity(0.5, 0.5, (1.0, 1.0)), "topic": TaskParity(0.7, 0.6, (1.0, 1.0))}
+    assert loss_problem(parity(tasks=tasks)) == (
+        "macro-F1 of 'topic' falls from 0.700 to 0.600 on the val part, more than 0.01"
+    )
+    both = {**tasks, "mood": TaskParity(0.5, 0.2, (1.0, 1.0)), "bare": TaskParity(None, None, (1.0, 1.0))}
+    assert "of 'mood' falls from 0.500 to 0.200" in loss_problem(parity(before=0.5, after=0.2, tasks=both))
+    assert loss_problem(parity(tasks={**tasks, "topic": TaskParity(0.7, 0.69, (1.0, 1.0))})) == ""
+
+
+def test_no_other_answer_may_be_withheld() -> None:
+    assert exact_problem(parity(equal_withheld=0.98)) == (
+        "of 4 of 200 held-out items other answers are withheld than by the run"
+    )
+
+
+def test_each_task_and_what_is_withheld_is_compared(
+    before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 8 bits that move one label of the second task by so much that it always, or never, holds.
+    run, honest = Run(artifacts / "runs" / "text"), module.parity_of
+    space = run.manifest.label_space
+    assert [task.name for task in space.tasks] == ["mood", "topic"]
+    moved: dict[str, float] = {"by": 0.0}
+    withholding = Abstention("coverage", 0.5, {"mood": 0.0, "topic": NEVER}, {}, "val")
+
+    def spoiled(given: Run, setup: Any, tasks: Any, items: Any, logits: np.ndarray, decisions: Any) -> Parity:
+        changed = logits.copy()
+        changed[:, tasks.slices["topic"]] += np.float32(moved["by"])
+        if moved["by"] == 0.0:
+            decisions = decisions[0], replace(decisions[0], abstention=withholding)
+        return honest(given, setup, tasks, items, changed, decisions)
+
+    monkeypatch.setattr(module, "parity_of", spoiled)
+    with pytest.raises(ExportError, match="of 18 of 18 held-out items other answers are withheld than by the run"):
+        exported(before, "text")
+    monkeypatch.setattr(module, "exact_problem", lambda found: "")
+    monkeypatch.setattr(module, "gain_problem", lambda faster, smaller: "")
+    made = exported(before, "text", quantize="int8", force=True)
+    topic = made.facts["parity"]["tasks"]["topic"]
+    assert topic["coverage"] == {"before": 1.0, "after": 0.0}
+    assert "- Task topic: macro-F1" in ExportedModel.open(made.path).metadata.card
+    assert "100.0% answered before and 0.0% after" in ExportedModel.open(made.path).metadata.card
+    moved["by"] = -50.0
+    with pytest.raises(ExportError, match=r"macro-F1 of 'topic' falls from 1\.000 to 0\.000 on the val part"):
+        exported(before, "text", quantize="int8", overwrite=True)
 
 
 def test_a_quantised_file_is_faster_or_smaller() -> None:
@@ -191,6 +245,123 @@ def test_a_file_that_answers_otherwise_is_not_written(
         exported(before, force=True)  # no force keeps what is wrong
     assert caught.value.exit_status == 11
     assert left_in(artifacts) == []
+
+
+def test_a_fault_of_the_last_rewrite_is_found(before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = module.save_metadata
+
+    def spoiling(path: Path, about: dict[str, Any]) -> None:
+        honest(path, about)
+        if about["card"]:  # the last one
+            model = onnx.load(str(path))
+            tensor = next(each for each in model.graph.initializer if each.name.endswith("head.bias"))
+            moved = onnx.numpy_helper.to_array(tensor) + np.float32([0.0, 0.0, 0.3])
+            tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
+            onnx.save(model, str(path))
+
+    monkeypatch.setattr(module, "save_metadata", spoiling)
+    for given in ({}, {"quantize": "int8", "force": True}):
+        with pytest.raises(ExportError, match=r"is not written: (the finished file answers|probabilities of the fin)"):
+            exported(before, **given)
+    assert left_in(artifacts) == []
+
+
+def test_an_int8_text_file_is_compared_in_its_own_batches(before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shares: list[tuple[Any, Any]] = []
+    honest = module.answers_problem
+
+    def noted(own: Any, made: Any, inputs: list[str]) -> str:
+        shares.append(
+            ([each.to_json() for each in own.stream(inputs)], [each.to_json() for each in made.stream(inputs)])
+        )
+        return honest(own, made, inputs)
+
+    monkeypatch.setattr(module, "answers_problem", noted)
+    exported(before, "text", quantize="int8", force=True)
+    ((one, other),) = shares
+    assert one == other
+    assert len(one) == 18
+
+
+def test_a_part_of_a_recording_is_given_as_that_part(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.arange(8000) / 8000, 8000, subtype="FLOAT")
+    space = LabelSpace((Task("emotion", ("sad", "happy")),))
+    items = [
+        Item("a", "a.wav", {}),
+        Item("b", "a.wav", {}, segment=(0.5, 0.75)),
+        Item("c", "a.wav", {}, segment=(0, 1)),
+    ]
+    frontend: Any = SimpleNamespace(
+        manifest=Manifest("x", space, tuple(items), tmp_path), config=SimpleNamespace(features=SimpleNamespace(sr=8000))
+    )
+    part, whole = module.exporter_type("audio").inputs_of(frontend, ["b", "a"])
+    assert whole == tmp_path / "a.wav"
+    assert (part.sr, len(part.waveform), part.waveform[0]) == (8000, 2000, pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("writer", ["write_onnx", "save_metadata", "quantised", "_save_program"])
+def test_a_full_disk_is_called_so(before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch, writer: str) -> None:
+    def full(*given: Any, **named: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, writer, full)
+    with pytest.raises(DiskFull, match=r"no space left while writing .*speech"):
+        exported(
+            before,
+            quantize="int8" if writer == "quantised" else "",
+            format="torch-export" if writer == "_save_program" else "onnx",
+        )
+    assert left_in(artifacts) == []
+
+
+def _reversed(about: dict[str, Any]) -> None:
+    about["label_space"][0]["labels"] = about["label_space"][0]["labels"][::-1]
+
+
+@pytest.mark.parametrize(
+    ("run", "format", "change", "part"),
+    [
+        ("text", "onnx", _reversed, "label_space"),
+        (
+            "speech",
+            "onnx",
+            lambda about: about["decision"]["calibration"]["temperature"].update(emotion=3.0),
+            "decision",
+        ),
+        ("text", "onnx", lambda about: about["reading"].update(max_tokens=127), "reading"),
+        ("speech", "torch-export", _reversed, "label_space"),
+        ("text", "safetensors", lambda about: about["reading"].update(max_tokens=127), "reading"),
+    ],
+)
+def test_metadata_that_are_not_the_run_s_are_found(
+    before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, format: str, change: Any, part: str
+) -> None:
+    honest = module._metadata
+
+    def wrong(*given: Any) -> dict[str, Any]:
+        about = json.loads(json.dumps(honest(*given)))
+        change(about)
+        return about
+
+    monkeypatch.setattr(module, "_metadata", wrong)
+    to = tmp_path / "out" / f"a{module._SUFFIXES[format]}"
+    with pytest.raises(ExportError, match=f"is not written: the finished file tells otherwise of its {part} than"):
+        exported(before, run, format=format, to=to)
+    assert list(to.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("run", "change"),
+    [("speech", {"trim_db": 5.0}), ("speech", {"window": 2000}), ("text", {"max_tokens": 2})],
+)
+def test_a_file_that_reads_its_inputs_otherwise_is_found(
+    before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch, run: str, change: dict[str, Any]
+) -> None:
+    kind = module.exporter_type("audio" if run == "speech" else "text")
+    honest = kind.reading
+    monkeypatch.setattr(kind, "reading", staticmethod(lambda *given: {**honest(*given), **change}))
+    with pytest.raises(ExportError, match=r"the finished file answers|probabilities of the finished file"):
+        exported(before, run)
 
 
 def test_a_failed_export_leaves_the_file_that_was_there(
