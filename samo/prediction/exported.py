@@ -19,7 +19,7 @@ from samo.errors import DataError, ModelFileError, SettingsError
 from samo.evaluation.decision import Decision
 from samo.files import parse_json
 from samo.modalities import predictor_type
-from samo.prediction.onnx_file import FLOAT, INT64, LARGEST, OnnxFile, Port, look_through
+from samo.prediction.onnx_file import FLOAT, INT64, LARGEST, OnnxFile, Port, check_network, look_through
 from samo.prediction.predictor import ModelFacts, ModelPredictor, TrainedModel
 from samo.stored import Flag, Number, Stored, Text, validated
 from samo.tasks import LabelSpace
@@ -163,6 +163,7 @@ class ExportedModel:
             decision = _part("decision", lambda: Decision.from_json(metadata.decision, space))
             reading = _part("reading", lambda: _reading(metadata))
             has_features = _check_ports(file, metadata.modality, space.n_columns)
+            check_network(file, _usual_length(reading))
         except (ValueError, DataError) as error:
             raise ModelFileError(f"cannot use {place}: {error}", hint=_HINT) from error
         return cls(place, metadata, space, decision, reading, has_features, content)
@@ -307,10 +308,12 @@ def _read(path: Path) -> bytes:
     try:
         if not path.is_file():
             raise ModelFileError(f"there is no model file {path}", hint=_HINT)
-        if path.stat().st_size > LARGEST:
+        size = path.stat().st_size
+        if size > LARGEST:
             raise ModelFileError(f"cannot use {path}: it is larger than {LARGEST >> 20} MiB")
         with path.open("rb") as file:
-            return file.read(LARGEST + 1)
+            # As much as was measured: Python sets aside what it is told to read.
+            return file.read(size)
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from error
 
@@ -343,6 +346,13 @@ def _reading(metadata: Metadata) -> AudioReading | TextReading:
     if metadata.modality == "audio":
         return validated(AudioReading, metadata.reading)
     return validated(TextReading, metadata.reading)
+
+
+def _usual_length(reading: AudioReading | TextReading) -> int:
+    """Samples or tokens of an item for which tensors are measured: ten seconds, 512 tokens, or all that it reads."""
+    if isinstance(reading, AudioReading):
+        return min(reading.window, 10 * reading.sr)
+    return min(reading.max_tokens, 512)
 
 
 def _no_constant(name: str) -> float:

@@ -10,9 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-__all__ = ["FLOAT", "INT64", "LARGEST", "OnnxFile", "Port", "look_through"]
+import numpy as np
+
+from samo.prediction.onnx_sizes import KINDS, SMALL, Node, Value, check_sizes
+
+__all__ = ["FLOAT", "INT64", "LARGEST", "OnnxFile", "Port", "check_network", "look_through"]
 
 LARGEST = 1 << 30
 """Bytes of the largest file that is opened."""
@@ -26,11 +30,10 @@ _NAMED_DOMAINS = _OWN_DOMAINS | {"ai.onnx.ml", "com.microsoft"}
 # Graphs inside graphs: a branch of a condition, the body of a loop. Exported networks have none.
 _DEEPEST = 4
 _MOST_NODES = 200_000
-# A number of a tensor's elements that a file can claim without holding them.
-_MOST_ELEMENTS = 1 << 28
 _CONTROL_FLOW = frozenset({"Loop", "Scan", "If", "SequenceMap"})
-# Which input or attribute of an operator says how large its result is.
-_SIZED_BY = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1, "RandomNormal": -1, "RandomUniform": -1}
+# ``AttributeProto.AttributeType``, and ``TensorProto.DataType``.
+_INT, _INTS = 2, 7
+_FLOAT16, _STRING = 10, 8
 
 
 class Port(NamedTuple):
@@ -56,12 +59,22 @@ class OnnxFile:
         outputs: of the graph.
         metadata: ``metadata_props`` by key.
         opset: of the standard's operators; 0 where none is named.
+        nodes: the graph's operators, in order.
+        constants: what is known of them, by name.
     """
 
     inputs: list[Port] = field(default_factory=list)
     outputs: list[Port] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
     opset: int = 0
+    nodes: list[Node] = field(default_factory=list)
+    constants: dict[str, Value] = field(default_factory=dict)
+
+
+class _Floats(NamedTuple):
+    """So many floats of an attribute."""
+
+    n: int
 
 
 def look_through(content: bytes | memoryview) -> OnnxFile:
@@ -99,6 +112,28 @@ def look_through(content: bytes | memoryview) -> OnnxFile:
     return found
 
 
+def check_network(file: OnnxFile, length: int) -> dict[str, Value]:
+    """Refuse what no network of SAMO's is, and what needs more memory than a network does.
+
+    Args:
+        length: for which the sizes of tensors are found: samples or tokens of one item.
+
+    Returns:
+        What is known of every tensor, by name.
+
+    Raises:
+        ValueError: see :func:`samo.prediction.onnx_sizes.check_sizes`.
+    """
+    known = dict(file.constants)
+    for port in file.inputs:
+        if port.shape is not None:
+            usual = (1, *[length] * (len(port.shape) - 1))
+            known[port.name] = Value(
+                tuple(own if size is None else size for own, size in zip(usual, port.shape, strict=False))
+            )
+    return check_sizes(file.nodes, known)
+
+
 class _Graph:
     """One graph, and what is known of its constants."""
 
@@ -106,11 +141,8 @@ class _Graph:
         if depth > _DEEPEST:
             raise ValueError("its graphs are nested too deeply")
         self.depth = depth
-        self.n_nodes = 0
-        self.constants: set[str] = set()
-        self.sizes: dict[str, int] = {}
-        """Product of the numbers of a small constant of whole numbers, which may be a shape."""
-        self.sized: list[tuple[str, str]] = []
+        self.nodes: list[Node] = []
+        self.constants: dict[str, Value] = {}
 
     def read(self, content: memoryview, found: OnnxFile | None = None) -> None:
         inputs, outputs = [], []
@@ -118,24 +150,24 @@ class _Graph:
             if number == 1:
                 self._node(_message(value))
             elif number == 5:
-                self._tensor(_message(value))
+                name, constant = _tensor(_message(value))
+                if name in self.constants:
+                    raise ValueError(f"it makes '{name[:60]}' twice")
+                self.constants[name] = constant
             elif number == 15:
                 raise ValueError("it holds sparse constants")
             elif number == 11:
                 inputs.append(_port(_message(value)))
             elif number == 12:
                 outputs.append(_port(_message(value)))
-        for operator, shape in self.sized:
-            if self.sizes.get(shape, 0) > _MOST_ELEMENTS:
-                raise ValueError(f"its operator {operator} makes {self.sizes[shape]:,} numbers")
         if found is not None:
             # Earlier versions of the format name constants among the inputs too.
             found.inputs = [port for port in inputs if port.name not in self.constants]
             found.outputs = outputs
+            found.nodes, found.constants = self.nodes, self.constants
 
     def _node(self, content: memoryview) -> None:
-        self.n_nodes += 1
-        if self.n_nodes > _MOST_NODES:
+        if len(self.nodes) >= _MOST_NODES:
             raise ValueError(f"it holds more than {_MOST_NODES:,} operators")
         operator = domain = ""
         inputs: list[str] = []
@@ -158,59 +190,111 @@ class _Graph:
             )
         if operator in _CONTROL_FLOW:
             raise ValueError(f"it holds control flow ({operator}); only plain operators are computed")
+        node = Node(operator, inputs, outputs)
         for attribute in attributes:
-            self._attribute(attribute, outputs[0] if operator == "Constant" and outputs else "")
-        if operator in _SIZED_BY and 0 <= _SIZED_BY[operator] < len(inputs):
-            self.sized.append((operator, inputs[_SIZED_BY[operator]]))
+            name, meant = self._attribute(attribute)
+            if name in node.attributes:
+                raise ValueError(f"its operator {operator[:60]} has '{name[:60]}' twice")
+            node.attributes[name] = meant
+            if operator == "Constant" and len(attributes) > 1:
+                raise ValueError("a constant has two values")
+            if operator in ("Constant", "ConstantOfShape"):
+                node.attributes["constant"] = _constant(meant)
+        self.nodes.append(node)
 
-    def _attribute(self, content: memoryview, constant: str) -> None:
+    def _attribute(self, content: memoryview) -> tuple[str, Any]:
+        """Its name, and what it holds: a whole number, several, a constant, bytes; None of what no size depends on."""
+        name, kind = "", 0
+        found: list[tuple[int, Any]] = []
         numbers: list[int] = []
-        for number, value in _fields(content):
-            if number in (5, 10):
-                self._tensor(_message(value), constant)
-            elif number in (6, 11):
-                _Graph(self.depth + 1).read(_message(value))
-            elif number in (22, 23):
-                raise ValueError("it holds sparse constants")
-            elif number == 8 and constant:
-                numbers += _whole_numbers(value)
-        if numbers:
-            self.sizes[constant] = _size(numbers)
-
-    def _tensor(self, content: memoryview, name: str = "") -> None:
-        dims: list[int] = []
-        numbers: list[int] = []
-        kind = 0
-        raw: memoryview | None = None
         for number, value in _fields(content):
             if number == 1:
-                dims += _whole_numbers(value)
-            elif number == 2:
+                name = _text(value)
+            elif number == 20:
                 kind = _number(value)
+            elif number == 3:
+                found.append((number, _number(value)))
+            elif number == 4:
+                found.append((number, bytes(_message(value))))
+            elif number == 5:
+                found.append((number, _tensor(_message(value))[1]))
+            elif number in (6, 11):
+                found.append((number, _Graph(self.depth + 1).read(_message(value))))
             elif number == 7:
-                numbers += _whole_numbers(value)
+                numbers += [0] * (len(_message(value)) // 4)
+                found.append((number, None))
             elif number == 8:
-                name = name or _text(value)
-            elif number == 9:
-                raw = _message(value)
-            elif number == 13 or (number == 14 and _number(value)):
-                raise ValueError("its constants lie in another file (external data)")
-        if any(dim < 0 for dim in dims):
-            raise ValueError("a constant has a size below 0")
-        elements = math.prod(dims)
-        # Two bits are the smallest type there is; every element stands in the file.
-        if elements > 4 * len(content):
-            raise ValueError(f"a constant claims {elements:,} numbers that the file does not hold")
-        self.constants.add(name)
-        if kind == INT64 and elements <= 16:
-            if raw is not None and len(raw) == 8 * elements:
-                numbers = [int.from_bytes(raw[8 * k : 8 * k + 8], "little", signed=True) for k in range(elements)]
-            self.sizes[name] = _size(numbers)
+                numbers += _whole_numbers(value)
+                found.append((number, numbers))
+            elif number == 10:
+                found.append((number, _tensor(_message(value))[1]))
+            elif number in (2, 9):
+                found.append((number, None))
+            elif number in (22, 23):
+                raise ValueError("it holds sparse constants")
+        # protobuf joins tensors that come twice, and onnxruntime looks at what the attribute's kind says.
+        if len({number for number, _ in found}) > 1 or [number for number, _ in found].count(5) > 1:
+            raise ValueError(f"its attribute '{name[:60]}' holds two things")
+        if not found:
+            return name, {_INT: 0, _INTS: []}.get(kind)
+        number, meant = found[-1]
+        return name, _Floats(len(numbers)) if number == 7 else meant
 
 
-def _size(numbers: list[int]) -> int:
-    # -1 and 0 stand for sizes of something else.
-    return math.prod(number for number in numbers if number > 0)
+def _constant(meant: Any) -> Value:
+    """What the attribute of an operator that makes a constant gives."""
+    if isinstance(meant, Value):
+        return Value(meant.shape, meant.numbers, True)
+    if isinstance(meant, int):
+        return Value((), np.array(meant, np.int64), True)
+    if isinstance(meant, list):
+        return Value((len(meant),), np.array(meant, np.int64) if len(meant) <= SMALL else None, True)
+    # Floats are not followed.
+    return Value((meant.n,) if isinstance(meant, _Floats) else (), None, True)
+
+
+def _tensor(content: memoryview) -> tuple[str, Value]:
+    """Name of a constant, and what is known of it."""
+    name, kind = "", 0
+    dims: list[int] = []
+    numbers: list[int] = []
+    typed = b""
+    raw: memoryview | None = None
+    for number, value in _fields(content):
+        if number == 1:
+            dims += _whole_numbers(value)
+        elif number == 2:
+            kind = _number(value)
+        elif number in (4, 10) and len(typed) <= 8 * SMALL:
+            typed += bytes(_message(value)[: 8 * SMALL + 1])
+        elif number in (5, 7):
+            numbers += _whole_numbers(value)
+        elif number == 8:
+            name = _text(value)
+        elif number == 9:
+            raw = _message(value)
+        elif number == 13 or (number == 14 and _number(value)):
+            raise ValueError("its constants lie in another file (external data)")
+    if any(dim < 0 for dim in dims):
+        raise ValueError("a constant has a size below 0")
+    elements = math.prod(dims)
+    # Two bits are the smallest type there is; every element stands in the file.
+    if kind == _STRING:
+        raise ValueError("its constants are texts; a network's are numbers")
+    if elements > 4 * len(content):
+        raise ValueError(f"a constant claims {elements:,} numbers that the file does not hold")
+    found = Value(tuple(dims), None, True)
+    if kind in KINDS and elements <= SMALL:
+        held = np.array([])
+        kept = np.dtype(KINDS[kind])
+        if raw is not None or typed:
+            bits = typed if raw is None else bytes(raw)
+            held = np.frombuffer(bits, kept) if len(bits) == kept.itemsize * elements else held
+        elif kind != _FLOAT16:
+            held = np.array(numbers, np.int64).astype(kept)
+        if held.size == elements:
+            found.numbers = held.reshape(dims)
+    return name, found
 
 
 def _port(content: memoryview) -> Port:

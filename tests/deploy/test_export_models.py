@@ -21,6 +21,7 @@ import samo_text.models
 from samo.deploy.exporter import CosineMatrix, Exporter
 from samo.deploy.onnx_file import OPSET, compacted, write_onnx
 from samo.errors import SettingsError
+from samo.prediction.onnx_file import check_network, look_through
 from samo.runs.ensemble_model import Ensemble
 from samo.tasks import LabelSpace, Task
 from samo_audio.config import AudioConfig
@@ -138,6 +139,7 @@ def written(model: nn.Module, config: Any, exporter: type[Exporter], path: Path)
     module = exporter.exportable(model)
     outputs = write_onnx(module, exporter.example(config), path, inputs=exporter.inputs, axes=exporter.axes)
     compacted(path, exporter.cosines(module))
+    check_network(look_through(path.read_bytes()), exporter.example(config)[0].shape[1])
     return session(path), outputs
 
 
@@ -200,6 +202,44 @@ def test_text_models_give_the_same_logits(make: Callable[..., Made], values: dic
             expected = model(ids, n).numpy()
         np.testing.assert_allclose(answered(opened, TextExporter, (ids, n)), expected, atol=1e-4)
     assert outputs == ("logits",)
+
+
+@pytest.mark.parametrize(
+    ("known", "name", "exporter", "length"),
+    [
+        (AUDIO, "small-cnn", AudioExporter, 4000),
+        (AUDIO, "functionals", AudioExporter, 4000),
+        (AUDIO, "encoder-wav2vec2", AudioExporter, 16_000),
+        (AUDIO, "ensemble-vote", AudioExporter, 4000),
+        (TEXT, "bigru", TextExporter, 33),
+        (TEXT, "encoder-votes", TextExporter, 20),
+    ],
+)
+def test_sizes_found_without_computing_are_those_computed(
+    known: dict[str, Case], name: str, exporter: type[Exporter], length: int, tmp_path: Path
+) -> None:
+    make, values = known[name]
+    model, config = make(tmp_path, **values)
+    written(model, config, exporter, tmp_path / "file.onnx")
+    found = check_network(look_through((tmp_path / "file.onnx").read_bytes()), length)
+    network = onnx.load(str(tmp_path / "file.onnx"))
+    outputs = {port.name for port in network.graph.output}
+    made = [name for node in network.graph.node for name in node.output if name]
+    network.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made if name not in outputs)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    opened = onnxruntime.InferenceSession(network.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    ids = torch.full((1, length), 7)
+    inputs = ids if exporter is TextExporter else sounds(length, [length], 0)[0]
+    given = dict(zip(exporter.inputs, (inputs.numpy(), np.array([length])), strict=True))
+    n_followed = 0
+    for tensor, computed in zip(made, opened.run(made, given), strict=True):
+        assert found[tensor].shape == computed.shape, tensor
+        numbers = found[tensor].numbers
+        if numbers is not None:
+            n_followed += 1
+            np.testing.assert_allclose(numbers, computed, rtol=1e-6, err_msg=tensor)
+    assert n_followed > 0.3 * len(made)
 
 
 def test_what_stands_behind_the_end_of_a_clip_is_not_heard(tmp_path: Path) -> None:
