@@ -30,9 +30,7 @@ class Limits:
         512.0, "bodies and decoded clips kept at once in MB, 429 above; 413 if one request takes more"
     )
     max_queue: int = _limit(128, "inputs that wait for one model, 429 above")
-    max_batch: int = _limit(
-        32, "most windows of clips, or texts, that go through a model at once, unless one clip or request has more"
-    )
+    max_batch: int = _limit(32, "most windows of clips, or texts, through a model at once, unless one clip has more")
     batch_wait_ms: float = _limit(3.0, "how long a batch waits for clips that are being decoded, in ms; 0 = not")
     header_timeout: float = _limit(10.0, "until the head of a request is complete, in seconds; else it is cut off")
     body_timeout: float = _limit(20.0, "until the body is complete, in seconds, 408 after")

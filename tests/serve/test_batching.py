@@ -120,6 +120,7 @@ def weighed(*later: int, batch: int) -> list[list[int]]:
 def test_a_request_of_long_inputs_lets_short_ones_come_between() -> None:
     assert weighed(1, 1, batch=2) == [[3], [1, 1], [3], [3]]
     assert weighed(1, batch=4) == [[3], [1, 3], [3]]
+    assert weighed(1, 2, batch=2) == [[3], [1], [2], [3], [3]]
 
 
 def test_requests_of_long_inputs_take_turns() -> None:
