@@ -19,7 +19,7 @@ from torch import nn
 from samo import __version__
 from samo.deploy.card import checked_on, exported_section, with_section
 from samo.deploy.exporter import Exporter
-from samo.deploy.finished import MOST_ASKED, answers_problem, metadata_problem
+from samo.deploy.finished import MOST_GIVEN, answers_problem, metadata_problem
 from samo.deploy.onnx_file import OPSET, compacted, require_onnx, save_metadata, write_onnx
 from samo.deploy.parity import (
     LOGITS_WITHIN,
@@ -49,7 +49,7 @@ from samo.errors import (
     reporting_full_disk,
 )
 from samo.evaluation.decision import Decision
-from samo.files import folder_beside, remove_left_folders, write_json, write_text
+from samo.files import folder_beside, parse_json, remove_left_folders, write_json, write_text
 from samo.modalities import exporter_type, predictor_type
 from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor
@@ -496,7 +496,7 @@ def _check_finished(job: _Job, made: Path, network: Network, name: str) -> None:
         "decision": job.decisions[1].to_json(),
         "reading": dict(job.exporter.reading(job.run, job.run.config)),
     }
-    items = spread(job.items.ids, MOST_ASKED)
+    items = spread(job.items.ids, MOST_GIVEN)
     try:
         about, reopened = _reopened(job, made)
         problem = metadata_problem(about, expected) or _answers_problem(job, made, network, reopened, items)
@@ -513,8 +513,8 @@ def _reopened(job: _Job, made: Path) -> tuple[Mapping[str, Any], Network | None]
     if job.format == "torch-export":
         extra = {"samo.json": ""}
         program = torch.export.load(made, extra_files=extra).module()
-        return json.loads(extra["samo.json"]), TorchNetwork(_LogitsOnly(program), job.setup.runtime)
-    return json.loads(read_metadata(made)["samo"]), _read_weights(job, made)
+        return parse_json(extra["samo.json"]), TorchNetwork(_LogitsOnly(program), job.setup.runtime)
+    return parse_json(read_metadata(made)["samo"]), _read_weights(job, made)
 
 
 def _answers_problem(job: _Job, made: Path, network: Network, reopened: Network | None, items: tuple[str, ...]) -> str:
