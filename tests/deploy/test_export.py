@@ -28,6 +28,7 @@ from samo.deploy.parity import Parity, TaskParity, exact_problem, gain_problem, 
 from samo.errors import DataError, DiskFull, ExportError, RunError, SettingsError
 from samo.evaluation.abstention import NEVER, Abstention
 from samo.evaluation.predictions import Predictions
+from samo.prediction import Answer, Prediction
 from samo.prediction.exported import AudioReading, ExportedModel, TextReading
 from samo.runs.reporter import PlainReporter
 from samo.runs.run import Run
@@ -297,6 +298,16 @@ def test_an_int8_text_file_is_compared_in_its_own_batches(before: Path, monkeypa
     ((one, other),) = shares
     assert one == other
     assert len(one) == 18
+
+
+def test_probabilities_and_withheld_answers_of_the_finished_file_count() -> None:
+    def stub(sad: float, abstained: bool = False) -> Any:
+        answer = Answer(("sad",), "sad", {"sad": sad, "happy": 1.0 - sad}, abstained)
+        return SimpleNamespace(stream=lambda inputs: [Prediction({"emotion": answer}) for _ in inputs])
+
+    assert module.answers_problem(stub(0.7), stub(0.7009), ["a", "b"]) == ""
+    assert "lie up to 0.0011 from" in module.answers_problem(stub(0.7), stub(0.7011), ["a", "b"])
+    assert "answers 2 of 2 recordings or texts" in module.answers_problem(stub(0.7), stub(0.7, True), ["a", "b"])
 
 
 def test_a_part_of_a_recording_is_given_as_that_part(tmp_path: Path) -> None:
