@@ -42,14 +42,19 @@ class TextExporter:
 
     @staticmethod
     def reading(run: Run, config: Config) -> Mapping[str, Any]:
-        """The longest text and all that makes ids of one.
+        """The longest text, all that makes ids of one, and where a table has it.
 
         Raises:
             SettingsError: only its own library can make them.
         """
         settings = cast(TextConfig, config)
         tokens = open_tokens(settings, run.path(ASSETS))
-        return {"max_tokens": settings.tokens.max_tokens, "pad_id": tokens.pad_id, "tokens": tokens.to_json()}
+        return {
+            "max_tokens": settings.tokens.max_tokens,
+            "pad_id": tokens.pad_id,
+            "tokens": tokens.to_json(),
+            "text_column": settings.data.text_column,
+        }
 
     @staticmethod
     def inputs_of(frontend: Frontend, ids: Sequence[str]) -> list[Any]:

@@ -3,6 +3,7 @@ anyone sees it."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,9 @@ import torch
 from torch import nn
 
 from samo import __version__
-from samo.deploy.card import checked_on, with_section
+from samo.deploy.card import checked_on, exported_section, with_section
 from samo.deploy.exporter import Exporter
-from samo.deploy.finished import MOST_ASKED, answers_problem, metadata_problem
+from samo.deploy.finished import MOST_GIVEN, answers_problem, metadata_problem
 from samo.deploy.onnx_file import OPSET, compacted, require_onnx, save_metadata, write_onnx
 from samo.deploy.parity import (
     LOGITS_WITHIN,
@@ -37,9 +38,18 @@ from samo.deploy.parity import (
 from samo.deploy.prune import Pruned, fine_tune
 from samo.deploy.quantise import calibration_batches, quantised
 from samo.deploy.reference import reference_from, reference_of
-from samo.errors import ExportError, ModelFileError, RunError, SamoError, SettingsError, nearest, reporting_full_disk
+from samo.errors import (
+    DataError,
+    ExportError,
+    ModelFileError,
+    RunError,
+    SamoError,
+    SettingsError,
+    nearest,
+    reporting_full_disk,
+)
 from samo.evaluation.decision import Decision
-from samo.files import folder_beside, remove_left_folders, write_json, write_text
+from samo.files import folder_beside, parse_json, remove_left_folders, write_json, write_text
 from samo.modalities import exporter_type, predictor_type
 from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor
@@ -201,6 +211,7 @@ def export(
         made = folder / ("file" + _SUFFIXES[format])
         _label(job, made, facts, _reference(job, network))
         _check_finished(job, made, network, target.name)
+        facts["sha256"] = hashlib.sha256(made.read_bytes()).hexdigest()
         # The file last: where it is, all that is said of it is there too.
         write_json(_beside(target), facts)
         made.replace(target)
@@ -246,10 +257,17 @@ def _refuse_target(target: Path, format: str, overwrite: bool) -> None:
     suffix = _SUFFIXES[format]
     if target.suffix != suffix:
         raise SettingsError(f"{target}: a file of `format={format}` ends in {suffix}")
-    if target.is_dir():
-        raise SettingsError(f"{target} is a folder; name the file")
-    if target.exists() and not overwrite:
-        raise SettingsError(f"{target} exists", hint="choose another file, or replace it with `overwrite`")
+    try:
+        if target.is_dir():
+            raise SettingsError(f"{target} is a folder; name the file")
+        if target.exists() and not overwrite:
+            raise SettingsError(f"{target} exists", hint="choose another file, or replace it with `overwrite`")
+        with reporting_full_disk(target), folder_beside(target):
+            pass  # as the file is made later, after minutes
+    except OSError as error:
+        raise DataError(
+            f"cannot write into {target.parent}: {error.strerror or error}", hint="name a file in another folder"
+        ) from error
 
 
 def _pruned(run: Run, setup: Setup, exporter: type[Exporter], ratio: float, epochs: int, reporter: Reporter) -> Pruned:
@@ -434,8 +452,20 @@ def _open_onnx(path: Path, runtime: Runtime) -> Network:
     return ExportedModel.open(path).trained(runtime.threads).network
 
 
-def _label(job: _Job, made: Path, facts: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
-    """Write into the finished file what was measured of it, as far as its format has room."""
+def _label(job: _Job, made: Path, facts: dict[str, Any], reference: Mapping[str, Any]) -> None:
+    """Write into the finished file what was measured of it, its own size included, as far as its format has room."""
+    sizes = facts["size_mb"]
+    for _ in range(3):  # the card inside names the size, and another number of digits is another size
+        before = exported_section(facts)
+        _write_about(job, made, facts, reference)
+        sizes["file"] = _megabytes(made)
+        if not job.quantise:
+            sizes["float32"] = sizes["file"]
+        if exported_section(facts) == before:
+            return
+
+
+def _write_about(job: _Job, made: Path, facts: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
     kept = job.run.path(CARD)
     card = with_section(kept.read_text(encoding="utf-8") if kept.is_file() else "", facts)
     about = _metadata(job, card, facts, reference)
@@ -466,7 +496,7 @@ def _check_finished(job: _Job, made: Path, network: Network, name: str) -> None:
         "decision": job.decisions[1].to_json(),
         "reading": dict(job.exporter.reading(job.run, job.run.config)),
     }
-    items = spread(job.items.ids, MOST_ASKED)
+    items = spread(job.items.ids, MOST_GIVEN)
     try:
         about, reopened = _reopened(job, made)
         problem = metadata_problem(about, expected) or _answers_problem(job, made, network, reopened, items)
@@ -483,8 +513,8 @@ def _reopened(job: _Job, made: Path) -> tuple[Mapping[str, Any], Network | None]
     if job.format == "torch-export":
         extra = {"samo.json": ""}
         program = torch.export.load(made, extra_files=extra).module()
-        return json.loads(extra["samo.json"]), TorchNetwork(_LogitsOnly(program), job.setup.runtime)
-    return json.loads(read_metadata(made)["samo"]), _read_weights(job, made)
+        return parse_json(extra["samo.json"]), TorchNetwork(_LogitsOnly(program), job.setup.runtime)
+    return parse_json(read_metadata(made)["samo"]), _read_weights(job, made)
 
 
 def _answers_problem(job: _Job, made: Path, network: Network, reopened: Network | None, items: tuple[str, ...]) -> str:

@@ -8,12 +8,13 @@ from typing import Any
 
 from samo.deploy.parity import LOGITS_WITHIN
 from samo.errors import DataError
+from samo.files import parse_json
 from samo.prediction import ModelPredictor, Prediction
 
-__all__ = ["MOST_ASKED", "answers_problem", "metadata_problem"]
+__all__ = ["MOST_GIVEN", "answers_problem", "metadata_problem"]
 
 # Held-out items that a finished file is given as its users give them.
-MOST_ASKED = 48
+MOST_GIVEN = 48
 # Of float32 probabilities.
 _WITHIN = LOGITS_WITHIN
 
@@ -31,9 +32,9 @@ def answers_problem(own: ModelPredictor, made: ModelPredictor, inputs: Sequence[
     Raises:
         DataError: an input cannot be read.
     """
-    asked = list(inputs)
+    given = list(inputs)
     differ, largest = 0, 0.0
-    for one, other in zip(own.stream(asked), made.stream(asked), strict=True):
+    for one, other in zip(own.stream(given), made.stream(given), strict=True):
         if one.error:
             raise DataError(one.error)
         if other.error or _decisions(one) != _decisions(other) or one.warnings != other.warnings:
@@ -43,7 +44,7 @@ def answers_problem(own: ModelPredictor, made: ModelPredictor, inputs: Sequence[
             shares = other.answers[task].probabilities
             largest = max(largest, *(abs(share - shares[label]) for label, share in answer.probabilities.items()))
     if differ:
-        return f"the finished file answers {differ} of {len(asked)} recordings or texts otherwise than what was checked"
+        return f"the finished file answers {differ} of {len(given)} recordings or texts otherwise than what was checked"
     if not largest <= _WITHIN:
         return f"probabilities of the finished file lie up to {largest:.2g} from those of what was checked"
     return ""
@@ -51,7 +52,7 @@ def answers_problem(own: ModelPredictor, made: ModelPredictor, inputs: Sequence[
 
 def metadata_problem(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
     """Which of the ``expected`` parts of its metadata a finished file tells otherwise; empty where none."""
-    wrong = [name for name, part in json.loads(json.dumps(expected)).items() if found.get(name) != part]
+    wrong = [name for name, part in parse_json(json.dumps(expected)).items() if found.get(name) != part]
     return f"the finished file tells otherwise of its {' and '.join(wrong)} than the run" if wrong else ""
 
 

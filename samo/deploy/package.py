@@ -105,15 +105,17 @@ def package(
         raise SettingsError("`data_root` acts only together with a run", hint="an exported file needs no data")
     target = Path(to).expanduser()
     _require_place(target, overwrite)
-    about = installed()
+    about, reporter = installed(), reporter or PlainReporter()
     base = pinned(about.requires)
     served = {name: version for name, version in pinned(about.extras["serve"], "serve").items() if name not in base}
     remove_left_folders(target)
     with reporting_full_disk(target), folder_beside(target) as folder:
         source = Path(model) if exported else folder / "exported.onnx"
         if not exported:
-            _export(str(model), source, data_root, artifacts, threads, reporter or PlainReporter())
+            _export(str(model), source, data_root, artifacts, threads, reporter)
         opened = ExportedModel.open(source)
+        if note := _other_figures(source, opened.content):
+            reporter.note(note)
         whole = folder / "package"
         (whole / "examples").mkdir(parents=True)
         inputs = write_examples(opened.modality, whole / "examples")
@@ -138,6 +140,17 @@ def _export(run: str, to: Path, data_root: str | Path, artifacts: str | Path, th
     from samo.deploy.export import export
 
     export(run, to, data_root=data_root, artifacts=artifacts, threads=threads, reporter=reporter)
+
+
+def _other_figures(source: Path, content: bytes) -> str:
+    """What to say where the ``export.json`` beside a file is of another file; empty where it is not, or unknown."""
+    beside = source.with_suffix(".export.json")
+    try:
+        kept = parse_json(beside.read_bytes())["sha256"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+    same = kept == hashlib.sha256(content).hexdigest()
+    return "" if same else f"{beside} is of another file than {source}: its figures do not count"
 
 
 def _facts(model: ExportedModel, first: str) -> Facts:

@@ -87,11 +87,13 @@ class TextReading(Stored):
         max_tokens: longest text in tokens.
         pad_id: what short rows of a batch are filled with.
         tokens: what a modality's tokens make of ``Tokens.to_json``.
+        text_column: of the table it was trained on; empty where there was none, or unknown.
     """
 
     max_tokens: Annotated[int, Field(strict=True, ge=1, le=8192)]
     pad_id: Annotated[int, Field(strict=True, ge=0, le=2**31)]
     tokens: dict[Text, Any]
+    text_column: Text = ""
 
 
 class Metadata(Stored):

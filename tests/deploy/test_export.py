@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import re
 from dataclasses import replace
@@ -24,9 +25,10 @@ from samo.deploy import export as module
 from samo.deploy.card import with_section
 from samo.deploy.export import export
 from samo.deploy.parity import Parity, TaskParity, exact_problem, gain_problem, latencies, loss_problem
-from samo.errors import DiskFull, ExportError, RunError, SettingsError
+from samo.errors import DataError, DiskFull, ExportError, RunError, SettingsError
 from samo.evaluation.abstention import NEVER, Abstention
 from samo.evaluation.predictions import Predictions
+from samo.prediction import Answer, Prediction
 from samo.prediction.exported import AudioReading, ExportedModel, TextReading
 from samo.runs.reporter import PlainReporter
 from samo.runs.run import Run
@@ -174,7 +176,9 @@ def test_a_speech_file_answers_as_its_run(before: Path, artifacts: Path) -> None
     assert 0.0 < facts["parity"]["largest_difference"] < 1e-5
     f1 = facts["parity"]["macro_f1"]
     assert f1["before"] == f1["after"] == pytest.approx(run.val_macro_f1)
-    assert facts["size_mb"]["file"] == pytest.approx(made.path.stat().st_size / 1e6, abs=0.01)
+    assert facts["size_mb"]["file"] == facts["size_mb"]["float32"] == round(made.path.stat().st_size / 1e6, 4)
+    assert f"- Size: {made.path.stat().st_size / 1e6:.2f} MB, " in opened.metadata.card
+    assert facts["sha256"] == hashlib.sha256(made.path.read_bytes()).hexdigest()
     assert {name: set(times) for name, times in facts["latency_ms"].items()} == {
         "1": {"torch", "onnx"}, "32": {"torch", "onnx"},
     }  # fmt: skip
@@ -194,6 +198,19 @@ def test_a_text_file_answers_as_its_run(before: Path) -> None:
         assert other.warnings == one.warnings
         for task, answer in one.answers.items():
             assert other.answers[task].probabilities == pytest.approx(answer.probabilities, abs=1e-4)
+
+
+def test_a_text_file_reads_tables_by_the_column_of_its_run(before: Path, artifacts: Path, tmp_path: Path) -> None:
+    config = artifacts / "runs" / "text" / "config.json"
+    config.write_text(config.read_text().replace('"text_column": "text"', '"text_column": "says"'))
+    header, _, rows = (before / "texts.csv").read_text().partition("\n")
+    renamed = ",".join("says" if name == "text" else name for name in header.split(","))
+    table = tmp_path / "texts.csv"
+    table.write_text(f"{renamed}\n{rows}")
+    file = tmp_path / "words.onnx"
+    export("text", file, data_root=table, threads=1, reporter=QUIET)
+    found = done("predict", table, "--model", file, "--json").json
+    assert len(found["predictions"]) == len(rows.splitlines())
 
 
 def with_kept_answers(artifacts: Path) -> Run:
@@ -281,6 +298,16 @@ def test_an_int8_text_file_is_compared_in_its_own_batches(before: Path, monkeypa
     ((one, other),) = shares
     assert one == other
     assert len(one) == 18
+
+
+def test_probabilities_and_withheld_answers_of_the_finished_file_count() -> None:
+    def stub(sad: float, abstained: bool = False) -> Any:
+        answer = Answer(("sad",), "sad", {"sad": sad, "happy": 1.0 - sad}, abstained)
+        return SimpleNamespace(stream=lambda inputs: [Prediction({"emotion": answer}) for _ in inputs])
+
+    assert module.answers_problem(stub(0.7), stub(0.7009), ["a", "b"]) == ""
+    assert "lie up to 0.0011 from" in module.answers_problem(stub(0.7), stub(0.7011), ["a", "b"])
+    assert "answers 2 of 2 recordings or texts" in module.answers_problem(stub(0.7), stub(0.7, True), ["a", "b"])
 
 
 def test_a_part_of_a_recording_is_given_as_that_part(tmp_path: Path) -> None:
@@ -405,6 +432,16 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(before: Path, tmp_path
 def test_what_cannot_be_is_refused_at_once(before: Path, values: dict[str, Any], line: str) -> None:
     with pytest.raises(SettingsError, match=line):
         exported(before, **values)
+
+
+@pytest.mark.parametrize("place", ["taken/voice.onnx", f"{'long' * 80}/voice.onnx"])
+def test_where_nothing_can_be_written_is_refused_before_data_are_opened(
+    before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.setattr(module, "open_data", None)
+    with pytest.raises(DataError, match=r"^cannot write into .*: (Not a directory|File exists|File name too long)$"):
+        exported(before, to=tmp_path / place)
 
 
 def test_other_data_are_refused(before: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -72,6 +73,19 @@ def test_what_is_in_it(made: Packaged) -> None:
         "requirements-serve.txt", "requirements.txt", "tiny.onnx", "wheels/samo_emotion-0.1.0-py3-none-any.whl",
     }  # fmt: skip
     assert json.loads((made.path / LISTING).read_text())["files"] == made.files
+
+
+def test_figures_of_another_file_are_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tiny.write(tmp_path / "tiny.onnx")
+    beside = tmp_path / "tiny.export.json"
+    for number, (digest, noticed) in enumerate([
+        (hashlib.sha256(file.read_bytes()).hexdigest(), False), ("0" * 64, True), (None, False),
+    ]):  # fmt: skip
+        beside.write_text(json.dumps({"sha256": digest} if digest else {}))
+        package(file, tmp_path / f"package{number}")
+        assert (
+            f"{beside} is of another file than {file}: its figures do not count" in capsys.readouterr().err
+        ) == noticed
 
 
 def test_the_same_file_gives_the_same_bytes(made: Packaged, speech: Path, tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ class _Source:
         name: as errors call it.
         place: the run's folder, or the file.
         modality: ``audio`` or ``text``.
-        text_column: the run's own column of texts; empty where it has none.
+        text_column: its own column of texts; empty where it has none.
         load: takes device, precision and threads.
         exported: whether it is a file.
     """
@@ -248,7 +248,8 @@ def _file(path: Path) -> _Source:
 
     model = ExportedModel.open(path)
     name = path.stem if path in released_files().values() else str(path)
-    return _Source(f"model {name}", path, model.modality, "", partial(load_exported, model), exported=True)
+    column = model.text_reading.text_column if model.modality == "text" else ""
+    return _Source(f"model {name}", path, model.modality, column, partial(load_exported, model), exported=True)
 
 
 class _Taken:
