@@ -70,7 +70,7 @@ def refit(
         "validated": _digest(validated), "report": report,
     }  # fmt: skip
     known = _known(run)
-    if run.path("trained.json").exists() and known == json.loads(json.dumps(facts)):
+    if run.path("trained.json").exists() and known == parse_json(json.dumps(facts)):
         return run
     setup = Setup(frontend, make_runtime(resources.device, resources.precision, resources.threads))
     if not run.path("trained.json").exists():
