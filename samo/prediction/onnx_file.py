@@ -219,7 +219,8 @@ class _Graph:
             elif number == 5:
                 found.append((number, _tensor(_message(value))[1]))
             elif number in (6, 11):
-                found.append((number, _Graph(self.depth + 1).read(_message(value))))
+                _Graph(self.depth + 1).read(_message(value))
+                found.append((number, None))
             elif number == 7:
                 numbers += [0] * (len(_message(value)) // 4)
                 found.append((number, None))

@@ -512,4 +512,4 @@ def _number_rule(
         along = tuple(axes) if axes else None
         reduce = {"ReduceMax": np.max, "ReduceMin": np.min, "ReduceProd": np.prod, "ReduceSum": np.sum}[name]
         found = reduce(first, axis=along)  # type: ignore[operator]
-    return found  # type: ignore[no-any-return]
+    return found
