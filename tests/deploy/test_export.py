@@ -410,7 +410,7 @@ def test_a_file_that_is_there_is_replaced_only_when_asked(before: Path, tmp_path
         exported(before, to=target)
     assert target.read_text() == "mine"
     assert exported(before, to=target, overwrite=True).path == target
-    assert ExportedModel.open(target).facts.name == "speech"
+    assert ExportedModel.open(target).facts.name == "mine"
     assert (tmp_path / "mine.export.json").is_file()
 
 

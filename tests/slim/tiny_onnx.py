@@ -16,7 +16,7 @@ LABELS = ("calm", "happy", "sad")
 SPACE = [{"name": "emotion", "labels": list(LABELS), "multi_label": False}]
 WEIGHTS = np.array([[4.0, -2.0, 1.0]], np.float32)
 BIAS = np.array([0.5, 0.0, -0.25], np.float32)
-FACTS = {
+FACTS = { "licence": "CC0-1.0",
     "name": "tiny", "dataset": "demo", "synthetic": True, "leaky": False, "network": "small-cnn",
     "trained": "2026-11-01", "scores": ["test macro-F1 0.500 over 8 items"], "code": [],
 }  # fmt: skip
