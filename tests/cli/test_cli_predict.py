@@ -242,7 +242,11 @@ def test_names_that_look_like_markup_or_bytes(run: list[str], tmp_path: Path) ->
 
 
 def test_a_run_without_a_model(artifacts: Path, clips: Path) -> None:
-    assert "there is no run in artifacts yet (hint: train one: samo train" in refused(5, "predict", clips)
+    # What comes with SAMO answers in its place, and says what it is.
+    result = done("predict", clips, "--csv")
+    assert "model samo-speech: audio model 'samo-speech'" in result.err
+    assert "licence: CC BY-NC-SA 4.0" in result.err
+    assert "there is no run in artifacts yet (hint: train one: samo train" in refused(5, "evaluate")
     (artifacts / "runs" / "empty").mkdir(parents=True)
     assert "there is no run 'empty'" in refused(5, "predict", clips, "--run", "empty")
 
