@@ -48,6 +48,7 @@ def test_json_says_what_the_model_is(folder: Path, capsys: pytest.CaptureFixture
         "  answers: emotion (calm, happy, sad)",
         "  trained: small-cnn on demo, synthetic demo data, 2026-11-01",
         "  score:   test macro-F1 0.500 over 8 items",
+        "  licence: CC0-1.0, of the data and so of the weights",
     ]
 
 
