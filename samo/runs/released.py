@@ -8,7 +8,7 @@ from samo.errors import RunError
 from samo.modalities import released_files
 from samo.runs.run import find_run
 
-__all__ = ["DEFAULTS", "released_for"]
+__all__ = ["DEFAULTS", "model_file", "released_for"]
 
 # The model of each modality in place of a run.
 DEFAULTS = {"audio": "samo-speech", "text": "samo-text"}
@@ -32,3 +32,17 @@ def released_for(given: str, artifacts: Path, modality: str = "audio") -> Path |
     except RunError:
         return files.get(given or DEFAULTS.get(modality, ""))
     return None
+
+
+def model_file(model: Path | None, run: str, artifacts: Path, modality: str = "audio") -> Path | None:
+    """The file that answers: the one named, a released model by its name, or that in place of a run; None for a run.
+
+    Args:
+        model: a file, or a released model's name where no such file is; None where a run may be meant.
+        run: as in :func:`released_for`.
+        artifacts: root of all outputs.
+        modality: of the model in place of a run.
+    """
+    if model is None:
+        return released_for(run, artifacts, modality)
+    return model if model.exists() else released_files().get(str(model), model)

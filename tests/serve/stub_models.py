@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -42,8 +43,8 @@ class Stub(ModelPredictor):
                 raise ZeroDivisionError("poison")
             yield self.answer(each)
 
-    def answer(self, given: Any) -> Prediction:
-        raise NotImplementedError
+    @abstractmethod
+    def answer(self, given: Any) -> Prediction: ...
 
 
 class Ears(Stub):

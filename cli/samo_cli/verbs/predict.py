@@ -220,13 +220,11 @@ class _Source:
 
 def _source(run: str, model: Path | None, artifacts: str, modality: str) -> _Source:
     """What answers: a file or a released model by name, or a run; without any run the released model."""
-    from samo.runs.released import released_for
+    from samo.runs.released import model_file
     from samo.runs.run import artifacts_root
 
-    if model:
-        return _file(model if model.exists() else released_files().get(str(model), model))
-    released = released_for(run, artifacts_root(artifacts), modality)
-    return _file(released) if released else _run(artifacts, run)
+    file = model_file(model, run, artifacts_root(artifacts), modality)
+    return _file(file) if file else _run(artifacts, run)
 
 
 def _run(artifacts: str, name: str) -> _Source:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from samo.errors import DataError, Interrupted, SettingsError, counted
-from samo.modalities import released_files
 from samo.printable import json_escaped
 from samo_cli.options import Artifacts, Device, Precision, Threads
 
@@ -218,14 +217,10 @@ def _model(run: str, model: Path | None, artifacts: str, **how: Any) -> AudioPre
         SettingsError: it is none of speech.
     """
     from samo.runs.load import load, load_exported
-    from samo.runs.released import released_for
+    from samo.runs.released import model_file
     from samo.runs.run import artifacts_root, find_model
 
-    file: Path | None
-    if model:
-        file = model if model.exists() else released_files().get(str(model), model)
-    else:
-        file = released_for(run, artifacts_root(artifacts))
+    file = model_file(model, run, artifacts_root(artifacts))
     if file:
         from samo.prediction.exported import ExportedModel
 
