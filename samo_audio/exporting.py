@@ -36,7 +36,7 @@ class AudioExporter:
 
     inputs: ClassVar[tuple[str, str]] = ("waveform", "lengths")
     axes: ClassVar[tuple[str, str]] = ("batch", "samples")
-    kept_float: ClassVar[str] = r"^/(?:model/)?(?:members\.\d+/)?(?:features|functionals|(?:body/)?extractor)/"
+    kept_float: ClassVar[str] = r"^/(?:model/)?(?:members\.\d+/)?(?:features|channels|functionals|(?:body/)?extractor)/"
 
     program_axes: ClassVar[tuple[bool, bool]] = (True, False)
 
@@ -139,8 +139,8 @@ class _Exportable(nn.Module):
         # Behind the end lies silence anyway; some features do not look at lengths, and a file must take them.
         waveform = waveform * valid_positions(waveform.shape[1], lengths)
         if isinstance(self.model, AudioModel):
-            spectrogram = self.model.spectrograms(waveform, lengths)
-            return self.model.network(spectrogram[:, None]), spectrogram
+            pictures = self.model.pictures(waveform, lengths)
+            return self.model.network(pictures), pictures[:, 0]
         logits: Tensor = self.model(waveform, lengths)
         return logits
 

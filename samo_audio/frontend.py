@@ -38,6 +38,7 @@ from samo_audio.baseline import BASELINE, SHORTCUT, simple_logits
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets import DATASETS, index_corpus, resolve_root
+from samo_audio.deltas import Channels
 from samo_audio.features import LogMel, n_frames
 from samo_audio.fingerprint import fingerprints
 from samo_audio.functionals import EGEMAPS_LICENCE
@@ -75,7 +76,8 @@ class AudioModel(EmotionModel):
         self.wave_augment = WaveAugment(config.augment, config.features.sr, noise)
         self.features = build_features(config.model, config.features)
         self.spec_augment = SpecAugment(config.augment)
-        self.network = build_network(config.model, space.n_columns)
+        self.channels = Channels(config.features)
+        self.network = build_network(config.model, space.n_columns, 1 + config.features.deltas)
 
     def lr_scale(self, name: str) -> float:
         """``trunk_lr_scale`` below the last layer, 1 in it."""
@@ -93,14 +95,19 @@ class AudioModel(EmotionModel):
         Returns:
             (B, C) logits.
         """
-        spectrogram = self.spectrograms(waveforms, lengths, draws, mix)
-        logits: Tensor = self.network(spectrogram[:, None])
+        logits: Tensor = self.network(self.pictures(waveforms, lengths, draws, mix))
         return logits
 
     def spectrograms(
         self, waveforms: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None
     ) -> Tensor:
-        """(B, n_mels, frames) what the network gets of a batch of waveforms, see :meth:`forward`."""
+        """(B, n_mels, frames) what the network gets of waveforms, differences left out; see :meth:`forward`."""
+        return self.pictures(waveforms, lengths, draws, mix)[:, 0]
+
+    def pictures(
+        self, waveforms: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None
+    ) -> Tensor:
+        """(B, 1 + deltas, n_mels, frames) what the network gets of a batch of waveforms, see :meth:`forward`."""
         augmenting = self.training and draws is not None
         # Powers span ten decades, more than reduced precision resolves: features stay in float32.
         with torch.autocast(waveforms.device.type, enabled=False):
@@ -110,12 +117,13 @@ class AudioModel(EmotionModel):
                 waveforms = self.wave_augment(waveforms, lengths, draws)
                 scale = freq_scale(self.settings, draws)
                 scale = scale.to(waveforms.device) if scale is not None else None
-            spectrogram: Tensor = self.features(waveforms, lengths, scale)
+            # Differences are those of the clip: a mask is no change of its sound.
+            pictures: Tensor = self.channels(self.features(waveforms, lengths, scale), lengths)
             if augmenting and self.settings.use_specaug:
-                spectrogram = self.spec_augment(spectrogram, draws)
+                pictures = self.spec_augment(pictures, draws)
             if self.training and mix is not None:
-                spectrogram = mix.apply(spectrogram)
-        return spectrogram
+                pictures = mix.apply(pictures)
+        return pictures
 
 
 class AudioFrontend:
@@ -442,11 +450,11 @@ def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int, float]:
 
 
 def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation in dB of each mel band over all valid frames, each (n_mels,)."""
+    """Mean and standard deviation of each mel band over all valid frames, each (n_mels,); in dB, or of PCEN."""
     features = LogMel(settings)
     total = torch.zeros(3, settings.n_mels, dtype=torch.float64)
     for batch in batches:
-        level = features.decibels(features.levelled(batch.inputs)).double()
+        level = features.compressed(features.levelled(batch.inputs)).double()
         frames = n_frames(batch.lengths, settings.hop_length)
         valid = (torch.arange(level.shape[-1])[None, :] < frames[:, None]).double()[:, None, :]
         total += torch.stack(
@@ -455,7 +463,7 @@ def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tupl
     mean = total[0] / total[2]
     variance = (total[1] / total[2] - mean**2).clamp(min=0.0)
     # A band without energy has no spread; dividing by it would blow up rounding errors.
-    return mean.float(), variance.sqrt().clamp(min=1.0).float()
+    return mean.float(), variance.sqrt().clamp(min=features.spread / 20.0).float()
 
 
 def load_weights(path: Path, model: AudioModel) -> None:
