@@ -145,8 +145,11 @@ class FeatureSettings(Section):
         le=2,
         needs="model=small-cnn|resnet18",
     )
-    normalisation: Literal["train", "clip", "fixed"] = setting(
-        "clip", "train: mean and sd per band of the training split; clip: remove the clip's mean; fixed: constants"
+    normalisation: Literal["train", "clip", "fixed", "speaker"] = setting(
+        "clip",
+        "train: mean and sd per band of the training split; clip: remove the clip's mean; fixed: constants; speaker: "
+        "mean and sd per band of all clips of the speaker, who needs several, in test as well, so that such a run "
+        "answers no single clip",
     )
 
     level: Literal["active", "peak", "as-is"] = setting(

@@ -20,7 +20,7 @@ from samo.settings import Config
 from samo_audio.audio_io import read_segments
 from samo_audio.config import AudioConfig
 from samo_audio.dft import Turns
-from samo_audio.frontend import AudioModel
+from samo_audio.frontend import ONE_BY_ONE, ONE_BY_ONE_HINT, AudioModel
 from samo_audio.functionals import EgemapsFunctionals
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.mobilenet import InvertedResidual, MobileNet, SqueezeExcitation
@@ -45,10 +45,12 @@ class AudioExporter:
         """A copy that makes its features by matrices.
 
         Raises:
-            SettingsError: a program computes them.
+            SettingsError: a program computes them, or they need to know the speakers of several clips.
         """
         made = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for module in made.modules():
+            if isinstance(module, AudioModel) and module.n_behind:
+                raise SettingsError(ONE_BY_ONE, hint=ONE_BY_ONE_HINT)
             if isinstance(module, EgemapsFunctionals):
                 raise SettingsError(
                     "`functional_set=egemaps` is computed by openSMILE, which no exported file can hold"

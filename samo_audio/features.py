@@ -43,8 +43,8 @@ class LogMel(nn.Module):
     at one distance below its sounding parts, however loud it was recorded.
 
     Normalisation ``train`` uses mean and standard deviation per band found on the training split, ``clip`` removes
-    the mean of the clip's own valid frames, ``fixed`` uses constants. Frames beyond a clip's end become exactly 0,
-    the mean, so that padding says nothing.
+    the mean of the clip's own valid frames, ``fixed`` uses constants, ``speaker`` those that are given.
+    Frames beyond a clip's end become exactly 0, the mean, so that padding says nothing.
     """
 
     mean: Tensor
@@ -90,13 +90,16 @@ class LogMel(nn.Module):
         n_fft, hop = self.settings.n_fft, self.settings.hop_length
         self.by_matrices = PowerSpectrum(n_fft, hop, self.mel.spectrogram.window, "reflect")
 
-    def forward(self, waveforms: Tensor, lengths: Tensor, freq_scale: Tensor | None = None) -> Tensor:
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor, freq_scale: Tensor | None = None, speaker: Tensor | None = None
+    ) -> Tensor:
         """Normalised log-mel spectrogram.
 
         Args:
             waveforms: (B, T) float32, zero-padded.
             lengths: (B,) int64 valid samples.
             freq_scale: (B,) factors; what lay at f Hz comes to lie at f / factor Hz. None = 1.
+            speaker: (B, 2 * n_mels) mean and sd per band of each row's speaker, for ``normalisation=speaker`` alone.
 
         Returns:
             (B, n_mels, frames) float32, zero beyond each clip's end.
@@ -108,6 +111,9 @@ class LogMel(nn.Module):
         if self.settings.normalisation == "clip":
             count = valid.sum(dim=(1, 2), keepdim=True) * level.shape[1]
             centred = (level - (level * valid).sum(dim=(1, 2), keepdim=True) / count) / self.spread
+        elif speaker is not None:
+            mean, sd = speaker[:, :, None].chunk(2, dim=1)
+            centred = (level - mean) / sd
         else:
             centred = (level - self.mean[None, :, None]) / self.sd[None, :, None]
         return centred * valid

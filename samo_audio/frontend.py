@@ -20,6 +20,7 @@ from samo.encoders.hub import remembered
 from samo.encoders.model import fit_frozen
 from samo.encoders.model import held_out_logits as held_out_by_encoder
 from samo.encoders.states import States, collate_states, encoder_states
+from samo.errors import SettingsError, first_ten
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace
@@ -56,6 +57,12 @@ __all__ = ["AudioFrontend", "AudioModel"]
 
 # More would not be faster, and take more memory than caches hold.
 _WINDOWS_AT_ONCE = 16
+# Fewer clips say more of what was said, and how, than of who speaks.
+SPEAKER_CLIPS = 8
+ONE_BY_ONE = "a run with `normalisation=speaker` needs several clips of every speaker, and here clips come one by one"
+ONE_BY_ONE_HINT = (
+    "`samo evaluate` judges it on a corpus that names its speakers; `normalisation=train` answers any clip"
+)
 # Clips whose functionals are computed at once.
 FUNCTIONALS_BATCH = 32
 
@@ -72,6 +79,9 @@ class AudioModel(EmotionModel):
         super().__init__()
         require_usable(config.model, config.features)
         self.settings = config.augment
+        # Behind each waveform, where a speaker's statistics come with it.
+        self.n_behind = 2 * config.features.n_mels if by_speaker(config) else 0
+        self.n_samples = config.features.window
         self.trunk_lr_scale = config.model.trunk_lr_scale
         self.wave_augment = WaveAugment(config.augment, config.features.sr, noise)
         self.features = build_features(config.model, config.features)
@@ -87,13 +97,17 @@ class AudioModel(EmotionModel):
         """Logits of a batch of waveforms.
 
         Args:
-            waveforms: (B, T) float32 in about [-1, 1], zero-padded.
+            waveforms: (B, T) float32 in about [-1, 1], zero-padded; with ``normalisation=speaker`` the mean and sd per
+                band of each row's speaker lie behind its window.
             lengths: (B,) int64 valid samples.
             draws: random numbers for augmentation, used in training mode only.
             mix: how to mix the rows' spectrograms, used in training mode only.
 
         Returns:
             (B, C) logits.
+
+        Raises:
+            SettingsError: no statistics of the speaker come with a waveform that needs them.
         """
         logits: Tensor = self.network(self.pictures(waveforms, lengths, draws, mix))
         return logits
@@ -109,6 +123,12 @@ class AudioModel(EmotionModel):
     ) -> Tensor:
         """(B, 1 + deltas, n_mels, frames) what the network gets of a batch of waveforms, see :meth:`forward`."""
         augmenting = self.training and draws is not None
+        speaker = {}
+        if self.n_behind:
+            if waveforms.shape[1] != self.n_samples + self.n_behind:
+                raise SettingsError(ONE_BY_ONE, hint=ONE_BY_ONE_HINT)
+            speaker = {"speaker": waveforms[:, self.n_samples :].float()}
+            waveforms = waveforms[:, : self.n_samples]
         # Powers span ten decades, more than reduced precision resolves: features stay in float32.
         with torch.autocast(waveforms.device.type, enabled=False):
             scale = None
@@ -118,7 +138,7 @@ class AudioModel(EmotionModel):
                 scale = freq_scale(self.settings, draws)
                 scale = scale.to(waveforms.device) if scale is not None else None
             # Differences are those of the clip: a mask is no change of its sound.
-            pictures: Tensor = self.channels(self.features(waveforms, lengths, scale), lengths)
+            pictures: Tensor = self.channels(self.features(waveforms, lengths, scale, **speaker), lengths)
             if augmenting and self.settings.use_specaug:
                 pictures = self.spec_augment(pictures, draws)
             if self.training and mix is not None:
@@ -214,9 +234,12 @@ class AudioFrontend:
 
     @staticmethod
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
-        """Sampling rate, trimming and window: log-mel features are made inside the model."""
-        features = cast(AudioConfig, config).features
-        return {"sr": features.sr, "trim_db": features.trim_db, "duration": features.duration}
+        """Sampling rate, trimming and window, as log-mel features are made inside the model; what speakers' statistics
+        are of, where they come with the clips."""
+        config = cast(AudioConfig, config)
+        features = config.features
+        speakers = repr(features) if by_speaker(config) else ""
+        return {**_cut(features), "speaker_statistics": speakers}
 
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
@@ -277,6 +300,8 @@ class AudioFrontend:
         if self._frozen is not None:
             batches = self.eval_batches(train_rows, 64)
             return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
+        if by_speaker(self._config):
+            _ = self._speaker_statistics  # refuses before the first step
         if self._config.features.normalisation != "train":
             return {}
         mean, sd = band_statistics(self._config.features, self.eval_batches(train_rows, 64))
@@ -313,14 +338,14 @@ class AudioFrontend:
         ]
         if factors is not None:
             chunks = [change_speed(chunk, factor) for chunk, factor in zip(chunks, factors, strict=True)]
-        return collate(chunks, self.manifest.targets[rows], rows, self.window, draws)
+        return self._with_speakers(collate(chunks, self.manifest.targets[rows], rows, self.window, draws))
 
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Evenly spaced windows of every clip, in batches that may cut through a clip's windows."""
         _, _, first, n_windows = self._places
         places = [np.arange(first[row], first[row] + n_windows[row]) for row in rows]
         flat = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
-        give = self._kept if self._has_states() else self._windows
+        give = self._kept if self._has_states() else lambda some: self._with_speakers(self._windows(some))
         for start in range(0, len(flat), batch_size):
             yield give(flat[start : start + batch_size])
 
@@ -338,6 +363,36 @@ class AudioFrontend:
         chunks = [self.waveforms.waveform(row)[start : start + self.window] for row, start in pairs]
         return collate(chunks, self.manifest.targets[rows], rows, self.window)
 
+    def _with_speakers(self, batch: Batch) -> Batch:
+        """With ``normalisation=speaker``, the statistics of each row's speaker behind its waveform."""
+        if not by_speaker(self._config):
+            return batch
+        return replace(batch, inputs=torch.cat([batch.inputs, self._speaker_statistics[batch.rows]], dim=1))
+
+    @cached_property
+    def _speaker_statistics(self) -> Tensor:
+        """(N, 2 * n_mels) mean and sd per band over all clips of each clip's speaker, whatever their labels.
+
+        Raises:
+            SettingsError: the speaker of a clip is not known, or has few clips.
+        """
+        groups = np.array([item.group for item in self.manifest.items])
+        names, counts = np.unique(groups, return_counts=True)
+        if "" in names or self.manifest.group_noun != "speaker":
+            raise SettingsError("`normalisation=speaker` needs to know the speaker of every clip")
+        few = [f"{name} ({n})" for name, n in zip(names, counts, strict=True) if n < SPEAKER_CLIPS]
+        if few:
+            raise SettingsError(
+                f"`normalisation=speaker` needs {SPEAKER_CLIPS} clips of every speaker; fewer have: {first_ten(few)}"
+            )
+        found = torch.zeros(len(groups), 2 * self._config.features.n_mels)
+        for name in names:
+            rows = np.flatnonzero(groups == name)
+            places = np.flatnonzero(np.isin(self._places[0], rows))
+            batches = (self._windows(places[start : start + 64]) for start in range(0, len(places), 64))
+            found[rows] = torch.cat(band_statistics(self._config.features, batches))
+        return found
+
     def sample_figures(self, model: nn.Module, draws: Draws) -> dict[str, Figure]:
         """The clips' spectrograms before and after augmentation; nothing without augmentation, or where a pretrained
         network makes its own features."""
@@ -350,7 +405,7 @@ class AudioFrontend:
 
         was_training, rows = model.training, draws.rows
         heads = [self.waveforms.waveform(row)[: self.window] for row in rows]
-        plain = collate(heads, self.manifest.targets[rows], rows, self.window)
+        plain = self._with_speakers(collate(heads, self.manifest.targets[rows], rows, self.window))
         batch = self.train_batch(rows, draws)
         with torch.no_grad():
             before = model.eval().spectrograms(plain.inputs, plain.lengths)
@@ -384,7 +439,7 @@ class AudioFrontend:
         rows, starts, _, _ = self._places
         samples = np.minimum(self.waveforms.lengths[rows] - starts, self.window)
         features, content = self._config.features, self.waveforms.content
-        made_by = {**self.batch_settings(self._config), "level": features.level, "extractor": model.body.facts}
+        made_by = {**_cut(features), "level": features.level, "extractor": model.body.facts}
         names = [content[self.waveforms.ids[row]] for row in rows]
 
         def announce() -> None:
@@ -442,6 +497,15 @@ class AudioFrontend:
         corpus = DATASETS[self._config.data.dataset]
         about = {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
         return about | ({"url": corpus.HOMEPAGE} if corpus.HOMEPAGE else {})
+
+
+def by_speaker(config: AudioConfig) -> bool:
+    """Whether each clip comes with the statistics of its speaker's clips."""
+    return config.features.normalisation == "speaker"
+
+
+def _cut(features: FeatureSettings) -> dict[str, Any]:
+    return {"sr": features.sr, "trim_db": features.trim_db, "duration": features.duration}
 
 
 def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int, float]:
