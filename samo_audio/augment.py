@@ -38,15 +38,17 @@ class SpecAugment(nn.Module):
         self.settings = settings
 
     def forward(self, spectrogram: Tensor, draws: Draws) -> Tensor:
-        """Mask (B, bands, frames); widths are uniform in 0 .. the largest mask, inclusive."""
+        """Mask (B, bands, frames), or (B, channels, bands, frames) in all channels alike.
+
+        Widths are uniform in 0 .. the largest mask, inclusive.
+        """
         for k in range(self.settings.specaug_masks):
             for axis, name, largest in (
-                (1, f"mask-freq-{k}", self.settings.specaug_freq),
-                (2, f"mask-time-{k}", self.settings.specaug_time),
+                (-2, f"mask-freq-{k}", self.settings.specaug_freq),
+                (-1, f"mask-time-{k}", self.settings.specaug_time),
             ):
-                spectrogram = spectrogram * _kept(draws, name, spectrogram.shape[axis], largest, axis).to(
-                    spectrogram.device
-                )
+                kept = _kept(draws, name, spectrogram.shape[axis], largest, axis).to(spectrogram.device)
+                spectrogram = spectrogram * (kept if spectrogram.ndim == 3 else kept[:, None])
         return spectrogram
 
 
@@ -188,7 +190,7 @@ def _kept(draws: Draws, name: str, size: int, largest: int, axis: int) -> Tensor
     position = np.arange(size)[None, :]
     kept = ~((position >= start[:, None]) & (position < (start + width)[:, None]))
     mask = torch.from_numpy(kept.astype(np.float32))
-    return mask[:, :, None] if axis == 1 else mask[:, None, :]
+    return mask[:, :, None] if axis == -2 else mask[:, None, :]
 
 
 def _column(values: np.ndarray, like: Tensor) -> Tensor:

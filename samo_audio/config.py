@@ -24,7 +24,17 @@ __all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", 
 
 
 # What describes the log-mel spectrogram, and nothing to a model that makes features of its own.
-_OF_LOG_MEL = ("n_mels", "n_fft", "win_length", "hop_length", "fmin", "fmax", "mel_scale", "normalisation")
+_OF_LOG_MEL = (
+    "n_mels",
+    "n_fft",
+    "win_length",
+    "hop_length",
+    "fmin",
+    "fmax",
+    "mel_scale",
+    "compression",
+    "normalisation",
+)
 
 
 # What changes the clips of a training, and so the states of an encoder.
@@ -123,8 +133,25 @@ class FeatureSettings(Section):
     fmin: float = setting(0.0, "lowest mel frequency in Hz", ge=0.0)
     fmax: float = setting(0.0, "highest mel frequency in Hz; 0 = half the sampling rate", ge=0.0)
     mel_scale: Literal["htk", "slaney"] = setting("slaney", "mel formula; slaney also normalises filters by area")
-    normalisation: Literal["train", "clip", "fixed"] = setting(
-        "clip", "train: mean and sd per band of the training split; clip: remove the clip's mean; fixed: constants"
+    compression: Literal["log", "pcen"] = setting(
+        "log",
+        "log: decibels; pcen: every band divided by its own level of the last 0.4 s (per-channel energy "
+        "normalisation, Wang et al. 2017), which leaves onsets and takes noise that stays",
+        came_later=True,
+    )
+    deltas: int = setting(
+        0,
+        "further channels beside the spectrogram: 1 = its first differences over time, 2 = also the second",
+        came_later=True,
+        ge=0,
+        le=2,
+        needs="model=small-cnn|resnet18",
+    )
+    normalisation: Literal["train", "clip", "fixed", "speaker"] = setting(
+        "clip",
+        "train: mean and sd per band of the training split; clip: remove the clip's mean; fixed: constants; speaker: "
+        "mean and sd per band of all clips of the speaker, who needs several, in test as well, so that such a run "
+        "answers no single clip",
     )
 
     level: Literal["active", "peak", "as-is"] = setting(

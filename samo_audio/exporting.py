@@ -20,7 +20,7 @@ from samo.settings import Config
 from samo_audio.audio_io import read_segments
 from samo_audio.config import AudioConfig
 from samo_audio.dft import Turns
-from samo_audio.frontend import AudioModel
+from samo_audio.frontend import ONE_BY_ONE, ONE_BY_ONE_HINT, AudioModel
 from samo_audio.functionals import EgemapsFunctionals
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.mobilenet import InvertedResidual, MobileNet, SqueezeExcitation
@@ -36,7 +36,7 @@ class AudioExporter:
 
     inputs: ClassVar[tuple[str, str]] = ("waveform", "lengths")
     axes: ClassVar[tuple[str, str]] = ("batch", "samples")
-    kept_float: ClassVar[str] = r"^/(?:model/)?(?:members\.\d+/)?(?:features|functionals|(?:body/)?extractor)/"
+    kept_float: ClassVar[str] = r"^/(?:model/)?(?:members\.\d+/)?(?:features|channels|functionals|(?:body/)?extractor)/"
 
     program_axes: ClassVar[tuple[bool, bool]] = (True, False)
 
@@ -45,10 +45,12 @@ class AudioExporter:
         """A copy that makes its features by matrices.
 
         Raises:
-            SettingsError: a program computes them.
+            SettingsError: a program computes them, or they need to know the speakers of several clips.
         """
         made = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for module in made.modules():
+            if isinstance(module, AudioModel) and module.n_behind:
+                raise SettingsError(ONE_BY_ONE, hint=ONE_BY_ONE_HINT)
             if isinstance(module, EgemapsFunctionals):
                 raise SettingsError(
                     "`functional_set=egemaps` is computed by openSMILE, which no exported file can hold"
@@ -139,8 +141,8 @@ class _Exportable(nn.Module):
         # Behind the end lies silence anyway; some features do not look at lengths, and a file must take them.
         waveform = waveform * valid_positions(waveform.shape[1], lengths)
         if isinstance(self.model, AudioModel):
-            spectrogram = self.model.spectrograms(waveform, lengths)
-            return self.model.network(spectrogram[:, None]), spectrogram
+            pictures = self.model.pictures(waveform, lengths)
+            return self.model.network(pictures), pictures[:, 0]
         logits: Tensor = self.model(waveform, lengths)
         return logits
 

@@ -11,6 +11,7 @@ from samo.errors import SettingsError
 from samo_audio.audio_io import SILENT_PEAK
 from samo_audio.config import FeatureSettings
 from samo_audio.dft import PowerSpectrum
+from samo_audio.pcen import pcen
 
 __all__ = ["LogMel", "at_level", "n_frames", "stretch", "to_active_level", "to_peak"]
 
@@ -26,8 +27,8 @@ PRETRAINED_DB = -23.0
 SILENT_DB = -80.0
 # Seconds of a frame whose power is measured; they overlap by half.
 LEVEL_FRAME_S = 0.04
-# Centre and spread of log-mel power in dB over speech recordings; only their order of magnitude matters.
-FIXED_MEAN_DB, FIXED_SD_DB = -30.0, 20.0
+# Centre and spread of log-mel power in dB, and of PCEN, over speech recordings; only their order of magnitude matters.
+FIXED = {"log": (-30.0, 20.0), "pcen": (0.5, 0.6)}
 
 
 def n_frames(lengths: Tensor, hop_length: int) -> Tensor:
@@ -36,14 +37,14 @@ def n_frames(lengths: Tensor, hop_length: int) -> Tensor:
 
 
 class LogMel(nn.Module):
-    """Log-mel power in dB (Davis & Mermelstein 1980; mel formulas as in librosa), normalised.
+    """Log-mel power in dB (Davis & Mermelstein 1980; mel formulas as in librosa), or PCEN, normalised.
 
     With ``level=active`` a window is first scaled by :func:`to_active_level`: the floor added to the power then lies
     at one distance below its sounding parts, however loud it was recorded.
 
     Normalisation ``train`` uses mean and standard deviation per band found on the training split, ``clip`` removes
-    the mean of the clip's own valid frames, ``fixed`` uses constants. Frames beyond a clip's end become exactly 0,
-    the mean, so that padding says nothing.
+    the mean of the clip's own valid frames, ``fixed`` uses constants, ``speaker`` those that are given.
+    Frames beyond a clip's end become exactly 0, the mean, so that padding says nothing.
     """
 
     mean: Tensor
@@ -79,8 +80,9 @@ class LogMel(nn.Module):
                 f"no mel filter between `fmin` and `fmax` reaches one of the {settings.n_fft // 2 + 1} FFT bins",
                 hint="widen the range, or raise `n_fft`",
             )
-        self.register_buffer("mean", torch.full((settings.n_mels,), FIXED_MEAN_DB))
-        self.register_buffer("sd", torch.full((settings.n_mels,), FIXED_SD_DB))
+        mean, self.spread = FIXED[settings.compression]
+        self.register_buffer("mean", torch.full((settings.n_mels,), mean))
+        self.register_buffer("sd", torch.full((settings.n_mels,), self.spread))
         self.by_matrices: PowerSpectrum | None = None
 
     def use_matrices(self) -> None:
@@ -88,24 +90,30 @@ class LogMel(nn.Module):
         n_fft, hop = self.settings.n_fft, self.settings.hop_length
         self.by_matrices = PowerSpectrum(n_fft, hop, self.mel.spectrogram.window, "reflect")
 
-    def forward(self, waveforms: Tensor, lengths: Tensor, freq_scale: Tensor | None = None) -> Tensor:
+    def forward(
+        self, waveforms: Tensor, lengths: Tensor, freq_scale: Tensor | None = None, speaker: Tensor | None = None
+    ) -> Tensor:
         """Normalised log-mel spectrogram.
 
         Args:
             waveforms: (B, T) float32, zero-padded.
             lengths: (B,) int64 valid samples.
             freq_scale: (B,) factors; what lay at f Hz comes to lie at f / factor Hz. None = 1.
+            speaker: (B, 2 * n_mels) mean and sd per band of each row's speaker, for ``normalisation=speaker`` alone.
 
         Returns:
             (B, n_mels, frames) float32, zero beyond each clip's end.
         """
-        level = self.decibels(self.levelled(waveforms), freq_scale)
+        level = self.compressed(self.levelled(waveforms), freq_scale)
         frames = n_frames(lengths, self.settings.hop_length)
         valid = torch.arange(level.shape[-1], device=level.device)[None, :] < frames[:, None]
         valid = valid[:, None, :].to(level.dtype)
         if self.settings.normalisation == "clip":
             count = valid.sum(dim=(1, 2), keepdim=True) * level.shape[1]
-            centred = (level - (level * valid).sum(dim=(1, 2), keepdim=True) / count) / FIXED_SD_DB
+            centred = (level - (level * valid).sum(dim=(1, 2), keepdim=True) / count) / self.spread
+        elif speaker is not None:
+            mean, sd = speaker[:, :, None].chunk(2, dim=1)
+            centred = (level - mean) / sd
         else:
             centred = (level - self.mean[None, :, None]) / self.sd[None, :, None]
         return centred * valid
@@ -116,22 +124,31 @@ class LogMel(nn.Module):
             return to_peak(waveforms)
         return to_active_level(waveforms, self.settings.sr) if self.settings.level == "active" else waveforms
 
+    def compressed(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
+        """(B, T) waveforms to (B, n_mels, frames): decibels, or :func:`samo_audio.pcen.pcen`."""
+        if self.settings.compression == "log":
+            return self.decibels(waveforms, freq_scale)
+        mel: Tensor = self.mel.mel_scale(self.power(waveforms, freq_scale).sqrt())
+        return pcen(mel, self.settings.sr, self.settings.hop_length)
+
     def decibels(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
         """(B, T) waveforms to (B, n_mels, frames) mel power in dB above a soft floor of -60 dB."""
         return 10.0 * torch.log10(self.mel_power(waveforms, freq_scale) + FLOOR_POWER)
 
     def mel_power(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
         """(B, T) waveforms to (B, n_mels, frames) mel power."""
+        mel: Tensor = self.mel.mel_scale(self.power(waveforms, freq_scale))
+        return mel
+
+    def power(self, waveforms: Tensor, freq_scale: Tensor | None = None) -> Tensor:
+        """(B, T) waveforms to (B, n_fft // 2 + 1, frames) power."""
         if self.by_matrices is not None:
             power: Tensor = self.by_matrices(waveforms.float())
         else:
             spectrum = self.mel.spectrogram(waveforms.float())
             # The absolute value, to be squared again, would take a root: a third of all the time of the features.
             power = torch.addcmul(spectrum.real.square(), spectrum.imag, spectrum.imag)
-        if freq_scale is not None:
-            power = stretch(power, freq_scale)
-        mel: Tensor = self.mel.mel_scale(power)
-        return mel
+        return power if freq_scale is None else stretch(power, freq_scale)
 
 
 def to_peak(waveforms: Tensor) -> Tensor:

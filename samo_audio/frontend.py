@@ -20,6 +20,7 @@ from samo.encoders.hub import remembered
 from samo.encoders.model import fit_frozen
 from samo.encoders.model import held_out_logits as held_out_by_encoder
 from samo.encoders.states import States, collate_states, encoder_states
+from samo.errors import SettingsError, first_ten
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace
@@ -39,6 +40,7 @@ from samo_audio.baseline import BASELINE, SHORTCUT, simple_logits
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets import DATASETS, index_corpus, resolve_root
+from samo_audio.deltas import Channels
 from samo_audio.features import LogMel, n_frames
 from samo_audio.fingerprint import fingerprints
 from samo_audio.functionals import EGEMAPS_LICENCE
@@ -58,6 +60,12 @@ __all__ = ["AudioFrontend", "AudioModel"]
 _WINDOWS_AT_ONCE = 16
 # Kept states that are read at once.
 _ROWS_AT_ONCE = 64
+# Fewer clips say more of what was said, and how, than of who speaks.
+SPEAKER_CLIPS = 8
+ONE_BY_ONE = "a run with `normalisation=speaker` needs several clips of every speaker, and here clips come one by one"
+ONE_BY_ONE_HINT = (
+    "`samo evaluate` judges it on a corpus that names its speakers; `normalisation=train` answers any clip"
+)
 # Clips whose functionals are computed at once.
 FUNCTIONALS_BATCH = 32
 
@@ -74,11 +82,15 @@ class AudioModel(EmotionModel):
         super().__init__()
         require_usable(config.model, config.features)
         self.settings = config.augment
+        # Behind each waveform, where a speaker's statistics come with it.
+        self.n_behind = 2 * config.features.n_mels if by_speaker(config) else 0
+        self.n_samples = config.features.window
         self.trunk_lr_scale = config.model.trunk_lr_scale
         self.wave_augment = WaveAugment(config.augment, config.features.sr, noise)
         self.features = build_features(config.model, config.features)
         self.spec_augment = SpecAugment(config.augment)
-        self.network = build_network(config.model, space.n_columns)
+        self.channels = Channels(config.features)
+        self.network = build_network(config.model, space.n_columns, 1 + config.features.deltas)
 
     def lr_scale(self, name: str) -> float:
         """``trunk_lr_scale`` below the last layer, 1 in it."""
@@ -88,23 +100,38 @@ class AudioModel(EmotionModel):
         """Logits of a batch of waveforms.
 
         Args:
-            waveforms: (B, T) float32 in about [-1, 1], zero-padded.
+            waveforms: (B, T) float32 in about [-1, 1], zero-padded; with ``normalisation=speaker`` the mean and sd per
+                band of each row's speaker lie behind its window.
             lengths: (B,) int64 valid samples.
             draws: random numbers for augmentation, used in training mode only.
             mix: how to mix the rows' spectrograms, used in training mode only.
 
         Returns:
             (B, C) logits.
+
+        Raises:
+            SettingsError: no statistics of the speaker come with a waveform that needs them.
         """
-        spectrogram = self.spectrograms(waveforms, lengths, draws, mix)
-        logits: Tensor = self.network(spectrogram[:, None])
+        logits: Tensor = self.network(self.pictures(waveforms, lengths, draws, mix))
         return logits
 
     def spectrograms(
         self, waveforms: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None
     ) -> Tensor:
-        """(B, n_mels, frames) what the network gets of a batch of waveforms, see :meth:`forward`."""
+        """(B, n_mels, frames) what the network gets of waveforms, differences left out; see :meth:`forward`."""
+        return self.pictures(waveforms, lengths, draws, mix)[:, 0]
+
+    def pictures(
+        self, waveforms: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None
+    ) -> Tensor:
+        """(B, 1 + deltas, n_mels, frames) what the network gets of a batch of waveforms, see :meth:`forward`."""
         augmenting = self.training and draws is not None
+        speaker = {}
+        if self.n_behind:
+            if waveforms.shape[1] != self.n_samples + self.n_behind:
+                raise SettingsError(ONE_BY_ONE, hint=ONE_BY_ONE_HINT)
+            speaker = {"speaker": waveforms[:, self.n_samples :].float()}
+            waveforms = waveforms[:, : self.n_samples]
         # Powers span ten decades, more than reduced precision resolves: features stay in float32.
         with torch.autocast(waveforms.device.type, enabled=False):
             scale = None
@@ -113,12 +140,13 @@ class AudioModel(EmotionModel):
                 waveforms = self.wave_augment(waveforms, lengths, draws)
                 scale = freq_scale(self.settings, draws)
                 scale = scale.to(waveforms.device) if scale is not None else None
-            spectrogram: Tensor = self.features(waveforms, lengths, scale)
+            # Differences are those of the clip: a mask is no change of its sound.
+            pictures: Tensor = self.channels(self.features(waveforms, lengths, scale, **speaker), lengths)
             if augmenting and self.settings.use_specaug:
-                spectrogram = self.spec_augment(spectrogram, draws)
+                pictures = self.spec_augment(pictures, draws)
             if self.training and mix is not None:
-                spectrogram = mix.apply(spectrogram)
-        return spectrogram
+                pictures = mix.apply(pictures)
+        return pictures
 
 
 class AudioFrontend:
@@ -210,9 +238,12 @@ class AudioFrontend:
 
     @staticmethod
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
-        """Sampling rate, trimming and window: log-mel features are made inside the model."""
-        features = cast(AudioConfig, config).features
-        return {"sr": features.sr, "trim_db": features.trim_db, "duration": features.duration}
+        """Sampling rate, trimming and window, as log-mel features are made inside the model; what speakers' statistics
+        are of, where they come with the clips."""
+        config = cast(AudioConfig, config)
+        features = config.features
+        speakers = repr(features) if by_speaker(config) else ""
+        return {**_cut(features), "speaker_statistics": speakers}
 
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
@@ -273,6 +304,8 @@ class AudioFrontend:
         if self._frozen is not None:
             batches = self._learning_batches(train_rows)
             return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
+        if by_speaker(self._config):
+            _ = self._speaker_statistics  # refuses before the first step
         if self._config.features.normalisation != "train":
             return {}
         mean, sd = band_statistics(self._config.features, self.eval_batches(train_rows, 64))
@@ -312,14 +345,14 @@ class AudioFrontend:
         ]
         if factors is not None:
             chunks = [change_speed(chunk, factor) for chunk, factor in zip(chunks, factors, strict=True)]
-        return collate(chunks, self.manifest.targets[rows], rows, self.window, draws)
+        return self._with_speakers(collate(chunks, self.manifest.targets[rows], rows, self.window, draws))
 
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Evenly spaced windows of every clip, in batches that may cut through a clip's windows."""
         _, _, first, n_windows = self._places
         places = [np.arange(first[row], first[row] + n_windows[row]) for row in rows]
         flat = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
-        give = self._kept if self._has_states() else self._windows
+        give = self._kept if self._has_states() else lambda some: self._with_speakers(self._windows(some))
         for start in range(0, len(flat), batch_size):
             yield give(flat[start : start + batch_size])
 
@@ -353,6 +386,36 @@ class AudioFrontend:
             chunks = [change_speed(chunk, speed) for chunk in chunks]
         return collate(chunks, self.manifest.targets[rows], rows, self.window)
 
+    def _with_speakers(self, batch: Batch) -> Batch:
+        """With ``normalisation=speaker``, the statistics of each row's speaker behind its waveform."""
+        if not by_speaker(self._config):
+            return batch
+        return replace(batch, inputs=torch.cat([batch.inputs, self._speaker_statistics[batch.rows]], dim=1))
+
+    @cached_property
+    def _speaker_statistics(self) -> Tensor:
+        """(N, 2 * n_mels) mean and sd per band over all clips of each clip's speaker, whatever their labels.
+
+        Raises:
+            SettingsError: the speaker of a clip is not known, or has few clips.
+        """
+        groups = np.array([item.group for item in self.manifest.items])
+        names, counts = np.unique(groups, return_counts=True)
+        if "" in names or self.manifest.group_noun != "speaker":
+            raise SettingsError("`normalisation=speaker` needs to know the speaker of every clip")
+        few = [f"{name} ({n})" for name, n in zip(names, counts, strict=True) if n < SPEAKER_CLIPS]
+        if few:
+            raise SettingsError(
+                f"`normalisation=speaker` needs {SPEAKER_CLIPS} clips of every speaker; fewer have: {first_ten(few)}"
+            )
+        found = torch.zeros(len(groups), 2 * self._config.features.n_mels)
+        for name in names:
+            rows = np.flatnonzero(groups == name)
+            places = np.flatnonzero(np.isin(self._places[0], rows))
+            batches = (self._windows(places[start : start + 64]) for start in range(0, len(places), 64))
+            found[rows] = torch.cat(band_statistics(self._config.features, batches))
+        return found
+
     def sample_figures(self, model: nn.Module, draws: Draws) -> dict[str, Figure]:
         """The clips' spectrograms before and after augmentation; nothing without augmentation, or where a pretrained
         network makes its own features."""
@@ -365,7 +428,7 @@ class AudioFrontend:
 
         was_training, rows = model.training, draws.rows
         heads = [self.waveforms.waveform(row)[: self.window] for row in rows]
-        plain = collate(heads, self.manifest.targets[rows], rows, self.window)
+        plain = self._with_speakers(collate(heads, self.manifest.targets[rows], rows, self.window))
         batch = self.train_batch(rows, draws)
         with torch.no_grad():
             before = model.eval().spectrograms(plain.inputs, plain.lengths)
@@ -407,7 +470,7 @@ class AudioFrontend:
         taken = np.minimum(self.waveforms.lengths[rows] - starts, int(self.window * speed))
         samples = np.ceil(taken / speed).astype(np.int64)
         features, content = self._config.features, self.waveforms.content
-        made_by = {**self.batch_settings(self._config), "level": features.level, "extractor": model.body.facts}
+        made_by = {**_cut(features), "level": features.level, "extractor": model.body.facts}
         made_by |= {} if speed == 1.0 else {"speed": speed}
         names = [content[self.waveforms.ids[row]] for row in rows]
 
@@ -469,17 +532,26 @@ class AudioFrontend:
         return about | ({"url": corpus.HOMEPAGE} if corpus.HOMEPAGE else {})
 
 
+def by_speaker(config: AudioConfig) -> bool:
+    """Whether each clip comes with the statistics of its speaker's clips."""
+    return config.features.normalisation == "speaker"
+
+
+def _cut(features: FeatureSettings) -> dict[str, Any]:
+    return {"sr": features.sr, "trim_db": features.trim_db, "duration": features.duration}
+
+
 def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int, float]:
     """The settings on which manifest and waveforms depend."""
     return config.data.model_dump(exclude=set(SPLIT_SETTINGS)), config.features.sr, config.features.trim_db
 
 
 def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation in dB of each mel band over all valid frames, each (n_mels,)."""
+    """Mean and standard deviation of each mel band over all valid frames, each (n_mels,); in dB, or of PCEN."""
     features = LogMel(settings)
     total = torch.zeros(3, settings.n_mels, dtype=torch.float64)
     for batch in batches:
-        level = features.decibels(features.levelled(batch.inputs)).double()
+        level = features.compressed(features.levelled(batch.inputs)).double()
         frames = n_frames(batch.lengths, settings.hop_length)
         valid = (torch.arange(level.shape[-1])[None, :] < frames[:, None]).double()[:, None, :]
         total += torch.stack(
@@ -488,7 +560,7 @@ def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tupl
     mean = total[0] / total[2]
     variance = (total[1] / total[2] - mean**2).clamp(min=0.0)
     # A band without energy has no spread; dividing by it would blow up rounding errors.
-    return mean.float(), variance.sqrt().clamp(min=1.0).float()
+    return mean.float(), variance.sqrt().clamp(min=features.spread / 20.0).float()
 
 
 def load_weights(path: Path, model: AudioModel) -> None:

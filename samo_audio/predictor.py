@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import numpy as np
 
 from samo.data.padding import padded
-from samo.errors import DataError
+from samo.errors import DataError, SettingsError
 from samo.prediction import Decoded, ModelPredictor, Prediction, PredictionList, TrainedModel, Window
 from samo_audio.audio_io import (
     CONSTANT,
@@ -109,14 +109,18 @@ class AudioPredictor(ModelPredictor):
         """The best epoch of a run, with the temperature and thresholds it is judged with.
 
         Raises:
+            SettingsError: it needs to know the speakers of several clips.
             ModelFileError: the run holds no usable model.
             RunError: its ``calibration.json`` or ``thresholds.json`` is damaged.
         """
         # An exported file needs no torch.
         from samo.runs.load import trained_model
-        from samo_audio.frontend import AudioFrontend
+        from samo_audio.frontend import ONE_BY_ONE, ONE_BY_ONE_HINT, AudioFrontend, by_speaker
 
-        return cls(trained_model(run, AudioFrontend, runtime), cast("AudioConfig", run.config).features)
+        config = cast("AudioConfig", run.config)
+        if by_speaker(config):
+            raise SettingsError(ONE_BY_ONE, hint=ONE_BY_ONE_HINT)
+        return cls(trained_model(run, AudioFrontend, runtime), config.features)
 
     @classmethod
     def from_exported(cls, model: ExportedModel, threads: int = 0) -> AudioPredictor:

@@ -20,6 +20,7 @@ __all__ = [
     "occurrences",
     "sampling_weights",
     "sorted_batches",
+    "transductive_notes",
 ]
 
 # So many batches are sorted by size among themselves: enough for batches of rows alike, few enough to stay random.
@@ -110,6 +111,16 @@ def balance_notes(settings: Mapping[str, Any]) -> list[str]:
     return [
         f"classes are balanced twice: `{drawn[0]}` draws rare ones more often, and `class_weight_loss` weighs them by "
         "their frequency before drawing"
+    ]
+
+
+def transductive_notes(settings: Mapping[str, Any]) -> list[str]:
+    """What to know of settings, by name, with which a model knows the inputs of the tested speakers beforehand."""
+    if settings.get("normalisation") != "speaker":
+        return []
+    return [
+        "transductive: `normalisation=speaker` takes mean and sd from all clips of a speaker, those of tested speakers "
+        "among them, unlabelled; the scores hold where several clips of each speaker are at hand, not for a single clip"
     ]
 
 

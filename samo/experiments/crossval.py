@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from samo.data.sampling import balance_notes
+from samo.data.sampling import balance_notes, transductive_notes
 from samo.data.splits import audit, fold_count, fold_warnings, make_split, part_sizes
 from samo.errors import DataError, RunError, SettingsError, counted
 from samo.evaluation.abstention import fold_abstention
@@ -230,6 +230,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
             *([f"not all folds are in: {', '.join(missing)}"] if missing else []),
             *fold_warnings(manifest, "folds"),
             *balance_notes(first.settings),
+            *transductive_notes(first.settings),
             *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
         ],
         calibration=fold_temperatures(done, grid),

@@ -21,7 +21,7 @@ from samo.data.copies import STAMPED_SHARE, known_rows, refuse_known
 from samo.data.fingerprints import near_copies
 from samo.data.manifest import Item, Manifest
 from samo.data.relabel import relabel
-from samo.data.sampling import balance_notes
+from samo.data.sampling import balance_notes, transductive_notes
 from samo.data.splits import NEAR_COPIES_HINT, PARTS, Split, is_leaky, part_sizes, split_notes
 from samo.errors import DataError, LeakError, RunError, SettingsError, first_ten, nearest
 from samo.evaluation.baseline import compare_to_baseline, constant_answers, shortcut_scores
@@ -553,7 +553,7 @@ class _Evaluation:
 
 def _report(evaluation: _Evaluation) -> dict[str, Any]:
     run, manifest, part = evaluation.run, evaluation.frontend.manifest, evaluation.part
-    facts, notes = ensemble_facts(run), list(evaluation.notes)
+    facts, notes = ensemble_facts(run), [*evaluation.notes, *transductive_notes(run.settings)]
     if facts and facts["fitted_on"] == part:
         notes.append("the weights of the members were fitted on this split, so its scores are a little too good")
     trained_on_synthetic = run.manifest.synthetic

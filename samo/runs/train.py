@@ -20,7 +20,7 @@ from samo.data.augmented import augmentation_facts, load_augmented, save_augment
 from samo.data.batch import Draws
 from samo.data.conflicts import about_conflicts
 from samo.data.manifest import Item, Manifest
-from samo.data.sampling import balance_notes
+from samo.data.sampling import balance_notes, transductive_notes
 from samo.data.splits import PARTS, Split, audit, find_near_leaks, make_split, split_notes
 from samo.data.stratify import label_keys
 from samo.errors import (
@@ -285,7 +285,7 @@ def _first_lines(run: Run, setup: Setup, split: Split | None) -> list[str]:
         )
     count = f"{counted(len(manifest.items), frontend.item)} of {values['dataset']}"
     lines.append(f"run {run.name}: {count}; {setup.runtime.describe()}")
-    lines += balance_notes(values)
+    lines += [*balance_notes(values), *transductive_notes(values)]
     if split is None:
         return lines
     config: Any = frontend.config

@@ -130,17 +130,20 @@ def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:
         )
 
 
-def build_network(settings: ModelSettings, n_columns: int) -> nn.Module:
-    """Build a network that maps (B, 1, bands, frames) to (B, n_columns) logits.
+def build_network(settings: ModelSettings, n_columns: int, channels: int = 1) -> nn.Module:
+    """Build a network that maps (B, channels, bands, frames) to (B, n_columns) logits.
 
     Raises:
-        SettingsError: the model is not in :data:`MODELS`, or a plug-in that makes no network.
+        SettingsError: the model is not in :data:`MODELS`, a plug-in that makes no network, or one for several channels.
     """
     architecture = _architecture(settings.model)
     make: Callable[[ModelSettings, int], nn.Module]
     if architecture.plugin is None:
         make = load_object(architecture.make)
-        return make(settings, n_columns)
+        network = make(settings, n_columns)
+        return network if channels == 1 else load_object("samo_audio.models.stem:widened")(network, channels)
+    if channels > 1:
+        raise SettingsError("`deltas` gives further channels, which a network of one's own does not know of")
     from torch import nn
 
     return architecture.plugin.made(nn.Module, settings, n_columns)

@@ -120,6 +120,7 @@ def test_another_rate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ("fmin", 20.0),
         ("fmax", 8000.0),
         ("mel_scale", "htk"),
+        ("compression", "pcen"),
         ("normalisation", "train"),
     ],
 )

@@ -15,6 +15,7 @@ from torch import Tensor
 from samo.errors import SettingsError
 from samo_audio.audio_io import read
 from samo_audio.config import FeatureSettings
+from samo_audio.deltas import Channels
 from samo_audio.features import LogMel, n_frames, to_active_level
 from samo_audio.trimming import sounding
 
@@ -215,7 +216,23 @@ def _level() -> None:
     assert change["active"].abs().max() < 1e-4
 
 
+def _compression() -> None:
+    # A tone that stays: the logarithm keeps how far it stands above the floor, PCEN only that it stays.
+    waveforms = sine(1000.0)[None]
+    log, flat = (LogMel(small(compression=name)).compressed(waveforms) for name in ("log", "pcen"))
+    assert torch.equal(log, LogMel(small()).decibels(waveforms))
+    band = peak_band(small(), waveforms[0])
+    assert float(log[0, band, 10:50].mean()) > 10.0
+    assert 0.3 < float(flat[0, band, 10:50].mean()) < 0.9
+
+
+def _deltas() -> None:
+    assert [Channels(small(deltas=n))(noise(1, 32, 63), torch.tensor([4000])).shape[1] for n in (0, 1, 2)] == [1, 2, 3]
+
+
 ACTS = {
+    "compression": _compression,
+    "deltas": _deltas,
     "sr": _sr,
     "trim_db": _trim_db,
     "duration": _duration,
@@ -249,6 +266,8 @@ def test_every_setting_acts(name: str) -> None:
         ({"n_mels": 7}, "n_mels"),
         ({"normalisation": "none"}, "normalisation"),
         ({"level": "loud"}, "level"),
+        ({"compression": "root"}, "compression"),
+        ({"deltas": 3}, "deltas"),
     ],
 )
 def test_impossible_settings_are_refused(values: Settings, message: str) -> None:

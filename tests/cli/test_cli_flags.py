@@ -64,6 +64,7 @@ OTHER: dict[str, Any] = {
     "fmin": 50.0,
     "fmax": 7000.0,
     "mel_scale": "htk",
+    "compression": "pcen",
     "normalisation": "train",
     "level": "as-is",
     "noise_root": "/noise",

@@ -87,6 +87,10 @@ AUDIO: dict[str, Case] = {
     "small-cnn": (speech, {"model": "small-cnn", "width": 4, **SMALL}),
     "small-cnn-train": (speech, {"model": "small-cnn", "width": 4, **SMALL, "normalisation": "train", "level": "peak"}),
     "small-cnn-odd-fft": (speech, {"model": "small-cnn", "width": 4, **SMALL, "n_fft": 250, "mel_scale": "htk"}),
+    "small-cnn-pcen-deltas": (
+        speech,
+        {"model": "small-cnn", "width": 4, **SMALL, "compression": "pcen", "deltas": 2},
+    ),
     "resnet18": (speech, {"model": "resnet18", **SMALL}),
     **{name: (speech, {"model": name, **WIDE}) for name in ("mn04", "mn05", "mn10", "mn20", "mn30", "mn40")},
     "cnn6": (speech, {"model": "cnn6", **WIDE}),

@@ -1,0 +1,127 @@
+"""Mean and sd by speaker: whose clips, how many, where they are refused, and what the report says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_audio as tiny
+import torch
+
+from samo.data.sampling import transductive_notes
+from samo.errors import SettingsError
+from samo.runs.evaluate import evaluate_run
+from samo.runs.run import Run
+from samo.runs.train import train_run
+from samo.training.setup import Setup
+from samo_audio import frontend as module
+from samo_audio.exporting import AudioExporter
+from samo_audio.features import LogMel
+from samo_audio.frontend import AudioFrontend, AudioModel
+from samo_audio.predictor import AudioPredictor
+
+
+class Quiet:
+    """Watches a training and says nothing."""
+
+    def on_step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
+        """Ignored."""
+
+    def on_epoch(self, row: dict[str, Any], improved: bool) -> None:
+        """Ignored."""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of the test's own; the tiny corpus has four clips of a speaker."""
+    monkeypatch.setenv("SAMO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setattr(module, "SPEAKER_CLIPS", 4)
+
+
+def rows_of(clips: AudioFrontend, speaker: str) -> np.ndarray:
+    return np.flatnonzero([item.group == speaker for item in clips.manifest.items])
+
+
+@pytest.mark.parametrize("compression", ["log", "pcen"])
+def test_the_clips_of_every_speaker_have_mean_0_and_sd_1(table: Path, compression: str) -> None:
+    clips = tiny.frontend(table, normalisation="speaker", compression=compression)
+    model = clips.new_model().eval()
+    assert isinstance(model, AudioModel)
+    for speaker in ("s0", "s5"):  # of training and of test
+        seen = []
+        for batch in clips.eval_batches(rows_of(clips, speaker), 5):
+            pictures = model.pictures(batch.inputs, batch.lengths)[:, 0]
+            seen += [row[:, : n // 64 + 1] for row, n in zip(pictures, batch.lengths.tolist(), strict=True)]
+        frames = torch.cat(seen, dim=1)
+        assert frames.mean(dim=1).abs().max() < 1e-3
+        # Bands that hardly move are divided by the least spread.
+        moving = frames.std(dim=1) > 0.9
+        assert moving.float().mean() > 0.5
+        assert (frames.std(dim=1)[moving] - 1.0).abs().max() < 0.02
+
+
+def test_statistics_come_behind_the_waveform_of_training_and_evaluation(table: Path) -> None:
+    plain, clips = tiny.frontend(table), tiny.frontend(table, normalisation="speaker", use_specaug=True)
+    rows = np.array([0, 5, 23])
+    (batch,), (bare,) = clips.eval_batches(rows[:1], 8), plain.eval_batches(rows[:1], 8)
+    assert torch.equal(batch.inputs[:, :4000], bare.inputs)
+    assert batch.inputs.shape[1] == 4000 + 2 * 32
+    levels = []
+    features = LogMel(plain.config.features)
+    own = rows_of(clips, clips.manifest.items[0].group)
+    for one in plain.eval_batches(own, 1):
+        levels.append(features.decibels(features.levelled(one.inputs))[0, :, : int(one.lengths[0]) // 64 + 1])
+    expected = torch.cat(levels, dim=1)
+    assert torch.allclose(batch.inputs[0, 4000:4032], expected.mean(dim=1), atol=1e-3)
+    sd = expected.std(dim=1, unbiased=False).clamp(min=1.0)
+    assert torch.allclose(batch.inputs[0, 4032:], sd, atol=1e-3)
+
+
+def test_a_speaker_of_few_clips_and_a_clip_without_a_speaker_are_refused(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SPEAKER_CLIPS", 5)
+    few = r"^`normalisation=speaker` needs 5 clips of every speaker; fewer have: s0 \(4\), s1 \(4\), "
+    with pytest.raises(SettingsError, match=few):
+        tiny.frontend(table, normalisation="speaker").fit(np.arange(4))
+    unknown = table.with_name("unknown.csv")
+    unknown.write_text(table.read_text().replace(",s3,", ",,"))
+    with pytest.raises(SettingsError, match="needs to know the speaker of every clip"):
+        tiny.frontend(unknown, normalisation="speaker").fit(np.arange(4))
+
+
+def test_a_run_is_evaluated_as_transductive_and_answers_no_single_clip(table: Path, tmp_path: Path) -> None:
+    run, setup = Run(tmp_path / "runs" / "a"), Setup(tiny.frontend(table, normalisation="speaker"), tiny.CPU)
+    train_run(run, setup, Quiet())
+    report = evaluate_run(run, setup, "test")
+    assert any(line.startswith("transductive: `normalisation=speaker`") for line in report["warnings"])
+    with pytest.raises(SettingsError, match="and here clips come one by one"):
+        AudioPredictor.from_run(run, tiny.CPU)
+
+
+def test_a_model_refuses_waveforms_that_come_alone_and_is_not_exported(table: Path) -> None:
+    model = tiny.frontend(table, normalisation="speaker").new_model().eval()
+    with pytest.raises(SettingsError, match="and here clips come one by one"):
+        model(torch.zeros(1, 4000), torch.tensor([4000]))
+    with pytest.raises(SettingsError, match="and here clips come one by one"):
+        AudioExporter.exportable(model)
+
+
+def test_models_that_take_other_batches_share_none(table: Path) -> None:
+    speakers, others, plain = (
+        AudioFrontend.batch_settings(tiny.config(**values))
+        for values in ({"normalisation": "speaker"}, {"normalisation": "speaker", "fmin": 50.0}, {})
+    )
+    assert speakers != others
+    assert plain["speaker_statistics"] == ""
+
+
+def test_other_settings_are_not_transductive() -> None:
+    assert transductive_notes({"normalisation": "clip"}) == transductive_notes({}) == []
