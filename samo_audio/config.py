@@ -150,8 +150,8 @@ class FeatureSettings(Section):
     normalisation: Literal["train", "clip", "fixed", "speaker"] = setting(
         "clip",
         "train: mean and sd per band of the training split; clip: remove the clip's mean; fixed: constants; speaker: "
-        "mean and sd per band of all clips of the speaker, who needs several, in test as well, so that such a run "
-        "answers no single clip",
+        "mean and sd per band of all clips of the speaker (of a frozen encoder the mean of its statistics), who needs "
+        "several, in test as well, so that such a run answers no single clip",
     )
 
     level: Literal["active", "peak", "as-is"] = setting(
@@ -338,7 +338,12 @@ class AudioConfig(Config):
         name, features = self.model.model, self.features
         architecture = _known(name)
         if not architecture.has_log_mel:
+            by_speaker = features.normalisation == "speaker" and name == "encoder"
+            if by_speaker and not self.model.freeze_encoder:
+                raise ValueError("`normalisation=speaker` of an encoder acts only together with `freeze_encoder`")
             for setting_name in _OF_LOG_MEL:
+                if setting_name == "normalisation" and by_speaker:
+                    continue
                 default = type(features).model_fields[setting_name].default
                 if getattr(features, setting_name) != architecture.defaults.get(setting_name, default):
                     raise ValueError(f"`{setting_name}` does nothing for `model={name}`, which makes its own features")

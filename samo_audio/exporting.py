@@ -49,7 +49,8 @@ class AudioExporter:
         """
         made = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for module in made.modules():
-            if isinstance(module, AudioModel) and module.n_behind:
+            speakers = isinstance(module, SpeechModel) and module.settings.normalisation == "speaker"
+            if speakers or (isinstance(module, AudioModel) and module.n_behind):
                 raise SettingsError(ONE_BY_ONE, hint=ONE_BY_ONE_HINT)
             if isinstance(module, EgemapsFunctionals):
                 raise SettingsError(

@@ -255,6 +255,11 @@ class AudioFrontend:
         self._states, self._copies, self._frozen = None, [], None
         if isinstance(whole, SpeechModel):
             self._frozen = whole if self._config.model.freeze_encoder else None
+            if by_speaker(self._config) and not whole.pooling.takes_statistics:
+                raise SettingsError(
+                    "`normalisation=speaker` of an encoder is of means, sds and maxima: "
+                    "`pooling=mean-sd` with `layers=all`, without `state_mask`"
+                )
             note = whole.body.unfreezing_note(self._config.train.epochs)
             if note and self._notify:
                 self._notify(note)
@@ -399,6 +404,20 @@ class AudioFrontend:
         Raises:
             SettingsError: the speaker of a clip is not known, or has few clips.
         """
+        found = torch.zeros(len(self.manifest.items), 2 * self._config.features.n_mels)
+        for rows in self._rows_by_speaker:
+            places = np.flatnonzero(np.isin(self._places[0], rows))
+            batches = (self._windows(places[start : start + 64]) for start in range(0, len(places), 64))
+            found[rows] = torch.cat(band_statistics(self._config.features, batches))
+        return found
+
+    @cached_property
+    def _rows_by_speaker(self) -> list[np.ndarray]:
+        """Rows of each speaker's clips.
+
+        Raises:
+            SettingsError: the speaker of a clip is not known, or has few clips.
+        """
         groups = np.array([item.group for item in self.manifest.items])
         names, counts = np.unique(groups, return_counts=True)
         if "" in names or self.manifest.group_noun != "speaker":
@@ -408,13 +427,7 @@ class AudioFrontend:
             raise SettingsError(
                 f"`normalisation=speaker` needs {SPEAKER_CLIPS} clips of every speaker; fewer have: {first_ten(few)}"
             )
-        found = torch.zeros(len(groups), 2 * self._config.features.n_mels)
-        for name in names:
-            rows = np.flatnonzero(groups == name)
-            places = np.flatnonzero(np.isin(self._places[0], rows))
-            batches = (self._windows(places[start : start + 64]) for start in range(0, len(places), 64))
-            found[rows] = torch.cat(band_statistics(self._config.features, batches))
-        return found
+        return [np.flatnonzero(groups == name) for name in names]
 
     def sample_figures(self, model: nn.Module, draws: Draws) -> dict[str, Figure]:
         """The clips' spectrograms before and after augmentation; nothing without augmentation, or where a pretrained
@@ -445,7 +458,14 @@ class AudioFrontend:
         rows = self._places[0][places]
         which = np.zeros(len(places), dtype=np.int64) if copies is None else copies
         inputs, lengths = collate_states([kept[copy].row(place) for place, copy in zip(places, which, strict=True)])
+        if by_speaker(self._config):
+            inputs = inputs - self._speaker_centres[which, rows]
         return Batch(inputs, lengths, torch.from_numpy(self.manifest.targets[rows]), rows, draws)
+
+    @cached_property
+    def _speaker_centres(self) -> _SpeakerCentres:
+        assert self._states is not None
+        return _SpeakerCentres([self._states, *self._copies], self._places[0], self._rows_by_speaker)
 
     def _has_states(self) -> bool:
         """Whether batches hold states; those of a frozen encoder are made when the first batch is asked for."""
@@ -458,12 +478,20 @@ class AudioFrontend:
                 self._copies = [states for states in each if states is not None]
                 if len(self._copies) < len(each):  # one speed does not fit on the disk: the encoder hears all anew
                     self._states, self._copies = None, []
+            self._require_states()
         return self._states is not None
 
     def use_kept_states(self, model: nn.Module) -> None:
         """Where states of all clips under a run's frozen encoder are kept, they are what batches hold from here on."""
         if self._config.model.freeze_encoder and isinstance(model, SpeechModel):
-            self._states, self._frozen = self._states_of(model, compute=False), None
+            # Without those of all its clips a speaker's mean is not known.
+            self._states, self._frozen = self._states_of(model, compute=by_speaker(self._config)), None
+            self._require_states()
+
+    def _require_states(self) -> None:
+        self.__dict__.pop("_speaker_centres", None)
+        if self._states is None and by_speaker(self._config):
+            raise SettingsError("`normalisation=speaker`: the encoder's states of all clips would fill the disk")
 
     def _states_of(self, model: SpeechModel, speed: float = 1.0, *, compute: bool = True) -> States | None:
         rows, starts, _, _ = self._places
@@ -532,8 +560,32 @@ class AudioFrontend:
         return about | ({"url": corpus.HOMEPAGE} if corpus.HOMEPAGE else {})
 
 
+class _SpeakerCentres:
+    """The mean of what is kept of a speaker's windows, by copy and row."""
+
+    def __init__(self, kept: Sequence[States], owners: np.ndarray, rows_by_speaker: Sequence[np.ndarray]) -> None:
+        """``owners`` are the (M,) rows of all windows."""
+        self._speaker = np.zeros(int(owners.max()) + 1, dtype=np.int64)
+        for speaker, rows in enumerate(rows_by_speaker):
+            self._speaker[rows] = speaker
+        places = [np.flatnonzero(np.isin(owners, rows)) for rows in rows_by_speaker]
+        self._means = torch.stack(
+            [torch.stack([_mean(states, some) for some in places]) for states in kept],
+        )
+
+    def __getitem__(self, of: tuple[np.ndarray, np.ndarray]) -> Tensor:
+        """(B, 3, L, H) for the copies and rows of a batch."""
+        copies, rows = of
+        return self._means[torch.from_numpy(copies), torch.from_numpy(self._speaker[rows])]
+
+
+def _mean(states: States, places: np.ndarray) -> Tensor:
+    total = sum(states.row(place).astype(np.float64) for place in places)
+    return torch.from_numpy(np.asarray(total / len(places), dtype=np.float32))
+
+
 def by_speaker(config: AudioConfig) -> bool:
-    """Whether each clip comes with the statistics of its speaker's clips."""
+    """Whether each clip comes with, or is centred by, the statistics of its speaker's clips."""
     return config.features.normalisation == "speaker"
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_audio as tiny
+import tiny_speech
 import torch
 
 from samo.data.sampling import transductive_notes
 from samo.errors import SettingsError
+from samo.evaluation.predictions import Predictions
 from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.training.setup import Setup
 from samo_audio import frontend as module
+from samo_audio.config import AudioConfig
 from samo_audio.exporting import AudioExporter
 from samo_audio.features import LogMel
 from samo_audio.frontend import AudioFrontend, AudioModel
@@ -125,3 +130,60 @@ def test_models_that_take_other_batches_share_none(table: Path) -> None:
 
 def test_other_settings_are_not_transductive() -> None:
     assert transductive_notes({"normalisation": "clip"}) == transductive_notes({}) == []
+
+
+def encoder_clips(table: Path, folder: Path, **values: Any) -> AudioFrontend:
+    return AudioFrontend.open(encoder_config(folder, data_root=str(table), **values), lambda line: None)
+
+
+def encoder_config(folder: Path, **values: Any) -> AudioConfig:
+    given = {"encoder": str(folder), "freeze_encoder": True, "layers": "all", "pooling": "mean-sd"}
+    of_speakers = {"dataset": "table", "split": "table", "duration": 0.5, "normalisation": "speaker"}
+    return AudioConfig.build(given | of_speakers | values)
+
+
+@pytest.fixture(scope="module")
+def whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_speech.encoder(tmp_path_factory.mktemp("encoder"))
+
+
+def test_statistics_of_a_frozen_encoder_are_centred_by_speaker(table: Path, whisper: Path) -> None:
+    """By hand: every window less the mean of all windows of its speaker, each speed by itself."""
+    clips = encoder_clips(table, whisper, head="logreg", speed=0.2, speed_steps=1)
+    plain = encoder_clips(table, whisper, head="logreg", speed=0.2, speed_steps=1, normalisation="clip")
+    for each in (clips, plain):
+        each.new_model()
+    rows = rows_of(clips, "s5")
+    raw, own = list(plain._learning_batches(rows)), list(clips._learning_batches(rows))
+    for expected, found in zip(raw, own, strict=True):
+        torch.testing.assert_close(found.inputs, expected.inputs - expected.inputs.mean(dim=0))
+    assert not torch.allclose(raw[0].inputs, own[0].inputs)
+
+
+def test_a_run_of_centred_statistics_is_judged_and_answers_no_single_clip(
+    table: Path, whisper: Path, tmp_path: Path
+) -> None:
+    clips = encoder_clips(table, whisper, head="logreg")
+    run, setup = Run(tmp_path / "runs" / "a"), Setup(clips, tiny.CPU)
+    train_run(run, setup, Quiet())
+    evaluate_run(run, setup, "test")
+    kept = run.path("predictions.test.npz")
+    stored = Predictions.load(kept).logits
+    kept.unlink()
+    # Found anew where what was kept is gone.
+    shutil.rmtree(Path(os.environ["SAMO_CACHE"]) / "states")
+    again = Setup(encoder_clips(table, whisper, head="logreg"), tiny.CPU)
+    report = evaluate_run(run, again, "test")
+    np.testing.assert_allclose(Predictions.load(kept).logits, stored, atol=1e-4)
+    assert any(line.startswith("transductive: `normalisation=speaker`") for line in report["warnings"])
+    with pytest.raises(SettingsError, match="come one by one"):
+        AudioPredictor.from_run(run, tiny.CPU)
+    with pytest.raises(SettingsError, match="come one by one"):
+        AudioExporter.exportable(clips.new_model())
+
+
+def test_what_an_encoder_needs_to_be_centred_by_speaker(table: Path, whisper: Path) -> None:
+    with pytest.raises(SettingsError, match="only together with `freeze_encoder`"):
+        encoder_config(whisper, freeze_encoder=False)
+    with pytest.raises(SettingsError, match="of means, sds and maxima"):
+        encoder_clips(table, whisper, state_mask=0.5).new_model()
