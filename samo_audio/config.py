@@ -201,7 +201,11 @@ class AugmentSettings(Section):
         0.0, "largest change of level up or down, in dB; 0 = off", ge=0.0, le=40.0, needs="level=as-is"
     )
     freq_warp: float = setting(
-        0.0, "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013)", ge=0, le=0.5
+        0.0,
+        "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013): pitch and formants "
+        "move, the tempo stays",
+        ge=0,
+        le=0.5,
     )
     speed: float = setting(
         0.0,
