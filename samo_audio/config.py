@@ -215,9 +215,10 @@ class ModelSettings(EncoderSettings):
     )
     pooling: str = setting(
         "auto",
-        "from an encoder's states to one vector: mean, sd, max, mean-sd, mean-max, attention, cls, last4-mean; several "
-        "joined with +; auto is mean-sd",
-        needs="model=encoder",
+        "from an encoder's states, or what small-cnn and resnet18 make of a clip's own frames, to one vector: mean, "
+        "sd, max, mean-sd, mean-max, attention, of an encoder also cls and last4-mean; several joined with +; auto is "
+        "mean-sd for an encoder, else the network's own rule over the whole window",
+        needs="model=encoder|small-cnn|resnet18",
     )
     layers: Literal["last", "all"] = setting(
         "all",
@@ -228,6 +229,14 @@ class ModelSettings(EncoderSettings):
         True, "leave the encoder as it is, keep its states, and train the head alone", needs="model=encoder"
     )
     use_bn: bool = setting(True, "batch normalisation in small-cnn", needs="model=small-cnn")
+    frequency_bins: int = setting(
+        0,
+        "groups of neighbouring bands that the last layer sees apart; 0 = their mean alone",
+        came_later=True,
+        ge=0,
+        le=64,
+        needs="model=small-cnn|resnet18",
+    )
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
     width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512, needs="model=small-cnn")
     pretrained: bool = setting(

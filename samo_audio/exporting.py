@@ -140,7 +140,7 @@ class _Exportable(nn.Module):
         waveform = waveform * valid_positions(waveform.shape[1], lengths)
         if isinstance(self.model, AudioModel):
             spectrogram = self.model.spectrograms(waveform, lengths)
-            return self.model.network(spectrogram[:, None]), spectrogram
+            return self.model.logits_of(spectrogram, lengths), spectrogram
         logits: Tensor = self.model(waveform, lengths)
         return logits
 
@@ -148,6 +148,8 @@ class _Exportable(nn.Module):
 def _of_small_cnn(network: SmallCnn) -> list[ChannelGroup]:
     blocks: list[Any] = list(network.blocks)
     takers = [block[0] for block in blocks[1:]] + [network.head]
+    if network.pooling is not None:  # the last layer reads several numbers of each of the last block's channels
+        blocks, takers = blocks[:-1], takers[:-1]
     return [
         ChannelGroup(block[0], [layer for layer in block if isinstance(layer, nn.BatchNorm2d)], takers=[taker])
         for block, taker in zip(blocks, takers, strict=True)

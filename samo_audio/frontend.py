@@ -44,6 +44,7 @@ from samo_audio.functionals import EGEMAPS_LICENCE
 from samo_audio.models import build_features, build_network, build_whole, require_usable
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals, held_out_logits
+from samo_audio.models.maps import MapNetwork
 from samo_audio.models.pretrained import save_sizes
 from samo_audio.models.start_weights import HEADS, load_network
 from samo_audio.waveforms import Waveforms, open_waveforms
@@ -76,6 +77,7 @@ class AudioModel(EmotionModel):
         self.features = build_features(config.model, config.features)
         self.spec_augment = SpecAugment(config.augment)
         self.network = build_network(config.model, space.n_columns)
+        self.hop_length = config.features.hop_length
 
     def lr_scale(self, name: str) -> float:
         """``trunk_lr_scale`` below the last layer, 1 in it."""
@@ -94,7 +96,17 @@ class AudioModel(EmotionModel):
             (B, C) logits.
         """
         spectrogram = self.spectrograms(waveforms, lengths, draws, mix)
-        logits: Tensor = self.network(spectrogram[:, None])
+        if self.training and mix is not None:  # as long as the longer of both
+            lengths = torch.maximum(lengths[: len(mix.partner)], lengths[mix.partner])
+        return self.logits_of(spectrogram, lengths)
+
+    def logits_of(self, spectrogram: Tensor, lengths: Tensor) -> Tensor:
+        """(B, C) logits of :meth:`spectrograms` and (B,) valid samples of the waveforms they were made of."""
+        logits: Tensor
+        if isinstance(self.network, MapNetwork) and self.network.pooling is not None:
+            logits = self.network(spectrogram[:, None], n_frames(lengths, self.hop_length))
+        else:
+            logits = self.network(spectrogram[:, None])
         return logits
 
     def spectrograms(
