@@ -19,6 +19,7 @@ __all__ = [
     "SpecAugment",
     "WaveAugment",
     "change_speed",
+    "copy_speeds",
     "freq_scale",
     "noise_notes",
     "pink_noise",
@@ -113,6 +114,12 @@ def speed_factors(settings: AugmentSettings, draws: Draws) -> np.ndarray | None:
     if settings.speed <= 0.0:
         return None
     return np.exp(draws.between("speed", -settings.speed, settings.speed))
+
+
+def copy_speeds(settings: AugmentSettings) -> tuple[float, ...]:
+    """Factors on the speed of a frozen encoder's copies, exp(+-speed * k / steps) for k from 1 on, slow ones first."""
+    steps = settings.speed_steps
+    return tuple(float(np.exp(settings.speed * k / steps)) for k in range(-steps, steps + 1) if k)
 
 
 def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:

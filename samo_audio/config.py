@@ -31,6 +31,8 @@ _OF_LOG_MEL = ("n_mels", "n_fft", "win_length", "hop_length", "fmin", "fmax", "m
 _OF_WAVEFORMS = ("use_specaug", "time_shift", "gain", "freq_warp", "speed", "noise")
 # Of the sections about learning, what also a model without steps takes: the seed decides its split.
 _FOR_EVERY_MODEL = frozenset({"seed", "model", "functional_set"})
+# What such a model on a frozen encoder can learn from besides the clips as they are.
+_COPIES = frozenset({"speed", "speed_steps"})
 
 
 class DataSettings(CorpusSettings):
@@ -181,6 +183,15 @@ class AugmentSettings(Section):
         ge=0.0,
         le=0.5,
     )
+    speed_steps: int = setting(
+        0,
+        "for a frozen encoder, which hears clips once: so many speeds up and as many down, evenly to `speed`, at which "
+        "it hears them once more to learn from; 0 = off",
+        came_later=True,
+        ge=0,
+        le=8,
+        needs="speed",
+    )
     noise: bool = setting(False, "add background noise at a signal-to-noise ratio drawn per clip")
     noise_root: str = setting(
         "", "folder of noise recordings; empty = synthesised pink noise", needs="noise", is_path=True
@@ -323,17 +334,20 @@ class AudioConfig(Config):
     @model_validator(mode="after")
     def _augmented_where_it_acts(self) -> AudioConfig:
         """What changes clips does nothing where their states are kept, and not all of it is an encoder's."""
+        if self.augment.speed_steps and not (self.model.model == "encoder" and self.model.freeze_encoder):
+            raise ValueError("`speed_steps` acts only together with `freeze_encoder`; elsewhere `speed` is drawn anew")
         if self.model.model != "encoder":
             return self
         changed = {name: getattr(self.augment, name) for name in _OF_WAVEFORMS}
         for name, value in changed.items():
-            if value and self.model.freeze_encoder:
+            heard_once = name == "speed" and self.augment.speed_steps
+            if value and self.model.freeze_encoder and not heard_once:
                 raise ValueError(f"`{name}` acts only together with an encoder that learns, not `freeze_encoder`")
         if changed["freq_warp"]:
             raise ValueError("`freq_warp` does nothing for `model=encoder`, which makes its own features")
         if self.model.head == "logreg":
             idle = (self.loss, self.optim, self.train, self.augment)
-            self.refuse_steps(idle, "head=logreg", _FOR_EVERY_MODEL, self.own_defaults())
+            self.refuse_steps(idle, "head=logreg", _FOR_EVERY_MODEL | _COPIES, self.own_defaults())
         return self
 
     def own_defaults(self) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ from samo_audio.augment import (
     SpecAugment,
     WaveAugment,
     change_speed,
+    copy_speeds,
     freq_scale,
     noise_notes,
     read_noise,
@@ -56,6 +57,8 @@ __all__ = ["AudioFrontend", "AudioModel"]
 
 # More would not be faster, and take more memory than caches hold.
 _WINDOWS_AT_ONCE = 16
+# Kept states that are read at once.
+_ROWS_AT_ONCE = 64
 # Clips whose functionals are computed at once.
 FUNCTIONALS_BATCH = 32
 
@@ -150,6 +153,7 @@ class AudioFrontend:
         if manifest.group_noun != "speaker":
             self.unit = manifest.group_noun
         self._states: States | None = None
+        self._copies: list[States] = []
         self._frozen: SpeechModel | None = None
 
     @property
@@ -229,7 +233,7 @@ class AudioFrontend:
             if self._notify:
                 self._notify(line)
         whole = build_whole(self._config, self.manifest.label_space)
-        self._states, self._frozen = None, None
+        self._states, self._copies, self._frozen = None, [], None
         if isinstance(whole, SpeechModel):
             self._frozen = whole if self._config.model.freeze_encoder else None
             note = whole.body.unfreezing_note(self._config.train.epochs)
@@ -279,7 +283,7 @@ class AudioFrontend:
             features, rows = features_of(model, self.eval_batches(train_rows, FUNCTIONALS_BATCH))
             return fit_functionals(features, rows, self.manifest, train_rows)
         if self._frozen is not None:
-            batches = self.eval_batches(train_rows, 64)
+            batches = self._learning_batches(train_rows)
             return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
         if self._config.features.normalisation != "train":
             return {}
@@ -307,7 +311,10 @@ class AudioFrontend:
         """A random window of each clip, shorter clips padded behind; or a frozen encoder's states of one of them."""
         if self._has_states():
             first, n_windows = self._places[2][rows], self._places[3][rows]
-            return self._kept(first + draws.integers("crop", n_windows), draws)
+            places, copies = first + draws.integers("crop", n_windows), None
+            if self._copies:
+                copies = draws.integers("speed", np.full(len(rows), 1 + len(self._copies)))
+            return self._kept(places, draws, copies)
         lengths = self.waveforms.lengths[rows]
         factors = speed_factors(self._config.augment, draws)
         wanted = np.floor(self.window * (np.ones(len(rows)) if factors is None else factors)).astype(np.int64)
@@ -328,6 +335,19 @@ class AudioFrontend:
         for start in range(0, len(flat), batch_size):
             yield give(flat[start : start + batch_size])
 
+    def _learning_batches(self, rows: np.ndarray) -> Iterator[Batch]:
+        """What a frozen encoder makes of every clip: first as it is, then at each speed of its copies."""
+        yield from self.eval_batches(rows, _ROWS_AT_ONCE)
+        _, _, first, n_windows = self._places
+        flat = np.concatenate([np.arange(first[row], first[row] + n_windows[row]) for row in rows])
+        for copy, speed in enumerate(copy_speeds(self._config.augment), 1):
+            for start in range(0, len(flat), _ROWS_AT_ONCE):
+                places = flat[start : start + _ROWS_AT_ONCE]
+                if self._copies:
+                    yield self._kept(places, copies=np.full(len(places), copy))
+                else:
+                    yield self._windows(places, speed)
+
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """All M windows of N clips: (M,) rows and (M,) first samples; (N,) a clip's first window and (N,) how many."""
@@ -335,11 +355,14 @@ class AudioFrontend:
         counts = np.array([len(each) for each in starts], dtype=np.int64)
         return np.repeat(np.arange(len(starts)), counts), np.concatenate(starts), np.cumsum(counts) - counts, counts
 
-    def _windows(self, places: np.ndarray) -> Batch:
-        """Waveforms of windows by their place among all."""
+    def _windows(self, places: np.ndarray, speed: float = 1.0) -> Batch:
+        """Waveforms of windows by their place among all, played ``speed`` times as fast."""
         rows = self._places[0][places]
         pairs = zip(rows, self._places[1][places], strict=True)
-        chunks = [self.waveforms.waveform(row)[start : start + self.window] for row, start in pairs]
+        n = int(self.window * speed)
+        chunks = [self.waveforms.waveform(row)[start : start + n] for row, start in pairs]
+        if speed != 1.0:
+            chunks = [change_speed(chunk, speed) for chunk in chunks]
         return collate(chunks, self.manifest.targets[rows], rows, self.window)
 
     def sample_figures(self, model: nn.Module, draws: Draws) -> dict[str, Figure]:
@@ -364,11 +387,13 @@ class AudioFrontend:
         seconds = self._config.features.duration
         return {"augmented": augmentation_figure(self.manifest, rows, before.numpy(), after.numpy(), seconds)}
 
-    def _kept(self, places: np.ndarray, draws: Draws | None = None) -> Batch:
-        """What is kept of windows by their place among all."""
+    def _kept(self, places: np.ndarray, draws: Draws | None = None, copies: np.ndarray | None = None) -> Batch:
+        """What is kept of windows by their place among all, as they are or (``copies``) at the k-th other speed."""
         assert self._states is not None
+        kept = [self._states, *self._copies]
         rows = self._places[0][places]
-        inputs, lengths = collate_states([self._states.row(place) for place in places])
+        which = np.zeros(len(places), dtype=np.int64) if copies is None else copies
+        inputs, lengths = collate_states([kept[copy].row(place) for place, copy in zip(places, which, strict=True)])
         return Batch(inputs, lengths, torch.from_numpy(self.manifest.targets[rows]), rows, draws)
 
     def _has_states(self) -> bool:
@@ -377,6 +402,11 @@ class AudioFrontend:
             # Only now: a resumed run's encoder is that of its checkpoint, whatever lies in the folder today.
             frozen, self._frozen = self._frozen, None
             self._states = self._states_of(frozen)
+            if self._states is not None:
+                each = [self._states_of(frozen, speed) for speed in copy_speeds(self._config.augment)]
+                self._copies = [states for states in each if states is not None]
+                if len(self._copies) < len(each):  # one speed does not fit on the disk: the encoder hears all anew
+                    self._states, self._copies = None, []
         return self._states is not None
 
     def use_kept_states(self, model: nn.Module) -> None:
@@ -384,21 +414,24 @@ class AudioFrontend:
         if self._config.model.freeze_encoder and isinstance(model, SpeechModel):
             self._states, self._frozen = self._states_of(model, compute=False), None
 
-    def _states_of(self, model: SpeechModel, *, compute: bool = True) -> States | None:
+    def _states_of(self, model: SpeechModel, speed: float = 1.0, *, compute: bool = True) -> States | None:
         rows, starts, _, _ = self._places
-        samples = np.minimum(self.waveforms.lengths[rows] - starts, self.window)
+        taken = np.minimum(self.waveforms.lengths[rows] - starts, int(self.window * speed))
+        samples = np.ceil(taken / speed).astype(np.int64)
         features, content = self._config.features, self.waveforms.content
         made_by = {**self.batch_settings(self._config), "level": features.level, "extractor": model.body.facts}
+        made_by |= {} if speed == 1.0 else {"speed": speed}
         names = [content[self.waveforms.ids[row]] for row in rows]
 
         def announce() -> None:
             if self._notify:
-                self._notify(f"the encoder hears {len(rows):,} windows once; what it makes of them is kept")
+                heard = "" if speed == 1.0 else f" at {speed:.3g} times their speed"
+                self._notify(f"the encoder hears {len(rows):,} windows once{heard}; what it makes of them is kept")
 
         return encoder_states(
             model,
             lengths=model.state_lengths(torch.from_numpy(samples)).numpy(),
-            batch_of=self._windows,
+            batch_of=lambda places: self._windows(places, speed),
             digest=json.dumps(made_by, sort_keys=True),
             contents=(f"{name}:{start}".encode() for name, start in zip(names, starts, strict=True)),
             batch_size=_WINDOWS_AT_ONCE,
@@ -413,8 +446,8 @@ class AudioFrontend:
             encoder = self.new_model()
             if not isinstance(encoder, SpeechModel):
                 return None  # a network of one's own
-            batches = self.eval_batches(train_rows, 64)
-            return held_out_by_encoder(encoder, batches, self.manifest, train_rows, self._config.train.seed)
+            batches, n_plain = self._learning_batches(train_rows), int(self._places[3][train_rows].sum())
+            return held_out_by_encoder(encoder, batches, self.manifest, train_rows, self._config.train.seed, n_plain)
         if self._config.model.model != BASELINE:
             return None
         model = FunctionalsModel(self._config, self.manifest.label_space)

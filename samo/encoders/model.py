@@ -172,11 +172,17 @@ def fit_frozen(model: StatesModel, batches: Iterable[Batch], manifest: Manifest,
 
 
 def held_out_logits(
-    model: StatesModel, batches: Iterable[Batch], manifest: Manifest, train_rows: np.ndarray, seed: int
+    model: StatesModel,
+    batches: Iterable[Batch],
+    manifest: Manifest,
+    train_rows: np.ndarray,
+    seed: int,
+    n_answered: int | None = None,
 ) -> np.ndarray:
     """(N, C) logits of N rows, each by a logistic regression that learned without its group.
 
-    Arguments are those of :func:`fit_frozen`; ``train_rows`` are the rows in the order wanted.
+    Arguments are those of :func:`fit_frozen`; ``train_rows`` are the rows in the order wanted, and only the first
+    ``n_answered`` rows of the batches are answered: what comes behind them (copies at another speed) is learned from.
 
     Raises:
         DataError: there are not two groups.
@@ -184,6 +190,7 @@ def held_out_logits(
     pooled, rows = _of_batches(model, batches, model.pooled)
     groups = inner_groups(manifest, rows)
     each = out_of_fold_logits(pooled, manifest.targets[rows], manifest.label_space, groups=groups, seed=seed)
+    each, rows = each[:n_answered], rows[:n_answered]
     return np.stack([each[rows == row].mean(axis=0) for row in train_rows])
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_audio.audio_io import read, window_starts
+from samo_audio.augment import change_speed
 from samo_audio.config import AudioConfig
 from samo_audio.extractors import StandardWaveform, WhisperMel
 from samo_audio.features import to_peak
@@ -438,11 +440,21 @@ def test_a_run_answers_from_its_own_files(
         assert ready.predict(clip * 10.0 ** (gain_db / 20.0), sr=44_100).label == labels[-1]
 
 
+@pytest.mark.parametrize(
+    ("values", "speeds"),
+    [({}, (1.0,)), ({"speed": 0.2, "speed_steps": 1}, (1.0, math.exp(-0.2), math.exp(0.2)))],
+    ids=["as they are", "at three speeds"],
+)
 def test_a_logistic_regression_takes_no_steps(
-    table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path
+    values: dict[str, Any],
+    speeds: tuple[float, ...],
+    table: Path,
+    encoders: dict[str, str],
+    cache: Path,
+    tmp_path: Path,
 ) -> None:
-    """It is fitted on the training clips' windows, and on nothing else."""
-    front = opened(table, encoders["whisper"], head="logreg")
+    """It is fitted on the training clips' windows at the speeds asked for, and on nothing else."""
+    front = opened(table, encoders["whisper"], head="logreg", **values)
     run = trained(front, tmp_path)
     assert run.trained["epochs"] == 1
     assert len(run.history) == 1
@@ -453,10 +465,10 @@ def test_a_logistic_regression_takes_no_steps(
     assert not any(p.requires_grad for p in model.parameters())
     # By hand: every window of a training clip as a row, mean and sd of every layer side by side, folds by speaker.
     features, targets, speakers = [], [], []
-    for row in front.manifest.rows(run.split.train):
+    for speed, row in product(speeds, front.manifest.rows(run.split.train)):
         clip = front.waveforms.waveform(row)
         for start in window_starts(len(clip), WINDOW):
-            window = torch.from_numpy(clip[start : start + WINDOW].copy())[None]
+            window = torch.from_numpy(change_speed(clip[start : start + int(WINDOW * speed)], speed))[None]
             samples = torch.tensor([window.shape[1]])
             with torch.no_grad():
                 states = model.states(torch.nn.functional.pad(window, (0, WINDOW - window.shape[1])), samples)
@@ -473,8 +485,40 @@ def test_a_logistic_regression_takes_no_steps(
     each = out_of_fold_logits(np.stack(features), np.stack(targets), front.manifest.label_space, groups=speakers)
     rows = front.manifest.rows(run.split.train)
     owners = np.repeat(rows, [len(window_starts(int(front.waveforms.lengths[row]), WINDOW)) for row in rows])
-    means = np.stack([each[owners == row].mean(axis=0) for row in rows])
+    means = np.stack([each[: len(owners)][owners == row].mean(axis=0) for row in rows])
     np.testing.assert_allclose(front.out_of_fold(rows), means, atol=1e-2)
+
+
+def test_a_head_hears_one_speed_of_a_clip_at_a_time(
+    table: Path, encoders: dict[str, str], cache: Path, heard: list[int]
+) -> None:
+    """What is kept of the clips as they are serves both; validation and test hear nothing else."""
+    opened(table, encoders["whisper"]).new_model()
+    front = opened(table, encoders["whisper"], speed=0.3, speed_steps=2)
+    model = front.new_model()
+    rows = np.array([0])  # of 0.2 s: one window
+    [plain] = front.eval_batches(rows, 4)
+    assert len(list(cache.iterdir())) == 5
+    drawn = [front.train_batch(rows, Draws(0, epoch, rows)).inputs for epoch in range(60)]
+    speeds = {tuple(one.flatten().tolist()) for one in drawn}
+    assert len(speeds) == 5
+    assert tuple(plain.inputs.flatten().tolist()) in speeds
+    # The same as the model makes of the clip at the slowest speed, e^-0.3.
+    slow = torch.from_numpy(change_speed(front.waveforms.waveform(0), math.exp(-0.3)))[None]
+    with torch.no_grad():
+        statistics = model.eval().statistics(torch.nn.functional.pad(slow, (0, WINDOW - slow.shape[1])),
+                                             torch.tensor([slow.shape[1]]))  # fmt: skip
+    assert any(torch.allclose(one, statistics, atol=1e-5) for one in drawn)
+
+
+def test_other_speeds_are_for_a_frozen_encoder(encoders: dict[str, str]) -> None:
+    for values, told in (
+        ({"speed": 0.1}, "`speed` acts only together with an encoder that learns"),
+        ({"speed": 0.1, "speed_steps": 1, "freeze_encoder": False}, "`speed_steps` acts only together with"),
+        ({"speed_steps": 1}, "`speed_steps` acts only together with `speed`"),
+    ):
+        with pytest.raises(SettingsError, match=told):
+            config(encoders["whisper"], **values)
 
 
 def test_weights_of_another_run_are_taken(table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path) -> None:
