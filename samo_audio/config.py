@@ -116,6 +116,22 @@ class FeatureSettings(Section):
         gt=0.05,
         le=60.0,
     )
+    tta_speed: float = setting(
+        0.0,
+        "in evaluation and prediction hear every window at two more speeds, exp(-tta_speed) and exp(tta_speed), and "
+        "average the logits; 0 = off",
+        came_later=True,
+        ge=0.0,
+        le=0.5,
+    )
+    tta_shift: float = setting(
+        0.0,
+        "in evaluation and prediction hear every window twice more, moved by so many seconds either way, and average "
+        "the logits; 0 = off",
+        came_later=True,
+        ge=0.0,
+        le=10.0,
+    )
     n_mels: int = setting(128, "mel bands", ge=8, le=512)
     n_fft: int = setting(1024, "samples in an FFT", ge=64, le=16_384)
     win_length: int = setting(0, "samples in an analysis window; 0 = n_fft", ge=0, le=16_384)
@@ -142,6 +158,8 @@ class FeatureSettings(Section):
         top = self.fmax or self.sr / 2
         if not self.fmin < top <= self.sr / 2:
             raise ValueError("`fmin` and `fmax` need 0 <= fmin < fmax <= sr / 2")
+        if self.tta_shift >= self.duration / 2:
+            raise ValueError("`tta_shift` must be below half of `duration`")
         if self.duration * self.sr < self.n_fft:
             raise ValueError("`duration` is shorter than one FFT window of `n_fft` samples")
         return self
@@ -326,6 +344,12 @@ class AudioConfig(Config):
                     raise ValueError(f"`{setting_name}` does nothing for `model={name}`, which makes its own features")
         if architecture.whole and self.model.trunk_lr_scale != 1.0:
             raise ValueError(f"`trunk_lr_scale` does nothing for `model={name}`, which has rates of its own")
+        heard_once = f"`model={name}`" if architecture.fitted else ""
+        if name == "encoder" and self.model.freeze_encoder:
+            heard_once = "`freeze_encoder`, whose states of a window are kept"
+        for setting_name in ("tta_speed", "tta_shift"):
+            if heard_once and getattr(features, setting_name):
+                raise ValueError(f"`{setting_name}` does nothing for {heard_once}")
         if architecture.fitted:
             idle = (self.loss, self.optim, self.train, self.augment, self.model)
             self.refuse_steps(idle, f"model={name}", _FOR_EVERY_MODEL, architecture.defaults)

@@ -68,9 +68,10 @@ class AudioExporter:
 
     @staticmethod
     def reading(run: Run, config: Config) -> Mapping[str, Any]:
-        """Sampling rate, window and trimming."""
+        """Sampling rate, window and trimming, and in which views windows are heard."""
         features = cast(AudioConfig, config).features
-        return {"sr": features.sr, "window": features.window, "trim_db": features.trim_db}
+        again = {name: value for name in ("tta_speed", "tta_shift") if (value := getattr(features, name))}
+        return {"sr": features.sr, "window": features.window, "trim_db": features.trim_db, **again}
 
     @staticmethod
     def inputs_of(frontend: Frontend, ids: Sequence[str]) -> list[Any]:

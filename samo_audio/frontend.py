@@ -28,7 +28,6 @@ from samo_audio.audio_io import window_starts
 from samo_audio.augment import (
     SpecAugment,
     WaveAugment,
-    change_speed,
     copy_speeds,
     freq_scale,
     noise_notes,
@@ -48,6 +47,7 @@ from samo_audio.models.functionals import FunctionalsModel, features_of, fit_fun
 from samo_audio.models.maps import MapNetwork
 from samo_audio.models.pretrained import save_sizes
 from samo_audio.models.start_weights import HEADS, load_network
+from samo_audio.views import View, change_speed, viewed, views_of
 from samo_audio.waveforms import Waveforms, open_waveforms
 
 if TYPE_CHECKING:
@@ -222,9 +222,10 @@ class AudioFrontend:
 
     @staticmethod
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
-        """Sampling rate, trimming and window: log-mel features are made inside the model."""
+        """Sampling rate, trimming, window and how often it is heard: log-mel features are made inside the model."""
         features = cast(AudioConfig, config).features
-        return {"sr": features.sr, "trim_db": features.trim_db, "duration": features.duration}
+        again = {name: value for name in ("tta_speed", "tta_shift") if (value := getattr(features, name))}
+        return {"sr": features.sr, "trim_db": features.trim_db, "duration": features.duration, **again}
 
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
@@ -287,7 +288,9 @@ class AudioFrontend:
             return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
         if self._config.features.normalisation != "train":
             return {}
-        mean, sd = band_statistics(self._config.features, self.eval_batches(train_rows, 64))
+        once = self._config.features.model_copy(update={"tta_speed": 0.0, "tta_shift": 0.0})
+        plain = self.with_config(self._config.model_copy(update={"features": once}))
+        mean, sd = band_statistics(once, plain.eval_batches(train_rows, 64))
         return {"features.mean": mean, "features.sd": sd}
 
     def save_assets(self, folder: Path) -> None:
@@ -327,13 +330,28 @@ class AudioFrontend:
         return collate(chunks, self.manifest.targets[rows], rows, self.window, draws)
 
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        """Evenly spaced windows of every clip, in batches that may cut through a clip's windows."""
+        """Evenly spaced windows of every clip, each in all its views, in batches that may cut through a clip's."""
         _, _, first, n_windows = self._places
         places = [np.arange(first[row], first[row] + n_windows[row]) for row in rows]
         flat = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
-        give = self._kept if self._has_states() else self._windows
-        for start in range(0, len(flat), batch_size):
-            yield give(flat[start : start + batch_size])
+        views = views_of(self._config.features)
+        if len(views) == 1:
+            give = self._kept if self._has_states() else self._windows
+            for start in range(0, len(flat), batch_size):
+                yield give(flat[start : start + batch_size])
+            return
+        each, views = np.repeat(flat, len(views)), views * len(flat)
+        for start in range(0, len(each), batch_size):
+            yield self._viewed(each[start : start + batch_size], views[start : start + batch_size])
+
+    def _viewed(self, places: np.ndarray, views: Sequence[View]) -> Batch:
+        """Waveforms of windows by their place among all, each in its view."""
+        rows = self._places[0][places]
+        chunks = [
+            viewed(self.waveforms.waveform(row)[start : start + self.window], view, self.window)
+            for row, start, view in zip(rows, self._places[1][places], views, strict=True)
+        ]
+        return collate(chunks, self.manifest.targets[rows], rows, self.window)
 
     def _learning_batches(self, rows: np.ndarray) -> Iterator[Batch]:
         """What a frozen encoder makes of every clip: first as it is, then at each speed of its copies."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from samo_audio.audio_io import read
 from samo_audio.config import FeatureSettings
 from samo_audio.features import LogMel, n_frames, to_active_level
 from samo_audio.trimming import sounding
+from samo_audio.views import views_of
 
 pytestmark = pytest.mark.usefixtures("compiled_librosa")
 
@@ -215,8 +217,19 @@ def _level() -> None:
     assert change["active"].abs().max() < 1e-4
 
 
+def _tta_speed() -> None:
+    # Acts on windows, before the features, as `tta_shift` does: more in test_views.
+    assert views_of(small(tta_speed=0.1)) == ((1.0, 0), (math.exp(-0.1), 0), (math.exp(0.1), 0))
+
+
+def _tta_shift() -> None:
+    assert views_of(small(tta_shift=0.1)) == ((1.0, 0), (1.0, -800), (1.0, 800))
+
+
 ACTS = {
     "sr": _sr,
+    "tta_speed": _tta_speed,
+    "tta_shift": _tta_shift,
     "trim_db": _trim_db,
     "duration": _duration,
     "n_mels": _n_mels,
@@ -246,6 +259,7 @@ def test_every_setting_acts(name: str) -> None:
         ({"fmax": float("nan")}, "fmax"),
         ({"duration": 0.06, "n_fft": 1024}, "shorter than one FFT window"),
         ({"trim_db": -1.0}, "trim_db"),
+        ({"tta_shift": 0.25}, "`tta_shift` must be below half of `duration`"),
         ({"n_mels": 7}, "n_mels"),
         ({"normalisation": "none"}, "normalisation"),
         ({"level": "loud"}, "level"),
