@@ -8,7 +8,8 @@ test part; ``ceiling``, the epoch that is best there, is no rule but what there 
     best      the epoch with the highest validation macro-F1 of its own fold
     shared    one epoch for all folds: where the mean of their validation macro-F1 is highest
     last      the last epoch
-    average   the mean of the weights over the last quarter of the epochs (SWA, Izmailov et al. 2018)
+    average   the mean of the weights over the last quarter of the epochs (SWA, Izmailov et al. 2018), batch norm's
+              statistics estimated anew
     ema       the exponential moving average of the weights after the last epoch
     ema-best  the same, at the epoch where its validation macro-F1 is highest
 """
@@ -30,6 +31,7 @@ from samo.data.splits import make_split
 from samo.evaluation.metrics import decide, macro_f1, tally
 from samo.runs.train import make_plan
 from samo.settings import resolve
+from samo.training.averaging import EpochAverage, averaged_epochs, refresh_batchnorm
 from samo.training.optim import Ema
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup
@@ -97,8 +99,7 @@ def followed(setup: Setup, decay: float, title: str) -> Scores:
     state = new_state(model, plan, setup.runtime)
     ema, judged = Ema(state.model, decay), Judge(setup, rows)
     found: Scores = {}
-    first = plan.train.epochs - max(1, plan.train.epochs // 4)
-    total: dict[str, Tensor] = {}
+    average = EpochAverage(state.model, averaged_epochs(plan.train.epochs))
 
     class Following(Silent):
         def on_step(self, epoch: int, step: int, n_steps: int, loss: float) -> None:
@@ -107,14 +108,13 @@ def followed(setup: Setup, decay: float, title: str) -> Scores:
     def keep(state: TrainState, improved: bool) -> None:
         judged.add(found, "plain", state.model, state.model.state_dict())
         judged.add(found, "ema", state.model, ema.average)
-        if state.epoch > first:
-            for name, tensor in state.model.state_dict().items():
-                total[name] = total.get(name, 0) + tensor.detach().double()
+        if state.epoch > plan.train.epochs - average.n_epochs:
+            average.add(state.model.state_dict())
 
     fit(state, setup, plan, Following(title), keep)
-    n = plan.train.epochs - first
-    own = state.model.state_dict()
-    judged.add(found, "average", state.model, {name: (total[name] / n).to(own[name].dtype) for name in own})
+    state.model.load_state_dict(average.weights)
+    refresh_batchnorm(state.model, setup, plan.train_rows, plan.train.batch_size, plan.train.seed)
+    judged.add(found, "average", state.model, state.model.state_dict())
     return found
 
 

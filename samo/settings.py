@@ -326,18 +326,21 @@ class TrainSettings(Section):
     epochs: int = setting(30, "passes over the training split", ge=1, le=100_000)
     batch_size: int = setting(32, "rows in a batch", ge=1, le=65_536)
     patience: int = setting(10, "stop after this many epochs without a better validation macro-F1; 0 = never", ge=0)
-    keep: Literal["best", "last"] = setting(
+    keep: Literal["best", "last", "average"] = setting(
         "best",
-        "the weights that count: of the epoch with the best validation macro-F1, or of the last epoch, since few "
-        "validation speakers choose at random; the last of a fixed number, without `patience`",
+        "the weights that count: of the epoch with the best validation macro-F1; or, since few validation speakers "
+        "choose at random, of the last epoch, or their mean over the last quarter of the epochs (with `ema_decay` the "
+        "mean of the moving averages), both of a fixed number, without `patience`",
         came_later=True,
     )
     seed: int = setting(0, "seed of weights, order of rows, augmentation and split", ge=0, lt=2**32)
 
     @model_validator(mode="after")
     def _all_epochs_where_the_last_counts(self) -> Self:
-        if self.keep == "last" and self.patience not in (0, type(self).model_fields["patience"].default):
-            raise ValueError("`patience` does nothing with `keep=last`, which trains all `epochs`")
+        if self.keep != "best" and self.patience not in (0, type(self).model_fields["patience"].default):
+            raise ValueError(f"`patience` does nothing with `keep={self.keep}`, which trains all `epochs`")
+        if self.keep == "average" and self.epochs < 8:
+            raise ValueError("`keep=average` needs `epochs` of 8 or more: the last quarter of fewer is the last epoch")
         return self
 
 

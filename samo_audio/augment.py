@@ -18,7 +18,6 @@ from samo_audio.problems import FORMAT_HINT
 __all__ = [
     "SpecAugment",
     "WaveAugment",
-    "change_speed",
     "copy_speeds",
     "freq_scale",
     "noise_notes",
@@ -122,25 +121,6 @@ def copy_speeds(settings: AugmentSettings) -> tuple[float, ...]:
     """Factors on the speed of a frozen encoder's copies, exp(+-speed * k / steps) for k from 1 on, slow ones first."""
     steps = settings.speed_steps
     return tuple(float(np.exp(settings.speed * k / steps)) for k in range(-steps, steps + 1) if k)
-
-
-def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:
-    """(T,) samples to (ceil(T / factor),), which play ``factor`` times as fast (Ko et al. 2015).
-
-    Between two samples runs the cubic through both, with the slopes that their neighbours give (Catmull & Rom 1974):
-    exact where the signal is a quadratic, and within 1 % for what lies below an eighth of the rate, where speech is.
-    """
-    place = np.arange(int(np.ceil(len(samples) / factor)), dtype=np.float64) * factor
-    low = np.minimum(place.astype(np.int64), len(samples) - 1)
-    t = (place - low).astype(np.float32)
-    padded = np.pad(samples, (1, 2), mode="edge")
-    before, here, after, beyond = (padded[low + k] for k in range(4))
-    slope_here, slope_after = 0.5 * (after - before), 0.5 * (beyond - here)
-    rise = after - here
-    curve = here + t * (
-        slope_here + t * (3.0 * rise - 2.0 * slope_here - slope_after + t * (slope_here + slope_after - 2.0 * rise))
-    )
-    return curve.astype(np.float32)
 
 
 def pink_noise(n_samples: int) -> np.ndarray:

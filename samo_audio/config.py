@@ -126,6 +126,22 @@ class FeatureSettings(Section):
         gt=0.05,
         le=60.0,
     )
+    tta_speed: float = setting(
+        0.0,
+        "in evaluation and prediction hear every window at two more speeds, exp(-tta_speed) and exp(tta_speed), and "
+        "average the logits; 0 = off",
+        came_later=True,
+        ge=0.0,
+        le=0.5,
+    )
+    tta_shift: float = setting(
+        0.0,
+        "in evaluation and prediction hear every window twice more, moved by so many seconds either way, and average "
+        "the logits; 0 = off",
+        came_later=True,
+        ge=0.0,
+        le=10.0,
+    )
     n_mels: int = setting(128, "mel bands", ge=8, le=512)
     n_fft: int = setting(1024, "samples in an FFT", ge=64, le=16_384)
     win_length: int = setting(0, "samples in an analysis window; 0 = n_fft", ge=0, le=16_384)
@@ -169,6 +185,8 @@ class FeatureSettings(Section):
         top = self.fmax or self.sr / 2
         if not self.fmin < top <= self.sr / 2:
             raise ValueError("`fmin` and `fmax` need 0 <= fmin < fmax <= sr / 2")
+        if self.tta_shift >= self.duration / 2:
+            raise ValueError("`tta_shift` must be below half of `duration`")
         if self.duration * self.sr < self.n_fft:
             raise ValueError("`duration` is shorter than one FFT window of `n_fft` samples")
         return self
@@ -202,8 +220,8 @@ class AugmentSettings(Section):
     )
     freq_warp: float = setting(
         0.0,
-        "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013): pitch and formants "
-        "move, the tempo stays",
+        "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013): pitch and "
+        "formants move, the tempo stays",
         ge=0,
         le=0.5,
     )
@@ -257,9 +275,10 @@ class ModelSettings(EncoderSettings):
     )
     pooling: str = setting(
         "auto",
-        "from an encoder's states to one vector: mean, sd, max, mean-sd, mean-max, attention, cls, last4-mean; several "
-        "joined with +; auto is mean-sd",
-        needs="model=encoder",
+        "from an encoder's states, or what small-cnn and resnet18 make of a clip's own frames, to one vector: mean, "
+        "sd, max, mean-sd, mean-max, attention, of an encoder also cls and last4-mean; several joined with +; auto is "
+        "mean-sd for an encoder, else the network's own rule over the whole window",
+        needs="model=encoder|small-cnn|resnet18",
     )
     layers: Literal["last", "all"] = setting(
         "all",
@@ -270,6 +289,14 @@ class ModelSettings(EncoderSettings):
         True, "leave the encoder as it is, keep its states, and train the head alone", needs="model=encoder"
     )
     use_bn: bool = setting(True, "batch normalisation in small-cnn", needs="model=small-cnn")
+    frequency_bins: int = setting(
+        0,
+        "groups of neighbouring bands that the last layer sees apart; 0 = their mean alone",
+        came_later=True,
+        ge=0,
+        le=64,
+        needs="model=small-cnn|resnet18",
+    )
     dropout: float = setting(0.3, "dropout before the last layer", ge=0.0, lt=1.0)
     width: int = setting(32, "channels of the first block of small-cnn", ge=4, le=512, needs="model=small-cnn")
     pretrained: bool = setting(
@@ -353,6 +380,12 @@ class AudioConfig(Config):
                     raise ValueError(f"`{setting_name}` does nothing for `model={name}`, which makes its own features")
         if architecture.whole and self.model.trunk_lr_scale != 1.0:
             raise ValueError(f"`trunk_lr_scale` does nothing for `model={name}`, which has rates of its own")
+        heard_once = f"`model={name}`" if architecture.fitted else ""
+        if name == "encoder" and self.model.freeze_encoder:
+            heard_once = "`freeze_encoder`, whose states of a window are kept"
+        for setting_name in ("tta_speed", "tta_shift"):
+            if heard_once and getattr(features, setting_name):
+                raise ValueError(f"`{setting_name}` does nothing for {heard_once}")
         if architecture.fitted:
             idle = (self.loss, self.optim, self.train, self.augment, self.model)
             self.refuse_steps(idle, f"model={name}", _FOR_EVERY_MODEL, architecture.defaults)

@@ -71,9 +71,10 @@ class AudioExporter:
 
     @staticmethod
     def reading(run: Run, config: Config) -> Mapping[str, Any]:
-        """Sampling rate, window and trimming."""
+        """Sampling rate, window and trimming, and in which views windows are heard."""
         features = cast(AudioConfig, config).features
-        return {"sr": features.sr, "window": features.window, "trim_db": features.trim_db}
+        again = {name: value for name in ("tta_speed", "tta_shift") if (value := getattr(features, name))}
+        return {"sr": features.sr, "window": features.window, "trim_db": features.trim_db, **again}
 
     @staticmethod
     def inputs_of(frontend: Frontend, ids: Sequence[str]) -> list[Any]:
@@ -143,7 +144,7 @@ class _Exportable(nn.Module):
         waveform = waveform * valid_positions(waveform.shape[1], lengths)
         if isinstance(self.model, AudioModel):
             pictures = self.model.pictures(waveform, lengths)
-            return self.model.network(pictures), pictures[:, 0]
+            return self.model.logits_of(pictures, lengths), pictures[:, 0]
         logits: Tensor = self.model(waveform, lengths)
         return logits
 
@@ -151,6 +152,8 @@ class _Exportable(nn.Module):
 def _of_small_cnn(network: SmallCnn) -> list[ChannelGroup]:
     blocks: list[Any] = list(network.blocks)
     takers = [block[0] for block in blocks[1:]] + [network.head]
+    if network.pooling is not None:  # the last layer reads several numbers of each of the last block's channels
+        blocks, takers = blocks[:-1], takers[:-1]
     return [
         ChannelGroup(block[0], [layer for layer in block if isinstance(layer, nn.BatchNorm2d)], takers=[taker])
         for block, taker in zip(blocks, takers, strict=True)

@@ -29,7 +29,6 @@ from samo_audio.audio_io import window_starts
 from samo_audio.augment import (
     SpecAugment,
     WaveAugment,
-    change_speed,
     copy_speeds,
     freq_scale,
     noise_notes,
@@ -47,8 +46,10 @@ from samo_audio.functionals import EGEMAPS_LICENCE
 from samo_audio.models import build_features, build_network, build_whole, require_usable
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals, held_out_logits
+from samo_audio.models.maps import MapNetwork
 from samo_audio.models.pretrained import save_sizes
 from samo_audio.models.start_weights import HEADS, load_network
+from samo_audio.views import View, change_speed, viewed, views_of
 from samo_audio.waveforms import Waveforms, open_waveforms
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class AudioModel(EmotionModel):
         self.spec_augment = SpecAugment(config.augment)
         self.channels = Channels(config.features)
         self.network = build_network(config.model, space.n_columns, 1 + config.features.deltas)
+        self.hop_length = config.features.hop_length
 
     def lr_scale(self, name: str) -> float:
         """``trunk_lr_scale`` below the last layer, 1 in it."""
@@ -112,7 +114,18 @@ class AudioModel(EmotionModel):
         Raises:
             SettingsError: no statistics of the speaker come with a waveform that needs them.
         """
-        logits: Tensor = self.network(self.pictures(waveforms, lengths, draws, mix))
+        pictures = self.pictures(waveforms, lengths, draws, mix)
+        if self.training and mix is not None:  # as long as the longer of both
+            lengths = torch.maximum(lengths[: len(mix.partner)], lengths[mix.partner])
+        return self.logits_of(pictures, lengths)
+
+    def logits_of(self, pictures: Tensor, lengths: Tensor) -> Tensor:
+        """(B, C) logits of :meth:`pictures` and (B,) valid samples of the waveforms they were made of."""
+        logits: Tensor
+        if isinstance(self.network, MapNetwork) and self.network.pooling is not None:
+            logits = self.network(pictures, n_frames(lengths, self.hop_length))
+        else:
+            logits = self.network(pictures)
         return logits
 
     def spectrograms(
@@ -238,12 +251,12 @@ class AudioFrontend:
 
     @staticmethod
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
-        """Sampling rate, trimming and window, as log-mel features are made inside the model; what speakers' statistics
-        are of, where they come with the clips."""
+        """Sampling rate, trimming, window and how often it is heard, as log-mel features are made inside the model;
+        what speakers' statistics are of, where they come with the clips."""
         config = cast(AudioConfig, config)
         features = config.features
-        speakers = repr(features) if by_speaker(config) else ""
-        return {**_cut(features), "speaker_statistics": speakers}
+        again = {name: value for name in ("tta_speed", "tta_shift") if (value := getattr(features, name))}
+        return {**_cut(features), **again, "speaker_statistics": repr(features) if by_speaker(config) else ""}
 
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
@@ -313,7 +326,9 @@ class AudioFrontend:
             _ = self._speaker_statistics  # refuses before the first step
         if self._config.features.normalisation != "train":
             return {}
-        mean, sd = band_statistics(self._config.features, self.eval_batches(train_rows, 64))
+        once = self._config.features.model_copy(update={"tta_speed": 0.0, "tta_shift": 0.0})
+        plain = self.with_config(self._config.model_copy(update={"features": once}))
+        mean, sd = band_statistics(once, plain.eval_batches(train_rows, 64))
         return {"features.mean": mean, "features.sd": sd}
 
     def save_assets(self, folder: Path) -> None:
@@ -353,13 +368,28 @@ class AudioFrontend:
         return self._with_speakers(collate(chunks, self.manifest.targets[rows], rows, self.window, draws))
 
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        """Evenly spaced windows of every clip, in batches that may cut through a clip's windows."""
+        """Evenly spaced windows of every clip, each in all its views, in batches that may cut through a clip's."""
         _, _, first, n_windows = self._places
         places = [np.arange(first[row], first[row] + n_windows[row]) for row in rows]
         flat = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
-        give = self._kept if self._has_states() else lambda some: self._with_speakers(self._windows(some))
-        for start in range(0, len(flat), batch_size):
-            yield give(flat[start : start + batch_size])
+        views = views_of(self._config.features)
+        if len(views) == 1:
+            give = self._kept if self._has_states() else lambda some: self._with_speakers(self._windows(some))
+            for start in range(0, len(flat), batch_size):
+                yield give(flat[start : start + batch_size])
+            return
+        each, views = np.repeat(flat, len(views)), views * len(flat)
+        for start in range(0, len(each), batch_size):
+            yield self._viewed(each[start : start + batch_size], views[start : start + batch_size])
+
+    def _viewed(self, places: np.ndarray, views: Sequence[View]) -> Batch:
+        """Waveforms of windows by their place among all, each in its view."""
+        rows = self._places[0][places]
+        chunks = [
+            viewed(self.waveforms.waveform(row)[start : start + self.window], view, self.window)
+            for row, start, view in zip(rows, self._places[1][places], views, strict=True)
+        ]
+        return self._with_speakers(collate(chunks, self.manifest.targets[rows], rows, self.window))
 
     def _learning_batches(self, rows: np.ndarray) -> Iterator[Batch]:
         """What a frozen encoder makes of every clip: first as it is, then at each speed of its copies."""

@@ -33,6 +33,7 @@ from samo_audio.audio_io import (
 )
 from samo_audio.datasets.listing import find_clips
 from samo_audio.trimming import LONGEST_S, sounding
+from samo_audio.views import viewed, views_of
 
 if TYPE_CHECKING:
     from samo.prediction.exported import ExportedModel
@@ -56,10 +57,15 @@ class Reading(Protocol):
         sr: sampling rate in Hz they are resampled to.
         trim_db: dB below the loudest 40 ms under which both ends are cut off; 0 = keep all.
         window: samples the model sees at once.
+        tta_speed, tta_shift: how else every window is heard, see :mod:`samo_audio.views`.
     """
 
     @property
     def sr(self) -> int: ...
+    @property
+    def tta_speed(self) -> float: ...
+    @property
+    def tta_shift(self) -> float: ...
     @property
     def trim_db(self) -> float: ...
     @property
@@ -85,10 +91,11 @@ class _Pending:
     error: str = ""
     exhausted: bool = False
     meter: LevelMeter = field(default_factory=LevelMeter)
+    n_views: int = 1
 
     @property
     def complete(self) -> bool:
-        return self.exhausted and len(self.logits) == len(self.starts)
+        return self.exhausted and len(self.logits) == len(self.starts) * self.n_views
 
 
 class AudioPredictor(ModelPredictor):
@@ -103,6 +110,7 @@ class AudioPredictor(ModelPredictor):
         self.trim_db = reading.trim_db
         self.window = reading.window
         self.window_s = reading.window / reading.sr
+        self.views = views_of(reading)
 
     @classmethod
     def from_run(cls, run: Run, runtime: Runtime) -> AudioPredictor:
@@ -177,6 +185,7 @@ class AudioPredictor(ModelPredictor):
         owners: list[_Pending] = []
         for pending in self._decoded_ahead(inputs, sr):
             waiting.append(pending)
+            pending.n_views = len(self.views)
             for chunk in self._take(pending):
                 chunks.append(chunk)
                 owners.append(pending)
@@ -242,13 +251,14 @@ class AudioPredictor(ModelPredictor):
         return clip_of(samples, sr, self.sr)
 
     def _take(self, pending: _Pending) -> Iterator[np.ndarray]:
+        """Every window of a recording in every view."""
         try:
             for start_s, chunk in pending.chunks:
                 pending.starts.append(start_s)
                 pending.lengths.append(len(chunk))
                 pending.peak = max(pending.peak, float(np.abs(chunk).max()))
                 pending.heard.append(self.is_heard(chunk))
-                yield chunk
+                yield from (viewed(chunk, view, self.window) for view in self.views)
         except DataError as error:
             pending.error = _line(error)
         pending.exhausted = True
@@ -269,7 +279,7 @@ class AudioPredictor(ModelPredictor):
     def _finish(self, pending: _Pending) -> Prediction:
         if pending.error:
             return Prediction(path=pending.path, error=pending.error)
-        logits = np.stack(pending.logits)
+        logits = np.stack(pending.logits).reshape(len(pending.starts), len(self.views), -1).mean(axis=1)
         warnings = pending.warnings
         # What is streamed is not looked at as a whole.
         if not any(pending.heard) and not NOTHING_HEARD & set(warnings):

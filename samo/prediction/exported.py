@@ -67,11 +67,15 @@ class AudioReading(Stored):
         sr: sampling rate in Hz they are resampled to.
         window: samples the model sees at once.
         trim_db: dB below the loudest 40 ms under which both ends are cut off; 0 = keep all.
+        tta_speed: logarithm of the speeds at which every window is heard twice more; 0 = off.
+        tta_shift: seconds by which every window is moved to be heard twice more; 0 = off.
     """
 
     sr: Annotated[int, Field(strict=True, ge=4000, le=192_000)]
     window: Annotated[int, Field(strict=True, ge=1, le=60 * 192_000)]
     trim_db: Annotated[float, Field(strict=True, ge=0.0, le=120.0)]
+    tta_speed: Annotated[float, Field(strict=True, ge=0.0, le=0.5)] = 0.0
+    tta_shift: Annotated[float, Field(strict=True, ge=0.0, le=10.0)] = 0.0
 
     @model_validator(mode="after")
     def _a_minute_at_most(self) -> AudioReading:

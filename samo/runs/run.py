@@ -264,7 +264,7 @@ class Run:
 
     @property
     def val_macro_f1(self) -> float | None:
-        """Validation macro-F1 of the weights that ship: of the best epoch so far, or the last.
+        """Validation macro-F1 of the weights that ship: of the best epoch so far, or of what the last one ended with.
 
         None before the first, and where nothing is validated on.
 
@@ -274,7 +274,7 @@ class Run:
         scores = [row["val_macro_f1"] for row in self.history if row["val_macro_f1"] is not None]
         if not scores:
             return None
-        return scores[-1] if self.settings.get("keep") == "last" else max(scores)
+        return scores[-1] if self.settings.get("keep", "best") != "best" else max(scores)
 
     @property
     def trained(self) -> dict[str, Any]:

@@ -586,7 +586,7 @@ def _finish(run: Run, state: TrainState, plan: TrainPlan) -> None:
         {
             "epochs": state.epoch,
             "best_epoch": state.best_epoch + 1,
-            **({"keep": "last"} if keeps_last(plan) else {}),
+            **({"keep": "average" if state.average and state.average.complete else "last"} if keeps_last(plan) else {}),
             "val_macro_f1": state.best_score,
             "val_loss": state.best_loss,
             "allowed_epochs": plan.train.epochs if state.learns else state.epoch,

@@ -24,6 +24,7 @@ from samo.evaluation.thresholds import threshold_grid
 from samo.frontend import Frontend
 from samo.settings import LossSettings, OptimSettings, ThresholdSettings, TrainSettings
 from samo.stored import Count, Flag, Number, Share, Stored, Text, validated
+from samo.training.averaging import EpochAverage, averaged_epochs, refresh_batchnorm
 from samo.training.checkpoint import misfit
 from samo.training.losses import EmotionLoss, loss_of, rdrop_weight
 from samo.training.model import EmotionModel
@@ -104,6 +105,7 @@ class _StoredState(Stored):
     history: list[dict[Text, Any]]
     # Runs trained before classes were left out do not say.
     absent_as_zero: Flag = True
+    average: dict[Text, Any] | None = None
 
 
 @dataclass
@@ -113,12 +115,14 @@ class TrainState:
     Attributes:
         epoch: the next epoch to train, from 0.
         step: optimiser steps done.
-        best_score: highest validation macro-F1 so far; ties go to the lower loss. With ``keep=last`` that of the last
-            epoch, as ``best_loss`` and ``best_epoch`` are then the last one's: they belong to the weights that count.
-            None, as ``best_loss``, where nothing is validated on.
+        best_score: highest validation macro-F1 so far; ties go to the lower loss. With ``keep=last`` or ``average``
+            that of the last epoch, as ``best_loss`` and ``best_epoch`` are then the last one's: they belong to the
+            weights that count. None, as ``best_loss``, where nothing is validated on.
         best_epoch: the epoch it was reached in, -1 before the first.
         absent_as_zero: macro-F1 counts classes that validation lacks as 0. A training begun before they were left out
             goes on so, that its scores stay of one kind and a resumed training ends as an unbroken one.
+        average: with ``keep=average`` the mean of the weights over the last epochs (of their moving average, where
+            there is one), which takes their place when the last epoch is done.
     """
 
     model: nn.Module
@@ -132,10 +136,15 @@ class TrainState:
     best_epoch: int = -1
     history: list[dict[str, Any]] = field(default_factory=list)
     absent_as_zero: bool = False
+    average: EpochAverage | None = None
+
+    def epoch_weights(self) -> dict[str, Tensor]:
+        """The weights of the last epoch: their moving average where there is one."""
+        return self.ema.average if self.ema else self.model.state_dict()
 
     def eval_weights(self) -> dict[str, Tensor]:
-        """The weights that are validated and published: the moving average where there is one."""
-        return self.ema.average if self.ema else self.model.state_dict()
+        """The weights that are validated and published: of the last epoch, or the whole mean over the last ones."""
+        return self.average.weights if self.average and self.average.complete else self.epoch_weights()
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values only."""
@@ -149,6 +158,7 @@ class TrainState:
             "best": [self.best_score, self.best_loss, self.best_epoch],
             "history": self.history,
             "absent_as_zero": self.absent_as_zero,
+            "average": self.average.state_dict() if self.average else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -168,6 +178,8 @@ class TrainState:
         load_optimizer(self.optimizer, stored.optimizer)
         if self.ema:
             self.ema.load_state_dict(stored.ema or {})
+        if self.average:
+            self.average.load_state_dict(stored.average or {})
         self.model.load_state_dict(stored.model)
         if isinstance(stored.scaler, _StoredScaler):  # empty where no loss was scaled, and then a scaler begins anew
             self.scaler.load_state_dict(stored.scaler.model_dump(by_alias=True))
@@ -189,15 +201,16 @@ class TrainState:
 
 
 def keeps_last(plan: TrainPlan) -> bool:
-    """Whether the weights of the last epoch are the model: by the settings, or for want of rows to choose one by."""
-    return plan.train.keep == "last" or not len(plan.val_rows)
+    """Whether no epoch is chosen: by the settings, or for want of rows to choose one by."""
+    return plan.train.keep != "best" or not len(plan.val_rows)
 
 
 def new_state(model: nn.Module, plan: TrainPlan, runtime: Runtime) -> TrainState:
     """A state before step 1."""
     model = runtime.shared(runtime.place(model))
     ema = Ema(model, plan.optim.ema_decay) if plan.optim.ema_decay > 0.0 else None
-    return TrainState(model, make_optimizer(model, plan.optim), runtime.scaler(), ema)
+    average = EpochAverage(model, averaged_epochs(plan.train.epochs)) if plan.train.keep == "average" else None
+    return TrainState(model, make_optimizer(model, plan.optim), runtime.scaler(), ema, average=average)
 
 
 def fit(
@@ -215,7 +228,7 @@ def fit(
         plan: what to train on and how.
         observer: told after every step and epoch.
         keep: called after each epoch with the state and whether its weights are those that count so far: the best,
-            or with ``keep=last`` always; writes the files.
+            or with ``keep=last`` and ``average`` always; writes the files.
 
     Raises:
         TrainingDiverged: the loss became NaN or infinite; names the files of the batch (or of the validation split).
@@ -224,7 +237,7 @@ def fit(
     criterion = EmotionLoss(space, plan.loss, targets[plan.train_rows]).to(setup.runtime.device)
     weights = sampling_weights(targets[plan.train_rows], space, plan.loss)
     # The averaged weights are judged in a model of their own, so that the trained one is never disturbed.
-    judge = copy.deepcopy(state.model) if state.ema else state.model
+    judge = copy.deepcopy(state.model) if state.ema or state.average else state.model
     while not state.finished(plan.train):
         started = time.perf_counter()
         if state.learns:
@@ -233,8 +246,13 @@ def fit(
         else:
             rate = 0.0
             _, train_loss = evaluate_rows(state.model, setup, plan.train_rows, criterion, "training", 0)
-        if state.ema:
-            judge.load_state_dict(state.ema.average)
+        if state.average and state.epoch >= plan.train.epochs - state.average.n_epochs:
+            state.average.add(state.epoch_weights())
+        if judge is not state.model:
+            judge.load_state_dict(state.eval_weights())
+        if state.average and state.average.complete:
+            refresh_batchnorm(judge, setup, plan.train_rows, plan.train.batch_size, plan.train.seed)
+            state.average.take_statistics(judge)
         score, val_loss = validate(judge, setup, plan, criterion, state.epoch, absent_as_zero=state.absent_as_zero)
         improved = _improved(score, val_loss, state.history)
         counts = improved or keeps_last(plan)

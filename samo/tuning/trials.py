@@ -177,7 +177,7 @@ class _Reporting:
         """Report the score of the weights that count so far, and stop where it falls behind."""
         self.watcher.on_epoch(row, improved)
         score = row["val_macro_f1"]
-        self.best = score if self.keep == "last" else max(self.best, score)
+        self.best = score if self.keep != "best" else max(self.best, score)
         self.trial.report(self.best, row["epoch"])
         if row["epoch"] < self.epochs and self.trial.should_prune():
             raise optuna.TrialPruned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from samo.training.model import EmotionModel
     from samo_audio.config import AudioConfig, FeatureSettings, ModelSettings
 
-__all__ = ["MODELS", "Architecture", "build_features", "build_network", "build_whole", "require_usable"]
+__all__ = [
+    "MODELS", "Architecture", "build_features", "build_network", "build_whole", "map_pooling_parts", "require_usable",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Architecture:
         rates: the only sampling rates in Hz it takes; empty = any.
         pooling: what ``pooling=auto`` stands for; empty for a model that pools nothing by that setting.
         has_layers: whether it is a stack of layers, the last four of which can be averaged.
+        map_bands: of so many mel bands, those that its maps have before they are pooled, where ``pooling`` and
+            ``frequency_bins`` say how; None: they say nothing to it.
         fitted: it is found in closed form and takes no steps, so that settings of training do nothing.
     """
 
@@ -52,6 +56,7 @@ class Architecture:
     fitted: bool = False
     pooling: str = ""
     has_layers: bool = False
+    map_bands: Callable[[int], int] | None = None
 
     @property
     def has_log_mel(self) -> bool:
@@ -83,8 +88,10 @@ def _panns(name: str, smallest: int) -> Architecture:
 
 
 _OWN = {
-    "small-cnn": Architecture("samo_audio.models.small_cnn:small_cnn", smallest=16),
-    "resnet18": Architecture("samo_audio.models.resnet18:resnet18"),
+    "small-cnn": Architecture(
+        "samo_audio.models.small_cnn:small_cnn", smallest=16, map_bands=lambda n_mels: n_mels // 16
+    ),
+    "resnet18": Architecture("samo_audio.models.resnet18:resnet18", map_bands=lambda n_mels: -(-n_mels // 32)),
     # Six seconds hold every clip of the usual corpora whole; longer recordings are seen through several windows.
     "encoder": Architecture(
         "samo_audio.models.encoder:encoder",
@@ -117,6 +124,14 @@ def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:
         from samo.encoders.pooling import pooling_parts
 
         pooling_parts(settings.pooling, architecture)
+    if architecture.map_bands is not None:
+        map_pooling_parts(settings.pooling)
+        n_bands = architecture.map_bands(features.n_mels)
+        if settings.frequency_bins > max(1, n_bands):
+            raise SettingsError(
+                f"`frequency_bins={settings.frequency_bins}`: of {features.n_mels} mel bands `model={settings.model}`"
+                f" leaves {n_bands} to keep apart"
+            )
     smallest = architecture.smallest
     if features.n_mels < smallest:
         raise SettingsError(
@@ -128,6 +143,24 @@ def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:
             f" {features.frames}",
             hint="a longer `duration` or a shorter `hop_length` gives more",
         )
+
+
+def map_pooling_parts(pooling: str) -> tuple[str, ...]:
+    """The parts that ``pooling`` names of a network over a spectrogram; ``()`` for ``auto``, its own rule.
+
+    Raises:
+        SettingsError: an unknown name, a part named twice, or one that only an encoder has.
+    """
+    from samo.encoders.pooling import pooling_parts
+
+    if pooling == "auto":
+        return ()
+    parts = pooling_parts(pooling, replace(MODELS["small-cnn"], pooling="mean"))
+    if "cls" in parts:
+        raise SettingsError(
+            "`pooling=cls` acts only together with `model=encoder`, whose first state tells of the rest"
+        )
+    return parts
 
 
 def build_network(settings: ModelSettings, n_columns: int, channels: int = 1) -> nn.Module:

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from samo.errors import EnvironmentProblem, ModelFileError
 from samo_audio.config import ModelSettings
+from samo_audio.models.maps import MapNetwork, MapPooling, map_pooling
 
 __all__ = ["ResNet18", "one_channel", "resnet18"]
 
 # Channels of the stem and of the last layer.
 _WIDTHS = (64, 512)
+# Five times every second frame.
+_FRAMES_PER_MAP = 32
 # torchvision waits for a silent server for ever.
 SILENT_SERVER_S = 20.0
 
@@ -38,11 +41,13 @@ def resnet18(settings: ModelSettings, n_columns: int) -> nn.Module:
 
         _load_imagenet(network, ResNet18_Weights.IMAGENET1K_V1)
     network.conv1 = one_channel(network.conv1)
-    network.fc = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(_WIDTHS[-1], n_columns))
+    network.pooling = map_pooling(_WIDTHS[-1], settings, _FRAMES_PER_MAP, _mean)
+    width = network.pooling.width if network.pooling else _WIDTHS[-1]
+    network.fc = nn.Sequential(nn.Dropout(settings.dropout), nn.Linear(width, n_columns))
     return network
 
 
-class ResNet18(nn.Module):
+class ResNet18(MapNetwork):
     """The network of He et al. 2016 for pictures of three channels and the 1,000 classes of ImageNet.
 
     Layers, names of tensors and random start are torchvision's (BSD-3-Clause), so that its weights and runs trained
@@ -60,17 +65,24 @@ class ResNet18(nn.Module):
         self.layer3 = nn.Sequential(_Block(128, 256, stride=2), _Block(256, 256))
         self.layer4 = nn.Sequential(_Block(256, 512, stride=2), _Block(512, 512))
         self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+        self.pooling: MapPooling | None = None
         self.fc: nn.Module = nn.Linear(_WIDTHS[-1], 1000)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """(B, channels, height, width) to (B, n) logits."""
+    def forward(self, pictures: Tensor, frames: Tensor | None = None) -> Tensor:
+        """(B, channels, height, width) to (B, n) logits; (B,) columns of a picture are valid."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(pictures))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        logits: Tensor = self.fc(self.avgpool(x).flatten(1))
+        pooled = self.avgpool(x).flatten(1) if self.pooling is None else self.pooling(x, frames)
+        logits: Tensor = self.fc(pooled)
         return logits
+
+
+def _mean(maps: Tensor) -> Tensor:
+    """(B, W, T) to (B, W)."""
+    return maps.mean(dim=2)
 
 
 class _Block(nn.Module):

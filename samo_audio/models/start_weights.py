@@ -14,8 +14,9 @@ from samo.training.checkpoint import load_tensors
 
 __all__ = ["HEADS", "FromPublished", "load_network", "load_published"]
 
-HEADS = ("fc.", "head.")
-"""What the names of a network's last layer begin with; its shape is that of the labels."""
+HEADS = ("fc.", "head.", "pooling.")
+"""What the names of a network's last layer, whose shape is that of the labels, and of a pooling that learns begin
+with."""
 
 
 @runtime_checkable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from samo_audio.config import FeatureSettings
 from samo_audio.deltas import Channels
 from samo_audio.features import LogMel, n_frames, to_active_level
 from samo_audio.trimming import sounding
+from samo_audio.views import views_of
 
 pytestmark = pytest.mark.usefixtures("compiled_librosa")
 
@@ -230,10 +232,21 @@ def _deltas() -> None:
     assert [Channels(small(deltas=n))(noise(1, 32, 63), torch.tensor([4000])).shape[1] for n in (0, 1, 2)] == [1, 2, 3]
 
 
+def _tta_speed() -> None:
+    # Acts on windows, before the features, as `tta_shift` does: more in test_views.
+    assert views_of(small(tta_speed=0.1)) == ((1.0, 0), (math.exp(-0.1), 0), (math.exp(0.1), 0))
+
+
+def _tta_shift() -> None:
+    assert views_of(small(tta_shift=0.1)) == ((1.0, 0), (1.0, -800), (1.0, 800))
+
+
 ACTS = {
     "compression": _compression,
     "deltas": _deltas,
     "sr": _sr,
+    "tta_speed": _tta_speed,
+    "tta_shift": _tta_shift,
     "trim_db": _trim_db,
     "duration": _duration,
     "n_mels": _n_mels,
@@ -263,6 +276,7 @@ def test_every_setting_acts(name: str) -> None:
         ({"fmax": float("nan")}, "fmax"),
         ({"duration": 0.06, "n_fft": 1024}, "shorter than one FFT window"),
         ({"trim_db": -1.0}, "trim_db"),
+        ({"tta_shift": 0.25}, "`tta_shift` must be below half of `duration`"),
         ({"n_mels": 7}, "n_mels"),
         ({"normalisation": "none"}, "normalisation"),
         ({"level": "loud"}, "level"),

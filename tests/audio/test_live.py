@@ -38,6 +38,8 @@ class Reading:
     sr: int = SR
     trim_db: float = 0.0
     window: int = SR
+    tta_speed: float = 0.0
+    tta_shift: float = 0.0
 
 
 @pytest.fixture

@@ -325,6 +325,7 @@ SHOWN_BY = {
     "use_bn": "test_models.test_batch_norm_is_there_or_not",
     "dropout": "test_models.test_dropout_acts_in_training_alone",
     "width": "test_models.test_width_is_that_of_the_first_block",
+    "frequency_bins": "test_map_pooling.test_the_last_layer_sees_so_many_numbers",
     "pretrained": "test_start_weights.test_pretrained_downloads_once",
     "trunk_lr_scale": "test_models.test_the_trunk_learns_at_its_share_of_the_rate",
     **dict.fromkeys(test_speech_encoders.ACTS, "test_speech_encoders.test_settings_of_encoders_act"),

@@ -35,13 +35,13 @@ from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_audio.audio_io import read, window_starts
-from samo_audio.augment import change_speed
 from samo_audio.config import AudioConfig
 from samo_audio.extractors import StandardWaveform, WhisperMel
 from samo_audio.features import to_peak
 from samo_audio.frontend import AudioFrontend
 from samo_audio.models.encoder import SpeechEncoder, SpeechModel, encoder
 from samo_audio.models.pretrained import load_pretrained, refuse_others
+from samo_audio.views import change_speed
 
 SPACE = LabelSpace((Task("emotion", tiny.LABELS),))
 SR, HIDDEN, N_STATES = tiny_speech.SR, tiny_speech.HIDDEN, tiny_speech.LAYERS + 1

@@ -56,6 +56,7 @@ OTHER: dict[str, Any] = {
     "speaker_pattern": "spk([0-9]+)",
     "sr": 16000,
     "trim_db": 30.0,
+    "tta_speed": 0.05,
     "duration": 2.5,
     "n_mels": 64,
     "n_fft": 512,

@@ -35,6 +35,7 @@ CASES: dict[str, dict[str, Any]] = {
     "accumulation": {**QUICK, "batch_size": 5, "grad_accum": 3},
     "mixup": {**NORM, "batch_size": 7, "mixup_alpha": 0.4},
     "ema": {**NORM, "norm": True, "ema_decay": 0.9},
+    "averaged": {**NORM, "norm": True, "epochs": 8, "keep": "average"},
     "balanced": {**QUICK, "balanced_sampler": True},
     "clipped": {**QUICK, "max_grad_norm": 0.1, "grad_centralisation": True},
     "empty share": {**NORM, "norm": True, "maps": True, "batch_size": 2, "mixup_alpha": 0.4},

@@ -384,7 +384,7 @@ def test_history_is_written_whole(tmp_path: Path) -> None:
     assert run.history == [row]
 
 
-@pytest.mark.parametrize(("keep", "shown"), [("best", 0.7), ("last", 0.4)])
+@pytest.mark.parametrize(("keep", "shown"), [("best", 0.7), ("last", 0.4), ("average", 0.4)])
 def test_the_validation_score_shown_is_that_of_the_weights_that_ship(tmp_path: Path, keep: str, shown: float) -> None:
     run = begun(tmp_path, "mine")
     assert run.val_macro_f1 is None

@@ -207,7 +207,7 @@ def test_every_setting_acts(name: str) -> None:
 
 def test_no_setting_is_forgotten() -> None:
     settings = OptimSettings.model_fields.keys() | TrainSettings.model_fields.keys()
-    assert settings - CHANGES.keys() == {"patience", "keep"}  # below
+    assert settings - CHANGES.keys() == {"patience", "keep"}  # below and in test_averaging
 
 
 def test_asymmetric_loss_over_four_micro_batches() -> None:
@@ -302,6 +302,8 @@ def test_the_last_epoch_counts_however_it_validates(monkeypatch: pytest.MonkeyPa
 def test_patience_is_refused_where_the_last_epoch_counts() -> None:
     with pytest.raises(ValidationError, match="`patience` does nothing with `keep=last`"):
         TrainSettings(keep="last", patience=3)
+    with pytest.raises(ValidationError, match="`patience` does nothing with `keep=average`"):
+        TrainSettings(keep="average", patience=3)
     assert TrainSettings(keep="last", patience=0).keep == "last"
 
 

@@ -41,6 +41,7 @@ def saved(state: TrainState) -> bytes:
         QUICK,
         {**QUICK, "ema_decay": 0.9},
         {**QUICK, "ema_decay": 0.9, "keep": "last"},
+        {**QUICK, "epochs": 8, "keep": "average"},
         {**QUICK, "grad_accum": 3},
         {**QUICK, "balanced_sampler": True},
         {**QUICK, "hidden": 8, "dropout": 0.5},
@@ -52,7 +53,7 @@ def saved(state: TrainState) -> bytes:
         RICH,
     ],
     ids=[
-        *("plain", "ema", "the last epoch", "accumulation", "balanced", "dropout", "restarts+mixup"),
+        *("plain", "ema", "the last epoch", "averaged", "accumulation", "balanced", "dropout", "restarts+mixup"),
         *("R-Drop", "joint+by size", "frozen before the stop", "frozen until the stop", "rich"),
     ],
 )

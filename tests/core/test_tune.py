@@ -165,7 +165,9 @@ def test_a_pruned_trial_leaves_a_whole_folder_and_no_lock(tmp_path: Path) -> Non
     assert study_facts(study, spec, tmp_path)["counts"]["pruned"] == 2
 
 
-@pytest.mark.parametrize(("keep", "reported"), [("best", [0.5, 0.5, 0.7]), ("last", [0.5, 0.3, 0.7])])
+@pytest.mark.parametrize(
+    ("keep", "reported"), [("best", [0.5, 0.5, 0.7]), ("last", [0.5, 0.3, 0.7]), ("average", [0.5, 0.3, 0.7])]
+)
 def test_a_pruner_sees_the_score_of_the_weights_that_count(keep: str, reported: list[float]) -> None:
     study = optuna.create_study(pruner=optuna.pruners.NopPruner())
     trial = study.ask()

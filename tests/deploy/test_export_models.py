@@ -91,7 +91,12 @@ AUDIO: dict[str, Case] = {
         speech,
         {"model": "small-cnn", "width": 4, **SMALL, "compression": "pcen", "deltas": 2},
     ),
+    "small-cnn-pooled": (
+        speech,
+        {"model": "small-cnn", "width": 4, **SMALL, "pooling": "attention+mean-sd+max", "frequency_bins": 2},
+    ),
     "resnet18": (speech, {"model": "resnet18", **SMALL}),
+    "resnet18-pooled": (speech, {"model": "resnet18", **SMALL, "pooling": "mean-sd"}),
     **{name: (speech, {"model": name, **WIDE}) for name in ("mn04", "mn05", "mn10", "mn20", "mn30", "mn40")},
     "cnn6": (speech, {"model": "cnn6", **WIDE}),
     "cnn14": (speech, {"model": "cnn14", **WIDE}),
@@ -117,7 +122,7 @@ TEXT: dict[str, Case] = {
         {"pooling": "last4-mean+cls", "dropout_samples": 4, "dropout_inference": "vote", "head_layers": 2},
     ),
 }
-HEAVY = {"mn10", "mn20", "mn30", "mn40", "cnn6", "cnn14", "resnet18"}
+HEAVY = {"mn10", "mn20", "mn30", "mn40", "cnn6", "cnn14", "resnet18", "resnet18-pooled"}
 # Two of the many that are one after export: the quick lane has the one with a mask and the one without.
 SIBLINGS = {"encoder-hubert", "encoder-wavlm", "encoder-unispeech", "encoder-unispeech-sat", "encoder-data2vec-audio"}
 

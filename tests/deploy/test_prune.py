@@ -19,6 +19,7 @@ SPACE = LabelSpace((Task("emotion", ("a", "b", "c")),))
 SMALL = {"sr": 8000, "duration": 0.5, "n_mels": 32, "n_fft": 256, "hop_length": 64}
 MODELS: dict[str, dict[str, Any]] = {
     "small-cnn": {"width": 8, **SMALL},
+    "small-cnn-pooled": {"model": "small-cnn", "width": 8, "pooling": "mean-sd", **SMALL},
     "resnet18": SMALL,
     "mn04": {"duration": 0.4},
     "cnn6": {"duration": 0.4},

@@ -84,6 +84,14 @@ def test_clips_are_trimmed_and_resampled_as_the_file_says(tmp_path: Path) -> Non
     assert model.predict(tmp_path / "a.wav").probabilities == pytest.approx(tiny.shares(0.25), abs=2e-3)
 
 
+def test_windows_are_heard_as_often_as_the_file_says(tmp_path: Path) -> None:
+    """Moved 1,000 samples earlier 3,000 of 4,000 are left, moved later as much silence comes before them."""
+    reading = {"sr": tiny.SR, "window": 8000, "trim_db": 0.0, "tta_shift": 1000 / tiny.SR}
+    model = samo.load(tiny.write(tmp_path / "t.onnx", reading=reading))
+    expected = (0.25 + 0.25 + 0.25 * 4 / 5) / 3
+    assert model.predict(wave(0.25, 4000), sr=tiny.SR).probabilities == pytest.approx(tiny.shares(expected), abs=1e-6)
+
+
 def test_spectrograms(audio: Path, text: Path, tmp_path: Path) -> None:
     """The tiny network's is the waveform itself, as one band: of the first window, with 0 behind its end."""
     model: Any = samo.load(audio)

@@ -88,8 +88,11 @@ def training_panel(facts: Mapping[str, Any], epochs: int, then: str) -> Panel:
     early = f" (stopped early, {epochs} were allowed)" if facts["epochs"] < epochs else ""
     score = facts["val_macro_f1"]
     validated = "validated on nothing" if score is None else f"validation macro-F1 [bold]{score:.3f}[/bold]"
+    kept = f"{facts.get('keep', 'best')} epoch {facts['best_epoch']} of {facts['epochs']}"
+    if facts.get("keep") == "average":
+        kept = f"mean of the weights over the last quarter of {facts['epochs']} epochs"
     lines = [
-        f"{facts.get('keep', 'best')} epoch {facts['best_epoch']} of {facts['epochs']}{early}: {validated}",
+        f"{kept}{early}: {validated}",
         *(f"[bold yellow]{mark}[/bold yellow]" for mark in marks),
         f"kept in {escape(facts['folder'])}",
         f"next:   [bold]{escape(then)}[/bold]",
