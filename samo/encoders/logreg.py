@@ -39,7 +39,7 @@ def fit_logistic(
     A single-label task gets one multinomial problem, a multi-label task a binary one for each label; a class weighs
     ``n / (K * n_class)``. Features are standardised over the rows given, which is folded into the weights. Of several
     ``inverse_l2s`` each task takes the one with the lowest class-balanced log loss on folds held out inside these rows
-    (the smaller of equals). Where no two folds can be made it is the middle one.
+    (the smaller of equals), tried from strong to weak until it rises. Where no two folds can be made it is the middle one.
 
     Args:
         features: (N, D) float, finite.
@@ -66,7 +66,7 @@ def fit_logistic(
         rows, back = _in_row_space(features[labelled])
         own = None if groups is None else np.asarray(groups, dtype=str)[labelled]
         strength = _chosen(rows, truth, task, own, seed, sorted(inverse_l2s))
-        [(found, bias[columns])] = solve_task(rows, truth, task, [strength])
+        found, bias[columns] = next(solve_task(rows, truth, task, [strength]))
         weight[columns] = found @ back
     weight /= scale
     bias -= weight @ centre
@@ -147,7 +147,7 @@ def _group_of(manifest: Manifest, item: Item) -> str:
     return f"group {item.group}" if item.group else f"item {item.id}"
 
 
-def solve_task(features: Any, truth: np.ndarray, task: Task, inverse_l2s: Sequence[float]) -> list[Solution]:
+def solve_task(features: Any, truth: np.ndarray, task: Task, inverse_l2s: Sequence[float]) -> Iterator[Solution]:
     """Solve one task for every strength, each beginning where the one before it ended.
 
     A label that no row has, or all rows have, keeps a constant.
@@ -158,43 +158,43 @@ def solve_task(features: Any, truth: np.ndarray, task: Task, inverse_l2s: Sequen
         task: multi-label ones get a binary problem for each label, others one multinomial problem.
         inverse_l2s: scikit-learn's C; ascending is fastest.
 
-    Returns:
-        (K, F) weights and (K,) constants for each strength.
+    Yields:
+        (K, F) weights and (K,) constants for each strength, solved when they are asked for.
     """
     solve = _one_by_one if task.multi_label else _one_of_all
     return solve(features, truth, inverse_l2s)
 
 
-def _one_by_one(features: Any, truth: np.ndarray, inverse_l2s: Sequence[float]) -> list[Solution]:
+def _one_by_one(features: Any, truth: np.ndarray, inverse_l2s: Sequence[float]) -> Iterator[Solution]:
     """A binary problem for each of K labels."""
-    out = [(np.zeros((truth.shape[1], features.shape[1])), np.zeros(truth.shape[1])) for _ in inverse_l2s]
-    for k, positive in enumerate(truth.T):
-        if positive.all() or not positive.any():
-            for _, bias in out:
-                bias[k] = -_NEVER if positive.any() else _NEVER
-        else:
-            for (weight, bias), (slope, constant) in zip(out, _path(features, positive, inverse_l2s), strict=True):
-                weight[k], bias[k] = slope[0], constant[0]
-    return out
+    varied = [k for k, positive in enumerate(truth.T) if positive.any() and not positive.all()]
+    paths = [_path(features, truth[:, k], inverse_l2s) for k in varied]
+    for _ in inverse_l2s:
+        weight = np.zeros((truth.shape[1], features.shape[1]))
+        bias = np.where(truth.any(axis=0), -_NEVER, _NEVER)
+        for k, path in zip(varied, paths, strict=True):
+            slope, constant = next(path)
+            weight[k], bias[k] = slope[0], constant[0]
+        yield weight, bias
 
 
-def _one_of_all(features: Any, truth: np.ndarray, inverse_l2s: Sequence[float]) -> list[Solution]:
+def _one_of_all(features: Any, truth: np.ndarray, inverse_l2s: Sequence[float]) -> Iterator[Solution]:
     """One problem over K classes."""
-    out = [(np.zeros((truth.shape[1], features.shape[1])), np.full(truth.shape[1], _NEVER)) for _ in inverse_l2s]
     classes = truth.argmax(axis=1)
     present = np.unique(classes)
-    if len(present) == 1:
-        for _, bias in out:
-            bias[present] = 0.0
-    elif len(present) == 2:
-        # scikit-learn gives the log-odds of the second class; half of it on each side is the same softmax.
-        path = _path(features, classes == present[1], inverse_l2s)
-        for (weight, bias), (slope, constant) in zip(out, path, strict=True):
+    two = len(present) == 2
+    answers = classes == present[1] if two else classes
+    path = _path(features, answers, inverse_l2s) if len(present) > 1 else None
+    for _ in inverse_l2s:
+        weight, bias = np.zeros((truth.shape[1], features.shape[1])), np.full(truth.shape[1], _NEVER)
+        bias[present] = 0.0
+        if path is not None and two:
+            # scikit-learn gives the log-odds of the second class; half of it on each side is the same softmax.
+            slope, constant = next(path)
             weight[present], bias[present] = np.outer((-0.5, 0.5), slope[0]), np.array([-0.5, 0.5]) * constant
-    elif len(present):
-        for (weight, bias), solution in zip(out, _path(features, classes, inverse_l2s), strict=True):
-            weight[present], bias[present] = solution
-    return out
+        elif path is not None:
+            weight[present], bias[present] = next(path)
+        yield weight, bias
 
 
 def _path(features: Any, classes: np.ndarray, inverse_l2s: Sequence[float]) -> Iterator[Solution]:
@@ -215,22 +215,31 @@ def _chosen(
     seed: int,
     inverse_l2s: Sequence[float],
 ) -> float:
-    """The strength with the lowest class-balanced log loss on held-out folds."""
+    """The strength with the lowest class-balanced log loss on held-out folds, ascending until it rises."""
     middle = inverse_l2s[len(inverse_l2s) // 2]
     folds = inner_folds(truth, groups, seed) if len(inverse_l2s) > 1 else []
     if not folds:
         return middle
-    losses = np.zeros((len(inverse_l2s), *truth.shape))
-    for learn, held_out in folds:
-        for place, (weight, bias) in enumerate(solve_task(features[learn], truth[learn], task, inverse_l2s)):
-            losses[place, held_out] = _log_losses(features[held_out] @ weight.T + bias, truth[held_out], task)
-    held = np.concatenate([held_out for _, held_out in folds])
-    answers, losses = truth[held], losses[:, held]
-    means = []
-    for holds in (answers, ~answers) if task.multi_label else (answers,):
-        n = holds.sum(axis=0)
-        means.append((losses * holds).sum(axis=1)[:, n > 0] / n[n > 0])
-    return inverse_l2s[int(np.concatenate(means, axis=1).mean(axis=1).argmin())]
+    answers = truth[np.concatenate([held_out for _, held_out in folds])]
+    paths = [solve_task(features[learn], truth[learn], task, inverse_l2s) for learn, _ in folds]
+    best, least = middle, np.inf
+    for inverse_l2, solutions in zip(inverse_l2s, zip(*paths, strict=True), strict=True):
+        losses = np.concatenate(
+            [
+                _log_losses(features[held_out] @ weight.T + bias, truth[held_out], task)
+                for (_, held_out), (weight, bias) in zip(folds, solutions, strict=True)
+            ]
+        )
+        means = []
+        for holds in (answers, ~answers) if task.multi_label else (answers,):
+            n = holds.sum(axis=0)
+            means.append((losses * holds).sum(axis=0)[n > 0] / n[n > 0])
+        loss = float(np.concatenate(means).mean())
+        # What held-out rows lose falls and then rises, and weak penalties take longest to solve.
+        if loss >= least:
+            break
+        best, least = inverse_l2, loss
+    return best
 
 
 def _log_losses(logits: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
