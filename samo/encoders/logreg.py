@@ -37,10 +37,9 @@ def fit_logistic(
     """Fit what a ``nn.Linear(D, C)`` on raw features needs to be a class-balanced logistic regression.
 
     A single-label task gets one multinomial problem, a multi-label task a binary one for each label; a class weighs
-    ``n / (K * n_class)``. Features are standardised over the rows given, which is folded into the weights. Of several
-    ``inverse_l2s``, tried from strong to weak until it rises, each task takes the one with the lowest class-balanced
-    log loss on folds held out inside these rows (the smaller of equals). Where no two folds can be made it is the middle
-    one.
+    ``n / (K * n_class)``. Features are standardised over the rows given, which is folded into the weights. Each task
+    takes the one of ``inverse_l2s`` with the lowest class-balanced log loss on folds held out inside these rows (the
+    smaller of equals), tried from strong to weak until it rises. Where no two folds can be made it is the middle one.
 
     Args:
         features: (N, D) float, finite.
