@@ -107,7 +107,7 @@ def refresh_batchnorm(model: nn.Module, setup: Setup, rows: np.ndarray, batch_si
     norms = [norm for norm in learning if norm.track_running_stats]
     if not norms:
         return
-    kept = [(norm.momentum, norm.__dict__.get("all_reduce")) for norm in norms]
+    kept: list[tuple[float | None, Any]] = [(norm.momentum, norm.__dict__.get("all_reduce")) for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # of all batches so far the plain mean

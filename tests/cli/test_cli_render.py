@@ -239,7 +239,7 @@ def test_panel_names_the_last_epoch_where_it_counts() -> None:
     assert "last epoch 5 of 5: validation macro-F1 0.500" in sheet.getvalue()
     facts = {**facts, "epochs": 8, "best_epoch": 8, "keep": "average", "val_macro_f1": 0.5}
     Console(file=sheet, width=80).print(training_panel(facts, 8, "next"))
-    assert "mean of the weights over the last quarter of 8 epochs: validation macro-F1 0.500" in sheet.getvalue()
+    assert "average over the last quarter of 8 epochs: validation macro-F1 0.500" in sheet.getvalue()
 
 
 def test_training_view_goes_on_where_a_history_ends(capsys: pytest.CaptureFixture[str]) -> None:

@@ -90,7 +90,7 @@ def training_panel(facts: Mapping[str, Any], epochs: int, then: str) -> Panel:
     validated = "validated on nothing" if score is None else f"validation macro-F1 [bold]{score:.3f}[/bold]"
     kept = f"{facts.get('keep', 'best')} epoch {facts['best_epoch']} of {facts['epochs']}"
     if facts.get("keep") == "average":
-        kept = f"mean of the weights over the last quarter of {facts['epochs']} epochs"
+        kept = f"average over the last quarter of {facts['epochs']} epochs"
     lines = [
         f"{kept}{early}: {validated}",
         *(f"[bold yellow]{mark}[/bold yellow]" for mark in marks),
