@@ -200,8 +200,8 @@ class AugmentSettings(Section):
     )
     freq_warp: float = setting(
         0.0,
-        "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013): pitch and formants "
-        "move, the tempo stays",
+        "largest stretch of the frequency axis as a share (vocal tract length, Jaitly & Hinton 2013): pitch and "
+        "formants move, the tempo stays",
         ge=0,
         le=0.5,
     )
