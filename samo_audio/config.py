@@ -394,7 +394,8 @@ class AudioConfig(Config):
     @model_validator(mode="after")
     def _augmented_where_it_acts(self) -> AudioConfig:
         """What changes clips does nothing where their states are kept, and not all of it is an encoder's."""
-        if self.augment.speed_steps and not (self.model.model == "encoder" and self.model.freeze_encoder):
+        frozen = self.model.model == "encoder" and self.model.freeze_encoder
+        if self.augment.speed_steps and self.augment.speed and not frozen:
             raise ValueError("`speed_steps` acts only together with `freeze_encoder`; elsewhere `speed` is drawn anew")
         if self.model.model != "encoder":
             return self

@@ -125,6 +125,7 @@ OF_ENCODERS: dict[str, dict[str, Any]] = {
     "unfreeze_epochs": {"freeze_encoder": False},
     "encoder_lr_scale": {"freeze_encoder": False},
     "layer_lr_decay": {"freeze_encoder": False},
+    "speed_steps": {"speed": 0.1},
 }
 
 
