@@ -339,6 +339,7 @@ def test_settings_that_would_do_nothing_are_refused(name: str) -> None:
         "pretrained": "`model=resnet18`, mn04, mn10, cnn6 or cnn14",
         "pooling": "`model=encoder`, small-cnn or resnet18",
         "frequency_bins": "`model=small-cnn` or resnet18",
+        "deltas": "`model=small-cnn` or resnet18",
     }
     if name in several:
         assert caught.value.message == f"`{name}` acts only together with {several[name]}"
