@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,26 @@ def whisper_root() -> Path:
     return real_model("whisper-base-encoder")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def coarse_pictures() -> Iterator[int]:
+    """A third of an evaluation is its pictures, and few tests look at their pixels; gives how fine they are else."""
+    if not all(map(importlib.util.find_spec, ("torch", "matplotlib"))):
+        yield 0
+        return
+    from samo.reporting import drawing
+
+    fine = drawing._DPI
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, "_DPI", 10)
+        yield fine
+
+
+@pytest.fixture
+def fine_pictures(coarse_pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures as users get them."""
+    monkeypatch.setattr("samo.reporting.drawing._DPI", coarse_pictures)
+
+
 @pytest.fixture(scope="session")
 def compiled_librosa(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Compile what tests use of librosa; numba keeps it, so that only a fresh installation waits (16 s).
@@ -79,10 +100,17 @@ LONG = (
     "test_cli_grids",
     "test_cli_torchrun",
     "test_launch_ray",
+    "test_page",
+    "test_export_models",
     "test_distributed",
+    "test_notebooks",
     "test_cli_kill",
     "test_docs",
+    "test_export",
+    "test_cli_plugins",
     "test_cli_train",
+    "test_cli_bulk",
+    "test_server",
     "test_hub",
 )
 # CPU seconds, those of ended child processes included, that a test may take without the mark `slow`.

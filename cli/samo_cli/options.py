@@ -23,6 +23,7 @@ __all__ = [
     "MACHINE",
     "Artifacts",
     "ConfigFile",
+    "DataRoot",
     "Device",
     "Flag",
     "Json",
@@ -30,6 +31,7 @@ __all__ = [
     "Threads",
     "flags_of",
     "given_settings",
+    "overwriting",
     "with_settings",
 ]
 
@@ -73,6 +75,7 @@ ConfigFile = Annotated[
         "flags with underscores; relative paths in it count from its folder.",
     ),
 ]
+DataRoot = Annotated[str, typer.Option(metavar="FOLDER", help="Where the run's data lie now; empty: where they lay.")]
 Device = Annotated[str, typer.Option(metavar="auto|cpu|cuda", rich_help_panel=MACHINE, help="Where the model runs.")]
 Precision = Annotated[
     str,
@@ -88,6 +91,12 @@ Threads = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", rich_help_panel=MACHINE, help="Print one JSON object on stdout and nothing else.")
 ]
+
+
+def overwriting(what: str) -> Any:
+    """The flag ``--overwrite`` of a verb that writes something."""
+    return typer.Option("--overwrite", help=f"Replace {what}.")
+
 
 _METAVARS: Mapping[type, str] = {
     int: "INTEGER",

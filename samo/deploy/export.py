@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -368,6 +369,13 @@ def _save_program(program: torch.export.ExportedProgram, path: Path, extra: dict
     path.write_bytes(content.getbuffer())
 
 
+def _read_program(path: Path, extra: dict[str, str] | None = None) -> torch.export.ExportedProgram:
+    with warnings.catch_warnings():
+        # torch's reader lets tensors lie in the bytes it read, and warns of writing into them: nothing here does.
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
+        return torch.export.load(path, extra_files=extra)
+
+
 def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, Any], path: Path) -> Network:
     batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim(job.exporter.axes[1], min=2)
     dynamic = {k: axis for k, axis in enumerate((batch, length)) if job.exporter.program_axes[k]}
@@ -375,7 +383,7 @@ def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, Any], path:
     with torch.no_grad():
         program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
     _save_program(program, path, {})
-    return TorchNetwork(_LogitsOnly(torch.export.load(path).module()), job.setup.runtime)
+    return TorchNetwork(_LogitsOnly(_read_program(path).module()), job.setup.runtime)
 
 
 class _LogitsOnly(nn.Module):
@@ -472,7 +480,7 @@ def _write_about(job: _Job, made: Path, facts: Mapping[str, Any], reference: Map
     if job.format == "onnx":
         save_metadata(made, about)
     elif job.format == "torch-export":
-        program = torch.export.load(made)
+        program = _read_program(made)
         _save_program(program, made, {"samo.json": json.dumps(about)})
     else:
         settings = {"settings": job.run.settings, "assets": _assets(job.run)}
@@ -512,7 +520,7 @@ def _reopened(job: _Job, made: Path) -> tuple[Mapping[str, Any], Network | None]
         return ExportedModel.open(made).metadata.model_dump(mode="json"), None
     if job.format == "torch-export":
         extra = {"samo.json": ""}
-        program = torch.export.load(made, extra_files=extra).module()
+        program = _read_program(made, extra).module()
         return parse_json(extra["samo.json"]), TorchNetwork(_LogitsOnly(program), job.setup.runtime)
     return parse_json(read_metadata(made)["samo"]), _read_weights(job, made)
 

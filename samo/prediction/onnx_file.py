@@ -99,10 +99,7 @@ def look_through(content: bytes | memoryview) -> OnnxFile:
             if domain in _OWN_DOMAINS:
                 found.opset = version
         elif number == 14:
-            key, text = _entry(_message(value))
-            if key in found.metadata:
-                raise ValueError(f"its metadata name '{key[:60]}' twice")
-            found.metadata[key] = text
+            _put(found.metadata, *_entry(_message(value)), "its metadata name")
         elif number == 20:
             raise ValueError("it holds a training graph")
         elif number == 25:
@@ -150,10 +147,7 @@ class _Graph:
             if number == 1:
                 self._node(_message(value))
             elif number == 5:
-                name, constant = _tensor(_message(value))
-                if name in self.constants:
-                    raise ValueError(f"it makes '{name[:60]}' twice")
-                self.constants[name] = constant
+                _put(self.constants, *_tensor(_message(value)), "it makes")
             elif number == 15:
                 raise ValueError("it holds sparse constants")
             elif number == 11:
@@ -193,9 +187,7 @@ class _Graph:
         node = Node(operator, inputs, outputs)
         for attribute in attributes:
             name, meant = self._attribute(attribute)
-            if name in node.attributes:
-                raise ValueError(f"its operator {operator[:60]} has '{name[:60]}' twice")
-            node.attributes[name] = meant
+            _put(node.attributes, name, meant, f"its operator {operator[:60]} has")
             if operator == "Constant" and len(attributes) > 1:
                 raise ValueError("a constant has two values")
             if operator in ("Constant", "ConstantOfShape"):
@@ -296,6 +288,13 @@ def _tensor(content: memoryview) -> tuple[str, Value]:
         if held.size == elements:
             found.numbers = held.reshape(dims)
     return name, found
+
+
+def _put(known: dict[str, Any], name: str, value: Any, says: str) -> None:
+    """Add what must not be there yet."""
+    if name in known:
+        raise ValueError(f"{says} '{name[:60]}' twice")
+    known[name] = value
 
 
 def _port(content: memoryview) -> Port:

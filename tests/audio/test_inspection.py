@@ -98,6 +98,7 @@ def test_unknown_speakers_are_counted_as_such(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("fine_pictures")
 def test_pictures(corpus: tuple[Manifest, Waveforms], tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "figures"
     written = draw(*corpus, folder, FeatureSettings(sr=8000, n_mels=32, n_fft=256, hop_length=128, duration=1.0))

@@ -6,7 +6,9 @@ import errno
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +20,14 @@ import soundfile
 import torch
 from tone_corpora import done
 from tone_corpora import samo as command
+from torch import nn
 
 import samo
 from samo.data.manifest import Item, Manifest
 from samo.deploy import export as module
 from samo.deploy.card import with_section
 from samo.deploy.export import export
+from samo.deploy.onnx_file import write_onnx
 from samo.deploy.parity import Parity, TaskParity, exact_problem, gain_problem, latencies, loss_problem
 from samo.errors import DataError, DiskFull, ExportError, RunError, SettingsError
 from samo.evaluation.abstention import NEVER, Abstention
@@ -35,6 +39,42 @@ from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
 
 QUIET = PlainReporter(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def traced() -> dict[bytes, Any]:
+    """What tracing gave, by the network."""
+    return {}
+
+
+@pytest.fixture
+def before(before: Path, traced: dict[bytes, Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """As elsewhere; and here exports are quick: the same network is traced once, and timed over three answers.
+
+    Tracing takes half of an export; test_export_models.py traces every kind of network.
+    """
+    export_program = torch.export.export
+
+    def once(kind: str, network: nn.Module, trace: Callable[[], Any]) -> Any:
+        known = hashlib.sha256(f"{kind} {network}".encode())
+        for name, tensor in chain(network.named_parameters(), network.named_buffers()):
+            known.update(name.encode() + tensor.detach().numpy().tobytes())
+        if known.digest() not in traced:
+            traced[known.digest()] = trace()
+        return traced[known.digest()]
+
+    def write(network: nn.Module, example: Any, path: Path, **how: Any) -> Any:
+        outputs, content = once("onnx", network, lambda: (write_onnx(network, example, path, **how), path.read_bytes()))
+        path.write_bytes(content)
+        return outputs
+
+    def program(network: nn.Module, example: Any, **how: Any) -> Any:
+        return once("program", network, lambda: export_program(network, example, **how))
+
+    monkeypatch.setattr(module, "write_onnx", write)
+    monkeypatch.setattr(torch.export, "export", program)
+    monkeypatch.setattr("samo.deploy.parity._ROUNDS", 3)
+    return before
 
 
 def parity(**values: Any) -> Parity:
@@ -332,6 +372,7 @@ def test_a_full_disk_is_called_so(before: Path, artifacts: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module, writer, full)
+    monkeypatch.setattr(torch.export, "export", lambda *given, **named: None)  # takes long, and is not written
     with pytest.raises(DiskFull, match=r"no space left while writing .*speech"):
         exported(
             before,
@@ -356,7 +397,7 @@ def _reversed(about: dict[str, Any]) -> None:
             "decision",
         ),
         ("text", "onnx", lambda about: about["reading"].update(max_tokens=127), "reading"),
-        ("speech", "torch-export", _reversed, "label_space"),
+        pytest.param("speech", "torch-export", _reversed, "label_space", marks=pytest.mark.slow),
         ("text", "safetensors", lambda about: about["reading"].update(max_tokens=127), "reading"),
     ],
 )
@@ -555,6 +596,8 @@ def test_pruning_takes_channels_and_trains_for_the_epochs_asked_for(
     assert opened.decision.calibration != samo.load("speech", threads=1).decision.calibration
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")
 def test_a_torch_program_and_weights_give_the_same_answers(before: Path, artifacts: Path) -> None:
     run = Run(artifacts / "runs" / "speech")
     program = exported(before, format="torch-export")

@@ -94,7 +94,6 @@ def work(tmp_path: Path, corpora: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setenv("SAMO_DATA_ROOT", str(corpora / "ravdess"))
     monkeypatch.setenv("SAMO_CACHE", str(corpora / "cache"))
     monkeypatch.setenv("SAMO_ARTIFACTS", "artifacts")
-    monkeypatch.setattr("samo.reporting.drawing._DPI", 10)  # a third of an evaluation is its pictures
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     folder(tmp_path / "clips")

@@ -18,12 +18,13 @@ Serve = Callable[..., TestClient]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Start an application with models and limits; its client's ``app`` has it."""
+    """Start an application with models and limits, by default with one decoder; its client's ``app`` has it."""
     with ExitStack() as opened:
 
         def start(*models: Any, limits: Limits | None = None, **how: Any) -> TestClient:
             named = {model.facts.name: model for model in models or (Reader(),)}
-            client = TestClient(make_app(named, limits, **how), raise_server_exceptions=False)
+            app = make_app(named, limits or Limits(decoders=1), **how)
+            client = TestClient(app, raise_server_exceptions=False)
             return opened.enter_context(client)
 
         yield start

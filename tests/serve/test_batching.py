@@ -22,6 +22,18 @@ def doubled(sizes: list[int]) -> Any:
     return answer
 
 
+def doubled_later(batches: list[list[int]]) -> tuple[Any, threading.Event]:
+    """A model that answers nothing until the event."""
+    began = threading.Event()
+
+    def answer(inputs: list[int]) -> list[int]:
+        assert began.wait(10)
+        batches.append(list(inputs))
+        return [2 * each for each in inputs]
+
+    return answer, began
+
+
 async def ask(batcher: Batcher, *inputs: int, after: float = 0.0) -> list[int]:
     with batcher.place(len(inputs)) as place:
         await asyncio.sleep(after)
@@ -68,13 +80,8 @@ def test_a_lone_request_waits_for_nobody() -> None:
 
 
 def test_a_batch_is_no_larger_than_it_may() -> None:
-    sizes: list[int] = []
-    began = threading.Event()
-
-    def answer(inputs: list[int]) -> list[int]:
-        assert began.wait(10)
-        sizes.append(len(inputs))
-        return inputs
+    batches: list[list[int]] = []
+    answer, began = doubled_later(batches)
 
     async def main() -> None:
         batcher = Batcher(answer, batch=3, wait_s=0.0, queue=100)
@@ -86,19 +93,14 @@ def test_a_batch_is_no_larger_than_it_may() -> None:
         await batcher.stop()
 
     asyncio.run(main())
-    assert max(sizes) == 3
-    assert sum(sizes) == 8
+    assert max(map(len, batches)) == 3
+    assert sorted(each for batch in batches for each in batch) == list(range(8))
 
 
 def weighed(*later: int, batch: int) -> list[list[int]]:
     """The batches of one request with three inputs of weight 3 and others that come while its first is computed."""
     batches: list[list[int]] = []
-    began = threading.Event()
-
-    def answer(inputs: list[int]) -> list[int]:
-        assert began.wait(10)
-        batches.append(list(inputs))
-        return [2 * each for each in inputs]
+    answer, began = doubled_later(batches)
 
     async def main() -> None:
         batcher = Batcher(answer, batch=batch, wait_s=0.0, queue=100, weigh=lambda given: given)
@@ -184,13 +186,8 @@ def test_when_to_come_again_follows_from_what_an_input_takes_and_how_many_wait()
 
 
 def test_who_gave_up_is_not_computed() -> None:
-    sizes: list[int] = []
-    began = threading.Event()
-
-    def answer(inputs: list[int]) -> list[int]:
-        assert began.wait(10)
-        sizes.append(len(inputs))
-        return inputs
+    batches: list[list[int]] = []
+    answer, began = doubled_later(batches)
 
     async def main() -> None:
         batcher = Batcher(answer, batch=1, wait_s=0.0, queue=100)
@@ -205,4 +202,4 @@ def test_who_gave_up_is_not_computed() -> None:
         await batcher.stop()
 
     asyncio.run(main())
-    assert sizes == [1, 1]
+    assert batches == [[0], [2]]

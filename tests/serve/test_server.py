@@ -42,7 +42,7 @@ class Slow(Reader):
 
 socket = listening("127.0.0.1", 0)
 print(socket.getsockname()[1], flush=True)
-given = eval(sys.argv[1])
+given = {"decoders": 1, **eval(sys.argv[1])}
 log = given.pop("log", None)
 serve(make_app({"slow": Slow("slow"), "ears": Ears()}, Limits(**given), log=log and Path(log)), [socket])
 print("ended", flush=True)

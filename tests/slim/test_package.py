@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -38,6 +40,9 @@ INSTRUCTIONS = {
 }  # fmt: skip
 
 
+PINNED = functools.cache(pinned)
+
+
 def instructions(text: str) -> list[tuple[str, str]]:
     """A Dockerfile as (instruction, arguments), its continued lines joined."""
     lines = [line for line in text.splitlines() if not line.startswith("#")]
@@ -58,6 +63,14 @@ def made(speech: Path, tmp_path_factory: pytest.TempPathFactory) -> Packaged:
     return package(speech, tmp_path_factory.mktemp("made") / "package")
 
 
+@pytest.fixture
+def same_installation(made: Packaged, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages take the wheel and the versions of ``made``, which would come out the same."""
+    wheels = made.path / "wheels"
+    monkeypatch.setattr(module, "write_wheel", lambda folder, about: shutil.copytree(wheels, folder))
+    monkeypatch.setattr(module, "pinned", PINNED)
+
+
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hostile")
@@ -75,6 +88,7 @@ def test_what_is_in_it(made: Packaged) -> None:
     assert json.loads((made.path / LISTING).read_text())["files"] == made.files
 
 
+@pytest.mark.usefixtures("same_installation")
 def test_figures_of_another_file_are_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tiny.write(tmp_path / "tiny.onnx")
     beside = tmp_path / "tiny.export.json"
@@ -218,6 +232,7 @@ def test_what_a_licence_means_for_the_weights() -> None:
     assert "does not know the licence" in licence_terms("")[0]
 
 
+@pytest.mark.usefixtures("same_installation")
 def test_nothing_is_replaced_but_a_package_and_only_with_leave(speech: Path, tmp_path: Path) -> None:
     target = tmp_path / "package"
     target.mkdir()
@@ -262,6 +277,7 @@ def status(*argv: object) -> int | str | None:
     return left.value.code
 
 
+@pytest.mark.usefixtures("same_installation")
 def test_each_flag(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     assert status(speech, "-o", tmp_path / "a", "--json", "--threads", "1") == 0
     printed = json.loads(capsys.readouterr().out)
@@ -280,23 +296,36 @@ def test_each_flag(speech: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert seen == {"threads": 3}
 
 
-def run_predict(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Its ``predict.py``, by a Python that finds none of the extras; SAMO is that of the wheel."""
+def run_predict(folder: Path, *calls: str) -> list[tuple[int, str]]:
+    """Status and output of its ``predict.py`` with each of some words, by one Python that finds none of the extras.
+
+    SAMO is that of the wheel.
+    """
     wheel = next((folder / "wheels").iterdir())
     refuse = (
-        "import runpy, sys\n"
+        "import contextlib, io, json, runpy, sys\n"
         "class Refused:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name.partition('.')[0] in {{'pandas', *{sorted(sum(EXTRAS.values(), ()))!r}}}:\n"
         "            raise ModuleNotFoundError(name, name=name)\n"
         "sys.meta_path.insert(0, Refused())\n"
-        "sys.argv = sys.argv[1:]\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "found = []\n"
+        "for word in sys.argv[1:]:\n"
+        "    sys.argv, status, printed = ['predict.py', word], 0, io.StringIO()\n"
+        "    try:\n"
+        "        with contextlib.redirect_stdout(printed):\n"
+        "            runpy.run_path('predict.py', run_name='__main__')\n"
+        "    except SystemExit as left:\n"
+        "        status = left.code or 0\n"
+        "    found.append((status, printed.getvalue()))\n"
+        "print(json.dumps(found))\n"
     )
-    return subprocess.run(
-        [sys.executable, "-c", refuse, "predict.py", *words],
+    done = subprocess.run(
+        [sys.executable, "-c", refuse, *calls],
         cwd=folder, env={**os.environ, "PYTHONPATH": str(wheel)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [(status, printed) for status, printed in json.loads(done.stdout)]
 
 
 @pytest.mark.parametrize("modality", ["audio", "text"])
@@ -309,13 +338,12 @@ def test_predict_py_without_torch(modality: str, made: Packaged, tmp_path: Path)
         reading = {"max_tokens": 6, "pad_id": 0, "tokens": tokens}
         folder = package(tiny.write(tmp_path / "words.onnx", "text", reading=reading), tmp_path / "package").path
     before = sorted(folder.rglob("*"))
-    checked = run_predict(folder, "--check")
-    assert checked.returncode == 0, checked.stderr
-    assert checked.stdout.startswith("ok: ")
     given = "examples/loud.wav" if modality == "audio" else "Thank you so much, this made my day!"
-    answered = run_predict(folder, given)
+    (status, checked), (answer_status, answered) = run_predict(folder, "--check", given)
+    assert (status, answer_status) == (0, 0)
+    assert checked.startswith("ok: ")
     expected = json.loads((folder / "examples" / "expected.json").read_text())["examples"][0]
-    found = json.loads(answered.stdout)
+    found = json.loads(answered)
     assert found["label"] == expected["label"]
     task = expected["tasks"]["emotion"]["probabilities"]
     assert found["probabilities"] == pytest.approx(task, abs=1e-4)
@@ -323,8 +351,6 @@ def test_predict_py_without_torch(modality: str, made: Packaged, tmp_path: Path)
 
 
 def test_predict_py_sees_a_different_answer(made: Packaged, tmp_path: Path) -> None:
-    import shutil
-
     folder = tmp_path / "copy"
     shutil.copytree(made.path, folder)
     file = folder / "examples" / "expected.json"
@@ -332,7 +358,7 @@ def test_predict_py_sees_a_different_answer(made: Packaged, tmp_path: Path) -> N
     shares = expected["examples"][1]["tasks"]["emotion"]["probabilities"]
     shares["calm"] += 0.02
     file.write_text(json.dumps(expected))
-    checked = run_predict(folder, "--check")
-    assert checked.returncode == 1
-    assert checked.stdout.splitlines()[0].startswith("ok: loud.wav")
-    assert checked.stdout.splitlines()[1].startswith("DIFFERENT: quiet.wav: calm, 0.02")
+    ((status, checked),) = run_predict(folder, "--check")
+    assert status == 1
+    assert checked.splitlines()[0].startswith("ok: loud.wav")
+    assert checked.splitlines()[1].startswith("DIFFERENT: quiet.wav: calm, 0.02")

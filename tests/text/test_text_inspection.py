@@ -87,6 +87,7 @@ def test_warnings() -> None:
     assert not any("test rows" in line for line in lines)
 
 
+@pytest.mark.usefixtures("fine_pictures")
 def test_pictures(tmp_path: Path) -> None:
     drawn = draw(corpus(ROWS, synthetic=True), tmp_path / "p")
     assert [path.name for path in drawn] == ["class_balance_mood.png", "class_balance_a_b__.png", "lengths.png"]

@@ -12,7 +12,7 @@ from samo.modalities import MODALITIES, config_types
 from samo.settings import resolve
 from samo_cli.flags import switch
 from samo_cli.grid_options import Place, numbers, with_place
-from samo_cli.options import ConfigFile, flags_of
+from samo_cli.options import ConfigFile, flags_of, overwriting
 
 __all__ = ["ensemble"]
 
@@ -43,7 +43,7 @@ def ensemble(
         str, typer.Option(metavar="equal|fitted", help="How much members count; fitted on the validation part alone.")
     ] = "equal",
     name: Annotated[str, typer.Option(help="Name of the ensemble's run; made up when left out.")] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of this name.")] = False,
+    overwrite: Annotated[bool, overwriting("the run of this name")] = False,
     modality: Annotated[
         str,
         typer.Option(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from samo_cli.options import Artifacts, Json, Threads
+from samo_cli.options import Artifacts, DataRoot, Json, Threads, overwriting
 
 __all__ = ["export"]
 
@@ -49,10 +49,8 @@ def export(
     force: Annotated[
         bool, typer.Option("--force", help="Keep a quantised or pruned file that loses more or gains less.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
-    data_root: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Where the run's data lie now; empty: where they lay.")
-    ] = "",
+    overwrite: Annotated[bool, overwriting("the file")] = False,
+    data_root: DataRoot = "",
     artifacts: Artifacts = "",
     threads: Threads = 0,
     json: Json = False,

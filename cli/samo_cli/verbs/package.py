@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from samo_cli.options import Artifacts, Json, Threads
+from samo_cli.options import Artifacts, DataRoot, Json, Threads, overwriting
 
 __all__ = ["package"]
 
@@ -20,12 +20,8 @@ def package(
             metavar="[RUN|FILE.onnx]", help="A run by name or folder, or a file of `samo export`; else the newest run."
         ),
     ] = "",
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a package that is there; never anything else.")
-    ] = False,
-    data_root: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Of a run: where its data lie now; empty: where they lay.")
-    ] = "",
+    overwrite: Annotated[bool, overwriting("a package that is there; never anything else")] = False,
+    data_root: DataRoot = "",
     artifacts: Artifacts = "",
     threads: Threads = 0,
     json: Json = False,

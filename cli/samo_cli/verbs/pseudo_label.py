@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from samo_cli.options import Artifacts, Device, Json, Precision, Threads
+from samo_cli.options import Artifacts, Device, Json, Precision, Threads, overwriting
 
 __all__ = ["pseudo_label"]
 
@@ -29,7 +29,7 @@ def pseudo_label(
         ),
     ] = 0.9,
     text_column: Annotated[str, typer.Option(metavar="TEXT", help="Of a table: column of the text.")] = "text",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the table of this name.")] = False,
+    overwrite: Annotated[bool, overwriting("the table of this name")] = False,
     artifacts: Artifacts = "",
     device: Device = "auto",
     precision: Precision = "float32",

@@ -20,6 +20,7 @@ from samo_cli.options import (
     Precision,
     Threads,
     flags_of,
+    overwriting,
     with_settings,
 )
 
@@ -49,7 +50,7 @@ def train(
     ] = "",
     config: ConfigFile = None,
     name: Annotated[str, typer.Option(help="Name of the run; made up when left out.")] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run of this name.")] = False,
+    overwrite: Annotated[bool, overwriting("the run of this name")] = False,
     resume: Annotated[str, typer.Option(metavar="RUN", help="Go on with a run that was stopped.")] = "",
     tracker: Annotated[
         str,
