@@ -321,7 +321,8 @@ class AudioFrontend:
             return fit_functionals(features, rows, self.manifest, train_rows)
         if self._frozen is not None:
             batches = self._learning_batches(train_rows)
-            return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
+            n_plain = int(self._places[3][train_rows].sum())
+            return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed, n_plain)
         if by_speaker(self._config):
             _ = self._speaker_statistics  # refuses before the first step
         if self._config.features.normalisation != "train":

@@ -33,6 +33,7 @@ def fit_logistic(
     groups: Sequence[str] | np.ndarray | None = None,
     seed: int = 0,
     inverse_l2s: Sequence[float] = INVERSE_L2S,
+    n_plain: int | None = None,
 ) -> dict[str, Tensor]:
     """Fit what a ``nn.Linear(D, C)`` on raw features needs to be a class-balanced logistic regression.
 
@@ -48,6 +49,8 @@ def fit_logistic(
         groups: (N,) names that stay together when folds are made, "" for none; None: each row is its own.
         seed: of the folds.
         inverse_l2s: scikit-learn's C to choose from, positive.
+        n_plain: rows behind the first so many are changed copies of these. The strength is chosen without them, and all
+            rows together weigh as much as the first alone. None: there are no copies.
 
     Returns:
         ``weight`` (C, D) and ``bias`` (C,), float32.
@@ -65,7 +68,12 @@ def fit_logistic(
         truth = targets[labelled, columns] > 0.5
         rows, back = _in_row_space(features[labelled])
         own = None if groups is None else np.asarray(groups, dtype=str)[labelled]
-        strength = _chosen(rows, truth, task, own, seed, sorted(inverse_l2s))
+        plain = int(labelled[:n_plain].sum())
+        copied = plain < len(rows)
+        alone = _in_row_space(features[labelled][:plain])[0] if copied else rows
+        groups_alone = None if own is None else own[:plain]
+        strength = _chosen(alone, truth[:plain], task, groups_alone, seed, sorted(inverse_l2s))
+        strength *= plain / len(rows) if copied else 1.0
         found, bias[columns] = next(solve_task(rows, truth, task, [strength]))
         weight[columns] = found @ back
     weight /= scale
@@ -81,11 +89,12 @@ def out_of_fold_logits(
     groups: Sequence[str] | np.ndarray | None = None,
     seed: int = 0,
     inverse_l2s: Sequence[float] = INVERSE_L2S,
+    n_plain: int | None = None,
 ) -> np.ndarray:
     """(N, C) float64 logits of every row by a regression that learned from neither the row nor its group.
 
     The rows are dealt into five folds (fewer where there are fewer groups) and :func:`fit_logistic` learns from the
-    others, its strength chosen inside them. Arguments are those of :func:`fit_logistic`.
+    others, its strength chosen inside them. Arguments are those of :func:`fit_logistic`; a copy is where its group is.
 
     Raises:
         DataError: there are not two groups, or a feature is not finite.
@@ -98,7 +107,10 @@ def out_of_fold_logits(
     logits = np.empty((len(features), space.n_columns))
     for learn, held_out in folds:
         own = None if names is None else names[learn]
-        found = fit_logistic(features[learn], targets[learn], space, groups=own, seed=seed, inverse_l2s=inverse_l2s)
+        plain = None if n_plain is None else int((learn < n_plain).sum())
+        found = fit_logistic(
+            features[learn], targets[learn], space, groups=own, seed=seed, inverse_l2s=inverse_l2s, n_plain=plain
+        )
         logits[held_out] = features[held_out] @ found["weight"].double().numpy().T + found["bias"].double().numpy()
     return logits
 

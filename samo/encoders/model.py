@@ -145,7 +145,9 @@ def sequences_looked_at(parts: tuple[str, ...], settings: EncoderSettings) -> tu
     return (ALL,) if shared else sequences_of(parts, settings.layers)
 
 
-def fit_frozen(model: StatesModel, batches: Iterable[Batch], manifest: Manifest, seed: int) -> dict[str, Tensor]:
+def fit_frozen(
+    model: StatesModel, batches: Iterable[Batch], manifest: Manifest, seed: int, n_plain: int | None = None
+) -> dict[str, Tensor]:
     """What is learned before step 1 of a model whose encoder is frozen, by name in its state.
 
     The head of ``head=logreg``, see :func:`samo.encoders.logreg.fit_logistic`; of a pooling that standardises, mean
@@ -156,11 +158,14 @@ def fit_frozen(model: StatesModel, batches: Iterable[Batch], manifest: Manifest,
         batches: of the rows to learn from; a row may stand several times, once for each of its windows.
         manifest: the items, whose groups stay together where the strength is chosen.
         seed: of the folds it is chosen on.
+        n_plain: rows of the batches behind the first so many are changed copies of these; None: there are none.
     """
     if isinstance(model.head, LogisticHead):
         pooled, rows = _of_batches(model, batches, model.pooled)
         groups = inner_groups(manifest, rows)
-        fitted = fit_logistic(pooled, manifest.targets[rows], manifest.label_space, groups=groups, seed=seed)
+        fitted = fit_logistic(
+            pooled, manifest.targets[rows], manifest.label_space, groups=groups, seed=seed, n_plain=n_plain
+        )
         return {f"head.output.{name}": tensor for name, tensor in fitted.items()}
     if not model.pooling.standardise:
         return {}
@@ -177,20 +182,21 @@ def held_out_logits(
     manifest: Manifest,
     train_rows: np.ndarray,
     seed: int,
-    n_answered: int | None = None,
+    n_plain: int | None = None,
 ) -> np.ndarray:
     """(N, C) logits of N rows, each by a logistic regression that learned without its group.
 
-    Arguments are those of :func:`fit_frozen`; ``train_rows`` are the rows in the order wanted, and only the first
-    ``n_answered`` rows of the batches are answered: what comes behind them (copies at another speed) is learned from.
+    Arguments are those of :func:`fit_frozen`; ``train_rows`` are the rows in the order wanted. Copies are learned from
+    and give no answers.
 
     Raises:
         DataError: there are not two groups.
     """
     pooled, rows = _of_batches(model, batches, model.pooled)
     groups = inner_groups(manifest, rows)
-    each = out_of_fold_logits(pooled, manifest.targets[rows], manifest.label_space, groups=groups, seed=seed)
-    each, rows = each[:n_answered], rows[:n_answered]
+    given = (pooled, manifest.targets[rows], manifest.label_space)
+    each = out_of_fold_logits(*given, groups=groups, seed=seed, n_plain=n_plain)
+    each, rows = each[:n_plain], rows[:n_plain]
     return np.stack([each[rows == row].mean(axis=0) for row in train_rows])
 
 

@@ -476,13 +476,15 @@ def test_a_logistic_regression_takes_no_steps(
             features.append(torch.cat([valid.mean(dim=0), valid.std(dim=0, unbiased=False)]).numpy())
             targets.append(front.manifest.targets[row])
             speakers.append(front.manifest.items[row].group)
-    expected = fit_logistic(np.stack(features), np.stack(targets), front.manifest.label_space, groups=speakers)
+    n_plain = len(features) // len(speeds)
+    given = (np.stack(features), np.stack(targets), front.manifest.label_space)
+    expected = fit_logistic(*given, groups=speakers, n_plain=n_plain)
     fitted = load_file(run.path("fitted.safetensors"))
     assert set(fitted) == {"head.output.weight", "head.output.bias"}
     for name, tensor in expected.items():
         torch.testing.assert_close(fitted[f"head.output.{name}"], tensor, atol=1e-3, rtol=1e-3)
     # What a student may learn from: every clip is answered without its speaker, by the mean over its windows.
-    each = out_of_fold_logits(np.stack(features), np.stack(targets), front.manifest.label_space, groups=speakers)
+    each = out_of_fold_logits(*given, groups=speakers, n_plain=n_plain)
     rows = front.manifest.rows(run.split.train)
     owners = np.repeat(rows, [len(window_starts(int(front.waveforms.lengths[row]), WINDOW)) for row in rows])
     means = np.stack([each[: len(owners)][owners == row].mean(axis=0) for row in rows])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from samo.data.manifest import Item, Manifest
+from samo.encoders import logreg
 from samo.encoders.logreg import fit_logistic, inner_folds, inner_groups, out_of_fold_logits, solve_task
 from samo.errors import DataError
 from samo.tasks import LabelSpace, Task
@@ -160,6 +163,42 @@ def test_every_strength_of_a_path_is_as_if_solved_alone() -> None:
         [(alone, constant)] = solve_task(features, targets > 0.5, MOOD, [strength])
         np.testing.assert_allclose(weight, alone, atol=2e-3)
         np.testing.assert_allclose(bias - bias.mean(), constant - constant.mean(), atol=2e-3)
+
+
+def test_rows_and_their_copies_weigh_as_much_as_the_rows() -> None:
+    """Twice the same rows are the rows; copies without a signal do not choose the strength."""
+    features, targets, groups = planted()
+    space = LabelSpace((Task("yes", ("no", "yes")),))
+    for function in (fit_logistic, out_of_fold_logits):
+        alone = function(features, targets, space, groups=groups)
+        twice = function(
+            np.tile(features, (2, 1)), np.tile(targets, (2, 1)), space, groups=np.tile(groups, 2), n_plain=len(features)
+        )
+        if isinstance(alone, dict):
+            for name, tensor in alone.items():
+                torch.testing.assert_close(twice[name], tensor, atol=2e-3, rtol=2e-3)
+        else:
+            np.testing.assert_allclose(twice[: len(features)], alone, atol=1e-2)
+            np.testing.assert_allclose(twice[len(features) :], alone, atol=1e-2)
+
+
+def test_copies_do_not_choose_the_strength(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, targets, groups = planted()
+    space = LabelSpace((Task("yes", ("no", "yes")),))
+    used: list[float] = []
+    real = logreg.solve_task
+
+    def seen(rows: np.ndarray, truth: np.ndarray, task: Task, inverse_l2s: Sequence[float]) -> Iterator[Any]:
+        used.append(inverse_l2s[-1] if len(inverse_l2s) == 1 else float("nan"))
+        return real(rows, truth, task, inverse_l2s)
+
+    monkeypatch.setattr(logreg, "solve_task", seen)
+    fit_logistic(features, targets, space, groups=groups)
+    # The same rows under others' labels: of the same mean and spread, and without a signal.
+    both = np.concatenate([features, np.random.default_rng(1).permutation(features)])
+    fit_logistic(both, np.tile(targets, (2, 1)), space, groups=np.tile(groups, 2), n_plain=len(features))
+    alone, with_copies = (strength for strength in used if not np.isnan(strength))
+    assert with_copies == pytest.approx(alone / 2)
 
 
 def test_what_is_made_of_an_item_stays_with_it() -> None:
