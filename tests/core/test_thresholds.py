@@ -16,7 +16,15 @@ from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision, decided_rows, fit_decision
 from samo.evaluation.metrics import f1_by_threshold, selection_score
 from samo.evaluation.predictions import Predictions
-from samo.evaluation.thresholds import TaskThresholds, Thresholds, best_threshold, fit_thresholds, threshold_grid
+from samo.evaluation.thresholds import (
+    TaskThresholds,
+    Thresholds,
+    best_threshold,
+    fit_thresholds,
+    shrunk,
+    smoothed,
+    threshold_grid,
+)
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
 
@@ -264,3 +272,42 @@ def test_the_rule_that_was_asked_for_decides(used: str) -> None:
     fitted = decision.thresholds.tasks["tags"]
     cuts = {"per-class": list(fitted.per_class.values()), "global": fitted.common, "half": 0.5}[used]
     np.testing.assert_array_equal(decision.answers(logits, SPACE)[1], shares >= cuts)
+
+
+def test_a_rare_class_is_pulled_toward_the_one_threshold() -> None:
+    """In logits ln 1 = 0 and ln 9: of 2 rows and 6 of prior a quarter of the way is its own, 9 ** (1 / 4) = sqrt 3."""
+    support = np.array([2, 18, 0, 5])
+    found = shrunk(np.array([0.9, 0.9, 0.9, 0.5]), 0.5, support, 6.0)
+    assert found.tolist() == pytest.approx([3**0.5 / (1 + 3**0.5), 9**0.75 / (1 + 9**0.75), 0.5, 0.5])
+    # Toward 0.8, odds 4, from 0.5: half the way is odds of 2.
+    assert shrunk(np.array([0.5]), 0.8, np.array([3]), 3.0)[0] == pytest.approx(2 / 3)
+    assert shrunk(np.array([0.1, 0.3]), 0.7, np.array([1, 1]), 0.0).tolist() == [0.1, 0.3]
+    assert shrunk(np.array([0.37]), 0.37, np.array([4]), 5.0).tolist() == [0.37]
+
+
+def test_f1_is_smoothed_over_logits() -> None:
+    """Odds of 1/3, 1 and 3 are as far apart in logits: weights 1 and e ** -0.5 at a width of ln 3."""
+    grid, near, far = np.array([0.25, 0.5, 0.75]), np.exp(-0.5), np.exp(-2.0)
+    found = smoothed(grid, np.array([[0.0], [0.0], [1.0]]), float(np.log(3.0)))
+    assert found[:, 0].tolist() == pytest.approx([far / (1 + near + far), near / (1 + 2 * near), 1 / (1 + near + far)])
+    assert smoothed(grid, np.array([[0.0], [0.3], [1.0]]), 0.0).ravel().tolist() == [0.0, 0.3, 1.0]
+
+
+def test_smoothing_and_shrinkage_are_what_a_fit_takes() -> None:
+    logits, targets = drawn()
+    shares = SPACE.probabilities(logits)
+    grid = threshold_grid(NINE)
+    plain = fit_thresholds(shares, targets, SPACE, NINE)["tags"]
+    settings = NINE.model_copy(update={"threshold_shrinkage": 20.0, "threshold_smoothing": 0.5})
+    found = fit_thresholds(shares, targets, SPACE, settings)["tags"]
+    curves = smoothed(grid, f1_by_threshold(targets > 0, shares, grid), 0.5)
+    own = np.array([best_threshold(grid, column) for column in curves.T])
+    assert own.tolist() != list(plain.per_class.values())
+    expected = shrunk(own, plain.common, targets.sum(axis=0), 20.0)
+    assert list(found.per_class.values()) == pytest.approx(expected.tolist())
+    assert found.common == plain.common
+    # What is said of them is their own score, not the best of the curve.
+    score = f1_score(targets > 0, shares >= expected, average="macro")
+    assert found.macro_f1["per-class"] == pytest.approx(score)
+    assert found.macro_f1["global"] == plain.macro_f1["global"]
+    assert score < plain.macro_f1["per-class"]
