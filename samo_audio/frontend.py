@@ -125,6 +125,7 @@ class AudioFrontend:
     unit: str = "speaker"
     item: ClassVar[str] = "clip"
     preparing: ClassVar[str] = "decoding"
+    packs: ClassVar[bool] = False
     config_type: ClassVar[type[Config]] = AudioConfig
 
     def __init__(
@@ -209,6 +210,10 @@ class AudioFrontend:
         """Sampling rate, trimming and window: log-mel features are made inside the model."""
         features = cast(AudioConfig, config).features
         return {"sr": features.sr, "trim_db": features.trim_db, "duration": features.duration}
+
+    def shared_by(self, members: Sequence[tuple[Config, Path]]) -> tuple[Self, tuple[int, ...]]:
+        """As they are: an ensemble's members agree in :meth:`batch_settings`."""
+        return self, (0,) * len(members)
 
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
