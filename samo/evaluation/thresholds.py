@@ -270,13 +270,11 @@ def _fitted(
     steady = smoothed(grid, scores, settings.threshold_smoothing)
     own = [best_threshold(grid, column) if column.max() > 0 else common for column in steady.T]
     per_class = shrunk(np.array(own), common, support, settings.threshold_shrinkage)
+    cuts = (np.array(HALF), np.array(common), per_class)
     return TaskThresholds(
         common,
         dict(zip(task.labels, per_class.tolist(), strict=True)),
-        {
-            rule: float(macro_f1(tally(truth, given >= cuts)))
-            for rule, cuts in zip(RULES, (HALF, common, per_class), strict=True)
-        },
+        {rule: float(macro_f1(tally(truth, given >= cut))) for rule, cut in zip(RULES, cuts, strict=True)},
         dict(zip(task.labels, map(int, support), strict=True)),
         float(temperature),
     )
