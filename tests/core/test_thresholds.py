@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,13 +26,14 @@ from samo.evaluation.thresholds import (
     smoothed,
     threshold_grid,
 )
-from samo.settings import ThresholdSettings
+from samo.settings import ThresholdSettings, with_defaults
 from samo.tasks import LabelSpace, Task
 
 ABC = Task("tags", ("a", "b", "c"), multi_label=True)
 SPACE = LabelSpace((ABC,))
 MIXED = LabelSpace((Task("mood", ("up", "down")), ABC))
-NINE = ThresholdSettings(threshold_range=(0.1, 0.9), num_thresholds=9)  # 0.1, 0.2 ... 0.9
+PLAIN: dict[str, Any] = {"threshold_shrinkage": 0.0, "threshold_smoothing": 0.0}
+NINE = ThresholdSettings(threshold_range=(0.1, 0.9), num_thresholds=9, **PLAIN)  # 0.1, 0.2 ... 0.9
 
 
 def drawn(n: int = 300, seed: int = 0, shares: tuple[float, ...] = (0.4, 0.2, 0.05)) -> tuple[np.ndarray, np.ndarray]:
@@ -74,7 +76,10 @@ def test_selection_takes_the_best_single_threshold() -> None:
 def test_epochs_are_selected_by_the_thresholds_that_may_ship() -> None:
     assert threshold_grid(ThresholdSettings()).tolist() == pytest.approx([k / 100 for k in range(1, 96)])
     logits, targets = drawn()
-    shares, settings = SPACE.probabilities(logits), ThresholdSettings(threshold_range=(0.6, 0.9), num_thresholds=4)
+    shares, settings = (
+        SPACE.probabilities(logits),
+        ThresholdSettings(threshold_range=(0.6, 0.9), num_thresholds=4, **PLAIN),
+    )
     found = selection_score(SPACE, logits, targets, threshold_grid(settings))
     scores = [f1_score(targets > 0, shares >= cut, average="macro", zero_division=0) for cut in (0.6, 0.7, 0.8, 0.9)]
     assert found == pytest.approx(max(scores))
@@ -116,7 +121,10 @@ def test_thresholds_by_hand() -> None:
 
 def test_every_score_is_the_one_sklearn_finds() -> None:
     logits, targets = drawn()
-    shares, settings = SPACE.probabilities(logits), ThresholdSettings(threshold_range=(0.03, 0.77), num_thresholds=38)
+    shares, settings = (
+        SPACE.probabilities(logits),
+        ThresholdSettings(threshold_range=(0.03, 0.77), num_thresholds=38, **PLAIN),
+    )
     found = fit_thresholds(shares, targets, SPACE, settings)["tags"]
     grid = np.linspace(0.03, 0.77, 38)
     by_class = np.array([f1_score(targets > 0, shares >= cut, average=None, zero_division=0) for cut in grid])
@@ -291,6 +299,17 @@ def test_f1_is_smoothed_over_logits() -> None:
     found = smoothed(grid, np.array([[0.0], [0.0], [1.0]]), float(np.log(3.0)))
     assert found[:, 0].tolist() == pytest.approx([far / (1 + near + far), near / (1 + 2 * near), 1 / (1 + near + far)])
     assert smoothed(grid, np.array([[0.0], [0.3], [1.0]]), 0.0).ravel().tolist() == [0.0, 0.3, 1.0]
+
+
+def test_new_runs_have_steadier_thresholds_and_old_ones_keep_theirs() -> None:
+    logits, targets = drawn()
+    shares, steady = SPACE.probabilities(logits), ThresholdSettings()
+    assert (steady.threshold_shrinkage, steady.threshold_smoothing) == (8.0, 0.5)
+    plain = ThresholdSettings.model_validate(PLAIN)
+    found = [list(fit_thresholds(shares, targets, SPACE, each)["tags"].per_class.values()) for each in (steady, plain)]
+    assert found[0] != found[1]
+    before = with_defaults({"modality": "text"})
+    assert {name: before[name] for name in PLAIN} == PLAIN
 
 
 def test_smoothing_and_shrinkage_are_what_a_fit_takes() -> None:
