@@ -35,6 +35,7 @@ class Frontend(Protocol):
         unit: what a confidence interval is resampled over, ``speaker`` or ``row``.
         item: what one item is called, ``clip`` or ``text``.
         preparing: what takes time when data are opened, ``decoding`` or ``tokenising``.
+        packs: whether :meth:`shared_by` makes batches of models that differ in :meth:`batch_settings`.
         config: the settings with the data's place filled in.
         manifest: the indexed items, content hashes included.
     """
@@ -43,6 +44,7 @@ class Frontend(Protocol):
     unit: str
     item: ClassVar[str]
     preparing: ClassVar[str]
+    packs: ClassVar[bool]
     config_type: ClassVar[type[Config]]
     manifest: Manifest
 
@@ -70,6 +72,13 @@ class Frontend(Protocol):
     @staticmethod
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
         """What :meth:`eval_batches` depends on, by setting: models that agree in it can be given the same batches."""
+
+    def shared_by(self, members: Sequence[tuple[Config, Path]]) -> tuple[Self, tuple[int, ...]]:
+        """The same data in batches that hold what each of several models reads, and which part of them each reads.
+
+        Args:
+            members: settings and assets of each model. Where they read alike, batches are as they were.
+        """
 
     def new_model(self) -> nn.Module:
         """A model to train, with whatever start weights the settings name."""

@@ -356,6 +356,23 @@ class ThresholdSettings(Section):
         (0.01, 0.95), "lowest and highest threshold tried, in (0, 1); epochs are selected by the same ones"
     )
     num_thresholds: int = setting(95, "thresholds tried, evenly spaced", ge=2, le=1000)
+    threshold_shrinkage: float = setting(
+        8.0,
+        "pull each class's threshold toward the one of all classes as so many validation rows with its label would, "
+        "so that rare classes follow their few rows less; 0 = off",
+        ge=0.0,
+        le=1e6,
+        came_later=True,
+        stored_default=0.0,
+    )
+    threshold_smoothing: float = setting(
+        0.5,
+        "smooth each class's F1 over the thresholds before its best is taken, standard deviation in logits; 0 = off",
+        ge=0.0,
+        le=10.0,
+        came_later=True,
+        stored_default=0.0,
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> ThresholdSettings:

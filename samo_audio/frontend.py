@@ -169,6 +169,7 @@ class AudioFrontend:
     unit: str = "speaker"
     item: ClassVar[str] = "clip"
     preparing: ClassVar[str] = "decoding"
+    packs: ClassVar[bool] = False
     config_type: ClassVar[type[Config]] = AudioConfig
 
     def __init__(
@@ -257,6 +258,10 @@ class AudioFrontend:
         features = config.features
         again = {name: value for name in ("tta_speed", "tta_shift") if (value := getattr(features, name))}
         return {**_cut(features), **again, "speaker_statistics": repr(features) if by_speaker(config) else ""}
+
+    def shared_by(self, members: Sequence[tuple[Config, Path]]) -> tuple[Self, tuple[int, ...]]:
+        """As they are: an ensemble's members agree in :meth:`batch_settings`."""
+        return self, (0,) * len(members)
 
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from samo.deploy.exporter import ChannelGroup, CosineMatrix
 from samo.errors import SettingsError
 from samo.frontend import Frontend
+from samo.runs.ensemble_model import Ensemble
 from samo.runs.run import ASSETS, Run
 from samo.settings import Config
 from samo_text.config import TextConfig
@@ -30,7 +31,16 @@ class TextExporter:
 
     @staticmethod
     def exportable(model: nn.Module) -> nn.Module:
-        """A copy that takes two inputs."""
+        """A copy that takes two inputs.
+
+        Raises:
+            SettingsError: an ensemble whose members read unlike tokens.
+        """
+        if isinstance(model, Ensemble) and model.parts > 1:
+            raise SettingsError(
+                "an ensemble whose members read unlike tokens cannot be exported: a file has one tokenizer",
+                hint="export a member, or an ensemble of members with one encoder; the run itself answers and serves",
+            )
         return _Exportable(copy.deepcopy(model)).eval().requires_grad_(False)
 
     @staticmethod

@@ -30,7 +30,7 @@ from samo_text.datasets import DATASETS, index_corpus, resolve_root
 from samo_text.models import build_model, require_usable
 from samo_text.models.text_model import TextModel
 from samo_text.models.tfidf import fit_tfidf
-from samo_text.tokens import EncoderTokens, TokenLists, Tokens, about_cut, open_tokens, token_lists
+from samo_text.tokens import EncoderTokens, SeveralTokens, TokenLists, Tokens, about_cut, open_tokens, token_lists
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,6 +45,7 @@ class TextFrontend:
     unit: str = "row"
     item: ClassVar[str] = "text"
     preparing: ClassVar[str] = "tokenising"
+    packs: ClassVar[bool] = True
     config_type: ClassVar[type[Config]] = TextConfig
 
     def __init__(
@@ -128,6 +129,18 @@ class TextFrontend:
         kept = open_tokens(config, assets).digest[:12] if assets and assets.is_dir() else config.model.encoder
         return {"tokens": kept, "max_tokens": config.tokens.max_tokens}
 
+    def shared_by(self, members: Sequence[tuple[Config, Path]]) -> tuple[Self, tuple[int, ...]]:
+        """The same texts as the tokens of each of several models, and whose of them each reads."""
+        tokens = [open_tokens(cast(TextConfig, config), assets) for config, assets in members]
+        found = {each.digest: each for each in tokens}
+        if len(found) == 1:
+            return self, (0,) * len(members)
+        together = SeveralTokens(tuple(found.values()))
+        lists = token_lists(together, [item.source for item in self.manifest.items])
+        places = {digest: place for place, digest in enumerate(found)}
+        shared = type(self)(self._config, self.manifest, together, lists, self._notify)
+        return shared, tuple(places[each.digest] for each in tokens)
+
     def new_model(self) -> nn.Module:
         """A model to train, its encoder with the weights it was published with."""
         vocabulary = len(self.tokens) if isinstance(self.tokens, EncoderTokens) else None
@@ -144,7 +157,7 @@ class TextFrontend:
     def save_assets(self, folder: Path) -> None:
         """The tokenizer and the encoder's sizes, so that a run needs nothing else to predict."""
         self.tokens.save(folder)
-        if self._config.model.encoder:
+        if self._config.model.encoder and not isinstance(self.tokens, SeveralTokens):
             from samo_text.models.pretrained import save_sizes
 
             assert isinstance(self.tokens, EncoderTokens)

@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
+from pydantic import Field
 
+from samo.data.padding import packed
 from samo.errors import ModelFileError, SettingsError, plural
-from samo.files import cache_root, caching
+from samo.files import cache_root, caching, parse_json, write_json
 from samo.stored import Stored, Text, validated
 from samo_text.texts import clean
 
@@ -28,6 +30,7 @@ __all__ = [
     "EncoderTokens",
     "FileTokens",
     "HashTokens",
+    "SeveralTokens",
     "TokenLists",
     "Tokens",
     "about_cut",
@@ -45,6 +48,8 @@ _CHUNK = 2048
 _CACHE_VERSION = 1
 _WORDS = re.compile(r"\[[A-Z]+\]|\w+(?:['\u2019]\w+)*|[^\w\s]")
 _HASH_BITS = (1 << 62) - 1
+# Of an ensemble whose members read unlike tokens.
+_SEVERAL = "several_tokens.json"
 
 
 class Tokens(Protocol):
@@ -212,6 +217,78 @@ class EncoderTokens:
         return {"kind": "tokenizers", "tokenizer": self.tokenizer.backend_tokenizer.to_str(), "truncation_side": side}
 
 
+class SeveralTokens:
+    """What several models read of each text, packed into one row; see :func:`samo.data.padding.packed`."""
+
+    pad_id = 0
+
+    def __init__(self, parts: tuple[HashTokens | EncoderTokens, ...]) -> None:
+        self.parts = parts
+
+    @classmethod
+    def load(cls, folder: Path) -> SeveralTokens:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            ModelFileError: it is damaged.
+        """
+        path = folder / _SEVERAL
+        try:
+            stored = validated(_StoredSeveral, parse_json(path.read_bytes()))
+        except (OSError, ValueError) as error:
+            raise ModelFileError(f"cannot read {path}: {error}") from error
+        return cls(
+            tuple(
+                HashTokens(part.max_tokens)
+                if part.kind == "hash"
+                else EncoderTokens.load(str(_part_folder(folder, place)), part.max_tokens)
+                for place, part in enumerate(stored.parts)
+            )
+        )
+
+    @property
+    def digest(self) -> str:
+        """Those of the parts."""
+        return hashlib.sha256(":".join(["several", *(part.digest for part in self.parts)]).encode()).hexdigest()
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """(T_i,) int64 of each text: the lengths of its parts, then their ids."""
+        return [packed(row) for row in zip(*(part.encode(texts) for part in self.parts), strict=True)]
+
+    def truncates(self, text: str) -> bool:
+        """Whether a part leaves its end out."""
+        return any(part.truncates(text) for part in self.parts)
+
+    def save(self, folder: Path) -> None:
+        """Write the kinds of the parts, and the files of encoders' tokenizers."""
+        for place, part in enumerate(self.parts):
+            part.save(_part_folder(folder, place))
+        kinds = ["hash" if isinstance(part, HashTokens) else "encoder" for part in self.parts]
+        parts = [{"kind": kind, "max_tokens": part.max_tokens} for kind, part in zip(kinds, self.parts, strict=True)]
+        write_json(folder / _SEVERAL, {"parts": parts})
+
+    def to_json(self) -> dict[str, Any]:
+        """Nothing that an exported file could read.
+
+        Raises:
+            SettingsError: always.
+        """
+        raise SettingsError("an exported file has one tokenizer, and these are several")
+
+
+class _StoredPart(Stored):
+    kind: Literal["hash", "encoder"]
+    max_tokens: Annotated[int, Field(strict=True, ge=1)]
+
+
+class _StoredSeveral(Stored):
+    parts: Annotated[tuple[_StoredPart, ...], Field(min_length=1)]
+
+
+def _part_folder(folder: Path, place: int) -> Path:
+    return folder / f"tokens-{place}"
+
+
 class FileTokens:
     """Subwords by the text of a ``tokenizer.json``: those of :class:`EncoderTokens`, without ``transformers``."""
 
@@ -280,6 +357,8 @@ def open_tokens(config: TextConfig, assets: Path | None = None) -> Tokens:
         ModelFileError, EnvironmentProblem: see :meth:`EncoderTokens.load`.
     """
     longest = config.tokens.max_tokens
+    if assets is not None and (assets / _SEVERAL).is_file():
+        return SeveralTokens.load(assets)
     if not config.model.encoder:
         return HashTokens(longest)
     kept = assets is not None and (assets / "tokenizer_config.json").is_file()

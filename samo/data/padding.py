@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["padded"]
+__all__ = ["packed", "padded"]
 
 
 def padded(rows: Sequence[np.ndarray], width: int = 0, fill: float = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -19,3 +19,11 @@ def padded(rows: Sequence[np.ndarray], width: int = 0, fill: float = 0) -> tuple
     for place, row in zip(joined, rows, strict=True):
         place[: len(row)] = row
     return joined, lengths
+
+
+def packed(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """(P + T_1 + ... + T_P,) int64: what P models read of one item, their lengths first, then one behind the other.
+
+    :func:`samo.runs.ensemble_model.unpacked` takes them apart.
+    """
+    return np.concatenate([np.array([len(part) for part in parts], dtype=np.int64), *parts])

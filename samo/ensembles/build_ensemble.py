@@ -82,6 +82,10 @@ def build_ensemble(
     if manifest.fingerprints is not None and not all(member.run.path(FINGERPRINTS).exists() for member in members):
         # Members trained before near copies were looked for combine as they did.
         frontend = frontend.with_manifest(replace(manifest, fingerprints=None))
+    if frontend.packs:
+        frontend, reads = frontend.shared_by([(member.config, member.run.path(ASSETS)) for member in members])
+        places = zip(members, reads, strict=True)
+        members = tuple(replace(member, part=part, parts=1 + max(reads)) for member, part in places)
     setup = Setup(frontend, runtime)
     assembly = assemble(members, setup, combine=combine, rule=weights, notify=reporter.note)
     values = frontend.config.flat()

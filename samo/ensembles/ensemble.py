@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from samo.data.splits import Split, audit, is_leaky
 from samo.ensembles.members import WEIGHTS, LeftOut, Member, common_split
@@ -113,9 +113,8 @@ def assemble(
     decisions = tuple(_decision(member, setup) for member in members)
     temperatures = tuple(decision.calibration.temperature for decision in decisions)
     thresholds = threshold_logits([decision.thresholds.by_task(space) for decision in decisions], space)
-    models = [member.model for member in members]
     notify(f"validation part: {counted(len(split.val), 'item')}, {len(members)} members")
-    logits, owners = _windows(models, setup, manifest.rows(split.val))
+    logits, owners = _windows(members, setup, manifest.rows(split.val))
     weights = np.full(len(members), 1.0 / len(members))
     if rule == "fitted":
         targets, share = manifest.targets[manifest.rows(split.val)][owners], 1.0 / np.bincount(owners)[owners]
@@ -123,7 +122,7 @@ def assemble(
     answers = _Answers(setup.frontend, temperatures, weights, combine, thresholds)
     val = answers.predictions(split.val, logits, owners)
     notify(f"test part: {counted(len(split.test), 'item')}")
-    test = answers.predictions(split.test, *_windows(models, setup, manifest.rows(split.test)))
+    test = answers.predictions(split.test, *_windows(members, setup, manifest.rows(split.test)))
     return Assembly(tuple(members), split, combine, rule, decisions, tuple(weights.tolist()), val, test)
 
 
@@ -170,7 +169,7 @@ def _decision(member: Member, setup: Setup) -> Decision:
     if known.is_complete(space):
         return known
     rows = setup.frontend.manifest.rows(member.split.val)
-    logits = predict_logits(member.model, setup, rows)
+    logits = predict_logits(member.reader, setup, rows)
     keep = known.calibration if known.calibration.fitted_on else None
     settings = threshold_settings(member.config)
     return fit_decision(logits, setup.frontend.manifest.targets[rows], space, settings, calibration=keep)
@@ -178,10 +177,11 @@ def _decision(member: Member, setup: Setup) -> Decision:
 
 @torch.inference_mode()
 def _windows(
-    models: Sequence[nn.Module], setup: Setup, rows: np.ndarray, batch_size: int = 32
+    members: Sequence[Member], setup: Setup, rows: np.ndarray, batch_size: int = 32
 ) -> tuple[Tensor, npt.NDArray[np.int64]]:
     """Every member's (K, W, C) logits of all windows, and (W,) the place in ``rows`` each belongs to."""
     place = {int(row): k for k, row in enumerate(rows)}
+    models = [member.reader for member in members]
     logits, owners = [], []
     for batch in setup.frontend.eval_batches(rows, batch_size):
         moved = batch.to(setup.runtime.device)
@@ -250,6 +250,7 @@ def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSp
             "weight": assembly.weights[k],
             "temperature": dict(assembly.temperatures[k]),
             "thresholds": assembly.decisions[k].thresholds.by_task(space),
+            "reads": assembly.members[k].part,
             "settings": assembly.members[k].config.flat(),
         }
         for k in kept
@@ -266,7 +267,7 @@ def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSp
         digest=frontend.manifest.digest,
         intervals="wilson",
         learned=[each.to_json() for each in dict.fromkeys(known)],
-        ensemble={"combine": assembly.combine, "members": facts},
+        ensemble={"combine": assembly.combine, "members": facts, "parts": assembly.members[0].parts},
     )
 
 

@@ -13,6 +13,7 @@ from samo.errors import LeakError, RunError, SamoError, SettingsError, first_ten
 from samo.evaluation.decision import Decision
 from samo.frontend import Frontend
 from samo.runs.calibrate import decision_of
+from samo.runs.ensemble_model import Reader
 from samo.runs.load import load_run_model
 from samo.runs.run import ASSETS, Run
 from samo.settings import Config
@@ -26,7 +27,12 @@ WEIGHTS = ("equal", "fitted")
 
 @dataclass(frozen=True)
 class Member:
-    """A run that can be part of an ensemble, and what it answers with so far."""
+    """A run that can be part of an ensemble, and what it answers with so far.
+
+    Attributes:
+        part: which part of the inputs it reads, from 0; see :meth:`samo.frontend.Frontend.shared_by`.
+        parts: how many parts the inputs have.
+    """
 
     run: Run
     config: Config
@@ -34,11 +40,18 @@ class Member:
     manifest: Manifest
     split: Split
     decision: Decision
+    part: int = 0
+    parts: int = 1
 
     @property
     def name(self) -> str:
         """The run's name."""
         return self.run.name
+
+    @property
+    def reader(self) -> nn.Module:
+        """What takes batches of all members."""
+        return self.model if self.parts == 1 else Reader(self.model, self.part, self.parts).eval()
 
 
 @dataclass(frozen=True)
@@ -144,6 +157,8 @@ def _refuse_other_question(first: Member, other: Member, frontend_type: type[Fro
         raise RunError(f"it answers {labels[1]}; '{first.name}' answers {labels[0]}")
     if first.manifest.digest != other.manifest.digest:
         raise RunError(f"it was trained on other data than '{first.name}'")
+    if frontend_type.packs:
+        return
     wanted, given = (frontend_type.batch_settings(member.config, member.run.path(ASSETS)) for member in (first, other))
     differing = [f"{name} {given[name]}, not {value}" for name, value in wanted.items() if given[name] != value]
     if differing:

@@ -9,6 +9,12 @@ Several thresholds often share the best F1. Of the longest unbroken run of them 
 two; of equally long runs the one whose middle lies nearest to 0.5, then the lower): an edge, where one more row would
 tip the score, is the worst place to be. A class that no threshold gets right, be it for want of a positive row or
 because its probabilities stay below the grid, takes the one threshold of all classes.
+
+Two settings make thresholds by class steadier. The F1 of a class over the logits of the thresholds may be smoothed by a
+Gaussian before its best is taken: one row of a rare class moves a step of the curve, and seldom its hill. And a class
+whose label n rows hold may be pulled toward the one threshold of all classes, in logits, by n0 / (n + n0): the mean of
+the posterior where the classes' thresholds vary about the common one and n rows measure one with a variance of 1 / n
+(Efron & Morris 1975, "Data Analysis Using Stein's Estimator").
 """
 
 from __future__ import annotations
@@ -23,7 +29,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from samo.errors import RunError
-from samo.evaluation.metrics import f1_by_threshold, mean_over_present
+from samo.evaluation.metrics import f1_by_threshold, macro_f1, mean_over_present, tally
 from samo.files import parse_json, write_json
 from samo.stored import Count, Number, Positive, Share, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
@@ -39,6 +45,8 @@ __all__ = [
     "Thresholds",
     "best_threshold",
     "fit_thresholds",
+    "shrunk",
+    "smoothed",
     "threshold_grid",
 ]
 
@@ -180,7 +188,7 @@ def fit_thresholds(
         probabilities: (N, C) in [0, 1]; rows that are not finite in a task's columns are left out of it.
         targets: (N, C) in [0, 1]; rows that are NaN in a task's columns are left out of it.
         space: the tasks and their columns.
-        settings: which thresholds are tried.
+        settings: which thresholds are tried, and how much those by class are smoothed and pulled together.
         temperatures: those of ``probabilities`` by task, kept with the result; 1 where none is given.
     """
     grid = threshold_grid(settings)
@@ -192,7 +200,7 @@ def fit_thresholds(
         given, wanted = np.asarray(probabilities[:, columns], dtype=np.float64), targets[:, columns]
         rows = ~np.isnan(wanted).any(axis=1) & np.isfinite(given).all(axis=1)
         fitted[task.name] = _fitted(
-            task, given[rows], wanted[rows] >= 0.5, grid, (temperatures or {}).get(task.name, 1)
+            task, given[rows], wanted[rows] >= 0.5, grid, settings, (temperatures or {}).get(task.name, 1)
         )
     return fitted
 
@@ -212,22 +220,61 @@ def best_threshold(grid: FloatArray, scores: FloatArray) -> float:
     return float(grid[middles[chosen]])
 
 
+def smoothed(grid: FloatArray, scores: FloatArray, width: float) -> FloatArray:
+    """(K, L) scores over the thresholds, each the mean of its neighbours weighted by a Gaussian over logits.
+
+    Args:
+        grid: (K,) thresholds in (0, 1), ascending.
+        scores: (K, L) the score at each.
+        width: standard deviation in logits; 0 = as they are.
+    """
+    if not width:
+        return scores
+    logits = _logit(grid)
+    weights = np.exp(-0.5 * ((logits[:, None] - logits) / width) ** 2)
+    return np.asarray((weights / weights.sum(axis=1, keepdims=True)) @ scores)
+
+
+def shrunk(own: FloatArray, common: float, support: np.ndarray, n0: float) -> FloatArray:
+    """(L,) thresholds by class pulled toward the one of all classes, in logits, by n0 / (n + n0).
+
+    Args:
+        own: (L,) thresholds by class, in (0, 1).
+        common: the one of all classes, in (0, 1).
+        support: (L,) n, how many rows hold each label.
+        n0: how many rows the one threshold is worth; 0 = as they are.
+    """
+    if not n0:
+        return own
+    away = _logit(own) - _logit(np.array(common))
+    kept = 1.0 / (1.0 + np.exp(-(_logit(np.array(common)) + support / (support + n0) * away)))
+    # Through the logarithm and back a class at the one threshold would miss it by a bit.
+    return np.where(own == common, own, kept)
+
+
+def _logit(shares: FloatArray) -> FloatArray:
+    return np.asarray(np.log(shares) - np.log1p(-shares))
+
+
 def _fitted(
-    task: Task, given: FloatArray, truth: npt.NDArray[np.bool_], grid: FloatArray, temperature: float
+    task: Task,
+    given: FloatArray,
+    truth: npt.NDArray[np.bool_],
+    grid: FloatArray,
+    settings: ThresholdSettings,
+    temperature: float,
 ) -> TaskThresholds:
     support = truth.sum(axis=0)
     scores = f1_by_threshold(truth, given, grid)
     common = best_threshold(grid, mean_over_present(scores, support)) if support.any() else HALF
-    own = [best_threshold(grid, column) if column.max() > 0 else common for column in scores.T]
-    at_half, at_common = (f1_by_threshold(truth, given, np.array([cut]))[0] for cut in (HALF, common))
-    by_class = np.maximum(scores.max(axis=0), at_common)
+    steady = smoothed(grid, scores, settings.threshold_smoothing)
+    own = [best_threshold(grid, column) if column.max() > 0 else common for column in steady.T]
+    per_class = shrunk(np.array(own), common, support, settings.threshold_shrinkage)
+    cuts = (np.array(HALF), np.array(common), per_class)
     return TaskThresholds(
         common,
-        dict(zip(task.labels, own, strict=True)),
-        {
-            rule: float(mean_over_present(f1, support))
-            for rule, f1 in zip(RULES, (at_half, at_common, by_class), strict=True)
-        },
+        dict(zip(task.labels, per_class.tolist(), strict=True)),
+        {rule: float(macro_f1(tally(truth, given >= cut))) for rule, cut in zip(RULES, cuts, strict=True)},
         dict(zip(task.labels, map(int, support), strict=True)),
         float(temperature),
     )

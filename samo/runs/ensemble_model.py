@@ -31,7 +31,17 @@ from samo.runs.run import ENSEMBLE_FILE, Run
 from samo.stored import Number, Positive, Share, Stored, Text, validated
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["COMBINE", "Ensemble", "ensemble_facts", "log_outcomes", "merged_settings", "mixed", "threshold_logits"]
+__all__ = [
+    "COMBINE",
+    "Ensemble",
+    "Reader",
+    "ensemble_facts",
+    "log_outcomes",
+    "merged_settings",
+    "mixed",
+    "threshold_logits",
+    "unpacked",
+]
 
 COMBINE = ("mean", "vote")
 # Below 1 / (number of members + 1), so that it never outweighs a vote of equal members.
@@ -53,6 +63,8 @@ class Ensemble(nn.Module):
         space: LabelSpace,
         combine: str,
         thresholds: Iterable[Mapping[str, Sequence[float]]] = (),
+        reads: Sequence[int] = (),
+        parts: int = 1,
     ) -> None:
         """Join K members.
 
@@ -64,11 +76,15 @@ class Ensemble(nn.Module):
             combine: one of :data:`COMBINE`.
             thresholds: of each member by multi-label task, (L,) in (0, 1) on its probabilities under its temperature;
                 0.5 where none are given. They matter to votes.
+            reads: (K,) which part of :func:`~samo.data.padding.packed` inputs each member reads, from 0.
+            parts: how many parts the inputs have; 1 = they are not packed, and every member reads all.
         """
         super().__init__()
         self.members = nn.ModuleList(members)
         self.space = space
         self.combine = combine
+        self.reads = tuple(reads) or (0,) * len(self.members)
+        self.parts = parts
         rows = [_by_column(given, space) for given in temperatures]
         thresholds = threshold_logits(list(thresholds) or [{}] * len(rows), space)
         # They are facts of the ensemble and stand in its file's header, not among the tensors.
@@ -78,8 +94,41 @@ class Ensemble(nn.Module):
 
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """(B, C) float32 logits of the mixture."""
-        logits = torch.stack([member(inputs, lengths).float() for member in self.members])
+        parts = range(self.parts)
+        given = [(inputs, lengths)] if self.parts == 1 else [unpacked(inputs, part, self.parts) for part in parts]
+        members = zip(self.members, self.reads, strict=True)
+        logits = torch.stack([member(*given[part]).float() for member, part in members])
         return mixed(logits / self.temperatures[:, None], self.log_weights, self.space, self.combine, self.thresholds)
+
+
+class Reader(nn.Module):
+    """A model that takes its part of packed inputs."""
+
+    def __init__(self, model: nn.Module, part: int, parts: int) -> None:
+        """``part`` of ``parts`` of :func:`~samo.data.padding.packed` inputs, from 0."""
+        super().__init__()
+        self.model, self.part, self.parts = model, part, parts
+
+    def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
+        """(B, C) logits."""
+        logits: Tensor = self.model(*unpacked(inputs, self.part, self.parts))
+        return logits
+
+
+def unpacked(inputs: Tensor, part: int, parts: int) -> tuple[Tensor, Tensor]:
+    """(B, T') ids of one part of :func:`~samo.data.padding.packed` inputs, 0 behind each, and their (B,) lengths.
+
+    Args:
+        inputs: (B, T) rows, padded behind.
+        part: which one, from 0.
+        parts: how many there are.
+    """
+    lengths = inputs[:, part]
+    # As narrow as can be: an encoder has positions for no more.
+    steps = torch.arange(int(lengths.max()), device=inputs.device)
+    first = parts + inputs[:, :part].sum(dim=1)
+    places = (first[:, None] + steps).clamp(max=inputs.shape[1] - 1)
+    return inputs.gather(1, places).masked_fill(steps >= lengths[:, None], 0), lengths
 
 
 def mixed(

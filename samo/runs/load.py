@@ -149,7 +149,10 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
         parts = [built(member.settings, run.path(ASSETS) / str(k)) for k, member in enumerate(members)]
         weights, temperatures = [member.weight for member in members], [member.temperature for member in members]
         thresholds = [member.thresholds for member in members]
-        model = Ensemble(parts, weights, temperatures, space, about.ensemble.combine, thresholds)
+        reads = [member.reads for member in members]
+        model = Ensemble(
+            parts, weights, temperatures, space, about.ensemble.combine, thresholds, reads, about.ensemble.parts
+        )
     else:
         model = built(run.flat_settings, run.path(ASSETS))
     load_model(run.model_file, model)

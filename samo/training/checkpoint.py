@@ -100,12 +100,21 @@ class _Member(Stored):
     weight: Annotated[float, Field(strict=True, ge=1e-30, le=1.0 + 1e-6)]
     temperature: dict[Text, Positive]
     thresholds: dict[Text, tuple[Share, ...]] = Field(default_factory=dict)
+    # Which part of the inputs it reads, of as many as the ensemble has.
+    reads: Count = 0
     settings: dict[Text, Any]
 
 
 class _Members(Stored):
     combine: Literal["mean", "vote"]
     members: Annotated[tuple[_Member, ...], Field(min_length=1)]
+    parts: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
+
+    @model_validator(mode="after")
+    def _parts_are_there(self) -> Self:
+        if any(member.reads >= self.parts for member in self.members):
+            raise ValueError("a member reads a part of the inputs that there is not")
+        return self
 
     @model_validator(mode="after")
     def _weights_sum_to_one(self) -> Self:

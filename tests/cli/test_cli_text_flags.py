@@ -99,6 +99,8 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "threshold": "global",
         "threshold_range": [0.2, 0.7],
         "num_thresholds": 33,
+        "threshold_shrinkage": 12.5,
+        "threshold_smoothing": 0.35,
         "abstain_risk": 0.15,
         "epochs": 9,
         "batch_size": 17,

@@ -135,6 +135,6 @@ def test_made_up_names_are_those_of_before() -> None:
 
 def test_the_name_of_an_ensemble_of_variants_is_that_of_before() -> None:
     """Made by commit 46bfca4, which named it by a list where nobody gave seeds."""
-    then = {"threshold_range": (0.1, 0.9), "num_thresholds": 20}
+    then = {"threshold_range": (0.1, 0.9), "num_thresholds": 20, "threshold_shrinkage": 0.0, "threshold_smoothing": 0.0}
     config = config_type("text").build({"model": "encoder", "encoder": "x", **then})
     assert plan_members(config, (), ("base", "frozen")).name == "ensemble-goemotions-emotion-encoder-a44c"

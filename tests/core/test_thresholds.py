@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,14 +17,23 @@ from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision, decided_rows, fit_decision
 from samo.evaluation.metrics import f1_by_threshold, selection_score
 from samo.evaluation.predictions import Predictions
-from samo.evaluation.thresholds import TaskThresholds, Thresholds, best_threshold, fit_thresholds, threshold_grid
-from samo.settings import ThresholdSettings
+from samo.evaluation.thresholds import (
+    TaskThresholds,
+    Thresholds,
+    best_threshold,
+    fit_thresholds,
+    shrunk,
+    smoothed,
+    threshold_grid,
+)
+from samo.settings import ThresholdSettings, with_defaults
 from samo.tasks import LabelSpace, Task
 
 ABC = Task("tags", ("a", "b", "c"), multi_label=True)
 SPACE = LabelSpace((ABC,))
 MIXED = LabelSpace((Task("mood", ("up", "down")), ABC))
-NINE = ThresholdSettings(threshold_range=(0.1, 0.9), num_thresholds=9)  # 0.1, 0.2 ... 0.9
+PLAIN: dict[str, Any] = {"threshold_shrinkage": 0.0, "threshold_smoothing": 0.0}
+NINE = ThresholdSettings(threshold_range=(0.1, 0.9), num_thresholds=9, **PLAIN)  # 0.1, 0.2 ... 0.9
 
 
 def drawn(n: int = 300, seed: int = 0, shares: tuple[float, ...] = (0.4, 0.2, 0.05)) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +76,10 @@ def test_selection_takes_the_best_single_threshold() -> None:
 def test_epochs_are_selected_by_the_thresholds_that_may_ship() -> None:
     assert threshold_grid(ThresholdSettings()).tolist() == pytest.approx([k / 100 for k in range(1, 96)])
     logits, targets = drawn()
-    shares, settings = SPACE.probabilities(logits), ThresholdSettings(threshold_range=(0.6, 0.9), num_thresholds=4)
+    shares, settings = (
+        SPACE.probabilities(logits),
+        ThresholdSettings(threshold_range=(0.6, 0.9), num_thresholds=4, **PLAIN),
+    )
     found = selection_score(SPACE, logits, targets, threshold_grid(settings))
     scores = [f1_score(targets > 0, shares >= cut, average="macro", zero_division=0) for cut in (0.6, 0.7, 0.8, 0.9)]
     assert found == pytest.approx(max(scores))
@@ -108,7 +121,10 @@ def test_thresholds_by_hand() -> None:
 
 def test_every_score_is_the_one_sklearn_finds() -> None:
     logits, targets = drawn()
-    shares, settings = SPACE.probabilities(logits), ThresholdSettings(threshold_range=(0.03, 0.77), num_thresholds=38)
+    shares, settings = (
+        SPACE.probabilities(logits),
+        ThresholdSettings(threshold_range=(0.03, 0.77), num_thresholds=38, **PLAIN),
+    )
     found = fit_thresholds(shares, targets, SPACE, settings)["tags"]
     grid = np.linspace(0.03, 0.77, 38)
     by_class = np.array([f1_score(targets > 0, shares >= cut, average=None, zero_division=0) for cut in grid])
@@ -264,3 +280,53 @@ def test_the_rule_that_was_asked_for_decides(used: str) -> None:
     fitted = decision.thresholds.tasks["tags"]
     cuts = {"per-class": list(fitted.per_class.values()), "global": fitted.common, "half": 0.5}[used]
     np.testing.assert_array_equal(decision.answers(logits, SPACE)[1], shares >= cuts)
+
+
+def test_a_rare_class_is_pulled_toward_the_one_threshold() -> None:
+    """In logits ln 1 = 0 and ln 9: of 2 rows and 6 of prior a quarter of the way is its own, 9 ** (1 / 4) = sqrt 3."""
+    support = np.array([2, 18, 0, 5])
+    found = shrunk(np.array([0.9, 0.9, 0.9, 0.5]), 0.5, support, 6.0)
+    assert found.tolist() == pytest.approx([3**0.5 / (1 + 3**0.5), 9**0.75 / (1 + 9**0.75), 0.5, 0.5])
+    # Toward 0.8, odds 4, from 0.5: half the way is odds of 2.
+    assert shrunk(np.array([0.5]), 0.8, np.array([3]), 3.0)[0] == pytest.approx(2 / 3)
+    assert shrunk(np.array([0.1, 0.3]), 0.7, np.array([1, 1]), 0.0).tolist() == [0.1, 0.3]
+    assert shrunk(np.array([0.37]), 0.37, np.array([4]), 5.0).tolist() == [0.37]
+
+
+def test_f1_is_smoothed_over_logits() -> None:
+    """Odds of 1/3, 1 and 3 are as far apart in logits: weights 1 and e ** -0.5 at a width of ln 3."""
+    grid, near, far = np.array([0.25, 0.5, 0.75]), np.exp(-0.5), np.exp(-2.0)
+    found = smoothed(grid, np.array([[0.0], [0.0], [1.0]]), float(np.log(3.0)))
+    assert found[:, 0].tolist() == pytest.approx([far / (1 + near + far), near / (1 + 2 * near), 1 / (1 + near + far)])
+    assert smoothed(grid, np.array([[0.0], [0.3], [1.0]]), 0.0).ravel().tolist() == [0.0, 0.3, 1.0]
+
+
+def test_new_runs_have_steadier_thresholds_and_old_ones_keep_theirs() -> None:
+    logits, targets = drawn()
+    shares, steady = SPACE.probabilities(logits), ThresholdSettings()
+    assert (steady.threshold_shrinkage, steady.threshold_smoothing) == (8.0, 0.5)
+    plain = ThresholdSettings.model_validate(PLAIN)
+    found = [list(fit_thresholds(shares, targets, SPACE, each)["tags"].per_class.values()) for each in (steady, plain)]
+    assert found[0] != found[1]
+    before = with_defaults({"modality": "text"})
+    assert {name: before[name] for name in PLAIN} == PLAIN
+
+
+def test_smoothing_and_shrinkage_are_what_a_fit_takes() -> None:
+    logits, targets = drawn()
+    shares = SPACE.probabilities(logits)
+    grid = threshold_grid(NINE)
+    plain = fit_thresholds(shares, targets, SPACE, NINE)["tags"]
+    settings = NINE.model_copy(update={"threshold_shrinkage": 20.0, "threshold_smoothing": 0.5})
+    found = fit_thresholds(shares, targets, SPACE, settings)["tags"]
+    curves = smoothed(grid, f1_by_threshold(targets > 0, shares, grid), 0.5)
+    own = np.array([best_threshold(grid, column) for column in curves.T])
+    assert own.tolist() != list(plain.per_class.values())
+    expected = shrunk(own, plain.common, targets.sum(axis=0), 20.0)
+    assert list(found.per_class.values()) == pytest.approx(expected.tolist())
+    assert found.common == plain.common
+    # What is said of them is their own score, not the best of the curve.
+    score = f1_score(targets > 0, shares >= expected, average="macro")
+    assert found.macro_f1["per-class"] == pytest.approx(score)
+    assert found.macro_f1["global"] == plain.macro_f1["global"]
+    assert score < plain.macro_f1["per-class"]

@@ -123,6 +123,7 @@ class TinyFrontend:
     unit: str = "speaker"
     item: ClassVar[str] = "clip"
     preparing: ClassVar[str] = "decoding"
+    packs: ClassVar[bool] = False
     config_type: ClassVar[type[Config]] = TinyConfig
 
     def __init__(self, config: TinyConfig, manifest: Manifest, features: np.ndarray, windows: int = 1) -> None:
@@ -151,6 +152,9 @@ class TinyFrontend:
     @staticmethod
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
         return {"dataset": cast(TinyConfig, config).data.dataset}
+
+    def shared_by(self, members: Sequence[tuple[Config, Path]]) -> tuple[Self, tuple[int, ...]]:
+        return self, (0,) * len(members)
 
     def new_model(self) -> nn.Module:
         return self.build_model(self._config, self.manifest.label_space)

@@ -129,7 +129,10 @@ TRAINED: dict[str, tuple[dict[str, Any], Any]] = {
     "batch_size": ({}, 8),
     "patience": ({"epochs": 6, "lr": 1e-9}, 1),
 }
-THRESHOLDS: dict[str, Any] = {"threshold": "half", "threshold_range": (0.45, 0.55), "num_thresholds": 3}
+THRESHOLDS: dict[str, Any] = {
+    "threshold": "half", "threshold_range": (0.45, 0.55), "num_thresholds": 3, "threshold_shrinkage": 40.0,
+    "threshold_smoothing": 2.0,
+}  # fmt: skip
 ABSTENTION = {"abstain_risk": 0.2, "abstain_coverage": 0.5}
 # Shown elsewhere, by tests that need what this module does not make.
 ELSEWHERE = {
