@@ -30,7 +30,16 @@ from samo_text.datasets import DATASETS, index_corpus, resolve_root
 from samo_text.models import build_model, require_usable
 from samo_text.models.text_model import TextModel
 from samo_text.models.tfidf import fit_tfidf
-from samo_text.tokens import EncoderTokens, SeveralTokens, TokenLists, Tokens, about_cut, open_tokens, token_lists
+from samo_text.tokens import (
+    EncoderTokens,
+    HashTokens,
+    SeveralTokens,
+    TokenLists,
+    Tokens,
+    about_cut,
+    open_tokens,
+    token_lists,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -135,7 +144,8 @@ class TextFrontend:
         found = {each.digest: each for each in tokens}
         if len(found) == 1:
             return self, (0,) * len(members)
-        together = SeveralTokens(tuple(found.values()))
+        # A member is a run, and no run is trained on several kinds of tokens.
+        together = SeveralTokens(tuple(each for each in found.values() if isinstance(each, HashTokens | EncoderTokens)))
         lists = token_lists(together, [item.source for item in self.manifest.items])
         places = {digest: place for place, digest in enumerate(found)}
         shared = type(self)(self._config, self.manifest, together, lists, self._notify)
