@@ -39,12 +39,13 @@ from samo.reporting.report import Subject, build_report, metrics_of, read_report
 from samo.runs.calibrate import abstention_settings, calibrate, decision_of, threshold_settings
 from samo.runs.ensemble_model import merged_settings, threshold_logits
 from samo.runs.evaluate import kept_predictions
+from samo.runs.load import refuse_edited
 from samo.runs.provenance import learned_by, refuse_known
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ENSEMBLE_FILE, NAME_PATTERN, Run, artifacts_root, mark_trained
 from samo.training.runtime import environment, make_runtime
 
-__all__ = ["combine_grids"]
+__all__ = ["combine_grids", "refuse_taken"]
 
 # Scores of kept answers may differ from the report's by rounding, and by nothing else.
 _SAME_SCORE = 1e-6
@@ -139,7 +140,7 @@ def combine_grids(
         raise SettingsError(f"`grids={','.join(grids)}`: name two or more different ones, joined by commas")
     folders = [_grid_folder(root, given) for given in grids]
     target = root / "grids" / (name or "-".join(["ensemble", *(folder.name for folder in folders)]))
-    _refuse_taken(target, folders, overwrite=overwrite)
+    refuse_taken(target, folders, overwrite=overwrite)
     members = [_cells_of(folder) for folder in folders]
     _refuse_other_data(members)
     unit = str(read_grid_facts(folders[0]).get("unit", "row"))
@@ -174,8 +175,18 @@ def _grid_folder(root: Path, given: str) -> Path:
     return folder.resolve()
 
 
-def _refuse_taken(target: Path, grids: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse a name that is none or taken; only an ensemble of grids may be replaced."""
+def refuse_taken(target: Path, grids: Sequence[Path], *, overwrite: bool) -> None:
+    """Refuse a name that is none or taken; only an ensemble of grids may be replaced.
+
+    Args:
+        target: the folder of the new one.
+        grids: what it is made of.
+        overwrite: whether to replace one.
+
+    Raises:
+        SettingsError: the name is no file name.
+        RunError: it is taken.
+    """
     if not NAME_PATTERN.fullmatch(target.name):
         raise SettingsError(f"`name` '{target.name}': use letters, digits and . _ + = - only")
     if not target.exists():
@@ -210,6 +221,7 @@ def _cell_member(run: Run, grid: str) -> KeptMember:
         raise RunError(f"'{name}' is an ensemble itself", hint="name the grids of its members instead")
     if run.status != "evaluated" or not run.path("trained.json").is_file():
         raise RunError(f"'{name}' is not evaluated yet", hint="the `samo crossval` that began it goes on with it")
+    refuse_edited(run)
     manifest, split = run.manifest, run.split
     space = manifest.label_space
     decision = decision_of(run, space)

@@ -71,8 +71,8 @@ def ensemble(
     """
     if [bool(runs), bool(grids), bool(seeds or variants)].count(True) != 1:
         raise SettingsError(
-            "name two or more RUNs or --grids, or let --seeds 0,1,2 or --variants base,frozen,unfrozen train the "
-            "members"
+            "name two or more RUNs, or let --seeds 0,1,2 or --variants base,frozen,unfrozen train the members, or name "
+            "two or more --grids"
         )
     if runs or grids:
         _refuse_training_flags(settings, place, {"--modality": modality, "--preset": preset, "--config": config})
