@@ -7,9 +7,8 @@ of that fold alone, and its test part is scored once.
 
 from __future__ import annotations
 
-import itertools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -18,14 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from samo.data.manifest import Manifest
-from samo.data.splits import PARTS, Split, audit, is_leaky, part_sizes, split_notes
+from samo.data.splits import PARTS, audit, is_leaky, part_sizes, split_notes
 from samo.ensembles.ensemble import Answers, Combined, check_rules, difference_of, scaled, summary_of
-from samo.ensembles.members import common_split, refuse_other_test
+from samo.ensembles.kept_members import KeptMember, by_split, cells_of, grid_folder, refuse_other_data
+from samo.ensembles.members import common_split
 from samo.ensembles.weights import fit_weights
-from samo.errors import LeakError, RunError, SettingsError, first_ten
+from samo.errors import RunError, SettingsError, first_ten
 from samo.evaluation.baseline import compare_to_baseline, constant_answers, shortcut_scores
-from samo.evaluation.decision import Decision, decided_rows
+from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import scores, tally
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
@@ -35,53 +34,16 @@ from samo.files import write_json, write_text
 from samo.modalities import frontend_type
 from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.html import render_html
-from samo.reporting.report import Subject, build_report, metrics_of, read_report
-from samo.runs.calibrate import abstention_settings, calibrate, decision_of, threshold_settings
+from samo.reporting.report import Subject, build_report, read_report
+from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.ensemble_model import merged_settings, threshold_logits
 from samo.runs.evaluate import kept_predictions
-from samo.runs.load import refuse_edited
 from samo.runs.provenance import learned_by, refuse_known
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ENSEMBLE_FILE, NAME_PATTERN, Run, artifacts_root, mark_trained
 from samo.training.runtime import environment, make_runtime
 
-__all__ = ["combine_grids", "refuse_taken"]
-
-# Scores of kept answers may differ from the report's by rounding, and by nothing else.
-_SAME_SCORE = 1e-6
-
-
-@dataclass(frozen=True)
-class KeptMember:
-    """An evaluated cell with the raw predictions that its evaluation kept, by part."""
-
-    run: Run
-    grid: str
-    manifest: Manifest
-    split: Split
-    decision: Decision
-    kept: Mapping[str, Predictions]
-
-    @property
-    def name(self) -> str:
-        """``GRID/CELL``."""
-        return self.run.full_name
-
-    @property
-    def fold(self) -> int:
-        """The fold it was tested on."""
-        return int(self.run.settings["fold"])
-
-    @property
-    def seed(self) -> int:
-        """Its seed."""
-        return int(self.run.settings["seed"])
-
-    def logits(self, part: str, ids: Sequence[str]) -> np.ndarray:
-        """(N, C) raw logits of N items of a part."""
-        place = {name: row for row, name in enumerate(self.kept[part].ids)}
-        found: np.ndarray = self.kept[part].logits[[place[name] for name in ids]]
-        return found
+__all__ = ["combine_grids", "free_folder"]
 
 
 @dataclass(frozen=True)
@@ -138,14 +100,14 @@ def combine_grids(
     reporter, root = reporter or PlainReporter(), artifacts_root(str(artifacts))
     if len(grids) < 2 or len(set(grids)) < len(grids):
         raise SettingsError(f"`grids={','.join(grids)}`: name two or more different ones, joined by commas")
-    folders = [_grid_folder(root, given) for given in grids]
-    target = root / "grids" / (name or "-".join(["ensemble", *(folder.name for folder in folders)]))
-    refuse_taken(target, folders, overwrite=overwrite)
-    members = [_cells_of(folder) for folder in folders]
-    _refuse_other_data(members)
+    folders = [grid_folder(root, given) for given in grids]
+    name = name or "-".join(["ensemble", *(folder.name for folder in folders)])
+    target = free_folder(root, name, folders, overwrite=overwrite)
+    members = [cells_of(folder) for folder in folders]
+    refuse_other_data(members)
     unit = str(read_grid_facts(folders[0]).get("unit", "row"))
     folds = []
-    for together in _by_split(members, reporter):
+    for together in by_split(members, reporter):
         reporter.note(f"fold {together[0].fold}: {first_ten([member.name for member in together])}")
         folds.append(_combined(together, combine, weights))
     if target.exists():
@@ -161,36 +123,24 @@ def combine_grids(
     return target, report
 
 
-def _grid_folder(root: Path, given: str) -> Path:
-    """A grid by its name or folder.
-
-    Raises:
-        RunError: there is none, or it is no cross-validation.
-    """
-    folder = root / "grids" / given
-    if not (folder / GRID_FILE).is_file() and (Path(given) / GRID_FILE).is_file():
-        folder = Path(given)
-    if (kind := read_grid_facts(folder).get("kind")) != "crossval":
-        raise RunError(f"grid '{given}' is no cross-validation but '{kind}'", hint="`samo crossval` makes its folds")
-    return folder.resolve()
-
-
-def refuse_taken(target: Path, grids: Sequence[Path], *, overwrite: bool) -> None:
-    """Refuse a name that is none or taken; only an ensemble of grids may be replaced.
+def free_folder(root: Path, name: str, grids: Sequence[Path], *, overwrite: bool) -> Path:
+    """The folder of a new ensemble of grids; only an ensemble of grids may be replaced.
 
     Args:
-        target: the folder of the new one.
-        grids: what it is made of.
+        root: of all outputs.
+        name: of the ensemble.
+        grids: the folders of what it is made of.
         overwrite: whether to replace one.
 
     Raises:
         SettingsError: the name is no file name.
         RunError: it is taken.
     """
-    if not NAME_PATTERN.fullmatch(target.name):
-        raise SettingsError(f"`name` '{target.name}': use letters, digits and . _ + = - only")
+    if not NAME_PATTERN.fullmatch(name):
+        raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
+    target = root / "grids" / name
     if not target.exists():
-        return
+        return target
     if not overwrite:
         raise RunError(
             f"a grid named '{target.name}' exists in {target.parent}",
@@ -199,100 +149,7 @@ def refuse_taken(target: Path, grids: Sequence[Path], *, overwrite: bool) -> Non
     runs = [path for path in (target / "runs").glob("*") if path.is_dir()]
     if target.resolve() in grids or any(not (path / ENSEMBLE_FILE).is_file() for path in runs):
         raise RunError(f"grid '{target.name}' has trained cells: it is not replaced", hint="choose another `name`")
-
-
-def _cells_of(grid: Path) -> list[KeptMember]:
-    """The cells of a cross-validation, by fold and seed; a model that learned from everything is no cell.
-
-    Raises:
-        RunError: one is not evaluated, or damaged.
-        LeakError: one was fitted on other than its validation part.
-    """
-    runs = [Run(folder) for folder in sorted((grid / "runs").glob("*")) if (folder / "config.json").is_file()]
-    found = [_cell_member(run, grid.name) for run in runs if run.settings.get("split") == "folds"]
-    if not found:
-        raise RunError(f"grid '{grid.name}' has no folds yet", hint="`samo crossval` trains them")
-    return sorted(found, key=lambda member: (member.fold, member.seed))
-
-
-def _cell_member(run: Run, grid: str) -> KeptMember:
-    name = run.full_name
-    if run.path(ENSEMBLE_FILE).is_file():
-        raise RunError(f"'{name}' is an ensemble itself", hint="name the grids of its members instead")
-    if run.status != "evaluated" or not run.path("trained.json").is_file():
-        raise RunError(f"'{name}' is not evaluated yet", hint="the `samo crossval` that began it goes on with it")
-    refuse_edited(run)
-    manifest, split = run.manifest, run.split
-    space = manifest.label_space
-    decision = decision_of(run, space)
-    again = f"`samo evaluate {name}` makes them anew"
-    if not decision.is_complete(space):
-        raise RunError(f"'{name}' has no temperature or thresholds", hint=again)
-    fitted = {decision.calibration.fitted_on, *([decision.thresholds.fitted_on] if decision.thresholds.tasks else [])}
-    if fitted != {"val"}:
-        raise LeakError(f"'{name}' has temperatures or thresholds fitted on {first_ten(sorted(fitted))}", hint=again)
-    kept = {part: Predictions.load(kept_predictions(run, part), space) for part in PARTS}
-    for part, predictions in kept.items():
-        if set(predictions.ids) != set(split.part(part)):
-            raise RunError(f"the kept answers of '{name}' on {part} are of other items than its split", hint=again)
-    decided = decided_rows(space.primary, kept["test"], space)
-    score = scores(tally(decided.truth, decided.predicted))["macro_f1"]
-    if abs(score - metrics_of(read_report(run.path("report.json")))["macro_f1"]) > _SAME_SCORE:
-        raise RunError(f"the kept answers of '{name}' are not those of its report", hint=again)
-    return KeptMember(run, grid, manifest, split, decision, kept)
-
-
-def _refuse_other_data(members: Sequence[Sequence[KeptMember]]) -> None:
-    first = members[0][0]
-    for other in itertools.chain.from_iterable(members):
-        spaces = [member.manifest.label_space for member in (first, other)]
-        if spaces[0] != spaces[1]:
-            labels = [first_ten(space.primary.labels) for space in spaces]
-            raise RunError(f"'{other.name}' answers {labels[1]}; '{first.name}' answers {labels[0]}")
-        if first.manifest.digest != other.manifest.digest:
-            raise RunError(f"'{other.name}' was trained on other data than '{first.name}'")
-
-
-def _by_split(members: Sequence[Sequence[KeptMember]], reporter: Reporter) -> list[tuple[KeptMember, ...]]:
-    """Cells of one fold and one split, with at least one of each grid; others are named.
-
-    Raises:
-        LeakError, RunError: a fold without such cells; what is wrong with its first ones.
-    """
-    folds = [{member.fold for member in own} for own in members]
-    for own, other in zip(members, folds, strict=True):
-        if other != folds[0]:
-            lacking = sorted(other ^ folds[0])
-            raise RunError(
-                f"'{own[0].grid}' and '{members[0][0].grid}' have not the same folds: {first_ten(map(str, lacking))}",
-                hint="let `samo crossval` train those that are missing",
-            )
-    found = []
-    for fold in sorted(folds[0]):
-        here = [member for own in members for member in own if member.fold == fold]
-        groups: dict[tuple[frozenset[str], ...], list[KeptMember]] = {}
-        for member in here:
-            groups.setdefault(tuple(frozenset(member.split.part(part)) for part in PARTS), []).append(member)
-        whole = [group for group in groups.values() if len({member.grid for member in group}) == len(members)]
-        if not whole:
-            _refuse_other_split([next(member for member in own if member.fold == fold) for own in members])
-        alone = [member.name for group in groups.values() if group not in whole for member in group]
-        if alone:
-            reporter.note(f"left out, as not every grid has a cell of their split: {first_ten(alone)}")
-        found += [tuple(group) for group in whole]
-    return found
-
-
-def _refuse_other_split(members: Sequence[KeptMember]) -> None:
-    """Say how the cells of one fold differ."""
-    first = members[0]
-    for other in members[1:]:
-        refuse_other_test(first, other)
-    names = first_ten([member.name for member in members])
-    raise RunError(
-        f"no cells of fold {first.fold} share a split: {names} were trained or validated on different items",
-        hint="cross-validate with the same seeds, `split_seed`, `val_ratio` and `limit_fraction`",
-    )
+    return target
 
 
 def _combined(members: tuple[KeptMember, ...], combine: str, rule: str) -> _Fold:
@@ -391,9 +248,9 @@ def _beside(kind: str, run: Run, fold: _Fold, test: Predictions, unit: str) -> d
             place = {name: row for row, name in enumerate(Predictions.load(file, space).ids)}
             simple = _rows(Predictions.load(file, space), [place[name] for name in test.ids])
             simple.save(run.path(f"predictions.test.{kind}.npz"))
-            pair = {"task": space.primary, "label_space": space, "unit": unit}
-            found = compare_to_baseline(known["name"], simple, test, **pair)
-            return found if kind == "baseline" else shortcut_scores(found, test, task=space.primary, space=space)
+            task, name = space.primary, known["name"]
+            found = compare_to_baseline(name, simple, test, task=task, label_space=space, unit=unit)
+            return found if kind == "baseline" else shortcut_scores(found, test, task=task, space=space)
     return None
 
 
@@ -413,7 +270,8 @@ def _rows(predictions: Predictions, rows: Sequence[int]) -> Predictions:
 def _about(folds: Sequence[_Fold], cells: Sequence[Run], grids: Sequence[str], level: float) -> dict[str, Any]:
     """How the folds were combined, what each grid has alone, and the gain on the one that is best on validation."""
     how, space = folds[0].combined, folds[0].members[0].manifest.label_space
-    rows, alone = [], {}
+    rows: list[dict[str, Any]] = []
+    alone: dict[str, Predictions] = {}
     for grid in grids:
         places = [
             (fold.combined, [k for k, member in enumerate(fold.members) if member.grid == grid]) for fold in folds
@@ -421,7 +279,7 @@ def _about(folds: Sequence[_Fold], cells: Sequence[Run], grids: Sequence[str], l
         # Of several seeds the first stands for its grid.
         alone[grid] = _joined([found.decisions[own[0]].applied(found.test[own[0]], space) for found, own in places])
         decided = decided_rows(space.primary, alone[grid], space)
-        row = {
+        row: dict[str, Any] = {
             "grid": grid,
             "runs": sum(len(own) for _, own in places),
             "weights": [sum(found.weights[k] for k in own) for found, own in places],
@@ -429,7 +287,7 @@ def _about(folds: Sequence[_Fold], cells: Sequence[Run], grids: Sequence[str], l
             "macro_f1": scores(tally(decided.truth, decided.predicted))["macro_f1"],
         }
         rows.append(row)
-    best = max(rows, key=lambda row: row["val_macro_f1"])["grid"]
+    best = str(max(rows, key=lambda row: float(row["val_macro_f1"]))["grid"])
     together = _joined([Predictions.load(kept_predictions(run, "test"), space) for run in cells])
     return {
         "combine": how.combine,

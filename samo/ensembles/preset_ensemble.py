@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.ensembles.ensemble import check_rules
-from samo.ensembles.grid_ensembles import combine_grids, refuse_taken
+from samo.ensembles.grid_ensembles import combine_grids, free_folder
 from samo.errors import SettingsError
 from samo.experiments.crossval import plan_crossval, report_crossval
 from samo.experiments.grid_plan import GridPlan, default_name
@@ -51,7 +51,7 @@ def crossvalidate_members(
     """
     check_rules("mean", weights)
     reporter = reporter or PlainGridReporter()
-    refuse_taken(artifacts_root(str(artifacts)) / "grids" / name, [plan.folder for plan in plans], overwrite=True)
+    free_folder(artifacts_root(str(artifacts)), name, [plan.folder for plan in plans], overwrite=True)
     for plan in plans:
         reporter.note(f"member {plan.name}")
         try:

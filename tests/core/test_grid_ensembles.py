@@ -14,7 +14,7 @@ import pytest
 import tiny_frontend as tiny
 
 from samo import modalities
-from samo.ensembles import grid_ensembles
+from samo.ensembles import grid_ensembles, kept_members
 from samo.ensembles.grid_ensembles import combine_grids
 from samo.errors import LeakError, ModelFileError, RunError, SamoError, SettingsError
 from samo.evaluation.predictions import Predictions
@@ -150,7 +150,7 @@ def test_weights_and_temperature_are_fitted_on_validation_alone(root: Path, monk
             found.__dict__["targets"] = targets
             return found
 
-        monkeypatch.setattr(grid_ensembles, "_SAME_SCORE", 1.0)
+        monkeypatch.setattr(kept_members, "_SAME_SCORE", 1.0)
         monkeypatch.setattr(Run, "manifest", property(turned))
         folder, _ = combine_grids(["a", "b"], weights="fitted", name=f"turned{fold}", artifacts=root)
         before, after = (
@@ -227,9 +227,10 @@ def _other_kind(root: Path) -> None:
 def _other_split(root: Path) -> None:
     """One training item of a fold is in no part."""
     run = cell(root, "b/seed0.fold0")
-    replace(run.split, train=run.split.train[1:]).save(run.path("split.json"))
+    left_out, *rest = run.split.train
+    replace(run.split, train=tuple(rest)).save(run.path("split.json"))
     kept = Predictions.load(run.path("predictions.train.npz"))
-    rows = [k for k, name in enumerate(kept.ids) if name != run.split.train[0]]
+    rows = [k for k, name in enumerate(kept.ids) if name != left_out]
     short = replace(
         kept, ids=tuple(kept.ids[k] for k in rows), logits=kept.logits[rows], targets=kept.targets[rows],
         groups=tuple(kept.groups[k] for k in rows), meta={},
