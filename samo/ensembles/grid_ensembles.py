@@ -277,7 +277,9 @@ def _about(folds: Sequence[_Fold], cells: Sequence[Run], grids: Sequence[str], l
             (fold.combined, [k for k, member in enumerate(fold.members) if member.grid == grid]) for fold in folds
         ]
         # Of several seeds the first stands for its grid.
-        alone[grid] = _joined([found.decisions[own[0]].applied(found.test[own[0]], space) for found, own in places])
+        alone[grid] = _concatenated(
+            [found.decisions[own[0]].applied(found.test[own[0]], space) for found, own in places]
+        )
         decided = decided_rows(space.primary, alone[grid], space)
         row: dict[str, Any] = {
             "grid": grid,
@@ -288,7 +290,7 @@ def _about(folds: Sequence[_Fold], cells: Sequence[Run], grids: Sequence[str], l
         }
         rows.append(row)
     best = str(max(rows, key=lambda row: float(row["val_macro_f1"]))["grid"])
-    together = _joined([Predictions.load(kept_predictions(run, "test"), space) for run in cells])
+    together = _concatenated([Predictions.load(kept_predictions(run, "test"), space) for run in cells])
     return {
         "combine": how.combine,
         "weights": how.rule,
@@ -299,7 +301,7 @@ def _about(folds: Sequence[_Fold], cells: Sequence[Run], grids: Sequence[str], l
     }
 
 
-def _joined(parts: Sequence[Predictions]) -> Predictions:
+def _concatenated(parts: Sequence[Predictions]) -> Predictions:
     """Predictions of several folds, one behind the other."""
     return Predictions(
         tuple(name for part in parts for name in part.ids),

@@ -44,21 +44,17 @@ def presets(
         print_json({"schema": 1, "modality": modality, "presets": rows})
         return
     measured = [row["measured"] for row in rows.values() if "measured" in row]
-    cells = [
-        (name, row["kind"], *_measured(row.get("measured")), row["description"], _sets(row))
-        for name, row in rows.items()
-    ]
-    heads = ("name", "kind", "macro-F1", "minutes", "what", "sets")
-    show_table(heads, cells, numbers=("macro-F1", "minutes"), whole=("name",))
+    cells = [(name, f"{row['description']}\n{_facts(row)}", _sets(row)) for name, row in rows.items()]
+    show_table(("name", "what", "sets"), cells, whole=("name",))
     for on in dict.fromkeys(str(facts["on"]) for facts in measured):
         note(f"macro-F1: {on}; minutes: in the epochs of one training, without those an encoder's states take")
 
 
-def _measured(facts: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Macro-F1 and minutes, where they were measured."""
-    if facts is None:
-        return "", ""
-    return f"{facts['macro_f1']:.3f}", f"{facts['minutes']:.1f}" if "minutes" in facts else ""
+def _facts(row: Mapping[str, Any]) -> str:
+    """The network, then macro-F1 and minutes where they were measured."""
+    facts = row.get("measured", {})
+    score = [f"macro-F1 {facts['macro_f1']:.3f}"] if facts else []
+    return ", ".join([str(row["kind"]), *score, *([f"{facts['minutes']:.1f} minutes"] if "minutes" in facts else [])])
 
 
 def _sets(row: Mapping[str, Any]) -> str:
