@@ -474,6 +474,7 @@ def claims_on_speed() -> Iterator[Claim]:
     yield Claim(page, "| {:.1f} times as many texts a second ({:.1f} to {:.1f} over three interleaved rounds) |", texts)
 
 
+@cache
 def measured() -> dict[str, str]:
     """What should stand in each file of the frontends, by path; a recipe that has no file here is left out."""
     found = {}
