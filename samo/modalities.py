@@ -19,9 +19,11 @@ __all__ = [
     "Modality",
     "config_type",
     "config_types",
+    "ensemble_files",
     "exporter_type",
     "frontend_type",
     "grid_files",
+    "measured_file",
     "predictor_type",
     "preset_files",
     "released_files",
@@ -114,6 +116,16 @@ def write_examples(modality: str, folder: Path) -> dict[str, str]:
 def preset_files(modality: str) -> dict[str, Path]:
     """Preset files by name."""
     return _shipped(modality, "presets")
+
+
+def ensemble_files(modality: str) -> dict[str, Path]:
+    """Files of the ensembles of presets that ship with SAMO, by name; ``preset`` takes these names too."""
+    return _shipped(modality, "ensembles")
+
+
+def measured_file(modality: str) -> Path | None:
+    """The file of what was measured of the presets; None where a modality has none."""
+    return _shipped(modality, "measured").get("presets")
 
 
 def released_files() -> dict[str, Path]:

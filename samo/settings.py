@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 
 from samo.errors import SettingsError, nearest
 from samo.lazy import load_object
-from samo.modalities import MODALITIES, config_type, config_types, preset_files
+from samo.modalities import MODALITIES, config_type, config_types, ensemble_files, measured_file, preset_files
 from samo.plugins import trust_settings
 
 __all__ = [
@@ -32,11 +32,14 @@ __all__ = [
     "SettingField",
     "ThresholdSettings",
     "TrainSettings",
+    "based_on",
     "collect_settings",
+    "measured_presets",
     "meets",
     "named_setting",
     "partner",
     "read_call",
+    "read_ensemble",
     "read_preset",
     "read_toml",
     "resolve",
@@ -712,16 +715,65 @@ def _read_config(file: Path, modality: str, known: set[str]) -> dict[str, Any]:
 
 
 def read_preset(modality: str, name: str) -> tuple[str, dict[str, object]]:
-    """A preset's one-line description and its settings.
+    """A preset's one-line description and its settings; those of the preset it is ``based_on``, where it names one.
 
     Raises:
-        SettingsError: unknown preset.
+        SettingsError: unknown preset, an ensemble of several, or one based on what is no preset of its own.
     """
     files = preset_files(modality)
+    if name in ensemble_files(modality):
+        members = ", ".join(read_ensemble(modality, name)[1])
+        raise SettingsError(
+            f"`preset={name}` is an ensemble of {members}, which are trained and combined on every fold",
+            hint=f"`samo crossval` takes `preset={name}`; `samo train` takes its members",
+        )
     if name not in files:
-        raise SettingsError(f"unknown preset '{name}'", hint=nearest(name, files) + f"valid: {', '.join(files)}")
-    settings = read_toml(files[name], set(config_type(modality).model_fields))
-    return str(settings.pop("description", "")), settings
+        valid = (*files, *ensemble_files(modality))
+        raise SettingsError(f"unknown preset '{name}'", hint=nearest(name, valid) + f"valid: {', '.join(valid)}")
+    sections = set(config_type(modality).model_fields)
+    settings = read_toml(files[name], sections)
+    description, base = str(settings.pop("description", "")), str(settings.pop("based_on", ""))
+    if base:
+        based = read_toml(files[base], sections) if base in files else {"based_on": ""}
+        if "based_on" in based:
+            raise SettingsError(f"{files[name]}: based_on '{base}': not a preset with settings of its own")
+        settings = {**{key: value for key, value in based.items() if key != "description"}, **settings}
+    return description, settings
+
+
+def read_ensemble(modality: str, name: str) -> tuple[str, tuple[str, ...]]:
+    """The one-line description of an ensemble that ships with SAMO, and the presets that are its members.
+
+    Raises:
+        SettingsError: unknown, or its file names fewer than two members.
+    """
+    files = ensemble_files(modality)
+    if name not in files:
+        raise SettingsError(f"unknown ensemble '{name}'", hint=f"valid: {', '.join(files) or 'none'}")
+    data = toml_tables(files[name], "ensemble")
+    members = tuple(str(member) for member in data.get("members", ()))
+    if len(members) < 2 or set(data) != {"description", "members"}:
+        raise SettingsError(f"{files[name]}: write a description and two or more members")
+    return str(data["description"]), members
+
+
+def based_on(modality: str, name: str) -> str:
+    """The preset whose settings another has; itself where it has its own."""
+    files = preset_files(modality)
+    return str(toml_tables(files[name], "preset").get("based_on", name)) if name in files else name
+
+
+def measured_presets(modality: str) -> dict[str, dict[str, Any]]:
+    """What was measured of presets and ensembles, by name, those that are ``based_on`` a measured one among them.
+
+    Each has ``dataset``, ``mode``, ``on`` (in words), ``macro_f1`` in [0, 1], and ``minutes`` in the epochs of one
+    training, where there were any.
+    """
+    file = measured_file(modality)
+    found: dict[str, dict[str, Any]] = toml_tables(file, "figures") if file else {}
+    names = (*preset_files(modality), *ensemble_files(modality))
+    own = {name: based_on(modality, name) for name in names}
+    return {name: found[base] for name, base in own.items() if base in found}
 
 
 def stored_config(stored: Mapping[str, Any]) -> Config:

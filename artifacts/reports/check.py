@@ -2,6 +2,9 @@
 
     python artifacts/reports/check.py [--write]
 
+`samo presets` and the last line of `samo train` show figures too: those of :data:`MEASURED`, which ``--write`` puts
+into a small file of each frontend.
+
 A claim is a stretch of a page with a placeholder for each figure, and the values that belong there. Where the page says
 otherwise it is named; ``--write`` puts the files' figures there. A figure outside code that no claim covers must be one
 of :data:`NOT_MEASURED`. How each file was made stands in its ``reproduce.sh`` or in its own first lines.
@@ -39,6 +42,18 @@ NOT_MEASURED = {
     "0.95": "a range of thresholds",
     "199 MB": "the size of RAVDESS's archive, samo_audio/datasets/ravdess.py",
     "4 MB": "the size of GoEmotions, samo_text/datasets/goemotions.py",
+}
+
+# Which file here was made with which preset; a preset that trains otherwise since then is left out.
+MEASURED = {
+    "samo_audio/measured/presets.toml": {
+        "ravdess-small-cnn": "ravdess-small-cnn-emotion",
+        "mn04": "mn04",
+        "whisper-frozen": "whisper-frozen",
+        "whisper-head": "whisper-head",
+        "best": "best",
+    },
+    "samo_text/measured/presets.toml": {"minilm": "minilm", "textcnn": "textcnn", "tfidf": "tfidf"},
 }
 
 
@@ -459,6 +474,39 @@ def claims_on_speed() -> Iterator[Claim]:
     yield Claim(page, "| {:.1f} times as many texts a second ({:.1f} to {:.1f} over three interleaved rounds) |", texts)
 
 
+@cache
+def measured() -> dict[str, str]:
+    """What should stand in each file of the frontends, by path; a recipe that has no file here is left out."""
+    found = {}
+    for path, names in MEASURED.items():
+        lines = ["# Written by artifacts/reports/check.py --write from the files in artifacts/reports."]
+        for preset, recipe in names.items():
+            if path.startswith("samo_text"):
+                facts = goemotions(recipe, "emotion")
+                about = ("goemotions", "emotion", "GoEmotions, 28 labels, its own test part", facts["mean"])
+                minutes = facts["minutes"]
+            elif (HERE / "ravdess" / f"{recipe}.json").is_file():
+                stored = _json(f"ravdess/{recipe}.json")
+                about = ("ravdess", "emotion", "RAVDESS, 8 emotions, mean of five folds", stored["mean"])
+                # Of what takes no steps the time was not kept.
+                minutes = fmean(stored["minutes_per_fold"])
+            else:
+                continue
+            lines += ["", f"[{preset}]", f'dataset = "{about[0]}"', f'mode = "{about[1]}"', f'on = "{about[2]}"']
+            lines += [f"macro_f1 = {about[3]:.3f}", *([f"minutes = {minutes:.1f}"] if round(minutes, 1) else [])]
+        found[path] = "\n".join(lines) + "\n"
+    return found
+
+
+def measured_apart() -> list[str]:
+    """One line for each file of a frontend that says otherwise than the files here."""
+    return [
+        f"{path}: not what the files say; `python artifacts/reports/check.py --write` writes it"
+        for path, text in measured().items()
+        if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text
+    ]
+
+
 def differences(texts: dict[str, str]) -> list[str]:
     """One line for each claim that its page does not hold, or holds otherwise, and for each figure without a file."""
     lines, covered = [], {page: set() for page in texts}
@@ -478,7 +526,7 @@ def differences(texts: dict[str, str]) -> list[str]:
             for match in FIGURE.finditer(prose)
             if match.start() not in covered[page] and match.group().lstrip("+-") not in NOT_MEASURED
         ]
-    return [*lines, *losses_apart()]
+    return [*lines, *losses_apart(), *measured_apart()]
 
 
 def losses_apart() -> list[str]:
@@ -518,6 +566,9 @@ def main() -> int:
         texts = corrected(texts)
         for page, text in texts.items():
             (ROOT / page).write_text(text, encoding="utf-8")
+        for path, text in measured().items():
+            (ROOT / path).parent.mkdir(exist_ok=True)
+            (ROOT / path).write_text(text, encoding="utf-8")
     lines = differences(texts)
     print("\n".join(lines) or f"{len(list(claims()))} stretches hold what the files say")
     return int(bool(lines))

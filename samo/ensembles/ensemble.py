@@ -18,6 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from samo.data.manifest import Manifest
 from samo.data.splits import Split, audit, is_leaky
 from samo.ensembles.members import WEIGHTS, LeftOut, Member, common_split
 from samo.ensembles.weights import fit_weights
@@ -32,7 +33,7 @@ from samo.frontend import Frontend
 from samo.reporting.report import Subject, build_report
 from samo.runs.calibrate import calibrate, threshold_settings
 from samo.runs.ensemble_model import COMBINE, mixed, threshold_logits
-from samo.runs.evaluate import macro_f1, predictions_of
+from samo.runs.evaluate import item_predictions, macro_f1
 from samo.runs.provenance import learned_by
 from samo.runs.run import ASSETS, ENSEMBLE_FILE, Run, mark_trained, point_latest
 from samo.runs.train import write_beginning
@@ -41,14 +42,25 @@ from samo.training.checkpoint import save_model
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 
-__all__ = ["Assembly", "assemble", "check_rules", "write_ensemble"]
+__all__ = [
+    "Answers",
+    "Assembly",
+    "Combined",
+    "assemble",
+    "check_rules",
+    "difference_of",
+    "scaled",
+    "summary_of",
+    "write_ensemble",
+]
 
 
 @dataclass(frozen=True)
-class Assembly:
-    """An ensemble before it is written.
+class Combined:
+    """What K members and their ensemble answer.
 
     Attributes:
+        names: of the members.
         split: what all members held out, see :func:`~samo.ensembles.members.common_split`.
         decisions: temperatures and thresholds of each member, fitted on its own validation part.
         weights: (K,) at least 0, sum 1, fitted on the validation part or equal.
@@ -56,7 +68,7 @@ class Assembly:
         test: the same of the test part.
     """
 
-    members: tuple[Member, ...]
+    names: tuple[str, ...]
     split: Split
     combine: str
     rule: str
@@ -69,6 +81,13 @@ class Assembly:
     def temperatures(self) -> tuple[Mapping[str, float], ...]:
         """Of each member by task."""
         return tuple(decision.calibration.temperature for decision in self.decisions)
+
+
+@dataclass(frozen=True)
+class Assembly(Combined):
+    """An ensemble of open models before it is written."""
+
+    members: tuple[Member, ...]
 
 
 def check_rules(combine: str, rule: str) -> None:
@@ -118,12 +137,13 @@ def assemble(
     weights = np.full(len(members), 1.0 / len(members))
     if rule == "fitted":
         targets, share = manifest.targets[manifest.rows(split.val)][owners], 1.0 / np.bincount(owners)[owners]
-        weights = fit_weights(_scaled(logits, temperatures, space), targets, share, space, combine, thresholds)
-    answers = _Answers(setup.frontend, temperatures, weights, combine, thresholds)
+        weights = fit_weights(scaled(logits, temperatures, space), targets, share, space, combine, thresholds)
+    answers = Answers(manifest, temperatures, weights, combine, thresholds)
     val = answers.predictions(split.val, logits, owners)
     notify(f"test part: {counted(len(split.test), 'item')}")
     test = answers.predictions(split.test, *_windows(members, setup, manifest.rows(split.test)))
-    return Assembly(tuple(members), split, combine, rule, decisions, tuple(weights.tolist()), val, test)
+    names = tuple(member.name for member in members)
+    return Assembly(names, split, combine, rule, decisions, tuple(weights.tolist()), val, test, tuple(members))
 
 
 def write_ensemble(
@@ -155,7 +175,7 @@ def write_ensemble(
         decision = calibrate(run, space, val.logits, val.targets, settings)
         for member in assembly.members:  # the summary has their scores on the test part
             member.run.open_test("ensemble")
-        summary = _summary(run, assembly, decision, left_out, setup.frontend, space)
+        summary = summary_of(run.name, assembly, decision, left_out, setup.frontend.manifest, setup.frontend.unit)
         write_json(run.path(ENSEMBLE_FILE), summary)
         mark_trained(run, {"members": len(assembly.members), "val_macro_f1": summary["ensemble"]["val_macro_f1"]})
         write_beginning(run, setup, assembly.split, {}, command, [member.config for member in assembly.members])
@@ -192,10 +212,18 @@ def _windows(
 
 
 @dataclass(frozen=True)
-class _Answers:
-    """How windows become predictions of items, by each member and by the ensemble."""
+class Answers:
+    """How windows become predictions of items, by each member and by the ensemble.
 
-    frontend: Frontend
+    Attributes:
+        manifest: of the items.
+        temperatures: of each of K members by task.
+        weights: (K,) at least 0, sum 1.
+        combine: one of :data:`~samo.runs.ensemble_model.COMBINE`.
+        thresholds: (K, C) from :func:`~samo.runs.ensemble_model.threshold_logits`.
+    """
+
+    manifest: Manifest
     temperatures: Sequence[Mapping[str, float]]
     weights: npt.NDArray[np.float64]
     combine: str
@@ -204,28 +232,34 @@ class _Answers:
     def predictions(
         self, ids: tuple[str, ...], logits: Tensor, owners: npt.NDArray[np.int64]
     ) -> tuple[Predictions, ...]:
-        """Predictions of every member, raw, then of the ensemble; averaged over an item's windows."""
-        space = self.frontend.manifest.label_space
+        """Predictions of every member, raw, then of the ensemble; averaged over an item's windows.
+
+        Args:
+            ids: of N items.
+            logits: (K, W, C) raw, of every member and window.
+            owners: (W,) which of the N items a window is of.
+        """
+        space = self.manifest.label_space
         kept = np.flatnonzero(self.weights)
-        scaled = _scaled(logits, self.temperatures, space)[kept]
+        given = scaled(logits, self.temperatures, space)[kept]
         log_weights = torch.tensor(self.weights[kept], dtype=torch.float32).log()
-        answer = mixed(scaled, log_weights, space, self.combine, self.thresholds[kept])
+        answer = mixed(given, log_weights, space, self.combine, self.thresholds[kept])
         count = np.bincount(owners)[:, None]
         found = []
         for windows in (*logits, answer):
             total = np.zeros((len(ids), space.n_columns))
             np.add.at(total, owners, windows.numpy())
-            found.append(predictions_of(self.frontend, ids, (total / count).astype(np.float32)))
+            found.append(item_predictions(self.manifest, ids, (total / count).astype(np.float32)))
         return tuple(found)
 
 
-def _scaled(logits: Tensor, temperatures: Sequence[Mapping[str, float]], space: LabelSpace) -> Tensor:
+def scaled(logits: Tensor, temperatures: Sequence[Mapping[str, float]], space: LabelSpace) -> Tensor:
     """(K, W, C) logits, each member's under its own temperature."""
-    scaled = logits.clone()
-    for member, temperature in zip(scaled, temperatures, strict=True):
+    found = logits.clone()
+    for member, temperature in zip(found, temperatures, strict=True):
         for task in space.tasks:
             member[:, space.slices[task.name]] /= temperature.get(task.name, 1.0)
-    return scaled
+    return found
 
 
 def _copy_assets(run: Run, assembly: Assembly) -> None:
@@ -271,45 +305,50 @@ def _save_model(run: Run, assembly: Assembly, frontend: Frontend, space: LabelSp
     )
 
 
-def _summary(
-    run: Run,
-    assembly: Assembly,
-    decision: Decision,
-    left_out: Sequence[LeftOut],
-    frontend: Frontend,
-    space: LabelSpace,
+def summary_of(
+    name: str, combined: Combined, decision: Decision, left_out: Sequence[LeftOut], manifest: Manifest, unit: str
 ) -> dict[str, Any]:
-    names = [member.name for member in assembly.members]
-    decisions = (*assembly.decisions, decision)
-    val = [each.score(predictions, space) for each, predictions in zip(decisions, assembly.val, strict=True)]
-    test = [each.applied(predictions, space) for each, predictions in zip(decisions, assembly.test, strict=True)]
-    named = zip([*names, run.name], test, strict=True)
-    reports = [_report(name, predictions, assembly, frontend, space) for name, predictions in named]
+    """The summary of members and gain, as it stands in ``ensemble.json``.
+
+    Args:
+        name: of the ensemble.
+        combined: what it and its members answer.
+        decision: temperatures and thresholds of the ensemble.
+        left_out: runs that could not be members.
+        manifest: of the data.
+        unit: what a confidence interval is resampled over.
+    """
+    names, space = combined.names, manifest.label_space
+    decisions = (*combined.decisions, decision)
+    val = [each.score(predictions, space) for each, predictions in zip(decisions, combined.val, strict=True)]
+    test = [each.applied(predictions, space) for each, predictions in zip(decisions, combined.test, strict=True)]
+    named = zip([*names, name], test, strict=True)
+    reports = [_report(each, predictions, combined, manifest, unit) for each, predictions in named]
     whole, best = reports[-1], int(np.argmax(val[:-1]))
     shown = [
         {"val_macro_f1": score, "macro_f1": report["metrics"]["macro_f1"], "interval": report["ci"]["macro_f1"]}
         for score, report in zip(val, reports, strict=True)
     ]
     members = [
-        {"name": name, "weight": weight, "temperature": dict(temperature), **scores}
-        for name, weight, temperature, scores in zip(
-            names, assembly.weights, assembly.temperatures, shown[:-1], strict=True
+        {"name": each, "weight": weight, "temperature": dict(temperature), **scores}
+        for each, weight, temperature, scores in zip(
+            names, combined.weights, combined.temperatures, shown[:-1], strict=True
         )
     ]
     about = ("run", "dataset", "synthetic", "split", "split_rule", "leaky", "task", "n")
     return {
         "schema": 1,
-        **{name: whole[name] for name in about},
-        **{name: whole["ci"][name] for name in ("unit", "n_units", "level")},
-        "combine": assembly.combine,
-        "weights": assembly.rule,
-        "fitted_on": "val" if assembly.rule == "fitted" else None,
+        **{key: whole[key] for key in about},
+        **{key: whole["ci"][key] for key in ("unit", "n_units", "level")},
+        "combine": combined.combine,
+        "weights": combined.rule,
+        "fitted_on": "val" if combined.rule == "fitted" else None,
         "members": members,
         "left_out": [{"name": left.name, "reason": left.reason} for left in left_out],
         "mean_of_members": fmean(scores["macro_f1"] for scores in shown[:-1]),
         "best_member": names[best],
         "ensemble": shown[-1],
-        "gain": _gain(test[best], test[-1], space, whole["ci"]["level"]),
+        "gain": difference_of(test[best], test[-1], space, whole["ci"]["level"]),
         "warnings": [
             *whole["warnings"],
             "one training a member: members of other seeds may turn the order round, and no number here knows of it",
@@ -317,7 +356,7 @@ def _summary(
     }
 
 
-def _gain(member: Predictions, ensemble: Predictions, space: LabelSpace, level: float) -> dict[str, Any]:
+def difference_of(member: Predictions, ensemble: Predictions, space: LabelSpace, level: float) -> dict[str, Any]:
     """The ensemble's macro-F1 minus a member's, over joint draws of the groups, as `samo compare` takes it."""
     decided = [decided_rows(space.primary, predictions, space) for predictions in (member, ensemble)]
     groups = [member.groups[row] for row in decided[0].rows]
@@ -327,12 +366,10 @@ def _gain(member: Predictions, ensemble: Predictions, space: LabelSpace, level: 
     return {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p, "verdict": word}
 
 
-def _report(
-    name: str, predictions: Predictions, assembly: Assembly, frontend: Frontend, space: LabelSpace
-) -> dict[str, Any]:
+def _report(name: str, predictions: Predictions, combined: Combined, manifest: Manifest, unit: str) -> dict[str, Any]:
     """The report `samo evaluate` would make of the test part as it is decided, temperature aside."""
-    manifest, split = frontend.manifest, assembly.split
+    split = combined.split
     subject = Subject(
-        name, manifest.dataset, "test", split.rule, frontend.unit, manifest.synthetic, leaky=is_leaky(manifest, split)
+        name, manifest.dataset, "test", split.rule, unit, manifest.synthetic, leaky=is_leaky(manifest, split)
     )
-    return build_report(subject, replace(predictions, meta={}), space)
+    return build_report(subject, replace(predictions, meta={}), manifest.label_space)

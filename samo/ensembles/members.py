@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import nn
 
@@ -20,9 +21,21 @@ from samo.settings import Config
 from samo.training.checkpoint import read_facts
 from samo.training.runtime import Runtime
 
-__all__ = ["WEIGHTS", "LeftOut", "Member", "common_split", "gather"]
+__all__ = ["WEIGHTS", "HasSplit", "LeftOut", "Member", "common_split", "gather", "refuse_other_test"]
 
 WEIGHTS = ("equal", "fitted")
+
+
+class HasSplit(Protocol):
+    """What a model learned from, was validated on and is tested on."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    @property
+    def split(self) -> Split:
+        """Its parts."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ def gather(
     return tuple(members), tuple(left_out)
 
 
-def common_split(members: Sequence[Member], rule: str) -> Split:
+def common_split(members: Sequence[HasSplit], rule: str) -> Split:
     """The split of an ensemble: trained on what any member was, validated on what every member held out.
 
     Args:
@@ -112,7 +125,7 @@ def common_split(members: Sequence[Member], rule: str) -> Split:
     """
     first = members[0]
     for other in members[1:]:
-        _refuse_other_test(first, other)
+        refuse_other_test(first, other)
     learned = {name for member in members for name in member.split.train}
     held_out = {name for member in members for name in member.split.val} - learned
     strangers = [member.name for member in members if set(member.split.val) != set(first.split.val)]
@@ -165,7 +178,13 @@ def _refuse_other_question(first: Member, other: Member, frontend_type: type[Fro
         raise RunError(f"it is fed differently than '{first.name}': {first_ten(differing)}")
 
 
-def _refuse_other_test(first: Member, other: Member) -> None:
+def refuse_other_test(first: HasSplit, other: HasSplit) -> None:
+    """Refuse two that were tested on different items.
+
+    Raises:
+        LeakError: one learned from test items of the other, or chose its best epoch on them.
+        RunError: the test parts differ.
+    """
     tests = [set(member.split.test) for member in (first, other)]
     hint = "members share one split: make them with `seeds`, or train with equal `split`, `fold` and `split_seed`"
     for tested, learner in ((first, other), (other, first)):

@@ -17,7 +17,7 @@ from samo.evaluation.abstention import Abstention
 from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision, fit_decision
 from samo.evaluation.thresholds import Thresholds
-from samo.runs.run import Run
+from samo.runs.run import ENSEMBLE_FILE, Run
 from samo.settings import AbstentionSettings, Config, ThresholdSettings
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_facts
@@ -117,4 +117,5 @@ def threshold_settings(config: Config) -> ThresholdSettings:
 
 
 def _epoch(run: Run) -> int:
-    return read_facts(run.model_file).epoch
+    # An ensemble has no epoch, and one of kept answers no model file.
+    return 0 if run.path(ENSEMBLE_FILE).is_file() else read_facts(run.model_file).epoch

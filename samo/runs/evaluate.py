@@ -59,6 +59,7 @@ __all__ = [
     "evaluate",
     "evaluate_corpus",
     "evaluate_run",
+    "item_predictions",
     "kept_predictions",
     "macro_f1",
     "open_data",
@@ -508,8 +509,12 @@ def _predicted(
 
 
 def predictions_of(frontend: Frontend, ids: tuple[str, ...], logits: np.ndarray) -> Predictions:
+    """:func:`item_predictions` of a frontend's items."""
+    return item_predictions(frontend.manifest, ids, logits)
+
+
+def item_predictions(manifest: Manifest, ids: tuple[str, ...], logits: np.ndarray) -> Predictions:
     """(N, C) logits of N items beside their truth, groups and attributes."""
-    manifest = frontend.manifest
     rows = manifest.rows(ids)
     items = [manifest.items[row] for row in rows]
     names = sorted({name for item in items for name in item.meta})

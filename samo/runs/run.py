@@ -589,6 +589,11 @@ def find_model(artifacts: Path, given: str = "") -> Run:
             "run %s has no model yet; taking the newest that has one, %s", run.name, usable[-1].name
         )
         return usable[-1]
+    if not run.has_model and run.path(ENSEMBLE_FILE).is_file():
+        raise ModelFileError(
+            f"'{run.full_name}' combines what its members answered on one fold, and has no model of its own",
+            hint="name one of its members, which stand in its report",
+        )
     if not run.has_model:
         ended = run.path("trained.json").is_file()
         hint = "train it again" if ended else f"go on with: `resume={run.name}`"

@@ -141,7 +141,7 @@ def test_the_demo_corpus_is_the_last_resort_and_says_so(
 def test_presets(monkeypatch: pytest.MonkeyPatch) -> None:
     said = done("presets", "--json").json
     assert (said["schema"], said["modality"]) == (1, "audio")
-    assert list(said["presets"]) == list(preset_files("audio"))
+    assert list(said["presets"]) == [*preset_files("audio"), "best"]
     assert said["presets"]["small-cnn-focal"]["settings"]["focal_gamma"] == 2.0
     monkeypatch.setattr(out, "_width", 80)
     shown = done("presets").out

@@ -224,7 +224,8 @@ def verbs() -> dict[str, set[str]]:
 
 @functools.cache
 def presets() -> set[str]:
-    return {path.stem for name in ("samo_audio", "samo_text") for path in (ROOT / name / "presets").glob("*.toml")}
+    roots, folders = ("samo_audio", "samo_text"), ("presets", "ensembles")
+    return {path.stem for name in roots for folder in folders for path in (ROOT / name / folder).glob("*.toml")}
 
 
 def mistakes(line: str) -> list[str]:

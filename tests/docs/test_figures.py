@@ -91,3 +91,18 @@ def test_every_exception_is_used(texts: dict[str, str]) -> None:
     assert len(CHECK["NOT_MEASURED"]) < 10
     for figure in CHECK["NOT_MEASURED"]:
         assert any(figure in text for text in texts.values()), figure
+
+
+def test_what_the_frontends_show_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One figure of `samo presets` changed, and one file gone."""
+    check = CHECK["measured_apart"]
+    assert check() == []
+    for path, text in CHECK["measured"]().items():
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_text(text)
+    monkeypatch.setitem(check.__globals__, "ROOT", tmp_path)
+    assert check() == []
+    changed, gone = (tmp_path / path for path in CHECK["measured"]())
+    changed.write_text(changed.read_text().replace("macro_f1 = 0.", "macro_f1 = 0.9", 1))
+    gone.unlink()
+    assert [line.partition(": ")[0] for line in check()] == list(CHECK["measured"]())

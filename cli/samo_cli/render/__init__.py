@@ -9,7 +9,7 @@ from samo.lazy import load_object
 if TYPE_CHECKING:
     from samo_cli.render.comparison import show_comparison
     from samo_cli.render.console import counting, downloading, err, note, out, print_json, progress_bar, silence
-    from samo_cli.render.ensemble import show_ensemble
+    from samo_cli.render.ensemble import show_combined, show_ensemble
     from samo_cli.render.export import show_export
     from samo_cli.render.grid import GridView, show_cells, show_crossval, show_curve, show_grid
     from samo_cli.render.inspection import show_inspection, show_text_inspection
@@ -36,6 +36,7 @@ __all__ = [
     "print_json",
     "progress_bar",
     "show_cells",
+    "show_combined",
     "show_comparison",
     "show_crossval",
     "show_curve",
@@ -69,7 +70,7 @@ _MODULES = {
         "progress_bar",
         "silence",
     ),
-    "ensemble": ("show_ensemble",),
+    "ensemble": ("show_combined", "show_ensemble"),
     "export": ("show_export",),
     "grid": (
         "GridView",

@@ -10,9 +10,9 @@ from rich.markup import escape
 
 from samo.errors import counted
 from samo_cli.render.console import out, worded
-from samo_cli.render.tables import number, plain_table
+from samo_cli.render.tables import number, plain_table, show_table
 
-__all__ = ["show_ensemble"]
+__all__ = ["show_combined", "show_ensemble"]
 
 _STYLES = {"better": "bold green", "worse": "bold red", "cannot tell": "bold"}
 
@@ -49,6 +49,32 @@ def show_ensemble(summary: Mapping[str, Any], page: Path) -> None:
     for warning in summary["warnings"]:
         out.print(f"[yellow]![/yellow] {worded(warning)}", soft_wrap=True)
     out.print(f"[dim]* best on the validation part; report: {escape(str(page))}[/dim]", soft_wrap=True)
+
+
+def show_combined(report: Mapping[str, Any], folder: Path) -> None:
+    """The joined report of a fold-by-fold ensemble, then its grids and the finding in words."""
+    from samo_cli.render.grid import show_crossval
+
+    show_crossval(report, folder)
+    how = report["combined"]
+    rows = [
+        (
+            row["grid"] + (" *" if row["grid"] == how["best_grid"] else ""), str(row["runs"]),
+            ", ".join(f"{weight:.2f}" for weight in row["weights"]), number(row["val_macro_f1"]),
+            number(row["macro_f1"]),
+        )
+        for row in how["grids"]
+    ]  # fmt: skip
+    heads = ("grid", "runs", "weight by fold", "validation macro-F1", "joined macro-F1")
+    show_table(heads, rows, whole=("grid",), numbers=heads[1:])
+    gain = how["gain"]
+    ends = "" if gain["low"] is None else f" ({gain['level']:.0%} interval {gain['low']:+.3f} to {gain['high']:+.3f})"
+    style = _STYLES[gain["verdict"]]
+    out.print(
+        f"{gain['difference']:+.3f} macro-F1{ends} against '{escape(how['best_grid'])}', the best on the validation "
+        f"parts: [{style}]{gain['verdict']}[/{style}]",
+        soft_wrap=True,
+    )
 
 
 def _scores(row: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from samo.modalities import config_types
+from samo.errors import SettingsError
+from samo.modalities import config_types, ensemble_files
 from samo.settings import GRID_SETTINGS, resolve
 from samo_cli.flags import in_artifacts
 from samo_cli.grid_options import (
@@ -49,6 +51,12 @@ def crossval(
     folds stratified by label. What validates a fold is never tested in it. Again, it trains only what is missing.
     """
     resources = place.resources()
+    if preset in ensemble_files(modality):
+        if refit:
+            raise SettingsError(f"--refit goes without --preset {preset}: refit its members, each by its own preset")
+        spread = {"seeds": numbers(seeds, "--seeds"), "folds": numbers(folds, "--folds") if folds else (), "name": name}
+        _ensemble(modality, preset, config, settings, spread, place, dry_run=dry_run, command=context.obj["command"])
+        return
     chosen = resolve(modality, preset, config, {**settings, "split": "folds"})
     repeats, only = numbers(seeds, "--seeds"), numbers(folds, "--folds") if folds else ()
     from samo.experiments.crossval import plan_crossval, report_crossval
@@ -75,3 +83,31 @@ def crossval(
 
         run = train_on_everything(plan, shown[-1], resources, TerminalReporter())
         note(f"next: {in_artifacts(f'samo predict --run {plan.name}/{run.name}', place.artifacts)}")
+
+
+def _ensemble(
+    modality: str,
+    preset: str,
+    config: Path | None,
+    settings: dict[str, Any],
+    spread: dict[str, Any],
+    place: Place,
+    *,
+    dry_run: bool,
+    command: str,
+) -> None:
+    """The members of an ensemble on every fold, then the ensemble."""
+    from samo.ensembles.preset_ensemble import crossvalidate_members, plan_member_grids
+    from samo_cli.render import TerminalReporter, print_json, show_combined
+
+    common: dict[str, Any] = {"artifacts": place.artifacts, "reporter": TerminalReporter(), "command": command}
+    name, plans = plan_member_grids(modality, preset, config, settings, **spread, **common)
+    if dry_run:
+        for plan in plans:
+            show_status(plan, place)
+        return
+    folder, report = crossvalidate_members(plans, name, resources=place.resources(), **common)
+    if place.json:
+        print_json(report)
+    else:
+        show_combined(report, folder)

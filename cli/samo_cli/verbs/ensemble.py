@@ -36,6 +36,13 @@ def ensemble(
             help="Instead of RUNs: train these variants of an encoder: as set, frozen, unfrozen layer by layer.",
         ),
     ] = "",
+    grids: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,NAME,...",
+            help="Instead of RUNs: combine these finished cross-validations fold by fold, without training again.",
+        ),
+    ] = "",
     combine: Annotated[
         str, typer.Option(metavar="mean|vote", help="The mean of the members' probabilities, or their votes.")
     ] = "mean",
@@ -58,16 +65,22 @@ def ensemble(
 ) -> None:
     """Let several runs of one split answer as one, and say whether that gains more than chance.
 
-    The result is a run for evaluate, predict and compare. With --seeds or --variants the members are trained first, as
-    a grid of this name; the other settings are theirs, and so is --precision: members are combined and evaluated
-    in float32.
+    The result is a run for evaluate, predict and compare; with --grids, a cross-validation. With --seeds or --variants
+    the members are trained first, as a grid of this name; the other settings are theirs, and so is --precision: members
+    are combined and evaluated in float32.
     """
-    if bool(runs) == bool(seeds or variants):
+    if [bool(runs), bool(grids), bool(seeds or variants)].count(True) != 1:
         raise SettingsError(
-            "name two or more RUNs, or let --seeds 0,1,2 or --variants base,frozen,unfrozen train the members"
+            "name two or more RUNs, or let --seeds 0,1,2 or --variants base,frozen,unfrozen train the members, or name "
+            "two or more --grids"
         )
-    if runs:
+    if runs or grids:
         _refuse_training_flags(settings, place, {"--modality": modality, "--preset": preset, "--config": config})
+    if grids:
+        if "data_root" in settings:
+            raise SettingsError("--data-root does nothing with --grids: what the folds' evaluations kept is combined")
+        _combine_grids(grids, combine, weights, name, place, overwrite=overwrite, command=context.obj["command"])
+        return
     resources = place.resources()
     from samo.ensembles.build_ensemble import build_ensemble
     from samo.ensembles.ensemble import check_rules
@@ -96,6 +109,23 @@ def ensemble(
         show_ensemble(summary, run.path("report.html"))
 
 
+def _combine_grids(
+    grids: str, combine: str, weights: str, name: str, place: Place, *, overwrite: bool, command: str
+) -> None:
+    from samo.ensembles.grid_ensembles import combine_grids
+    from samo_cli.render import TerminalReporter, print_json, show_combined
+
+    named = [part.strip() for part in grids.split(",") if part.strip()]
+    folder, report = combine_grids(
+        named, combine=combine, weights=weights, name=name, overwrite=overwrite, artifacts=place.artifacts,
+        reporter=TerminalReporter(), command=command,
+    )  # fmt: skip
+    if place.json:
+        print_json(report)
+    else:
+        show_combined(report, folder)
+
+
 def _refuse_training_flags(settings: Mapping[str, Any], place: Place, others: Mapping[str, object]) -> None:
     """Refuse what speaks of a training where there is none; the data of finished runs may have moved."""
     precision = "" if place.precision == "auto" else place.precision
@@ -104,5 +134,5 @@ def _refuse_training_flags(settings: Mapping[str, Any], place: Place, others: Ma
     typed += [flag for flag, value in {**others, **machine}.items() if value]
     if typed:
         raise SettingsError(
-            f"{typed[0]} acts only together with --seeds or --variants: the RUNs named are trained already"
+            f"{typed[0]} acts only together with --seeds or --variants: what is named is trained already"
         )

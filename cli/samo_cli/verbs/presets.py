@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from samo.modalities import MODALITIES, preset_files
-from samo.settings import read_preset
+from samo.modalities import MODALITIES, ensemble_files, preset_files
+from samo.settings import based_on, measured_presets, read_ensemble, read_preset, resolve
 from samo_cli.flags import switch
 from samo_cli.options import (
     Json,
@@ -22,16 +22,46 @@ def presets(
     modality: Annotated[str, typer.Option(metavar="|".join(MODALITIES), help="Whose recipes.")] = "audio",
     json: Json = False,
 ) -> None:
-    """List the recipes for `samo train --preset` and what each of them sets."""
-    from samo_cli.render import print_json, show_table
+    """List the recipes for `samo train --preset`, what each of them sets, and what was measured of it.
 
-    found = {name: read_preset(modality, name) for name in preset_files(modality)}
+    Ensembles are for `samo crossval --preset`.
+    """
+    from samo_cli.render import note, print_json, show_table
+
+    rows: dict[str, dict[str, Any]] = {}
+    for name in preset_files(modality):
+        description, settings = read_preset(modality, name)
+        network = resolve(modality, name, None, {}).flat()["model"]
+        rows[name] = {"kind": network, "description": description, "settings": settings}
+        if (base := based_on(modality, name)) != name:
+            rows[name]["based_on"] = base
+    for name in ensemble_files(modality):
+        description, members = read_ensemble(modality, name)
+        rows[name] = {"kind": "ensemble", "description": description, "settings": {}, "members": list(members)}
+    for name, facts in measured_presets(modality).items():
+        rows[name]["measured"] = facts
     if json:
-        rows = {name: {"description": text, "settings": settings} for name, (text, settings) in found.items()}
         print_json({"schema": 1, "modality": modality, "presets": rows})
         return
-    cells = [(name, text, _as_flags(values)) for name, (text, values) in found.items()]
+    measured = [row["measured"] for row in rows.values() if "measured" in row]
+    cells = [(name, f"{row['description']}\n{_facts(row)}", _sets(row)) for name, row in rows.items()]
     show_table(("name", "what", "sets"), cells, whole=("name",))
+    for on in dict.fromkeys(str(facts["on"]) for facts in measured):
+        note(f"macro-F1: {on}; minutes: in the epochs of one training, without those an encoder's states take")
+
+
+def _facts(row: Mapping[str, Any]) -> str:
+    """The network, then macro-F1 and minutes where they were measured."""
+    facts = row.get("measured", {})
+    score = [f"macro-F1 {facts['macro_f1']:.3f}"] if facts else []
+    return ", ".join([str(row["kind"]), *score, *([f"{facts['minutes']:.1f} minutes"] if "minutes" in facts else [])])
+
+
+def _sets(row: Mapping[str, Any]) -> str:
+    """What a preset sets, as it would be typed, or by the names of others."""
+    if "members" in row:
+        return ", ".join(row["members"])
+    return f"as {row['based_on']}" if "based_on" in row else _as_flags(row["settings"])
 
 
 def _as_flags(settings: Mapping[str, object]) -> str:

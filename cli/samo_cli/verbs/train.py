@@ -10,7 +10,7 @@ from samo.errors import SettingsError
 from samo.modalities import MODALITIES, config_types, preset_files
 from samo.settings import resolve
 from samo.training.tracking import TRACKERS, require_trackers
-from samo_cli.flags import in_artifacts
+from samo_cli.flags import as_flags, in_artifacts
 from samo_cli.options import (
     MACHINE,
     Artifacts,
@@ -118,9 +118,10 @@ def train(
 
 
 def _show(run: Run, artifacts: str, *, json: bool) -> None:
-    """One JSON object, or a panel with the next command; a pipe gets the run's name."""
+    """One JSON object, or a panel with the next command and what a better preset brings; a pipe gets the run's name."""
+    from samo.runs.better import better_line
     from samo.runs.train import training_summary
-    from samo_cli.render import err, out, print_json, training_panel
+    from samo_cli.render import err, note, out, print_json, training_panel
 
     facts = training_summary(run)
     if json:
@@ -131,3 +132,5 @@ def _show(run: Run, artifacts: str, *, json: bool) -> None:
     (out if out.is_terminal else err).print(panel)
     if not out.is_terminal:
         out.print(run.name, markup=False)
+    if better := better_line(run):
+        note(f"better: {as_flags(better)}")

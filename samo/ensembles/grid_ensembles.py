@@ -1,0 +1,313 @@
+"""Cross-validations combined fold by fold: one ensemble of what was trained on the same split, without training again.
+
+What the folds' evaluations kept is combined, so that members may read their items as they like: at other rates, through
+other windows, with other tokens. Weights, temperature and thresholds of a fold's ensemble come from the validation part
+of that fold alone, and its test part is scored once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+
+from samo.data.splits import PARTS, audit, is_leaky, part_sizes, split_notes
+from samo.ensembles.ensemble import Answers, Combined, check_rules, difference_of, scaled, summary_of
+from samo.ensembles.kept_members import KeptMember, by_split, cells_of, grid_folder, refuse_other_data
+from samo.ensembles.members import common_split
+from samo.ensembles.weights import fit_weights
+from samo.errors import RunError, SettingsError, first_ten
+from samo.evaluation.baseline import compare_to_baseline, constant_answers, shortcut_scores
+from samo.evaluation.decision import decided_rows
+from samo.evaluation.metrics import scores, tally
+from samo.evaluation.predictions import Predictions
+from samo.experiments.cells import Cell
+from samo.experiments.crossval import crossval_report, write_crossval
+from samo.experiments.grid_plan import GRID_FILE, GridPlan, read_grid_facts
+from samo.files import write_json, write_text
+from samo.modalities import frontend_type
+from samo.reporting.answers import confident_mistakes, predictions_csv
+from samo.reporting.html import render_html
+from samo.reporting.report import Subject, build_report, read_report
+from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
+from samo.runs.ensemble_model import merged_settings, threshold_logits
+from samo.runs.evaluate import kept_predictions
+from samo.runs.provenance import learned_by, refuse_known
+from samo.runs.reporter import PlainReporter, Reporter
+from samo.runs.run import ENSEMBLE_FILE, NAME_PATTERN, Run, artifacts_root, mark_trained
+from samo.training.runtime import environment, make_runtime
+
+__all__ = ["combine_grids", "free_folder"]
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What members of one split and their ensemble answer; ``train`` is the ensemble's on the training part."""
+
+    members: tuple[KeptMember, ...]
+    combined: Combined
+    train: Predictions
+
+    @property
+    def name(self) -> str:
+        """Of its cell."""
+        return f"seed{self.members[0].seed}.fold{self.members[0].fold}"
+
+
+def combine_grids(
+    grids: Sequence[str],
+    *,
+    combine: str = "mean",
+    weights: str = "equal",
+    name: str = "",
+    overwrite: bool = False,
+    artifacts: Path | str = "",
+    reporter: Reporter | None = None,
+    command: str = "",
+) -> tuple[Path, dict[str, Any]]:
+    """Combine finished cross-validations fold by fold and evaluate the ensembles as a cross-validation.
+
+    Cells that share a fold and its three parts are members of one ensemble, whatever their seeds; every fold needs one
+    of each grid. Cells of a fold that were split otherwise are left out and named.
+
+    Args:
+        grids: names or folders of two or more cross-validations of one corpus.
+        combine: one of :data:`~samo.runs.ensemble_model.COMBINE`.
+        weights: one of :data:`~samo.ensembles.members.WEIGHTS`.
+        name: of the folder in ``ARTIFACTS/grids``; empty makes one of the grids' names.
+        overwrite: replace an earlier one of this name.
+        artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
+        reporter: shows the progress; left out: plain lines on stderr.
+        command: kept with the results.
+
+    Returns:
+        The folder, and :func:`~samo.experiments.crossval.crossval_report` with ``combined``: how, of which grids, each
+        with its own scores, and whether the ensemble gains more than chance on the best of them by validation.
+
+    Raises:
+        SettingsError: an unknown rule, fewer than two grids, or one named twice.
+        RunError: a grid or a fold is missing, unfinished or damaged, or the folds of two grids are split differently;
+            the name is taken.
+        LeakError: a cell, or what taught it or gave it its start weights, knows test items of its fold.
+    """
+    check_rules(combine, weights)
+    reporter, root = reporter or PlainReporter(), artifacts_root(str(artifacts))
+    if len(grids) < 2 or len(set(grids)) < len(grids):
+        raise SettingsError(f"`grids={','.join(grids)}`: name two or more different ones, joined by commas")
+    folders = [grid_folder(root, given) for given in grids]
+    name = name or "-".join(["ensemble", *(folder.name for folder in folders)])
+    target = free_folder(root, name, folders, overwrite=overwrite)
+    members = [cells_of(folder) for folder in folders]
+    refuse_other_data(members)
+    unit = str(read_grid_facts(folders[0]).get("unit", "row"))
+    folds = []
+    for together in by_split(members, reporter):
+        reporter.note(f"fold {together[0].fold}: {first_ten([member.name for member in together])}")
+        folds.append(_combined(together, combine, weights))
+    if target.exists():
+        shutil.rmtree(target)
+    cells = tuple(_cell(fold) for fold in folds)
+    plan = GridPlan("crossval", target, cells, command=command, data=folds[0].members[0].manifest.digest, unit=unit)
+    for fold, cell in zip(folds, cells, strict=True):
+        _write(cell.run(target), fold, unit, command)
+    write_json(target / GRID_FILE, plan.facts())
+    report = crossval_report(plan.name, cells, target, unit)
+    report["combined"] = _about(folds, plan.runs, [folder.name for folder in folders], report["ci"]["level"])
+    write_crossval(report, cells, target, command)
+    return target, report
+
+
+def free_folder(root: Path, name: str, grids: Sequence[Path], *, overwrite: bool) -> Path:
+    """The folder of a new ensemble of grids; only an ensemble of grids may be replaced.
+
+    Args:
+        root: of all outputs.
+        name: of the ensemble.
+        grids: the folders of what it is made of.
+        overwrite: whether to replace one.
+
+    Raises:
+        SettingsError: the name is no file name.
+        RunError: it is taken.
+    """
+    if not NAME_PATTERN.fullmatch(name):
+        raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
+    target = root / "grids" / name
+    if not target.exists():
+        return target
+    if not overwrite:
+        raise RunError(
+            f"a grid named '{target.name}' exists in {target.parent}",
+            hint="choose another `name`, or replace it with `overwrite`",
+        )
+    runs = [path for path in (target / "runs").glob("*") if path.is_dir()]
+    if target.resolve() in grids or any(not (path / ENSEMBLE_FILE).is_file() for path in runs):
+        raise RunError(f"grid '{target.name}' has trained cells: it is not replaced", hint="choose another `name`")
+    return target
+
+
+def _combined(members: tuple[KeptMember, ...], combine: str, rule: str) -> _Fold:
+    """What the members of one split and their ensemble answer; only validation items have a say in how."""
+    manifest = members[0].manifest
+    space, split = manifest.label_space, common_split(members, rule)
+    audit(manifest, split)
+    for member in members:
+        refuse_known(learned_by(member.run), manifest, split, f"'{member.name}'")
+    decisions = tuple(member.decision for member in members)
+    temperatures = [decision.calibration.temperature for decision in decisions]
+    thresholds = threshold_logits([decision.thresholds.by_task(space) for decision in decisions], space)
+
+    def logits(part: str) -> torch.Tensor:
+        return torch.from_numpy(np.stack([member.logits(part, split.part(part)) for member in members]))
+
+    weights = np.full(len(members), 1.0 / len(members))
+    if rule == "fitted":
+        targets = manifest.targets[manifest.rows(split.val)]
+        given = scaled(logits("val"), temperatures, space)
+        weights = fit_weights(given, targets, np.ones(len(targets)), space, combine, thresholds)
+    answers = Answers(manifest, temperatures, weights, combine, thresholds)
+
+    def predictions(part: str) -> tuple[Predictions, ...]:
+        ids = split.part(part)
+        return answers.predictions(ids, logits(part), np.arange(len(ids)))
+
+    names = tuple(member.name for member in members)
+    how = names, split, combine, rule, decisions, tuple(weights.tolist())
+    return _Fold(members, Combined(*how, predictions("val"), predictions("test")), predictions("train")[-1])
+
+
+def _cell(fold: _Fold) -> Cell:
+    first = fold.members[0]
+    return Cell(fold.name, "all", first.seed, first.fold, first.run.settings)
+
+
+def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
+    """The run of a fold's ensemble: predictions, what it answers with, summary and report, but no model."""
+    combined, manifest = fold.combined, fold.members[0].manifest
+    space, split, first = manifest.label_space, combined.split, fold.members[0].run
+    answers = {"train": fold.train, "val": combined.val[-1], "test": combined.test[-1]}
+    run.folder.mkdir(parents=True)
+    with run.locked():
+        manifest.save(run.path("manifest.jsonl"))
+        split.save(run.path("split.json"))
+        val, withheld = answers["val"], abstention_settings(first.config)
+        decision = calibrate(
+            run, space, val.logits, val.targets, threshold_settings(first.config), abstention=withheld, epoch=0
+        )
+        for member in fold.members:  # the summary has their scores on the test part
+            member.run.open_test("ensemble")
+        summary = summary_of(run.full_name, combined, decision, (), manifest, unit)
+        write_json(run.path(ENSEMBLE_FILE), summary)
+        mark_trained(run, {"members": len(fold.members), "val_macro_f1": summary["ensemble"]["val_macro_f1"]})
+        decided = {part: decision.applied(predictions, space) for part, predictions in answers.items()}
+        for part, predictions in decided.items():
+            predictions.save(kept_predictions(run, part))
+        run.open_test("evaluate")
+        item = frontend_type(first.modality).item
+        report = build_report(
+            Subject(
+                run.full_name, manifest.dataset, "test", split.rule, unit, manifest.synthetic,
+                leaky=is_leaky(manifest, split),
+            ),
+            decided["test"],
+            space,
+            decision,
+            train_macro_f1=decision.score(decided["train"], space),
+            val_macro_f1=decision.score(decided["val"], space),
+            baseline=_beside("baseline", run, fold, decided["test"], unit),
+            shortcut=_beside("shortcut", run, fold, decided["test"], unit),
+            notes=split_notes(manifest, split),
+            constant=constant_answers(space, manifest.targets[manifest.rows(split.train)]),
+            parts={name: part_sizes(manifest, split.part(name), item, manifest.group_noun) for name in PARTS},
+        )  # fmt: skip
+        report = {**report, "ensemble": summary}
+        facts = {**environment(make_runtime("cpu", "float32", 0)), **({"command": command} if command else {})}
+        write_json(run.path("environment.json"), facts)
+        shown = decided["test"], space, decision, manifest
+        write_text(run.path("predictions.csv"), predictions_csv(*shown))
+        every = merged_settings([member.run.settings for member in fold.members])
+        page = render_html(report, {}, every, facts, confident_mistakes(*shown), "predictions.csv")
+        write_text(run.path("report.html"), page)
+        write_json(run.path("config.json"), first.settings)
+        write_json(run.path("report.json"), report)
+
+
+def _beside(kind: str, run: Run, fold: _Fold, test: Predictions, unit: str) -> dict[str, Any] | None:
+    """The simple model of the first member that has one, against the ensemble; kept so that folds can be joined."""
+    space = fold.members[0].manifest.label_space
+    for member in fold.members:
+        file = member.run.path(f"predictions.test.{kind}.npz")
+        known = read_report(member.run.path("report.json")).get(kind)
+        if known and file.is_file():
+            place = {name: row for row, name in enumerate(Predictions.load(file, space).ids)}
+            simple = _rows(Predictions.load(file, space), [place[name] for name in test.ids])
+            simple.save(run.path(f"predictions.test.{kind}.npz"))
+            task, name = space.primary, known["name"]
+            found = compare_to_baseline(name, simple, test, task=task, label_space=space, unit=unit)
+            return found if kind == "baseline" else shortcut_scores(found, test, task=task, space=space)
+    return None
+
+
+def _rows(predictions: Predictions, rows: Sequence[int]) -> Predictions:
+    """Some rows in the order given."""
+    places = list(rows)
+    return Predictions(
+        tuple(predictions.ids[row] for row in places),
+        predictions.logits[places],
+        predictions.targets[places],
+        tuple(predictions.groups[row] for row in places),
+        {name: tuple(values[row] for row in places) for name, values in predictions.meta.items()},
+        None if predictions.decided is None else predictions.decided[places],
+    )
+
+
+def _about(folds: Sequence[_Fold], cells: Sequence[Run], grids: Sequence[str], level: float) -> dict[str, Any]:
+    """How the folds were combined, what each grid has alone, and the gain on the one that is best on validation."""
+    how, space = folds[0].combined, folds[0].members[0].manifest.label_space
+    rows: list[dict[str, Any]] = []
+    alone: dict[str, Predictions] = {}
+    for grid in grids:
+        places = [
+            (fold.combined, [k for k, member in enumerate(fold.members) if member.grid == grid]) for fold in folds
+        ]
+        # Of several seeds the first stands for its grid.
+        alone[grid] = _concatenated(
+            [found.decisions[own[0]].applied(found.test[own[0]], space) for found, own in places]
+        )
+        decided = decided_rows(space.primary, alone[grid], space)
+        row: dict[str, Any] = {
+            "grid": grid,
+            "runs": sum(len(own) for _, own in places),
+            "weights": [sum(found.weights[k] for k in own) for found, own in places],
+            "val_macro_f1": fmean(found.decisions[k].score(found.val[k], space) for found, own in places for k in own),
+            "macro_f1": scores(tally(decided.truth, decided.predicted))["macro_f1"],
+        }
+        rows.append(row)
+    best = str(max(rows, key=lambda row: float(row["val_macro_f1"]))["grid"])
+    together = _concatenated([Predictions.load(kept_predictions(run, "test"), space) for run in cells])
+    return {
+        "combine": how.combine,
+        "weights": how.rule,
+        "fitted_on": "val" if how.rule == "fitted" else None,
+        "grids": rows,
+        "best_grid": best,
+        "gain": {**difference_of(alone[best], together, space, level), "level": level},
+    }
+
+
+def _concatenated(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions of several folds, one behind the other."""
+    return Predictions(
+        tuple(name for part in parts for name in part.ids),
+        np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.targets for part in parts]),
+        tuple(group for part in parts for group in part.groups),
+        {},
+        None if any(part.decided is None for part in parts) else np.concatenate([part.decided for part in parts]),
+    )

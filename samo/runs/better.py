@@ -1,0 +1,47 @@
+"""What the next better preset would bring and cost, where that was measured on the data of a run."""
+
+from __future__ import annotations
+
+from samo.errors import SettingsError
+from samo.runs.run import Run
+from samo.settings import based_on, measured_presets, read_preset, resolve
+
+__all__ = ["BETTER", "better_line"]
+
+BETTER = "accurate"
+"""The preset that is offered."""
+
+
+def better_line(run: Run) -> str:
+    """One line on the better preset; empty where nothing was measured on this corpus and question, where the run's
+    network is not that of a measured preset, such as one's own, or where none is better.
+    """
+    settings = run.settings
+    measured = measured_presets(run.modality)
+    better = measured.get(BETTER)
+    if better is None or any(settings.get(name) != better[name] for name in ("dataset", "mode")):
+        return ""
+    own = {
+        name: facts
+        for name, facts in measured.items()
+        if name == based_on(run.modality, name) and _model(run.modality, name) == settings.get("model")
+    }
+    if not own or settings.get("model") == _model(run.modality, BETTER):
+        return ""
+    name = max(own, key=lambda each: own[each]["macro_f1"])
+    if own[name]["macro_f1"] >= better["macro_f1"]:
+        return ""
+    cost = f", {better['minutes']:.0f} minutes" if "minutes" in better else ""
+    scores = [each["macro_f1"] for each in (better, own[name])]
+    return (
+        f"`preset={BETTER}` has macro-F1 {scores[0]:.3f} where `preset={name}` has {scores[1]:.3f} ({better['on']})"
+        f"{cost}: {read_preset(run.modality, BETTER)[0]}"
+    )
+
+
+def _model(modality: str, preset: str) -> object:
+    """The network of a preset; None of an ensemble."""
+    try:
+        return resolve(modality, preset, None, {}).flat()["model"]
+    except SettingsError:
+        return None

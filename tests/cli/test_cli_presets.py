@@ -1,0 +1,199 @@
+"""Presets by what they promise: quick, accurate, an ensemble; what was measured of them, and who is told."""
+
+from __future__ import annotations
+
+import shutil
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tone_corpora import TINY, done, read_json, refused, table, table_rows
+
+from samo import settings as settings_module
+from samo.ensembles.preset_ensemble import member_configs
+from samo.errors import SettingsError
+from samo.experiments import crossval
+from samo.experiments.train_cell import train_cell
+from samo.files import write_json
+from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
+from samo.modalities import measured_file
+from samo.runs import better as better_module
+from samo.runs import evaluate as evaluation
+from samo.runs.better import better_line
+from samo.runs.run import Run
+from samo.settings import measured_presets, read_ensemble, read_preset, resolve
+from samo_cli.verbs import crossval as crossval_verb
+from samo_cli.verbs.train import _show
+
+BEFORE = Path(__file__).parents[1] / "fixtures" / "trained_before" / "runs"
+
+
+@pytest.mark.parametrize(
+    ("modality", "name", "model", "as_set_by"),
+    [
+        ("audio", "fast", "small-cnn", "ravdess-small-cnn"),
+        ("audio", "accurate", "encoder", "whisper-frozen"),
+        ("text", "fast", "tfidf", "tfidf"),
+        ("text", "accurate", "encoder", "minilm"),
+    ],
+)
+def test_fast_and_accurate(modality: str, name: str, model: str, as_set_by: str) -> None:
+    found = resolve(modality, name, None, {})
+    assert found.flat()["model"] == model
+    assert found == resolve(modality, as_set_by, None, {})
+    assert read_preset(modality, name)[0] != read_preset(modality, as_set_by)[0]
+    assert resolve(modality, name, None, {"seed": 7}).flat()["seed"] == 7
+
+
+def test_a_preset_may_change_what_it_is_based_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {
+        "plain": "lr = 0.1\nepochs = 3",
+        "mine": 'description = "mine"\nbased_on = "plain"\nepochs = 5',
+        "twice": 'based_on = "mine"',
+        "lost": 'based_on = "nothing"',
+    }
+    files = {name: tmp_path / f"{name}.toml" for name in texts}
+    for name, text in texts.items():
+        files[name].write_text(text)
+    monkeypatch.setattr(settings_module, "preset_files", lambda modality: files)
+    assert read_preset("audio", "mine") == ("mine", {"lr": 0.1, "epochs": 5})
+    for name, base in {"twice": "mine", "lost": "nothing"}.items():
+        with pytest.raises(SettingsError, match=f"based_on '{base}': not a preset with settings of its own"):
+            read_preset("audio", name)
+
+
+def test_an_ensemble_is_no_preset_of_one_training() -> None:
+    line = refused(2, "train", "--preset", "best", "--modality", "text")
+    assert (
+        "--preset best is an ensemble of minilm, textcnn, tfidf, which are trained and combined on every fold" in line
+    )
+    assert "best" in refused(2, "train", "--preset", "bets")
+    for modality in ("audio", "text"):
+        for member in read_ensemble(modality, "best")[1]:
+            assert read_preset(modality, member)[0]
+
+
+def test_each_setting_goes_to_the_members_that_take_it() -> None:
+    configs, dropped = member_configs("audio", "best", None, {"encoder": "some/encoder", "epochs": 3, "seed": 4})
+    assert list(configs) == ["whisper-frozen", "whisper-head", "mn04"]
+    flat = {name: config.flat() for name, config in configs.items()}
+    assert [flat[name]["encoder"] for name in flat] == ["some/encoder", "some/encoder", ""]
+    assert [flat[name]["epochs"] for name in ("whisper-head", "mn04")] == [3, 3]
+    assert {own["seed"] for own in flat.values()} == {4}
+    assert {own["split"] for own in flat.values()} == {"folds"}
+    assert dropped == {"whisper-frozen": ["epochs"], "mn04": ["encoder"]}
+    with pytest.raises(SettingsError, match="`lr`"):
+        member_configs("audio", "best", None, {"lr": -1.0})
+    with pytest.raises(SettingsError, match="`focal_gamma`"):
+        member_configs("audio", "best", None, {"focal_gamma": 3.0})
+
+
+def test_listed_with_what_was_measured() -> None:
+    for modality in ("audio", "text"):
+        file = measured_file(modality)
+        assert file is not None
+        stored = tomllib.loads(file.read_text())
+        rows = done("presets", "--modality", modality, "--json").json["presets"]
+        for name, facts in stored.items():
+            assert rows[name]["measured"] == facts
+        assert rows["fast"]["measured"] == stored[rows["fast"]["based_on"]]
+        assert rows["accurate"]["measured"]["macro_f1"] == max(facts["macro_f1"] for facts in stored.values())
+        assert (rows["best"]["kind"], rows["best"]["members"]) == ("ensemble", list(read_ensemble(modality, "best")[1]))
+        shown = done("presets", "--modality", modality)
+        assert f"{stored[rows['accurate']['based_on']]['macro_f1']:.3f}" in shown.out
+        assert "as " + rows["accurate"]["based_on"] in " ".join(shown.out.split())
+    assert rows["minilm"]["kind"] == "encoder"
+
+
+def run_of(folder: Path, modality: str = "audio", **changes: Any) -> Run:
+    folder.mkdir()
+    write_json(folder / "config.json", {**resolve(modality, "", None, {}).stored(), **changes})
+    return Run(folder)
+
+
+def test_a_better_preset_is_offered_where_it_was_measured(tmp_path: Path) -> None:
+    measured = measured_presets("audio")
+    best, plain, mobile = (measured[name]["macro_f1"] for name in ("whisper-frozen", "ravdess-small-cnn", "mn04"))
+    line = better_line(run_of(tmp_path / "a"))
+    scores = f"`preset=accurate` has macro-F1 {best:.3f} where `preset=ravdess-small-cnn` has {plain:.3f} (RAVDESS"
+    assert line.startswith(scores)
+    assert "\n" not in line
+    assert f"`preset=mn04` has {mobile:.3f}" in better_line(run_of(tmp_path / "b", model="mn04"))
+    text = better_line(run_of(tmp_path / "c", "text", model="tfidf"))
+    assert f", {measured_presets('text')['minilm']['minutes']:.0f} minutes: " in text
+    silent = [
+        {"dataset": "table"}, {"dataset": "demo"}, {"mode": "sentiment"}, {"model": "encoder"},
+        {"model": "my_net:tiny"}, {"model": "functionals"},
+    ]  # fmt: skip
+    assert [better_line(run_of(tmp_path / f"s{k}", **changes)) for k, changes in enumerate(silent)] == [""] * 6
+
+
+def test_none_is_offered_that_is_not_better(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, found = run_of(tmp_path / "a"), measured_presets("audio")
+    worse = {**found, "accurate": {**found["accurate"], "macro_f1": found["ravdess-small-cnn"]["macro_f1"]}}
+    monkeypatch.setattr(better_module, "measured_presets", lambda modality: worse)
+    assert better_line(run) == ""
+    monkeypatch.setattr(better_module, "measured_presets", lambda modality: {})
+    assert better_line(run) == ""
+
+
+def test_training_ends_with_it_but_not_in_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(better_module, "better_line", lambda run: "`preset=accurate` has more")
+    run = Run(Path(shutil.copytree(BEFORE / "speech", tmp_path / "speech")))
+    write_json(run.path("trained.json"), {**run.trained, "allowed_epochs": 6})
+    _show(run, "", json=False)
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1].endswith("better: --preset accurate has more")
+    assert said.out == "speech\n"
+    _show(run, "", json=True)
+    said = capsys.readouterr()
+    assert "better" not in said.out + said.err
+
+
+def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list[Outcome]:
+    """Cells in this process."""
+    for job in jobs:
+        train_cell(job.spec)
+    return [Outcome(job.name, "done") for job in jobs]
+
+
+@pytest.mark.slow
+def test_an_ensemble_of_presets_on_every_fold(tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two members that read clips at different rates, on two folds; again it trains nothing."""
+    (tmp_path / "both.toml").write_text('description = "two"\nmembers = ["small-cnn-baseline", "small-cnn-focal"]\n')
+    for module in (settings_module, crossval_verb):
+        monkeypatch.setattr(module, "ensemble_files", lambda modality: {"both": tmp_path / "both.toml"})
+    for module in (evaluation, crossval):
+        monkeypatch.setattr(module, "save_figures", lambda *_: [])
+    monkeypatch.setattr(LocalLauncher, "run", here)
+    corpus = table(tmp_path / "table", table_rows())
+    own = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]
+    asked = [
+        "crossval", "--preset", "both", "--dataset", "table", "--data-root", corpus, *own, "--epochs", "1",
+        "--folds", "0,1", "--name", "g", "--workers", "1", "--threads", "1", "--precision", "float32",
+    ]  # fmt: skip
+    planned = done(*asked, "--dry-run", "--json").out
+    assert planned.count('"missing"') == 4
+    report = done(*asked, "--json").json
+    grids = artifacts / "grids"
+    assert {path.name for path in grids.iterdir()} == {"g", "g.small-cnn-baseline", "g.small-cnn-focal"}
+    assert report == read_json(grids / "g" / "report.json")
+    assert [row["grid"] for row in report["combined"]["grids"]] == ["g.small-cnn-baseline", "g.small-cnn-focal"]
+    assert [row["fold"] for row in report["folds"]] == [0, 1]
+    for row in report["combined"]["grids"]:
+        assert row["macro_f1"] == pytest.approx(read_json(grids / row["grid"] / "report.json")["metrics"]["macro_f1"])
+    monkeypatch.setattr(LocalLauncher, "run", lambda *_: pytest.fail("nothing is left to train"))
+    assert done(*asked, "--json").json["metrics"] == report["metrics"]
+    assert "--refit goes without --preset both" in refused(2, *asked, "--refit")
+    # The same by name, and what does not go with it.
+    names = "g.small-cnn-baseline,g.small-cnn-focal"
+    combined = done("ensemble", "--grids", names, "--name", "h", "--json").json
+    assert combined["metrics"] == report["metrics"]
+    assert "against 'g.small-cnn" in done("ensemble", "--grids", names, "--name", "h", "--overwrite").out
+    assert "--lr acts only together with --seeds" in refused(2, "ensemble", "--grids", names, "--lr", "0.1")
+    assert "--data-root does nothing with --grids" in refused(2, "ensemble", "--grids", names, "--data-root", corpus)
+    assert "name two or more RUNs" in refused(2, "ensemble", "--grids", names, "--seeds", "0,1")

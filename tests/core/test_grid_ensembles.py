@@ -1,0 +1,292 @@
+"""Cross-validations combined fold by fold: exact answers, one split an ensemble, and nothing learned from test."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import tiny_frontend as tiny
+
+from samo import modalities
+from samo.ensembles import grid_ensembles, kept_members
+from samo.ensembles.grid_ensembles import combine_grids
+from samo.errors import LeakError, ModelFileError, RunError, SamoError, SettingsError
+from samo.evaluation.predictions import Predictions
+from samo.experiments import crossval
+from samo.experiments.cells import Cell
+from samo.experiments.grid_plan import GridPlan
+from samo.files import write_json
+from samo.runs import evaluate as evaluation
+from samo.runs.calibrate import calibration_of
+from samo.runs.evaluate import evaluate_run
+from samo.runs.provenance import Learned
+from samo.runs.run import Run, find_model
+from samo.runs.train import train_run
+from samo.tasks import LabelSpace
+from samo.training.setup import Setup
+
+ONE = LabelSpace((tiny.EMOTION,))
+SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 0.05, "patience": 0, "split": "folds", "val_ratio": 0.3}
+
+
+@pytest.fixture(scope="module")
+def whole() -> Any:
+    """The tiny modality among the others, and no pictures, which take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny_modality = modalities.Modality(
+            "tiny_frontend:TinyConfig", "tiny_frontend:TinyFrontend", "", "tiny_frontend", ""
+        )
+        patch.setitem(modalities.MODALITIES, "tiny", tiny_modality)
+        patch.setattr(evaluation, "save_figures", lambda *_: [])
+        patch.setattr(crossval, "save_figures", lambda *_: [])
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(whole: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cross-validations, ``a`` and ``b``, of two folds each."""
+    root = tmp_path_factory.mktemp("artifacts")
+    for name, hidden in {"a": 0, "b": 6}.items():
+        cells = []
+        for fold in (0, 1):
+            front = tiny.frontend(**SETTINGS, hidden=hidden, fold=fold)
+            cell = Cell(f"seed0.fold{fold}", "all", 0, fold, front.config.stored())
+            run = cell.run(root / "grids" / name)
+            train_run(run, Setup(front, tiny.RUNTIME), tiny.Silent())
+            evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
+            cells.append(cell)
+        plan = GridPlan("crossval", root / "grids" / name, tuple(cells), unit="speaker")
+        write_json(plan.folder / "grid.json", plan.facts())
+    return root
+
+
+@pytest.fixture
+def root(trained: Path, tmp_path: Path) -> Path:
+    """A copy that may be written into."""
+    shutil.copytree(trained, tmp_path / "artifacts", symlinks=True)
+    return tmp_path / "artifacts"
+
+
+def cell(root: Path, name: str) -> Run:
+    grid, _, own = name.partition("/")
+    return Run(root / "grids" / grid / "runs" / own)
+
+
+def test_each_fold_is_the_mean_of_its_members(root: Path) -> None:
+    folder, report = combine_grids(["a", "b"], name="best", artifacts=root)
+    assert folder == root / "grids" / "best"
+    assert report == json.loads((folder / "report.json").read_text())
+    for fold in (0, 1):
+        run = cell(root, f"best/seed0.fold{fold}")
+        said = Predictions.load(run.path("predictions.test.npz"), ONE)
+        expected = np.zeros((len(said), 3))
+        for grid in "ab":
+            member = cell(root, f"{grid}/seed0.fold{fold}")
+            own, calibration = Predictions.load(member.path("predictions.test.npz")), calibration_of(member)
+            assert calibration is not None
+            rows = [own.ids.index(name) for name in said.ids]
+            expected += ONE.probabilities(own.logits[rows] / calibration.temperature["emotion"]) / 2
+            assert member.test_openings == 2
+        np.testing.assert_allclose(said.probabilities(ONE), expected, atol=1e-6)
+        assert set(said.ids) == set(cell(root, f"a/seed0.fold{fold}").split.test)
+        own_report = json.loads(run.path("report.json").read_text())
+        truth, named = said.targets.argmax(axis=1), expected.argmax(axis=1)
+        assert own_report["metrics"]["accuracy"] == pytest.approx((truth == named).mean())
+        assert [member["name"] for member in own_report["ensemble"]["members"]] == [
+            f"a/seed0.fold{fold}", f"b/seed0.fold{fold}",
+        ]  # fmt: skip
+        found = calibration_of(run)
+        assert found is not None
+        assert found.fitted_on == "val"
+    assert report["n"] == sum(row["n"] for row in report["folds"])
+    assert [row["cell"] for row in report["folds"]] == ["seed0.fold0", "seed0.fold1"]
+    how = report["combined"]
+    assert [(row["grid"], row["runs"], row["weights"]) for row in how["grids"]] == [
+        ("a", 2, [0.5, 0.5]), ("b", 2, [0.5, 0.5]),
+    ]  # fmt: skip
+    best = max(how["grids"], key=lambda row: row["val_macro_f1"])
+    assert how["best_grid"] == best["grid"]
+    assert how["gain"]["difference"] == pytest.approx(report["metrics"]["macro_f1"] - best["macro_f1"])
+
+
+def test_it_can_be_replaced_but_no_trained_grid_can(root: Path) -> None:
+    first = combine_grids(["a", "b"], name="best", artifacts=root)[1]
+    with pytest.raises(RunError, match="a grid named 'best' exists"):
+        combine_grids(["a", "b"], name="best", artifacts=root)
+    again = combine_grids(["a", "b"], name="best", overwrite=True, artifacts=root)[1]
+    assert again["metrics"] == first["metrics"]
+    with pytest.raises(RunError, match="grid 'a' has trained cells: it is not replaced"):
+        combine_grids(["a", "b"], name="a", overwrite=True, artifacts=root)
+    with pytest.raises(RunError, match=r"'best/seed0\.fold0' is an ensemble itself"):
+        combine_grids(["a", "best"], artifacts=root)
+    with pytest.raises(ModelFileError, match="combines what its members answered on one fold"):
+        find_model(root, "best/seed0.fold0")
+
+
+def _turned(path: Path) -> None:
+    """The labels of a kept part moved on by one class."""
+    kept = Predictions.load(path)
+    replace(kept, targets=np.roll(kept.targets, 1, axis=1)).save(path)
+
+
+def test_weights_and_temperature_are_fitted_on_validation_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    combine_grids(["a", "b"], weights="fitted", name="before", artifacts=root)
+    # Test labels turned round everywhere leave the weights and the temperature where they are.
+    real = cast(property, vars(Run)["manifest"]).fget
+    assert real is not None
+    for fold in (0, 1):
+        test = cell(root, f"a/seed0.fold{fold}").split.test
+
+        def turned(run: Run, test: tuple[str, ...] = test) -> Any:
+            found = real(run)
+            targets = found.targets.copy()
+            targets[found.rows(test)] = np.roll(targets[found.rows(test)], 1, axis=1)
+            found.__dict__["targets"] = targets
+            return found
+
+        monkeypatch.setattr(kept_members, "_SAME_SCORE", 1.0)
+        monkeypatch.setattr(Run, "manifest", property(turned))
+        folder, _ = combine_grids(["a", "b"], weights="fitted", name=f"turned{fold}", artifacts=root)
+        before, after = (
+            json.loads((where / "runs" / f"seed0.fold{fold}" / "ensemble.json").read_text())
+            for where in (root / "grids" / "before", folder)
+        )
+        assert [m["weight"] for m in after["members"]] == [m["weight"] for m in before["members"]]
+        assert after["ensemble"]["macro_f1"] < before["ensemble"]["macro_f1"]
+        temperatures = [
+            (where / "runs" / f"seed0.fold{fold}" / "calibration.json").read_text()
+            for where in (root / "grids" / "before", folder)
+        ]
+        assert temperatures[0] == temperatures[1]
+        assert before["fitted_on"] == "val"
+
+
+def edited(run: Run, **changes: object) -> None:
+    run.path("fitted.safetensors").unlink()  # which tells that settings were edited
+    write_json(run.path("config.json"), {**json.loads(run.path("config.json").read_text()), **changes})
+
+
+def _another_fold(root: Path) -> None:
+    """The cell of fold 1 stands where that of fold 0 should."""
+    shutil.rmtree(cell(root, "b/seed0.fold0").folder)
+    shutil.copytree(cell(root, "b/seed0.fold1").folder, cell(root, "b/seed0.fold0").folder)
+    edited(cell(root, "b/seed0.fold0"), fold=0)
+
+
+def _validated_on_test(root: Path) -> None:
+    """A member whose epoch and temperature were chosen on what the other is tested on."""
+    run = cell(root, "b/seed0.fold0")
+    split = run.split
+    replace(split, val=split.test, test=split.val).save(run.path("split.json"))
+    parts = [Predictions.load(run.path(f"predictions.{part}.npz")) for part in ("val", "test")]
+    parts[0].save(run.path("predictions.test.npz"))
+    parts[1].save(run.path("predictions.val.npz"))
+    report = json.loads(run.path("report.json").read_text())
+    report["metrics"]["macro_f1"] = report["val_macro_f1"]
+    write_json(run.path("report.json"), report)
+
+
+def _fitted_on_test(root: Path) -> None:
+    path = cell(root, "b/seed0.fold0").path("calibration.json")
+    write_json(path, {**json.loads(path.read_text()), "fitted_on": "test"})
+
+
+def _test_answers_for_validation(root: Path) -> None:
+    run = cell(root, "b/seed0.fold0")
+    shutil.copy(run.path("predictions.test.npz"), run.path("predictions.val.npz"))
+
+
+def _other_answers(root: Path) -> None:
+    _turned(cell(root, "b/seed0.fold0").path("predictions.test.npz"))
+
+
+def _no_fold(root: Path) -> None:
+    shutil.rmtree(cell(root, "b/seed0.fold1").folder)
+
+
+def _unfinished(root: Path) -> None:
+    cell(root, "b/seed0.fold1").path("report.json").unlink()
+
+
+def _edited(root: Path) -> None:
+    path = cell(root, "b/seed0.fold1").path("config.json")
+    write_json(path, {**json.loads(path.read_text()), "epochs": 3})
+
+
+def _other_kind(root: Path) -> None:
+    path = root / "grids" / "b" / "grid.json"
+    write_json(path, {**json.loads(path.read_text()), "kind": "ablation"})
+
+
+def _other_split(root: Path) -> None:
+    """One training item of a fold is in no part."""
+    run = cell(root, "b/seed0.fold0")
+    left_out, *rest = run.split.train
+    replace(run.split, train=tuple(rest)).save(run.path("split.json"))
+    kept = Predictions.load(run.path("predictions.train.npz"))
+    rows = [k for k, name in enumerate(kept.ids) if name != left_out]
+    short = replace(
+        kept, ids=tuple(kept.ids[k] for k in rows), logits=kept.logits[rows], targets=kept.targets[rows],
+        groups=tuple(kept.groups[k] for k in rows), meta={},
+    )  # fmt: skip
+    short.save(run.path("predictions.train.npz"))
+
+
+def _other_data(root: Path) -> None:
+    for fold in (0, 1):
+        run = cell(root, f"b/seed0.fold{fold}")
+        manifest = run.manifest
+        items = (replace(manifest.items[0], content="other"), *manifest.items[1:])
+        replace(manifest, items=items).save(run.path("manifest.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind", "message"),
+    [
+        (_another_fold, LeakError, r"'b/seed0.fold0' was trained on \d+ of the \d+ test items of 'a/seed0.fold0'"),
+        (_validated_on_test, LeakError, "'b/seed0.fold0' chose its best epoch on 16 of the 16 test items of 'a/"),
+        (_fitted_on_test, LeakError, "'b/seed0.fold0' has temperatures or thresholds fitted on test"),
+        (_test_answers_for_validation, RunError, "kept answers of 'b/seed0.fold0' on val are of other items"),
+        (_other_answers, RunError, "the kept answers of 'b/seed0.fold0' are not those of its report"),
+        (_no_fold, RunError, "'b' and 'a' have not the same folds: 1"),
+        (_unfinished, RunError, "'b/seed0.fold1' is not evaluated yet"),
+        (_edited, RunError, "config.json of run 'seed0.fold1' was edited"),
+        (_other_kind, RunError, "grid 'b' is no cross-validation but 'ablation'"),
+        (_other_split, RunError, "no cells of fold 0 share a split"),
+        (_other_data, RunError, "'b/seed0.fold0' was trained on other data than 'a/seed0.fold0'"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(
+    root: Path, plant: Callable[[Path], None], kind: type[SamoError], message: str
+) -> None:
+    plant(root)
+    with pytest.raises(kind, match=message):
+        combine_grids(["a", "b"], name="best", artifacts=root)
+    assert not (root / "grids" / "best").exists()
+
+
+def test_a_teacher_that_knows_the_test_part_is_a_leak(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Member b of fold 0 had a teacher that learned from what fold 0 tests."""
+    other = cell(root, "a/seed0.fold1")
+    taught = Learned.of(other.manifest, other.split)
+    monkeypatch.setattr(grid_ensembles, "learned_by", lambda run: (taught,) if run.full_name == "b/seed0.fold0" else ())
+    with pytest.raises(LeakError, match=r"'b/seed0\.fold0' learned from the validation or test part of this split"):
+        combine_grids(["a", "b"], artifacts=root)
+
+
+def test_names(root: Path) -> None:
+    for given in (["a"], ["a", "a"]):
+        with pytest.raises(SettingsError, match="name two or more different ones"):
+            combine_grids(given, artifacts=root)
+    with pytest.raises(RunError, match="there is no grid 'c'"):
+        combine_grids(["a", "c"], artifacts=root)
+    with pytest.raises(SettingsError, match="use letters, digits"):
+        combine_grids(["a", "b"], name="x/y", artifacts=root)
+    with pytest.raises(SettingsError, match="`weights=test`: unknown"):
+        combine_grids(["a", "b"], weights="test", artifacts=root)
