@@ -33,11 +33,24 @@ folds functionals --model functionals
 folds whisper-frozen "${whisper[@]}" --refit
 folds whisper-frozen-sentiment "${whisper[@]}" --mode sentiment
 folds whisper-head --preset whisper-head --encoder "${2:-openai/whisper-base}" --seeds 0,1,2
+# Heard at two more speeds; then centred by speaker as well, which is another question (docs/how-numbers-are-made.md).
+speeds=(--speed 0.1 --speed-steps 1 --baseline none)
+folds whisper-frozen-speed "${whisper[@]}" "${speeds[@]}"
+folds whisper-frozen-speaker "${whisper[@]}" "${speeds[@]}" --normalisation speaker
+folds whisper-frozen-speaker-sentiment "${whisper[@]}" "${speeds[@]}" --normalisation speaker --mode sentiment
+folds whisper-head-speaker --preset whisper-head --encoder "${2:-openai/whisper-base}" "${speeds[@]}" --normalisation speaker
+python "$(dirname "$0")/speaker_clips.py" "$SAMO_ARTIFACTS/grids/whisper-frozen-speaker" "$data"
 folds mn04 --preset mn04 ${3:+--weights "$3"}
 # Taught by Whisper, each training clip by a copy that heard neither it nor its actor; then on all 24 actors, which is
 # the model that comes with SAMO: samo export mn04-distilled/refit -o samo_audio/released/samo-speech.onnx
 folds mn04-distilled --preset mn04 ${3:+--weights "$3"} --teacher whisper-frozen --distil-out-of-fold \
   --distil-alpha 0.7 --distil-temperature 2 --refit
+together() { # NAME GRIDS
+  [ -f "$SAMO_ARTIFACTS/grids/$1/report.json" ] || samo ensemble --grids "$2" --name "$1" >/dev/null
+}
+together best whisper-frozen,whisper-head,mn04
+together best-speaker whisper-frozen-speaker,whisper-head-speaker
 python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion \
   ravdess-small-cnn-before-emotion ravdess-small-cnn-sentiment functionals whisper-frozen whisper-frozen-sentiment \
-  whisper-head mn04 mn04-distilled
+  whisper-head mn04 mn04-distilled whisper-frozen-speed whisper-frozen-speaker whisper-frozen-speaker-sentiment \
+  whisper-head-speaker best best-speaker
