@@ -9,13 +9,13 @@ from typing import Any
 from samo.ensembles.ensemble import check_rules
 from samo.ensembles.grid_ensembles import combine_grids, free_folder
 from samo.errors import SettingsError
-from samo.experiments.crossval import plan_crossval, report_crossval
+from samo.experiments.crossval import fold_settings, plan_crossval, report_crossval
 from samo.experiments.grid_plan import GridPlan, default_name
 from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.experiments.run_grid import run_grid
 from samo.launch.resources import Resources
 from samo.runs.run import artifacts_root
-from samo.settings import Config, named_setting, read_ensemble, resolve
+from samo.settings import Config, named_setting, read_ensemble
 
 __all__ = ["crossvalidate_members", "member_configs", "plan_member_grids"]
 
@@ -118,10 +118,10 @@ def member_configs(
     configs: dict[str, Config] = {}
     refused: dict[str, dict[str, SettingsError]] = {}
     for member in read_ensemble(modality, preset)[1]:
-        own, refused[member] = {**settings, "split": "folds"}, {}
+        own, refused[member] = dict(settings), {}
         while member not in configs:
             try:
-                configs[member] = resolve(modality, member, file, own)
+                configs[member] = fold_settings(modality, member, file, own)
             except SettingsError as error:
                 setting = named_setting(error)
                 if setting not in settings or setting not in own:

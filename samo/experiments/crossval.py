@@ -35,12 +35,13 @@ from samo.runs.calibrate import ABSTENTION, calibration_of, decision_of
 from samo.runs.provenance import refuse_known_start
 from samo.runs.run import Run, artifacts_root
 from samo.runs.teachers import checked_teachers
-from samo.settings import Config
+from samo.settings import Config, collect_settings, resolve
 from samo.tasks import LabelSpace
 
 __all__ = [
     "crossval_report",
     "crossvalidate",
+    "fold_settings",
     "fold_temperatures",
     "join_predictions",
     "plan_crossval",
@@ -89,6 +90,28 @@ def crossvalidate(
         report = report_crossval(plan)
     assert report is not None
     return report
+
+
+def fold_settings(modality: str, preset: str, file: Path | None, flags: Mapping[str, Any]) -> Config:
+    """Settings of every fold, from preset, file and flags.
+
+    Unless one of them says which weights count (`keep`, or a `patience`), the mean over the last quarter of the epochs
+    does: the few speakers of a validation part are too few to choose an epoch on, and of six rules on the same
+    trainings this one lost least (``artifacts/reports/epoch_rule``). Not where ``keep=average`` is refused: for a model
+    that takes no steps, or fewer than eight epochs.
+
+    Raises:
+        SettingsError: see :func:`samo.settings.resolve`.
+    """
+    flags = {**flags, "split": "folds"}
+    given, _ = collect_settings(modality, preset, file, flags)
+    config = resolve(modality, preset, file, flags)
+    if "keep" in given or given.get("patience"):
+        return config
+    try:
+        return resolve(modality, preset, file, {**flags, "keep": "average"})
+    except SettingsError:  # no steps, or few epochs
+        return config
 
 
 def plan_crossval(

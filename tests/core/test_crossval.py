@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +18,12 @@ import torch
 from finished_cells import SPACE, finished
 from sklearn.metrics import f1_score
 
-from samo.errors import RunError
+from samo.errors import RunError, SettingsError
 from samo.evaluation.abstention import Abstention, abstention_line
 from samo.evaluation.calibration import Calibration, fit_temperature, summary
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
-from samo.experiments.crossval import crossval_report, join_predictions, write_crossval
+from samo.experiments.crossval import crossval_report, fold_settings, join_predictions, write_crossval
 from samo.experiments.learning_curve import LearningCurve, Point, curve_figure, curve_of
 from samo.reporting.html import render_html
 from samo.runs import calibrate
@@ -240,3 +241,33 @@ def test_the_page_links_to_its_folds_and_the_table_has_every_answer(
     assert (len(rows), right / 80) == (80, pytest.approx(report["metrics"]["accuracy"]))
     assert [row["seed"] + row["fold"] for row in rows[::8]] == [f"{s}{f}" for s in (0, 1) for f in range(5)]
     assert (rows[0]["group"], rows[0]["confidence"]) == ("s0", "0.8")
+
+
+@pytest.mark.parametrize(
+    ("preset", "flags", "expected"),
+    [
+        ("", {}, "average"),
+        ("whisper-head", {}, "average"),  # its `patience=0` asks for all epochs, not for the best
+        ("mn04", {}, "last"),
+        ("", {"keep": "best"}, "best"),
+        ("", {"patience": 5}, "best"),
+        ("", {"epochs": 7}, "best"),
+        ("whisper-frozen", {}, "best"),
+        ("", {"model": "functionals"}, "best"),
+    ],
+)
+def test_the_last_epochs_count_unless_something_else_is_asked_for(
+    preset: str, flags: dict[str, Any], expected: str
+) -> None:
+    config: Any = fold_settings("audio", preset, None, flags)
+    assert config.train.keep == expected
+    assert config.data.split == "folds"
+
+
+def test_what_a_file_says_counts_too(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text('keep = "last"\n')
+    config: Any = fold_settings("audio", "", file, {})
+    assert config.train.keep == "last"
+    with pytest.raises(SettingsError, match="`dropout`"):
+        fold_settings("audio", "", None, {"dropout": 7.0})

@@ -32,13 +32,15 @@ whisper=(--preset whisper-frozen --encoder "${2:-openai/whisper-base}")
 folds functionals --model functionals
 folds whisper-frozen "${whisper[@]}" --refit
 folds whisper-frozen-sentiment "${whisper[@]}" --mode sentiment
-folds whisper-head --preset whisper-head --encoder "${2:-openai/whisper-base}" --seeds 0,1,2
+# Both small networks were trained before `crossval` averaged the last epochs' weights.
+head=(--preset whisper-head --encoder "${2:-openai/whisper-base}" --keep best)
+folds whisper-head "${head[@]}" --seeds 0,1,2
 # Heard at two more speeds; then centred by speaker as well, which is another question (docs/how-numbers-are-made.md).
 speeds=(--speed 0.1 --speed-steps 1 --baseline none)
 folds whisper-frozen-speed "${whisper[@]}" "${speeds[@]}"
 folds whisper-frozen-speaker "${whisper[@]}" "${speeds[@]}" --normalisation speaker
 folds whisper-frozen-speaker-sentiment "${whisper[@]}" "${speeds[@]}" --normalisation speaker --mode sentiment
-folds whisper-head-speaker --preset whisper-head --encoder "${2:-openai/whisper-base}" "${speeds[@]}" --normalisation speaker
+folds whisper-head-speaker "${head[@]}" "${speeds[@]}" --normalisation speaker
 python "$(dirname "$0")/speaker_clips.py" "$SAMO_ARTIFACTS/grids/whisper-frozen-speaker" "$data"
 folds mn04 --preset mn04 ${3:+--weights "$3"}
 # Taught by Whisper, each training clip by a copy that heard neither it nor its actor; then on all 24 actors, which is

@@ -9,7 +9,7 @@ import typer
 
 from samo.errors import SettingsError
 from samo.modalities import config_types, ensemble_files
-from samo.settings import GRID_SETTINGS, resolve
+from samo.settings import GRID_SETTINGS
 from samo_cli.flags import in_artifacts
 from samo_cli.grid_options import (
     DryRun,
@@ -49,6 +49,7 @@ def crossval(
 
     Folds are those the corpus publishes, else five of its speakers, or --num-folds; texts without known authors get
     folds stratified by label. What validates a fold is never tested in it. Again, it trains only what is missing.
+    Without --keep or --patience the mean of the last epochs' weights counts, not the best epoch of few speakers.
     """
     resources = place.resources()
     if preset in ensemble_files(modality):
@@ -57,11 +58,11 @@ def crossval(
         spread = {"seeds": numbers(seeds, "--seeds"), "folds": numbers(folds, "--folds") if folds else (), "name": name}
         _ensemble(modality, preset, config, settings, spread, place, dry_run=dry_run, command=context.obj["command"])
         return
-    chosen = resolve(modality, preset, config, {**settings, "split": "folds"})
     repeats, only = numbers(seeds, "--seeds"), numbers(folds, "--folds") if folds else ()
-    from samo.experiments.crossval import plan_crossval, report_crossval
+    from samo.experiments.crossval import fold_settings, plan_crossval, report_crossval
     from samo_cli.render import TerminalReporter, note, print_json, show_crossval
 
+    chosen = fold_settings(modality, preset, config, settings)
     command = context.obj["command"]
     plan = plan_crossval(chosen, repeats, only, name, place.artifacts, reporter=TerminalReporter(), command=command)
     if dry_run:
