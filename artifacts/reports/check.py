@@ -303,11 +303,13 @@ def claims() -> Iterator[Claim]:
         f"| centred by speaker, trained on sentiment | 3 sentiments {scores}",
         over_folds(ravdess("whisper-frozen-speaker-sentiment")),
     )
-    rules = {line.split()[0]: line.split() for line in _kept("epoch_rule/whisper-head.txt").splitlines() if " mean " in line}
+    lines = _kept("epoch_rule/whisper-head.txt").splitlines()
+    rules = {line.split()[0]: line.split() for line in lines if " mean " in line}
     yield Claim(
         "docs/how-numbers-are-made.md",
-        "macro-F1 was {:.3f} under the best validation epoch, {:.3f} under the last and {:.3f} under the mean, which was"
-        " better in {:d} trainings and worse in {:d}. The epoch best on the test part, which no rule can know, has {:.3f}",
+        "macro-F1 was {:.3f} under the best validation epoch, {:.3f} under the last and {:.3f} under the mean, "
+        "which was better in {:d} trainings and worse in {:d}. "
+        "The epoch best on the test part, which no rule can know, has {:.3f}",
         [
             *(float(rules[name][2]) for name in ("best", "last", "average")),
             int(rules["average"][-4].rstrip(",")),
