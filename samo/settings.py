@@ -758,9 +758,10 @@ def read_ensemble(modality: str, name: str) -> tuple[str, tuple[str, ...]]:
 
 
 def based_on(modality: str, name: str) -> str:
-    """The preset whose settings another has; itself where it has its own."""
+    """The preset whose settings another has, all of them; itself where it has some of its own."""
     files = preset_files(modality)
-    return str(toml_tables(files[name], "preset").get("based_on", name)) if name in files else name
+    read = toml_tables(files[name], "preset") if name in files else {}
+    return str(read["based_on"]) if set(read) == {"description", "based_on"} else name
 
 
 def measured_presets(modality: str) -> dict[str, dict[str, Any]]:

@@ -20,13 +20,14 @@ from samo.settings import Config
 from samo_audio.audio_io import read_segments
 from samo_audio.config import AudioConfig
 from samo_audio.dft import Turns
-from samo_audio.frontend import ONE_BY_ONE, ONE_BY_ONE_HINT, AudioModel
+from samo_audio.frontend import AudioModel
 from samo_audio.functionals import EgemapsFunctionals
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.mobilenet import InvertedResidual, MobileNet, SqueezeExcitation
 from samo_audio.models.panns import Panns
 from samo_audio.models.resnet18 import ResNet18
 from samo_audio.models.small_cnn import SmallCnn
+from samo_audio.speakers import ONE_BY_ONE, ONE_BY_ONE_HINT
 
 __all__ = ["AudioExporter"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -49,6 +50,7 @@ from samo_audio.models.functionals import FunctionalsModel, features_of, fit_fun
 from samo_audio.models.maps import MapNetwork
 from samo_audio.models.pretrained import save_sizes
 from samo_audio.models.start_weights import HEADS, load_network
+from samo_audio.speakers import ONE_BY_ONE, ONE_BY_ONE_HINT, SPEAKER_CLIPS, SpeakerCentres, by_speaker
 from samo_audio.views import View, change_speed, viewed, views_of
 from samo_audio.waveforms import Waveforms, open_waveforms
 
@@ -61,12 +63,6 @@ __all__ = ["AudioFrontend", "AudioModel"]
 _WINDOWS_AT_ONCE = 16
 # Kept states that are read at once.
 _ROWS_AT_ONCE = 64
-# Fewer clips say more of what was said, and how, than of who speaks.
-SPEAKER_CLIPS = 8
-ONE_BY_ONE = "a run with `normalisation=speaker` needs several clips of every speaker, and here clips come one by one"
-ONE_BY_ONE_HINT = (
-    "`samo evaluate` judges it on a corpus that names its speakers; `normalisation=train` answers any clip"
-)
 # Clips whose functionals are computed at once.
 FUNCTIONALS_BATCH = 32
 
@@ -256,8 +252,9 @@ class AudioFrontend:
         what speakers' statistics are of, where they come with the clips."""
         config = cast(AudioConfig, config)
         features = config.features
-        again = {name: value for name in ("tta_speed", "tta_shift") if (value := getattr(features, name))}
-        return {**_cut(features), **again, "speaker_statistics": repr(features) if by_speaker(config) else ""}
+        again = {"tta_speed": features.tta_speed, "tta_shift": features.tta_shift}
+        speakers = hashlib.sha256(repr(features).encode()).hexdigest()[:12] if by_speaker(config) else ""
+        return {**_cut(features), **again, "speaker_statistics": speakers}
 
     def shared_by(self, members: Sequence[tuple[Config, Path]]) -> tuple[Self, tuple[int, ...]]:
         """As they are: an ensemble's members agree in :meth:`batch_settings`."""
@@ -429,7 +426,8 @@ class AudioFrontend:
 
     def _with_speakers(self, batch: Batch) -> Batch:
         """With ``normalisation=speaker``, the statistics of each row's speaker behind its waveform."""
-        if not by_speaker(self._config):
+        # What is kept of a frozen encoder is centred instead.
+        if not by_speaker(self._config) or self._config.model.model == "encoder":
             return batch
         return replace(batch, inputs=torch.cat([batch.inputs, self._speaker_statistics[batch.rows]], dim=1))
 
@@ -499,9 +497,9 @@ class AudioFrontend:
         return Batch(inputs, lengths, torch.from_numpy(self.manifest.targets[rows]), rows, draws)
 
     @cached_property
-    def _speaker_centres(self) -> _SpeakerCentres:
+    def _speaker_centres(self) -> SpeakerCentres:
         assert self._states is not None
-        return _SpeakerCentres([self._states, *self._copies], self._places[0], self._rows_by_speaker)
+        return SpeakerCentres([self._states, *self._copies], self._places[0], self._rows_by_speaker)
 
     def _has_states(self) -> bool:
         """Whether batches hold states; those of a frozen encoder are made when the first batch is asked for."""
@@ -594,35 +592,6 @@ class AudioFrontend:
         corpus = DATASETS[self._config.data.dataset]
         about = {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
         return about | ({"url": corpus.HOMEPAGE} if corpus.HOMEPAGE else {})
-
-
-class _SpeakerCentres:
-    """The mean of what is kept of a speaker's windows, by copy and row."""
-
-    def __init__(self, kept: Sequence[States], owners: np.ndarray, rows_by_speaker: Sequence[np.ndarray]) -> None:
-        """``owners`` are the (M,) rows of all windows."""
-        self._speaker = np.zeros(int(owners.max()) + 1, dtype=np.int64)
-        for speaker, rows in enumerate(rows_by_speaker):
-            self._speaker[rows] = speaker
-        places = [np.flatnonzero(np.isin(owners, rows)) for rows in rows_by_speaker]
-        self._means = torch.stack(
-            [torch.stack([_mean(states, some) for some in places]) for states in kept],
-        )
-
-    def __getitem__(self, of: tuple[np.ndarray, np.ndarray]) -> Tensor:
-        """(B, 3, L, H) for the copies and rows of a batch."""
-        copies, rows = of
-        return self._means[torch.from_numpy(copies), torch.from_numpy(self._speaker[rows])]
-
-
-def _mean(states: States, places: np.ndarray) -> Tensor:
-    total = sum(states.row(place).astype(np.float64) for place in places)
-    return torch.from_numpy(np.asarray(total / len(places), dtype=np.float32))
-
-
-def by_speaker(config: AudioConfig) -> bool:
-    """Whether each clip comes with, or is centred by, the statistics of its speaker's clips."""
-    return config.features.normalisation == "speaker"
 
 
 def _cut(features: FeatureSettings) -> dict[str, Any]:

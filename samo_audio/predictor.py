@@ -123,7 +123,8 @@ class AudioPredictor(ModelPredictor):
         """
         # An exported file needs no torch.
         from samo.runs.load import trained_model
-        from samo_audio.frontend import ONE_BY_ONE, ONE_BY_ONE_HINT, AudioFrontend, by_speaker
+        from samo_audio.frontend import AudioFrontend
+        from samo_audio.speakers import ONE_BY_ONE, ONE_BY_ONE_HINT, by_speaker
 
         config = cast("AudioConfig", run.config)
         if by_speaker(config):

@@ -50,6 +50,7 @@ MEASURED = {
         "ravdess-small-cnn": "ravdess-small-cnn-emotion",
         "mn04": "mn04",
         "whisper-frozen": "whisper-frozen",
+        "whisper-frozen-speaker": "whisper-frozen-speaker",
         "whisper-head": "whisper-head",
         "best": "best",
     },
@@ -529,7 +530,8 @@ def measured() -> dict[str, str]:
                 minutes = facts["minutes"]
             elif (HERE / "ravdess" / f"{recipe}.json").is_file():
                 stored = _json(f"ravdess/{recipe}.json")
-                about = ("ravdess", "emotion", "RAVDESS, 8 emotions, mean of five folds", stored["mean"])
+                whose = ", each speaker's clips at once" if stored["settings"].get("normalisation") == "speaker" else ""
+                about = ("ravdess", "emotion", f"RAVDESS, 8 emotions, mean of five folds{whose}", stored["mean"])
                 # Of what takes no steps the time was not kept.
                 minutes = fmean(stored["minutes_per_fold"])
             else:

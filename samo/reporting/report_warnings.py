@@ -32,7 +32,7 @@ def report_warnings(report: Mapping[str, Any], decided: Decided, unit: str, unna
     if report["split"] == "train":
         found.append("the model was trained on these rows: the scores show memory, not skill")
     if report["split"] == "val":
-        found.append("the best epoch was chosen on this split, so its scores are a little too good")
+        found.append("epoch, temperature or thresholds were chosen on this split, so its scores are a little too good")
     found += [*_calibration_warnings(report), *_threshold_warnings(report)]
     found += [*_abstention_warnings(report), *_shortcut_warnings(report)]
     drawn, n_units = report["ci"]["unit"], report["ci"]["n_units"]

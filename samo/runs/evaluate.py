@@ -227,6 +227,8 @@ def evaluate_corpus(run: Run, setup: Setup, mapping: Mapping[str, str]) -> Repor
     made_with = _made_with(run, relabelled, version)
     known = _known(run, parts, made_with, space)
     model = None if known else load_run_model(run, type(frontend), setup.runtime)[0]
+    if model is not None:
+        frontend.use_kept_states(model)
     predictions = decision.applied(_predicted(relabelled, parts, known, model)[slug], space)
     everything = Split("other corpus", 0, (), (), ids)
     evaluation = _Evaluation(run, frontend, space, everything, "all", decision, {"all": predictions}, notes, leaky)

@@ -390,8 +390,10 @@ def _rate_of(model: Any) -> int | None:
 
 
 def _n_windows(model: Any, given: Any) -> int:
-    """Windows that a clip takes at most: silence at its ends is left out."""
-    return math.ceil(len(given.waveform) / model.window) if isinstance(given, Decoded) else 1
+    """Windows that the network hears of a clip at most: silence at its ends is left out."""
+    if not isinstance(given, Decoded):
+        return 1
+    return math.ceil(len(given.waveform) / model.window) * len(getattr(model, "views", (None,)))
 
 
 def _n_tokens(model: Any, texts: Sequence[str]) -> list[int | None]:

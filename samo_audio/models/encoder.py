@@ -25,6 +25,7 @@ from samo_audio.extractors import StandardWaveform, WhisperMel, padded_to
 from samo_audio.features import at_level
 from samo_audio.models import MODELS
 from samo_audio.models.pretrained import from_assets, is_whisper, load_pretrained
+from samo_audio.speakers import ONE_BY_ONE, ONE_BY_ONE_HINT
 
 __all__ = ["SpeechEncoder", "SpeechModel", "WaveformEncoder", "WhisperEncoder", "encoder"]
 
@@ -207,7 +208,12 @@ class SpeechModel(StatesModel, EmotionModel):
 
         Returns:
             (B, C) logits; in training with several dropout samples (S, B, C).
+
+        Raises:
+            SettingsError: waveforms, where what is kept of them is to be centred by speaker.
         """
+        if self.settings.normalisation == "speaker" and not self.is_kept(inputs):
+            raise SettingsError(ONE_BY_ONE, hint=ONE_BY_ONE_HINT)
         if draws is None or self.is_kept(inputs):
             return super().forward(inputs, lengths, None, mix)
         pooled = self.pooling(self.states(inputs, lengths, draws), self.state_lengths(lengths))

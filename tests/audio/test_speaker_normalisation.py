@@ -9,14 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import tiny_audio as tiny
 import tiny_speech
 import torch
+from safetensors.torch import load_file
 
 from samo.data.sampling import transductive_notes
 from samo.errors import SettingsError
 from samo.evaluation.predictions import Predictions
-from samo.runs.evaluate import evaluate_run
+from samo.runs.evaluate import evaluate_corpus, evaluate_run
 from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.training.setup import Setup
@@ -187,3 +189,36 @@ def test_what_an_encoder_needs_to_be_centred_by_speaker(table: Path, whisper: Pa
         encoder_config(whisper, freeze_encoder=False)
     with pytest.raises(SettingsError, match="of means, sds and maxima"):
         encoder_clips(table, whisper, state_mask=0.5).new_model()
+
+
+def test_another_corpus_is_centred_by_its_own_speakers(table: Path, whisper: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "runs" / "a")
+    train_run(run, Setup(encoder_clips(table, whisper, head="logreg"), tiny.CPU), Quiet())
+    other = tiny.corpus(tmp_path / "other")
+    for file in other.parent.rglob("*.wav"):
+        samples, rate = soundfile.read(file)
+        soundfile.write(file, np.cumsum(np.random.default_rng(len(samples)).standard_normal(len(samples))) / 500, rate)
+    clips = encoder_clips(other, whisper, head="logreg")
+    evaluate_corpus(run, Setup(clips, tiny.CPU), {})
+    (file,) = run.folder.glob("predictions.*table*.npz")
+    found = Predictions.load(file)
+    # By hand, each clip's one window less the mean of its speaker's.
+    plain = encoder_clips(other, whisper, head="logreg", normalisation="clip")
+    model = plain.new_model()
+    model.load_state_dict(load_file(run.path("best_model.safetensors")))
+    place = {item.id: row for row, item in enumerate(plain.manifest.items)}
+    for speaker in ("s0", "s5"):
+        rows = rows_of(plain, speaker)
+        batches = [batch for row in rows for batch in plain.eval_batches(np.array([row]), 8)]
+        centre = torch.cat([batch.inputs for batch in batches]).mean(dim=0)
+        for row, batch in zip(rows, batches, strict=True):
+            with torch.no_grad():
+                expected = model.eval()(batch.inputs - centre, batch.lengths).mean(dim=0)
+            (got,) = (found.logits[k] for k, name in enumerate(found.ids) if place[name] == row)
+            np.testing.assert_allclose(got, expected.numpy(), atol=1e-4)
+
+
+def test_bare_waveforms_are_refused(table: Path, whisper: Path) -> None:
+    model = encoder_clips(table, whisper, head="logreg").new_model()
+    with pytest.raises(SettingsError, match="come one by one"):
+        model(torch.zeros(1, 8000), torch.tensor([8000]))

@@ -180,7 +180,7 @@ def test_outputs_that_are_not_finite_are_refused() -> None:
         ({"synthetic": True, "synthetic_model_only": True}, "model trained on synthetic demo data: it never learned"),
         ({"leaky": True}, "LEAKY SPLIT: a speaker may be in training and here"),
         ({"split": "train"}, "trained on these rows"),
-        ({"split": "val"}, "best epoch was chosen on this split"),
+        ({"split": "val"}, "were chosen on this split"),
         ({"split": "val", "calibration": Calibration({}, "val")}, "temperature was fitted on this split"),
         ({"calibration": Calibration({"emotion": 0.1}, "val")}, "temperature stands at its bound of 0.1: the rows"),
         ({"calibration": Calibration({"emotion": 10.0}, "val")}, "temperature stands at its bound of 10: the rows"),
