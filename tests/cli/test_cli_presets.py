@@ -100,7 +100,9 @@ def test_listed_with_what_was_measured() -> None:
             assert rows[name]["measured"] == facts
         assert rows["fast"]["measured"] == stored[rows["fast"]["based_on"]]
         accurate = rows["accurate"]["measured"]
-        alike = [facts["macro_f1"] for name, facts in stored.items() if facts["on"] == accurate["on"] and name != "best"]
+        alike = [
+            facts["macro_f1"] for name, facts in stored.items() if facts["on"] == accurate["on"] and name != "best"
+        ]
         assert accurate["macro_f1"] == max(alike)
         assert (rows["best"]["kind"], rows["best"]["members"]) == ("ensemble", list(read_ensemble(modality, "best")[1]))
         shown = done("presets", "--modality", modality)
