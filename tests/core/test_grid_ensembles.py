@@ -19,7 +19,7 @@ from samo.ensembles.grid_ensembles import combine_grids
 from samo.errors import LeakError, ModelFileError, RunError, SamoError, SettingsError
 from samo.evaluation.predictions import Predictions
 from samo.experiments import crossval
-from samo.experiments.cells import Cell
+from samo.experiments.cells import Cell, refuse_changed
 from samo.experiments.grid_plan import GridPlan
 from samo.files import write_json
 from samo.runs import evaluate as evaluation
@@ -127,6 +127,18 @@ def test_it_can_be_replaced_but_no_trained_grid_can(root: Path) -> None:
         combine_grids(["a", "best"], artifacts=root)
     with pytest.raises(ModelFileError, match="combines what its members answered on one fold"):
         find_model(root, "best/seed0.fold0")
+
+
+def test_it_is_no_trained_grid(root: Path) -> None:
+    """A cross-validation of the first member's settings, or of another fold, does not go on in the ensemble's folder."""
+    folder, _ = combine_grids(["a", "b"], name="best", artifacts=root)
+    trained = cell(root, "a/seed0.fold0").settings
+    for name, fold in (("seed0.fold0", 0), ("seed0.fold2", 2)):
+        again = Cell(name, "all", 0, fold, {**trained, "fold": fold})
+        refuse_changed([again], root / "grids" / "a")
+        with pytest.raises(RunError, match=r"grid 'best' is an ensemble: its seed0\.fold0, seed0\.fold1 are no") as found:
+            refuse_changed([again], folder)
+        assert found.value.hint == "give another `name`"
 
 
 def _turned(path: Path) -> None:
