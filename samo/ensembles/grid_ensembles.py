@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from samo.data.sampling import transductive_notes
 from samo.data.splits import PARTS, audit, is_leaky, part_sizes, split_notes
 from samo.ensembles.ensemble import Answers, Combined, check_rules, difference_of, scaled, summary_of
 from samo.ensembles.kept_members import KeptMember, by_split, cells_of, grid_folder, refuse_other_data
@@ -210,6 +211,7 @@ def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
             predictions.save(kept_predictions(run, part))
         run.open_test("evaluate")
         item = frontend_type(first.modality).item
+        transductive = [line for member in fold.members for line in transductive_notes(member.run.settings)]
         report = build_report(
             Subject(
                 run.full_name, manifest.dataset, "test", split.rule, unit, manifest.synthetic,
@@ -222,7 +224,7 @@ def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
             val_macro_f1=decision.score(decided["val"], space),
             baseline=_beside("baseline", run, fold, decided["test"], unit),
             shortcut=_beside("shortcut", run, fold, decided["test"], unit),
-            notes=split_notes(manifest, split),
+            notes=[*split_notes(manifest, split), *dict.fromkeys(transductive)],
             constant=constant_answers(space, manifest.targets[manifest.rows(split.train)]),
             parts={name: part_sizes(manifest, split.part(name), item, manifest.group_noun) for name in PARTS},
         )  # fmt: skip

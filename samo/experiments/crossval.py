@@ -238,6 +238,8 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     manifest = first.manifest
     missing = [cell.name for cell in cells if cell not in done]
     leaky = any(report["leaky"] for report in reports)
+    # A fold may be an ensemble, whose members' settings its report knows.
+    transductive = [line for one in reports for line in one.get("warnings", ()) if line.startswith("transductive:")]
     joined, space = join_predictions(done, grid), manifest.label_space
     baseline = _beside("baseline", reports, done, grid, joined, space, unit)
     shortcut = _beside("shortcut", reports, done, grid, joined, space, unit)
@@ -253,7 +255,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
             *([f"not all folds are in: {', '.join(missing)}"] if missing else []),
             *fold_warnings(manifest, "folds"),
             *balance_notes(first.settings),
-            *transductive_notes(first.settings),
+            *dict.fromkeys([*transductive_notes(first.settings), *transductive]),
             *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
         ],
         calibration=fold_temperatures(done, grid),

@@ -136,9 +136,23 @@ def test_it_is_no_trained_grid(root: Path) -> None:
     for name, fold in (("seed0.fold0", 0), ("seed0.fold2", 2)):
         again = Cell(name, "all", 0, fold, {**trained, "fold": fold})
         refuse_changed([again], root / "grids" / "a")
-        with pytest.raises(RunError, match=r"grid 'best' is an ensemble: its seed0\.fold0, seed0\.fold1 are no") as found:
+        with pytest.raises(
+            RunError, match=r"grid 'best' is an ensemble: its seed0\.fold0, seed0\.fold1 are no"
+        ) as found:
             refuse_changed([again], folder)
         assert found.value.hint == "give another `name`"
+
+
+def test_what_one_member_knows_of_the_tested_speakers_is_told(root: Path) -> None:
+    plain = combine_grids(["a", "b"], name="plain", artifacts=root)[1]
+    assert not [line for line in plain["warnings"] if "transductive" in line]
+    for fold in (0, 1):
+        edited(cell(root, f"b/seed0.fold{fold}"), normalisation="speaker")
+    folder, report = combine_grids(["a", "b"], name="best", artifacts=root)
+    folds = [json.loads((folder / "runs" / f"seed0.fold{k}" / "report.json").read_text()) for k in (0, 1)]
+    for one in (*folds, report):
+        (line,) = [line for line in one["warnings"] if line.startswith("transductive:")]
+        assert "`normalisation=speaker`" in line
 
 
 def _turned(path: Path) -> None:
