@@ -135,7 +135,7 @@ def free_folder(root: Path, name: str, grids: Sequence[Path], *, overwrite: bool
 
     Raises:
         SettingsError: the name is no file name.
-        RunError: it is taken.
+        RunError: it is taken, by what is no ensemble of grids if ``overwrite``.
     """
     if not NAME_PATTERN.fullmatch(name):
         raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
@@ -148,6 +148,8 @@ def free_folder(root: Path, name: str, grids: Sequence[Path], *, overwrite: bool
             hint="choose another `name`, or replace it with `overwrite`",
         )
     runs = [path for path in (target / "runs").glob("*") if path.is_dir()]
+    if not runs:
+        raise RunError(f"'{target}' is no ensemble: it is not replaced", hint="choose another `name`")
     if target.resolve() in grids or any(not (path / ENSEMBLE_FILE).is_file() for path in runs):
         raise RunError(f"grid '{target.name}' has trained cells: it is not replaced", hint="choose another `name`")
     return target

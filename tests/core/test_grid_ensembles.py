@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 import tiny_frontend as tiny
 
 from samo import modalities
-from samo.ensembles import grid_ensembles, kept_members
+from samo.ensembles import grid_ensembles, kept_members, preset_ensemble
 from samo.ensembles.grid_ensembles import combine_grids
 from samo.errors import LeakError, ModelFileError, RunError, SamoError, SettingsError
 from samo.evaluation.predictions import Predictions
@@ -191,6 +192,38 @@ def test_weights_and_temperature_are_fitted_on_validation_alone(root: Path, monk
         ]
         assert temperatures[0] == temperatures[1]
         assert before["fitted_on"] == "val"
+
+
+def test_only_an_ensemble_is_replaced(root: Path) -> None:
+    notes, begun = root / "grids" / "notes", root / "grids" / "begun"
+    notes.mkdir()
+    (notes / "thoughts.txt").write_text("mine")
+    begun.mkdir()
+    shutil.copy(root / "grids" / "a" / "grid.json", begun)
+    for folder in (notes, begun):
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(RunError, match=f"{folder.name}' is no ensemble: it is not replaced"):
+            combine_grids(["a", "b"], name=folder.name, overwrite=True, artifacts=root)
+        assert sorted(folder.rglob("*")) == before
+
+
+def test_an_ensemble_of_presets_replaces_its_own_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(root / "grids" / "a", root / "grids" / "c")
+    combine_grids(["a", "b"], name="best", artifacts=root)
+    kept = (root / "grids" / "best" / "report.json").read_bytes()
+    trained: list[str] = []
+    monkeypatch.setattr(preset_ensemble, "run_grid", lambda plan, *_: trained.append(plan.name))
+    monkeypatch.setattr(preset_ensemble, "report_crossval", lambda plan: None)
+
+    def plans(*names: str) -> list[Any]:
+        return [SimpleNamespace(name=name, folder=root / "grids" / name) for name in names]
+
+    with pytest.raises(RunError, match="grid 'best' is an ensemble of a, b: it is not replaced"):
+        preset_ensemble.crossvalidate_members(plans("a", "c"), "best", artifacts=root)
+    assert trained == []
+    assert (root / "grids" / "best" / "report.json").read_bytes() == kept
+    preset_ensemble.crossvalidate_members(plans("a", "b"), "best", artifacts=root)
+    assert trained == ["a", "b"]
 
 
 def edited(run: Run, **changes: object) -> None:
