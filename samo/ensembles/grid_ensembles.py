@@ -7,7 +7,6 @@ of that fold alone, and its test part is scored once.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +30,7 @@ from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.crossval import crossval_report, write_crossval
 from samo.experiments.grid_plan import GRID_FILE, GridPlan, read_grid_facts
-from samo.files import write_json, write_text
+from samo.files import folder_beside, remove_left_folders, write_json, write_text
 from samo.modalities import frontend_type
 from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.html import render_html
@@ -111,16 +110,21 @@ def combine_grids(
     for together in by_split(members, reporter):
         reporter.note(f"fold {together[0].fold}: {first_ten([member.name for member in together])}")
         folds.append(_combined(together, combine, weights))
-    if target.exists():
-        shutil.rmtree(target)
     cells = tuple(_cell(fold) for fold in folds)
-    plan = GridPlan("crossval", target, cells, command=command, data=folds[0].members[0].manifest.digest, unit=unit)
-    for fold, cell in zip(folds, cells, strict=True):
-        _write(cell.run(target), fold, unit, command)
-    write_json(target / GRID_FILE, plan.facts())
-    report = crossval_report(plan.name, cells, target, unit)
-    report["combined"] = _about(folds, plan.runs, [folder.name for folder in folders], report["ci"]["level"])
-    write_crossval(report, cells, target, command)
+    remove_left_folders(target)
+    with folder_beside(target) as place:
+        digest = folds[0].members[0].manifest.digest
+        # The last two names are those it will have: runs are called by them.
+        plan = GridPlan("crossval", place / "grids" / name, cells, command=command, data=digest, unit=unit)
+        for fold, cell in zip(folds, cells, strict=True):
+            _write(cell.run(plan.folder), fold, unit, command)
+        write_json(plan.folder / GRID_FILE, plan.facts())
+        report = crossval_report(plan.name, cells, plan.folder, unit)
+        report["combined"] = _about(folds, plan.runs, [folder.name for folder in folders], report["ci"]["level"])
+        write_crossval(report, cells, plan.folder, command)
+        if target.exists():
+            target.rename(place / "replaced")
+        plan.folder.rename(target)
     return target, report
 
 

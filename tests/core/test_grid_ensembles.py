@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -224,6 +225,31 @@ def test_an_ensemble_of_presets_replaces_its_own_alone(root: Path, monkeypatch: 
     assert (root / "grids" / "best" / "report.json").read_bytes() == kept
     preset_ensemble.crossvalidate_members(plans("a", "b"), "best", artifacts=root)
     assert trained == ["a", "b"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_stopped_while_a_fold_is_written_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
+    """Stopped hard, so that nothing is tidied; what was there before stays until the new one is whole."""
+    if before:
+        combine_grids(["a", "b"], name="best", artifacts=root)
+    grids = root / "grids"
+    known = sorted(path.name for path in grids.glob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(grid_ensembles, "summary_of", stop)
+        with pytest.raises(KeyboardInterrupt):
+            combine_grids(["a", "b"], name="best", overwrite=True, artifacts=root)
+    assert sorted(path.name for path in grids.glob("[!.]*")) == known
+    (left,) = grids.glob(".best.*")
+    os.utime(left, (0, 0))
+    folder, report = combine_grids(["a", "b"], name="best", overwrite=True, artifacts=root)
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert json.loads((folder / "runs" / "seed0.fold0" / "report.json").read_text())["run"] == "best/seed0.fold0"
+    assert sorted(path.name for path in grids.iterdir()) == ["a", "b", "best"]
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def edited(run: Run, **changes: object) -> None:
