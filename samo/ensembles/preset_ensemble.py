@@ -123,6 +123,8 @@ def member_configs(
 ) -> tuple[dict[str, Config], dict[str, list[str]]]:
     """The settings of each member, and those of ``settings`` that it does not take, where there are any.
 
+    `weights` is taken by members with `pretrained` alone.
+
     Raises:
         SettingsError: a setting that no member takes, or a value out of range.
     """
@@ -132,7 +134,11 @@ def member_configs(
         own, refused[member] = dict(settings), {}
         while member not in configs:
             try:
-                configs[member] = fold_settings(modality, member, file, own)
+                config = fold_settings(modality, member, file, own)
+                # Tensors of one network fit no other: they are for the member that starts from published ones.
+                if own.get("weights") and not config.flat()["pretrained"]:
+                    raise SettingsError("`weights` goes to a member with `pretrained`")
+                configs[member] = config
             except SettingsError as error:
                 setting = named_setting(error)
                 if setting not in settings or setting not in own:
