@@ -132,7 +132,7 @@ def test_it_can_be_replaced_but_no_trained_grid_can(root: Path) -> None:
 
 
 def test_it_is_no_trained_grid(root: Path) -> None:
-    """A cross-validation of the first member's settings, or of another fold, does not go on in the ensemble's folder."""
+    """A cross-validation of the first member's settings, or of another fold, does not go on in its folder."""
     folder, _ = combine_grids(["a", "b"], name="best", artifacts=root)
     trained = cell(root, "a/seed0.fold0").settings
     for name, fold in (("seed0.fold0", 0), ("seed0.fold2", 2)):
@@ -229,7 +229,7 @@ def test_an_ensemble_of_presets_replaces_its_own_alone(root: Path, monkeypatch: 
 
 @pytest.mark.parametrize("before", [False, True])
 def test_stopped_while_a_fold_is_written_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
-    """Stopped hard, so that nothing is tidied; what was there before stays until the new one is whole."""
+    """Nothing is tidied, as after a kill; what was there before stays until the new one is whole."""
     if before:
         combine_grids(["a", "b"], name="best", artifacts=root)
     grids = root / "grids"
