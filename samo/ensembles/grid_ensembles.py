@@ -121,7 +121,8 @@ def combine_grids(
         write_json(plan.folder / GRID_FILE, plan.facts())
         report = crossval_report(plan.name, cells, plan.folder, unit)
         report["combined"] = _about(folds, plan.runs, [folder.name for folder in folders], report["ci"]["level"])
-        write_crossval(report, cells, plan.folder, command)
+        every = merged_settings([member.run.settings for member in folds[0].members])
+        write_crossval(report, cells, plan.folder, command, every)
         if target.exists():
             target.rename(place / "replaced")
         plan.folder.rename(target)

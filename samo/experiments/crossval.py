@@ -285,20 +285,29 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     return report
 
 
-def write_crossval(report: dict[str, Any], cells: Sequence[Cell], grid: Path, command: str) -> None:
-    """Predictions, pictures and page first, ``report.json`` last, all in the grid's folder."""
+def write_crossval(
+    report: dict[str, Any],
+    cells: Sequence[Cell],
+    grid: Path,
+    command: str,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Predictions, pictures and page first, ``report.json`` last, all in the grid's folder.
+
+    ``settings`` are those that the page shows; left out: the first cell's.
+    """
     done = [cell for cell in cells if cell.run(grid).path("report.json").is_file()]
     predictions, run = join_predictions(done, grid), done[0].run(grid)
     predictions.save(grid / "predictions.npz")
     pictures = save_figures(report, predictions, [], run.manifest.label_space, grid / "figures")
-    settings = {name: value for name, value in run.settings.items() if name not in ("seed", "fold")}
+    shown = {name: value for name, value in (settings or run.settings).items() if name not in ("seed", "fold")}
     environment = {**run.environment, "command": command}
     answers = predictions, run.manifest.label_space, Decision(), run.manifest
     tested = [cell for cell in done for _ in cell.run(grid).split.test]
     columns: dict[str, list[object]] = {"seed": [cell.seed for cell in tested], "fold": [cell.fold for cell in tested]}
     write_text(grid / "predictions.csv", predictions_csv(*answers, columns))
     named = {p.stem: p for p in pictures}
-    page = render_html(report, named, settings, environment, confident_mistakes(*answers), "predictions.csv")
+    page = render_html(report, named, shown, environment, confident_mistakes(*answers), "predictions.csv")
     write_text(grid / "report.html", page)
     write_json(grid / "report.json", report)
 
