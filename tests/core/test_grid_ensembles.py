@@ -108,7 +108,7 @@ def test_each_fold_is_the_mean_of_its_members(root: Path) -> None:
         assert found is not None
         assert found.fitted_on == "val"
     pages = [path / "report.html" for path in (folder, folder / "runs" / "seed0.fold0")]
-    assert [re.findall(r"hidden</\w+>\s*<td[^>]*>([^<]*)", page.read_text()) for page in pages] == [["[0, 6]"]] * 2
+    assert [re.findall(r"hidden</\w+>\s*<td[^>]*>([^<]*)", page.read_text()) for page in pages] == [["0, 6"]] * 2
     assert report["n"] == sum(row["n"] for row in report["folds"])
     assert [row["cell"] for row in report["folds"]] == ["seed0.fold0", "seed0.fold1"]
     how = report["combined"]
