@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -27,6 +27,7 @@ __all__ = [
     "numbers",
     "run_and_show",
     "show_status",
+    "show_status_together",
     "with_place",
 ]
 
@@ -124,13 +125,31 @@ def with_place(flags: Iterable[Flag]) -> Callable[[Verb], Verb]:
 def show_status(plan: GridPlan, place: Place) -> None:
     """List the cells of a grid and the time that is left."""
     from samo.experiments.run_grid import grid_status
+
+    _show_status(grid_status(plan, place.resources()), place)
+
+
+def show_status_together(name: str, plans: Sequence[GridPlan], place: Place) -> None:
+    """List the cells of several grids that make one, each with its ``grid``, and the time that is left of them all."""
+    from samo.experiments.run_grid import grid_status
+
+    found = [grid_status(plan, place.resources()) for plan in plans]
+    cells = [{"grid": status["grid"], **row} for status in found for row in status["cells"]]
+    left = [status["seconds_left"] for status in found]
+    total = None if None in left else sum(left)
+    _show_status({"schema": 1, "grid": name, "cells": cells, "seconds_left": total}, place)
+
+
+def _show_status(status: dict[str, Any], place: Place) -> None:
     from samo_cli.render import print_json, show_cells
 
-    status = grid_status(plan, place.resources())
     if place.json:
         print_json(status)
     else:
-        show_cells(status["cells"], status["seconds_left"])
+        named = [
+            {**row, "cell": f"{row['grid']}/{row['cell']}" if "grid" in row else row["cell"]} for row in status["cells"]
+        ]
+        show_cells(named, status["seconds_left"])
 
 
 def run_and_show(

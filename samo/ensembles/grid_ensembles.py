@@ -7,7 +7,6 @@ of that fold alone, and its test part is scored once.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from samo.data.sampling import transductive_notes
 from samo.data.splits import PARTS, audit, is_leaky, part_sizes, split_notes
 from samo.ensembles.ensemble import Answers, Combined, check_rules, difference_of, scaled, summary_of
 from samo.ensembles.kept_members import KeptMember, by_split, cells_of, grid_folder, refuse_other_data
@@ -30,7 +30,7 @@ from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.crossval import crossval_report, write_crossval
 from samo.experiments.grid_plan import GRID_FILE, GridPlan, read_grid_facts
-from samo.files import write_json, write_text
+from samo.files import folder_beside, remove_left_folders, write_json, write_text
 from samo.modalities import frontend_type
 from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.html import render_html
@@ -110,16 +110,22 @@ def combine_grids(
     for together in by_split(members, reporter):
         reporter.note(f"fold {together[0].fold}: {first_ten([member.name for member in together])}")
         folds.append(_combined(together, combine, weights))
-    if target.exists():
-        shutil.rmtree(target)
     cells = tuple(_cell(fold) for fold in folds)
-    plan = GridPlan("crossval", target, cells, command=command, data=folds[0].members[0].manifest.digest, unit=unit)
-    for fold, cell in zip(folds, cells, strict=True):
-        _write(cell.run(target), fold, unit, command)
-    write_json(target / GRID_FILE, plan.facts())
-    report = crossval_report(plan.name, cells, target, unit)
-    report["combined"] = _about(folds, plan.runs, [folder.name for folder in folders], report["ci"]["level"])
-    write_crossval(report, cells, target, command)
+    remove_left_folders(target)
+    with folder_beside(target) as place:
+        digest = folds[0].members[0].manifest.digest
+        # The last two names are those it will have: runs are called by them.
+        plan = GridPlan("crossval", place / "grids" / name, cells, command=command, data=digest, unit=unit)
+        for fold, cell in zip(folds, cells, strict=True):
+            _write(cell.run(plan.folder), fold, unit, command)
+        write_json(plan.folder / GRID_FILE, plan.facts())
+        report = crossval_report(plan.name, cells, plan.folder, unit)
+        report["combined"] = _about(folds, plan.runs, [folder.name for folder in folders], report["ci"]["level"])
+        every = merged_settings([member.run.settings for member in folds[0].members])
+        write_crossval(report, cells, plan.folder, command, every)
+        if target.exists():
+            target.rename(place / "replaced")
+        plan.folder.rename(target)
     return target, report
 
 
@@ -134,7 +140,7 @@ def free_folder(root: Path, name: str, grids: Sequence[Path], *, overwrite: bool
 
     Raises:
         SettingsError: the name is no file name.
-        RunError: it is taken.
+        RunError: it is taken, by what is no ensemble of grids if ``overwrite``.
     """
     if not NAME_PATTERN.fullmatch(name):
         raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
@@ -147,6 +153,8 @@ def free_folder(root: Path, name: str, grids: Sequence[Path], *, overwrite: bool
             hint="choose another `name`, or replace it with `overwrite`",
         )
     runs = [path for path in (target / "runs").glob("*") if path.is_dir()]
+    if not runs:
+        raise RunError(f"'{target}' is no ensemble: it is not replaced", hint="choose another `name`")
     if target.resolve() in grids or any(not (path / ENSEMBLE_FILE).is_file() for path in runs):
         raise RunError(f"grid '{target.name}' has trained cells: it is not replaced", hint="choose another `name`")
     return target
@@ -210,6 +218,7 @@ def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
             predictions.save(kept_predictions(run, part))
         run.open_test("evaluate")
         item = frontend_type(first.modality).item
+        transductive = [line for member in fold.members for line in transductive_notes(member.run.settings)]
         report = build_report(
             Subject(
                 run.full_name, manifest.dataset, "test", split.rule, unit, manifest.synthetic,
@@ -222,7 +231,7 @@ def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
             val_macro_f1=decision.score(decided["val"], space),
             baseline=_beside("baseline", run, fold, decided["test"], unit),
             shortcut=_beside("shortcut", run, fold, decided["test"], unit),
-            notes=split_notes(manifest, split),
+            notes=[*split_notes(manifest, split), *dict.fromkeys(transductive)],
             constant=constant_answers(space, manifest.targets[manifest.rows(split.train)]),
             parts={name: part_sizes(manifest, split.part(name), item, manifest.group_noun) for name in PARTS},
         )  # fmt: skip

@@ -8,12 +8,13 @@ from typing import Any
 
 from samo.ensembles.ensemble import check_rules
 from samo.ensembles.grid_ensembles import combine_grids, free_folder
-from samo.errors import SettingsError
+from samo.errors import RunError, SettingsError, first_ten
 from samo.experiments.crossval import fold_settings, plan_crossval, report_crossval
 from samo.experiments.grid_plan import GridPlan, default_name
 from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.experiments.run_grid import run_grid
 from samo.launch.resources import Resources
+from samo.reporting.report import read_report
 from samo.runs.run import artifacts_root
 from samo.settings import Config, named_setting, read_ensemble
 
@@ -46,22 +47,32 @@ def crossvalidate_members(
 
     Raises:
         SettingsError: unknown weights.
-        RunError: the name is that of another grid.
+        RunError: the name is that of another grid, or of an ensemble of others.
         RunError, Interrupted: see :func:`~samo.experiments.run_grid.run_grid`.
     """
     check_rules("mean", weights)
     reporter = reporter or PlainGridReporter()
-    free_folder(artifacts_root(str(artifacts)), name, [plan.folder for plan in plans], overwrite=True)
+    target = free_folder(artifacts_root(str(artifacts)), name, [plan.folder for plan in plans], overwrite=True)
+    names = [plan.name for plan in plans]
+    if target.exists() and (others := _combined_in(target)) != names:
+        raise RunError(
+            f"grid '{name}' is an ensemble of {first_ten(others)}: it is not replaced", hint="choose another `name`"
+        )
     for plan in plans:
         reporter.note(f"member {plan.name}")
         try:
             run_grid(plan, resources, reporter)
         finally:
             report_crossval(plan)
-    names = [plan.name for plan in plans]
     return combine_grids(
         names, weights=weights, name=name, overwrite=True, artifacts=artifacts, reporter=reporter, command=command
     )
+
+
+def _combined_in(folder: Path) -> list[str]:
+    """The grids that an ensemble of grids is made of."""
+    combined = read_report(folder / "report.json").get("combined", {})
+    return [str(row["grid"]) for row in combined.get("grids", ())]
 
 
 def plan_member_grids(
@@ -112,6 +123,8 @@ def member_configs(
 ) -> tuple[dict[str, Config], dict[str, list[str]]]:
     """The settings of each member, and those of ``settings`` that it does not take, where there are any.
 
+    `weights` is taken by members with `pretrained` alone.
+
     Raises:
         SettingsError: a setting that no member takes, or a value out of range.
     """
@@ -121,7 +134,11 @@ def member_configs(
         own, refused[member] = dict(settings), {}
         while member not in configs:
             try:
-                configs[member] = fold_settings(modality, member, file, own)
+                config = fold_settings(modality, member, file, own)
+                # Tensors of one network fit no other: they are for the member that starts from published ones.
+                if own.get("weights") and not config.flat()["pretrained"]:
+                    raise SettingsError("`weights` goes to a member with `pretrained`")
+                configs[member] = config
             except SettingsError as error:
                 setting = named_setting(error)
                 if setting not in settings or setting not in own:

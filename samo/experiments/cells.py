@@ -10,7 +10,7 @@ from typing import Any
 
 from samo.errors import RunError, first_ten
 from samo.reporting.report import metrics_of, read_report
-from samo.runs.run import Run
+from samo.runs.run import ENSEMBLE_FILE, Run
 from samo.settings import REPORT_SETTINGS, with_defaults
 
 __all__ = [
@@ -98,8 +98,14 @@ def refuse_changed(cells: Iterable[Cell], grid: Path) -> None:
     """Refuse to go on with a grid whose cells on disk have other settings than requested.
 
     Raises:
-        RunError: names the cells and the settings that differ.
+        RunError: names the cells and the settings that differ; the folder has ensembles, which nothing trained.
     """
+    ensembles = sorted(path.parent.name for path in (grid / "runs").glob(f"*/{ENSEMBLE_FILE}"))
+    if ensembles:
+        raise RunError(
+            f"grid '{grid.name}' is an ensemble: its {first_ten(ensembles)} are no trained cells",
+            hint="give another `name`",
+        )
     runs = [(cell, cell.run(grid)) for cell in cells]
     refuse_other_settings(((cell, run.settings) for cell, run in runs if run.path("config.json").is_file()), str(grid))
 

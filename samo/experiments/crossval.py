@@ -238,6 +238,8 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     manifest = first.manifest
     missing = [cell.name for cell in cells if cell not in done]
     leaky = any(report["leaky"] for report in reports)
+    # A fold may be an ensemble, whose members' settings its report knows.
+    transductive = [line for one in reports for line in one.get("warnings", ()) if line.startswith("transductive:")]
     joined, space = join_predictions(done, grid), manifest.label_space
     baseline = _beside("baseline", reports, done, grid, joined, space, unit)
     shortcut = _beside("shortcut", reports, done, grid, joined, space, unit)
@@ -253,7 +255,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
             *([f"not all folds are in: {', '.join(missing)}"] if missing else []),
             *fold_warnings(manifest, "folds"),
             *balance_notes(first.settings),
-            *transductive_notes(first.settings),
+            *dict.fromkeys([*transductive_notes(first.settings), *transductive]),
             *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
         ],
         calibration=fold_temperatures(done, grid),
@@ -283,20 +285,29 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     return report
 
 
-def write_crossval(report: dict[str, Any], cells: Sequence[Cell], grid: Path, command: str) -> None:
-    """Predictions, pictures and page first, ``report.json`` last, all in the grid's folder."""
+def write_crossval(
+    report: dict[str, Any],
+    cells: Sequence[Cell],
+    grid: Path,
+    command: str,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Predictions, pictures and page first, ``report.json`` last, all in the grid's folder.
+
+    ``settings`` are those that the page shows; left out: the first cell's.
+    """
     done = [cell for cell in cells if cell.run(grid).path("report.json").is_file()]
     predictions, run = join_predictions(done, grid), done[0].run(grid)
     predictions.save(grid / "predictions.npz")
     pictures = save_figures(report, predictions, [], run.manifest.label_space, grid / "figures")
-    settings = {name: value for name, value in run.settings.items() if name not in ("seed", "fold")}
+    shown = {name: value for name, value in (settings or run.settings).items() if name not in ("seed", "fold")}
     environment = {**run.environment, "command": command}
     answers = predictions, run.manifest.label_space, Decision(), run.manifest
     tested = [cell for cell in done for _ in cell.run(grid).split.test]
     columns: dict[str, list[object]] = {"seed": [cell.seed for cell in tested], "fold": [cell.fold for cell in tested]}
     write_text(grid / "predictions.csv", predictions_csv(*answers, columns))
     named = {p.stem: p for p in pictures}
-    page = render_html(report, named, settings, environment, confident_mistakes(*answers), "predictions.csv")
+    page = render_html(report, named, shown, environment, confident_mistakes(*answers), "predictions.csv")
     write_text(grid / "report.html", page)
     write_json(grid / "report.json", report)
 

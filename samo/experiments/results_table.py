@@ -17,7 +17,8 @@ from urllib.parse import quote
 import numpy as np
 from matplotlib.figure import Figure
 
-from samo.errors import counted, plural
+from samo.data.sampling import transductive_notes
+from samo.errors import counted, first_ten, plural
 from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import METRICS, Tally
@@ -355,6 +356,12 @@ def _notes(by_row: Mapping[str, Mapping[Any, Result]], ratio: float | None, unit
         notes.append(f"all cells are tested on the same items: verdicts must hold over seeds and over these {unit}s")
     else:
         notes.append("cells share training items: p-values and intervals of differences after Nadeau and Bengio (2003)")
+    named: dict[str, dict[str, None]] = {}
+    for row, results in by_row.items():
+        for result in results.values():
+            for line in transductive_notes(result.cell.settings):
+                named.setdefault(line, {})[row] = None
+    notes += [f"{line} (of {first_ten(list(rows))})" for line, rows in named.items()]
     return notes
 
 

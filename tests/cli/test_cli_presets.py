@@ -6,15 +6,17 @@ import shutil
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from tone_corpora import TINY, done, read_json, refused, table, table_rows
 
 from samo import settings as settings_module
+from samo.ensembles import preset_ensemble
 from samo.ensembles.preset_ensemble import member_configs
 from samo.errors import SettingsError
-from samo.experiments import crossval
+from samo.experiments import crossval, run_grid
 from samo.experiments.train_cell import train_cell
 from samo.files import write_json
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
@@ -88,6 +90,22 @@ def test_each_setting_goes_to_the_members_that_take_it() -> None:
         member_configs("audio", "best", None, {"lr": -1.0})
     with pytest.raises(SettingsError, match="`focal_gamma`"):
         member_configs("audio", "best", None, {"focal_gamma": 3.0})
+
+
+def test_start_weights_go_to_the_pretrained_member() -> None:
+    """An encoder would take the setting too, but not the tensors of mn04."""
+    configs, dropped = member_configs("audio", "best", None, {"weights": "mn04.pt"})
+    assert [config.flat()["weights"] for config in configs.values()] == ["", "", "mn04.pt"]
+    assert dropped == {"whisper-frozen": ["weights"], "whisper-head": ["weights"]}
+    with pytest.raises(SettingsError, match="`weights` is no setting of `modality=text`"):
+        member_configs("text", "best", None, {"weights": "mn04.pt"})
+
+
+def test_no_member_is_pretrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "both.toml").write_text('description = "two"\nmembers = ["small-cnn-baseline", "small-cnn-focal"]\n')
+    monkeypatch.setattr(settings_module, "ensemble_files", lambda modality: {"both": tmp_path / "both.toml"})
+    with pytest.raises(SettingsError, match="`weights` goes to a member with `pretrained`"):
+        member_configs("audio", "both", None, {"weights": "mn04.pt"})
 
 
 def test_listed_with_what_was_measured() -> None:
@@ -165,6 +183,24 @@ def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list
     return [Outcome(job.name, "done") for job in jobs]
 
 
+@pytest.mark.parametrize(("left", "total"), [((30.0, 60.0), 90.0), ((30.0, None), None)])
+def test_a_dry_run_of_an_ensemble_is_one_object(
+    monkeypatch: pytest.MonkeyPatch, left: tuple[float, float | None], total: float | None
+) -> None:
+    statuses = {
+        f"g.{name}": {"schema": 1, "grid": f"g.{name}", "cells": [{"cell": "seed0.fold0"}], "seconds_left": seconds}
+        for name, seconds in zip("ab", left, strict=True)
+    }
+    plans = [SimpleNamespace(name=name) for name in statuses]
+    monkeypatch.setattr(preset_ensemble, "plan_member_grids", lambda *_, **__: ("g", plans))
+    monkeypatch.setattr(run_grid, "grid_status", lambda plan, _: statuses[plan.name])
+    planned = done("crossval", "--preset", "best", "--dry-run", "--json").json
+    assert planned == {
+        "schema": 1, "grid": "g", "seconds_left": total,
+        "cells": [{"grid": "g.a", "cell": "seed0.fold0"}, {"grid": "g.b", "cell": "seed0.fold0"}],
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_an_ensemble_of_presets_on_every_fold(tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two members that read clips at different rates, on two folds; again it trains nothing."""
@@ -180,8 +216,12 @@ def test_an_ensemble_of_presets_on_every_fold(tmp_path: Path, artifacts: Path, m
         "crossval", "--preset", "both", "--dataset", "table", "--data-root", corpus, *own, "--epochs", "1",
         "--folds", "0,1", "--name", "g", "--workers", "1", "--threads", "1", "--precision", "float32",
     ]  # fmt: skip
-    planned = done(*asked, "--dry-run", "--json").out
-    assert planned.count('"missing"') == 4
+    planned = done(*asked, "--dry-run", "--json").json
+    assert planned["grid"] == "g"
+    assert planned["seconds_left"] is None
+    assert [(row["grid"], row["fold"], row["state"]) for row in planned["cells"]] == [
+        (grid, fold, "missing") for grid in ("g.small-cnn-baseline", "g.small-cnn-focal") for fold in (0, 1)
+    ]
     report = done(*asked, "--json").json
     grids = artifacts / "grids"
     assert {path.name for path in grids.iterdir()} == {"g", "g.small-cnn-baseline", "g.small-cnn-focal"}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -14,12 +17,12 @@ import pytest
 import tiny_frontend as tiny
 
 from samo import modalities
-from samo.ensembles import grid_ensembles, kept_members
+from samo.ensembles import grid_ensembles, kept_members, preset_ensemble
 from samo.ensembles.grid_ensembles import combine_grids
 from samo.errors import LeakError, ModelFileError, RunError, SamoError, SettingsError
 from samo.evaluation.predictions import Predictions
 from samo.experiments import crossval
-from samo.experiments.cells import Cell
+from samo.experiments.cells import Cell, refuse_changed
 from samo.experiments.grid_plan import GridPlan
 from samo.files import write_json
 from samo.runs import evaluate as evaluation
@@ -104,6 +107,8 @@ def test_each_fold_is_the_mean_of_its_members(root: Path) -> None:
         found = calibration_of(run)
         assert found is not None
         assert found.fitted_on == "val"
+    pages = [path / "report.html" for path in (folder, folder / "runs" / "seed0.fold0")]
+    assert [re.findall(r"hidden</\w+>\s*<td[^>]*>([^<]*)", page.read_text()) for page in pages] == [["0, 6"]] * 2
     assert report["n"] == sum(row["n"] for row in report["folds"])
     assert [row["cell"] for row in report["folds"]] == ["seed0.fold0", "seed0.fold1"]
     how = report["combined"]
@@ -127,6 +132,32 @@ def test_it_can_be_replaced_but_no_trained_grid_can(root: Path) -> None:
         combine_grids(["a", "best"], artifacts=root)
     with pytest.raises(ModelFileError, match="combines what its members answered on one fold"):
         find_model(root, "best/seed0.fold0")
+
+
+def test_it_is_no_trained_grid(root: Path) -> None:
+    """A cross-validation of the first member's settings, or of another fold, does not go on in its folder."""
+    folder, _ = combine_grids(["a", "b"], name="best", artifacts=root)
+    trained = cell(root, "a/seed0.fold0").settings
+    for name, fold in (("seed0.fold0", 0), ("seed0.fold2", 2)):
+        again = Cell(name, "all", 0, fold, {**trained, "fold": fold})
+        refuse_changed([again], root / "grids" / "a")
+        with pytest.raises(
+            RunError, match=r"grid 'best' is an ensemble: its seed0\.fold0, seed0\.fold1 are no"
+        ) as found:
+            refuse_changed([again], folder)
+        assert found.value.hint == "give another `name`"
+
+
+def test_what_one_member_knows_of_the_tested_speakers_is_told(root: Path) -> None:
+    plain = combine_grids(["a", "b"], name="plain", artifacts=root)[1]
+    assert not [line for line in plain["warnings"] if "transductive" in line]
+    for fold in (0, 1):
+        edited(cell(root, f"b/seed0.fold{fold}"), normalisation="speaker")
+    folder, report = combine_grids(["a", "b"], name="best", artifacts=root)
+    folds = [json.loads((folder / "runs" / f"seed0.fold{k}" / "report.json").read_text()) for k in (0, 1)]
+    for one in (*folds, report):
+        (line,) = [line for line in one["warnings"] if line.startswith("transductive:")]
+        assert "`normalisation=speaker`" in line
 
 
 def _turned(path: Path) -> None:
@@ -165,6 +196,63 @@ def test_weights_and_temperature_are_fitted_on_validation_alone(root: Path, monk
         ]
         assert temperatures[0] == temperatures[1]
         assert before["fitted_on"] == "val"
+
+
+def test_only_an_ensemble_is_replaced(root: Path) -> None:
+    notes, begun = root / "grids" / "notes", root / "grids" / "begun"
+    notes.mkdir()
+    (notes / "thoughts.txt").write_text("mine")
+    begun.mkdir()
+    shutil.copy(root / "grids" / "a" / "grid.json", begun)
+    for folder in (notes, begun):
+        before = sorted(folder.rglob("*"))
+        with pytest.raises(RunError, match=f"{folder.name}' is no ensemble: it is not replaced"):
+            combine_grids(["a", "b"], name=folder.name, overwrite=True, artifacts=root)
+        assert sorted(folder.rglob("*")) == before
+
+
+def test_an_ensemble_of_presets_replaces_its_own_alone(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(root / "grids" / "a", root / "grids" / "c")
+    combine_grids(["a", "b"], name="best", artifacts=root)
+    kept = (root / "grids" / "best" / "report.json").read_bytes()
+    trained: list[str] = []
+    monkeypatch.setattr(preset_ensemble, "run_grid", lambda plan, *_: trained.append(plan.name))
+    monkeypatch.setattr(preset_ensemble, "report_crossval", lambda plan: None)
+
+    def plans(*names: str) -> list[Any]:
+        return [SimpleNamespace(name=name, folder=root / "grids" / name) for name in names]
+
+    with pytest.raises(RunError, match="grid 'best' is an ensemble of a, b: it is not replaced"):
+        preset_ensemble.crossvalidate_members(plans("a", "c"), "best", artifacts=root)
+    assert trained == []
+    assert (root / "grids" / "best" / "report.json").read_bytes() == kept
+    preset_ensemble.crossvalidate_members(plans("a", "b"), "best", artifacts=root)
+    assert trained == ["a", "b"]
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_stopped_while_a_fold_is_written_it_goes_on(root: Path, monkeypatch: pytest.MonkeyPatch, before: bool) -> None:
+    """Nothing is tidied, as after a kill; what was there before stays until the new one is whole."""
+    if before:
+        combine_grids(["a", "b"], name="best", artifacts=root)
+    grids = root / "grids"
+    known = sorted(path.name for path in grids.glob("*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        patch.setattr(grid_ensembles, "summary_of", stop)
+        with pytest.raises(KeyboardInterrupt):
+            combine_grids(["a", "b"], name="best", overwrite=True, artifacts=root)
+    assert sorted(path.name for path in grids.glob("[!.]*")) == known
+    (left,) = grids.glob(".best.*")
+    os.utime(left, (0, 0))
+    folder, report = combine_grids(["a", "b"], name="best", overwrite=True, artifacts=root)
+    assert json.loads((folder / "report.json").read_text()) == report
+    assert json.loads((folder / "runs" / "seed0.fold0" / "report.json").read_text())["run"] == "best/seed0.fold0"
+    assert sorted(path.name for path in grids.iterdir()) == ["a", "b", "best"]
+
+
+def stop(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def edited(run: Run, **changes: object) -> None:

@@ -186,6 +186,19 @@ def test_states_and_time_left(tmp_path: Path) -> None:
         assert status_of(begun, tmp_path) == "running"
 
 
+def test_a_row_that_knows_the_tested_speakers_is_named(tmp_path: Path) -> None:
+    normalised = {"plain": "train", "mine": "speaker", "other": "clip"}
+    cells = [
+        finished(tmp_path, row, 0, fold, [fold], normalisation=how)
+        for row, how in normalised.items()
+        for fold in (0, 1)
+    ]
+    (line,) = [line for line in table_of(tmp_path, cells).notes if "transductive" in line]
+    assert line.startswith("transductive: `normalisation=speaker`")
+    assert line.endswith("(of mine)")
+    assert not [line for line in table_of(tmp_path, [*cells[:2], *cells[4:]]).notes if "transductive" in line]
+
+
 def test_changed_cells_are_refused(tmp_path: Path) -> None:
     cell = finished(tmp_path, "baseline", 0, 0, [0], data_root="/here", epochs=3)
     refuse_changed([cell, Cell("other.seed0", "other", 0, None, {"lr": 9})], tmp_path)

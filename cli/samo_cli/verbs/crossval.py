@@ -21,6 +21,7 @@ from samo_cli.grid_options import (
     numbers,
     run_and_show,
     show_status,
+    show_status_together,
     with_place,
 )
 from samo_cli.options import ConfigFile, flags_of
@@ -104,8 +105,7 @@ def _ensemble(
     common: dict[str, Any] = {"artifacts": place.artifacts, "reporter": TerminalReporter(), "command": command}
     name, plans = plan_member_grids(modality, preset, config, settings, **spread, **common)
     if dry_run:
-        for plan in plans:
-            show_status(plan, place)
+        show_status_together(name, plans, place)
         return
     folder, report = crossvalidate_members(plans, name, resources=place.resources(), **common)
     if place.json:
