@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from sentence_table import LABELS, MULTI, TINY_TEXT, write_table
 from small_encoders import small_bert
-from tone_corpora import Result, done, read_json, refused
+from tone_corpora import Result, done, read_json
 
 from samo.evaluation.predictions import Predictions
 from samo.experiments import crossval, train_cell
