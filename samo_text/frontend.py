@@ -97,7 +97,7 @@ class TextFrontend:
         tokens = open_tokens(config, assets)
         texts = [item.source for item in manifest.items]
         lists = token_lists(tokens, texts, progress)
-        for note in about_cut(tokens, texts, config.tokens.max_tokens, lists.lengths):
+        for note in about_cut(tokens, texts, lists):
             notify(note)
         return cls(config, manifest, tokens, lists, notify)
 
@@ -233,9 +233,10 @@ class TextFrontend:
         return fit_tfidf(texts, self.manifest.targets[train_rows], self.manifest.label_space, self._config.model)
 
     def input_facts(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """(N,) ``n_chars`` and ``n_tokens`` of texts, tokens as many as the model reads."""
+        """(N,) ``n_chars`` and ``n_tokens`` of texts, tokens as read; of several models by the one that reads most."""
         n_chars = np.array([len(self.manifest.items[row].source) for row in rows])
-        return {"n_chars": n_chars, "n_tokens": self.lists.lengths[rows]}
+        n_tokens = np.array([self.tokens.n_tokens(self.lists.row(row)) for row in rows])
+        return {"n_chars": n_chars, "n_tokens": n_tokens}
 
     def sizes(self, rows: np.ndarray) -> np.ndarray | None:
         """(N,) tokens of each row, unless every batch is to be padded to the longest length."""

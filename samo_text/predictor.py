@@ -31,11 +31,10 @@ class TextPredictor(ModelPredictor):
 
     takes = "texts"
 
-    def __init__(self, model: TrainedModel, tokens: Tokens, max_tokens: int) -> None:
-        """Longer texts than ``max_tokens`` tokens are cut, with a warning."""
+    def __init__(self, model: TrainedModel, tokens: Tokens) -> None:
+        """Texts longer than ``tokens`` can be are cut, with a warning."""
         super().__init__(model)
         self.tokens = tokens
-        self.max_tokens = max_tokens
 
     @classmethod
     def from_run(cls, run: Run, runtime: Runtime) -> TextPredictor:
@@ -52,7 +51,7 @@ class TextPredictor(ModelPredictor):
 
         model = trained_model(run, TextFrontend, runtime)
         config = cast("TextConfig", run.config)
-        return cls(model, open_tokens(config, run.path(ASSETS)), config.tokens.max_tokens)
+        return cls(model, open_tokens(config, run.path(ASSETS)))
 
     @classmethod
     def from_exported(cls, model: ExportedModel, threads: int = 0) -> TextPredictor:
@@ -67,7 +66,7 @@ class TextPredictor(ModelPredictor):
         """
         reading = model.text_reading
         tokens = exported_tokens(reading.tokens, reading.max_tokens, reading.pad_id, str(model.path))
-        return cls(model.trained(threads), tokens, reading.max_tokens)
+        return cls(model.trained(threads), tokens)
 
     def is_one(self, inputs: Any) -> bool:
         """A string."""
@@ -89,7 +88,7 @@ class TextPredictor(ModelPredictor):
             ids = self.tokens.encode(window)
             answers = self.answers(self._logits(ids), np.array([bool(text.strip()) for text in window]))
             for text, tokens, given in zip(window, ids, answers, strict=True):
-                yield Prediction(given, text=text, warnings=self._warnings(text, len(tokens)))
+                yield Prediction(given, text=text, warnings=self._warnings(text, tokens))
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """(N, C) float32 logits of texts in the order given, before temperatures and thresholds."""
@@ -105,8 +104,8 @@ class TextPredictor(ModelPredictor):
             logits[places] = self.network.logits(*padded([ids[k] for k in places], fill=self.tokens.pad_id))
         return logits
 
-    def _warnings(self, text: str, n_tokens: int) -> tuple[str, ...]:
+    def _warnings(self, text: str, ids: np.ndarray) -> tuple[str, ...]:
         if not text.strip():
             return ("empty",)
-        cut = n_tokens >= self.max_tokens and self.tokens.truncates(text)
-        return (f"cut at {self.max_tokens} tokens",) if cut else ()
+        most = self.tokens.cut_at(text, ids)
+        return () if most is None else (f"cut at {most} tokens",)

@@ -71,8 +71,16 @@ class Tokens(Protocol):
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """(T_i,) int64 ids of each text, special tokens included, cut at the longest length; never empty."""
 
-    def truncates(self, text: str) -> bool:
-        """Whether the end of a text is left out."""
+    def n_tokens(self, ids: np.ndarray) -> int:
+        """How many tokens ``encode`` made of a text; of several models' tokens those of the one that reads most."""
+
+    def cut_at(self, text: str, ids: np.ndarray | None = None) -> int | None:
+        """After how many tokens the rest of a text is left out; None where all of it is read.
+
+        Args:
+            text: any text.
+            ids: what ``encode`` made of it, where that is known: a text of few tokens is not looked at.
+        """
 
     def save(self, folder: Path) -> None:
         """Write what :func:`open_tokens` needs to make the same ids again; nothing when settings are enough."""
@@ -105,9 +113,15 @@ class HashTokens:
         """(T_i,) int64 in [1, 2**62); a text without a word or mark is one token of its own."""
         return [np.array([word_hash(word) for word in self._words(text)], dtype=np.int64) for text in texts]
 
-    def truncates(self, text: str) -> bool:
-        """Whether it has more words and marks than are read."""
-        return len(_WORDS.findall(clean(text))) > self.max_tokens
+    def n_tokens(self, ids: np.ndarray) -> int:
+        """As many as there are ids."""
+        return len(ids)
+
+    def cut_at(self, text: str, ids: np.ndarray | None = None) -> int | None:
+        """The most words and marks that are read, of a text that has more."""
+        if ids is not None and len(ids) < self.max_tokens:
+            return None
+        return self.max_tokens if len(_WORDS.findall(clean(text))) > self.max_tokens else None
 
     def save(self, folder: Path) -> None:
         """Nothing: the settings are enough."""
@@ -191,11 +205,18 @@ class EncoderTokens:
             found += [np.array(row or [self.pad_id], dtype=np.int64) for row in ids]
         return found
 
-    def truncates(self, text: str) -> bool:
-        """Whether it has more subwords than are read, special tokens included."""
+    def n_tokens(self, ids: np.ndarray) -> int:
+        """As many as there are ids."""
+        return len(ids)
+
+    def cut_at(self, text: str, ids: np.ndarray | None = None) -> int | None:
+        """The most subwords that are read, special tokens included, of a text that has more."""
+        if ids is not None and len(ids) < self.max_tokens:
+            return None
         if len(clean(text)) > self.max_tokens * _CHARACTERS_PER_TOKEN:
-            return True
-        return len(self.tokenizer(readable(text, self.max_tokens), verbose=False)["input_ids"]) > self.max_tokens
+            return self.max_tokens
+        found = self.tokenizer(readable(text, self.max_tokens), verbose=False)["input_ids"]
+        return self.max_tokens if len(found) > self.max_tokens else None
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer's files."""
@@ -255,9 +276,16 @@ class SeveralTokens:
         """(T_i,) int64 of each text: the lengths of its parts, then their ids."""
         return [packed(row) for row in zip(*(part.encode(texts) for part in self.parts), strict=True)]
 
-    def truncates(self, text: str) -> bool:
-        """Whether a part leaves its end out."""
-        return any(part.truncates(text) for part in self.parts)
+    def n_tokens(self, ids: np.ndarray) -> int:
+        """Those of the longest part."""
+        return int(ids[: len(self.parts)].max())
+
+    def cut_at(self, text: str, ids: np.ndarray | None = None) -> int | None:
+        """The smallest longest length of the parts that leave the rest out."""
+        n = len(self.parts)
+        own = [None] * n if ids is None else np.split(ids[n:], np.cumsum(ids[: n - 1]))
+        found = (part.cut_at(text, each) for part, each in zip(self.parts, own, strict=True))
+        return min((most for most in found if most is not None), default=None)
 
     def save(self, folder: Path) -> None:
         """Write the kinds of the parts, and the files of encoders' tokenizers."""
@@ -329,11 +357,17 @@ class FileTokens:
             found += [np.array(row or [self.pad_id], dtype=np.int64) for row in rows]
         return found
 
-    def truncates(self, text: str) -> bool:
-        """Whether it has more subwords than are read, special tokens included."""
+    def n_tokens(self, ids: np.ndarray) -> int:
+        """As many as there are ids."""
+        return len(ids)
+
+    def cut_at(self, text: str, ids: np.ndarray | None = None) -> int | None:
+        """The most subwords that are read, special tokens included, of a text that has more."""
+        if ids is not None and len(ids) < self.max_tokens:
+            return None
         if len(clean(text)) > self.max_tokens * _CHARACTERS_PER_TOKEN:
-            return True
-        return bool(self._tokenizer.encode(readable(text, self.max_tokens)).overflowing)
+            return self.max_tokens
+        return self.max_tokens if self._tokenizer.encode(readable(text, self.max_tokens)).overflowing else None
 
     def save(self, folder: Path) -> None:
         """Nothing: the file it came from is enough."""
@@ -427,23 +461,21 @@ class TokenLists:
         return cls(np.concatenate(lists), np.array([len(ids) for ids in lists], dtype=np.int64))
 
 
-def about_cut(tokens: Tokens, texts: Sequence[str], longest: int, lengths: np.ndarray | None = None) -> list[str]:
+def about_cut(tokens: Tokens, texts: Sequence[str], lists: TokenLists | None = None) -> list[str]:
     """A line on how many texts lose their ends.
 
     Args:
         tokens: what cuts them.
         texts: N texts.
-        longest: most tokens of a text.
-        lengths: (N,) tokens of each text where they are known: shorter ones are not looked at.
+        lists: their ids, where they are known: texts of few tokens are not looked at.
     """
-    candidates = texts if lengths is None else [texts[row] for row in np.flatnonzero(lengths >= longest).tolist()]
-    n = sum(map(tokens.truncates, candidates))
-    what = plural("texts is", n, "texts are")
-    return (
-        [f"{n:,} of {len(texts):,} {what} longer than {longest} tokens: the rest is cut off (`max_tokens`)"]
-        if n
-        else []
-    )
+    rows = [None] * len(texts) if lists is None else [lists.row(row) for row in range(len(lists))]
+    found = [tokens.cut_at(text, row) for text, row in zip(texts, rows, strict=True)]
+    cut = [most for most in found if most is not None]
+    if not cut:
+        return []
+    what, longest = plural("texts is", len(cut), "texts are"), " or ".join(map(str, sorted(set(cut))))
+    return [f"{len(cut):,} of {len(texts):,} {what} longer than {longest} tokens: the rest is cut off (`max_tokens`)"]
 
 
 def token_lists(

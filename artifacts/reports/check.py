@@ -526,7 +526,12 @@ def measured() -> dict[str, str]:
         for preset, recipe in names.items():
             if path.startswith("samo_text"):
                 facts = goemotions(recipe, "emotion")
-                about = ("goemotions", "emotion", "GoEmotions, 28 labels, its own test part", facts["mean"])
+                about = (
+                    "goemotions",
+                    "emotion",
+                    "GoEmotions, 28 labels, its own test part, plain thresholds",
+                    facts["mean"],
+                )
                 minutes = facts["minutes"]
             elif (HERE / "ravdess" / f"{recipe}.json").is_file():
                 stored = _json(f"ravdess/{recipe}.json")

@@ -223,6 +223,8 @@ def best_threshold(grid: FloatArray, scores: FloatArray) -> float:
 def smoothed(grid: FloatArray, scores: FloatArray, width: float) -> FloatArray:
     """(K, L) scores over the thresholds, each the mean of its neighbours weighted by a Gaussian over logits.
 
+    A neighbour also weighs as much as its share of the logits, so that the mean is one over logits, not over the grid.
+
     Args:
         grid: (K,) thresholds in (0, 1), ascending.
         scores: (K, L) the score at each.
@@ -231,7 +233,9 @@ def smoothed(grid: FloatArray, scores: FloatArray, width: float) -> FloatArray:
     if not width:
         return scores
     logits = _logit(grid)
-    weights = np.exp(-0.5 * ((logits[:, None] - logits) / width) ** 2)
+    # Thresholds even in probability lie closer in logits about the middle, and would pull every mean there.
+    spacing = np.gradient(logits) if len(logits) > 1 else np.ones(1)
+    weights = spacing * np.exp(-0.5 * ((logits[:, None] - logits) / width) ** 2)
     return np.asarray((weights / weights.sum(axis=1, keepdims=True)) @ scores)
 
 

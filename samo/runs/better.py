@@ -12,9 +12,13 @@ BETTER = "accurate"
 """The preset that is offered."""
 
 
-def better_line(run: Run) -> str:
+def better_line(run: Run, preset: str = "") -> str:
     """One line on the better preset; empty where nothing was measured on this corpus and question, where the run's
     network is not that of a measured preset, such as one's own, or where none is better.
+
+    Args:
+        run: a trained run.
+        preset: the one it was trained from, to be called as it was typed; empty: by its settings.
     """
     settings = run.settings
     measured = measured_presets(run.modality)
@@ -31,10 +35,11 @@ def better_line(run: Run) -> str:
     name = max(own, key=lambda each: own[each]["macro_f1"])
     if own[name]["macro_f1"] >= better["macro_f1"]:
         return ""
+    called = preset if based_on(run.modality, preset) == name else name
     cost = f", {better['minutes']:.0f} minutes" if "minutes" in better else ""
     scores = [each["macro_f1"] for each in (better, own[name])]
     return (
-        f"`preset={BETTER}` has macro-F1 {scores[0]:.3f} where `preset={name}` has {scores[1]:.3f} ({better['on']})"
+        f"`preset={BETTER}` has macro-F1 {scores[0]:.3f} where `preset={called}` has {scores[1]:.3f} ({better['on']})"
         f"{cost}: {read_preset(run.modality, BETTER)[0]}"
     )
 

@@ -142,6 +142,10 @@ def test_a_better_preset_is_offered_where_it_was_measured(tmp_path: Path) -> Non
     scores = f"`preset=accurate` has macro-F1 {best:.3f} where `preset=ravdess-small-cnn` has {plain:.3f} (RAVDESS"
     assert line.startswith(scores)
     assert "\n" not in line
+    # As it was typed, where that is what its settings are; a file may have changed the network since.
+    typed = better_line(run_of(tmp_path / "t"), "fast")
+    assert typed == line.replace("`preset=ravdess-small-cnn`", "`preset=fast`") != line
+    assert better_line(run_of(tmp_path / "o"), "mn04") == line
     assert f"`preset=mn04` has {mobile:.3f}" in better_line(run_of(tmp_path / "b", model="mn04"))
     text = better_line(run_of(tmp_path / "c", "text", model="tfidf"))
     assert f", {measured_presets('text')['minilm']['minutes']:.0f} minutes: " in text
@@ -164,14 +168,14 @@ def test_none_is_offered_that_is_not_better(tmp_path: Path, monkeypatch: pytest.
 def test_training_ends_with_it_but_not_in_json(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(better_module, "better_line", lambda run: "`preset=accurate` has more")
+    monkeypatch.setattr(better_module, "better_line", lambda run, preset: f"`preset=accurate` after {preset} has more")
     run = Run(Path(shutil.copytree(BEFORE / "speech", tmp_path / "speech")))
     write_json(run.path("trained.json"), {**run.trained, "allowed_epochs": 6})
-    _show(run, "", json=False)
+    _show(run, "", "fast", json=False)
     said = capsys.readouterr()
-    assert said.err.splitlines()[-1].endswith("better: --preset accurate has more")
+    assert said.err.splitlines()[-1].endswith("better: --preset accurate after fast has more")
     assert said.out == "speech\n"
-    _show(run, "", json=True)
+    _show(run, "", "fast", json=True)
     said = capsys.readouterr()
     assert "better" not in said.out + said.err
 

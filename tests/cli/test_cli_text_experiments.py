@@ -15,7 +15,7 @@ import pytest
 from safetensors.numpy import load_file
 from sentence_table import LABELS, MULTI, TINY_TEXT, write_table
 from small_encoders import small_bert
-from tone_corpora import Result, done, read_json, refused
+from tone_corpora import Result, done, read_json
 
 from samo.evaluation.predictions import Predictions
 from samo.experiments import crossval, train_cell
@@ -233,9 +233,14 @@ def test_compare(copied: Path) -> None:
 
 
 def test_ensemble_of_runs_with_other_tokens(copied: Path) -> None:
-    """Members must read the same batches."""
-    line = refused(5, "ensemble", "words", "frozen", "--threads", "1")
-    assert "tokens" in line
+    """Hashed words and an encoder's subwords: each member reads its own, and the whole answers as any run."""
+    done("ensemble", "words", "frozen", "--threads", "1", "--name", "both-tokens")
+    kept = read_json(copied / "runs" / "both-tokens" / "ensemble.json")
+    assert [member["name"] for member in kept["members"]] == ["words", "frozen"]
+    answer = done("predict", "--text", "i hate the damn dog", "--run", "both-tokens", "--threads", "1", "--json").json
+    assert answer["predictions"][0]["tasks"]["label"]["likeliest"] == "anger"
+    evaluated = done("evaluate", "both-tokens", "--threads", "1", "--json").json["metrics"]
+    assert evaluated == read_json(copied / "runs" / "both-tokens" / "report.json")["metrics"]
 
 
 def test_ensemble_of_named_runs(copied: Path) -> None:

@@ -301,6 +301,19 @@ def test_f1_is_smoothed_over_logits() -> None:
     assert smoothed(grid, np.array([[0.0], [0.3], [1.0]]), 0.0).ravel().tolist() == [0.0, 0.3, 1.0]
 
 
+@pytest.mark.parametrize("middle", [0.03, 0.1, 0.3, 0.5, 0.7])
+def test_smoothing_moves_no_symmetric_hump(middle: float) -> None:
+    """A grid even in probability is dense in the middle of the logits: each threshold weighs as its share of them."""
+    grid = np.linspace(0.01, 0.95, 95)
+    logits = np.log(grid / (1.0 - grid))
+    hump = np.exp(-0.5 * (logits - np.log(middle / (1.0 - middle))) ** 2)
+    assert best_threshold(grid, smoothed(grid, hump[:, None], 0.5)[:, 0]) == pytest.approx(middle)
+    # Of a straight line the mean is the line itself, wherever the grid is wide enough on both sides.
+    inner = (grid > 0.05) & (grid < 0.5)
+    np.testing.assert_allclose(smoothed(grid, logits[:, None], 0.3)[inner, 0], logits[inner], atol=0.02)
+    assert smoothed(np.array([0.5]), np.array([[0.7]]), 0.5).tolist() == [[0.7]]
+
+
 def test_new_runs_have_steadier_thresholds_and_old_ones_keep_theirs() -> None:
     logits, targets = drawn()
     shares, steady = SPACE.probabilities(logits), ThresholdSettings()

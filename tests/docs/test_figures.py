@@ -9,8 +9,21 @@ from typing import Any
 import pytest
 from pages import ROOT
 
+from samo.settings import measured_presets
+
 REPORTS = ROOT / "artifacts" / "reports"
 CHECK: dict[str, Any] = runpy.run_path(str(REPORTS / "check.py"))
+
+
+def test_tables_of_plain_thresholds_regenerate_whatever_the_defaults_become() -> None:
+    """Measured before thresholds were smoothed and shrunk."""
+    ranges = runpy.run_path(str(REPORTS / "goemotions" / "thresholds.py"))["RANGES"].values()
+    found = [(each.threshold_shrinkage, each.threshold_smoothing, each.num_thresholds) for each in ranges]
+    assert found == [(0.0, 0.0, 20), (0.0, 0.0, 95)]
+    script = (REPORTS / "goemotions" / "reproduce.sh").read_text(encoding="utf-8")
+    (ranged,) = [line for line in script.splitlines() if line.startswith("ranged=")]
+    assert ranged.endswith("--threshold-shrinkage 0 --threshold-smoothing 0)")
+    assert all(facts["on"].endswith(", plain thresholds") for facts in measured_presets("text").values())
 
 
 @pytest.fixture

@@ -54,7 +54,7 @@ def test_ids_are_those_of_the_encoder(side: str, special: bool) -> None:
     tokens.tokenizer(["a b c", "a"], padding=True, truncation=True, max_length=2)
     read = stored(tokens)
     assert rows(read, TEXTS) == rows(tokens, TEXTS)
-    assert [read.truncates(text) for text in TEXTS] == [tokens.truncates(text) for text in TEXTS]
+    assert [read.cut_at(text) for text in TEXTS] == [tokens.cut_at(text) for text in TEXTS]
     assert all(row.dtype == np.int64 for row in read.encode(TEXTS))
     assert rows(stored(read), TEXTS) == rows(tokens, TEXTS)
 
@@ -65,7 +65,7 @@ def test_ids_by_hand() -> None:
     assert rows(read, ["a b c d e f g", "a", ""]) == [[2, 4, 5, 6, 7, 3], [2, 4, 3], [2, 3]]
     assert rows(stored(encoder_tokens("left")), ["a b c d e f g"]) == [[2, 7, 8, 9, 10, 3]]
     assert rows(read, ["[NAME] a [RELIGION]"]) == [[2, 11, 4, 12, 3]]
-    assert (read.truncates("a b c d"), read.truncates("a b c d e")) == (False, True)
+    assert (read.cut_at("a b c d"), read.cut_at("a b c d e")) == (None, 6)
 
 
 def test_hashed_words_need_no_vocabulary() -> None:

@@ -28,7 +28,7 @@ from samo.training.runtime import Runtime
 from samo.training.setup import Setup
 from samo_text.exporting import TextExporter
 from samo_text.frontend import TextFrontend
-from samo_text.tokens import EncoderTokens, HashTokens, SeveralTokens, open_tokens
+from samo_text.tokens import EncoderTokens, HashTokens, SeveralTokens, about_cut, open_tokens, token_lists
 
 RUNTIME = Runtime(torch.device("cpu"), "float32", channels_last=False, threads=1)
 
@@ -63,10 +63,30 @@ def test_several_tokens_are_kept(encoders: dict[str, str], tmp_path: Path) -> No
     assert again.digest == tokens.digest != SeveralTokens(tokens.parts[:1]).digest
     for row, words, subwords in zip(again.encode(texts), *(part.encode(texts) for part in tokens.parts), strict=True):
         assert row.tolist() == [len(words), len(subwords), *words, *subwords]
-    assert [tokens.truncates(text) for text in texts] == [False, True, False]
+    assert [tokens.cut_at(text) for text in texts] == [None, 4, None]
     (tmp_path / "several_tokens.json").write_text('{"parts": []}')
     with pytest.raises(ModelFileError, match=r"several_tokens\.json"):
         open_tokens(tiny.config(), tmp_path)
+
+
+def test_where_several_tokens_cut_a_text(encoders: dict[str, str]) -> None:
+    """By the part that cuts, the smallest where several do, and the length of a text is that of its longest part."""
+    tokens = SeveralTokens((HashTokens(6), EncoderTokens.load(encoders["bert"], 5)))
+    texts = ["so happy", "so happy so happy", "so happy so happy so happy so happy"]
+    words, subwords = tokens.parts
+    assert [[len(row) for row in part.encode(texts)] for part in tokens.parts] == [[2, 4, 6], [4, 5, 5]]
+    assert [words.cut_at(text) for text in texts] == [None, None, 6]
+    assert [subwords.cut_at(text) for text in texts] == [None, 5, 5]
+    ids = tokens.encode(texts)
+    assert [tokens.cut_at(text) for text in texts] == [None, 5, 5]
+    assert [tokens.cut_at(text, row) for text, row in zip(texts, ids, strict=True)] == [None, 5, 5]
+    assert [tokens.n_tokens(row) for row in ids] == [4, 5, 6]
+    line = "2 of 3 texts are longer than 5 tokens: the rest is cut off (`max_tokens`)"
+    assert about_cut(tokens, texts) == about_cut(tokens, texts, token_lists(tokens, texts)) == [line]
+    wide = SeveralTokens((HashTokens(2), HashTokens(5)))
+    assert [wide.cut_at(text) for text in texts] == [None, 2, 2]
+    # The part that cuts need not be the first.
+    assert SeveralTokens((HashTokens(9), HashTokens(3))).cut_at(texts[1]) == 3
 
 
 class Silent:

@@ -188,9 +188,9 @@ def test_texts_whose_end_is_cut_are_counted() -> None:
     texts = ["one two three four", "one two three four five", "a b c d e f", "a"]
     tokens = HashTokens(4)
     line = "2 of 4 texts are longer than 4 tokens: the rest is cut off (`max_tokens`)"
-    assert about_cut(tokens, texts, 4) == [line]
-    assert about_cut(tokens, texts, 4, token_lists(tokens, texts).lengths) == [line]
-    assert about_cut(HashTokens(5), texts, 5) == [
+    assert about_cut(tokens, texts) == [line]
+    assert about_cut(tokens, texts, token_lists(tokens, texts)) == [line]
+    assert about_cut(HashTokens(5), texts) == [
         "1 of 4 texts is longer than 5 tokens: the rest is cut off (`max_tokens`)"
     ]
-    assert about_cut(HashTokens(6), texts, 6) == []
+    assert about_cut(HashTokens(6), texts) == []

@@ -87,7 +87,8 @@ def joined(run: Run, mode: str) -> dict[str, Any]:
         logits = (np.log(np.maximum(-np.expm1(absent), 1e-12)) - absent).astype(np.float32)
         targets = (said.targets @ home > 0.5).astype(np.float32)
         parts[part] = Predictions(said.ids, logits, targets, said.groups, said.meta)
-    settings = ThresholdSettings()
+    # As those of the runs: neither shrunk nor smoothed.
+    settings = ThresholdSettings(threshold_shrinkage=0.0, threshold_smoothing=0.0)
     decision = fit_decision(parts["val"].logits, parts["val"].targets, coarse, settings)
     return build_report(Subject(run.name, "goemotions", "test", run.split.rule, "row"), parts["test"], coarse, decision)
 

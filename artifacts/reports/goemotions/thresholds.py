@@ -21,9 +21,11 @@ from samo.evaluation.predictions import Predictions
 from samo.runs.run import Run
 from samo.settings import ThresholdSettings
 
+# As they were when the table was made: neither shrunk nor smoothed.
+PLAIN = ThresholdSettings(threshold_shrinkage=0.0, threshold_smoothing=0.0)
 RANGES = {
-    "0.1 to 0.9 in 20 steps": ThresholdSettings(threshold_range=(0.1, 0.9), num_thresholds=20),
-    "0.01 to 0.95 in 95 steps": ThresholdSettings(threshold_range=(0.01, 0.95), num_thresholds=95),
+    "0.1 to 0.9 in 20 steps": PLAIN.model_copy(update={"threshold_range": (0.1, 0.9), "num_thresholds": 20}),
+    "0.01 to 0.95 in 95 steps": PLAIN.model_copy(update={"threshold_range": (0.01, 0.95), "num_thresholds": 95}),
 }
 WHY_NOT_EQUAL = (
     "Fitted anew on the stored validation predictions of the cells of [`losses.md`](losses.md), which has the\n"

@@ -147,8 +147,8 @@ def _inspected_texts(config: Any) -> tuple[dict[str, Any], str, Drawing]:
         note(line)
     manifest = index_corpus(data)
     slug = f"text-{manifest.slug}" if manifest.slug in _corpora("audio").DATASETS else manifest.slug
-    found, longest = inspect(manifest), config.tokens.max_tokens
-    found["warnings"] += about_cut(open_tokens(config), [item.source for item in manifest.items], longest)
+    found = inspect(manifest)
+    found["warnings"] += about_cut(open_tokens(config), [item.source for item in manifest.items])
     return found, slug, lambda folder: draw(manifest, folder)
 
 

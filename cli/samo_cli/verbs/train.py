@@ -8,7 +8,7 @@ import typer
 
 from samo.errors import SettingsError
 from samo.modalities import MODALITIES, config_types, preset_files
-from samo.settings import resolve
+from samo.settings import read_call, resolve
 from samo.training.tracking import TRACKERS, require_trackers
 from samo_cli.flags import as_flags, in_artifacts
 from samo_cli.options import (
@@ -114,10 +114,10 @@ def train(
         reporter=reporter, command=typed, **settings,
     )  # fmt: skip
     if not reporter.silent:
-        _show(run, artifacts, json=json)
+        _show(run, artifacts, preset or (read_call(config).get("preset", "") if config else ""), json=json)
 
 
-def _show(run: Run, artifacts: str, *, json: bool) -> None:
+def _show(run: Run, artifacts: str, preset: str, *, json: bool) -> None:
     """One JSON object, or a panel with the next command and what a better preset brings; a pipe gets the run's name."""
     from samo.runs.better import better_line
     from samo.runs.train import training_summary
@@ -132,5 +132,5 @@ def _show(run: Run, artifacts: str, *, json: bool) -> None:
     (out if out.is_terminal else err).print(panel)
     if not out.is_terminal:
         out.print(run.name, markup=False)
-    if better := better_line(run):
+    if better := better_line(run, preset):
         note(f"better: {as_flags(better)}")
