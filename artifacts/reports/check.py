@@ -48,6 +48,7 @@ NOT_MEASURED = {
 MEASURED = {
     "samo_audio/measured/presets.toml": {
         "ravdess-small-cnn": "ravdess-small-cnn-emotion",
+        "small-cnn-bins": "small-cnn-bins",
         "mn04": "mn04",
         "whisper-frozen": "whisper-frozen",
         "whisper-frozen-speaker": "whisper-frozen-speaker",
@@ -215,7 +216,7 @@ def claims() -> Iterator[Claim]:
         ("| mn04 pretrained on AudioSet, fine-tuned | 8 emotions", mn04),
         ("| ResNet-18 from scratch | 8 emotions", resnet),
         ("| the same, taught by the first: the model that comes with SAMO | 8 emotions", ravdess("mn04-distilled")),
-        ("| SmallCNN from scratch | 8 emotions", small),
+        ("| SmallCNN from scratch, bands of frequency kept apart | 8 emotions", ravdess("small-cnn-bins")),
     ):
         yield Claim(readme, f"{row} | {spread} |", over_seeds(found))
     for row, found, three_classes in (("Whisper base frozen, logistic regression", whisper, whisper_added),):
@@ -288,6 +289,7 @@ def claims() -> Iterator[Claim]:
         over_folds(whisper, whisper_added, whisper_sentiment),
     )
     for text, stem in (
+        ("SmallCNN with four bands of frequency kept apart (`--preset small-cnn-bins`)", "small-cnn-bins"),
         ("the same at two more speeds (`--speed 0.1 --speed-steps 1`)", "whisper-frozen-speed"),
         ("the same, centred by speaker (`--preset whisper-frozen-speaker`)", "whisper-frozen-speaker"),
         ("a small network on the same, centred by speaker", "whisper-head-speaker"),
@@ -410,6 +412,35 @@ def claims() -> Iterator[Claim]:
     with (HERE / "recipes" / "emotion.csv").open(encoding="utf-8") as file:
         (plain,) = [line for line in csv.DictReader(file) if line["row"] == "baseline"]
     yield Claim(results, "has a standard deviation of {:.3f} over the three seeds of emotion", [float(plain["sd"])])
+    with (HERE / "techniques" / "table.csv").open(encoding="utf-8") as file:
+        techniques = {line["row"]: line for line in csv.DictReader(file)}
+    own = techniques.pop("baseline")
+    yield Claim(results, f"| the plain network | {spread} | |", [float(own["macro_f1_mean"]), float(own["sd"])])
+    for name, line in techniques.items():
+        values = [
+            float(line[key]) for key in ("macro_f1_mean", "sd", "difference", "difference_low", "difference_high")
+        ]
+        yield Claim(results, f"| `{name}` | {spread} | {{:+.3f}} [{{:+.3f}}, {{:+.3f}}] |", values)
+    several = _json("goemotions/ensemble.json")
+    network = "goemotions-minilm-emotion-seed"
+    for row, name in (
+        ("MiniLM, seed 0", f"{network}0"),
+        ("MiniLM, seed 1", f"{network}1"),
+        ("tf-idf", "goemotions-tfidf-emotion"),
+        ("both networks", "2 networks"),
+        ("both networks and tf-idf", "2 networks and tf-idf"),
+    ):
+        both = [several["models"][name][rule] for rule in ("plain", "steady")]
+        values = [value for each in both for value in (each["macro_f1"], *each["interval"])]
+        yield Claim(results, f"| {row} | {within} | {within} |", values)
+    steadier = [
+        line[key]
+        for line in several["differences"]
+        if line["baseline"].startswith(network) and line["other"] == line["baseline"].replace("plain", "steady")
+        for key in ("difference", "low", "high")
+    ]
+    signed = "{:+.3f} [{:.3f}, {:.3f}]"
+    yield Claim(results, f"Steadier thresholds gain {signed} and {signed} of the two networks", steadier)
     gains = [float(cells[6].split()[0]) for cells in ensembles()]
     yield Claim(results, "five best cells by validation gain {:.3f} to {:.3f}", [min(gains), max(gains)])
     picture = _json("readme-picture/report.json")

@@ -32,7 +32,8 @@ def better_line(run: Run, preset: str = "") -> str:
     }
     if not own or settings.get("model") == _model(run.modality, BETTER):
         return ""
-    name = max(own, key=lambda each: own[each]["macro_f1"])
+    # Of several recipes of one network the one that the run is most like.
+    name = max(own, key=lambda each: (_n_alike(run, each), own[each]["macro_f1"]))
     if own[name]["macro_f1"] >= better["macro_f1"]:
         return ""
     called = preset if based_on(run.modality, preset) == name else name
@@ -42,6 +43,12 @@ def better_line(run: Run, preset: str = "") -> str:
         f"`preset={BETTER}` has macro-F1 {scores[0]:.3f} where `preset={called}` has {scores[1]:.3f} ({better['on']})"
         f"{cost}: {read_preset(run.modality, BETTER)[0]}"
     )
+
+
+def _n_alike(run: Run, preset: str) -> int:
+    """How many settings of a run are the preset's."""
+    given = run.settings
+    return sum(given.get(name) == value for name, value in resolve(run.modality, preset, None, {}).flat().items())
 
 
 def _model(modality: str, preset: str) -> object:

@@ -30,6 +30,7 @@ folds() { # NAME SETTINGS...
 }
 whisper=(--preset whisper-frozen --encoder "${2:-openai/whisper-base}")
 folds functionals --model functionals
+folds small-cnn-bins --preset small-cnn-bins --threads 1 --baseline none
 folds whisper-frozen "${whisper[@]}" --refit
 folds whisper-frozen-sentiment "${whisper[@]}" --mode sentiment
 # Both small networks were trained before `crossval` averaged the last epochs' weights.
@@ -55,4 +56,4 @@ together best-speaker whisper-frozen-speaker,whisper-head-speaker
 python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion \
   ravdess-small-cnn-before-emotion ravdess-small-cnn-sentiment functionals whisper-frozen whisper-frozen-sentiment \
   whisper-head mn04 mn04-distilled whisper-frozen-speed whisper-frozen-speaker whisper-frozen-speaker-sentiment \
-  whisper-head-speaker best best-speaker
+  whisper-head-speaker best best-speaker small-cnn-bins
