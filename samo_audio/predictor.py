@@ -124,12 +124,12 @@ class AudioPredictor(ModelPredictor):
         # An exported file needs no torch.
         from samo.runs.load import trained_model
         from samo_audio.frontend import AudioFrontend
-        from samo_audio.speakers import ONE_BY_ONE, ONE_BY_ONE_HINT, by_speaker
+        from samo_audio.speakers import ONE_BY_ONE, ONE_BY_ONE_HINT
 
-        config = cast("AudioConfig", run.config)
-        if by_speaker(config):
+        # As stored: settings are read once it is known that the run's code is here.
+        if run.settings.get("normalisation") == "speaker":
             raise SettingsError(ONE_BY_ONE, hint=ONE_BY_ONE_HINT)
-        return cls(trained_model(run, AudioFrontend, runtime), config.features)
+        return cls(trained_model(run, AudioFrontend, runtime), cast("AudioConfig", run.config).features)
 
     @classmethod
     def from_exported(cls, model: ExportedModel, threads: int = 0) -> AudioPredictor:

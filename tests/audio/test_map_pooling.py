@@ -76,7 +76,7 @@ def test_the_last_layer_sees_so_many_numbers(model: str, channels: int) -> None:
 @pytest.mark.parametrize("model", ["small-cnn", "resnet18"])
 def test_a_network_is_told_the_lengths_of_clips(model: str) -> None:
     """The same spectrogram, which by its length ends after a quarter of the frames or is whole."""
-    picture = torch.randn(1, 64, 63, generator=torch.Generator().manual_seed(1))
+    picture = torch.randn(1, 1, 64, 63, generator=torch.Generator().manual_seed(1))
     short, whole = torch.tensor([1000]), torch.tensor([4000])
     with torch.no_grad():
         asked, usual = built(model=model, pooling="mean"), built(model=model)
