@@ -110,12 +110,15 @@ def draw(rows: dict[str, dict[str, Any]], path: Path) -> None:
             row["ms_one_clip"], row["macro_f1"], s=area, color="#0072b2" if row["front"] else "#b0b6bf", zorder=2
         )
         axes.annotate(
-            f"{name}\n{row['megabytes']:.1f} MB", (row["ms_one_clip"], row["macro_f1"]), xytext=(9, 6),
-            textcoords="offset points", fontsize=8,
+            f"{name}\n{row['megabytes']:.1f} MB", (row["ms_one_clip"], row["macro_f1"]),
+            xytext=(9, 6) if row["front"] else (9, -20), textcoords="offset points", fontsize=8,
         )  # fmt: skip
     front = sorted((row["ms_one_clip"], row["macro_f1"]) for row in rows.values() if row["front"])
     axes.step(*zip(*front, strict=True), where="post", color="#0072b2", linewidth=1, alpha=0.6, zorder=0)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:.0f}")
+    axes.xaxis.set_minor_formatter("{x:.0f}")
+    axes.margins(x=0.2)
     axes.set_xlabel("milliseconds for one clip of 3 s on two cores (log)")
     axes.set_ylabel("macro-F1, 8 emotions, five published folds")
     axes.grid(alpha=0.25)
