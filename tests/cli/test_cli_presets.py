@@ -35,7 +35,7 @@ BEFORE = Path(__file__).parents[1] / "fixtures" / "trained_before" / "runs"
 @pytest.mark.parametrize(
     ("modality", "name", "model", "as_set_by"),
     [
-        ("audio", "fast", "small-cnn", "small-cnn-bins"),
+        ("audio", "fast", "small-cnn", "ravdess-small-cnn"),
         ("audio", "accurate", "encoder", "whisper-frozen"),
         ("text", "fast", "tfidf", "tfidf"),
         ("text", "accurate", "encoder", "minilm"),
@@ -143,11 +143,15 @@ def test_a_better_preset_is_offered_where_it_was_measured(tmp_path: Path) -> Non
     assert line.startswith(scores)
     assert "\n" not in line
     # As it was typed, where that is what its settings are; a file may have changed the network since.
-    bins = resolve("audio", "fast", None, {}).stored()
-    typed = better_line(run_of(tmp_path / "t", **bins), "fast")
+    bins = resolve("audio", "small-cnn-bins", None, {}).stored()
+    typed = better_line(run_of(tmp_path / "u"), "fast")
+    assert typed == line.replace("`preset=ravdess-small-cnn`", "`preset=fast`") != line
+    typed = better_line(run_of(tmp_path / "t", **bins))
     worth = measured["small-cnn-bins"]["macro_f1"]
     assert (
-        typed == line.replace(f"`preset=ravdess-small-cnn` has {plain:.3f}", f"`preset=fast` has {worth:.3f}") != line
+        typed
+        == line.replace(f"`preset=ravdess-small-cnn` has {plain:.3f}", f"`preset=small-cnn-bins` has {worth:.3f}")
+        != line
     )
     assert better_line(run_of(tmp_path / "o"), "mn04") == line
     assert f"`preset=mn04` has {mobile:.3f}" in better_line(run_of(tmp_path / "b", model="mn04"))
