@@ -473,17 +473,19 @@ class AudioFrontend:
             return {}
         from samo_audio.sample_pictures import augmentation_figure
 
-        was_training, rows = model.training, draws.rows
+        was_training, rows, device = model.training, draws.rows, next(model.parameters()).device
         heads = [self.waveforms.waveform(row)[: self.window] for row in rows]
-        plain = self._with_speakers(collate(heads, self.manifest.targets[rows], rows, self.window))
-        batch = self.train_batch(rows, draws)
+        plain = self._with_speakers(collate(heads, self.manifest.targets[rows], rows, self.window)).to(device)
+        batch = self.train_batch(rows, draws).to(device)
         with torch.no_grad():
             before = model.eval().spectrograms(plain.inputs, plain.lengths)
             mix = draw_mix(draws, settings.mixup_alpha)
             after = model.train().spectrograms(batch.inputs, batch.lengths, draws, mix)
         model.train(was_training)
         seconds = self._config.features.duration
-        return {"augmented": augmentation_figure(self.manifest, rows, before.numpy(), after.numpy(), seconds)}
+        return {
+            "augmented": augmentation_figure(self.manifest, rows, before.cpu().numpy(), after.cpu().numpy(), seconds)
+        }
 
     def _kept(self, places: np.ndarray, draws: Draws | None = None, copies: np.ndarray | None = None) -> Batch:
         """What is kept of windows by their place among all, as they are or (``copies``) at the k-th other speed."""

@@ -335,7 +335,7 @@ def _starts(settings: Mapping[str, Any], root: Path | None) -> list[tuple[str, t
         if files:
             own = _learned_by_files(files)
             run = _run_with(files, root) if own is None and root is not None else None
-            found.append((name, learned_by(run) if run else own))
+            found.append((name, _of_start(run, files) if run else own))
     return found
 
 
@@ -386,7 +386,44 @@ def _run_with(files: Sequence[Path], root: Path) -> Run | None:
             given = _matrices(files, opened) if runs else []
         except (ModelFileError, SafetensorError, OSError):
             return None  # whoever starts from them says what is wrong
-        return next((run for run in runs if given and _holds(run, given)), None)
+        holders = (run for run in runs if given and _holds(run, given))
+        began = None
+        for run in holders:
+            if not _began_with(run, files):
+                return run
+            began = began or run
+        return began
+
+
+def _of_start(run: Run, files: Sequence[Path]) -> tuple[Learned, ...] | None:
+    """What tensors that a run holds learned from: all it knows; where it started from them, what it knew before."""
+    known = learned_by(run)
+    if not _began_with(run, files):
+        return known
+    own = Learned.of(run.manifest, run.split)
+    return tuple(each for each in known if each != own) or None
+
+
+def _began_with(run: Run, files: Sequence[Path]) -> bool:
+    """Whether a run started from these files: layers it has not moved yet are theirs, and no sign of what it learned."""
+    starts = [_files(Path(str(run.settings[name]))) for name in STARTS if run.settings.get(name)]
+    try:
+        return any(_same_files(start, files) for start in starts if start)
+    except OSError:
+        return False
+
+
+def _same_files(one: Sequence[Path], other: Sequence[Path]) -> bool:
+    if [path.resolve() for path in one] == [path.resolve() for path in other]:
+        return True
+    if [path.stat().st_size for path in one] != [path.stat().st_size for path in other]:
+        return False
+    return all(_digest(mine) == _digest(theirs) for mine, theirs in zip(one, other, strict=True))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 _Matrix = tuple[tuple[int, ...], Callable[[], Tensor]]

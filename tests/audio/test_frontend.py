@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiny_audio as tiny
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from samo import plugins
 from samo.data.batch import Batch, Draws
@@ -445,6 +445,22 @@ def test_samples_are_drawn_as_the_first_epoch_sees_them(table: Path) -> None:
         assert not np.allclose(plain, augmented)
     titles = [axes.get_title() for axes in figure.axes]
     assert titles[0].startswith(Path(clips.manifest.items[rows[0]].source).name)
+
+
+def test_samples_are_made_where_the_model_is(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clips = tiny.frontend(table, use_specaug=True)
+    places: list[torch.device] = []
+    moved = Batch.to
+
+    def to(batch: Batch, device: torch.device) -> Batch:
+        places.append(device)
+        return moved(batch, torch.device("cpu"))
+
+    monkeypatch.setattr(Batch, "to", to)
+    model = clips.new_model()
+    monkeypatch.setattr(type(model), "parameters", lambda self: iter([nn.Parameter(torch.zeros(1, device="meta"))]))
+    clips.sample_figures(model, Draws(0, 0, rows_of(clips, "train")[:2]))
+    assert places == [torch.device("meta")] * 2
 
 
 @pytest.mark.parametrize(

@@ -219,6 +219,26 @@ def test_weights_of_another_run_are_not_taken_for_one(tmp_path: Path) -> None:
         refuse_known_start({"weights": str(path)}, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
 
 
+def test_layers_that_a_run_has_not_moved_yet_are_no_sign_of_what_it_learned(tmp_path: Path) -> None:
+    start = as_pickle(finished(tmp_path / "elsewhere", "published", seed=1, tells=False), tmp_path)
+    run = finished(tmp_path / "outputs", "begun", seed=1, weights=str(start))
+    settings = {"weights": str(start)}
+    refuse_known_start(settings, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    (tmp_path / "copy").mkdir()
+    moved = {"weights": shutil.copy(start, tmp_path / "copy")}
+    refuse_known_start(moved, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    # What it knew before it began counts all the same.
+    save_model(
+        run.model_file,
+        load_file(run.model_file),
+        learned=[Learned.of(corpus(GROUPS), PARTS).to_json(), Learned.of(corpus(GROUPS), UNSAFE).to_json()],
+    )
+    assert learned_by_start(settings, tmp_path / "outputs") == (Learned.of(corpus(GROUPS), UNSAFE),)
+    finished(tmp_path / "outputs", "whose", seed=1)
+    with pytest.raises(LeakError):
+        refuse_known_start(settings, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+
+
 def test_a_copy_of_a_model_that_does_not_tell_is_mentioned(tmp_path: Path) -> None:
     path = as_it_is(finished(tmp_path / "elsewhere", "before", tells=False), tmp_path)
     refuse_known_start({"weights": str(path)}, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
