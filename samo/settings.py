@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -573,6 +575,19 @@ class Config(BaseModel):
         """:meth:`flat` with ``modality``, as ``config.json`` holds it; :func:`stored_config` reads it."""
         return {"modality": self.modality, **self.flat()}
 
+    def lasting(self, without: Set[str] = frozenset()) -> dict[str, Any]:
+        """:meth:`flat` without settings that came later and are as they were before, or act on nothing.
+
+        What is named by these keeps its name when SAMO gets further settings.
+        """
+        flat = self.flat()
+        idle = {
+            field.name
+            for field in self.fields()
+            if field.came_later and (flat[field.name] == field.stored_default or self.is_idle(field, flat))
+        }
+        return {name: value for name, value in flat.items() if name not in without | idle}
+
     def differences(self, other: Self) -> dict[str, tuple[Any, Any]]:
         """Settings whose values differ, by name: (mine, theirs)."""
         mine, theirs = self.flat(), other.flat()
@@ -767,14 +782,29 @@ def based_on(modality: str, name: str) -> str:
 def measured_presets(modality: str) -> dict[str, dict[str, Any]]:
     """What was measured of presets and ensembles, by name, those that are ``based_on`` a measured one among them.
 
-    Each has ``dataset``, ``mode``, ``on`` (in words), ``macro_f1`` in [0, 1], and ``minutes`` in the epochs of one
-    training, where there were any.
+    One whose :func:`recipe_digest` is another than when it was measured is left out. Each has ``dataset``, ``mode``,
+    ``on`` (in words), ``macro_f1`` in [0, 1], ``settings``, the digest, and ``minutes`` in the epochs of one training,
+    where there were any.
     """
     file = measured_file(modality)
     found: dict[str, dict[str, Any]] = toml_tables(file, "figures") if file else {}
     names = (*preset_files(modality), *ensemble_files(modality))
     own = {name: based_on(modality, name) for name in names}
-    return {name: found[base] for name, base in own.items() if base in found}
+    known = set(own.values()) & set(found)
+    same = {name for name in known if found[name]["settings"] == recipe_digest(modality, name)}
+    return {name: found[base] for name, base in own.items() if base in same}
+
+
+def recipe_digest(modality: str, name: str) -> str:
+    """12 hexadecimal digits of how a preset trains, or all members of an ensemble, with today's defaults.
+
+    Raises:
+        SettingsError: there is no such preset, or one of its settings is wrong.
+    """
+    members = read_ensemble(modality, name)[1] if name in ensemble_files(modality) else (name,)
+    configs = [resolve(modality, member, None, {}).lasting(REPORT_SETTINGS) for member in members]
+    each = sorted(json.dumps(config, sort_keys=True) for config in configs)
+    return sha256("\n".join(each).encode()).hexdigest()[:12]
 
 
 def stored_config(stored: Mapping[str, Any]) -> Config:

@@ -36,6 +36,9 @@ _OF_LOG_MEL = (
     "normalisation",
 )
 
+# What `pooling` may be made of where states are centred by speaker: what is kept of all layers, see
+# :attr:`samo.encoders.pooling.Pooling.takes_statistics`.
+_OF_STATISTICS = frozenset({"auto", "mean", "sd", "max", "mean-sd", "mean-max"})
 
 # What changes the clips of a training, and so the states of an encoder.
 _OF_WAVEFORMS = ("use_specaug", "time_shift", "gain", "freq_warp", "speed", "noise")
@@ -372,6 +375,13 @@ class AudioConfig(Config):
             by_speaker = features.normalisation == "speaker" and name == "encoder"
             if by_speaker and not self.model.freeze_encoder:
                 raise ValueError("`normalisation=speaker` of an encoder acts only together with `freeze_encoder`")
+            all_layers = self.model.layers == "all" or self.model.head == "logreg"
+            of_statistics = all_layers and set(self.model.pooling.split("+")) <= _OF_STATISTICS
+            if by_speaker and (self.model.state_mask or not of_statistics):
+                raise ValueError(
+                    "`normalisation=speaker` of an encoder is of means, sds and maxima: "
+                    "`pooling=mean-sd` with `layers=all`, without `state_mask`"
+                )
             for setting_name in _OF_LOG_MEL:
                 if setting_name == "normalisation" and by_speaker:
                     continue

@@ -270,11 +270,6 @@ class AudioFrontend:
         self._states, self._copies, self._frozen = None, [], None
         if isinstance(whole, SpeechModel):
             self._frozen = whole if self._config.model.freeze_encoder else None
-            if by_speaker(self._config) and not whole.pooling.takes_statistics:
-                raise SettingsError(
-                    "`normalisation=speaker` of an encoder is of means, sds and maxima: "
-                    "`pooling=mean-sd` with `layers=all`, without `state_mask`"
-                )
             note = whole.body.unfreezing_note(self._config.train.epochs)
             if note and self._notify:
                 self._notify(note)

@@ -6,11 +6,15 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["pcen", "smoothed", "smoothing"]
 
 # As librosa.pcen has them, from Wang et al. 2017; the scale is the one it names for waveforms within [-1, 1].
 GAIN, BIAS, POWER, TIME_CONSTANT_S, EPSILON, SCALE = 0.98, 2.0, 0.5, 0.4, 1e-6, 2.0**31
+# Frames that count less than this are nothing beside the newest.
+_FORGOTTEN = 1e-12
+_BLOCK = 64
 
 
 def smoothing(sr: int, hop_length: int) -> float:
@@ -20,9 +24,12 @@ def smoothing(sr: int, hop_length: int) -> float:
 
 
 def smoothed(values: Tensor, share: float) -> Tensor:
-    """``m[t] = (1 - share) * m[t - 1] + share * x[t]`` with ``m[-1] = x[0]``, as one product with a matrix.
+    """``m[t] = (1 - share) * m[t - 1] + share * x[t]`` with ``m[-1] = x[0]``, in time linear in T.
 
-    A loop over frames would be slow, and make an exported file huge.
+    Within blocks of frames it is one product with a matrix, and the means before the blocks are found by doubling: the
+    sum over the last 2k blocks is that over the last k and, k blocks ago, that over the k before (Hillis & Steele
+    1986). So the number of steps does not depend on T. A loop over frames would be slow, and make an exported file
+    huge.
 
     Args:
         values: (B, bands, T).
@@ -31,11 +38,17 @@ def smoothed(values: Tensor, share: float) -> Tensor:
     Returns:
         (B, bands, T); no frame depends on a later one.
     """
-    frame = torch.arange(values.shape[-1], device=values.device)
+    n_frames, fall = values.shape[-1], math.log1p(-share)
+    frame = torch.arange(_BLOCK, device=values.device)
     age = frame[None, :] - frame[:, None]
-    fall = math.log1p(-share)
     weights = share * torch.exp(fall * age.clamp(min=0).to(values.dtype)) * (age >= 0).to(values.dtype)
-    return values @ weights + values[..., :1] * torch.exp(fall * (frame + 1).to(values.dtype))
+    blocks = functional.pad(values, (0, -n_frames % _BLOCK)).unflatten(-1, (-1, _BLOCK)) @ weights
+    before, n_blocks = torch.cat([values[..., :1], blocks[..., -1]], dim=-1)[..., :-1], 1
+    while (kept := math.exp(fall * _BLOCK * n_blocks)) > _FORGOTTEN:
+        before = before + kept * functional.pad(before, (n_blocks, 0))[..., :-n_blocks]
+        n_blocks *= 2
+    found = blocks + before[..., None] * torch.exp(fall * (frame + 1).to(values.dtype))
+    return found.flatten(-2)[..., :n_frames]
 
 
 def pcen(magnitude: Tensor, sr: int, hop_length: int) -> Tensor:

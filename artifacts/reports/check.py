@@ -24,6 +24,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from samo.settings import recipe_digest
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 NUMBER = r"([-+]?\d[\d,]*(?:\.\d+)?)"
@@ -44,7 +46,8 @@ NOT_MEASURED = {
     "4 MB": "the size of GoEmotions, samo_text/datasets/goemotions.py",
 }
 
-# Which file here was made with which preset; a preset that trains otherwise since then is left out.
+# Which file here was made with which preset. The digest of a preset's settings stands beside its figure as long as the
+# figure does: SAMO shows none of a preset that trains otherwise since then, and it is to be measured again or left out.
 MEASURED = {
     "samo_audio/measured/presets.toml": {
         "ravdess-small-cnn": "ravdess-small-cnn-emotion",
@@ -57,6 +60,8 @@ MEASURED = {
     },
     "samo_text/measured/presets.toml": {"minilm": "minilm", "textcnn": "textcnn", "tfidf": "tfidf"},
 }
+
+MODALITIES = {"samo_audio/measured/presets.toml": "audio", "samo_text/measured/presets.toml": "text"}
 
 
 def goemotions(model: str, mode: str) -> dict[str, Any]:
@@ -558,6 +563,7 @@ def measured() -> dict[str, str]:
     """What should stand in each file of the frontends, by path; a recipe that has no file here is left out."""
     found = {}
     for path, names in MEASURED.items():
+        known = _written(path)
         lines = ["# Written by artifacts/reports/check.py --write from the files in artifacts/reports."]
         for preset, recipe in names.items():
             if path.startswith("samo_text"):
@@ -577,15 +583,27 @@ def measured() -> dict[str, str]:
                 minutes = fmean(stored["minutes_per_fold"])
             else:
                 continue
-            lines += ["", f"[{preset}]", f'dataset = "{about[0]}"', f'mode = "{about[1]}"', f'on = "{about[2]}"']
-            lines += [f"macro_f1 = {about[3]:.3f}", *([f"minutes = {minutes:.1f}"] if round(minutes, 1) else [])]
+            facts = [f'dataset = "{about[0]}"', f'mode = "{about[1]}"', f'on = "{about[2]}"']
+            facts += [f"macro_f1 = {about[3]:.3f}", *([f"minutes = {minutes:.1f}"] if round(minutes, 1) else [])]
+            own, before = tomllib.loads("\n".join(facts)), dict(known.get(preset, {}))
+            digest = before.pop("settings", "")
+            if not digest or before != own:
+                digest = recipe_digest(MODALITIES[path], preset)
+            lines += ["", f"[{preset}]", *facts, f'settings = "{digest}"']
         found[path] = "\n".join(lines) + "\n"
     return found
 
 
 def measured_apart() -> list[str]:
-    """One line for each file of a frontend that says otherwise than the files here."""
-    return [
+    """One line for each file of a frontend that says otherwise than the files here, and for each preset that trains
+    otherwise than it was measured."""
+    changed = [
+        f"{path}: preset '{preset}' trains otherwise than it was measured: measure it again, or take it out of MEASURED"
+        for path in MEASURED
+        for preset, facts in _written(path).items()
+        if facts.get("settings") != recipe_digest(MODALITIES[path], preset)
+    ]
+    return changed + [
         f"{path}: not what the files say; `python artifacts/reports/check.py --write` writes it"
         for path, text in measured().items()
         if not (ROOT / path).is_file() or (ROOT / path).read_text(encoding="utf-8") != text
@@ -657,6 +675,13 @@ def main() -> int:
     lines = differences(texts)
     print("\n".join(lines) or f"{len(list(claims()))} stretches hold what the files say")
     return int(bool(lines))
+
+
+def _written(path: str) -> dict[str, dict[str, Any]]:
+    """The figures that a file of a frontend has now, by preset; none where it is not there."""
+    if not (ROOT / path).is_file():
+        return {}
+    return tomllib.loads((ROOT / path).read_text(encoding="utf-8"))
 
 
 @cache

@@ -13,6 +13,7 @@ from samo.errors import RunError, SettingsError
 from samo.frontend import Frontend
 from samo.launch.resources import Resources
 from samo.modalities import frontend_type
+from samo.runs.calibrate import agreed_decision
 from samo.runs.evaluate import evaluate_run
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ASSETS, FINGERPRINTS, Run, artifacts_root, create_run
@@ -78,6 +79,8 @@ def build_ensemble(
     if stray:
         raise SettingsError(f"`{stray[0]}` cannot be set for runs that are trained: only `data_root` may have moved")
     frontend = frontend or _open(kind, members[0].config, settings or {}, members[0].run, reporter)
+    agreed = agreed_decision(frontend.config.flat(), [member.config.flat() for member in members])
+    frontend = frontend.with_config(type(frontend.config).build(agreed))
     manifest = frontend.manifest
     if manifest.fingerprints is not None and not all(member.run.path(FINGERPRINTS).exists() for member in members):
         # Members trained before near copies were looked for combine as they did.

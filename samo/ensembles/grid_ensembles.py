@@ -7,6 +7,7 @@ of that fold alone, and its test part is scored once.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,8 @@ import torch
 from samo.data.sampling import transductive_notes
 from samo.data.splits import PARTS, audit, is_leaky, part_sizes, split_notes
 from samo.ensembles.ensemble import Answers, Combined, check_rules, difference_of, scaled, summary_of
-from samo.ensembles.kept_members import KeptMember, by_split, cells_of, grid_folder, refuse_other_data
-from samo.ensembles.members import common_split
+from samo.ensembles.kept_members import KeptMember, by_split, cells_of, grid_folder
+from samo.ensembles.members import common_split, refuse_other_data
 from samo.ensembles.weights import fit_weights
 from samo.errors import RunError, SettingsError, first_ten
 from samo.evaluation.baseline import compare_to_baseline, constant_answers, shortcut_scores
@@ -35,12 +36,13 @@ from samo.modalities import frontend_type
 from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report, read_report
-from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
+from samo.runs.calibrate import abstention_settings, agreed_decision, calibrate, threshold_settings
 from samo.runs.ensemble_model import merged_settings, threshold_logits
 from samo.runs.evaluate import kept_predictions
 from samo.runs.provenance import learned_by, refuse_known
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ENSEMBLE_FILE, NAME_PATTERN, Run, artifacts_root, mark_trained
+from samo.settings import stored_config
 from samo.training.runtime import environment, make_runtime
 
 __all__ = ["combine_grids", "free_folder"]
@@ -73,8 +75,8 @@ def combine_grids(
 ) -> tuple[Path, dict[str, Any]]:
     """Combine finished cross-validations fold by fold and evaluate the ensembles as a cross-validation.
 
-    Cells that share a fold and its three parts are members of one ensemble, whatever their seeds; every fold needs one
-    of each grid. Cells of a fold that were split otherwise are left out and named.
+    Cells that share a fold and its three parts are members of one ensemble, whatever their seeds, if their seeds share
+    those of every fold; every fold needs one of each grid. Others are left out and named.
 
     Args:
         grids: names or folders of two or more cross-validations of one corpus.
@@ -104,7 +106,8 @@ def combine_grids(
     name = name or "-".join(["ensemble", *(folder.name for folder in folders)])
     target = free_folder(root, name, folders, overwrite=overwrite)
     members = [cells_of(folder) for folder in folders]
-    refuse_other_data(members)
+    for member in itertools.chain.from_iterable(members):
+        refuse_other_data(members[0][0], member, f"'{member.name}'")
     unit = str(read_grid_facts(folders[0]).get("unit", "row"))
     folds = []
     for together in by_split(members, reporter):
@@ -192,21 +195,28 @@ def _combined(members: tuple[KeptMember, ...], combine: str, rule: str) -> _Fold
 
 def _cell(fold: _Fold) -> Cell:
     first = fold.members[0]
-    return Cell(fold.name, "all", first.seed, first.fold, first.run.settings)
+    return Cell(fold.name, "all", first.seed, first.fold, _settings(fold))
+
+
+def _settings(fold: _Fold) -> dict[str, Any]:
+    """What the ensemble of a fold is kept with: the first member's settings but for how it decides."""
+    members = [member.run.settings for member in fold.members]
+    return agreed_decision(members[0], members)
 
 
 def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
     """The run of a fold's ensemble: predictions, what it answers with, summary and report, but no model."""
     combined, manifest = fold.combined, fold.members[0].manifest
-    space, split, first = manifest.label_space, combined.split, fold.members[0].run
+    space, split, first, settings = manifest.label_space, combined.split, fold.members[0].run, _settings(fold)
+    config = stored_config(settings)
     answers = {"train": fold.train, "val": combined.val[-1], "test": combined.test[-1]}
     run.folder.mkdir(parents=True)
     with run.locked():
         manifest.save(run.path("manifest.jsonl"))
         split.save(run.path("split.json"))
-        val, withheld = answers["val"], abstention_settings(first.config)
+        val, withheld = answers["val"], abstention_settings(config)
         decision = calibrate(
-            run, space, val.logits, val.targets, threshold_settings(first.config), abstention=withheld, epoch=0
+            run, space, val.logits, val.targets, threshold_settings(config), abstention=withheld, epoch=0
         )
         for member in fold.members:  # the summary has their scores on the test part
             member.run.open_test("ensemble")
@@ -243,7 +253,7 @@ def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
         every = merged_settings([member.run.settings for member in fold.members])
         page = render_html(report, {}, every, facts, confident_mistakes(*shown), "predictions.csv")
         write_text(run.path("report.html"), page)
-        write_json(run.path("config.json"), first.settings)
+        write_json(run.path("config.json"), settings)
         write_json(run.path("report.json"), report)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from samo.runs.load import refuse_edited
 from samo.runs.reporter import Reporter
 from samo.runs.run import ENSEMBLE_FILE, Run
 
-__all__ = ["KeptMember", "by_split", "cells_of", "grid_folder", "refuse_other_data"]
+__all__ = ["KeptMember", "by_split", "cells_of", "grid_folder"]
 
 # Scores of kept answers may differ from the report's by rounding, and by nothing else.
 _SAME_SCORE = 1e-6
@@ -118,24 +118,11 @@ def _cell_member(run: Run, grid: str) -> KeptMember:
     return KeptMember(run, grid, manifest, split, decision, kept)
 
 
-def refuse_other_data(members: Sequence[Sequence[KeptMember]]) -> None:
-    """Refuse cells of other data or labels than the first.
-
-    Raises:
-        RunError: names the cell.
-    """
-    first = members[0][0]
-    for other in itertools.chain.from_iterable(members):
-        spaces = [member.manifest.label_space for member in (first, other)]
-        if spaces[0] != spaces[1]:
-            labels = [first_ten(space.primary.labels) for space in spaces]
-            raise RunError(f"'{other.name}' answers {labels[1]}; '{first.name}' answers {labels[0]}")
-        if first.manifest.digest != other.manifest.digest:
-            raise RunError(f"'{other.name}' was trained on other data than '{first.name}'")
-
-
 def by_split(members: Sequence[Sequence[KeptMember]], reporter: Reporter) -> list[tuple[KeptMember, ...]]:
-    """Cells of one fold and one split, with at least one of each grid; others are named.
+    """Cells of one fold and one split, with at least one of each grid, fold by fold; others are named.
+
+    Seeds of one ensemble share the splits of all folds: those that share some by chance would make an ensemble there
+    and others elsewhere, and items of the folds between would count twice.
 
     Raises:
         LeakError, RunError: a fold without such cells; what is wrong with its first ones.
@@ -148,29 +135,43 @@ def by_split(members: Sequence[Sequence[KeptMember]], reporter: Reporter) -> lis
                 f"'{own[0].grid}' and '{members[0][0].grid}' have not the same folds: {first_ten(map(str, lacking))}",
                 hint="let `samo crossval` train those that are missing",
             )
-    found = []
-    for fold in sorted(folds[0]):
-        here = [member for own in members for member in own if member.fold == fold]
-        groups: dict[tuple[frozenset[str], ...], list[KeptMember]] = {}
-        for member in here:
-            groups.setdefault(tuple(frozenset(member.split.part(part)) for part in PARTS), []).append(member)
-        whole = [group for group in groups.values() if len({member.grid for member in group}) == len(members)]
-        if not whole:
-            _refuse_other_split([next(member for member in own if member.fold == fold) for own in members])
-        alone = [member.name for group in groups.values() if group not in whole for member in group]
-        if alone:
-            reporter.note(f"left out, as not every grid has a cell of their split: {first_ten(alone)}")
-        found += [tuple(group) for group in whole]
-    return found
+    groups: dict[tuple[object, ...], list[dict[int, KeptMember]]] = {}
+    for own in members:
+        for seed in dict.fromkeys(member.seed for member in own):
+            cells = {member.fold: member for member in own if member.seed == seed}
+            splits = tuple((fold, *_parts(cells[fold])) for fold in sorted(cells))
+            groups.setdefault(splits, []).append(cells)
+    whole = [
+        group
+        for splits, group in groups.items()
+        if len(splits) == len(folds[0])
+        and len({member.grid for cells in group for member in cells.values()}) == len(members)
+    ]
+    if not whole:
+        _refuse_other_split(members, sorted(folds[0]))
+    used = {id(member) for group in whole for cells in group for member in cells.values()}
+    alone = [member.name for own in members for member in own if id(member) not in used]
+    if alone:
+        reporter.note(f"left out, as not every grid has cells of their seed's splits: {first_ten(alone)}")
+    return [tuple(cells[fold] for cells in group) for fold in sorted(folds[0]) for group in whole]
 
 
-def _refuse_other_split(members: Sequence[KeptMember]) -> None:
-    """Say how the cells of one fold differ."""
-    first = members[0]
-    for other in members[1:]:
-        refuse_other_test(first, other)
-    names = first_ten([member.name for member in members])
-    raise RunError(
-        f"no cells of fold {first.fold} share a split: {names} were trained or validated on different items",
-        hint="cross-validate with the same seeds, `split_seed`, `val_ratio` and `limit_fraction`",
-    )
+def _parts(member: KeptMember) -> tuple[frozenset[str], ...]:
+    return tuple(frozenset(member.split.part(part)) for part in PARTS)
+
+
+def _refuse_other_split(members: Sequence[Sequence[KeptMember]], folds: Sequence[int]) -> NoReturn:
+    """Say how the cells of the first fold without common splits differ, or that no seeds share those of all folds."""
+    hint = "cross-validate with the same seeds, `split_seed`, `val_ratio` and `limit_fraction`"
+    for fold in folds:
+        here = [[member for member in own if member.fold == fold] for own in members]
+        if set.intersection(*({_parts(member) for member in own} for own in here)):
+            continue
+        first, *others = [own[0] for own in here]
+        for other in others:
+            refuse_other_test(first, other)
+        names = first_ten([first.name, *(member.name for member in others)])
+        raise RunError(
+            f"no cells of fold {fold} share a split: {names} were trained or validated on different items", hint=hint
+        )
+    raise RunError("no seeds of all grids share the splits of all folds", hint=hint)

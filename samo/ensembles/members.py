@@ -21,7 +21,16 @@ from samo.settings import Config
 from samo.training.checkpoint import read_facts
 from samo.training.runtime import Runtime
 
-__all__ = ["WEIGHTS", "HasSplit", "LeftOut", "Member", "common_split", "gather", "refuse_other_test"]
+__all__ = [
+    "WEIGHTS",
+    "HasSplit",
+    "LeftOut",
+    "Member",
+    "common_split",
+    "gather",
+    "refuse_other_data",
+    "refuse_other_test",
+]
 
 WEIGHTS = ("equal", "fitted")
 
@@ -32,6 +41,10 @@ class HasSplit(Protocol):
     @property
     def name(self) -> str:
         """How messages call it."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The items and their labels."""
 
     @property
     def split(self) -> Split:
@@ -164,18 +177,31 @@ def _open(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> Member:
 
 def _refuse_other_question(first: Member, other: Member, frontend_type: type[Frontend]) -> None:
     """What makes a run unfit to answer beside the first."""
-    spaces = [member.manifest.label_space for member in (first, other)]
-    if spaces[0] != spaces[1]:
-        labels = [first_ten(space.primary.labels) for space in spaces]
-        raise RunError(f"it answers {labels[1]}; '{first.name}' answers {labels[0]}")
-    if first.manifest.digest != other.manifest.digest:
-        raise RunError(f"it was trained on other data than '{first.name}'")
+    refuse_other_data(first, other, "it")
     if frontend_type.packs:
         return
     wanted, given = (frontend_type.batch_settings(member.config, member.run.path(ASSETS)) for member in (first, other))
     differing = [f"{name} {given[name]}, not {value}" for name, value in wanted.items() if given[name] != value]
     if differing:
         raise RunError(f"it is fed differently than '{first.name}': {first_ten(differing)}")
+
+
+def refuse_other_data(first: HasSplit, other: HasSplit, called: str) -> None:
+    """Refuse one that was trained on other data or labels than the first.
+
+    Args:
+        first, other: the two.
+        called: how the message calls the other.
+
+    Raises:
+        RunError: what differs.
+    """
+    spaces = [member.manifest.label_space for member in (first, other)]
+    if spaces[0] != spaces[1]:
+        labels = [first_ten(space.primary.labels) for space in spaces]
+        raise RunError(f"{called} answers {labels[1]}; '{first.name}' answers {labels[0]}")
+    if first.manifest.digest != other.manifest.digest:
+        raise RunError(f"{called} was trained on other data than '{first.name}'")
 
 
 def refuse_other_test(first: HasSplit, other: HasSplit) -> None:

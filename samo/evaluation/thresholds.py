@@ -11,10 +11,12 @@ tip the score, is the worst place to be. A class that no threshold gets right, b
 because its probabilities stay below the grid, takes the one threshold of all classes.
 
 Two settings make thresholds by class steadier. The F1 of a class over the logits of the thresholds may be smoothed by a
-Gaussian before its best is taken: one row of a rare class moves a step of the curve, and seldom its hill. And a class
-whose label n rows hold may be pulled toward the one threshold of all classes, in logits, by n0 / (n + n0): the mean of
-the posterior where the classes' thresholds vary about the common one and n rows measure one with a variance of 1 / n
-(Efron & Morris 1975, "Data Analysis Using Stein's Estimator").
+Gaussian before its best is taken: one row of a rare class moves a step of the curve, and seldom its hill. Where F1 is
+best over more than two of its standard deviations, or perfect, there is no step to smooth, and what lies beyond would
+only pull the best to an end: the middle is taken as it is. And a class whose label n rows hold may be pulled toward the
+one threshold of all classes, in logits, by n0 / (n + n0): the mean of the posterior where the classes' thresholds vary
+about the common one and n rows measure one with a variance of 1 / n (Efron & Morris 1975, "Data Analysis Using Stein's
+Estimator").
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ __all__ = [
     "fit_thresholds",
     "shrunk",
     "smoothed",
+    "steady_threshold",
     "threshold_grid",
 ]
 
@@ -212,12 +215,17 @@ def best_threshold(grid: FloatArray, scores: FloatArray) -> float:
         grid: (K,) thresholds, ascending.
         scores: (K,) the score at each.
     """
-    best = np.flatnonzero(scores >= scores.max() - _ROUNDING)
-    runs = np.split(best, np.flatnonzero(np.diff(best) > 1) + 1)
+    runs = _plateaus(scores)
     middles = [run[(len(run) - 1) // 2] for run in runs]
     places = range(len(runs))
     chosen = min(places, key=lambda k: (-len(runs[k]), abs(grid[middles[k]] - HALF), middles[k]))
     return float(grid[middles[chosen]])
+
+
+def _plateaus(scores: FloatArray) -> list[npt.NDArray[np.intp]]:
+    """The unbroken runs of places whose score is the best, in order."""
+    best = np.flatnonzero(scores >= scores.max() - _ROUNDING)
+    return np.split(best, np.flatnonzero(np.diff(best) > 1) + 1)
 
 
 def smoothed(grid: FloatArray, scores: FloatArray, width: float) -> FloatArray:
@@ -237,6 +245,22 @@ def smoothed(grid: FloatArray, scores: FloatArray, width: float) -> FloatArray:
     spacing = np.gradient(logits) if len(logits) > 1 else np.ones(1)
     weights = spacing * np.exp(-0.5 * ((logits[:, None] - logits) / width) ** 2)
     return np.asarray((weights / weights.sum(axis=1, keepdims=True)) @ scores)
+
+
+def steady_threshold(grid: FloatArray, scores: FloatArray, steady: FloatArray, width: float) -> float:
+    """The best threshold of a class by its smoothed F1; by F1 itself where that is perfect or best over a wide stretch.
+
+    Args:
+        grid: (K,) thresholds in (0, 1), ascending.
+        scores: (K,) F1 at each.
+        steady: (K,) F1 :func:`smoothed` by ``width``.
+        width: standard deviation in logits.
+    """
+    if not width:
+        return best_threshold(grid, scores)
+    longest = max(_plateaus(scores), key=len)
+    is_wide = _logit(grid[longest[-1]]) - _logit(grid[longest[0]]) > 2.0 * width
+    return best_threshold(grid, scores if is_wide or scores.max() > 1.0 - _ROUNDING else steady)
 
 
 def shrunk(own: FloatArray, common: float, support: np.ndarray, n0: float) -> FloatArray:
@@ -272,7 +296,10 @@ def _fitted(
     scores = f1_by_threshold(truth, given, grid)
     common = best_threshold(grid, mean_over_present(scores, support)) if support.any() else HALF
     steady = smoothed(grid, scores, settings.threshold_smoothing)
-    own = [best_threshold(grid, column) if column.max() > 0 else common for column in steady.T]
+    own = [
+        steady_threshold(grid, column, by_column, settings.threshold_smoothing) if column.max() > 0 else common
+        for column, by_column in zip(scores.T, steady.T, strict=True)
+    ]
     per_class = shrunk(np.array(own), common, support, settings.threshold_shrinkage)
     cuts = (np.array(HALF), np.array(common), per_class)
     return TaskThresholds(

@@ -141,13 +141,7 @@ def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Fr
 
 def default_name(kind: str, config: Config, *requested: object) -> str:
     """The same for the same settings, so that the same request goes on where it stopped."""
-    flat = config.flat()
-    nameless = {"data_root", *GRID_SETTINGS, *REPORT_SETTINGS}
-    values = {name: value for name, value in flat.items() if name not in nameless}
-    for field in config.fields():
-        value = values.get(field.name)
-        if field.came_later and (value == field.stored_default or config.is_idle(field, flat)):
-            values.pop(field.name, None)
+    values = config.lasting({"data_root", *GRID_SETTINGS, *REPORT_SETTINGS})
     digest = sha256(f"{sorted(values.items())}{requested}".encode()).hexdigest()[:4]
     return f"{kind}-{values['dataset']}-{values['mode']}-{values['model']}-{digest}"
 

@@ -11,6 +11,9 @@ fitted again, beside what was decided with them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from samo.evaluation.abstention import Abstention
@@ -22,7 +25,15 @@ from samo.settings import AbstentionSettings, Config, ThresholdSettings
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_facts
 
-__all__ = ["ABSTENTION", "abstention_settings", "calibrate", "calibration_of", "decision_of", "threshold_settings"]
+__all__ = [
+    "ABSTENTION",
+    "abstention_settings",
+    "agreed_decision",
+    "calibrate",
+    "calibration_of",
+    "decision_of",
+    "threshold_settings",
+]
 
 TEMPERATURES = "calibration.json"
 THRESHOLDS = "thresholds.json"
@@ -114,6 +125,23 @@ def threshold_settings(config: Config) -> ThresholdSettings:
     """Those of a configuration, the defaults where its modality has none."""
     found = getattr(config, "thresholds", None)
     return found if isinstance(found, ThresholdSettings) else ThresholdSettings()
+
+
+def agreed_decision(settings: Mapping[str, Any], members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings of an ensemble: of thresholds and of abstention what all members have alike, else the defaults.
+
+    So it does not matter which member is named first.
+
+    Args:
+        settings: by name; all others are those.
+        members: settings of each member.
+    """
+    found = dict(settings)
+    for section in (ThresholdSettings, AbstentionSettings):
+        default, names = section().model_dump(mode="json"), [name for name in section.model_fields if name in settings]
+        own = [{name: each.get(name, default[name]) for name in names} for each in members]
+        found |= own[0] if all(each == own[0] for each in own) else {name: default[name] for name in names}
+    return found
 
 
 def _epoch(run: Run) -> int:

@@ -14,6 +14,7 @@ from samo.training.checkpoint import load_tensors
 
 __all__ = ["HEADS", "FromPublished", "load_network", "load_published"]
 
+_OF_A_RUN = "network."
 HEADS = ("fc.", "head.", "pooling.")
 """What the names of a network's last layer, whose shape is that of the labels, and of a pooling that learns begin
 with."""
@@ -30,17 +31,20 @@ class FromPublished(Protocol):
 def load_network(path: Path, network: nn.Module) -> None:
     """Start a network from a file: tensors that fit by name and shape are taken, the last layer may differ.
 
-    Colour stems of ImageNet networks are summed to one channel.
+    Colour stems of ImageNet networks are summed to one channel; the channels of a run with `deltas` are not.
 
     Raises:
         ModelFileError: missing, damaged, or tensors of the network are missing or of another shape.
     """
-    given = {name.removeprefix("network."): tensor for name, tensor in load_tensors(path).items()}
+    stored = load_tensors(path)
+    of_a_run = any(name.startswith(_OF_A_RUN) for name in stored)
+    given = {name.removeprefix(_OF_A_RUN): tensor for name, tensor in stored.items()}
     if isinstance(network, FromPublished):
         given = network.from_published(given)
     own = network.state_dict()
     for name, tensor in given.items():
-        if name in own and tensor.ndim == 4 and tensor.shape[1] == 3 and own[name].shape[1] == 1:
+        colours = name in own and tensor.ndim == 4 and tensor.shape[1] == 3 and own[name].shape[1] == 1
+        if colours and not of_a_run:
             given[name] = tensor.sum(dim=1, keepdim=True)
     fitting = {name: tensor for name, tensor in given.items() if name in own and own[name].shape == tensor.shape}
     # Counters of batch norm act on nothing here, and torchvision's files of weights were saved without them.
@@ -50,9 +54,19 @@ def load_network(path: Path, network: nn.Module) -> None:
         raise ModelFileError(
             f"{path}: {len(missing)} of {len(trunk)} tensors of the network are missing or of another shape,"
             f" for example {missing[0]}",
-            hint="the file must come from the same `model` and `width`",
+            hint=_hint(missing, given, own),
         )
     network.load_state_dict(fitting, strict=False)
+
+
+def _hint(missing: list[str], given: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    """What file would fit; the channels of the first layer may be all that differs."""
+    shapes = [(list(given[name].shape), list(own[name].shape)) for name in missing if name in given]
+    if len(missing) == len(shapes) == 1:
+        [(there, here)] = shapes
+        if len(there) == len(here) == 4 and there[1] != here[1] and there[::2] + there[3:] == here[::2] + here[3:]:
+            return f"it is of a network with `deltas={there[1] - 1}`, and this one has `deltas={here[1] - 1}`"
+    return "the file must come from the same `model` and `width`"
 
 
 def load_published(network: nn.Module, file: RemoteFile) -> None:

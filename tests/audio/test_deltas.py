@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from samo.data.batch import Draws, Mix
 from samo.errors import ModelFileError, SettingsError
 from samo.tasks import LabelSpace, Task
+from samo.training.checkpoint import save_model
 from samo_audio.config import AudioConfig, FeatureSettings, ModelSettings
 from samo_audio.deltas import Channels, regression_deltas
 from samo_audio.frontend import AudioModel, load_weights
@@ -110,8 +111,22 @@ def test_a_network_begins_as_without_them_and_learns_them(name: str) -> None:
 
 def test_a_file_of_one_channel_is_refused_for_more(tmp_path: Path) -> None:
     torch.save(model_of(width=4).network.state_dict(), tmp_path / "one.pt")
-    with pytest.raises(ModelFileError, match=r"1 of \d+ tensors .* blocks.0.0.weight"):
+    with pytest.raises(ModelFileError, match=r"1 of \d+ tensors .* blocks.0.0.weight") as caught:
         load_weights(tmp_path / "one.pt", model_of(width=4, deltas=1))
+    assert caught.value.hint == "it is of a network with `deltas=0`, and this one has `deltas=1`"
+
+
+def test_a_run_with_deltas_does_not_start_one_without(tmp_path: Path) -> None:
+    """Its three channels are no colours, which are summed."""
+    save_model(tmp_path / "deltas.safetensors", model_of(width=4, deltas=2).state_dict())
+    with pytest.raises(ModelFileError, match=r"1 of \d+ tensors") as caught:
+        load_weights(tmp_path / "deltas.safetensors", model_of(width=4))
+    assert caught.value.hint == "it is of a network with `deltas=2`, and this one has `deltas=0`"
+    load_weights(tmp_path / "deltas.safetensors", model_of(width=4, deltas=2))
+    # Another width is more than channels.
+    with pytest.raises(ModelFileError) as caught:
+        load_weights(tmp_path / "deltas.safetensors", model_of(width=8))
+    assert caught.value.hint == "the file must come from the same `model` and `width`"
 
 
 @pytest.mark.parametrize("model", ["mn04", "cnn6", "encoder", "functionals"])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import librosa
 import numpy as np
 import pytest
 import scipy.signal
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from samo_audio.config import FeatureSettings
 from samo_audio.features import LogMel
@@ -36,7 +39,29 @@ def test_the_share_of_the_newest_frame() -> None:
     assert smoothing(8000, 64) == pytest.approx((np.sqrt(10_001.0) - 1.0) / 5000.0)
 
 
-@pytest.mark.parametrize(("sr", "hop", "frames"), [(8000, 64, 63), (22_050, 512, 130), (16_000, 160, 1500)])
+class LargestTensor(TorchDispatchMode):
+    """How many numbers the largest result of an operation has."""
+
+    size = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if isinstance(found, Tensor):
+            self.size = max(self.size, found.numel())
+        return found
+
+
+def test_the_work_grows_with_the_frames_not_with_their_square() -> None:
+    """60 s of audio in hops of 10 ms, whose (6000, 6000) matrix took seconds."""
+    with LargestTensor() as largest:
+        smoothed(torch.ones(1, 8, 6000), smoothing(16_000, 160))
+    assert largest.size <= 8 * 6100
+
+
+FRAMES = [(8000, 64, 1), (8000, 64, 63), (8000, 64, 64), (22_050, 512, 130), (16_000, 160, 1500), (16_000, 160, 6001)]
+
+
+@pytest.mark.parametrize(("sr", "hop", "frames"), FRAMES)
 def test_librosa_gives_the_same(sr: int, hop: int, frames: int) -> None:
     magnitude = noise(2, 8, frames).abs() * torch.tensor([1.0, 1e-4])[:, None, None]
     found = pcen(magnitude, sr, hop).numpy()

@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from samo.data.sampling import transductive_notes
+from samo.encoders.model import sequences_looked_at
+from samo.encoders.pooling import POOLINGS, Pooling, pooling_parts
 from samo.errors import SettingsError
 from samo.evaluation.predictions import Predictions
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
@@ -27,6 +29,7 @@ from samo_audio.config import AudioConfig
 from samo_audio.exporting import AudioExporter
 from samo_audio.features import LogMel
 from samo_audio.frontend import AudioFrontend, AudioModel
+from samo_audio.models import MODELS
 from samo_audio.predictor import AudioPredictor
 
 
@@ -188,7 +191,27 @@ def test_what_an_encoder_needs_to_be_centred_by_speaker(table: Path, whisper: Pa
     with pytest.raises(SettingsError, match="only together with `freeze_encoder`"):
         encoder_config(whisper, freeze_encoder=False)
     with pytest.raises(SettingsError, match="of means, sds and maxima"):
-        encoder_clips(table, whisper, state_mask=0.5).new_model()
+        encoder_config(whisper, state_mask=0.5)
+
+
+@pytest.mark.parametrize("layers", ["last", "all"])
+@pytest.mark.parametrize("head", ["network", "logreg"])
+def test_a_pooling_that_cannot_be_centred_is_refused_with_the_settings(head: str, layers: str, whisper: Path) -> None:
+    """Before a clip is looked for; by the rule of the pooling that would be built."""
+    architecture = MODELS["encoder"]
+    for pooling in ("auto", *POOLINGS, "mean+max", "mean-sd+attention", "sd+cls"):
+        values = {"head": head, "layers": layers, "pooling": pooling}
+        try:
+            plain = encoder_config(whisper, normalisation="clip", **values).model
+        except SettingsError:
+            continue  # refused without speakers too
+        parts = pooling_parts(pooling, architecture)
+        built = Pooling(parts, 4, sequences=sequences_looked_at(parts, plain))
+        if built.takes_statistics:
+            encoder_config(whisper, **values)
+        else:
+            with pytest.raises(SettingsError, match="of means, sds and maxima"):
+                encoder_config(whisper, **values)
 
 
 def test_another_corpus_is_centred_by_its_own_speakers(table: Path, whisper: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from samo.runs import better as better_module
 from samo.runs import evaluate as evaluation
 from samo.runs.better import better_line
 from samo.runs.run import Run
-from samo.settings import measured_presets, read_ensemble, read_preset, resolve
+from samo.settings import measured_presets, read_ensemble, read_preset, recipe_digest, resolve
 from samo_cli.verbs import crossval as crossval_verb
 from samo_cli.verbs.train import _show
 
@@ -253,3 +253,37 @@ def test_an_ensemble_of_presets_on_every_fold(tmp_path: Path, artifacts: Path, m
     assert "--lr acts only together with --seeds" in refused(2, "ensemble", "--grids", names, "--lr", "0.1")
     assert "--data-root does nothing with --grids" in refused(2, "ensemble", "--grids", names, "--data-root", corpus)
     assert "name two or more RUNs" in refused(2, "ensemble", "--grids", names, "--seeds", "0,1")
+
+
+def test_a_preset_that_trains_otherwise_than_it_was_measured_shows_no_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = measured_presets("audio")
+    assert {"fast", "ravdess-small-cnn", "best", "accurate"} <= set(before)
+    files = dict(settings_module.preset_files("audio"))
+    for name, line in {"mn04": "lr = 0.0123\n", "ravdess-small-cnn": "", "small-cnn-bins": "epochs = 77\n"}.items():
+        text = files[name].read_text()
+        setting = line.partition(" ")[0]
+        kept = [row for row in text.splitlines(keepends=True) if not (setting and row.startswith(f"{setting} "))]
+        files[name] = tmp_path / f"{name}.toml"
+        files[name].write_text("".join(kept) + line)
+    monkeypatch.setattr(settings_module, "preset_files", lambda modality: files)
+    found = measured_presets("audio")
+    # mn04 itself and what it is a member of; the text of a file is no setting.
+    gone = {name for name in before if name not in found}
+    assert {"mn04", "best", "small-cnn-bins"} <= gone
+    assert {"ravdess-small-cnn", "whisper-frozen", "accurate"} <= set(found)
+    assert gone.isdisjoint({settings_module.based_on("audio", name) for name in found})
+    assert better_line(run_of(tmp_path / "run", model="mn04")) == ""
+    assert "measured" not in done("presets", "--json").json["presets"]["mn04"]
+
+
+def test_a_setting_that_came_later_is_no_change_of_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is what stands beside the run in its report."""
+    digest = recipe_digest("audio", "mn04")
+    plain, later = (resolve("audio", "mn04", None, given) for given in ({}, {"abstain_risk": 0.2}))
+    assert plain.lasting().keys() | {"abstain_risk"} == later.lasting().keys() != plain.lasting().keys()
+    monkeypatch.setattr(settings_module, "resolve", lambda *_: resolve("audio", "mn04", None, {"baseline": "none"}))
+    assert recipe_digest("audio", "mn04") == digest
+    monkeypatch.setattr(settings_module, "resolve", lambda *_: later)
+    assert recipe_digest("audio", "mn04") != digest

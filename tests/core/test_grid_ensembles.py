@@ -26,7 +26,7 @@ from samo.experiments.cells import Cell, refuse_changed
 from samo.experiments.grid_plan import GridPlan
 from samo.files import write_json
 from samo.runs import evaluate as evaluation
-from samo.runs.calibrate import calibration_of
+from samo.runs.calibrate import agreed_decision, calibration_of
 from samo.runs.evaluate import evaluate_run
 from samo.runs.provenance import Learned
 from samo.runs.run import Run, find_model
@@ -313,17 +313,16 @@ def _other_kind(root: Path) -> None:
 
 
 def _other_split(root: Path) -> None:
+    _without_one(cell(root, "b/seed0.fold0"))
+
+
+def _without_one(run: Run) -> None:
     """One training item of a fold is in no part."""
-    run = cell(root, "b/seed0.fold0")
     left_out, *rest = run.split.train
     replace(run.split, train=tuple(rest)).save(run.path("split.json"))
     kept = Predictions.load(run.path("predictions.train.npz"))
     rows = [k for k, name in enumerate(kept.ids) if name != left_out]
-    short = replace(
-        kept, ids=tuple(kept.ids[k] for k in rows), logits=kept.logits[rows], targets=kept.targets[rows],
-        groups=tuple(kept.groups[k] for k in rows), meta={},
-    )  # fmt: skip
-    short.save(run.path("predictions.train.npz"))
+    grid_ensembles._rows(kept, rows).save(run.path("predictions.train.npz"))
 
 
 def _other_data(root: Path) -> None:
@@ -357,6 +356,99 @@ def test_what_does_not_belong_together_is_refused(
     with pytest.raises(kind, match=message):
         combine_grids(["a", "b"], name="best", artifacts=root)
     assert not (root / "grids" / "best").exists()
+
+
+def _another_seed(root: Path, grid: str, seed: int, other_fold: int | None) -> None:
+    """The cells of seed 0 as those of another, on one fold with an item less to learn from."""
+    for fold in (0, 1):
+        old, new = (cell(root, f"{grid}/seed{each}.fold{fold}") for each in (0, seed))
+        shutil.copytree(old.folder, new.folder)
+        edited(new, seed=seed)
+        if fold == other_fold:
+            _without_one(new)
+
+
+def test_seeds_that_share_a_split_of_one_fold_alone_are_two_ensembles(root: Path) -> None:
+    """They were one ensemble of four on fold 0 and two of two on fold 1, whose items counted twice."""
+    for grid in "ab":
+        _another_seed(root, grid, 1, other_fold=1)
+    folder, report = combine_grids(["a", "b"], name="best", artifacts=root)
+    names = [f"seed{seed}.fold{fold}" for fold in (0, 1) for seed in (0, 1)]
+    assert [row["cell"] for row in report["folds"]] == names
+    for name in names:
+        summary = json.loads((folder / "runs" / name / "ensemble.json").read_text())
+        assert [member["name"] for member in summary["members"]] == [f"a/{name}", f"b/{name}"]
+    n_items = sum(len(cell(root, f"a/seed0.fold{fold}").split.test) for fold in (0, 1))
+    assert report["n"] == 2 * n_items
+    assert [row["seed"] for row in report["by_seed"]] == [0, 1]
+
+
+def test_seeds_that_share_every_split_are_one_ensemble_and_others_are_named(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for grid in "ab":
+        _another_seed(root, grid, 1, other_fold=1)
+        _another_seed(root, grid, 2, other_fold=None)
+    shutil.rmtree(cell(root, "b/seed1.fold1").folder)
+    folder, report = combine_grids(["a", "b"], name="best", artifacts=root)
+    noted = "left out, as not every grid has cells of their seed's splits: "
+    assert f"{noted}a/seed1.fold0, a/seed1.fold1, b/seed1.fold0" in capsys.readouterr().err
+    assert [row["cell"] for row in report["folds"]] == ["seed0.fold0", "seed0.fold1"]
+    summary = json.loads((folder / "runs" / "seed0.fold1" / "ensemble.json").read_text())
+    members = [f"{grid}/seed{seed}.fold1" for grid in "ab" for seed in (0, 2)]
+    assert [member["name"] for member in summary["members"]] == members
+
+
+def test_seeds_that_share_splits_of_single_folds_alone_are_refused(root: Path) -> None:
+    """Seed 0 of the first grid has fold 0 as seed 0 of the second, and fold 1 as seed 1."""
+    _another_seed(root, "b", 1, other_fold=0)
+    _without_one(cell(root, "b/seed0.fold1"))
+    with pytest.raises(RunError, match="no seeds of all grids share the splits of all folds"):
+        combine_grids(["a", "b"], name="best", artifacts=root)
+
+
+@pytest.fixture
+def tagged(whole: None, tmp_path: Path) -> Path:
+    """A fold of two cross-validations of a multi-label task, ``a`` decided at 0.5 and ``b`` by class."""
+    root = tmp_path / "artifacts"
+    for name, rule in {"a": "half", "b": "per-class"}.items():
+        front = tiny.frontend(
+            LabelSpace((tiny.TAGS,)), **SETTINGS, fold=0, threshold=rule, abstain_coverage=0.5 + 0.1 * (name == "b")
+        )
+        made = Cell("seed0.fold0", "all", 0, 0, front.config.stored())
+        run = made.run(root / "grids" / name)
+        train_run(run, Setup(front, tiny.RUNTIME), tiny.Silent())
+        evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
+        plan = GridPlan("crossval", root / "grids" / name, (made,), unit="speaker")
+        write_json(plan.folder / "grid.json", plan.facts())
+    return root
+
+
+def test_the_order_of_the_grids_decides_nothing(tagged: Path) -> None:
+    found = {}
+    for order in ("ab", "ba"):
+        combine_grids(list(order), name=order, artifacts=tagged)
+        run = cell(tagged, f"{order}/seed0.fold0")
+        found[order] = json.loads(run.path("thresholds.json").read_text())
+        assert found[order]["used"] == run.settings["threshold"] == "per-class"
+        assert not run.path("abstention.json").exists()
+        assert run.settings["abstain_coverage"] == 1.0
+    assert found["ab"]["tasks"]["tags"]["per_class"] == pytest.approx(found["ba"]["tasks"]["tags"]["per_class"])
+
+
+def test_what_members_agree_in_is_their_ensembles() -> None:
+    plain = tiny.frontend().config.flat()
+    half = {**plain, "threshold": "half", "num_thresholds": 9}
+    assert agreed_decision(half, [half, half]) == half
+    assert agreed_decision(half, [half, plain]) == agreed_decision(half, [plain, half]) == plain
+    # Section by section; the rest is the first's.
+    unsure = {**half, "abstain_risk": 0.1, "hidden": 7}
+    assert agreed_decision(unsure, [unsure, {**plain, "abstain_risk": 0.1}]) == {
+        **plain,
+        "abstain_risk": 0.1,
+        "hidden": 7,
+    }
+    assert agreed_decision(plain, [half, half])["threshold"] == "half"
 
 
 def test_a_teacher_that_knows_the_test_part_is_a_leak(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from samo.evaluation.thresholds import (
     fit_thresholds,
     shrunk,
     smoothed,
+    steady_threshold,
     threshold_grid,
 )
 from samo.settings import ThresholdSettings, with_defaults
@@ -312,6 +313,33 @@ def test_smoothing_moves_no_symmetric_hump(middle: float) -> None:
     inner = (grid > 0.05) & (grid < 0.5)
     np.testing.assert_allclose(smoothed(grid, logits[:, None], 0.3)[inner, 0], logits[inner], atol=0.02)
     assert smoothed(np.array([0.5]), np.array([[0.7]]), 0.5).tolist() == [[0.7]]
+
+
+@pytest.mark.parametrize(
+    ("highest_negative", "lowest_positive", "expected"),
+    # Right at 0.01 to 0.59: smoothing alone took 0.03. At 0.05 to 0.89, 0.42; at 0.45 to 0.5, 0.51, which is wrong.
+    [(0.005, 0.595, 0.30), (0.041, 0.895, 0.47), (0.441, 0.505, 0.47)],
+)
+def test_a_label_that_is_right_over_a_range_gets_its_middle(
+    highest_negative: float, lowest_positive: float, expected: float
+) -> None:
+    negatives, positives = np.linspace(0.001, highest_negative, 50), np.linspace(lowest_positive, 0.999, 20)
+    shares = np.concatenate([negatives, positives])[:, None].repeat(3, axis=1)
+    targets = np.array([0.0] * 50 + [1.0] * 20, dtype=np.float32)[:, None].repeat(3, axis=1)
+    settings = ThresholdSettings(threshold_shrinkage=0.0)
+    found = fit_thresholds(shares, targets, SPACE, settings)["tags"]
+    assert list(found.per_class.values()) == pytest.approx([expected] * 3)
+
+
+def test_a_wide_best_stretch_is_not_smoothed_and_a_narrow_one_is() -> None:
+    """In logits 0.1 to 0.5 is 2.2 wide, and 0.3 to 0.4 is 0.44, of which smoothing by 0.5 makes one hill of several."""
+    grid = np.linspace(0.1, 0.9, 9)
+    wide = np.array([0.9, 0.9, 0.9, 0.9, 0.9, 0.8, 0.7, 0.6, 0.0])
+    narrow = np.array([0.8, 0.8, 0.9, 0.9, 0.8, 0.8, 0.8, 0.8, 0.8])
+    leaning = np.linspace(1.0, 0.0, 9)
+    assert steady_threshold(grid, wide, leaning, 0.5) == pytest.approx(0.3)
+    assert steady_threshold(grid, narrow, leaning, 0.5) == pytest.approx(0.1)
+    assert steady_threshold(grid, narrow, leaning, 0.0) == pytest.approx(0.3)
 
 
 def test_new_runs_have_steadier_thresholds_and_old_ones_keep_theirs() -> None:

@@ -106,6 +106,23 @@ def test_every_exception_is_used(texts: dict[str, str]) -> None:
         assert any(figure in text for text in texts.values()), figure
 
 
+def test_a_digest_stays_beside_its_figure_and_a_changed_preset_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing again does not call a changed preset measured; a new figure does."""
+    path = "samo_audio/measured/presets.toml"
+    check, written = CHECK["measured_apart"], CHECK["_written"](path)
+    before = CHECK["measured"]()[path]
+    names = check.__globals__
+    monkeypatch.setitem(names, "recipe_digest", lambda modality, preset: f"{preset} of {modality}")
+    assert check()[0] == (
+        f"{path}: preset 'ravdess-small-cnn' trains otherwise than it was measured: measure it again, or take it out "
+        "of MEASURED"
+    )
+    assert CHECK["measured"].__wrapped__()[path] == before
+    written["mn04"]["macro_f1"] = 0.5
+    monkeypatch.setitem(names, "_written", lambda path: written)
+    assert CHECK["measured"].__wrapped__()[path] == before.replace(written["mn04"]["settings"], "mn04 of audio")
+
+
 def test_what_the_frontends_show_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One figure of `samo presets` changed, and one file gone."""
     check = CHECK["measured_apart"]
