@@ -82,10 +82,11 @@ def build_ensemble(
     if manifest.fingerprints is not None and not all(member.run.path(FINGERPRINTS).exists() for member in members):
         # Members trained before near copies were looked for combine as they did.
         frontend = frontend.with_manifest(replace(manifest, fingerprints=None))
-    if frontend.packs:
-        frontend, reads = frontend.shared_by([(member.config, member.run.path(ASSETS)) for member in members])
-        places = zip(members, reads, strict=True)
-        members = tuple(replace(member, part=part, parts=1 + max(reads)) for member, part in places)
+    frontend, reads = frontend.shared_by([(member.config, member.run.path(ASSETS)) for member in members])
+    members = tuple(
+        replace(member, part=part, parts=1 + max(reads), of_part=kind.reader(member.model, member.config))
+        for member, part in zip(members, reads, strict=True)
+    )
     setup = Setup(frontend, runtime)
     assembly = assemble(members, setup, combine=combine, rule=weights, notify=reporter.note)
     values = frontend.config.flat()
