@@ -36,8 +36,11 @@ def build_ensemble(
     resources: Resources | None = None,
     reporter: Reporter | None = None,
     command: str = "",
+    test: bool = True,
 ) -> tuple[Run, dict[str, Any]]:
     """Let several runs of one split answer as one, evaluate them, and say whether that gains more than chance.
+
+    With ``test=False`` the test part stays closed, and the summary knows what the members do on validation alone.
 
     Members are combined and evaluated in float32 on one device.
 
@@ -53,6 +56,7 @@ def build_ensemble(
         resources: device and threads.
         reporter: shows the progress; left out: plain lines on stderr.
         command: kept with the run.
+        test: whether to evaluate on the test part.
 
     Returns:
         The ensemble's run, and the summary of members and gain as it stands in ``ensemble.json``.
@@ -88,14 +92,15 @@ def build_ensemble(
         for member, part in zip(members, reads, strict=True)
     )
     setup = Setup(frontend, runtime)
-    assembly = assemble(members, setup, combine=combine, rule=weights, notify=reporter.note)
+    assembly = assemble(members, setup, combine=combine, rule=weights, notify=reporter.note, test=test)
     values = frontend.config.flat()
     run = create_run(root, name, f"ensemble-{values['dataset']}-{values['mode']}", overwrite=overwrite, hold=True)
     try:
         summary = write_ensemble(run, assembly, left_out, setup, command)
     finally:
         run.settle()
-    evaluate_run(run, setup, "test")
+    if test:
+        evaluate_run(run, setup, "test")
     return run, summary
 
 

@@ -163,7 +163,12 @@ def members_line(ensemble: Mapping[str, Any]) -> str:
 
 
 def gain_line(ensemble: Mapping[str, Any]) -> str:
-    """Whether an ensemble gains more than chance on the member that is best on the validation part."""
+    """Whether an ensemble gains more than chance on the member that is best on the validation part.
+
+    Empty where the members were not tested.
+    """
+    if ensemble["gain"] is None:
+        return ""
     against = f"against '{ensemble['best_member']}', the best member on the validation part"
     return _gain(ensemble["gain"], ensemble["level"], against)
 

@@ -215,7 +215,7 @@ def ensemble_facts(run: Run) -> dict[str, Any] | None:
 
 class _StoredScores(Stored):
     val_macro_f1: Number
-    macro_f1: Number
+    macro_f1: Number | None
     interval: tuple[Number, Number] | None
 
 
@@ -244,10 +244,10 @@ class _StoredEnsemble(Stored):
     members: Annotated[tuple[_StoredMember, ...], Field(min_length=1)]
     left_out: tuple[_StoredLeftOut, ...]
     best_member: Text
-    mean_of_members: Number
+    mean_of_members: Number | None
     level: Share
     ensemble: _StoredScores
-    gain: _StoredGain
+    gain: _StoredGain | None
 
 
 def merged_settings(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
