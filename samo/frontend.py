@@ -35,7 +35,6 @@ class Frontend(Protocol):
         unit: what a confidence interval is resampled over, ``speaker`` or ``row``.
         item: what one item is called, ``clip`` or ``text``.
         preparing: what takes time when data are opened, ``decoding`` or ``tokenising``.
-        packs: whether :meth:`shared_by` makes batches of models that differ in :meth:`batch_settings`.
         config: the settings with the data's place filled in.
         manifest: the indexed items, content hashes included.
     """
@@ -44,7 +43,6 @@ class Frontend(Protocol):
     unit: str
     item: ClassVar[str]
     preparing: ClassVar[str]
-    packs: ClassVar[bool]
     config_type: ClassVar[type[Config]]
     manifest: Manifest
 
@@ -73,11 +71,20 @@ class Frontend(Protocol):
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
         """What :meth:`eval_batches` depends on, by setting: models that agree in it can be given the same batches."""
 
+    @staticmethod
+    def packs(config: Config) -> bool:
+        """Whether :meth:`shared_by` takes a model of these settings beside models that read otherwise."""
+
+    @staticmethod
+    def reader(model: nn.Module, config: Config) -> nn.Module:
+        """A trained model as what reads its part of the batches of :meth:`shared_by`: all of an item at once."""
+
     def shared_by(self, members: Sequence[tuple[Config, Path]]) -> tuple[Self, tuple[int, ...]]:
         """The same data in batches that hold what each of several models reads, and which part of them each reads.
 
         Args:
-            members: settings and assets of each model. Where they read alike, batches are as they were.
+            members: settings and assets of each model. Where they read alike, batches are as they were. Else each row
+                is a whole item, or a piece of a long one.
         """
 
     def new_model(self) -> nn.Module:

@@ -660,9 +660,13 @@ def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]
         name = named_setting(error)
         if not file or name in flags or name not in read:
             raise
-        # In a file it stands under its name, whatever it is called elsewhere.
-        message = re.sub("^`([^`]*)`", r"\1", error.message)
-        raise SettingsError(f"{file}: {message}", hint=error.hint) from error
+        raise error_in(file, error) from error
+
+
+def error_in(file: Path, error: SettingsError) -> SettingsError:
+    """An error about a setting of a file: there it stands under its name, whatever it is called elsewhere."""
+    message = re.sub("^`([^`]*)`", r"\1", error.message)
+    return SettingsError(f"{file}: {message}", hint=error.hint)
 
 
 def collect_settings(
@@ -739,8 +743,9 @@ def read_preset(modality: str, name: str) -> tuple[str, dict[str, object]]:
     if name in ensemble_files(modality):
         members = ", ".join(read_ensemble(modality, name)[1])
         raise SettingsError(
-            f"`preset={name}` is an ensemble of {members}, which are trained and combined on every fold",
-            hint=f"`samo crossval` takes `preset={name}`; `samo train` takes its members",
+            f"`preset={name}` is an ensemble of {members}, which are trained one by one and combined",
+            hint=f"`samo train` and `samo crossval` take `preset={name}`, in Python `train_preset_ensemble` of "
+            "`samo.ensembles.preset_ensemble`; others take its members",
         )
     if name not in files:
         valid = (*files, *ensemble_files(modality))

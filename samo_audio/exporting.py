@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from samo.deploy.exporter import ChannelGroup, CosineMatrix
+from samo.deploy.exporter import ChannelGroup, CosineMatrix, refuse_several_parts
 from samo.encoders.pooling import valid_positions
 from samo.errors import SettingsError
 from samo.frontend import Frontend
@@ -46,8 +46,10 @@ class AudioExporter:
         """A copy that makes its features by matrices.
 
         Raises:
-            SettingsError: a program computes them, or they need to know the speakers of several clips.
+            SettingsError: a program computes them, they need to know the speakers of several clips, or it is an
+                ensemble whose members read clips differently.
         """
+        refuse_several_parts(model, "read clips differently", "one rate, trimming and window")
         made = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for module in made.modules():
             speakers = isinstance(module, SpeechModel) and module.settings.normalisation == "speaker"

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 
@@ -50,6 +51,8 @@ from samo_audio.models.functionals import FunctionalsModel, features_of, fit_fun
 from samo_audio.models.maps import MapNetwork
 from samo_audio.models.pretrained import save_sizes
 from samo_audio.models.start_weights import HEADS, load_network
+from samo_audio.models.whole_clips import WholeClips
+from samo_audio.several_readings import Part, SeveralReadings
 from samo_audio.speakers import ONE_BY_ONE, ONE_BY_ONE_HINT, SPEAKER_CLIPS, SpeakerCentres, by_speaker
 from samo_audio.views import View, change_speed, viewed, views_of
 from samo_audio.waveforms import Waveforms, open_waveforms
@@ -165,13 +168,19 @@ class AudioFrontend:
     unit: str = "speaker"
     item: ClassVar[str] = "clip"
     preparing: ClassVar[str] = "decoding"
-    packs: ClassVar[bool] = False
     config_type: ClassVar[type[Config]] = AudioConfig
 
     def __init__(
-        self, config: AudioConfig, manifest: Manifest, waveforms: Waveforms, notify: Notify | None = None
+        self,
+        config: AudioConfig,
+        manifest: Manifest,
+        waveforms: Waveforms,
+        notify: Notify | None = None,
+        several: SeveralReadings | None = None,
     ) -> None:
+        """``several``: how the members of an ensemble read the clips, where that is not one way."""
         self._config = config
+        self._several = several
         self._notify = notify
         self.manifest = manifest
         self.waveforms = waveforms
@@ -207,9 +216,7 @@ class AudioFrontend:
         manifest = index_corpus(data)
         for note in manifest.notes:
             notify(note)
-        items = [(item.id, manifest.path(item)) for item in manifest.items]
-        segments = {item.id: item.segment for item in manifest.items if item.segment}
-        waveforms = open_waveforms(items, config.features.sr, segments=segments, on_progress=progress)
+        waveforms = _decoded(manifest, config.features.sr, progress)
         manifest = replace(
             manifest.with_content(waveforms.content),
             fingerprints=fingerprints(waveforms),
@@ -217,7 +224,7 @@ class AudioFrontend:
         )
         if config.features.trim_db:
             waveforms = waveforms.trimmed(config.features.trim_db)
-        return cls(config, manifest, waveforms, notify)
+        return cls(config, manifest, waveforms, notify, SeveralReadings.load(assets))
 
     def with_config(self, config: Config) -> Self:
         """The same clips under other settings; they are opened again for another rate, other trimming or other data.
@@ -230,11 +237,11 @@ class AudioFrontend:
         if _what_is_read(config) != _what_is_read(own):
             return self.open(config, lambda line: None)
         require_usable(config.model, config.features)
-        return type(self)(config, self.manifest, self.waveforms, self._notify)
+        return type(self)(config, self.manifest, self.waveforms, self._notify, self._several)
 
     def with_manifest(self, manifest: Manifest) -> Self:
         """The same items under other labels."""
-        return type(self)(self._config, manifest, self.waveforms, self._notify)
+        return type(self)(self._config, manifest, self.waveforms, self._notify, self._several)
 
     @staticmethod
     def build_model(config: Config, space: LabelSpace, assets: Path | None = None) -> nn.Module:
@@ -256,9 +263,26 @@ class AudioFrontend:
         speakers = hashlib.sha256(repr(features).encode()).hexdigest()[:12] if by_speaker(config) else ""
         return {**_cut(features), **again, "speaker_statistics": speakers}
 
+    @staticmethod
+    def packs(config: Config) -> bool:
+        """Whether a clip is all that a model reads of it: speakers' statistics come with batches of its own."""
+        return not by_speaker(cast(AudioConfig, config))
+
+    @staticmethod
+    def reader(model: nn.Module, config: Config) -> nn.Module:
+        """The mean of a model's logits over the windows and views of a clip."""
+        return WholeClips(model, cast(AudioConfig, config).features)
+
     def shared_by(self, members: Sequence[tuple[Config, Path]]) -> tuple[Self, tuple[int, ...]]:
-        """As they are: an ensemble's members agree in :meth:`batch_settings`."""
-        return self, (0,) * len(members)
+        """The same clips as each of several models reads them: at its rate and trimmed its way, all windows at once."""
+        given = [self.batch_settings(config, assets) for config, assets in members]
+        found = [settings for place, settings in enumerate(given) if settings not in given[:place]]
+        if len(found) == 1:
+            return self, (0,) * len(members)
+        parts = tuple(Part(sr=settings["sr"], trim_db=settings["trim_db"]) for settings in found)
+        several = SeveralReadings(parts, max(settings["duration"] for settings in found))
+        shared = type(self)(self._config, self.manifest, self.waveforms, self._notify, several)
+        return shared, tuple(found.index(settings) for settings in given)
 
     def new_model(self) -> nn.Module:
         """A model to train: pretrained or given weights in, noise recordings loaded."""
@@ -330,9 +354,14 @@ class AudioFrontend:
         return {"features.mean": mean, "features.sd": sd}
 
     def save_assets(self, folder: Path) -> None:
-        """An encoder's sizes and what its feature extractor does; other models need settings and weights alone."""
+        """An encoder's sizes and what its feature extractor does, and how members of an ensemble read clips.
+
+        Other models need settings and weights alone.
+        """
         if self._config.model.model == "encoder":
             save_sizes(self._config.model.encoder, folder)
+        if self._several:
+            self._several.save(folder)
 
     def input_facts(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """(N,) ``level_dbfs`` and ``duration_s`` of clips as they were recorded, before anything is cut off."""
@@ -366,7 +395,13 @@ class AudioFrontend:
         return self._with_speakers(collate(chunks, self.manifest.targets[rows], rows, self.window, draws))
 
     def eval_batches(self, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        """Evenly spaced windows of every clip, each in all its views, in batches that may cut through a clip's."""
+        """Evenly spaced windows of every clip, each in all its views, in batches that may cut through a clip's.
+
+        Of models that read clips differently, whole clips; see :class:`~samo_audio.several_readings.SeveralReadings`.
+        """
+        if self._several:
+            yield from self._packed(self._several, rows, batch_size)
+            return
         _, _, first, n_windows = self._places
         places = [np.arange(first[row], first[row] + n_windows[row]) for row in rows]
         flat = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
@@ -379,6 +414,22 @@ class AudioFrontend:
         each, views = np.repeat(flat, len(views)), views * len(flat)
         for start in range(0, len(each), batch_size):
             yield self._viewed(each[start : start + batch_size], views[start : start + batch_size])
+
+    def _packed(self, several: SeveralReadings, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """Every piece of every clip as one row of all parts."""
+        pieces = ((row, several.row(piece)) for row in rows for _, piece in several.pieces(self._at_rates(row)))
+        while some := list(islice(pieces, batch_size)):
+            places = np.array([row for row, _ in some])
+            yield collate([samples for _, samples in some], self.manifest.targets[places], places, 0)
+
+    def _at_rates(self, row: int) -> dict[int, np.ndarray]:
+        """(T,) samples of a clip by rate, as they were recorded."""
+        return {rate: waveforms.waveform(row) for rate, waveforms in self._by_rate.items()}
+
+    @cached_property
+    def _by_rate(self) -> dict[int, Waveforms]:
+        """The clips at every rate at which members of an ensemble read them, not trimmed."""
+        return {rate: _decoded(self.manifest, rate) for rate in self._several.rates} if self._several else {}
 
     def _viewed(self, places: np.ndarray, views: Sequence[View]) -> Batch:
         """Waveforms of windows by their place among all, each in its view."""
@@ -589,6 +640,13 @@ class AudioFrontend:
         corpus = DATASETS[self._config.data.dataset]
         about = {"title": corpus.TITLE, "licence": corpus.LICENSE, "citation": corpus.CITATION}
         return about | ({"url": corpus.HOMEPAGE} if corpus.HOMEPAGE else {})
+
+
+def _decoded(manifest: Manifest, sr: int, progress: Progress | None = None) -> Waveforms:
+    """The clips of a manifest at a rate in Hz."""
+    items = [(item.id, manifest.path(item)) for item in manifest.items]
+    segments = {item.id: item.segment for item in manifest.items if item.segment}
+    return open_waveforms(items, sr, segments=segments, on_progress=progress)
 
 
 def _cut(features: FeatureSettings) -> dict[str, Any]:

@@ -21,11 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soxr
 
-from samo.data.padding import padded
 from samo.errors import SettingsError
 from samo.prediction import Answer
 from samo_audio.audio_io import mono_of
-from samo_audio.views import viewed
 from samo_audio.voice_activity import VoiceActivity, VoiceFacts
 
 if TYPE_CHECKING:
@@ -134,8 +132,7 @@ def _moments(
         begin = total - len(latest)
         answers: Mapping[str, Answer] = {}
         if predictor.is_heard(latest) and (facts.speech or not voice):
-            views = [viewed(latest, view, window) for view in predictor.views]
-            logits = predictor.network.logits(*padded(views, window)).mean(axis=0, keepdims=True)
+            logits = predictor.window_logits(latest)
             (answers,) = predictor.answers(logits)
             smoothing.add(logits, begin / sr)
         return Moment(round(begin / sr, 3), round(total / sr, 3), facts, answers, smoothing.answers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -32,6 +32,7 @@ from samo_audio.audio_io import (
     windows,
 )
 from samo_audio.datasets.listing import find_clips
+from samo_audio.several_readings import SeveralReadings
 from samo_audio.trimming import LONGEST_S, sounding
 from samo_audio.views import viewed, views_of
 
@@ -72,15 +73,20 @@ class Reading(Protocol):
     def window(self) -> int: ...
 
 
+Chunk = Mapping[int, np.ndarray]
+"""(T,) float32 samples of a window, by rate in Hz."""
+
+
 @dataclass
 class _Pending:
     """A recording whose windows are still on their way through the model; ``path`` is None for an array.
 
-    ``meter`` hears what is streamed, whose warnings come with its last window.
+    ``chunks`` are start in seconds and samples by rate. ``meter`` hears what is streamed, whose warnings come with its
+    last window.
     """
 
     path: Path | None
-    chunks: Iterator[tuple[float, np.ndarray]]
+    chunks: Iterator[tuple[float, Chunk]]
     duration_s: float
     warnings: tuple[str, ...]
     starts: list[float] = field(default_factory=list)
@@ -104,8 +110,9 @@ class AudioPredictor(ModelPredictor):
     takes = "paths of recordings, or waveforms as numpy or torch arrays of shape (time,) or (channels, time)"
 
     def __init__(self, model: TrainedModel, reading: Reading) -> None:
-        """``reading``: rate, trimming and window the model was trained with."""
+        """``reading``: rate, trimming and window the model was trained with; or how an ensemble's members read."""
         super().__init__(model)
+        self.several = reading if isinstance(reading, SeveralReadings) else None
         self.sr = reading.sr
         self.trim_db = reading.trim_db
         self.window = reading.window
@@ -123,13 +130,15 @@ class AudioPredictor(ModelPredictor):
         """
         # An exported file needs no torch.
         from samo.runs.load import trained_model
+        from samo.runs.run import ASSETS
         from samo_audio.frontend import AudioFrontend
         from samo_audio.speakers import ONE_BY_ONE, ONE_BY_ONE_HINT
 
         # As stored: settings are read once it is known that the run's code is here.
         if run.settings.get("normalisation") == "speaker":
             raise SettingsError(ONE_BY_ONE, hint=ONE_BY_ONE_HINT)
-        return cls(trained_model(run, AudioFrontend, runtime), cast("AudioConfig", run.config).features)
+        several = SeveralReadings.load(run.path(ASSETS))
+        return cls(trained_model(run, AudioFrontend, runtime), several or cast("AudioConfig", run.config).features)
 
     @classmethod
     def from_exported(cls, model: ExportedModel, threads: int = 0) -> AudioPredictor:
@@ -145,7 +154,7 @@ class AudioPredictor(ModelPredictor):
         return cls(model.trained(threads), model.audio_reading)
 
     def spectrogram(self, waveform: Any, sr: int) -> np.ndarray | None:
-        """What the network sees of the first window of a waveform; None of networks that see no spectrogram.
+        """What the network sees of the first window of a waveform; None of those that see no spectrogram, or several.
 
         Args:
             waveform: as for :meth:`stream`.
@@ -154,9 +163,11 @@ class AudioPredictor(ModelPredictor):
         Returns:
             (bands, frames) float32, the lowest band first; frames beyond the end of a short clip are 0.
         """
-        clip = self._waveform(waveform, sr)
-        _, chunk = next(self._chunks(clip.waveform))
-        found = self.network.features(*padded([chunk], self.window))
+        if self.several:
+            return None
+        clip = self._waveform(waveform, sr, self.sr)
+        _, chunk = next(self._chunks({self.sr: clip.waveform}))
+        found = self.network.features(*padded([chunk[self.sr]], self.window))
         return None if found is None else found[0]
 
     def predict(self, inputs: Any, *, sr: int | None = None) -> Any:
@@ -221,48 +232,74 @@ class AudioPredictor(ModelPredictor):
         if isinstance(item, Decoded):
             if item.sr != self.sr:
                 raise ValueError(f"this model takes clips decoded to {self.sr} Hz, not {item.sr} Hz")
-            return _Pending(None, self._chunks(item.waveform), item.duration_s, item.warnings)
+            sounds = self._at_rates(item.waveform, lambda rate: clip_of(item.waveform, item.sr, rate))
+            return _Pending(None, self._chunks(sounds), item.duration_s, item.warnings)
         path = None if _is_array(item) else Path(item)
         try:
             if path is None:
-                clip = self._waveform(item, sr)
+                clip = self._waveform(item, sr, self.sr)
+                sounds = self._at_rates(clip.waveform, lambda rate: self._waveform(item, sr, rate))
             else:
                 about = info(path)
                 if about.duration_s > STREAMED_S:
                     meter = LevelMeter()
-                    chunks = windows(path, self.sr, self.window_s, meter)
+                    streamed = windows(path, self.sr, self.window_s, meter)
+                    chunks = ((start_s, {self.sr: samples}) for start_s, samples in streamed)
                     return _Pending(path, chunks, about.duration_s, about.warnings, meter=meter)
                 clip = read(path, self.sr)
+                sounds = self._at_rates(clip.waveform, lambda rate: read(path, rate))
         except DataError as error:
             return _Pending(path, iter(()), 0.0, (), error=_line(error))
-        return _Pending(path, self._chunks(clip.waveform), len(clip.waveform) / self.sr, clip.warnings)
+        return _Pending(path, self._chunks(sounds), len(clip.waveform) / self.sr, clip.warnings)
 
-    def _chunks(self, waveform: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
-        """Start in seconds and samples of each window of what sounds."""
+    def _at_rates(self, waveform: np.ndarray, read_at: Callable[[int], Clip]) -> dict[int, np.ndarray]:
+        """(T,) samples of a recording by rate: those at the predictor's, and what else its members read."""
+        others = [rate for rate in self.several.rates if rate != self.sr] if self.several else []
+        return {self.sr: waveform, **{rate: read_at(rate).waveform for rate in others}}
+
+    def _chunks(self, sounds: Mapping[int, np.ndarray]) -> Iterator[tuple[float, Chunk]]:
+        """Start in seconds and samples by rate of each window of what sounds, of several readings of each piece."""
+        if self.several:
+            return ((start / self.sr, piece) for start, piece in self.several.pieces(sounds))
+        waveform = sounds[self.sr]
         begin, end = sounding(waveform, self.sr, self.trim_db)
         starts = (begin + window_starts(end - begin, self.window)).tolist()
-        return iter([(start / self.sr, waveform[start : min(start + self.window, end)]) for start in starts])
+        return iter([(start / self.sr, {self.sr: waveform[start : min(start + self.window, end)]}) for start in starts])
 
-    def _waveform(self, samples: Any, sr: int | None) -> Clip:
+    def _waveform(self, samples: Any, sr: int | None, rate: int) -> Clip:
         if sr is None:
             raise TypeError("a waveform needs its sampling rate: predict(waveform, sr=16000)")
         if _is_tensor(samples):
             samples = samples.detach().cpu()
             samples = (samples.float() if samples.is_floating_point() else samples).numpy()
-        return clip_of(samples, sr, self.sr)
+        return clip_of(samples, sr, rate)
 
     def _take(self, pending: _Pending) -> Iterator[np.ndarray]:
-        """Every window of a recording in every view."""
+        """Every window of a recording in every view, as the network is given it."""
         try:
-            for start_s, chunk in pending.chunks:
+            for start_s, given in pending.chunks:
+                chunk = given[self.sr]
                 pending.starts.append(start_s)
                 pending.lengths.append(len(chunk))
                 pending.peak = max(pending.peak, float(np.abs(chunk).max()))
                 pending.heard.append(self.is_heard(chunk))
-                yield from (viewed(chunk, view, self.window) for view in self.views)
+                yield from self._inputs(given)
         except DataError as error:
             pending.error = _line(error)
         pending.exhausted = True
+
+    def _inputs(self, given: Chunk) -> list[np.ndarray]:
+        """Rows for the network of one window: its views, or one for all members that read differently."""
+        if self.several:
+            return [self.several.row(given)]
+        return [viewed(given[self.sr], view, self.window) for view in self.views]
+
+    def _logits(self, inputs: list[np.ndarray]) -> np.ndarray:
+        return self.network.logits(*padded(inputs, 0 if self.several else self.window))
+
+    def window_logits(self, chunk: np.ndarray) -> np.ndarray:
+        """(1, C) logits of (T,) samples at the model's rate, at most a window, over all its views."""
+        return self._logits(self._inputs({self.sr: chunk})).mean(axis=0, keepdims=True)
 
     def is_heard(self, chunk: np.ndarray) -> bool:
         """Whether a window holds more than silence or a constant."""
@@ -273,8 +310,7 @@ class AudioPredictor(ModelPredictor):
     def _run(self, chunks: list[np.ndarray], owners: list[_Pending]) -> None:
         if not chunks:
             return
-        logits = self.network.logits(*padded(chunks, self.window))
-        for owner, row in zip(owners, logits, strict=True):
+        for owner, row in zip(owners, self._logits(chunks), strict=True):
             owner.logits.append(row)
 
     def _finish(self, pending: _Pending) -> Prediction:

@@ -9,10 +9,9 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from samo.deploy.exporter import ChannelGroup, CosineMatrix
+from samo.deploy.exporter import ChannelGroup, CosineMatrix, refuse_several_parts
 from samo.errors import SettingsError
 from samo.frontend import Frontend
-from samo.runs.ensemble_model import Ensemble
 from samo.runs.run import ASSETS, Run
 from samo.settings import Config
 from samo_text.config import TextConfig
@@ -36,11 +35,7 @@ class TextExporter:
         Raises:
             SettingsError: an ensemble whose members read unlike tokens.
         """
-        if isinstance(model, Ensemble) and model.parts > 1:
-            raise SettingsError(
-                "an ensemble whose members read unlike tokens cannot be exported: a file has one tokenizer",
-                hint="export a member, or an ensemble of members with one encoder; the run itself answers and serves",
-            )
+        refuse_several_parts(model, "read unlike tokens", "one tokenizer")
         return _Exportable(copy.deepcopy(model)).eval().requires_grad_(False)
 
     @staticmethod

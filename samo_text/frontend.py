@@ -54,7 +54,6 @@ class TextFrontend:
     unit: str = "row"
     item: ClassVar[str] = "text"
     preparing: ClassVar[str] = "tokenising"
-    packs: ClassVar[bool] = True
     config_type: ClassVar[type[Config]] = TextConfig
 
     def __init__(
@@ -137,6 +136,16 @@ class TextFrontend:
             return {"tokens": "words", "max_tokens": config.tokens.max_tokens}
         kept = open_tokens(config, assets).digest[:12] if assets and assets.is_dir() else config.model.encoder
         return {"tokens": kept, "max_tokens": config.tokens.max_tokens}
+
+    @staticmethod
+    def packs(config: Config) -> bool:
+        """Always: every model reads tokens of the text alone."""
+        return True
+
+    @staticmethod
+    def reader(model: nn.Module, config: Config) -> nn.Module:
+        """The model itself, which reads a text at once."""
+        return model
 
     def shared_by(self, members: Sequence[tuple[Config, Path]]) -> tuple[Self, tuple[int, ...]]:
         """The same texts as the tokens of each of several models, and whose of them each reads."""

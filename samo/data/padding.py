@@ -22,8 +22,9 @@ def padded(rows: Sequence[np.ndarray], width: int = 0, fill: float = 0) -> tuple
 
 
 def packed(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """(P + T_1 + ... + T_P,) int64: what P models read of one item, their lengths first, then one behind the other.
+    """(P + T_1 + ... + T_P,): what P models read of one item, their lengths first, then one behind the other.
 
+    All are of the parts' type; as float32, lengths are exact up to 2^24.
     :func:`samo.runs.ensemble_model.unpacked` takes them apart.
     """
-    return np.concatenate([np.array([len(part) for part in parts], dtype=np.int64), *parts])
+    return np.concatenate([np.array([len(part) for part in parts], dtype=parts[0].dtype), *parts])

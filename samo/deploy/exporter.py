@@ -8,11 +8,13 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from torch import Tensor, nn
 
+from samo.errors import SettingsError
 from samo.frontend import Frontend
+from samo.runs.ensemble_model import Ensemble
 from samo.runs.run import Run
 from samo.settings import Config
 
-__all__ = ["ChannelGroup", "CosineMatrix", "Exporter"]
+__all__ = ["ChannelGroup", "CosineMatrix", "Exporter", "refuse_several_parts"]
 
 
 @dataclass(frozen=True)
@@ -101,3 +103,22 @@ class Exporter(Protocol):
         Raises:
             SettingsError: none can be.
         """
+
+
+def refuse_several_parts(model: nn.Module, read: str, one: str) -> None:
+    """Refuse an ensemble whose members read differently.
+
+    Args:
+        model: of a run.
+        read: what its members do, "read unlike tokens".
+        one: what a file has of that, "one tokenizer".
+
+    Raises:
+        SettingsError: it is one.
+    """
+    if isinstance(model, Ensemble) and model.parts > 1:
+        raise SettingsError(
+            f"an ensemble whose members {read} cannot be exported: a file has {one}",
+            hint="export one member, or train a model with this run as its `teacher` and export that; "
+            "the run itself predicts and serves",
+        )

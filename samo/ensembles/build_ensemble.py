@@ -37,8 +37,11 @@ def build_ensemble(
     resources: Resources | None = None,
     reporter: Reporter | None = None,
     command: str = "",
+    test: bool = True,
 ) -> tuple[Run, dict[str, Any]]:
     """Let several runs of one split answer as one, evaluate them, and say whether that gains more than chance.
+
+    With ``test=False`` the test part stays closed, and the summary knows what the members do on validation alone.
 
     Members are combined and evaluated in float32 on one device.
 
@@ -54,6 +57,7 @@ def build_ensemble(
         resources: device and threads.
         reporter: shows the progress; left out: plain lines on stderr.
         command: kept with the run.
+        test: whether to evaluate on the test part.
 
     Returns:
         The ensemble's run, and the summary of members and gain as it stands in ``ensemble.json``.
@@ -85,19 +89,21 @@ def build_ensemble(
     if manifest.fingerprints is not None and not all(member.run.path(FINGERPRINTS).exists() for member in members):
         # Members trained before near copies were looked for combine as they did.
         frontend = frontend.with_manifest(replace(manifest, fingerprints=None))
-    if frontend.packs:
-        frontend, reads = frontend.shared_by([(member.config, member.run.path(ASSETS)) for member in members])
-        places = zip(members, reads, strict=True)
-        members = tuple(replace(member, part=part, parts=1 + max(reads)) for member, part in places)
+    frontend, reads = frontend.shared_by([(member.config, member.run.path(ASSETS)) for member in members])
+    members = tuple(
+        replace(member, part=part, parts=1 + max(reads), of_part=kind.reader(member.model, member.config))
+        for member, part in zip(members, reads, strict=True)
+    )
     setup = Setup(frontend, runtime)
-    assembly = assemble(members, setup, combine=combine, rule=weights, notify=reporter.note)
+    assembly = assemble(members, setup, combine=combine, rule=weights, notify=reporter.note, test=test)
     values = frontend.config.flat()
     run = create_run(root, name, f"ensemble-{values['dataset']}-{values['mode']}", overwrite=overwrite, hold=True)
     try:
         summary = write_ensemble(run, assembly, left_out, setup, command)
     finally:
         run.settle()
-    evaluate_run(run, setup, "test")
+    if test:
+        evaluate_run(run, setup, "test")
     return run, summary
 
 

@@ -65,7 +65,7 @@ class Combined:
         decisions: temperatures and thresholds of each member, fitted on its own validation part.
         weights: (K,) at least 0, sum 1, fitted on the validation part or equal.
         val: predictions of each member on the validation part, then of the ensemble; raw, not decided.
-        test: the same of the test part.
+        test: the same of the test part; empty where it stays closed.
     """
 
     names: tuple[str, ...]
@@ -108,6 +108,7 @@ def assemble(
     combine: str = "mean",
     rule: str = "equal",
     notify: Callable[[str], None] = lambda line: None,
+    test: bool = True,
 ) -> Assembly:
     """Calibrate, weigh and combine members; nothing is written.
 
@@ -117,6 +118,7 @@ def assemble(
         combine: one of :data:`~samo.runs.ensemble_model.COMBINE`.
         rule: one of :data:`~samo.ensembles.members.WEIGHTS`.
         notify: receives what is being done.
+        test: whether to open the test part.
 
     Raises:
         SettingsError: unknown choice, or what :func:`~samo.ensembles.members.common_split` refuses.
@@ -140,10 +142,12 @@ def assemble(
         weights = fit_weights(scaled(logits, temperatures, space), targets, share, space, combine, thresholds)
     answers = Answers(manifest, temperatures, weights, combine, thresholds)
     val = answers.predictions(split.val, logits, owners)
-    notify(f"test part: {counted(len(split.test), 'item')}")
-    test = answers.predictions(split.test, *_windows(members, setup, manifest.rows(split.test)))
+    tested: tuple[Predictions, ...] = ()
+    if test:
+        notify(f"test part: {counted(len(split.test), 'item')}")
+        tested = answers.predictions(split.test, *_windows(members, setup, manifest.rows(split.test)))
     names = tuple(member.name for member in members)
-    return Assembly(names, split, combine, rule, decisions, tuple(weights.tolist()), val, test, tuple(members))
+    return Assembly(names, split, combine, rule, decisions, tuple(weights.tolist()), val, tested, tuple(members))
 
 
 def write_ensemble(
@@ -173,7 +177,7 @@ def write_ensemble(
         _copy_assets(run, assembly)
         val, settings = assembly.val[-1], threshold_settings(setup.frontend.config)
         decision = calibrate(run, space, val.logits, val.targets, settings)
-        for member in assembly.members:  # the summary has their scores on the test part
+        for member in assembly.members if assembly.test else ():  # the summary has their scores on the test part
             member.run.open_test("ensemble")
         summary = summary_of(run.name, assembly, decision, left_out, setup.frontend.manifest, setup.frontend.unit)
         write_json(run.path(ENSEMBLE_FILE), summary)
@@ -310,6 +314,8 @@ def summary_of(
 ) -> dict[str, Any]:
     """The summary of members and gain, as it stands in ``ensemble.json``.
 
+    Where the test part stays closed its scores and the gain are None, and ``split`` is ``val``.
+
     Args:
         name: of the ensemble.
         combined: what it and its members answer.
@@ -321,12 +327,17 @@ def summary_of(
     names, space = combined.names, manifest.label_space
     decisions = (*combined.decisions, decision)
     val = [each.score(predictions, space) for each, predictions in zip(decisions, combined.val, strict=True)]
-    test = [each.applied(predictions, space) for each, predictions in zip(decisions, combined.test, strict=True)]
-    named = zip([*names, name], test, strict=True)
+    tested, given = bool(combined.test), combined.test or combined.val
+    answered = [each.applied(predictions, space) for each, predictions in zip(decisions, given, strict=True)]
+    named = zip([*names, name], answered, strict=True)
     reports = [_report(each, predictions, combined, manifest, unit) for each, predictions in named]
     whole, best = reports[-1], int(np.argmax(val[:-1]))
-    shown = [
-        {"val_macro_f1": score, "macro_f1": report["metrics"]["macro_f1"], "interval": report["ci"]["macro_f1"]}
+    shown: list[dict[str, Any]] = [
+        {
+            "val_macro_f1": score,
+            "macro_f1": report["metrics"]["macro_f1"] if tested else None,
+            "interval": report["ci"]["macro_f1"] if tested else None,
+        }
         for score, report in zip(val, reports, strict=True)
     ]
     members = [
@@ -345,10 +356,10 @@ def summary_of(
         "fitted_on": "val" if combined.rule == "fitted" else None,
         "members": members,
         "left_out": [{"name": left.name, "reason": left.reason} for left in left_out],
-        "mean_of_members": fmean(scores["macro_f1"] for scores in shown[:-1]),
+        "mean_of_members": fmean(scores["macro_f1"] for scores in shown[:-1]) if tested else None,
         "best_member": names[best],
         "ensemble": shown[-1],
-        "gain": difference_of(test[best], test[-1], space, whole["ci"]["level"]),
+        "gain": difference_of(answered[best], answered[-1], space, whole["ci"]["level"]) if tested else None,
         "warnings": [
             *whole["warnings"],
             "one training a member: members of other seeds may turn the order round, and no number here knows of it",
@@ -367,9 +378,9 @@ def difference_of(member: Predictions, ensemble: Predictions, space: LabelSpace,
 
 
 def _report(name: str, predictions: Predictions, combined: Combined, manifest: Manifest, unit: str) -> dict[str, Any]:
-    """The report `samo evaluate` would make of the test part as it is decided, temperature aside."""
-    split = combined.split
+    """The report `samo evaluate` would make of the test part as it is decided, temperature aside; or of validation."""
+    split, part = combined.split, "test" if combined.test else "val"
     subject = Subject(
-        name, manifest.dataset, "test", split.rule, unit, manifest.synthetic, leaky=is_leaky(manifest, split)
+        name, manifest.dataset, part, split.rule, unit, manifest.synthetic, leaky=is_leaky(manifest, split)
     )
     return build_report(subject, replace(predictions, meta={}), manifest.label_space)

@@ -58,6 +58,7 @@ class Member:
     Attributes:
         part: which part of the inputs it reads, from 0; see :meth:`samo.frontend.Frontend.shared_by`.
         parts: how many parts the inputs have.
+        of_part: what reads that part, where there are several; see :meth:`samo.frontend.Frontend.reader`.
     """
 
     run: Run
@@ -68,6 +69,7 @@ class Member:
     decision: Decision
     part: int = 0
     parts: int = 1
+    of_part: nn.Module | None = None
 
     @property
     def name(self) -> str:
@@ -77,7 +79,9 @@ class Member:
     @property
     def reader(self) -> nn.Module:
         """What takes batches of all members."""
-        return self.model if self.parts == 1 else Reader(self.model, self.part, self.parts).eval()
+        if self.parts == 1:
+            return self.model
+        return Reader(self.of_part or self.model, self.part, self.parts).eval()
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ def _open(run: Run, frontend_type: type[Frontend], runtime: Runtime) -> Member:
 def _refuse_other_question(first: Member, other: Member, frontend_type: type[Frontend]) -> None:
     """What makes a run unfit to answer beside the first."""
     refuse_other_data(first, other, "it")
-    if frontend_type.packs:
+    if frontend_type.packs(first.config) and frontend_type.packs(other.config):
         return
     wanted, given = (frontend_type.batch_settings(member.config, member.run.path(ASSETS)) for member in (first, other))
     differing = [f"{name} {given[name]}, not {value}" for name, value in wanted.items() if given[name] != value]

@@ -1,24 +1,33 @@
-"""An ensemble of presets: each is cross-validated on the same folds, then they are combined fold by fold."""
+"""An ensemble of presets: each is trained on one split, or cross-validated on the same folds, and they are combined."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from samo.ensembles.build_ensemble import build_ensemble
 from samo.ensembles.ensemble import check_rules
 from samo.ensembles.grid_ensembles import combine_grids, free_folder
 from samo.errors import RunError, SettingsError, first_ten
 from samo.experiments.crossval import fold_settings, plan_crossval, report_crossval
-from samo.experiments.grid_plan import GridPlan, default_name
+from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
 from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.experiments.run_grid import run_grid
 from samo.launch.resources import Resources
 from samo.reporting.report import read_report
-from samo.runs.run import artifacts_root
-from samo.settings import Config, named_setting, read_ensemble
+from samo.runs.run import Run, artifacts_root, create_run
+from samo.settings import (
+    Config,
+    collect_settings,
+    error_in,
+    named_setting,
+    read_ensemble,
+    resolve,
+    stored_config,
+)
 
-__all__ = ["crossvalidate_members", "member_configs", "plan_member_grids"]
+__all__ = ["crossvalidate_members", "member_configs", "plan_member_grids", "train_preset_ensemble"]
 
 
 def crossvalidate_members(
@@ -106,9 +115,7 @@ def plan_member_grids(
         LeakError, DataError: a fold that cannot be trained.
     """
     reporter = reporter or PlainGridReporter()
-    configs, dropped = member_configs(modality, preset, file, settings)
-    for member, names in dropped.items():
-        reporter.note(f"{member} trains without {', '.join(f'`{each}`' for each in names)}, which it does not take")
+    configs = _announced_configs(modality, preset, file, settings, fold_settings, reporter)
     all_settings = [sorted(config.flat().items()) for config in configs.values()]
     name = name or default_name(preset, next(iter(configs.values())), tuple(seeds), tuple(folds), all_settings)
     plans = [
@@ -118,34 +125,163 @@ def plan_member_grids(
     return name, plans
 
 
+def train_preset_ensemble(
+    modality: str,
+    preset: str,
+    file: Path | None,
+    settings: Mapping[str, Any],
+    *,
+    name: str = "",
+    overwrite: bool = False,
+    artifacts: Path | str = "",
+    resources: Resources | None = None,
+    reporter: GridReporter | None = None,
+    command: str = "",
+) -> tuple[Run, dict[str, Any]]:
+    """Train what is missing of an ensemble's members on one split, and let them answer as one run; test stays closed.
+
+    The members lie in the grid ``NAME``, where the same call finds them again.
+
+    Args:
+        modality: what is learned from.
+        preset: an ensemble of :func:`~samo.modalities.ensemble_files`.
+        file: a configuration file, or None.
+        settings: by name; those of the file and these go to the members that take them.
+        name: of the run and of the grid; empty makes both.
+        overwrite: replace the run of this name.
+        artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
+        resources: on what; left out: this machine.
+        reporter: shows the progress; left out: plain lines on stderr.
+        command: kept with the results.
+
+    Returns:
+        The run, and the summary of its members as it stands in ``ensemble.json``.
+
+    Raises:
+        SettingsError: a setting that no member takes, or a member has the ensemble's name.
+        RunError: the name is taken, or that of a grid of other settings.
+        RunError, Interrupted: see :func:`~samo.experiments.run_grid.run_grid`.
+    """
+    reporter, root = reporter or PlainGridReporter(), artifacts_root(str(artifacts))
+    configs = _announced_configs(modality, preset, file, settings, resolve, reporter)
+    if name in configs:
+        raise SettingsError(f"`name={name}`: a member is called that")
+    if name and not overwrite:
+        create_run(root, name, "")  # a name that is taken costs no training
+    first = next(iter(configs.values()))
+    values = first.flat()
+    split_seed = values["seed"] if values["split_seed"] < 0 else values["split_seed"]
+    cells = tuple(
+        make_cell(config, member, member, seed=config.flat()["seed"], part="val", split_seed=split_seed)
+        for member, config in configs.items()
+    )
+    folder = root / "grids" / (name or default_name(preset, first, [cell.settings for cell in cells]))
+    plan = GridPlan("ensemble", folder, cells, command=command)
+    frontend = open_data(stored_config(cells[0].settings), reporter)
+    run_grid(open_plan(plan, frontend=frontend), resources, reporter)
+    return build_ensemble(
+        plan.runs, name=name, overwrite=overwrite, artifacts=root, frontend=frontend, resources=resources,
+        reporter=reporter, command=command, test=False,
+    )  # fmt: skip
+
+
+def _announced_configs(
+    modality: str,
+    preset: str,
+    file: Path | None,
+    settings: Mapping[str, Any],
+    resolved: Callable[..., Config],
+    reporter: GridReporter,
+) -> dict[str, Config]:
+    """The settings of each member; which it does not take is said."""
+    configs, dropped = member_configs(modality, preset, file, settings, resolved)
+    for member, reasons in dropped.items():
+        for setting, reason in reasons.items():
+            reporter.note(f"{member} trains without `{setting}`: {reason}")
+    return configs
+
+
 def member_configs(
-    modality: str, preset: str, file: Path | None, settings: Mapping[str, Any]
-) -> tuple[dict[str, Config], dict[str, list[str]]]:
-    """The settings of each member, and those of ``settings`` that it does not take, where there are any.
+    modality: str,
+    preset: str,
+    file: Path | None,
+    settings: Mapping[str, Any],
+    resolved: Callable[..., Config] = fold_settings,
+) -> tuple[dict[str, Config], dict[str, dict[str, str]]]:
+    """The settings of each member, and by member what of the file and of ``settings`` it does not take, and why.
 
     `weights` is taken by members with `pretrained` alone.
 
+    Args:
+        modality: what is learned from.
+        preset: an ensemble of :func:`~samo.modalities.ensemble_files`.
+        file: a configuration file, or None.
+        settings: by name; they win over the file.
+        resolved: :func:`~samo.experiments.crossval.fold_settings`, or :func:`~samo.settings.resolve` of one training.
+
     Raises:
-        SettingsError: a setting that no member takes, or a value out of range.
+        SettingsError: an unknown setting, or one that no member takes.
     """
+    members = read_ensemble(modality, preset)[1]
+    read = collect_settings(modality, members[0], file, dict(settings))[1]
+    given = {**read, **settings}
     configs: dict[str, Config] = {}
     refused: dict[str, dict[str, SettingsError]] = {}
-    for member in read_ensemble(modality, preset)[1]:
-        own, refused[member] = dict(settings), {}
-        while member not in configs:
-            try:
-                config = fold_settings(modality, member, file, own)
-                # Tensors of one network fit no other: they are for the member that starts from published ones.
-                if own.get("weights") and not config.flat()["pretrained"]:
-                    raise SettingsError("`weights` goes to a member with `pretrained`")
-                configs[member] = config
-            except SettingsError as error:
-                setting = named_setting(error)
-                if setting not in settings or setting not in own:
-                    raise
-                refused[member][setting] = error
-                del own[setting]
-    everywhere = set.intersection(*(set(names) for names in refused.values()))
-    if everywhere:
-        raise next(error for errors in refused.values() for setting, error in errors.items() if setting in everywhere)
-    return configs, {member: list(names) for member, names in refused.items() if names}
+    for member in members:
+        configs[member], refused[member] = _member_config(modality, member, given, resolved)
+    nowhere = set.intersection(*(set(errors) for errors in refused.values()))
+    for setting in (name for name in given if name in nowhere):
+        error = _of_no_member(preset, setting, {member: errors[setting] for member, errors in refused.items()})
+        raise error if file is None or setting not in read or setting in settings else error_in(file, error)
+    return configs, {
+        member: {setting: error.message for setting, error in errors.items()}
+        for member, errors in refused.items()
+        if errors
+    }
+
+
+def _member_config(
+    modality: str, member: str, given: Mapping[str, Any], resolved: Callable[..., Config]
+) -> tuple[Config, dict[str, SettingsError]]:
+    """The settings of one member, without those that it does not take, and why it does not."""
+    own, refused = dict(given), dict[str, SettingsError]()
+    while True:
+        try:
+            config = resolved(modality, member, None, own)
+            # Tensors of one network fit no other: they are for the member that starts from published ones.
+            if own.get("weights") and not config.flat()["pretrained"]:
+                raise SettingsError("`weights` goes to a member with `pretrained`")
+            return config, refused
+        except SettingsError as error:
+            setting = _unfit(error, modality, member, own, resolved)
+            if not setting:
+                raise
+            refused[setting] = error
+            del own[setting]
+
+
+def _unfit(
+    error: SettingsError, modality: str, member: str, own: Mapping[str, Any], resolved: Callable[..., Config]
+) -> str:
+    """Which of the given settings a member's settings are wrong by; empty where none alone is.
+
+    An error may name a setting of the preset that does not go with a given one.
+    """
+    if (named := named_setting(error)) in own:
+        return named
+    for setting in own:
+        try:
+            resolved(modality, member, None, {name: value for name, value in own.items() if name != setting})
+            return setting
+        except SettingsError:
+            continue
+    return ""
+
+
+def _of_no_member(preset: str, setting: str, errors: Mapping[str, SettingsError]) -> SettingsError:
+    """What is wrong with a setting: the members' one reason, or the reason of each."""
+    first = next(iter(errors.values()))
+    if len({error.message for error in errors.values()}) == 1:
+        return first
+    reasons = "; ".join(f"{member}: {error.message}" for member, error in errors.items())
+    return SettingsError(f"`{setting}` is taken by no member of `preset={preset}`: {reasons}", hint=first.hint)

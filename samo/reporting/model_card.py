@@ -156,10 +156,11 @@ def _members(report: Mapping[str, Any]) -> str:
         (_text(member["name"]), *(_number(member[name]) for name in ("weight", "val_macro_f1", "macro_f1")))
         for member in ensemble["members"]
     ]
+    gain = gain_line(ensemble)
     lines = [
         f"An ensemble, not one model: {members_line(ensemble)}.",
         _table(("member", "weight", "validation macro-F1", "test macro-F1"), rows),
-        f"On the test part: {_text(gain_line(ensemble))}.",
+        f"On the test part: {_text(gain)}." if gain else "The members were not evaluated on the test part.",
     ]
     lines += [f"- Left out: {_text(left['name'])} ({_line(left['reason'])})" for left in ensemble["left_out"]]
     return "\n\n".join(lines)

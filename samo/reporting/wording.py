@@ -18,6 +18,7 @@ __all__ = [
     "THRESHOLD_HEADS",
     "as_code",
     "baseline_line",
+    "combined_gain_line",
     "constant_line",
     "gain_line",
     "interval_name",
@@ -162,9 +163,24 @@ def members_line(ensemble: Mapping[str, Any]) -> str:
 
 
 def gain_line(ensemble: Mapping[str, Any]) -> str:
-    """Whether an ensemble gains more than chance on the member that is best on the validation part."""
-    gain, interval = ensemble["gain"], ""
-    if gain["low"] is not None:
-        interval = f" ({100 * ensemble['level']:g} % interval {gain['low']:+.3f} to {gain['high']:+.3f})"
+    """Whether an ensemble gains more than chance on the member that is best on the validation part.
+
+    Empty where the members were not tested.
+    """
+    if ensemble["gain"] is None:
+        return ""
     against = f"against '{ensemble['best_member']}', the best member on the validation part"
+    return _gain(ensemble["gain"], ensemble["level"], against)
+
+
+def combined_gain_line(combined: Mapping[str, Any]) -> str:
+    """The same of cross-validations that were combined fold by fold; see ``combined`` in their report."""
+    against = f"against '{combined['best_grid']}', the best on the validation parts"
+    return _gain(combined["gain"], combined["gain"]["level"], against)
+
+
+def _gain(gain: Mapping[str, Any], level: float, against: str) -> str:
+    interval = ""
+    if gain["low"] is not None:
+        interval = f" ({100 * level:g} % interval {gain['low']:+.3f} to {gain['high']:+.3f})"
     return f"{gain['difference']:+.3f} macro-F1{interval} {against}: {gain['verdict']}"

@@ -65,6 +65,7 @@ class Ensemble(nn.Module):
         thresholds: Iterable[Mapping[str, Sequence[float]]] = (),
         reads: Sequence[int] = (),
         parts: int = 1,
+        readers: Sequence[nn.Module] = (),
     ) -> None:
         """Join K members.
 
@@ -78,9 +79,13 @@ class Ensemble(nn.Module):
                 0.5 where none are given. They matter to votes.
             reads: (K,) which part of :func:`~samo.data.padding.packed` inputs each member reads, from 0.
             parts: how many parts the inputs have; 1 = they are not packed, and every member reads all.
+            readers: (K,) of packed inputs, each member as what reads its part of whole items, see
+                :meth:`samo.frontend.Frontend.reader`; the members themselves where none are given.
         """
         super().__init__()
         self.members = nn.ModuleList(members)
+        # In a tuple: their tensors are the members', and are kept under the members' names.
+        self.readers = tuple(readers) or tuple(self.members)
         self.space = space
         self.combine = combine
         self.reads = tuple(reads) or (0,) * len(self.members)
@@ -96,8 +101,8 @@ class Ensemble(nn.Module):
         """(B, C) float32 logits of the mixture."""
         parts = range(self.parts)
         given = [(inputs, lengths)] if self.parts == 1 else [unpacked(inputs, part, self.parts) for part in parts]
-        members = zip(self.members, self.reads, strict=True)
-        logits = torch.stack([member(*given[part]).float() for member, part in members])
+        readers = zip(self.readers, self.reads, strict=True)
+        logits = torch.stack([reader(*given[part]).float() for reader, part in readers])
         return mixed(logits / self.temperatures[:, None], self.log_weights, self.space, self.combine, self.thresholds)
 
 
@@ -116,17 +121,18 @@ class Reader(nn.Module):
 
 
 def unpacked(inputs: Tensor, part: int, parts: int) -> tuple[Tensor, Tensor]:
-    """(B, T') ids of one part of :func:`~samo.data.padding.packed` inputs, 0 behind each, and their (B,) lengths.
+    """(B, T') what one part of :func:`~samo.data.padding.packed` inputs holds, 0 behind each, and its (B,) lengths.
 
     Args:
         inputs: (B, T) rows, padded behind.
         part: which one, from 0.
         parts: how many there are.
     """
-    lengths = inputs[:, part]
+    sizes = inputs[:, :parts].long()
+    lengths = sizes[:, part]
     # As narrow as can be: an encoder has positions for no more.
     steps = torch.arange(int(lengths.max()), device=inputs.device)
-    first = parts + inputs[:, :part].sum(dim=1)
+    first = parts + sizes[:, :part].sum(dim=1)
     places = (first[:, None] + steps).clamp(max=inputs.shape[1] - 1)
     return inputs.gather(1, places).masked_fill(steps >= lengths[:, None], 0), lengths
 
@@ -209,7 +215,7 @@ def ensemble_facts(run: Run) -> dict[str, Any] | None:
 
 class _StoredScores(Stored):
     val_macro_f1: Number
-    macro_f1: Number
+    macro_f1: Number | None
     interval: tuple[Number, Number] | None
 
 
@@ -238,10 +244,10 @@ class _StoredEnsemble(Stored):
     members: Annotated[tuple[_StoredMember, ...], Field(min_length=1)]
     left_out: tuple[_StoredLeftOut, ...]
     best_member: Text
-    mean_of_members: Number
+    mean_of_members: Number | None
     level: Share
     ensemble: _StoredScores
-    gain: _StoredGain
+    gain: _StoredGain | None
 
 
 def merged_settings(members: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +171,7 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     decision = _completed(run, setup.frontend, space, decided, predicted["val"], about.epoch)
     predicted = {name: decision.applied(predictions, space) for name, predictions in predicted.items()}
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
-    notes += [*balance_notes(run.settings), *_other_precision(run, setup.runtime)]
+    notes += [*_of_each(run, balance_notes), *_other_precision(run, setup.runtime)]
     given = run, setup.frontend, space, split, part, predicted[part]
     baseline, shortcut = (_beside(kind, *given) for kind in ("baseline", "shortcut"))
     leaky = is_leaky(manifest, split, part)
@@ -451,6 +451,13 @@ def _settings(run: Run) -> dict[str, Any]:
     return {"modality": run.modality, **merged_settings([member.settings for member in ensemble.members])}
 
 
+def _of_each(run: Run, notes: Callable[[Mapping[str, Any]], list[str]]) -> list[str]:
+    """Notes on the settings of a run; of an ensemble on those of each member, none twice."""
+    ensemble = read_facts(run.model_file).ensemble
+    each = [member.settings for member in ensemble.members] if ensemble else [run.settings]
+    return list(dict.fromkeys(line for settings in each for line in notes(settings)))
+
+
 def _made_with(run: Run, setup: Setup, version: ModelVersion) -> str:
     """SHA-256 over all that the logits of a run's items depend on; empty where code outside SAMO has a part in it.
 
@@ -560,7 +567,7 @@ class _Evaluation:
 
 def _report(evaluation: _Evaluation) -> dict[str, Any]:
     run, manifest, part = evaluation.run, evaluation.frontend.manifest, evaluation.part
-    facts, notes = ensemble_facts(run), [*evaluation.notes, *transductive_notes(run.settings)]
+    facts, notes = ensemble_facts(run), [*evaluation.notes, *_of_each(run, transductive_notes)]
     if facts and facts["fitted_on"] == part:
         notes.append("the weights of the members were fitted on this split, so its scores are a little too good")
     trained_on_synthetic = run.manifest.synthetic

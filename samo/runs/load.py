@@ -149,10 +149,11 @@ def load_run_model(run: Run, frontend_type: type[Frontend], runtime: Runtime) ->
         parts = [built(member.settings, run.path(ASSETS) / str(k)) for k, member in enumerate(members)]
         weights, temperatures = [member.weight for member in members], [member.temperature for member in members]
         thresholds = [member.thresholds for member in members]
-        reads = [member.reads for member in members]
-        model = Ensemble(
-            parts, weights, temperatures, space, about.ensemble.combine, thresholds, reads, about.ensemble.parts
-        )
+        reads, several = [member.reads for member in members], about.ensemble.parts > 1
+        configs = [frontend_type.config_type.build(member.settings) for member in members]
+        readers = [frontend_type.reader(*each) for each in zip(parts, configs, strict=True)] if several else ()
+        combine, n_parts = about.ensemble.combine, about.ensemble.parts
+        model = Ensemble(parts, weights, temperatures, space, combine, thresholds, reads, n_parts, readers)
     else:
         model = built(run.flat_settings, run.path(ASSETS))
     load_model(run.model_file, model)

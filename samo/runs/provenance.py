@@ -405,7 +405,7 @@ def _of_start(run: Run, files: Sequence[Path]) -> tuple[Learned, ...] | None:
 
 
 def _began_with(run: Run, files: Sequence[Path]) -> bool:
-    """Whether a run started from these files: layers it has not moved yet are theirs, and no sign of what it learned."""
+    """Whether a run started from these files: layers it has not moved yet are no sign of what it learned."""
     starts = [_files(Path(str(run.settings[name]))) for name in STARTS if run.settings.get(name)]
     try:
         return any(_same_files(start, files) for start in starts if start)

@@ -67,10 +67,12 @@ def test_a_preset_may_change_what_it_is_based_on(tmp_path: Path, monkeypatch: py
 
 
 def test_an_ensemble_is_no_preset_of_one_training() -> None:
-    line = refused(2, "train", "--preset", "best", "--modality", "text")
-    assert (
-        "--preset best is an ensemble of minilm, textcnn, tfidf, which are trained and combined on every fold" in line
-    )
+    for verb in ("tune", "learning-curve"):
+        line = refused(2, verb, "--preset", "best", "--modality", "text")
+        assert "--preset best is an ensemble of minilm, textcnn, tfidf, which are trained one by one and comb" in line
+        assert "samo train and samo crossval take --preset best" in line.replace("`", "")
+    assert "--tracker goes without --preset best" in refused(2, "train", "--preset", "best", "--tracker", "mlflow")
+    assert "--name mn04: a member is called that" in refused(2, "train", "--preset", "best", "--name", "mn04")
     assert "best" in refused(2, "train", "--preset", "bets")
     for modality in ("audio", "text"):
         for member in read_ensemble(modality, "best")[1]:
@@ -85,18 +87,52 @@ def test_each_setting_goes_to_the_members_that_take_it() -> None:
     assert [flat[name]["epochs"] for name in ("whisper-head", "mn04")] == [3, 3]
     assert {own["seed"] for own in flat.values()} == {4}
     assert {own["split"] for own in flat.values()} == {"folds"}
-    assert dropped == {"whisper-frozen": ["epochs"], "mn04": ["encoder"]}
+    assert {member: list(reasons) for member, reasons in dropped.items()} == {
+        "whisper-frozen": ["epochs"], "mn04": ["encoder"],
+    }  # fmt: skip
+    assert dropped["mn04"]["encoder"].startswith("`encoder`")
     with pytest.raises(SettingsError, match="`lr`"):
         member_configs("audio", "best", None, {"lr": -1.0})
     with pytest.raises(SettingsError, match="`focal_gamma`"):
         member_configs("audio", "best", None, {"focal_gamma": 3.0})
+    with pytest.raises(SettingsError, match="unknown setting 'epoch'"):
+        member_configs("audio", "best", None, {"epoch": 3})
+    one = member_configs("audio", "best", None, {"epochs": 3}, resolve)[0]
+    assert {config.flat()["split"] for config in one.values()} == {"auto"}
+
+
+def test_settings_of_a_file_go_to_the_members_that_take_them(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('preset = "best"\nepochs = 3\nseed = 4\nweights = "mn04.pt"\n')
+    configs, dropped = member_configs("audio", "best", file, {"seed": 5})
+    flat = {name: config.flat() for name, config in configs.items()}
+    assert [flat[name]["epochs"] for name in ("whisper-head", "mn04")] == [3, 3]
+    assert {own["seed"] for own in flat.values()} == {5}
+    assert [own["weights"] for own in flat.values()] == ["", "", str(tmp_path / "mn04.pt")]
+    assert {member: sorted(reasons) for member, reasons in dropped.items()} == {
+        "whisper-frozen": ["epochs", "weights"], "whisper-head": ["weights"],
+    }  # fmt: skip
+    file.write_text("focal_gamma = 3.0\n")
+    with pytest.raises(SettingsError, match=r"mine\.toml: focal_gamma"):
+        member_configs("audio", "best", file, {})
+
+
+def test_no_member_takes_a_setting_for_reasons_of_their_own() -> None:
+    """A given setting may not go with one of the preset, which then is what an error names."""
+    with pytest.raises(SettingsError) as caught:
+        member_configs("audio", "best", None, {"model": "small-cnn"})
+    line = caught.value.message
+    assert line.startswith("`model` is taken by no member of `preset=best`: whisper-frozen: `")
+    assert "; mn04: `" in line
 
 
 def test_start_weights_go_to_the_pretrained_member() -> None:
     """An encoder would take the setting too, but not the tensors of mn04."""
     configs, dropped = member_configs("audio", "best", None, {"weights": "mn04.pt"})
     assert [config.flat()["weights"] for config in configs.values()] == ["", "", "mn04.pt"]
-    assert dropped == {"whisper-frozen": ["weights"], "whisper-head": ["weights"]}
+    assert {member: list(reasons) for member, reasons in dropped.items()} == {
+        "whisper-frozen": ["weights"], "whisper-head": ["weights"],
+    }  # fmt: skip
     with pytest.raises(SettingsError, match="`weights` is no setting of `modality=text`"):
         member_configs("text", "best", None, {"weights": "mn04.pt"})
 

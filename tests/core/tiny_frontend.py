@@ -123,7 +123,6 @@ class TinyFrontend:
     unit: str = "speaker"
     item: ClassVar[str] = "clip"
     preparing: ClassVar[str] = "decoding"
-    packs: ClassVar[bool] = False
     config_type: ClassVar[type[Config]] = TinyConfig
 
     def __init__(self, config: TinyConfig, manifest: Manifest, features: np.ndarray, windows: int = 1) -> None:
@@ -152,6 +151,14 @@ class TinyFrontend:
     @staticmethod
     def batch_settings(config: Config, assets: Path | None = None) -> dict[str, Any]:
         return {"dataset": cast(TinyConfig, config).data.dataset}
+
+    @staticmethod
+    def packs(config: Config) -> bool:
+        return False
+
+    @staticmethod
+    def reader(model: nn.Module, config: Config) -> nn.Module:
+        return model
 
     def shared_by(self, members: Sequence[tuple[Config, Path]]) -> tuple[Self, tuple[int, ...]]:
         return self, (0,) * len(members)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from samo_cli.render.robustness import show_robustness
     from samo_cli.render.selection import show_selection
     from samo_cli.render.tables import show_table
-    from samo_cli.render.training import TrainingView, training_panel
+    from samo_cli.render.training import TrainingView, ensemble_panel, training_panel
     from samo_cli.render.tuning import TuningView, tuning_panel
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "TuningView",
     "counting",
     "downloading",
+    "ensemble_panel",
     "err",
     "note",
     "out",
@@ -96,6 +97,7 @@ _MODULES = {
     "tables": ("show_table",),
     "training": (
         "TrainingView",
+        "ensemble_panel",
         "training_panel",
     ),
     "tuning": (

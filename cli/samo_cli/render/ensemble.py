@@ -53,6 +53,7 @@ def show_ensemble(summary: Mapping[str, Any], page: Path) -> None:
 
 def show_combined(report: Mapping[str, Any], folder: Path) -> None:
     """The joined report of a fold-by-fold ensemble, then its grids and the finding in words."""
+    from samo.reporting.wording import combined_gain_line
     from samo_cli.render.grid import show_crossval
 
     show_crossval(report, folder)
@@ -67,14 +68,9 @@ def show_combined(report: Mapping[str, Any], folder: Path) -> None:
     ]  # fmt: skip
     heads = ("grid", "runs", "weight by fold", "validation macro-F1", "joined macro-F1")
     show_table(heads, rows, whole=("grid",), numbers=heads[1:])
-    gain = how["gain"]
-    ends = "" if gain["low"] is None else f" ({gain['level']:.0%} interval {gain['low']:+.3f} to {gain['high']:+.3f})"
-    style = _STYLES[gain["verdict"]]
-    out.print(
-        f"{gain['difference']:+.3f} macro-F1{ends} against '{escape(how['best_grid'])}', the best on the validation "
-        f"parts: [{style}]{gain['verdict']}[/{style}]",
-        soft_wrap=True,
-    )
+    finding, _, verdict = combined_gain_line(how).rpartition(": ")
+    style = _STYLES[verdict]
+    out.print(f"{escape(finding)}: [{style}]{verdict}[/{style}]", soft_wrap=True)
 
 
 def _scores(row: Mapping[str, Any]) -> tuple[str, str, str]:

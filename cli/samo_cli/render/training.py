@@ -15,7 +15,7 @@ from rich.text import Text
 from samo.training.training_log import EVERY_S, epoch_line, step_line
 from samo_cli.render.console import progress_bar
 
-__all__ = ["TrainingView", "training_panel"]
+__all__ = ["TrainingView", "ensemble_panel", "training_panel"]
 
 
 class _TimeLeft(TimeRemainingColumn):
@@ -82,9 +82,24 @@ class TrainingView:
         return "" if self.best is None else f"val F1 {row['val_macro_f1']:.3f} (best {self.best:.3f})"
 
 
+def ensemble_panel(facts: Mapping[str, Any], summary: Mapping[str, Any], then: str) -> Panel:
+    """The members of a trained ensemble and what they and it do on validation, and the command to type next."""
+    from samo.reporting.wording import members_line
+
+    members = [f"{each['name']} {each['val_macro_f1']:.3f}, weight {each['weight']:.2f}" for each in facts["members"]]
+    left_out = [f"left out: {each['name']} ({each['reason']})" for each in summary["left_out"]]
+    lines = [
+        f"{members_line(summary)}: validation macro-F1 [bold]{facts['val_macro_f1']:.3f}[/bold]",
+        *(f"        {escape(member)}" for member in members),
+        *(f"[yellow]![/yellow] {escape(line)}" for line in left_out),
+        *_marks(facts),
+        *_kept(facts, then),
+    ]
+    return _panel(facts, lines)
+
+
 def training_panel(facts: Mapping[str, Any], epochs: int, then: str) -> Panel:
     """What came of a training, and the command to type next."""
-    marks = [word for key, word in (("synthetic", "synthetic demo data"), ("leaky", "LEAKY SPLIT")) if facts[key]]
     early = f" (stopped early, {epochs} were allowed)" if facts["epochs"] < epochs else ""
     score = facts["val_macro_f1"]
     validated = "validated on nothing" if score is None else f"validation macro-F1 [bold]{score:.3f}[/bold]"
@@ -93,8 +108,20 @@ def training_panel(facts: Mapping[str, Any], epochs: int, then: str) -> Panel:
         kept = f"average over the last quarter of {facts['epochs']} epochs"
     lines = [
         f"{kept}{early}: {validated}",
-        *(f"[bold yellow]{mark}[/bold yellow]" for mark in marks),
-        f"kept in {escape(facts['folder'])}",
-        f"next:   [bold]{escape(then)}[/bold]",
+        *_marks(facts),
+        *_kept(facts, then),
     ]
+    return _panel(facts, lines)
+
+
+def _marks(facts: Mapping[str, Any]) -> list[str]:
+    words = [word for key, word in (("synthetic", "synthetic demo data"), ("leaky", "LEAKY SPLIT")) if facts[key]]
+    return [f"[bold yellow]{word}[/bold yellow]" for word in words]
+
+
+def _kept(facts: Mapping[str, Any], then: str) -> list[str]:
+    return [f"kept in {escape(facts['folder'])}", f"next:   [bold]{escape(then)}[/bold]"]
+
+
+def _panel(facts: Mapping[str, Any], lines: list[str]) -> Panel:
     return Panel("\n".join(lines), title=escape(facts["run"]), title_align="left", expand=False, border_style="green")

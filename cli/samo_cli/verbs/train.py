@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from samo.errors import SettingsError
-from samo.modalities import MODALITIES, config_types, preset_files
+from samo.modalities import MODALITIES, config_types, ensemble_files, preset_files
 from samo.settings import read_call, resolve
 from samo.training.tracking import TRACKERS, require_trackers
 from samo_cli.flags import as_flags, in_artifacts
@@ -31,7 +32,7 @@ __all__ = ["train"]
 
 
 def _preset_names() -> list[str]:
-    return [name for modality in MODALITIES for name in preset_files(modality)]
+    return [name for modality in MODALITIES for name in (*preset_files(modality), *ensemble_files(modality))]
 
 
 @with_settings(flags_of(config_types()))
@@ -77,7 +78,11 @@ def train(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Train a model; the best epoch by validation macro-F1 is kept, or the last. The test part is never looked at."""
+    """Train a model; the best epoch by validation macro-F1 is kept, or the last. The test part is never looked at.
+
+    An ensemble's --preset trains its members, as a grid of this name, and lets them answer as one; again, it trains
+    only what is missing. Each setting goes to the members that take it.
+    """
     if encoders:
         from samo.launch.resources import Resources
         from samo_cli.verbs.encoders import train_encoders
@@ -86,6 +91,16 @@ def train(
             raise SettingsError(f"--encoders goes without {'--resume' if resume else '--tracker'}")
         train_encoders(
             encoders, modality, preset, config, settings, artifacts, json=json, name=name, overwrite=overwrite,
+            resources=Resources(1, threads, device, precision), command=context.obj["command"],
+        )  # fmt: skip
+        return
+    if not resume and modality in MODALITIES and preset in ensemble_files(modality):
+        from samo.launch.resources import Resources
+
+        if tracker:
+            raise SettingsError(f"--tracker goes without --preset {preset}: train its members, each by its own preset")
+        _train_ensemble(
+            modality, preset, config, settings, json=json, name=name, overwrite=overwrite, artifacts=artifacts,
             resources=Resources(1, threads, device, precision), command=context.obj["command"],
         )  # fmt: skip
         return
@@ -115,6 +130,36 @@ def train(
     )  # fmt: skip
     if not reporter.silent:
         _show(run, artifacts, preset or (read_call(config).get("preset", "") if config else ""), json=json)
+
+
+def _train_ensemble(
+    modality: str,
+    preset: str,
+    config: Path | None,
+    settings: dict[str, Any],
+    *,
+    json: bool,
+    artifacts: str,
+    **others: Any,
+) -> None:
+    """Train the members of an ensemble of presets and show what came of it.
+
+    ``others`` are arguments of :func:`samo.ensembles.preset_ensemble.train_preset_ensemble`.
+    """
+    from samo.ensembles.preset_ensemble import train_preset_ensemble
+    from samo.runs.train import training_summary
+    from samo_cli.render import TerminalReporter, ensemble_panel, err, out, print_json
+
+    common = {"artifacts": artifacts, "reporter": TerminalReporter(), **others}
+    run, summary = train_preset_ensemble(modality, preset, config, settings, **common)
+    facts = {**training_summary(run), "preset": preset, "members": summary["members"]}
+    if json:
+        print_json(facts)
+        return
+    panel = ensemble_panel(facts, summary, in_artifacts(f"samo evaluate {run.name}", artifacts))
+    (out if out.is_terminal else err).print(panel)
+    if not out.is_terminal:
+        out.print(run.name, markup=False)
 
 
 def _show(run: Run, artifacts: str, preset: str, *, json: bool) -> None:
