@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from samo.data.sampling import transductive_notes
-from samo.data.splits import PARTS, audit, is_leaky, part_sizes, split_notes
+from samo.data.splits import PARTS, Split, audit, is_leaky, part_sizes, split_notes
 from samo.ensembles.ensemble import Answers, Combined, check_rules, difference_of, scaled, summary_of
-from samo.ensembles.kept_members import KeptMember, by_split, cells_of, grid_folder
+from samo.ensembles.kept_members import KeptMember, by_fold, by_split, cells_of, grid_folder
 from samo.ensembles.members import common_split, refuse_other_data
 from samo.ensembles.weights import fit_weights
 from samo.errors import RunError, SettingsError, first_ten
@@ -38,7 +38,7 @@ from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report, read_report
 from samo.runs.calibrate import abstention_settings, agreed_decision, calibrate, threshold_settings
 from samo.runs.ensemble_model import merged_settings, threshold_logits
-from samo.runs.evaluate import kept_predictions
+from samo.runs.evaluate import item_predictions, kept_predictions
 from samo.runs.provenance import learned_by, refuse_known
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ENSEMBLE_FILE, NAME_PATTERN, Run, artifacts_root, mark_trained
@@ -50,11 +50,11 @@ __all__ = ["combine_grids", "free_folder"]
 
 @dataclass(frozen=True)
 class _Fold:
-    """What members of one split and their ensemble answer; ``train`` is the ensemble's on the training part."""
+    """What members of one fold and their ensemble answer; ``train`` is the ensemble's on its training part, if kept."""
 
     members: tuple[KeptMember, ...]
     combined: Combined
-    train: Predictions
+    train: Predictions | None
 
     @property
     def name(self) -> str:
@@ -67,6 +67,7 @@ def combine_grids(
     *,
     combine: str = "mean",
     weights: str = "equal",
+    all_seeds: bool = False,
     name: str = "",
     overwrite: bool = False,
     artifacts: Path | str = "",
@@ -76,12 +77,14 @@ def combine_grids(
     """Combine finished cross-validations fold by fold and evaluate the ensembles as a cross-validation.
 
     Cells that share a fold and its three parts are members of one ensemble, whatever their seeds, if their seeds share
-    those of every fold; every fold needs one of each grid. Others are left out and named.
+    those of every fold; every fold needs one of each grid. Others are left out and named. With ``all_seeds`` all cells
+    that are tested on the same items are members of one ensemble, see :func:`_united`.
 
     Args:
-        grids: names or folders of two or more cross-validations of one corpus.
+        grids: names or folders of two or more cross-validations of one corpus; with ``all_seeds`` one is enough.
         combine: one of :data:`~samo.runs.ensemble_model.COMBINE`.
         weights: one of :data:`~samo.ensembles.members.WEIGHTS`.
+        all_seeds: one ensemble a fold, of the cells of all seeds.
         name: of the folder in ``ARTIFACTS/grids``; empty makes one of the grids' names.
         overwrite: replace an earlier one of this name.
         artifacts: root of all outputs; empty: ``$SAMO_ARTIFACTS``, else ``artifacts``.
@@ -93,15 +96,19 @@ def combine_grids(
         with its own scores, and whether the ensemble gains more than chance on the best of them by validation.
 
     Raises:
-        SettingsError: an unknown rule, fewer than two grids, or one named twice.
+        SettingsError: an unknown rule, fewer than two grids, or one named twice; fitted weights for ``all_seeds``.
         RunError: a grid or a fold is missing, unfinished or damaged, or the folds of two grids are split differently;
             the name is taken.
         LeakError: a cell, or what taught it or gave it its start weights, knows test items of its fold.
     """
     check_rules(combine, weights)
     reporter, root = reporter or PlainReporter(), artifacts_root(str(artifacts))
-    if len(grids) < 2 or len(set(grids)) < len(grids):
+    if len(grids) < 2 - all_seeds or len(set(grids)) < len(grids):
         raise SettingsError(f"`grids={','.join(grids)}`: name two or more different ones, joined by commas")
+    if all_seeds and weights != "equal":
+        raise SettingsError(
+            f"`weights={weights}` needs members validated on the same items, which `all_seeds` does not"
+        )
     folders = [grid_folder(root, given) for given in grids]
     name = name or "-".join(["ensemble", *(folder.name for folder in folders)])
     target = free_folder(root, name, folders, overwrite=overwrite)
@@ -110,9 +117,9 @@ def combine_grids(
         refuse_other_data(members[0][0], member, f"'{member.name}'")
     unit = str(read_grid_facts(folders[0]).get("unit", "row"))
     folds = []
-    for together in by_split(members, reporter):
+    for together in by_fold(members) if all_seeds else by_split(members, reporter):
         reporter.note(f"fold {together[0].fold}: {first_ten([member.name for member in together])}")
-        folds.append(_combined(together, combine, weights))
+        folds.append(_united(together, combine) if all_seeds else _combined(together, combine, weights))
     cells = tuple(_cell(fold) for fold in folds)
     remove_left_folders(target)
     with folder_beside(target) as place:
@@ -190,7 +197,59 @@ def _combined(members: tuple[KeptMember, ...], combine: str, rule: str) -> _Fold
 
     names = tuple(member.name for member in members)
     how = names, split, combine, rule, decisions, tuple(weights.tolist())
-    return _Fold(members, Combined(*how, predictions("val"), predictions("test")), predictions("train")[-1])
+    train = predictions("train")[-1] if _keep_train(members) else None
+    return _Fold(members, Combined(*how, predictions("val"), predictions("test")), train)
+
+
+def _united(members: tuple[KeptMember, ...], combine: str) -> _Fold:
+    """What the members of one fold answer together, whatever they were validated on.
+
+    Seeds draw other validation parts, and what validates one member taught another. An item of any validation part is
+    therefore answered by the members that held it out alone, and what all learned from is the training part. On test
+    all answer; the temperature, fitted on answers of fewer members, is then the more careful one.
+    """
+    manifest, first = members[0].manifest, members[0].split
+    space, decisions = manifest.label_space, tuple(member.decision for member in members)
+    split = Split(
+        first.rule,
+        first.seed,
+        tuple(sorted(set.intersection(*(set(member.split.train) for member in members)))),
+        tuple(sorted(set.union(*(set(member.split.val) for member in members)))),
+        tuple(sorted(first.test)),
+    )
+    audit(manifest, split)
+    for member in members:
+        refuse_known(learned_by(member.run), manifest, member.split, f"'{member.name}'")
+
+    def answered(part: str, ids: tuple[str, ...], by: Sequence[int]) -> Predictions:
+        temperatures = [decisions[k].calibration.temperature for k in by]
+        thresholds = threshold_logits([decisions[k].thresholds.by_task(space) for k in by], space)
+        logits = torch.from_numpy(np.stack([members[k].logits(part, ids) for k in by]))
+        answers = Answers(manifest, temperatures, np.full(len(by), 1.0 / len(by)), combine, thresholds)
+        return answers.predictions(ids, logits, np.arange(len(ids)))[-1]
+
+    held_out: dict[tuple[int, ...], list[str]] = {}
+    for name in split.val:
+        by = tuple(k for k, member in enumerate(members) if name in member.kept_ids("val"))
+        held_out.setdefault(by, []).append(name)
+    val = _concatenated([answered("val", tuple(ids), by) for by, ids in held_out.items()])
+    place = {name: row for row, name in enumerate(val.ids)}
+    own = [
+        item_predictions(manifest, part, member.logits("val", part))
+        for member, part in ((member, member.split.val) for member in members)
+    ]
+    tests = [item_predictions(manifest, split.test, member.logits("test", split.test)) for member in members]
+    everyone = range(len(members))
+    names, equal = tuple(member.name for member in members), (1.0 / len(members),) * len(members)
+    combined = Combined(
+        names, split, combine, "equal", decisions, equal,
+        (*own, _rows(val, [place[name] for name in split.val])), (*tests, answered("test", split.test, everyone)),
+    )  # fmt: skip
+    return _Fold(members, combined, answered("train", split.train, everyone) if _keep_train(members) else None)
+
+
+def _keep_train(members: Sequence[KeptMember]) -> bool:
+    return all("train" in member.kept for member in members)
 
 
 def _cell(fold: _Fold) -> Cell:
@@ -209,7 +268,9 @@ def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
     combined, manifest = fold.combined, fold.members[0].manifest
     space, split, first, settings = manifest.label_space, combined.split, fold.members[0].run, _settings(fold)
     config = stored_config(settings)
-    answers = {"train": fold.train, "val": combined.val[-1], "test": combined.test[-1]}
+    answers = {"val": combined.val[-1], "test": combined.test[-1]}
+    if fold.train is not None:
+        answers["train"] = fold.train
     run.folder.mkdir(parents=True)
     with run.locked():
         manifest.save(run.path("manifest.jsonl"))
@@ -237,11 +298,11 @@ def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
             decided["test"],
             space,
             decision,
-            train_macro_f1=decision.score(decided["train"], space),
+            train_macro_f1=decision.score(decided["train"], space) if fold.train is not None else None,
             val_macro_f1=decision.score(decided["val"], space),
             baseline=_beside("baseline", run, fold, decided["test"], unit),
             shortcut=_beside("shortcut", run, fold, decided["test"], unit),
-            notes=[*split_notes(manifest, split), *dict.fromkeys(transductive)],
+            notes=[*split_notes(manifest, split), *_about_validation(fold), *dict.fromkeys(transductive)],
             constant=constant_answers(space, manifest.targets[manifest.rows(split.train)]),
             parts={name: part_sizes(manifest, split.part(name), item, manifest.group_noun) for name in PARTS},
         )  # fmt: skip
@@ -255,6 +316,15 @@ def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
         write_text(run.path("report.html"), page)
         write_json(run.path("config.json"), settings)
         write_json(run.path("report.json"), report)
+
+
+def _about_validation(fold: _Fold) -> list[str]:
+    if len({frozenset(member.split.val) for member in fold.members}) == 1:
+        return []
+    return [
+        "the members were validated on different items: each item of the validation part is answered by those members"
+        " alone that held it out, so that its score is of fewer than answer on test"
+    ]
 
 
 def _beside(kind: str, run: Run, fold: _Fold, test: Predictions, unit: str) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from samo.runs.load import refuse_edited
 from samo.runs.reporter import Reporter
 from samo.runs.run import ENSEMBLE_FILE, Run
 
-__all__ = ["KeptMember", "by_split", "cells_of", "grid_folder"]
+__all__ = ["KeptMember", "by_fold", "by_split", "cells_of", "grid_folder"]
 
 # Scores of kept answers may differ from the report's by rounding, and by nothing else.
 _SAME_SCORE = 1e-6
@@ -32,7 +32,7 @@ _SAME_SCORE = 1e-6
 
 @dataclass(frozen=True)
 class KeptMember:
-    """An evaluated cell with the raw predictions that its evaluation kept, by part."""
+    """An evaluated cell with the raw predictions that its evaluation kept, by part; ``train`` may be lacking."""
 
     run: Run
     grid: str
@@ -55,6 +55,10 @@ class KeptMember:
     def seed(self) -> int:
         """Its seed."""
         return int(self.run.settings["seed"])
+
+    def kept_ids(self, part: str) -> frozenset[str]:
+        """Of the items of a part."""
+        return frozenset(self.kept[part].ids)
 
     def logits(self, part: str, ids: Sequence[str]) -> np.ndarray:
         """(N, C) raw logits of N items of a part."""
@@ -97,6 +101,11 @@ def _cell_member(run: Run, grid: str) -> KeptMember:
         raise RunError(f"'{name}' is an ensemble itself", hint="name the grids of its members instead")
     if run.status != "evaluated" or not run.path("trained.json").is_file():
         raise RunError(f"'{name}' is not evaluated yet", hint="the `samo crossval` that began it goes on with it")
+    if not run.has_model and run.settings.get("teacher"):
+        raise RunError(
+            f"the weights of '{name}' are gone, and with them what its teacher learned from",
+            hint="`samo crossval` trains it anew",
+        )
     refuse_edited(run)
     manifest, split = run.manifest, run.split
     space = manifest.label_space
@@ -107,7 +116,12 @@ def _cell_member(run: Run, grid: str) -> KeptMember:
     fitted = {decision.calibration.fitted_on, *([decision.thresholds.fitted_on] if decision.thresholds.tasks else [])}
     if fitted != {"val"}:
         raise LeakError(f"'{name}' has temperatures or thresholds fitted on {first_ten(sorted(fitted))}", hint=again)
-    kept = {part: Predictions.load(kept_predictions(run, part), space) for part in PARTS}
+    # Answers on what was learned from only show how much better they are: cells may come without them.
+    kept = {
+        part: Predictions.load(kept_predictions(run, part), space)
+        for part in PARTS
+        if part != "train" or kept_predictions(run, part).is_file()
+    }
     for part, predictions in kept.items():
         if set(predictions.ids) != set(split.part(part)):
             raise RunError(f"the kept answers of '{name}' on {part} are of other items than its split", hint=again)
@@ -127,14 +141,7 @@ def by_split(members: Sequence[Sequence[KeptMember]], reporter: Reporter) -> lis
     Raises:
         LeakError, RunError: a fold without such cells; what is wrong with its first ones.
     """
-    folds = [{member.fold for member in own} for own in members]
-    for own, other in zip(members, folds, strict=True):
-        if other != folds[0]:
-            lacking = sorted(other ^ folds[0])
-            raise RunError(
-                f"'{own[0].grid}' and '{members[0][0].grid}' have not the same folds: {first_ten(map(str, lacking))}",
-                hint="let `samo crossval` train those that are missing",
-            )
+    folds = _same_folds(members)
     groups: dict[tuple[object, ...], list[dict[int, KeptMember]]] = {}
     for own in members:
         for seed in dict.fromkeys(member.seed for member in own):
@@ -144,16 +151,53 @@ def by_split(members: Sequence[Sequence[KeptMember]], reporter: Reporter) -> lis
     whole = [
         group
         for splits, group in groups.items()
-        if len(splits) == len(folds[0])
+        if len(splits) == len(folds)
         and len({member.grid for cells in group for member in cells.values()}) == len(members)
     ]
     if not whole:
-        _refuse_other_split(members, sorted(folds[0]))
+        _refuse_other_split(members, folds)
     used = {id(member) for group in whole for cells in group for member in cells.values()}
     alone = [member.name for own in members for member in own if id(member) not in used]
     if alone:
         reporter.note(f"left out, as not every grid has cells of their seed's splits: {first_ten(alone)}")
-    return [tuple(cells[fold] for cells in group) for fold in sorted(folds[0]) for group in whole]
+    return [tuple(cells[fold] for cells in group) for fold in folds for group in whole]
+
+
+def by_fold(members: Sequence[Sequence[KeptMember]]) -> list[tuple[KeptMember, ...]]:
+    """All cells that are tested on the same items, fold by fold.
+
+    Raises:
+        LeakError: a cell learned from test items of another of its fold.
+        RunError: the grids have not the same folds, or the seeds of one not the same; test parts differ.
+    """
+    found = []
+    for fold in _same_folds(members):
+        here = tuple(member for own in members for member in own if member.fold == fold)
+        for other in here[1:]:
+            refuse_other_test(here[0], other)
+        found.append(here)
+    seeds = [{(member.grid, member.seed) for member in here} for here in found]
+    for here, own_seeds in zip(found, seeds, strict=True):
+        if lacking := seeds[0] ^ own_seeds:
+            named = first_ten(sorted(f"{grid}/seed{seed}" for grid, seed in lacking))
+            raise RunError(
+                f"fold {here[0].fold} and fold {found[0][0].fold} have not the same seeds: {named}",
+                hint="let `samo crossval` train those that are missing",
+            )
+    return found
+
+
+def _same_folds(members: Sequence[Sequence[KeptMember]]) -> list[int]:
+    """The folds, which all grids must have."""
+    folds = [{member.fold for member in own} for own in members]
+    for own, other in zip(members, folds, strict=True):
+        if other != folds[0]:
+            lacking = sorted(other ^ folds[0])
+            raise RunError(
+                f"'{own[0].grid}' and '{members[0][0].grid}' have not the same folds: {first_ten(map(str, lacking))}",
+                hint="let `samo crossval` train those that are missing",
+            )
+    return sorted(folds[0])
 
 
 def _parts(member: KeptMember) -> tuple[frozenset[str], ...]:

@@ -241,6 +241,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     # A fold may be an ensemble, whose members' settings its report knows.
     transductive = [line for one in reports for line in one.get("warnings", ()) if line.startswith("transductive:")]
     joined, space = join_predictions(done, grid), manifest.label_space
+    on_train = [report["train_macro_f1"] for report in reports]
     baseline = _beside("baseline", reports, done, grid, joined, space, unit)
     shortcut = _beside("shortcut", reports, done, grid, joined, space, unit)
     report = build_report(
@@ -249,7 +250,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
         space,
         baseline=baseline,
         shortcut=shortcut_scores(shortcut, joined, task=space.primary, space=space) if shortcut else None,
-        train_macro_f1=fmean(report["train_macro_f1"] for report in reports),
+        train_macro_f1=fmean(on_train) if None not in on_train else None,
         val_macro_f1=fmean(report["val_macro_f1"] for report in reports),
         notes=[
             *([f"not all folds are in: {', '.join(missing)}"] if missing else []),

@@ -146,4 +146,8 @@ def agreed_decision(settings: Mapping[str, Any], members: Sequence[Mapping[str, 
 
 def _epoch(run: Run) -> int:
     # An ensemble has no epoch, and one of kept answers no model file.
-    return 0 if run.path(ENSEMBLE_FILE).is_file() else read_facts(run.model_file).epoch
+    if run.path(ENSEMBLE_FILE).is_file():
+        return 0
+    if not run.model_file.exists() and run.path("trained.json").is_file():
+        return int(run.trained["best_epoch"])  # what was kept of a run outlives its weights
+    return read_facts(run.model_file).epoch

@@ -286,6 +286,9 @@ def test_an_ensemble_of_presets_on_every_fold(tmp_path: Path, artifacts: Path, m
     combined = done("ensemble", "--grids", names, "--name", "h", "--json").json
     assert combined["metrics"] == report["metrics"]
     assert "against 'g.small-cnn" in done("ensemble", "--grids", names, "--name", "h", "--overwrite").out
+    alone = done("ensemble", "--grids", "g.small-cnn-focal", "--all-seeds", "--name", "all", "--json").json
+    assert alone["metrics"] == read_json(grids / "g.small-cnn-focal" / "report.json")["metrics"]
+    assert "--all-seeds acts only together with --grids" in refused(2, "ensemble", "one", "two", "--all-seeds")
     assert "--lr acts only together with --seeds" in refused(2, "ensemble", "--grids", names, "--lr", "0.1")
     assert "--data-root does nothing with --grids" in refused(2, "ensemble", "--grids", names, "--data-root", corpus)
     assert "name two or more RUNs" in refused(2, "ensemble", "--grids", names, "--seeds", "0,1")

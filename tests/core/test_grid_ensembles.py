@@ -416,6 +416,89 @@ def test_seeds_that_share_splits_of_single_folds_alone_are_refused(root: Path) -
         combine_grids(["a", "b"], name="best", artifacts=root)
 
 
+def _validated_on(run: Run, speakers: set[str], scale: float) -> None:
+    """Another validation part of the items that are not tested, with the kept answers of both parts."""
+    known = {
+        name: (predictions, row)
+        for part in ("train", "val")
+        for predictions in [Predictions.load(run.path(f"predictions.{part}.npz"), ONE)]
+        for row, name in enumerate(predictions.ids)
+    }
+    group = {item.id: item.group for item in run.manifest.items}
+    ids: dict[str, list[str]] = {
+        part: sorted(name for name in known if (group[name] in speakers) == (part == "val"))
+        for part in ("train", "val")
+    }
+    split = replace(run.split, train=tuple(ids["train"]), val=tuple(ids["val"]))
+    split.save(run.path("split.json"))
+    for part in ("train", "val"):
+        found = [known[name] for name in ids[part]]
+        Predictions(
+            tuple(ids[part]),
+            scale * np.stack([predictions.logits[row] for predictions, row in found]),
+            np.stack([predictions.targets[row] for predictions, row in found]),
+            tuple(predictions.groups[row] for predictions, row in found),
+            {},
+        ).save(run.path(f"predictions.{part}.npz"))
+    run.model_file.unlink()  # its header says what it learned from; without it the split does
+
+
+def test_all_seeds_are_one_ensemble_and_each_validation_item_is_answered_by_who_held_it_out(root: Path) -> None:
+    _another_seed(root, "a", 1, other_fold=None)
+    speakers = {}
+    for fold in (0, 1):
+        run = cell(root, f"a/seed0.fold{fold}")
+        group = {item.id: item.group for item in run.manifest.items}
+        speakers[fold] = sorted({group[name] for part in ("train", "val") for name in run.split.part(part)})
+    for fold in (0, 1):
+        first, second, third = speakers[fold][:3]
+        _validated_on(cell(root, f"a/seed0.fold{fold}"), {first, second}, 1.0)
+        _validated_on(cell(root, f"a/seed1.fold{fold}"), {second, third}, 3.0)
+    _, report = combine_grids(["a"], all_seeds=True, name="all", artifacts=root)
+    assert [row["cell"] for row in report["folds"]] == ["seed0.fold0", "seed0.fold1"]
+    assert [(row["grid"], row["runs"], row["weights"]) for row in report["combined"]["grids"]] == [("a", 4, [1.0, 1.0])]
+    for fold in (0, 1):
+        run, members = cell(root, f"all/seed0.fold{fold}"), [cell(root, f"a/seed{seed}.fold{fold}") for seed in (0, 1)]
+        group = {item.id: item.group for item in run.manifest.items}
+        assert {group[name] for name in run.split.val} == set(speakers[fold][:3])
+        assert {group[name] for name in run.split.train} == set(speakers[fold][3:])
+        val = Predictions.load(run.path("predictions.val.npz"), ONE)
+        answers = [Predictions.load(member.path("predictions.val.npz"), ONE) for member in members]
+        for row, name in enumerate(val.ids):
+            by = [k for k in (0, 1) if name in answers[k].ids]
+            assert by == [k for k in (0, 1) if group[name] in speakers[fold][k : k + 2]]
+            expected = np.zeros(3)
+            for k in by:
+                calibration = calibration_of(members[k])
+                assert calibration is not None
+                logits = answers[k].logits[[answers[k].ids.index(name)]] / calibration.temperature["emotion"]
+                expected += ONE.probabilities(logits)[0] / len(by)
+            np.testing.assert_allclose(val.probabilities(ONE)[row], expected, atol=1e-6)
+        warned = json.loads(run.path("report.json").read_text())["warnings"]
+        assert any(line.startswith("the members were validated on different items") for line in warned)
+    with pytest.raises(SettingsError, match="`weights=fitted` needs members validated on the same items"):
+        combine_grids(["a"], all_seeds=True, weights="fitted", artifacts=root)
+    shutil.rmtree(cell(root, "a/seed1.fold1").folder)
+    with pytest.raises(RunError, match="fold 1 and fold 0 have not the same seeds: a/seed1"):
+        combine_grids(["a"], all_seeds=True, name="lacking", artifacts=root)
+
+
+def test_what_a_cell_kept_outlives_its_weights_but_not_what_its_teacher_knew(root: Path) -> None:
+    _, whole = combine_grids(["a", "b"], name="whole", artifacts=root)
+    for grid in "ab":
+        for fold in (0, 1):
+            run = cell(root, f"{grid}/seed0.fold{fold}")
+            run.model_file.unlink()
+            run.path("predictions.train.npz").unlink()
+    _, without = combine_grids(["a", "b"], name="without", artifacts=root)
+    assert without["metrics"] == whole["metrics"]
+    assert whole["train_macro_f1"] is not None
+    assert without["train_macro_f1"] is None
+    edited(cell(root, "b/seed0.fold1"), teacher="somebody")
+    with pytest.raises(RunError, match="the weights of 'b/seed0\\.fold1' are gone, and with them what its teacher"):
+        combine_grids(["a", "b"], name="taught", artifacts=root)
+
+
 @pytest.fixture
 def tagged(whole: None, tmp_path: Path) -> Path:
     """A fold of two cross-validations of a multi-label task, ``a`` decided at 0.5 and ``b`` by class."""

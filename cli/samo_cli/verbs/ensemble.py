@@ -43,6 +43,14 @@ def ensemble(
             help="Instead of RUNs: combine these finished cross-validations fold by fold, without training again.",
         ),
     ] = "",
+    all_seeds: Annotated[
+        bool,
+        typer.Option(
+            "--all-seeds",
+            help="With --grids, of which one is enough: one ensemble a fold of the cells of all seeds, though they "
+            "were validated on different speakers or rows.",
+        ),
+    ] = False,
     combine: Annotated[
         str, typer.Option(metavar="mean|vote", help="The mean of the members' probabilities, or their votes.")
     ] = "mean",
@@ -79,8 +87,11 @@ def ensemble(
     if grids:
         if "data_root" in settings:
             raise SettingsError("--data-root does nothing with --grids: what the folds' evaluations kept is combined")
-        _combine_grids(grids, combine, weights, name, place, overwrite=overwrite, command=context.obj["command"])
+        rules = {"combine": combine, "weights": weights, "all_seeds": all_seeds}
+        _combine_grids(grids, rules, name, place, overwrite=overwrite, command=context.obj["command"])
         return
+    if all_seeds:
+        raise SettingsError("--all-seeds acts only together with --grids")
     resources = place.resources()
     from samo.ensembles.build_ensemble import build_ensemble
     from samo.ensembles.ensemble import check_rules
@@ -101,8 +112,8 @@ def ensemble(
         which = tuple(name.strip() for name in variants.split(",") if name.strip())
         repeats = numbers(seeds, "--seeds") if seeds else ()
         members, frontend = train_members(chosen, seeds=repeats, variants=which, **common)
-    rules: dict[str, Any] = {"combine": combine, "weights": weights, "overwrite": overwrite}
-    run, summary = build_ensemble(members, **rules, frontend=frontend, settings=settings, **common)
+    how: dict[str, Any] = {"combine": combine, "weights": weights, "overwrite": overwrite}
+    run, summary = build_ensemble(members, **how, frontend=frontend, settings=settings, **common)
     if place.json:
         print_json(summary)
     else:
@@ -110,14 +121,14 @@ def ensemble(
 
 
 def _combine_grids(
-    grids: str, combine: str, weights: str, name: str, place: Place, *, overwrite: bool, command: str
+    grids: str, rules: Mapping[str, Any], name: str, place: Place, *, overwrite: bool, command: str
 ) -> None:
     from samo.ensembles.grid_ensembles import combine_grids
     from samo_cli.render import TerminalReporter, print_json, show_combined
 
     named = [part.strip() for part in grids.split(",") if part.strip()]
     folder, report = combine_grids(
-        named, combine=combine, weights=weights, name=name, overwrite=overwrite, artifacts=place.artifacts,
+        named, **rules, name=name, overwrite=overwrite, artifacts=place.artifacts,
         reporter=TerminalReporter(), command=command,
     )  # fmt: skip
     if place.json:
