@@ -7,4 +7,6 @@ data=${1:?give the folder of RAVDESS}
 here=$(dirname "$0")
 export SAMO_ARTIFACTS=${SAMO_ARTIFACTS:-artifacts}
 samo ablate techniques --name techniques --data-root "$data" --threads 1
-cp "$SAMO_ARTIFACTS/grids/techniques/table.md" "$SAMO_ARTIFACTS/grids/techniques/table.csv" "$here"
+cp "$SAMO_ARTIFACTS/grids/techniques/table.csv" "$here"
+# No place of one machine.
+sed "s#--data-root $data#--data-root RAVDESS#" "$SAMO_ARTIFACTS/grids/techniques/table.md" >"$here/table.md"
