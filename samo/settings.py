@@ -342,7 +342,8 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _all_epochs_where_the_last_counts(self) -> Self:
-        if self.keep != "best" and self.patience not in (0, type(self).model_fields["patience"].default):
+        # 10 was the default of all modalities, and stands with runs that kept the last weights.
+        if self.keep != "best" and self.patience not in (0, 10, type(self).model_fields["patience"].default):
             raise ValueError(f"`patience` does nothing with `keep={self.keep}`, which trains all `epochs`")
         if self.keep == "average" and self.epochs < 8:
             raise ValueError("`keep=average` needs `epochs` of 8 or more: the last quarter of fewer is the last epoch")

@@ -15,12 +15,12 @@ from samo.settings import (
     LossSettings,
     OptimSettings,
     Section,
-    TrainSettings,
     setting,
 )
+from samo.settings import TrainSettings as CommonTrainSettings
 from samo_audio.models import MODELS, Architecture
 
-__all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", "ModelSettings"]
+__all__ = ["AudioConfig", "AugmentSettings", "DataSettings", "FeatureSettings", "ModelSettings", "TrainSettings"]
 
 
 # What describes the log-mel spectrogram, and nothing to a model that makes features of its own.
@@ -145,7 +145,7 @@ class FeatureSettings(Section):
         ge=0.0,
         le=10.0,
     )
-    n_mels: int = setting(128, "mel bands", ge=8, le=512)
+    n_mels: int = setting(64, "mel bands", ge=8, le=512)
     n_fft: int = setting(1024, "samples in an FFT", ge=64, le=16_384)
     win_length: int = setting(0, "samples in an analysis window; 0 = n_fft", ge=0, le=16_384)
     hop_length: int = setting(512, "samples between frames", ge=16, le=16_384)
@@ -328,6 +328,13 @@ class ModelSettings(EncoderSettings):
         # A network of one's own takes whatever settings it likes.
         self.refuse_idle(_OF_HEADS, self.model == "encoder" or ":" in self.model, "`model=encoder`")
         return self
+
+
+class TrainSettings(CommonTrainSettings):
+    """How long, how much at a time: SmallCNN goes on learning from the thousand clips of a usual corpus for long."""
+
+    epochs: int = setting(45, "passes over the training split", ge=1, le=100_000)
+    patience: int = setting(0, "stop after this many epochs without a better validation macro-F1; 0 = never", ge=0)
 
 
 class AudioConfig(Config):

@@ -64,6 +64,10 @@ class Architecture:
         return not (self.features or self.whole)
 
 
+# The defaults of speech are those of SmallCNN; the others are trained for as long as they were measured.
+_SHORTER = {"epochs": 30, "patience": 10}
+# What does nothing to a whole model stays at the value that stands with its runs.
+_IDLE = {"n_mels": 128} | _SHORTER
 # Of EfficientAT and of PANNs: the log-mel spectrogram that their features are, by the settings that describe one.
 _KALDI_MEL = {
     "sr": 32_000, "n_mels": 128, "n_fft": 1024, "win_length": 800, "hop_length": 320, "fmax": 15_000.0,
@@ -77,13 +81,15 @@ _PANNS_MEL = {
 
 def _mobilenet(name: str) -> Architecture:
     module = "samo_audio.models.mobilenet"
-    return Architecture(f"{module}:{name}", features=f"{module}:KaldiMel", defaults=_KALDI_MEL, rates=(32_000,))
+    return Architecture(
+        f"{module}:{name}", features=f"{module}:KaldiMel", defaults=_KALDI_MEL | _SHORTER, rates=(32_000,)
+    )
 
 
 def _panns(name: str, smallest: int) -> Architecture:
     module = "samo_audio.models.panns"
     return Architecture(
-        f"{module}:{name}", smallest, features=f"{module}:PannsMel", defaults=_PANNS_MEL, rates=(32_000,)
+        f"{module}:{name}", smallest, features=f"{module}:PannsMel", defaults=_PANNS_MEL | _SHORTER, rates=(32_000,)
     )
 
 
@@ -91,12 +97,16 @@ _OWN = {
     "small-cnn": Architecture(
         "samo_audio.models.small_cnn:small_cnn", smallest=16, map_bands=lambda n_mels: n_mels // 16
     ),
-    "resnet18": Architecture("samo_audio.models.resnet18:resnet18", map_bands=lambda n_mels: -(-n_mels // 32)),
+    "resnet18": Architecture(
+        "samo_audio.models.resnet18:resnet18",
+        defaults={"n_mels": 128} | _SHORTER,
+        map_bands=lambda n_mels: -(-n_mels // 32),
+    ),
     # Six seconds hold every clip of the usual corpora whole; longer recordings are seen through several windows.
     "encoder": Architecture(
         "samo_audio.models.encoder:encoder",
         whole=True,
-        defaults={"sr": 16_000, "duration": 6.0, "level": "peak"},
+        defaults={"sr": 16_000, "duration": 6.0, "level": "peak"} | _IDLE,
         rates=(16_000,),
         pooling="mean-sd",
         has_layers=True,
@@ -105,7 +115,7 @@ _OWN = {
     "cnn6": _panns("cnn6", 16),
     "cnn14": _panns("cnn14", 32),
     "functionals": Architecture(
-        "samo_audio.models.functionals:functionals", whole=True, fitted=True, defaults={"duration": 10.0}
+        "samo_audio.models.functionals:functionals", whole=True, fitted=True, defaults={"duration": 10.0} | _IDLE
     ),
 }
 MODELS = Registry("model", "audio", _OWN, _OWN.__getitem__, lambda plugin: Architecture(plugin.target, plugin=plugin))

@@ -113,7 +113,7 @@ def test_another_rate_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("n_mels", 64),
+        ("n_mels", 96),
         ("n_fft", 512),
         ("win_length", 512),
         ("hop_length", 256),

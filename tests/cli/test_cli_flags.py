@@ -373,7 +373,7 @@ def test_help_says_which_modality_a_flag_belongs_to(train_help: dict[str, str]) 
     said = train_help["--max-tokens"]
     assert said.startswith("--max-tokens INTEGER text: longest text in tokens; the rest is cut off [128;")
     about = "passes over the training split"
-    assert train_help["--epochs"].endswith(f"audio: {about} [30; 1 to 100000] text: {about} [6; 1 to 100000]")
+    assert train_help["--epochs"].endswith(f"audio: {about} [45; 1 to 100000] text: {about} [6; 1 to 100000]")
     assert train_help["--seed"] == (
         "--seed INTEGER seed of weights, order of rows, augmentation and split [0; >=0, <4294967296]"
     )

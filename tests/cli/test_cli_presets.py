@@ -20,22 +20,34 @@ from samo.experiments import crossval, run_grid
 from samo.experiments.train_cell import train_cell
 from samo.files import write_json
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
-from samo.modalities import measured_file
+from samo.modalities import ensemble_files, measured_file
 from samo.runs import better as better_module
 from samo.runs import evaluate as evaluation
 from samo.runs.better import better_line
 from samo.runs.run import Run
 from samo.settings import measured_presets, read_ensemble, read_preset, recipe_digest, resolve
 from samo_cli.verbs import crossval as crossval_verb
+from samo_cli.verbs import train as train_verb
 from samo_cli.verbs.train import _show
 
 BEFORE = Path(__file__).parents[1] / "fixtures" / "trained_before" / "runs"
 
 
+@pytest.fixture
+def unlike_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`best` of speech with a member that has no encoder and one that takes start weights."""
+    file = tmp_path / "best-of-three.toml"
+    file.write_text('description = "three"\nmembers = ["whisper-frozen", "whisper-head", "mn04"]\n')
+    files = {modality: ensemble_files(modality) for modality in ("audio", "text")}
+    files["audio"] = {"best": file}
+    for module in (settings_module, crossval_verb, train_verb):
+        monkeypatch.setattr(module, "ensemble_files", lambda modality: files[modality])
+
+
 @pytest.mark.parametrize(
     ("modality", "name", "model", "as_set_by"),
     [
-        ("audio", "fast", "small-cnn", "ravdess-small-cnn"),
+        ("audio", "fast", "small-cnn", "small-cnn"),
         ("audio", "accurate", "encoder", "whisper-frozen"),
         ("text", "fast", "tfidf", "tfidf"),
         ("text", "accurate", "encoder", "minilm"),
@@ -66,6 +78,7 @@ def test_a_preset_may_change_what_it_is_based_on(tmp_path: Path, monkeypatch: py
             read_preset("audio", name)
 
 
+@pytest.mark.usefixtures("unlike_members")
 def test_an_ensemble_is_no_preset_of_one_training() -> None:
     for verb in ("tune", "learning-curve"):
         line = refused(2, verb, "--preset", "best", "--modality", "text")
@@ -79,6 +92,7 @@ def test_an_ensemble_is_no_preset_of_one_training() -> None:
             assert read_preset(modality, member)[0]
 
 
+@pytest.mark.usefixtures("unlike_members")
 def test_each_setting_goes_to_the_members_that_take_it() -> None:
     configs, dropped = member_configs("audio", "best", None, {"encoder": "some/encoder", "epochs": 3, "seed": 4})
     assert list(configs) == ["whisper-frozen", "whisper-head", "mn04"]
@@ -101,6 +115,7 @@ def test_each_setting_goes_to_the_members_that_take_it() -> None:
     assert {config.flat()["split"] for config in one.values()} == {"auto"}
 
 
+@pytest.mark.usefixtures("unlike_members")
 def test_settings_of_a_file_go_to_the_members_that_take_them(tmp_path: Path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('preset = "best"\nepochs = 3\nseed = 4\nweights = "mn04.pt"\n')
@@ -117,6 +132,7 @@ def test_settings_of_a_file_go_to_the_members_that_take_them(tmp_path: Path) -> 
         member_configs("audio", "best", file, {})
 
 
+@pytest.mark.usefixtures("unlike_members")
 def test_no_member_takes_a_setting_for_reasons_of_their_own() -> None:
     """A given setting may not go with one of the preset, which then is what an error names."""
     with pytest.raises(SettingsError) as caught:
@@ -126,6 +142,7 @@ def test_no_member_takes_a_setting_for_reasons_of_their_own() -> None:
     assert "; mn04: `" in line
 
 
+@pytest.mark.usefixtures("unlike_members")
 def test_start_weights_go_to_the_pretrained_member() -> None:
     """An encoder would take the setting too, but not the tensors of mn04."""
     configs, dropped = member_configs("audio", "best", None, {"weights": "mn04.pt"})
@@ -173,21 +190,19 @@ def run_of(folder: Path, modality: str = "audio", **changes: Any) -> Run:
 
 def test_a_better_preset_is_offered_where_it_was_measured(tmp_path: Path) -> None:
     measured = measured_presets("audio")
-    best, plain, mobile = (measured[name]["macro_f1"] for name in ("whisper-frozen", "ravdess-small-cnn", "mn04"))
+    best, plain, mobile = (measured[name]["macro_f1"] for name in ("whisper-frozen", "small-cnn", "mn04"))
     line = better_line(run_of(tmp_path / "a"))
-    scores = f"`preset=accurate` has macro-F1 {best:.3f} where `preset=ravdess-small-cnn` has {plain:.3f} (RAVDESS"
+    scores = f"`preset=accurate` has macro-F1 {best:.3f} where `preset=small-cnn` has {plain:.3f} (RAVDESS"
     assert line.startswith(scores)
     assert "\n" not in line
     # As it was typed, where that is what its settings are; a file may have changed the network since.
     bins = resolve("audio", "small-cnn-bins", None, {}).stored()
     typed = better_line(run_of(tmp_path / "u"), "fast")
-    assert typed == line.replace("`preset=ravdess-small-cnn`", "`preset=fast`") != line
+    assert typed == line.replace("`preset=small-cnn`", "`preset=fast`") != line
     typed = better_line(run_of(tmp_path / "t", **bins))
     worth = measured["small-cnn-bins"]["macro_f1"]
     assert (
-        typed
-        == line.replace(f"`preset=ravdess-small-cnn` has {plain:.3f}", f"`preset=small-cnn-bins` has {worth:.3f}")
-        != line
+        typed == line.replace(f"`preset=small-cnn` has {plain:.3f}", f"`preset=small-cnn-bins` has {worth:.3f}") != line
     )
     assert better_line(run_of(tmp_path / "o"), "mn04") == line
     assert f"`preset=mn04` has {mobile:.3f}" in better_line(run_of(tmp_path / "b", model="mn04"))
@@ -298,9 +313,14 @@ def test_a_preset_that_trains_otherwise_than_it_was_measured_shows_no_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = measured_presets("audio")
-    assert {"fast", "ravdess-small-cnn", "best", "accurate"} <= set(before)
+    assert {"fast", "small-cnn", "best", "accurate"} <= set(before)
     files = dict(settings_module.preset_files("audio"))
-    for name, line in {"mn04": "lr = 0.0123\n", "ravdess-small-cnn": "", "small-cnn-bins": "epochs = 77\n"}.items():
+    for name, line in {
+        "mn04": "lr = 0.0123\n",
+        "whisper-tuned": "lr = 0.0123\n",
+        "ravdess-small-cnn": "",
+        "small-cnn-bins": "epochs = 77\n",
+    }.items():
         text = files[name].read_text()
         setting = line.partition(" ")[0]
         kept = [row for row in text.splitlines(keepends=True) if not (setting and row.startswith(f"{setting} "))]
@@ -308,13 +328,13 @@ def test_a_preset_that_trains_otherwise_than_it_was_measured_shows_no_figure(
         files[name].write_text("".join(kept) + line)
     monkeypatch.setattr(settings_module, "preset_files", lambda modality: files)
     found = measured_presets("audio")
-    # mn04 itself and what it is a member of; the text of a file is no setting.
+    # Itself and what it is a member of; the text of a file is no setting.
     gone = {name for name in before if name not in found}
-    assert {"mn04", "best", "small-cnn-bins"} <= gone
+    assert {"mn04", "whisper-tuned", "best", "small-cnn-bins"} <= gone
     assert {"ravdess-small-cnn", "whisper-frozen", "accurate"} <= set(found)
     assert gone.isdisjoint({settings_module.based_on("audio", name) for name in found})
     assert better_line(run_of(tmp_path / "run", model="mn04")) == ""
-    assert "measured" not in done("presets", "--json").json["presets"]["mn04"]
+    assert "measured" not in done("presets", "--json").json["presets"]["whisper-tuned"]
 
 
 def test_a_setting_that_came_later_is_no_change_of_a_preset(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,7 @@ def test_a_digest_stays_beside_its_figure_and_a_changed_preset_is_named(monkeypa
     names = check.__globals__
     monkeypatch.setitem(names, "recipe_digest", lambda modality, preset: f"{preset} of {modality}")
     assert check()[0] == (
-        f"{path}: preset 'ravdess-small-cnn' trains otherwise than it was measured: measure it again, or take it out "
+        f"{path}: preset 'small-cnn' trains otherwise than it was measured: measure it again, or take it out "
         "of MEASURED"
     )
     assert CHECK["measured"].__wrapped__()[path] == before

@@ -3,9 +3,10 @@
     python artifacts/reports/ravdess/summarise.py ARTIFACTS STEM [STEM...]
 
 Reads ``ARTIFACTS/runs/STEM-fold0`` to ``fold4``, each evaluated by ``samo evaluate``, or the runs of ``samo crossval
---name STEM``, and writes ``STEM.json`` and ``results.md`` beside this file. A recipe of eight emotions is also read as
-a model of three sentiments, by adding the probabilities of the emotions of each. A stem without runs keeps its row,
-made of the ``STEM.json`` of before.
+--name STEM``, all its seeds, and writes ``STEM.json`` and ``results.md`` beside this file. Of several seeds mean and
+deviation are over all trainings, a fold's score is the mean of its seeds, and the interval over speakers is of all
+their predictions. A recipe of eight emotions is also read as a model of three sentiments, by adding the probabilities
+of the emotions of each. A stem without runs keeps its row, made of the ``STEM.json`` of before.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ COLUMNS = (
     "recipe",
     "level",
     "classes",
-    "macro-F1, mean ± sd over 5 folds",
+    "seeds",
+    "macro-F1, mean ± sd over 5 folds (and seeds)",
     "fold 0, 1, 2, 3, 4",
     "joined: macro-F1 [95 % over 24 speakers]",
     "joined: UAR",
@@ -70,12 +72,14 @@ def main() -> None:
 
 
 def runs_of(artifacts: Path, stem: str) -> list[Run]:
-    """The evaluated runs of the five folds; none where they were not trained here."""
+    """The evaluated runs of the five folds, seed by seed; none where they were not trained here."""
+    grid = artifacts / "grids" / stem / "runs"
+    seeds = sorted({int(path.name[4:].split(".")[0]) for path in grid.glob("seed*.fold*")})
     for folders in (
         [artifacts / "runs" / f"{stem}-fold{k}" for k in FOLDS],
-        [artifacts / "grids" / stem / "runs" / f"seed0.fold{k}" for k in FOLDS],
+        [grid / f"seed{seed}.fold{k}" for seed in seeds for k in FOLDS],
     ):
-        if all((folder / "report.json").is_file() for folder in folders):
+        if folders and all((folder / "report.json").is_file() for folder in folders):
             return [Run(folder) for folder in folders]
     return []
 
@@ -100,7 +104,9 @@ def as_sentiment(answers: Predictions, space: LabelSpace) -> Predictions:
 def summarise(name: str, runs: list[Run], answers: list[Predictions], space: LabelSpace) -> dict[str, Any]:
     """Scores of the five folds and the report over all out-of-fold predictions of one recipe."""
     ids = tuple(one for part in answers for one in part.ids)
-    assert len(set(ids)) == len(ids) == len(runs[0].manifest.items), "the folds must cover every clip once"
+    n_seeds = len(runs) // len(FOLDS)
+    assert len(set(ids)) * n_seeds == len(ids), "the folds of a seed must cover every clip once"
+    assert len(set(ids)) == len(runs[0].manifest.items), "the folds must cover every clip"
     joined = Predictions(
         ids=ids,
         logits=np.concatenate([part.logits for part in answers]),
@@ -115,9 +121,11 @@ def summarise(name: str, runs: list[Run], answers: list[Predictions], space: Lab
         key: value for key, value in runs[0].settings.items() if key not in ("data_root", "fold", "encoder", "weights")
     }
     environment = {key: value for key, value in runs[0].environment.items() if key != "command"}
+    by_seed = [scores[start : start + len(FOLDS)] for start in range(0, len(scores), len(FOLDS))]
     summary = {
         "recipe": name,
-        "folds": scores,
+        "folds": [statistics.mean(fold) for fold in zip(*by_seed, strict=True)],
+        **({"seeds": [statistics.mean(own) for own in by_seed]} if n_seeds > 1 else {}),
         "mean": statistics.mean(scores),
         "sd": statistics.stdev(scores),
         "val_mean": statistics.mean(one["val_macro_f1"] for one in of_run) if own else None,
@@ -148,6 +156,7 @@ def row(summary: dict[str, Any]) -> list[str]:
         summary["recipe"],
         summary["level"],
         str(len(joined["labels"])),
+        ", ".join(f"{score:.3f}" for score in summary.get("seeds", [])) or "one",
         f"**{summary['mean']:.3f}** ± {summary['sd']:.3f}",
         ", ".join(f"{score:.3f}" for score in summary["folds"]),
         with_interval("macro_f1"),
