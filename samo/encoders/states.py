@@ -113,7 +113,7 @@ class _Layout:
     def mapped(self, path: Path, n_behind: int = 0) -> States:
         return States(path, self.lengths, self.width, dtype=self.dtype.str, shape=self.shape, n_behind=n_behind)
 
-    def writable(self, path: Path) -> np.ndarray:
+    def writable(self, path: Path) -> np.memmap[Any, np.dtype[Any]]:
         return np.memmap(path, dtype=self.dtype, mode="r+", shape=(int(self.lengths.sum()), self.width))
 
 
