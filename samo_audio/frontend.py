@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from samo.data.batch import Batch, Draws, Mix, draw_mix
 from samo.data.manifest import Item, Manifest
-from samo.data.splits import PARTS, SplitRequest
+from samo.data.splits import PARTS, SplitRequest, make_split
 from samo.encoders.hub import remembered
 from samo.encoders.model import fit_frozen
 from samo.encoders.model import held_out_logits as held_out_by_encoder
-from samo.encoders.states import States, collate_states, encoder_states
+from samo.encoders.states import States, collate_states, encoder_states, size_of_states
 from samo.errors import SettingsError, first_ten
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
@@ -189,6 +189,7 @@ class AudioFrontend:
             self.unit = manifest.group_noun
         self._states: States | None = None
         self._copies: list[States] = []
+        self._copied = np.zeros(0, dtype=bool)
         self._frozen: SpeechModel | None = None
 
     @property
@@ -382,6 +383,7 @@ class AudioFrontend:
             places, copies = first + draws.integers("crop", n_windows), None
             if self._copies:
                 copies = draws.integers("speed", np.full(len(rows), 1 + len(self._copies)))
+                copies = np.where(self._copied[places], copies, 0)
             return self._kept(places, draws, copies)
         lengths = self.waveforms.lengths[rows]
         factors = speed_factors(self._config.augment, draws)
@@ -442,9 +444,12 @@ class AudioFrontend:
 
     def _learning_batches(self, rows: np.ndarray) -> Iterator[Batch]:
         """What a frozen encoder makes of every clip: first as it is, then at each speed of its copies."""
+        self._has_states(rows)
         yield from self.eval_batches(rows, _ROWS_AT_ONCE)
         _, _, first, n_windows = self._places
         flat = np.concatenate([np.arange(first[row], first[row] + n_windows[row]) for row in rows])
+        if self._copies:
+            flat = flat[self._copied[flat]]
         for copy, speed in enumerate(copy_speeds(self._config.augment), 1):
             for start in range(0, len(flat), _ROWS_AT_ONCE):
                 places = flat[start : start + _ROWS_AT_ONCE]
@@ -549,19 +554,33 @@ class AudioFrontend:
         assert self._states is not None
         return SpeakerCentres([self._states, *self._copies], self._places[0], self._rows_by_speaker)
 
-    def _has_states(self) -> bool:
-        """Whether batches hold states; those of a frozen encoder are made when the first batch is asked for."""
+    def _has_states(self, learned: np.ndarray | None = None) -> bool:
+        """Whether batches hold states; those of a frozen encoder are made when the first batch is asked for.
+
+        ``learned`` are the rows to learn from, which alone are heard at other speeds; None: by the split.
+        """
         if self._frozen is not None:
             # Only now: a resumed run's encoder is that of its checkpoint, whatever lies in the folder today.
             frozen, self._frozen = self._frozen, None
-            self._states = self._states_of(frozen)
-            if self._states is not None:
-                each = [self._states_of(frozen, speed) for speed in copy_speeds(self._config.augment)]
+            speeds = copy_speeds(self._config.augment)
+            sizes = {each: size_of_states(frozen, self._state_lengths(frozen, each)) for each in (1.0, *speeds)}
+            total = sum(sizes.values())  # all are kept, or none: then the encoder hears all anew
+            self._states = self._states_of(frozen, beside=total - sizes[1.0])
+            if self._states is not None and speeds:
+                self._copied = self._heard_at_other_speeds(learned)
+                places = np.flatnonzero(self._copied)
+                each = [self._states_of(frozen, speed, places=places, beside=total - sizes[speed]) for speed in speeds]
                 self._copies = [states for states in each if states is not None]
-                if len(self._copies) < len(each):  # one speed does not fit on the disk: the encoder hears all anew
-                    self._states, self._copies = None, []
             self._require_states()
         return self._states is not None
+
+    def _heard_at_other_speeds(self, learned: np.ndarray | None) -> np.ndarray:
+        """(M,) whether a window is of a row to learn from; with ``normalisation=speaker`` of such a row's speaker."""
+        if learned is None:
+            learned = self.manifest.rows(make_split(self.manifest, self.split_request()).train)
+        if by_speaker(self._config):
+            learned = np.concatenate([rows for rows in self._rows_by_speaker if np.isin(rows, learned).any()])
+        return np.isin(self._places[0], learned)
 
     def use_kept_states(self, model: nn.Module) -> None:
         """Where states of all clips under a run's frozen encoder are kept, they are what batches hold from here on."""
@@ -575,29 +594,44 @@ class AudioFrontend:
         if self._states is None and by_speaker(self._config):
             raise SettingsError("`normalisation=speaker`: the encoder's states of all clips would fill the disk")
 
-    def _states_of(self, model: SpeechModel, speed: float = 1.0, *, compute: bool = True) -> States | None:
+    def _state_lengths(self, model: SpeechModel, speed: float) -> np.ndarray:
+        """(M,) states of all windows at a speed."""
         rows, starts, _, _ = self._places
         taken = np.minimum(self.waveforms.lengths[rows] - starts, int(self.window * speed))
-        samples = np.ceil(taken / speed).astype(np.int64)
+        return model.state_lengths(torch.from_numpy(np.ceil(taken / speed).astype(np.int64))).numpy()
+
+    def _states_of(
+        self,
+        model: SpeechModel,
+        speed: float = 1.0,
+        *,
+        compute: bool = True,
+        places: np.ndarray | None = None,
+        beside: int = 0,
+    ) -> States | None:
+        """States of all windows at a speed, or of those at some places; see :func:`encoder_states`."""
+        rows, starts, _, _ = self._places
         features, content = self._config.features, self.waveforms.content
         made_by = {**_cut(features), "level": features.level, "extractor": model.body.facts}
         made_by |= {} if speed == 1.0 else {"speed": speed}
         names = [content[self.waveforms.ids[row]] for row in rows]
 
-        def announce() -> None:
+        def announce(n_windows: int) -> None:
             if self._notify:
                 heard = "" if speed == 1.0 else f" at {speed:.3g} times their speed"
-                self._notify(f"the encoder hears {len(rows):,} windows once{heard}; what it makes of them is kept")
+                self._notify(f"the encoder hears {n_windows:,} windows once{heard}; what it makes of them is kept")
 
         return encoder_states(
             model,
-            lengths=model.state_lengths(torch.from_numpy(samples)).numpy(),
+            lengths=self._state_lengths(model, speed),
             batch_of=lambda places: self._windows(places, speed),
             digest=json.dumps(made_by, sort_keys=True),
             contents=(f"{name}:{start}".encode() for name, start in zip(names, starts, strict=True)),
             batch_size=_WINDOWS_AT_ONCE,
             compute=compute,
             on_compute=announce,
+            rows=places,
+            beside=beside,
             notify=self._notify,
         )
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from samo.data.batch import Batch
 from samo.encoders.pooling import ALL, STATISTICS
 from samo.files import alone, cache_root, caching
 
-__all__ = ["States", "collate_states", "encoder_states"]
+__all__ = ["States", "collate_states", "encoder_states", "size_of_states"]
 
 # Above this the encoder is run again in every epoch: a full disk helps nobody.
 MOST_BYTES = 8 << 30
@@ -42,6 +43,7 @@ class States:
         *,
         dtype: str = "<f4",
         shape: tuple[int, int, int] | None = None,
+        n_behind: int = 0,
     ) -> None:
         """Map ``path``.
 
@@ -51,12 +53,13 @@ class States:
             width: W.
             dtype: of the numbers.
             shape: (3, L, H) where each item has statistics: one line of 3 * L * H = W numbers.
+            n_behind: bytes behind the states.
 
         Raises:
             ValueError: the file does not hold that many states.
         """
         total = int(lengths.sum())
-        if path.stat().st_size != np.dtype(dtype).itemsize * total * width:
+        if path.stat().st_size != np.dtype(dtype).itemsize * total * width + n_behind:
             raise ValueError(f"{path} does not hold what its name says")
         self._flat = np.memmap(path, dtype=dtype, mode="r", shape=(total, width)).view(np.ndarray)
         self.lengths = lengths
@@ -86,6 +89,39 @@ def collate_states(kept: Sequence[np.ndarray], width: int = 0) -> tuple[torch.Te
     return torch.from_numpy(padded), lengths
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """How states lie in a file: (sum of lengths, width) numbers of a type; ``shape`` as :class:`States` has it."""
+
+    lengths: np.ndarray
+    width: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, int, int] | None
+
+    @classmethod
+    def of(cls, model: Any, lengths: np.ndarray) -> _Layout:
+        width = int(model.state_width)
+        if model.pooling.takes_statistics:
+            shape = (len(STATISTICS), model.pooling.n_layers, width // model.pooling.n_layers)
+            return cls(np.ones_like(lengths), len(STATISTICS) * width, np.dtype("<f4"), shape)
+        return cls(lengths, width, np.dtype("<f2" if ALL in model.pooling.sequences else "<f4"), None)
+
+    @property
+    def n_bytes(self) -> int:
+        return self.dtype.itemsize * int(self.lengths.sum()) * self.width
+
+    def mapped(self, path: Path, n_behind: int = 0) -> States:
+        return States(path, self.lengths, self.width, dtype=self.dtype.str, shape=self.shape, n_behind=n_behind)
+
+    def writable(self, path: Path) -> np.memmap[Any, np.dtype[Any]]:
+        return np.memmap(path, dtype=self.dtype, mode="r+", shape=(int(self.lengths.sum()), self.width))
+
+
+def size_of_states(model: Any, lengths: np.ndarray) -> int:
+    """How many bytes :func:`encoder_states` keeps of items with so many states."""
+    return _Layout.of(model, lengths).n_bytes
+
+
 def encoder_states(
     model: Any,
     *,
@@ -95,7 +131,9 @@ def encoder_states(
     contents: Iterable[bytes],
     batch_size: int = _BATCH,
     compute: bool = True,
-    on_compute: Callable[[], None] | None = None,
+    on_compute: Callable[[int], None] | None = None,
+    rows: np.ndarray | None = None,
+    beside: int = 0,
     notify: Callable[[str], None] | None = None,
 ) -> States | None:
     """The states of all items under a frozen encoder, from the cache where they were computed before.
@@ -114,34 +152,32 @@ def encoder_states(
         contents: what each item is, in the order of the rows.
         batch_size: rows that go through the encoder at once.
         compute: whether to make them where they are not kept; else None.
-        on_compute: called before they are made.
+        on_compute: called before some are made, with the number of items.
+        rows: of which items they are needed; None: of all. Of the others nothing may be asked for, until another call
+            adds them to the same file.
+        beside: bytes of other states that are kept together with these or not at all, see :func:`size_of_states`.
         notify: takes the line that says why they are not kept, where they would fill the disk.
     """
-    width, shape = int(model.state_width), None
-    dtype: np.dtype[Any] = np.dtype("<f4")
-    if model.pooling.takes_statistics:
-        shape = (len(STATISTICS), model.pooling.n_layers, width // model.pooling.n_layers)
-        lengths, width = np.ones_like(lengths), len(STATISTICS) * width
-    elif ALL in model.pooling.sequences:
-        dtype = np.dtype("<f2")
-    n_bytes = dtype.itemsize * int(lengths.sum()) * width
-    if n_bytes > MOST_BYTES:
+    layout = _Layout.of(model, lengths)
+    if layout.n_bytes + beside > MOST_BYTES:
         if compute and notify:
-            notify(_about_too_many(model, lengths, n_bytes))
+            notify(_about_too_many(model, lengths, layout.n_bytes, beside))
         return None
-    kind = "statistics" if shape else f"f{8 * dtype.itemsize}"
+    kind = "statistics" if layout.shape else f"f{8 * layout.dtype.itemsize}"
     path = cache_root() / "states" / f"{_key(model, digest, contents)}.{kind}"
-
-    def kept() -> States:
-        return States(path, lengths, width, dtype=dtype.str, shape=shape)
 
     def found() -> States | None:
         if path.is_file():
             try:
-                return kept()
+                return layout.mapped(path)
             except ValueError:
                 path.unlink()
         return None
+
+    def fill(file: Path, missing: np.ndarray) -> None:
+        flat = layout.writable(file)
+        _fill(flat, model, layout.lengths, batch_of, batch_size, missing)
+        flat.flush()
 
     if (known := found()) or not compute:
         return known
@@ -149,24 +185,53 @@ def encoder_states(
         # Cells of a grid that begin together need the same states: the first makes them.
         if known := found():
             return known
+        if rows is not None:
+            return _some(path.with_name(f"{path.name}.some"), layout, np.unique(rows), fill, on_compute)
         if on_compute:
-            on_compute()
+            on_compute(len(lengths))
         with caching(path) as temporary:
-            with temporary.open("r+b") as reserved:
-                # Writing to a mapped file on a full disk would end the process instead of raising an error.
-                for start in range(0, n_bytes, _BLOCK):
-                    reserved.write(bytes(min(_BLOCK, n_bytes - start)))
-            flat = np.memmap(temporary, dtype=dtype, mode="r+", shape=(int(lengths.sum()), width))
-            _fill(flat, model, lengths, batch_of, batch_size)
-            flat.flush()
-        return kept()
+            _reserve(temporary, layout.n_bytes)
+            fill(temporary, np.arange(len(lengths)))
+        return layout.mapped(path)
 
 
-def _about_too_many(model: Any, lengths: np.ndarray, n_bytes: int) -> str:
+def _some(
+    path: Path,
+    layout: _Layout,
+    rows: np.ndarray,
+    fill: Callable[[Path, np.ndarray], None],
+    on_compute: Callable[[int], None] | None,
+) -> States:
+    """States of some items in a file with room for all; behind them stands a byte for each item that is in."""
+    n_items = len(layout.lengths)
+    if not path.is_file() or path.stat().st_size != layout.n_bytes + n_items:
+        with caching(path) as temporary:
+            _reserve(temporary, layout.n_bytes + n_items)
+    is_in = np.fromfile(path, dtype=np.uint8, count=n_items, offset=layout.n_bytes)
+    missing = rows[is_in[rows] == 0]
+    if len(missing):
+        if on_compute:
+            on_compute(len(missing))
+        fill(path, missing)
+        is_in[missing] = 1
+        with path.open("r+b") as file:
+            file.seek(layout.n_bytes)
+            file.write(is_in.tobytes())
+    return layout.mapped(path, n_items)
+
+
+def _reserve(path: Path, n_bytes: int) -> None:
+    """Writing to a mapped file on a full disk would end the process instead of raising an error."""
+    with path.open("r+b") as reserved:
+        for start in range(0, n_bytes, _BLOCK):
+            reserved.write(bytes(min(_BLOCK, n_bytes - start)))
+
+
+def _about_too_many(model: Any, lengths: np.ndarray, n_bytes: int, beside: int) -> str:
     """Why states of these lengths are not kept, and under which settings they would be."""
     line = (
-        f"the encoder's states would take {n_bytes / 1e9:,.1f} GB, and at most {MOST_BYTES / 1e9:,.1f} GB are kept: "
-        "the encoder runs again in every epoch"
+        f"the encoder's states would take {(n_bytes + beside) / 1e9:,.1f} GB, and at most {MOST_BYTES / 1e9:,.1f} GB "
+        "are kept: the encoder runs again in every epoch"
     )
     if model.pooling.takes_statistics:
         return line
@@ -177,16 +242,22 @@ def _about_too_many(model: Any, lengths: np.ndarray, n_bytes: int) -> str:
     sizes = {mean_sd: 4 * len(STATISTICS) * model.body.n_states * model.body.width * len(lengths)}
     if all_layers:
         sizes["`layers=last`"] = 4 * model.body.width * int(lengths.sum())
-    fitting = [name for name, size in sizes.items() if size <= MOST_BYTES]
+    # What is kept beside them shrinks with them.
+    fitting = [name for name, size in sizes.items() if size * (1 + beside / n_bytes) <= MOST_BYTES]
     return line + (f"; those of {' or '.join(fitting)} are kept" if fitting else "")
 
 
 @torch.inference_mode()
 def _fill(
-    flat: np.ndarray, model: Any, lengths: np.ndarray, batch_of: Callable[[np.ndarray], Batch], batch_size: int
+    flat: np.ndarray,
+    model: Any,
+    lengths: np.ndarray,
+    batch_of: Callable[[np.ndarray], Batch],
+    batch_size: int,
+    wanted: np.ndarray,
 ) -> None:
     starts = np.cumsum(lengths) - lengths
-    order = np.argsort(lengths, kind="stable")
+    order = wanted[np.argsort(lengths[wanted], kind="stable")]
     limits = np.finfo(flat.dtype)
     training, device = model.training, next(model.parameters()).device
     model.eval()

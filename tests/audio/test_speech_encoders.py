@@ -22,6 +22,8 @@ from transformers.models.whisper.modeling_whisper import WhisperModel
 
 import samo
 from samo.data.batch import Draws
+from samo.data.splits import make_split
+from samo.encoders import states
 from samo.encoders.heads import LogisticHead
 from samo.encoders.logreg import fit_logistic, out_of_fold_logits
 from samo.errors import ModelFileError, SettingsError
@@ -511,6 +513,57 @@ def test_a_head_hears_one_speed_of_a_clip_at_a_time(
         statistics = model.eval().statistics(torch.nn.functional.pad(slow, (0, WINDOW - slow.shape[1])),
                                              torch.tensor([slow.shape[1]]))  # fmt: skip
     assert any(torch.allclose(one, statistics, atol=1e-5) for one in drawn)
+
+
+def test_only_clips_to_learn_from_are_heard_at_other_speeds(
+    table: Path, encoders: dict[str, str], cache: Path, heard: list[int]
+) -> None:
+    """Another fold's clips are added; those of the first are not heard again."""
+    front = opened(table, encoders["whisper"], speed=0.3, speed_steps=1)
+    train = front.manifest.rows(make_split(front.manifest, front.split_request()).train)
+    others = np.setdiff1d(np.arange(len(front.manifest.items)), train)
+    n_windows = [len(window_starts(int(length), WINDOW)) for length in front.waveforms.lengths]
+    n_all, n_learned = sum(n_windows), sum(n_windows[row] for row in train)
+    assert 0 < n_learned < n_all
+    front.new_model()
+    list(front.eval_batches(others, 64))
+    assert sum(heard) == n_all + 2 * n_learned
+    # By the rows that a head is fitted on, whatever the settings' split.
+    again = opened(table, encoders["whisper"], speed=0.3, speed_steps=1)
+    again.new_model()
+    learned = np.concatenate([train[2:], others[:2]])
+    batches = list(again._learning_batches(learned))
+    n_more = sum(n_windows[row] for row in others[:2])
+    assert sum(heard) == n_all + 2 * (n_learned + n_more)
+    assert sum(len(batch.rows) for batch in batches) == 3 * sum(n_windows[row] for row in learned)
+    # Asked for in a training all the same, they are heard as they are.
+    rows = np.repeat(train[:1], 20)
+    plain = np.concatenate([batch.inputs for batch in again.eval_batches(train[:1], 64)])
+    drawn = again.train_batch(rows, Draws(0, 1, rows)).inputs.numpy()
+    assert all(any(np.array_equal(one, window) for window in plain) for one in drawn)
+
+
+def test_all_speeds_are_kept_or_none(
+    table: Path, encoders: dict[str, str], cache: Path, heard: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each speed by itself would fit; what they take together counts, before one is made."""
+    front = opened(table, encoders["whisper"])
+    n_windows = sum(len(window_starts(int(length), WINDOW)) for length in front.waveforms.lengths)
+    n_bytes = 4 * 3 * N_STATES * HIDDEN * n_windows
+    monkeypatch.setattr(states, "MOST_BYTES", 3 * n_bytes)
+    for values, kept in (({"speed_steps": 1}, 3), ({"speed_steps": 2}, 3)):
+        many = opened(table, encoders["whisper"], speed=0.3, **values)
+        many.new_model()
+        list(many.eval_batches(np.arange(2), 4))
+        assert len(list(cache.iterdir())) == kept
+    monkeypatch.setattr(states, "MOST_BYTES", 3 * n_bytes - 1)
+    shutil.rmtree(cache)
+    heard.clear()
+    last = opened(table, encoders["whisper"], speed=0.3, speed_steps=1)
+    last.new_model()
+    list(last.eval_batches(np.arange(2), 4))
+    assert heard == []
+    assert not cache.exists()
 
 
 def test_other_speeds_are_for_a_frozen_encoder(encoders: dict[str, str]) -> None:

@@ -128,6 +128,44 @@ def test_states_are_kept_by_what_made_them(tmp_path: Path, monkeypatch: pytest.M
     assert len(calls) == 3
 
 
+def test_states_of_some_items_are_added_to_those_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Items that are asked for by another fold find what the first made; a damaged file is made anew."""
+    monkeypatch.setenv("SAMO_CACHE", str(tmp_path))
+    rng = np.random.default_rng(0)
+    clips = rng.standard_normal((5, 6, 2)).astype(np.float32)
+    model, calls, told = Model(freeze_encoder=True), [], []
+
+    def batch_of(rows: np.ndarray) -> Batch:
+        calls.append(sorted(rows))
+        return Batch(torch.from_numpy(clips[rows]), torch.full((len(rows),), 6), torch.zeros(len(rows), 2), rows)
+
+    def kept(*rows: int) -> states.States:
+        found = encoder_states(
+            model, lengths=np.full(5, 3), batch_of=batch_of, digest="", contents=(clip.tobytes() for clip in clips),
+            rows=np.array(rows) if rows else None, on_compute=told.append,
+        )  # fmt: skip
+        assert found is not None
+        return found
+
+    kept(3, 1)
+    kept(1)
+    both = kept(1, 2, 3)
+    assert (calls, told) == ([[1, 3], [2]], [2, 1])
+    model.eval()
+    for row in (1, 2, 3):
+        with torch.no_grad():
+            own = model.states(torch.from_numpy(clips[row : row + 1]), torch.tensor([6]))[0]
+        np.testing.assert_allclose(both.row(row), own.numpy(), atol=1e-6)
+    (file,) = (tmp_path / "states").iterdir()
+    file.write_bytes(file.read_bytes()[:-1])
+    kept(4)
+    assert calls[2:] == [[4]]
+    kept()
+    assert calls[3:] == [[0, 1, 2, 3, 4]]
+    kept(0, 4)
+    assert len(calls) == 4
+
+
 def test_too_many_states_are_told_with_what_would_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     lengths = np.array([1_500_000_000, 500_000_000])
@@ -152,6 +190,20 @@ def test_too_many_states_are_told_with_what_would_be_kept(monkeypatch: pytest.Mo
     monkeypatch.setattr(states, "MOST_BYTES", 383)
     ask()
     assert notes[-1].endswith("the encoder runs again in every epoch")
+
+
+def test_states_that_are_kept_together_are_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMO_CACHE", str(tmp_path))
+    notes: list[str] = []
+    model, lengths = Model(freeze_encoder=True), np.array([6_000_000, 1])
+    assert states.size_of_states(model, lengths) == 4 * HIDDEN * 6_000_001
+    monkeypatch.setattr(states, "MOST_BYTES", 4 * HIDDEN * 6_000_001 + 100)
+    found = encoder_states(
+        model, lengths=lengths, batch_of=lambda rows: pytest.fail("computed"), digest="", contents=(),
+        beside=10**9 + 101, notify=notes.append,
+    )  # fmt: skip
+    assert found is None
+    assert notes[0].startswith("the encoder's states would take 1.1 GB, and at most 0.1 GB are kept")
 
 
 def test_settings_refuse_what_does_nothing() -> None:
