@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from statistics import fmean
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,20 +18,17 @@ import torch
 from torch import Tensor
 
 from samo.data.manifest import Manifest
-from samo.data.splits import Split, audit, is_leaky
+from samo.data.splits import Split, audit
 from samo.ensembles.members import WEIGHTS, LeftOut, Member, common_split
 from samo.ensembles.weights import fit_weights
 from samo.errors import RunError, SettingsError, counted
-from samo.evaluation.comparison import COMPARED, paired_bootstrap
-from samo.evaluation.decision import Decision, decided_rows, fit_decision
+from samo.evaluation.decision import Decision, fit_decision
 from samo.evaluation.predictions import Predictions
-from samo.evaluation.significance import verdict
-from samo.evaluation.statistics import tally_by_unit
 from samo.files import write_json
 from samo.frontend import Frontend
-from samo.reporting.report import Subject, build_report
 from samo.runs.calibrate import calibrate, threshold_settings
 from samo.runs.ensemble_model import COMBINE, mixed, threshold_logits
+from samo.runs.ensemble_summary import with_scores
 from samo.runs.evaluate import item_predictions, macro_f1
 from samo.runs.provenance import learned_by
 from samo.runs.run import ASSETS, ENSEMBLE_FILE, Run, mark_trained, point_latest
@@ -48,7 +44,6 @@ __all__ = [
     "Combined",
     "assemble",
     "check_rules",
-    "difference_of",
     "scaled",
     "summary_of",
     "write_ensemble",
@@ -327,60 +322,28 @@ def summary_of(
     names, space = combined.names, manifest.label_space
     decisions = (*combined.decisions, decision)
     val = [each.score(predictions, space) for each, predictions in zip(decisions, combined.val, strict=True)]
-    tested, given = bool(combined.test), combined.test or combined.val
-    answered = [each.applied(predictions, space) for each, predictions in zip(decisions, given, strict=True)]
-    named = zip([*names, name], answered, strict=True)
-    reports = [_report(each, predictions, combined, manifest, unit) for each, predictions in named]
-    whole, best = reports[-1], int(np.argmax(val[:-1]))
-    shown: list[dict[str, Any]] = [
-        {
-            "val_macro_f1": score,
-            "macro_f1": report["metrics"]["macro_f1"] if tested else None,
-            "interval": report["ci"]["macro_f1"] if tested else None,
-        }
-        for score, report in zip(val, reports, strict=True)
-    ]
+    untested = {"macro_f1": None, "interval": None}
     members = [
-        {"name": each, "weight": weight, "temperature": dict(temperature), **scores}
-        for each, weight, temperature, scores in zip(
-            names, combined.weights, combined.temperatures, shown[:-1], strict=True
+        {"name": each, "weight": weight, "temperature": dict(temperature), "val_macro_f1": score, **untested}
+        for each, weight, temperature, score in zip(
+            names, combined.weights, combined.temperatures, val[:-1], strict=True
         )
     ]
-    about = ("run", "dataset", "synthetic", "split", "split_rule", "leaky", "task", "n")
-    return {
+    summary = {
         "schema": 1,
-        **{key: whole[key] for key in about},
-        **{key: whole["ci"][key] for key in ("unit", "n_units", "level")},
+        "run": name,
         "combine": combined.combine,
         "weights": combined.rule,
         "fitted_on": "val" if combined.rule == "fitted" else None,
         "members": members,
         "left_out": [{"name": left.name, "reason": left.reason} for left in left_out],
-        "mean_of_members": fmean(scores["macro_f1"] for scores in shown[:-1]) if tested else None,
-        "best_member": names[best],
-        "ensemble": shown[-1],
-        "gain": difference_of(answered[best], answered[-1], space, whole["ci"]["level"]) if tested else None,
-        "warnings": [
-            *whole["warnings"],
-            "one training a member: members of other seeds may turn the order round, and no number here knows of it",
-        ],
+        "mean_of_members": None,
+        "best_member": names[int(np.argmax(val[:-1]))],
+        "ensemble": {"val_macro_f1": val[-1], **untested},
+        "gain": None,
     }
-
-
-def difference_of(member: Predictions, ensemble: Predictions, space: LabelSpace, level: float) -> dict[str, Any]:
-    """The ensemble's macro-F1 minus a member's, over joint draws of the groups, as `samo compare` takes it."""
-    decided = [decided_rows(space.primary, predictions, space) for predictions in (member, ensemble)]
-    groups = [member.groups[row] for row in decided[0].rows]
-    tallies = [tally_by_unit(each.truth, each.predicted, groups) for each in decided]
-    found = paired_bootstrap(tallies[0], tallies[1], {"macro_f1": COMPARED["macro_f1"]}, level=level)["macro_f1"]
-    word = verdict(found.difference, found.p, 1.0 - level)
-    return {"difference": found.difference, "low": found.low, "high": found.high, "p": found.p, "verdict": word}
-
-
-def _report(name: str, predictions: Predictions, combined: Combined, manifest: Manifest, unit: str) -> dict[str, Any]:
-    """The report `samo evaluate` would make of the test part as it is decided, temperature aside; or of validation."""
-    split, part = combined.split, "test" if combined.test else "val"
-    subject = Subject(
-        name, manifest.dataset, part, split.rule, unit, manifest.synthetic, leaky=is_leaky(manifest, split)
-    )
-    return build_report(subject, replace(predictions, meta={}), manifest.label_space)
+    if not combined.test:
+        answered = [decision.applied(combined.val[-1], space)]
+        return with_scores(summary, answered, combined.split, "val", manifest, unit)
+    answered = [each.applied(predictions, space) for each, predictions in zip(decisions, combined.test, strict=True)]
+    return with_scores(summary, answered, combined.split, "test", manifest, unit)

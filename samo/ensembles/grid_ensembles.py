@@ -19,7 +19,7 @@ import torch
 
 from samo.data.sampling import transductive_notes
 from samo.data.splits import PARTS, Split, audit, is_leaky, part_sizes, split_notes
-from samo.ensembles.ensemble import Answers, Combined, check_rules, difference_of, scaled, summary_of
+from samo.ensembles.ensemble import Answers, Combined, check_rules, scaled, summary_of
 from samo.ensembles.kept_members import KeptMember, by_fold, by_split, cells_of, grid_folder
 from samo.ensembles.members import common_split, refuse_other_data
 from samo.ensembles.weights import fit_weights
@@ -38,6 +38,7 @@ from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report, read_report
 from samo.runs.calibrate import abstention_settings, agreed_decision, calibrate, threshold_settings
 from samo.runs.ensemble_model import merged_settings, threshold_logits
+from samo.runs.ensemble_summary import difference_of
 from samo.runs.evaluate import item_predictions, kept_predictions
 from samo.runs.provenance import learned_by, refuse_known
 from samo.runs.reporter import PlainReporter, Reporter

@@ -14,7 +14,9 @@ from samo.experiments.crossval import fold_settings, plan_crossval, report_cross
 from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
 from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.experiments.run_grid import run_grid
+from samo.frontend import Frontend
 from samo.launch.resources import Resources
+from samo.modalities import frontend_type
 from samo.reporting.report import read_report
 from samo.runs.run import Run, artifacts_root, create_run
 from samo.settings import (
@@ -168,6 +170,7 @@ def train_preset_ensemble(
         raise SettingsError(f"`name={name}`: a member is called that")
     if name and not overwrite:
         create_run(root, name, "")  # a name that is taken costs no training
+    _refuse_unpackable(frontend_type(modality), configs)
     first = next(iter(configs.values()))
     values = first.flat()
     split_seed = values["seed"] if values["split_seed"] < 0 else values["split_seed"]
@@ -183,6 +186,23 @@ def train_preset_ensemble(
         plan.runs, name=name, overwrite=overwrite, artifacts=root, frontend=frontend, resources=resources,
         reporter=reporter, command=command, test=False,
     )  # fmt: skip
+
+
+def _refuse_unpackable(kind: type[Frontend], configs: Mapping[str, Config]) -> None:
+    """Refuse members that no batch can feed together, before they are trained.
+
+    Raises:
+        SettingsError: names two.
+    """
+    alone = [member for member, config in configs.items() if not kind.packs(config)]
+    for member, config in configs.items() if alone else ():
+        mine, other = kind.batch_settings(config), kind.batch_settings(configs[alone[0]])
+        if differing := [name for name in mine if mine[name] != other[name]]:
+            raise SettingsError(
+                f"{alone[0]} and {member} cannot be one model: they are fed differently ({first_ten(differing)}), and "
+                f"{alone[0]} takes more than each {kind.item} alone",
+                hint=f"`samo crossval` combines what they answer to the {kind.item}s of each fold",
+            )
 
 
 def _announced_configs(

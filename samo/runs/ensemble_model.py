@@ -97,6 +97,11 @@ class Ensemble(nn.Module):
         self.register_buffer("thresholds", thresholds, persistent=False)
         self.register_buffer("log_weights", torch.tensor(weights).log(), persistent=False)
 
+    def member(self, place: int) -> nn.Module:
+        """One of the members as what takes the ensemble's inputs."""
+        reader = self.readers[place]
+        return reader if self.parts == 1 else Reader(reader, self.reads[place], self.parts)
+
     def forward(self, inputs: Tensor, lengths: Tensor) -> Tensor:
         """(B, C) float32 logits of the mixture."""
         parts = range(self.parts)

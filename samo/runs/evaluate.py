@@ -42,11 +42,12 @@ from samo.reporting.report import Report, Subject, build_report
 from samo.reporting.wording import openings_lines
 from samo.runs.calibrate import abstention_settings, calibrate, decision_of, threshold_settings
 from samo.runs.code import code_of, require_code
-from samo.runs.ensemble_model import ensemble_facts, merged_settings
+from samo.runs.ensemble_model import Ensemble, ensemble_facts, merged_settings
+from samo.runs.ensemble_summary import members_answers, with_scores
 from samo.runs.load import load_run_model, open_run, other_corpora, refuse_edited
 from samo.runs.provenance import about_known_elsewhere, about_known_groups, learned_by
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, ModelVersion, Run, remember_place, require_place
+from samo.runs.run import ASSETS, ENSEMBLE_FILE, ModelVersion, Run, remember_place, require_place
 from samo.settings import SPLIT_SETTINGS
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_facts
@@ -170,6 +171,8 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     run.require_model(version)
     decision = _completed(run, setup.frontend, space, decided, predicted["val"], about.epoch)
     predicted = {name: decision.applied(predictions, space) for name, predictions in predicted.items()}
+    if part == "test":
+        _complete_summary(run, setup, model, predicted[part])
     notes = [*(f"leak: {line}" for line in leaks[:10]), *split_notes(manifest, split)]
     notes += [*_of_each(run, balance_notes), *_other_precision(run, setup.runtime)]
     given = run, setup.frontend, space, split, part, predicted[part]
@@ -180,6 +183,21 @@ def evaluate_run(run: Run, setup: Setup, part: str) -> Report:
     )
     report, suffix = _report(evaluation), "" if part == "test" else f".{part}"
     return write_report(run, setup.frontend, report, part, predicted, suffix, version, decision, made_with)
+
+
+def _complete_summary(run: Run, setup: Setup, model: nn.Module | None, test: Predictions) -> None:
+    """Test the members of an ensemble, too, where that was not done when it was made."""
+    summary, about = ensemble_facts(run), read_facts(run.model_file).ensemble
+    if summary is None or about is None or summary["gain"] is not None:
+        return
+    if [member["name"] for member in summary["members"]] != [member.name for member in about.members]:
+        return
+    opened = model or load_run_model(run, type(setup.frontend), setup.runtime)[0]
+    assert isinstance(opened, Ensemble)
+    manifest, split = setup.frontend.manifest, run.split
+    answered = members_answers(opened, about, setup, manifest.rows(split.test), test)
+    found = with_scores(summary, [*answered, test], split, "test", manifest, setup.frontend.unit)
+    write_json(run.path(ENSEMBLE_FILE), found)
 
 
 def _remember_where(run: Run, values: Mapping[str, Any]) -> None:

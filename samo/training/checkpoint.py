@@ -24,6 +24,7 @@ from samo.stored import Count, Flag, Number, Positive, Share, Stored, Text, vali
 from samo.tasks import LabelSpace
 
 __all__ = [
+    "EnsembleFacts",
     "ModelFacts",
     "load_checkpoint",
     "load_fitted",
@@ -105,7 +106,9 @@ class _Member(Stored):
     settings: dict[Text, Any]
 
 
-class _Members(Stored):
+class EnsembleFacts(Stored):
+    """What a model file says of the members of an ensemble, in the order of its model."""
+
     combine: Literal["mean", "vote"]
     members: Annotated[tuple[_Member, ...], Field(min_length=1)]
     parts: Annotated[int, Field(strict=True, ge=1, le=1000)] = 1
@@ -142,7 +145,7 @@ class ModelFacts(Stored):
     epoch: Count
     val_macro_f1: Number | None
     intervals: Literal["percentile", "wilson"] = "percentile"
-    ensemble: _Members | None = None
+    ensemble: EnsembleFacts | None = None
 
     @model_validator(mode="after")
     def _thresholds_of_its_labels(self) -> Self:

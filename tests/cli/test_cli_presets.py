@@ -85,6 +85,8 @@ def test_an_ensemble_is_no_preset_of_one_training() -> None:
         assert "--preset best is an ensemble of minilm, textcnn, tfidf, which are trained one by one and comb" in line
         assert "samo train and samo crossval take --preset best" in line.replace("`", "")
     assert "--tracker goes without --preset best" in refused(2, "train", "--preset", "best", "--tracker", "mlflow")
+    line = refused(2, "train", "--preset", "best", "--normalisation", "speaker")
+    assert "whisper-frozen and mn04 cannot be one model: they are fed differently (sr, trim_db, duration, " in line
     assert "--name mn04: a member is called that" in refused(2, "train", "--preset", "best", "--name", "mn04")
     assert "best" in refused(2, "train", "--preset", "bets")
     for modality in ("audio", "text"):
@@ -307,6 +309,57 @@ def test_an_ensemble_of_presets_on_every_fold(tmp_path: Path, artifacts: Path, m
     assert "--lr acts only together with --seeds" in refused(2, "ensemble", "--grids", names, "--lr", "0.1")
     assert "--data-root does nothing with --grids" in refused(2, "ensemble", "--grids", names, "--data-root", corpus)
     assert "name two or more RUNs" in refused(2, "ensemble", "--grids", names, "--seeds", "0,1")
+
+
+@pytest.mark.slow
+def test_train_makes_a_run_of_an_ensemble(tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two members that trim clips differently; the test part stays closed; again nothing is trained."""
+    for name, text in {"plain": "", "trimmed": "trim_db = 30.0\nfocal_loss = true\n"}.items():
+        (tmp_path / f"{name}.toml").write_text(f'description = "{name}"\nmodel = "small-cnn"\n{text}')
+    (tmp_path / "both.toml").write_text('description = "two"\nmembers = ["plain", "trimmed"]\n')
+    files = {name: tmp_path / f"{name}.toml" for name in ("plain", "trimmed")}
+    monkeypatch.setattr(settings_module, "preset_files", lambda modality: files)
+    for module in (settings_module, train_verb):
+        monkeypatch.setattr(module, "ensemble_files", lambda modality: {"both": tmp_path / "both.toml"})
+    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(LocalLauncher, "run", here)
+    corpus = table(tmp_path / "table", table_rows())
+    mine = tmp_path / "mine.toml"
+    mine.write_text('preset = "both"\nepochs = 1\nfocal_gamma = 3.0\n')
+    asked = ["train", "--config", mine, "--dataset", "table", "--data-root", corpus, *TINY, "--name", "g"]
+    result = done(*asked, "--json")
+    assert "plain trains without --focal-gamma: " in result.err
+    run = artifacts / "runs" / "g"
+    assert result.json == {
+        "schema": 1, "run": "g", "folder": "artifacts/runs/g", "dataset": "table", "synthetic": False, "leaky": False,
+        "val_macro_f1": result.json["val_macro_f1"], "preset": "both", "members": result.json["members"],
+    }  # fmt: skip
+    members = {row["name"]: row for row in result.json["members"]}
+    for name in ("plain", "trimmed"):
+        own = artifacts / "grids" / "g" / "runs" / name
+        assert members[name]["val_macro_f1"] == pytest.approx(read_json(own / "report.val.json")["metrics"]["macro_f1"])
+        assert (members[name]["macro_f1"], members[name]["weight"]) == (None, 0.5)
+        assert not (own / "report.json").exists()
+        assert Run(own).test_openings == 0
+    assert Run(run).test_openings == 0
+    report = done("evaluate", "g", "--json").json
+    assert report["val_macro_f1"] == pytest.approx(result.json["val_macro_f1"])
+    page = (run / "report.html").read_text()
+    for row in report["ensemble"]["members"]:
+        shown = "".join(f"<td>{row[figure]:.3f}</td>" for figure in ("weight", "val_macro_f1", "macro_f1"))
+        assert f'<th scope="row">{row["name"]}</th>{shown}' in page
+    clip = next(corpus.parent.rglob("*.wav"))
+    found = done("predict", clip, "--run", "g", "--json").json["predictions"][0]
+    assert sum(found["probabilities"].values()) == pytest.approx(1.0)
+    line = refused(2, "export", "g")
+    assert "members read clips differently cannot be exported" in line
+    assert "--teacher" in line
+    assert "a run named 'g' exists" in refused(5, *asked)
+    monkeypatch.setattr(LocalLauncher, "run", lambda *_: pytest.fail("nothing is left to train"))
+    shown = done(*asked, "--overwrite")
+    assert shown.out == "g\n"
+    assert "weight 0.50" in shown.err
+    assert "next:   samo evaluate g" in shown.err
 
 
 def test_a_preset_that_trains_otherwise_than_it_was_measured_shows_no_figure(

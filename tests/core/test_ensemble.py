@@ -141,6 +141,28 @@ def test_the_account(root: Path) -> None:
     assert (account["combine"], account["weights"], account["fitted_on"]) == ("mean", "equal", None)
 
 
+def test_a_closed_test_part_is_opened_by_the_evaluation(root: Path) -> None:
+    """Until then members and ensemble are known by validation alone, afterwards by what they would have been."""
+    _, known, front = build(root, "a", "b")
+    setup = Setup(front, tiny.RUNTIME)
+    openings = [own.test_openings for own in runs(root, "a", "b")]
+    members, left_out = gather(runs(root, "a", "b"), tiny.TinyFrontend, tiny.RUNTIME)
+    run = create_run(root, "closed", "")
+    closed = write_ensemble(run, assemble(members, setup, test=False), left_out, setup)
+    assert (closed["split"], closed["n"], closed["gain"], closed["mean_of_members"]) == (
+        "val", len(run.split.val), None, None,
+    )  # fmt: skip
+    assert [(each["macro_f1"], each["interval"]) for each in closed["members"]] == [(None, None)] * 2
+    assert [own.test_openings for own in (run, *runs(root, "a", "b"))] == [0, *openings]
+    text = evaluate_run(run, setup, "val") and run.path("report.val.html").read_text()
+    assert "The members were not evaluated on the test part." in text
+    report = evaluate_run(run, setup, "test")
+    found = json.loads(run.path("ensemble.json").read_text())
+    assert found == report["ensemble"] == {**known, "run": "closed"}
+    assert "On the test part: " in run.path("report.html").read_text()
+    assert run.test_openings == 1
+
+
 def test_report_and_card_name_the_members(root: Path) -> None:
     shutil.rmtree(root / "runs" / "other")
     run, account, front = build(root, "a", "b", "other")

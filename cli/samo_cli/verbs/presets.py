@@ -24,7 +24,7 @@ def presets(
 ) -> None:
     """List the recipes for `samo train --preset`, what each of them sets, and what was measured of it.
 
-    Ensembles are for `samo crossval --preset`.
+    Ensembles are for `samo train` and `samo crossval`: their members are trained, and answer as one.
     """
     from samo_cli.render import note, print_json, show_table
 
