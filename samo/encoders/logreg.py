@@ -22,7 +22,11 @@ N_FOLDS = 5
 # A label that no training row has: a probability of 1e-13.
 _NEVER = -30.0
 
+# Of the gradient on scaled axes, at which the search for a strength stops: held-out losses then move by a thousandth.
+_NEAR_ENOUGH = 3e-5
+
 Solution = tuple[np.ndarray, np.ndarray]
+Fold = tuple[np.ndarray, np.ndarray]
 
 
 def fit_logistic(
@@ -115,7 +119,7 @@ def out_of_fold_logits(
     return logits
 
 
-def inner_folds(truth: np.ndarray, groups: np.ndarray | None, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def inner_folds(truth: np.ndarray, groups: np.ndarray | None, seed: int) -> list[Fold]:
     """Rows to learn from and rows held out, for up to five folds with like shares of every label.
 
     Args:
@@ -233,9 +237,8 @@ def _chosen(
     if not folds:
         return middle
     answers = truth[np.concatenate([held_out for _, held_out in folds])]
-    paths = [solve_task(features[learn], truth[learn], task, inverse_l2s) for learn, _ in folds]
     best, least = middle, np.inf
-    for inverse_l2, solutions in zip(inverse_l2s, zip(*paths, strict=True), strict=True):
+    for inverse_l2, solutions in zip(inverse_l2s, _on_folds(features, truth, task, folds, inverse_l2s), strict=True):
         losses = np.concatenate(
             [
                 _log_losses(features[held_out] @ weight.T + bias, truth[held_out], task)
@@ -252,6 +255,71 @@ def _chosen(
             break
         best, least = inverse_l2, loss
     return best
+
+
+def _on_folds(
+    features: np.ndarray, truth: np.ndarray, task: Task, folds: Sequence[Fold], inverse_l2s: Sequence[float]
+) -> Iterator[Sequence[Solution]]:
+    """What :func:`solve_task` gives of what each fold learns from, for every strength, near enough to choose one by."""
+    present = {tuple(np.unique(truth[learn].argmax(axis=1))) for learn, _ in folds}
+    if task.multi_label or len(present) > 1 or len(classes := list(present.pop())) < 3:
+        paths = [solve_task(features[learn], truth[learn], task, inverse_l2s) for learn, _ in folds]
+        yield from zip(*paths, strict=True)
+        return
+    for solutions in _together(features, truth[:, classes], folds, inverse_l2s):
+        found = []
+        for slope, constant in solutions:
+            weight, bias = np.zeros((truth.shape[1], features.shape[1])), np.full(truth.shape[1], _NEVER)
+            weight[classes], bias[classes] = slope, constant
+            found.append((weight, bias))
+        yield found
+
+
+def _together(
+    features: np.ndarray, truth: np.ndarray, folds: Sequence[Fold], inverse_l2s: Sequence[float]
+) -> Iterator[list[Solution]]:
+    """(K, F) and (K,) of every fold, a multinomial problem of K classes that all have, solved as one in float32.
+
+    One product with the features serves all folds. Along the eigenvectors of what the features share, each divided by
+    the root of the curvature that it has where all weights are 0, an optimum is a tenth as many steps away.
+    """
+    from scipy.optimize import minimize
+
+    (n_rows, width), n_classes, n_folds = features.shape, truth.shape[1], len(folds)
+    spread, axes = np.linalg.eigh(features.T @ features)
+    curvature = np.maximum(spread, 0.0) / n_rows / n_classes
+    weights = np.zeros((n_rows, n_folds, 1))
+    for fold, (learn, _) in enumerate(folds):
+        weights[learn, fold, 0] = truth[learn] @ (1.0 / (n_classes * truth[learn].sum(axis=0)))
+    rotated, right = (features @ axes).astype(np.float32), truth[:, None, :].astype(np.float32)
+    light = weights.astype(np.float32)
+    shape, slopes = (width + 1, n_folds, n_classes), np.zeros((width + 1, n_folds, n_classes))
+    for inverse_l2 in inverse_l2s:
+        penalty = np.array([1.0 / (inverse_l2 * len(learn)) for learn, _ in folds])
+        scale = np.append(1.0 / np.sqrt(curvature + penalty.mean()), 1.0)[:, None, None]
+        scaled, penalties = rotated * scale[:-1, 0, 0].astype(np.float32), penalty[:, None] * scale[:-1] ** 2
+
+        def loss_and_gradient(
+            flat: np.ndarray, scaled: np.ndarray = scaled, penalties: np.ndarray = penalties
+        ) -> tuple[float, np.ndarray]:
+            given = flat.reshape(shape)
+            logits = (scaled @ given[:-1].reshape(width, -1).astype(np.float32)).reshape(n_rows, n_folds, n_classes)
+            logits += given[-1].astype(np.float32)
+            logits -= logits.max(axis=2, keepdims=True)
+            chances = np.exp(logits)
+            total = chances.sum(axis=2, keepdims=True)
+            losses = np.log(total) - (logits * right).sum(axis=2, keepdims=True)
+            wrong = (chances / total - right) * light
+            pulled = penalties * given[:-1]
+            gradient = np.empty(shape)
+            gradient[:-1] = (scaled.T @ wrong.reshape(n_rows, -1)).reshape(width, n_folds, n_classes) + pulled
+            gradient[-1] = wrong.sum(axis=0)
+            return float((weights * losses).sum() + 0.5 * (pulled * given[:-1]).sum()), gradient.ravel()
+
+        options = {"maxiter": 1000, "gtol": _NEAR_ENOUGH, "ftol": 0.0}
+        found = minimize(loss_and_gradient, (slopes / scale).ravel(), jac=True, method="L-BFGS-B", options=options)
+        slopes = found.x.reshape(shape) * scale
+        yield [((axes @ slopes[:-1, fold]).T, slopes[-1, fold]) for fold in range(n_folds)]
 
 
 def _log_losses(logits: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from samo.files import replacing
 from samo.reporting.report import corpus_of, stamps
@@ -42,8 +43,12 @@ _DPI = 130
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture whole or not at all."""
     with replacing(path) as temporary:
-        # No software version in the file: the same numbers give the same bytes.
-        figure.savefig(temporary, format="png", dpi=_DPI, metadata={"Software": None})
+        # `savefig` would draw twice, once to lay out. No software version in the file: the same numbers give the same
+        # bytes.
+        figure.set_dpi(_DPI)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        imsave(temporary, canvas.buffer_rgba(), format="png", dpi=_DPI, metadata={"Software": None})
 
 
 def save_named(figures: Mapping[str, Figure], folder: Path) -> list[Path]:

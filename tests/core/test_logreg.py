@@ -165,6 +165,27 @@ def test_every_strength_of_a_path_is_as_if_solved_alone() -> None:
         np.testing.assert_allclose(bias - bias.mean(), constant - constant.mean(), atol=2e-3)
 
 
+@pytest.mark.parametrize(("n_classes", "width"), [(3, 5), (4, 80)], ids=["more-rows", "more-features-and-no-low"])
+def test_folds_solved_together_answer_as_scikit_learn_on_each(n_classes: int, width: int) -> None:
+    """Probabilities of held-out rows at every strength; the fourth class is one that no row has."""
+    rng = np.random.default_rng(5)
+    classes = rng.choice(3, 90, p=(0.5, 0.3, 0.2))
+    features = rng.normal(size=(3, width))[classes] + 2.0 * rng.normal(size=(90, width))
+    task, truth = Task("mood", tuple("abcd"[:n_classes])), np.eye(n_classes)[classes] > 0.5
+    folds = inner_folds(truth, None, seed=0)
+    strengths = (0.001, 0.01, 0.1)
+    found = list(logreg._on_folds(features, truth, task, folds, strengths))
+    assert [len(each) for each in found] == [5, 5, 5]
+    for strength, solutions in zip(strengths, found, strict=True):
+        for (learn, held_out), (weight, bias) in zip(folds, solutions, strict=True):
+            model = LogisticRegression(C=strength, class_weight="balanced", max_iter=10_000, tol=1e-8)
+            expected = model.fit(features[learn], classes[learn]).predict_proba(features[held_out])
+            scores = features[held_out] @ weight.T + bias
+            gone = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+            np.testing.assert_allclose(np.exp(gone[:, :3]), expected, atol=2e-3)
+            assert (gone[:, 3:] < -25).all()
+
+
 def test_rows_and_their_copies_weigh_as_much_as_the_rows() -> None:
     """Twice the same rows are the rows; copies without a signal do not choose the strength."""
     features, targets, groups = planted()
