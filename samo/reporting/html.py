@@ -27,6 +27,7 @@ from samo.reporting.wording import (
     task_rows,
     threshold_line,
     threshold_rows,
+    weights_by_fold,
 )
 
 __all__ = ["METRIC_NAMES", "render_html"]
@@ -65,6 +66,7 @@ def render_html(
     pages.filters["as_code"] = as_code
     pages.filters["plural"] = plural
     pages.filters["interval_name"] = interval_name
+    pages.filters["weights_by_fold"] = weights_by_fold
     template = pages.from_string(source)
     seen = {name: value for name, value in environment.items() if name not in ("command", "commands")}
     placed = [

@@ -29,6 +29,7 @@ __all__ = [
     "task_rows",
     "threshold_line",
     "threshold_rows",
+    "weights_by_fold",
 ]
 
 RULE_NAMES = {"half": "0.5", "global": "global", "per-class": "per class"}
@@ -160,6 +161,12 @@ def members_line(ensemble: Mapping[str, Any]) -> str:
     how = "the mean of its members' probabilities" if ensemble["combine"] == "mean" else "its members' votes"
     weights = "weights fitted on the validation part" if ensemble["fitted_on"] else "equal weights"
     return f"{how}, {weights}"
+
+
+def weights_by_fold(weights: Sequence[float]) -> str:
+    """Weights of a member, fold by fold; one, where all are alike."""
+    shown = [f"{weight:.2f}" for weight in weights]
+    return shown[0] if len(set(shown)) == 1 else ", ".join(shown)
 
 
 def gain_line(ensemble: Mapping[str, Any]) -> str:

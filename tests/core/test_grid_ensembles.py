@@ -123,7 +123,7 @@ def test_each_fold_is_the_mean_of_its_members(root: Path) -> None:
     page = page[page.index("<h2>Members</h2>") :]
     assert "Ensembles, one for each fold, not one model: the mean of its members' probabilities" in html.unescape(page)
     for row in how["grids"]:
-        shown = ("2", "0.50, 0.50", f"{row['val_macro_f1']:.3f}", f"{row['macro_f1']:.3f}")
+        shown = ("2", "0.50", f"{row['val_macro_f1']:.3f}", f"{row['macro_f1']:.3f}")
         assert row["grid"] + "</th>" + "".join(f"<td>{cell}</td>" for cell in shown) in page
     assert f"{how['gain']['difference']:+.3f} macro-F1" in page
     assert f"against '{best['grid']}', the best on the validation parts" in html.unescape(page)

@@ -53,7 +53,7 @@ def show_ensemble(summary: Mapping[str, Any], page: Path) -> None:
 
 def show_combined(report: Mapping[str, Any], folder: Path) -> None:
     """The joined report of a fold-by-fold ensemble, then its grids and the finding in words."""
-    from samo.reporting.wording import combined_gain_line
+    from samo.reporting.wording import combined_gain_line, weights_by_fold
     from samo_cli.render.grid import show_crossval
 
     show_crossval(report, folder)
@@ -61,7 +61,7 @@ def show_combined(report: Mapping[str, Any], folder: Path) -> None:
     rows = [
         (
             row["grid"] + (" *" if row["grid"] == how["best_grid"] else ""), str(row["runs"]),
-            ", ".join(f"{weight:.2f}" for weight in row["weights"]), number(row["val_macro_f1"]),
+            weights_by_fold(row["weights"]), number(row["val_macro_f1"]),
             number(row["macro_f1"]),
         )
         for row in how["grids"]
