@@ -229,13 +229,13 @@ class AudioPredictor(ModelPredictor):
     def _open(self, item: Any, sr: int | None) -> _Pending:
         if not self.is_one(item):
             raise self.refused(item)
-        if isinstance(item, Decoded):
-            if item.sr != self.sr:
-                raise ValueError(f"this model takes clips decoded to {self.sr} Hz, not {item.sr} Hz")
-            sounds = self._at_rates(item.waveform, lambda rate: clip_of(item.waveform, item.sr, rate))
-            return _Pending(None, self._chunks(sounds), item.duration_s, item.warnings)
-        path = None if _is_array(item) else Path(item)
+        if isinstance(item, Decoded) and item.sr != self.sr:
+            raise ValueError(f"this model takes clips decoded to {self.sr} Hz, not {item.sr} Hz")
+        path = None if _is_array(item) or isinstance(item, Decoded) else Path(item)
         try:
+            if isinstance(item, Decoded):
+                sounds = self._at_rates(item.waveform, lambda rate: clip_of(item.waveform, item.sr, rate))
+                return _Pending(None, self._chunks(sounds), item.duration_s, item.warnings)
             if path is None:
                 clip = self._waveform(item, sr, self.sr)
                 sounds = self._at_rates(clip.waveform, lambda rate: self._waveform(item, sr, rate))

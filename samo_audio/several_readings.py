@@ -86,6 +86,8 @@ class SeveralReadings:
             samples = piece.get(part.sr)
             if samples is None:
                 samples = soxr.resample(piece[self.sr], self.sr, part.sr, quality="HQ")
+            # Of one sample nothing may be left at a lower rate.
+            samples = samples if len(samples) else np.zeros(1, dtype=np.float32)
             begin, end = sounding(samples, part.sr, part.trim_db)
             found.append(samples[begin:end])
         return packed(found)

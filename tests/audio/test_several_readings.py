@@ -60,6 +60,8 @@ def test_short_clips_are_whole_and_long_ones_in_pieces(tmp_path: Path) -> None:
     assert [start for start, _ in pieces] == [0, 24_000, 48_001]
     assert [{rate: len(samples) for rate, samples in piece.items()} for _, piece in pieces] == [{8000: 32_000}] * 3
     assert several.row(pieces[0][1])[:2].tolist() == [32_000.0, 16_000.0]
+    low = SeveralReadings((Part(sr=8000, trim_db=0.0), Part(sr=2000, trim_db=0.0)), 4.0)
+    assert low.row({8000: np.ones(1, np.float32)}).tolist() == [1.0, 1.0, 1.0, 0.0]
     # What the second part does not hear, the first does: silence behind.
     quiet = np.concatenate([np.ones(8000), np.zeros(8000)]).astype(np.float32)
     first, second = several.row({8000: quiet, 4000: quiet[::2]})[:2].tolist()
