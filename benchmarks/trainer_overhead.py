@@ -86,12 +86,13 @@ def main() -> None:
         bare_times, samo_times = ([step[clock] for step in times[name][3:]] for name in ("bare", "samo"))
         ratios = [s / b for s, b in zip(samo_times, bare_times, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        bare_ms, samo_ms = (statistics.median(values) * 1e3 for values in (bare_times, samo_times))
+        of_clock = " of CPU seconds" if clock == "CPU" else ""
+        for name, values in (("bare", bare_times), ("samo", samo_times)):
+            print(f"{name:5} median {statistics.median(values) * 1e3:7.1f} ms{of_clock}")
         print(
-            f"{clock:4} bare {bare_ms:8.1f} ms  samo {samo_ms:8.1f} ms  samo / bare: median {middle:.3f}"
-            f" (quartiles {low:.3f} to {high:.3f}) of {len(ratios)} pairs,"
-            f" of the sums {sum(samo_times) / sum(bare_times):.3f}"
+            f"ratio{of_clock} samo / bare: median {middle:.3f} (quartiles {low:.3f} to {high:.3f}), {len(ratios)} pairs"
         )
+        print(f"ratio{of_clock} of the sums: {sum(samo_times) / sum(bare_times):.3f}")
 
 
 if __name__ == "__main__":
