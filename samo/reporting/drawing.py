@@ -48,7 +48,8 @@ def save_figure(figure: Figure, path: Path) -> None:
         figure.set_dpi(_DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        imsave(temporary, canvas.buffer_rgba(), format="png", dpi=_DPI, metadata={"Software": None})
+        metadata: Any = {"Software": None}
+        imsave(temporary, canvas.buffer_rgba(), format="png", dpi=_DPI, metadata=metadata)
 
 
 def save_named(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
