@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -24,6 +25,7 @@ __all__ = [
     "Share",
     "Stored",
     "Text",
+    "parse_lines",
     "read_lines",
     "read_stored",
     "validated",
@@ -95,9 +97,17 @@ def read_lines(path: Path) -> list[Any]:
         OSError: it cannot be read.
         ValueError: a line is no JSON.
     """
+    return parse_lines(path.read_bytes())
+
+
+def parse_lines(raw: bytes) -> list[Any]:
+    """The values of one JSON value a line.
+
+    Raises:
+        ValueError: a line is no JSON.
+    """
     # str.splitlines would also cut at U+2028 and its like, which JSON strings may hold.
-    with path.open(encoding="utf-8") as lines:
-        return [parse_json(line) for line in lines]
+    return [parse_json(line) for line in TextIOWrapper(BytesIO(raw), encoding="utf-8")]
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field
 from samo.data.fingerprints import Fingerprints
 from samo.errors import DataError, RunError, first_ten
 from samo.files import write_text
-from samo.stored import Flag, Number, Stored, Text, read_lines, validated
+from samo.stored import Flag, Number, Stored, Text, parse_lines, validated
 from samo.tasks import LabelSpace
 
 __all__ = ["Item", "Manifest"]
@@ -168,15 +168,19 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Read what :meth:`save` wrote.
+        """Read what :meth:`save` wrote; the last files' manifests are kept, and runs on the same items share one.
 
         Raises:
             RunError: the file is missing or damaged.
         """
         try:
-            lines = read_lines(path)
+            raw = path.read_bytes()
+            key = hashlib.sha256(raw).digest()
+            if (known := _READ.get(key)) is not None:
+                return known
+            lines = parse_lines(raw)
             header = validated(_StoredHeader, lines[0] if lines else None)
-            return cls(
+            found = cls(
                 dataset=header.dataset,
                 label_space=LabelSpace.from_json(header.label_space),
                 items=tuple(_item(row) for row in lines[1:]),
@@ -186,10 +190,19 @@ class Manifest:
                 copies=header.copies,
                 origin=header.origin,
             )
+            while len(_READ) >= _MOST_READ:
+                del _READ[next(iter(_READ))]
+            _READ[key] = found
+            return found
         except (OSError, ValueError) as error:
             raise RunError(f"cannot read the manifest {path}: {error}") from error
         except DataError as error:
             raise RunError(f"cannot read the manifest {path}: {error.message}") from error
+
+
+# By SHA-256 of the file. A report reads the manifest of its run a dozen times.
+_READ: dict[bytes, Manifest] = {}
+_MOST_READ = 2
 
 
 def _stored(item: Item) -> dict[str, Any]:

@@ -43,12 +43,13 @@ _DPI = 130
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture whole or not at all."""
     with replacing(path) as temporary:
-        # `savefig` would draw twice, once to lay out. Without a software version the same numbers give the same bytes.
+        # `savefig` would draw twice, once to lay out. No software version in the file: the same numbers give the same
+        # bytes.
         figure.set_dpi(_DPI)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        no_version: Any = {"Software": None}
-        imsave(temporary, canvas.buffer_rgba(), format="png", dpi=_DPI, metadata=no_version)
+        metadata: Any = {"Software": None}
+        imsave(temporary, canvas.buffer_rgba(), format="png", dpi=_DPI, metadata=metadata)
 
 
 def save_named(figures: Mapping[str, Figure], folder: Path) -> list[Path]:
