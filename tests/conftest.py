@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Processes that tests start import from here too.
+CHILDREN = str(ROOT / "tests" / "children")
+if CHILDREN not in sys.path:
+    sys.path.append(CHILDREN)
+
+import blank_pictures  # noqa: E402
 
 
 def real_data(name: str) -> Path:
@@ -59,23 +65,27 @@ def whisper_root() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def coarse_pictures() -> Iterator[int]:
-    """A third of an evaluation is its pictures, and few tests look at their pixels; gives how fine they are else."""
-    if not all(map(importlib.util.find_spec, ("torch", "matplotlib"))):
-        yield 0
-        return
-    from samo.reporting import drawing
-
-    fine = drawing._DPI
+def undrawn_pictures() -> Iterator[None]:
+    """Two thirds of an evaluation is the drawing of its pictures, and few tests look at pixels: here and in processes
+    that tests start, pictures are built, but a pixel is saved."""
+    blank_pictures.install()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawing, "_DPI", 10)
-        yield fine
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (CHILDREN, os.environ.get("PYTHONPATH")))))
+        yield
 
 
 @pytest.fixture
-def fine_pictures(coarse_pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def drawn_pictures(undrawn_pictures: None) -> Iterator[None]:
+    """Pictures are drawn, and coarse."""
+    with blank_pictures.drawn(dpi=10):
+        yield
+
+
+@pytest.fixture
+def fine_pictures(undrawn_pictures: None) -> Iterator[None]:
     """Pictures as users get them."""
-    monkeypatch.setattr("samo.reporting.drawing._DPI", coarse_pictures)
+    with blank_pictures.drawn():
+        yield
 
 
 @pytest.fixture(scope="session")

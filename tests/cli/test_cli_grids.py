@@ -321,6 +321,7 @@ def test_crossval_refuses_folds_it_cannot_train(corpus: Path, tmp_path: Path) ->
     assert "no speaker of fold 2" in line
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_learning_curve(corpus: Path, artifacts: Path) -> None:
     asked = ["learning-curve", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "0,1", "--shares", "1,0.34"]
     curve = done(*asked, "--name", "c", "--json").json

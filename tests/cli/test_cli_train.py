@@ -246,6 +246,7 @@ def test_every_preset_trains(preset: str, clips: Path) -> None:
     assert facts["epochs"] == epochs
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_interrupted_training_goes_on_to_the_same_model(
     clips: Path, tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

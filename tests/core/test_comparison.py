@@ -425,6 +425,7 @@ def test_intervals_are_drawn_in_the_colour_of_the_verdict() -> None:
         assert (cell["low"], cell["high"], colours[cell["verdict"]]) in drawn
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_pictures_are_saved_for_every_run_and_odd_name(tmp_path: Path) -> None:
     given = predictions(0.4, 0.6, n_groups=1)
     comparison = compared({"$base_": given["base"], "$a^b$": given["run1"]})

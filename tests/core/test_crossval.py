@@ -152,6 +152,7 @@ def calibrated(cell: Cell, grid: Path, temperature: float) -> Cell:
     return cell
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_temperatures_of_the_folds_stand_in_the_report(tmp_path: Path) -> None:
     cells = [
         calibrated(finished(tmp_path, "all", 0, fold, [0, 1]), tmp_path, temperature)

@@ -69,6 +69,7 @@ THEIRS = {"angry": "anger", "happy": "joy", "sad": "sad"}
 MAPPING = {"anger": "angry", "joy": "happy", "boredom": "-"}
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_judging_the_test_part(run: Run) -> None:
     front = tiny.frontend(**SETTINGS)
     report = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")

@@ -6,6 +6,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import blank_pictures
 import numpy as np
 import pytest
 from example_reports import HISTORY, LABELS, SPACE, predictions, report
@@ -19,12 +20,14 @@ from samo.tasks import LabelSpace, Task
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("figures") / "made"
-    made = figures.save_figures(report(), predictions(), HISTORY, SPACE, folder)
+    with blank_pictures.drawn(dpi=10):
+        made = figures.save_figures(report(), predictions(), HISTORY, SPACE, folder)
     assert {path.name for path in folder.iterdir()} == {path.name for path in made}
     return {path.stem: path for path in made}
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("drawn_pictures")
 def test_figures_are_png_and_repeatable(pictures: dict[str, Path], tmp_path: Path) -> None:
     assert list(pictures) == ["confusion", "per_class", "by_speaker", "roc", "reliability", "risk_coverage", "training"]
     again = figures.save_figures(report(), predictions(), HISTORY, SPACE, tmp_path)
@@ -85,6 +88,7 @@ def test_training_figure_marks_the_epoch_that_was_kept() -> None:
     assert drawn.axes[1].get_title(loc="left") == "best: 0.400 in epoch 6"
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_figures_of_little_data(tmp_path: Path) -> None:
     given = predictions(1, rows=3)
     given.targets[:] = np.eye(3)[0]
@@ -93,6 +97,7 @@ def test_figures_of_little_data(tmp_path: Path) -> None:
     assert [path.stem for path in made] == ["confusion", "per_class", "reliability", "risk_coverage", "training"]
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_figures_of_names_that_look_like_mathematics(tmp_path: Path) -> None:
     space = LabelSpace((Task("emotion", ("$\\bad{$", "b$", "_c")),))
     given = predictions(space=space)

@@ -134,6 +134,7 @@ def test_without_the_baseline_nothing_is_compared(tmp_path: Path) -> None:
     assert [(row.name, row.difference, row.verdict) for row in table.rows] == [("good", None, ""), ("same", None, "")]
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_files(tmp_path: Path) -> None:
     cells = three_rows(tmp_path)
     table = table_of(tmp_path, cells)

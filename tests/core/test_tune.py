@@ -315,6 +315,7 @@ def test_storages(tmp_path: Path) -> None:
         open_study(foreign, "mine")
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_what_is_written(six: tuple[Path, optuna.Study]) -> None:
     folder, study = six
     spec = StudySpec("mine", "tiny", tiny.TinyConfig.build(BASE).flat(), RAW, "none")

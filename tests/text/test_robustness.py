@@ -171,6 +171,7 @@ def test_seed_and_strength_act() -> None:
     assert touched == [3, 12]
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_files_say_the_same(tmp_path: Path) -> None:
     texts = ["<b>good</b> & well", *TEXTS[1:]]
     report = {**FACTS, **decide(Reader(LabelSpace((MOOD, TAGS))), np.hstack([MOODS, MOODS]), texts), "synthetic": True}
