@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 # A grey PNG of one pixel.
-PIXEL = base64.b64decode(
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
-)
+PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
 _PLACE = "matplotlib.figure"
 # What is drawn now: nothing, or all with arguments in place of those that ``savefig`` is given.
 _drawn: list[dict[str, Any]] = []
