@@ -201,6 +201,7 @@ def test_training_refuses_a_near_copy_of_a_test_clip_and_goes_on_when_told(
     assert [line for line in report["warnings"] if "again.mp3" in line and line.startswith("leak: near copies")]
 
 
+@pytest.mark.slow
 def test_a_run_begun_before_only_reports_near_copies_and_says_what_it_lacks(table: Path, tmp_path: Path) -> None:
     run = trained(table / "leaky.csv", tmp_path, near_copies="report")
     # As an older version left it.
@@ -245,6 +246,7 @@ def test_inspect_names_near_copies(table: Path) -> None:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_takes_of_real_actors_do_not_match_but_the_file_that_stands_twice_does(ravdess_root: Path) -> None:
     """The actors whose takes come closest, of all 1,036,080 pairs; see ``benchmarks/fingerprint.py``."""
     files = [path for actor in ("07", "23") for path in sorted((ravdess_root / f"Actor_{actor}").iterdir())]

@@ -161,6 +161,7 @@ def test_real_clips_keep_their_label_at_any_level(trained: tuple[AudioPredictor,
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_real_clips_keep_their_label_with_silence_behind(trained: tuple[AudioPredictor, list[np.ndarray]]) -> None:
     ready, clips = trained
     plain = [prediction.label for prediction in ready.stream(clips, sr=16_000)]

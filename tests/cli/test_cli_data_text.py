@@ -56,6 +56,7 @@ def test_a_table(tmp_path: Path, artifacts: Path) -> None:
     assert any(line.startswith("! 1 text stands several times in all") for line in shown)
 
 
+@pytest.mark.slow
 def test_the_demo_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("samo_text.inspection.draw", lambda *_: [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,10 +67,8 @@ def fails(status: int, *argv: object) -> str:
     return refused(status, *argv)
 
 
-@pytest.fixture
-def work(artifacts: Path) -> Iterator[Path]:
-    """The working directory with the page's files and small data; a module that is imported leaves a file ``ran``."""
-    here = Path.cwd()
+def fill(here: Path) -> None:
+    """Write the page's files and small data; a module that is imported leaves a file ``ran``."""
     for block in blocks("python"):
         if named := re.match(r"# (\w+\.py)\n", block):
             (here / named[1]).write_text(f"open('{named[1]}.ran', 'w').close()\n{block}")
@@ -81,6 +80,13 @@ def work(artifacts: Path) -> Iterator[Path]:
     days = [f"{mood}\tday {k} with {words[mood][k % 3]} and {words[mood][k % 2]}" for k in range(60) for mood in words]
     (here / "diary").mkdir()
     (here / "diary" / "diary.tsv").write_text("\n".join(days) + "\n")
+
+
+@pytest.fixture
+def work(artifacts: Path) -> Iterator[Path]:
+    """The working directory with the page's files and data."""
+    here = Path.cwd()
+    fill(here)
     before = list(sys.path)
     yield here
     forget()
@@ -95,11 +101,27 @@ def imported(work: Path) -> set[str]:
     return found
 
 
+@pytest.fixture(scope="module")
+def page_run(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+    """The artifacts with run ``mine``, trained once as the page says; to copy."""
+    here, before = tmp_path_factory.mktemp("page"), list(sys.path)
+    fill(here)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        patch.setenv("SAMO_CACHE", str(cache))
+        for name in ("SAMO_DATA_ROOT", "SAMO_TEXT_DATA_ROOT", "SAMO_ARTIFACTS"):
+            patch.delenv(name, raising=False)
+        fresh(*commands(blocks("console")[0])[0], *QUICK["audio"])
+    assert imported(here) == {"my_net", "my_corpus"}
+    forget()
+    sys.path[:] = before
+    return here / "artifacts"
+
+
 @pytest.fixture
-def mine(work: Path) -> Path:
-    """The folder of run ``mine``, trained as the page says."""
-    fresh(*commands(blocks("console")[0])[0], *QUICK["audio"])
-    assert imported(work) == {"my_net", "my_corpus"}
+def mine(page_run: Path, work: Path) -> Path:
+    """The folder of a copy of run ``mine`` in this test's own artifacts."""
+    shutil.copytree(page_run, work / "artifacts", symlinks=True)
     return work / "artifacts" / "runs" / "mine"
 
 

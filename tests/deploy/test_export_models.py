@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -122,16 +123,55 @@ TEXT: dict[str, Case] = {
         {"pooling": "last4-mean+cls", "dropout_samples": 4, "dropout_inference": "vote", "head_layers": 2},
     ),
 }
-HEAVY = {"mn10", "mn20", "mn30", "mn40", "cnn6", "cnn14", "resnet18", "resnet18-pooled"}
-# Two of the many that are one after export: the quick lane has the one with a mask and the one without.
-SIBLINGS = {"encoder-hubert", "encoder-wavlm", "encoder-unispeech", "encoder-unispeech-sat", "encoder-data2vec-audio"}
+# One of each kind: an export takes a second, so its siblings are in the slow lane. Of the encoders of speech that is
+# the one with a mask and the one without.
+QUICK = {
+    "small-cnn", "small-cnn-pooled", "mn04", "functionals", "encoder-whisper", "encoder-wav2vec2", "ensemble-vote",
+    "textcnn", "bigru", "tfidf", "encoder-votes",
+}  # fmt: skip
+# The length of the input whose sizes are looked at; an export that several tests look at is made once.
+SIZED = {
+    "small-cnn": 4000, "functionals": 4000, "encoder-wav2vec2": 16_000, "ensemble-vote": 4000, "bigru": 33,
+    "encoder-votes": 20,
+}  # fmt: skip
 
 
 def cases(known: dict[str, Case]) -> list[Any]:
-    return [
-        pytest.param(*case, id=name, marks=[pytest.mark.slow] if name in HEAVY | SIBLINGS else [])
-        for name, case in known.items()
-    ]
+    return [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in known]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A model, its settings, and the file that was made of it, opened."""
+
+    model: nn.Module
+    config: Any
+    exporter: type[Exporter]
+    file: Path
+    opened: Any
+    outputs: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """Export a case by its name."""
+    kept: dict[str, Exported] = {}
+
+    def exported(name: str) -> Exported:
+        if name in kept:
+            return kept[name]
+        exporter: type[Exporter] = AudioExporter if name in AUDIO else TextExporter
+        make, values = (AUDIO | TEXT)[name]
+        folder = tmp_path_factory.mktemp("export")
+        model, config = make(folder, **values)
+        found = Exported(
+            model, config, exporter, folder / "file.onnx", *written(model, config, exporter, folder / "file.onnx")
+        )
+        if name in SIZED:
+            kept[name] = found
+        return found
+
+    return exported
 
 
 def test_every_registered_model_has_a_case() -> None:
@@ -171,11 +211,10 @@ def sounds(window: int, lengths: list[int], seed: int) -> tuple[Tensor, Tensor]:
     return noise * (places[None, :] < torch.tensor(lengths)[:, None]), torch.tensor(lengths)
 
 
-@pytest.mark.parametrize(("make", "values"), cases(AUDIO))
-def test_speech_models_give_the_same_logits(make: Callable[..., Made], values: dict[str, Any], tmp_path: Path) -> None:
-    model, config = make(tmp_path, **values)
-    opened, outputs = written(model, config, AudioExporter, tmp_path / "file.onnx")
-    window = config.features.window
+@pytest.mark.parametrize("name", cases(AUDIO))
+def test_speech_models_give_the_same_logits(name: str, export: Callable[[str], Exported]) -> None:
+    made = export(name)
+    model, opened, window = made.model, made.opened, made.config.features.window
     # One clip and three; a clip of a third of the window; waveforms longer and shorter than the exporter was shown.
     batches = [
         sounds(window, [window], 0),
@@ -187,8 +226,8 @@ def test_speech_models_give_the_same_logits(make: Callable[..., Made], values: d
         with torch.no_grad():
             expected = model(inputs, lengths)
         found = answered(opened, AudioExporter, (inputs, lengths))
-        np.testing.assert_allclose(found, expected.numpy(), atol=1e-3 if values.get("model") == "functionals" else 1e-4)
-    assert ("features" in outputs) == isinstance(model, AudioModel)
+        np.testing.assert_allclose(found, expected.numpy(), atol=1e-3 if name.startswith("functionals") else 1e-4)
+    assert ("features" in made.outputs) == isinstance(model, AudioModel)
     if isinstance(model, AudioModel):
         inputs, lengths = batches[1]
         with torch.no_grad():
@@ -198,62 +237,46 @@ def test_speech_models_give_the_same_logits(make: Callable[..., Made], values: d
         assert features.std() > 0.1
 
 
-@pytest.mark.parametrize(("make", "values"), cases(TEXT))
-def test_text_models_give_the_same_logits(make: Callable[..., Made], values: dict[str, Any], tmp_path: Path) -> None:
-    model, config = make(tmp_path, **values)
-    opened, outputs = written(model, config, TextExporter, tmp_path / "file.onnx")
-    highest = 20 if "encoder" in config.model.model else 2**62
+@pytest.mark.parametrize("name", cases(TEXT))
+def test_text_models_give_the_same_logits(name: str, export: Callable[[str], Exported]) -> None:
+    made = export(name)
+    highest = 20 if "encoder" in made.config.model.model else 2**62
     for lengths in ([9], [1, 17, 4], [20, 2]):
         ids = torch.randint(5, highest, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(2))
         n = torch.tensor(lengths)
         ids = ids * (torch.arange(max(lengths))[None, :] < n[:, None])
         with torch.no_grad():
-            expected = model(ids, n).numpy()
-        np.testing.assert_allclose(answered(opened, TextExporter, (ids, n)), expected, atol=1e-4)
-    assert outputs == ("logits",)
+            expected = made.model(ids, n).numpy()
+        np.testing.assert_allclose(answered(made.opened, TextExporter, (ids, n)), expected, atol=1e-4)
+    assert made.outputs == ("logits",)
 
 
-@pytest.mark.parametrize(
-    ("known", "name", "exporter", "length"),
-    [
-        (AUDIO, "small-cnn", AudioExporter, 4000),
-        (AUDIO, "functionals", AudioExporter, 4000),
-        (AUDIO, "encoder-wav2vec2", AudioExporter, 16_000),
-        (AUDIO, "ensemble-vote", AudioExporter, 4000),
-        (TEXT, "bigru", TextExporter, 33),
-        (TEXT, "encoder-votes", TextExporter, 20),
-    ],
-)
-def test_sizes_found_without_computing_are_those_computed(
-    known: dict[str, Case], name: str, exporter: type[Exporter], length: int, tmp_path: Path
-) -> None:
-    make, values = known[name]
-    model, config = make(tmp_path, **values)
-    written(model, config, exporter, tmp_path / "file.onnx")
-    found = check_network(look_through((tmp_path / "file.onnx").read_bytes()), length)
-    network = onnx.load(str(tmp_path / "file.onnx"))
+@pytest.mark.parametrize("name", SIZED)
+def test_sizes_found_without_computing_are_those_computed(name: str, export: Callable[[str], Exported]) -> None:
+    made, length = export(name), SIZED[name]
+    found = check_network(look_through(made.file.read_bytes()), length)
+    network = onnx.load(str(made.file))
     outputs = {port.name for port in network.graph.output}
-    made = [name for node in network.graph.node for name in node.output if name]
-    network.graph.output.extend(onnx.ValueInfoProto(name=name) for name in made if name not in outputs)
+    tensors = [name for node in network.graph.node for name in node.output if name]
+    network.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in outputs)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     opened = onnxruntime.InferenceSession(network.SerializeToString(), options, providers=["CPUExecutionProvider"])
     ids = torch.full((1, length), 7)
-    inputs = ids if exporter is TextExporter else sounds(length, [length], 0)[0]
-    given = dict(zip(exporter.inputs, (inputs.numpy(), np.array([length])), strict=True))
+    inputs = ids if made.exporter is TextExporter else sounds(length, [length], 0)[0]
+    given = dict(zip(made.exporter.inputs, (inputs.numpy(), np.array([length])), strict=True))
     n_followed = 0
-    for tensor, computed in zip(made, opened.run(made, given), strict=True):
+    for tensor, computed in zip(tensors, opened.run(tensors, given), strict=True):
         assert found[tensor].shape == computed.shape, tensor
         numbers = found[tensor].numbers
         if numbers is not None:
             n_followed += 1
             np.testing.assert_allclose(numbers, computed, rtol=1e-6, err_msg=tensor)
-    assert n_followed > 0.3 * len(made)
+    assert n_followed > 0.3 * len(tensors)
 
 
-def test_what_stands_behind_the_end_of_a_clip_is_not_heard(tmp_path: Path) -> None:
-    model, config = speech(tmp_path, model="small-cnn", width=4, **SMALL)
-    opened, _ = written(model, config, AudioExporter, tmp_path / "file.onnx")
+def test_what_stands_behind_the_end_of_a_clip_is_not_heard(export: Callable[[str], Exported]) -> None:
+    opened = export("small-cnn").opened
     inputs, lengths = sounds(4000, [2000], 0)
     loud = inputs.clone()
     loud[:, 2000:] = 1.0

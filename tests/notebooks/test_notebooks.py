@@ -63,7 +63,8 @@ def test_it_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     for name in ("SAMO_ARTIFACTS", "SAMO_DATA_ROOT", "SAMO_CORPUS", "SAMO_CLIPS"):
         monkeypatch.delenv(name, raising=False)
-    places = os.pathsep.join([str(ROOT), str(ROOT / "cli")])
+    # The first keeps pictures from being drawn.
+    places = os.pathsep.join([str(ROOT / "tests" / "children"), str(ROOT), str(ROOT / "cli")])
     for name, value in {**SMALL[path.stem], "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}.items():
         monkeypatch.setenv(name, value)
     # Nothing of the kernel's own is written to the home of whoever runs the tests.
