@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from samo.errors import DataError, SettingsError, nearest
+from samo.errors import DataError, SettingsError
 from samo.files import alone, cache_root
 from samo.plugins import Plugin, Registry
 
@@ -161,14 +161,14 @@ def _fetch_corpus(corpus: DatasetModule, folder: Path, report: StageProgress) ->
         _fetch_files(corpus.DOWNLOADS, folder, report)
 
 
-def require_known(datasets: Mapping[str, DatasetModule], name: str) -> None:
+def require_known(datasets: Registry[DatasetModule], name: str) -> None:
     """Refuse a name that is not in the registry.
 
     Raises:
         SettingsError: names the nearest and all valid ones.
     """
     if name not in datasets:
-        raise SettingsError(f"unknown dataset '{name}'", hint=nearest(name, datasets) + f"valid: {', '.join(datasets)}")
+        raise datasets.unknown(name)
 
 
 def existing_root(given: str, source: str) -> Path:
