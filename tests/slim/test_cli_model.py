@@ -125,3 +125,11 @@ def test_a_misspelled_released_model(folder: Path, capsys: pytest.CaptureFixture
 def test_help_names_the_released_models(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = command(capsys, "--help")
     assert "samo-speech or samo-text" in " ".join(out.replace("│", " ").split())
+
+
+def test_a_name_of_two_lines_is_one_row(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = tmp_path / "a\nb.wav"
+    clip.write_bytes((folder / "clips" / "short.wav").read_bytes())
+    out, _ = command(capsys, "--model", folder / "speech.onnx", clip)
+    assert len(out.splitlines()) == 3
+    assert f"{tmp_path}/a\\nb.wav  " in out
