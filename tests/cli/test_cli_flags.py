@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tone_corpora import TINY, done, read_json, refused
+from tone_corpora import TINY, done, read_json, refused, samo
 from typed_flags import arrived, described, options_of, typed
 
 import samo_audio.datasets
@@ -513,3 +513,17 @@ def test_help_behind_a_modality_lists_its_settings_only(argv: list[str]) -> None
     assert shown["--dataset"].startswith("--dataset ravdess|demo|table|folder")
     both = options_of(done("train", "--help").out)
     assert {"--encoders", "--n-mels", *others} <= both.keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--weights", "no.pt"], "there is no weights file at no.pt"),
+        (["--preset", "whisper-frozen", "--encoder", "./no"], "--encoder ./no: there is no such folder"),
+        (["--modality", "text", "--encoder", "/no/such"], "--encoder /no/such: there is no such folder"),
+    ],
+)
+def test_a_place_that_is_not_there_comes_before_anything_is_opened(flags: list[str], line: str) -> None:
+    said = samo("train", *flags)
+    assert said.status == 6
+    assert said.err == f"error: {line} (hint: check the spelling of the path)\n"
