@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "preset_files",
     "released_files",
     "space_files",
+    "unknown_name",
     "write_examples",
 ]
 
@@ -141,6 +143,27 @@ def grid_files(modality: str) -> dict[str, Path]:
 def space_files(modality: str) -> dict[str, Path]:
     """Files of the search spaces that ship with SAMO, by name; ``default`` is always there."""
     return _shipped(modality, "spaces")
+
+
+def unknown_name(setting: str, name: str, modality: str, known: Mapping[str, Iterable[str]]) -> SettingsError:
+    """The error for a name that a setting does not take, which says so where another modality knows it.
+
+    Args:
+        setting: such as ``preset`` or ``model``.
+        name: its value.
+        modality: in which it was given.
+        known: the names of every modality.
+    """
+    owners = [other for other in known if other != modality and name in known[other]]
+    if owners:
+        return SettingsError(
+            f"`{setting}={name}` is no {setting} of `modality={modality}`",
+            hint=f"it belongs to {' and '.join(f'`modality={owner}`' for owner in owners)}",
+        )
+    valid = tuple(known[modality])
+    return SettingsError(
+        f"unknown {setting} '{name}'", hint=nearest(name, valid) + f"valid: {', '.join(valid) or 'none'}"
+    )
 
 
 def _entry(modality: str) -> Modality:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from samo.errors import SamoError, SettingsError, first_ten, nearest
 from samo.lazy import load_object
-from samo.modalities import MODALITIES
+from samo.modalities import MODALITIES, config_types, unknown_name
 
 if TYPE_CHECKING:
     from samo.settings import Config
@@ -226,6 +226,11 @@ class Registry(Mapping[str, T]):
         if ":" in name:
             return Plugin(self._setting, name, name)
         return self._installed().get(name)
+
+    def unknown(self, name: str) -> SettingsError:
+        """The error for a name that is not in it, see :func:`samo.modalities.unknown_name`."""
+        found = {modality: registry_of(self._setting, kind) or () for modality, kind in config_types().items()}
+        return unknown_name(self._setting, name, self._modality, {**found, self._modality: self})
 
     def __getitem__(self, name: str) -> T:
         if name in self.own:

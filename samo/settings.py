@@ -17,7 +17,15 @@ from pydantic.fields import FieldInfo
 
 from samo.errors import SettingsError, nearest
 from samo.lazy import load_object
-from samo.modalities import MODALITIES, config_type, config_types, ensemble_files, measured_file, preset_files
+from samo.modalities import (
+    MODALITIES,
+    config_type,
+    config_types,
+    ensemble_files,
+    measured_file,
+    preset_files,
+    unknown_name,
+)
 from samo.plugins import trust_settings
 
 __all__ = [
@@ -749,8 +757,9 @@ def read_preset(modality: str, name: str) -> tuple[str, dict[str, object]]:
             "`samo.ensembles.preset_ensemble`; others take its members",
         )
     if name not in files:
-        valid = (*files, *ensemble_files(modality))
-        raise SettingsError(f"unknown preset '{name}'", hint=nearest(name, valid) + f"valid: {', '.join(valid)}")
+        raise unknown_name(
+            "preset", name, modality, {each: (*preset_files(each), *ensemble_files(each)) for each in MODALITIES}
+        )
     sections = set(config_type(modality).model_fields)
     settings = read_toml(files[name], sections)
     description, base = str(settings.pop("description", "")), str(settings.pop("based_on", ""))
@@ -770,7 +779,7 @@ def read_ensemble(modality: str, name: str) -> tuple[str, tuple[str, ...]]:
     """
     files = ensemble_files(modality)
     if name not in files:
-        raise SettingsError(f"unknown ensemble '{name}'", hint=f"valid: {', '.join(files) or 'none'}")
+        raise unknown_name("ensemble", name, modality, {each: ensemble_files(each) for each in MODALITIES})
     data = toml_tables(files[name], "ensemble")
     members = tuple(str(member) for member in data.get("members", ()))
     if len(members) < 2 or set(data) != {"description", "members"}:

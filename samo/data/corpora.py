@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from samo.errors import DataError, SettingsError, nearest
+from samo.errors import DataError, ModelFileError, SettingsError
 from samo.files import alone, cache_root
 from samo.plugins import Plugin, Registry
 
@@ -25,7 +25,9 @@ __all__ = [
     "downloaded_root",
     "existing_root",
     "megabytes",
+    "require_folder",
     "require_known",
+    "require_places",
     "require_root",
 ]
 
@@ -161,14 +163,14 @@ def _fetch_corpus(corpus: DatasetModule, folder: Path, report: StageProgress) ->
         _fetch_files(corpus.DOWNLOADS, folder, report)
 
 
-def require_known(datasets: Mapping[str, DatasetModule], name: str) -> None:
+def require_known(datasets: Registry[DatasetModule], name: str) -> None:
     """Refuse a name that is not in the registry.
 
     Raises:
         SettingsError: names the nearest and all valid ones.
     """
     if name not in datasets:
-        raise SettingsError(f"unknown dataset '{name}'", hint=nearest(name, datasets) + f"valid: {', '.join(datasets)}")
+        raise datasets.unknown(name)
 
 
 def existing_root(given: str, source: str) -> Path:
@@ -195,6 +197,35 @@ def require_root(settings: Mapping[str, Any]) -> None:
     """
     if settings.get("data_root") and settings.get("dataset") != "demo":
         existing_root(settings["data_root"], "`data_root`")
+
+
+def require_places(settings: Mapping[str, Any]) -> None:
+    """Refuse places among settings, by name, that do not exist: of the data, start weights and pretrained models.
+
+    As quick as :func:`require_root`.
+
+    Raises:
+        DataError: there is no such ``data_root``.
+        ModelFileError: there is no such file of weights or folder of a pretrained model.
+    """
+    require_root(settings)
+    if (weights := settings.get("weights")) and not Path(weights).is_file():
+        raise ModelFileError(f"there is no weights file at {weights}", hint="check the spelling of the path")
+    for setting in ("encoder", "masked_lm"):
+        if settings.get(setting):
+            require_folder(settings[setting], setting)
+
+
+def require_folder(place: str, setting: str) -> None:
+    """Refuse what can only be a folder, by how it is spelled, and is none; a name on the Hugging Face hub passes.
+
+    Raises:
+        ModelFileError: names the setting.
+    """
+    folder = Path(place).expanduser()
+    looks_like_path = folder.is_absolute() or place.startswith((".", "~")) or place.count("/") > 1
+    if looks_like_path and not folder.is_dir():
+        raise ModelFileError(f"`{setting}={place}`: there is no such folder", hint="check the spelling of the path")
 
 
 def megabytes(corpus: DatasetModule) -> int:

@@ -26,7 +26,7 @@ from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
 from samo.data.near_duplicates import find_copies
 from samo.data.stratify import inseparable, rank, rarest_labels, stratify
-from samo.errors import DataError, LeakError, RunError, SettingsError, counted, first_ten
+from samo.errors import DataError, LeakError, RunError, SettingsError, counted, first_ten, plural
 from samo.files import write_json
 from samo.stored import Count, Stored, Text, read_stored
 
@@ -265,12 +265,18 @@ def _units(manifest: Manifest, items: Sequence[Item]) -> list[list[Item]]:
 
 
 def _why_empty(manifest: Manifest, request: SplitRequest) -> str:
-    """What stays together where a rule deals out sets of items; of a table's own split what to do."""
+    """Too few items, or what stays together where a rule deals out sets of them; of a table's own split what to do."""
     if request.rule == "table":
         return "mark rows as train, val and test in the split column"
+    n, noun = len(manifest.items), "text" if manifest.copies == "reported" else "clip"
+    too_few = f"{counted(n, noun)} {plural('is', n, 'are')} too few for three parts"
+    if request.rule == "random":
+        return too_few
     if request.rule not in ("stratified", "folds") or manifest.copies != "reported":
         return ""
     largest = max(map(len, _units(manifest, manifest.items)))
+    if largest == 1:
+        return too_few
     return f"{largest:,} of {len(manifest.items):,} texts stay together, as one group or as near copies of each other"
 
 

@@ -21,7 +21,9 @@ from samo.files import folder_beside, parse_json, remove_left_folders
 from samo.modalities import write_examples
 from samo.prediction import ModelPredictor
 from samo.prediction.exported import ExportedModel, is_exported, load_exported
+from samo.runs.released import released_for
 from samo.runs.reporter import PlainReporter, Reporter
+from samo.runs.run import artifacts_root
 from samo.stored import Stored, Text, validated
 
 __all__ = ["LISTING", "Packaged", "package"]
@@ -83,8 +85,8 @@ def package(
     Of one exported file and one installation of SAMO it has the same bytes each time.
 
     Args:
-        model: a file of :func:`samo.deploy.export.export`; else a run by name or folder, which is exported first;
-            empty: the newest that has a model.
+        model: a file of :func:`samo.deploy.export.export`; the name of a model that comes with SAMO; else a run by name
+            or folder, which is exported first; empty: the newest that has a model.
         to: the folder to make.
         overwrite: replace a package that is there; never anything else.
         data_root: of a run: where its data lie now; empty: where they lay.
@@ -100,7 +102,8 @@ def package(
     """
     if not str(to):
         raise SettingsError("a package needs a folder", hint="name a new one with `output`")
-    exported = is_exported(model)
+    released = released_for(str(model), artifacts_root(str(artifacts))) if str(model) else None
+    exported = bool(released) or is_exported(model)
     if exported and data_root:
         raise SettingsError("`data_root` acts only together with a run", hint="an exported file needs no data")
     target = Path(to).expanduser()
@@ -110,7 +113,7 @@ def package(
     served = {name: version for name, version in pinned(about.extras["serve"], "serve").items() if name not in base}
     remove_left_folders(target)
     with reporting_full_disk(target), folder_beside(target) as folder:
-        source = Path(model) if exported else folder / "exported.onnx"
+        source = Path(released or model) if exported else folder / "exported.onnx"
         if not exported:
             _export(str(model), source, data_root, artifacts, threads, reporter)
         opened = ExportedModel.open(source)

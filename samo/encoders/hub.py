@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from samo.data.corpora import require_folder
 from samo.errors import EnvironmentProblem, ModelFileError
 
 __all__ = ["NO_CODE", "offline", "quiet", "reading", "remembered", "source_of"]
@@ -69,10 +70,8 @@ def reading(place: str, what: str, setting: str = "encoder") -> Iterator[None]:
         ModelFileError: a folder that does not exist or holds no usable model.
         EnvironmentProblem: a name that is neither cached on this machine nor reachable.
     """
+    require_folder(place, setting)
     folder = Path(place).expanduser()
-    looks_like_path = folder.is_absolute() or place.startswith((".", "~")) or place.count("/") > 1
-    if not folder.is_dir() and looks_like_path:
-        raise ModelFileError(f"`{setting}={place}`: there is no such folder", hint="check the spelling of the path")
     if folder.is_dir() and not any((folder / name).is_file() for name in ("config.json", "tokenizer_config.json")):
         raise ModelFileError(
             f"`{setting}={place}` holds neither config.json nor tokenizer_config.json, so it is no pretrained model",

@@ -15,10 +15,10 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 from pydantic import Field, model_validator
 
-from samo.errors import DataError, ModelFileError, SettingsError
+from samo.errors import DataError, ModelFileError, SettingsError, nearest
 from samo.evaluation.decision import Decision
 from samo.files import parse_json
-from samo.modalities import predictor_type
+from samo.modalities import predictor_type, released_files
 from samo.prediction.onnx_file import FLOAT, INT64, LARGEST, OnnxFile, Port, check_network, look_through
 from samo.prediction.predictor import ModelFacts, ModelPredictor, TrainedModel
 from samo.stored import Flag, Number, Stored, Text, validated
@@ -313,7 +313,9 @@ def cores() -> int:
 def _read(path: Path) -> bytes:
     try:
         if not path.is_file():
-            raise ModelFileError(f"there is no model file {path}", hint=_HINT)
+            released = released_files()
+            known = f"models that come with SAMO: {', '.join(released)}; " if released else ""
+            raise ModelFileError(f"there is no model file {path}", hint=nearest(str(path), released) + known + _HINT)
         size = path.stat().st_size
         if size > LARGEST:
             raise ModelFileError(f"cannot use {path}: it is larger than {LARGEST >> 20} MiB")

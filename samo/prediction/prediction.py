@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from samo.errors import counted
+from samo.errors import EnvironmentProblem, counted
 from samo.tasks import LabelSpace
 
 if TYPE_CHECKING:
@@ -221,10 +221,15 @@ class PredictionList(Sequence[Prediction]):
         """:meth:`rows` as a ``pandas.DataFrame``.
 
         Raises:
-            ImportError: pandas is not installed.
+            EnvironmentProblem: pandas is not installed.
         """
-        import pandas
-
+        try:
+            import pandas
+        except ModuleNotFoundError as error:
+            raise EnvironmentProblem(
+                f"a table of predictions needs {error.name}, which is not installed",
+                hint="pip install pandas; or take the same as plain dicts from PredictionList.rows",
+            ) from error
         return pandas.DataFrame(self.rows())
 
     def _repr_html_(self) -> str:

@@ -373,7 +373,7 @@ def _text(value: object) -> str:
 
 
 def _line(line: str) -> str:
-    """A sentence of ours as Markdown: its settings stay in backquotes, the rest is plain words."""
+    """A sentence of ours as Markdown: its settings and commands stay in backquotes, the rest is plain words."""
     pieces = SETTING.split(" ".join(line.split()))
     return "".join(f"`{piece}`" if place % 2 else _escaped(piece) for place, piece in enumerate(pieces))
 

@@ -36,12 +36,12 @@ RULE_NAMES = {"half": "0.5", "global": "global", "per-class": "per class"}
 THRESHOLD_HEADS = ("thresholds", "macro-F1", "interval", "gain", "validation", "gain there")
 TASK_HEADS = ("task", "labels", "rows", "macro-F1", "interval", "accuracy", "thresholds")
 
-# A setting as messages write it: `focal_loss`, `split=folds`.
-SETTING = re.compile(r"`([a-z][a-z0-9_]*(?:=[^`]*)?)`")
+# A setting or a command as messages write it: `focal_loss`, `split=folds`, `samo crossval`.
+SETTING = re.compile(r"`(samo [a-z][^`]*|[a-z][a-z0-9_]*(?:=[^`]*)?)`")
 
 
 def as_code(line: str) -> Markup:
-    """A line for HTML, escaped, with its settings as ``<code>``."""
+    """A line for HTML, escaped, with its settings and commands as ``<code>``."""
     from markupsafe import Markup, escape
 
     return Markup(SETTING.sub(r"<code>\1</code>", str(escape(line))))

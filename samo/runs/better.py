@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from samo.errors import SettingsError
 from samo.runs.run import Run
-from samo.settings import based_on, measured_presets, read_preset, resolve
+from samo.settings import REPORT_SETTINGS, SPLIT_SETTINGS, based_on, measured_presets, read_preset, resolve
 
 __all__ = ["BETTER", "better_line"]
 
@@ -18,7 +18,8 @@ def better_line(run: Run, preset: str = "") -> str:
 
     Args:
         run: a trained run.
-        preset: the one it was trained from, to be called as it was typed; empty: by its settings.
+        preset: the one it was trained from, to be called as it was typed; empty: by its settings. Where some were
+            changed since, the line calls it the most similar one.
     """
     settings = run.settings
     measured = measured_presets(run.modality)
@@ -36,13 +37,21 @@ def better_line(run: Run, preset: str = "") -> str:
     name = max(own, key=lambda each: (_n_alike(run, each), own[each]["macro_f1"]))
     if own[name]["macro_f1"] >= better["macro_f1"]:
         return ""
-    called = preset if based_on(run.modality, preset) == name else name
+    called = f"`preset={preset if based_on(run.modality, preset) == name else name}`"
+    where = called if _is_of(run, name) else f"the most similar measured preset, {called},"
     cost = f", {better['minutes']:.0f} minutes" if "minutes" in better else ""
     scores = [each["macro_f1"] for each in (better, own[name])]
     return (
-        f"`preset={BETTER}` has macro-F1 {scores[0]:.3f} where `preset={called}` has {scores[1]:.3f} ({better['on']})"
+        f"`preset={BETTER}` has macro-F1 {scores[0]:.3f} where {where} has {scores[1]:.3f} ({better['on']})"
         f"{cost}: {read_preset(run.modality, BETTER)[0]}"
     )
+
+
+def _is_of(run: Run, preset: str) -> bool:
+    """Whether a run has a preset's settings, whatever its split and its seed."""
+    given, free = run.settings, SPLIT_SETTINGS | REPORT_SETTINGS | {"data_root", "seed"}
+    wanted = resolve(run.modality, preset, None, {}).flat()
+    return all(given.get(name) == value for name, value in wanted.items() if name not in free)
 
 
 def _n_alike(run: Run, preset: str) -> int:

@@ -8,7 +8,7 @@ from samo.errors import RunError
 from samo.modalities import released_files
 from samo.runs.run import find_run
 
-__all__ = ["DEFAULTS", "model_file", "released_for"]
+__all__ = ["DEFAULTS", "model_file", "other_model", "released_for"]
 
 # The model of each modality in place of a run.
 DEFAULTS = {"audio": "samo-speech", "text": "samo-text"}
@@ -32,6 +32,11 @@ def released_for(given: str, artifacts: Path, modality: str = "audio") -> Path |
     except RunError:
         return files.get(given or DEFAULTS.get(modality, ""))
     return None
+
+
+def other_model(modality: str) -> str:
+    """How to name a model of a modality, for a hint where one of another answers."""
+    return f"name a run with `run`, or take `model={DEFAULTS[modality]}`"
 
 
 def model_file(model: Path | None, run: str, artifacts: Path, modality: str = "audio") -> Path | None:

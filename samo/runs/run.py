@@ -26,6 +26,7 @@ from samo.data.manifest import Manifest
 from samo.data.splits import Split, audit
 from samo.errors import DataError, ModelFileError, RunError, SettingsError, first_ten, nearest, reporting_full_disk
 from samo.files import leftovers, parse_json, write_json, write_text
+from samo.modalities import released_files
 from samo.printable import csv_text
 from samo.settings import Config, stored_config, with_defaults
 from samo.stored import Count, Number, Share, Stored, Text, validated, validated_by
@@ -553,7 +554,7 @@ def find_run(artifacts: Path, given: str = "") -> Run:
     """A run by name, as ``GRID/CELL``, or by folder; without one the newest.
 
     Raises:
-        RunError: there is none.
+        RunError: there is none; of a released model or an exported file that it is no run.
     """
     runs = artifacts / "runs"
     grid, _, cell = given.partition("/")
@@ -568,10 +569,16 @@ def find_run(artifacts: Path, given: str = "") -> Run:
     for folder in (runs / given, artifacts / "grids" / grid / "runs" / cell, Path(given)):
         if (folder / "config.json").is_file():
             return Run(folder.resolve())
+    released = released_files()
+    if given in released or (given.lower().endswith(".onnx") and Path(given).is_file()):
+        raise RunError(
+            f"'{given}' is no run: {'a released model' if given in released else 'an exported file'} only predicts",
+            hint="`samo predict`, `samo serve` and `samo package` take it; name a run here",
+        )
     names = [run.name for run in list_runs(artifacts)]
     raise RunError(
         f"there is no run '{given}' in {runs}",
-        hint=nearest(given, names) + (f"runs: {first_ten(names)}" if names else "no run was trained yet"),
+        hint=nearest(given, (*names, *released)) + (f"runs: {first_ten(names)}" if names else "no run was trained yet"),
     )
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from samo.data.augmented import augmentation_facts, load_augmented, save_augmented
 from samo.data.batch import Draws
 from samo.data.conflicts import about_conflicts
+from samo.data.corpora import require_places
 from samo.data.manifest import Item, Manifest
 from samo.data.sampling import balance_notes, transductive_notes
 from samo.data.splits import PARTS, Split, audit, find_near_leaks, make_split, split_notes
@@ -153,6 +154,8 @@ def train(
     precision, artifacts = precision or filed.get("precision", "auto"), artifacts or filed.get("artifacts", "")
     threads = filed.get("threads", 0) if threads is None else threads
     chosen = None if resumed else resolve(modality, preset, Path(config) if config else None, given)
+    if chosen:
+        require_places(chosen.flat())
     trackers = require_trackers(tracker)
     root, reporter = artifacts_root(str(artifacts)), reporter or PlainReporter()
     with _stopped_early(), process_group() as ranks:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from samo.errors import SettingsError, nearest
+from samo.errors import SettingsError
 from samo.lazy import load_object
 from samo.plugins import Plugin, Registry
 
@@ -218,5 +218,5 @@ def build_whole(config: AudioConfig, space: LabelSpace, assets: Path | None = No
 
 def _architecture(name: str) -> Architecture:
     if name not in MODELS:
-        raise SettingsError(f"unknown model '{name}'", hint=nearest(name, MODELS) + f"valid: {', '.join(MODELS)}")
+        raise MODELS.unknown(name)
     return MODELS[name]

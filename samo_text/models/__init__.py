@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from samo.errors import SettingsError, nearest
 from samo.lazy import load_object
 from samo.plugins import Plugin, Registry
 
@@ -92,5 +91,5 @@ def build_model(
 
 def _architecture(name: str) -> Architecture:
     if name not in MODELS:
-        raise SettingsError(f"unknown model '{name}'", hint=nearest(name, MODELS) + f"valid: {', '.join(MODELS)}")
+        raise MODELS.unknown(name)
     return MODELS[name]

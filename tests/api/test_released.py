@@ -13,6 +13,7 @@ from samo.errors import RunError
 from samo.modalities import released_files
 from samo.prediction.exported import ExportedModel
 from samo.runs.released import DEFAULTS, released_for
+from samo.runs.run import find_model, find_run
 
 ROOT = Path(__file__).parents[2]
 REPORTS = ROOT / "artifacts" / "reports"
@@ -70,3 +71,14 @@ def test_a_name_that_is_neither_is_refused(tmp_path: Path) -> None:
     assert released_for("samo-speach", tmp_path) is None
     with pytest.raises(RunError, match="there is no run 'samo-speach'"):
         samo.load("samo-speach", artifacts=tmp_path)
+
+
+def test_what_needs_a_run_says_that_a_released_model_only_predicts(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="'samo-speech' is no run: a released model only predicts"):
+        find_model(tmp_path, "samo-speech")
+    file = released_files()["samo-text"]
+    with pytest.raises(RunError, match=r"samo-text.onnx' is no run: an exported file only predicts"):
+        find_run(tmp_path, str(file))
+    with pytest.raises(RunError) as misspelled:
+        find_model(tmp_path, "samo-speach")
+    assert misspelled.value.hint.startswith("did you mean 'samo-speech'? ")

@@ -176,10 +176,13 @@ def test_runs(copied: Path, clips: Path, artifacts: Path) -> None:
     assert "damaged" in done("runs").out
 
 
+MODELS = "samo-speech and samo-text answer without\n"
+
+
 def test_no_runs() -> None:
     assert done("runs", "--json").json == {"schema": 1, "runs": []}
     said = done("runs")
-    assert (said.out, said.err) == ("", "· no run in artifacts yet; train one: samo train\n")
+    assert (said.out, said.err) == ("", "· no run in artifacts yet; train one: samo train; " + MODELS)
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch, artifacts: Path, cache: Path) -> None:
@@ -190,6 +193,7 @@ def test_doctor(monkeypatch: pytest.MonkeyPatch, artifacts: Path, cache: Path) -
     assert set(seen["runtime"]) == {"device", "precision", "channels_last", "threads"}
     assert (seen["cache"]["folder"], seen["artifacts"]) == (str(cache), str(artifacts))
     assert seen["extras"]["train"] is True
+    assert seen["released_models"] == ["samo-speech", "samo-text"]
     shown = done("doctor").out
     assert "extras              train, export, serve" in shown
     assert seen["ravdess"] == ""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tone_corpora import TINY, done, read_json, refused
+from tone_corpora import TINY, done, read_json, refused, samo
 from typed_flags import arrived, described, options_of, typed
 
 import samo_audio.datasets
@@ -299,6 +299,9 @@ def test_unknown_setting_names_its_file(tmp_path: Path) -> None:
         (["--class-weight-loss", "--class-weight-mult", "neutral=-1"], "--class-weight-mult"),
         (["--class-weight-loss", "--class-weight-mult", "a=1,a=2"], "names 'a' twice"),
         (["--preset", "smal-cnn-focal"], "unknown preset 'smal-cnn-focal' (hint: did you mean 'small-cnn-focal'?"),
+        (["--preset", "textcnn"], "--preset textcnn is no preset of --modality audio (hint: it belongs to"),
+        (["--model", "bigru"], "--model bigru is no model of --modality audio (hint: it belongs to --modality text)"),
+        (["--dataset", "goemotions"], "--dataset goemotions is no dataset of --modality audio (hint: it belongs to"),
         (["--modality", "vidio"], "unknown modality 'vidio'"),
         (["--name", "a/b"], "--name 'a/b'"),
         (["--device", "tpu"], "--device tpu"),
@@ -510,3 +513,17 @@ def test_help_behind_a_modality_lists_its_settings_only(argv: list[str]) -> None
     assert shown["--dataset"].startswith("--dataset ravdess|demo|table|folder")
     both = options_of(done("train", "--help").out)
     assert {"--encoders", "--n-mels", *others} <= both.keys()
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--weights", "no.pt"], "there is no weights file at no.pt"),
+        (["--preset", "whisper-frozen", "--encoder", "./no"], "--encoder ./no: there is no such folder"),
+        (["--modality", "text", "--encoder", "/no/such"], "--encoder /no/such: there is no such folder"),
+    ],
+)
+def test_a_place_that_is_not_there_comes_before_anything_is_opened(flags: list[str], line: str) -> None:
+    said = samo("train", *flags)
+    assert said.status == 6
+    assert said.err == f"error: {line} (hint: check the spelling of the path)\n"

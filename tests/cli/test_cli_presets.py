@@ -184,6 +184,12 @@ def test_listed_with_what_was_measured() -> None:
     assert rows["minilm"]["kind"] == "encoder"
 
 
+def test_a_pipe_gets_lines_that_can_be_read() -> None:
+    shown = done("presets").out.splitlines()
+    assert 80 < max(map(len, shown)) <= 100
+    assert [line for line in shown if line.startswith("whisper-head ")] != []
+
+
 def run_of(folder: Path, modality: str = "audio", **changes: Any) -> Run:
     folder.mkdir()
     write_json(folder / "config.json", {**resolve(modality, "", None, {}).stored(), **changes})
@@ -193,21 +199,28 @@ def run_of(folder: Path, modality: str = "audio", **changes: Any) -> Run:
 def test_a_better_preset_is_offered_where_it_was_measured(tmp_path: Path) -> None:
     measured = measured_presets("audio")
     best, plain, mobile = (measured[name]["macro_f1"] for name in ("whisper-frozen", "small-cnn", "mn04"))
-    line = better_line(run_of(tmp_path / "a"))
+    small = resolve("audio", "small-cnn", None, {}).stored()
+    line = better_line(run_of(tmp_path / "a", **small))
     scores = f"`preset=accurate` has macro-F1 {best:.3f} where `preset=small-cnn` has {plain:.3f} (RAVDESS"
     assert line.startswith(scores)
     assert "\n" not in line
     # As it was typed, where that is what its settings are; a file may have changed the network since.
     bins = resolve("audio", "small-cnn-bins", None, {}).stored()
-    typed = better_line(run_of(tmp_path / "u"), "fast")
+    typed = better_line(run_of(tmp_path / "u", **small), "fast")
     assert typed == line.replace("`preset=small-cnn`", "`preset=fast`") != line
     typed = better_line(run_of(tmp_path / "t", **bins))
     worth = measured["small-cnn-bins"]["macro_f1"]
     assert (
         typed == line.replace(f"`preset=small-cnn` has {plain:.3f}", f"`preset=small-cnn-bins` has {worth:.3f}") != line
     )
-    assert better_line(run_of(tmp_path / "o"), "mn04") == line
-    assert f"`preset=mn04` has {mobile:.3f}" in better_line(run_of(tmp_path / "b", model="mn04"))
+    assert better_line(run_of(tmp_path / "o", **small), "mn04") == line
+    # Neither measured nor a preset: what is nearest is called so.
+    like = f" where the most similar measured preset, `preset=mn04`, has {mobile:.3f} ("
+    assert like in better_line(run_of(tmp_path / "b", model="mn04"))
+    mn04 = resolve("audio", "mn04", None, {}).stored()
+    elsewhere = run_of(tmp_path / "e", **mn04 | {"seed": 7, "data_root": "/data", "split": "folds", "fold": 3})
+    assert f" where `preset=mn04` has {mobile:.3f} (" in better_line(elsewhere)
+    assert like in better_line(run_of(tmp_path / "f", **mn04 | {"epochs": mn04["epochs"] + 1}), "mn04")
     text = better_line(run_of(tmp_path / "c", "text", model="tfidf"))
     assert f", {measured_presets('text')['minilm']['minutes']:.0f} minutes: " in text
     silent = [

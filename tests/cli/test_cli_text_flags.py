@@ -237,6 +237,9 @@ def test_what_a_setting_needs_is_asked_for(name: str) -> None:
         (["--max-tokens", "3"], "--max-tokens 3: input should be greater than or equal to 4"),
         (["--dataset", "goemotion"], "unknown dataset 'goemotion' (hint: did you mean 'goemotions'?"),
         (["--preset", "minilmm"], "unknown preset 'minilmm' (hint: did you mean 'minilm'?"),
+        (["--preset", "mn04"], "--preset mn04 is no preset of --modality text (hint: it belongs to --modality audio)"),
+        (["--model", "mn04"], "--model mn04 is no model of --modality text (hint: it belongs to --modality audio)"),
+        (["--dataset", "ravdess"], "--dataset ravdess is no dataset of --modality text (hint: it belongs to"),
         (["--augment", "synonym"], "--augment 'synonym': unknown; valid: synonyms, word-order"),
     ],
 )

@@ -73,8 +73,11 @@ def test_says_what_it_must() -> None:
 
 
 def test_settings_in_warnings_stay_in_backquotes() -> None:
-    text = card(report(notes=("no more of  a_[b]`; see `augment_max_per_text=3` | `not a setting`",)))
-    assert "\n- no more of a_\\[b\\]\\`; see `augment_max_per_text=3` \\| \\`not a setting\\`\n" in text
+    text = card(
+        report(notes=("no more of  a_[b]`; see `augment_max_per_text=3` | `not a setting`, `samo crossval x`",))
+    )
+    line = "no more of a_\\[b\\]\\`; see `augment_max_per_text=3` \\| \\`not a setting\\`, `samo crossval x`"
+    assert f"\n- {line}\n" in text
 
 
 def test_calibration_in_one_line() -> None:

@@ -157,11 +157,11 @@ def test_page_escapes_names_from_data() -> None:
 
 
 def test_settings_in_warnings_are_code() -> None:
-    line = "no more of `a`<b>`; see `augment_max_per_text=3`, `dataset=<i>`, `not a setting`"
+    line = "no more of `a`<b>`; see `augment_max_per_text=3`, `dataset=<i>`, `not a setting`, `samo data <b>`"
     text = render_html(report(notes=(line,)), {}, {}, {})
     assert (
         "<li>no more of <code>a</code>&lt;b&gt;`; see <code>augment_max_per_text=3</code>, "
-        "<code>dataset=&lt;i&gt;</code>, `not a setting`</li>"
+        "<code>dataset=&lt;i&gt;</code>, `not a setting`, <code>samo data &lt;b&gt;</code></li>"
     ) in text
 
 

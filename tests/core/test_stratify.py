@@ -228,6 +228,11 @@ def test_near_copies_stay_in_one_part() -> None:
     with pytest.raises(DataError, match="part of split 'stratified' is empty") as caught:
         make_split(replace(manifest, items=chained), SplitRequest("stratified", 0.6, 0.2))
     assert caught.value.hint == "12 of 12 texts stay together, as one group or as near copies of each other"
+    two = replace(manifest, items=(item(0, ("a",), "how nice"), item(1, ("b",), "go away")))
+    for alike, rule, noun in ((two, "stratified", "texts"), (replace(two, copies="refused"), "random", "clips")):
+        with pytest.raises(DataError, match=f"part of split '{rule}' is empty") as caught:
+            make_split(alike, SplitRequest(rule, 0.6, 0.2))
+        assert caught.value.hint == f"2 {noun} are too few for three parts"
 
 
 def test_leaked_rows_are_left_out_of_training(tmp_path: Path) -> None:

@@ -85,11 +85,23 @@ def test_a_run_and_a_file_exclude_each_other(folder: Path, capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("model", "rest", "status", "line"),
     [
-        ("speech", ["--text", "a"], 2, "model {} was trained on speech; --text needs a run on text"),
-        ("words", ["clips", "--windows"], 2, "model {} was trained on text; --windows belongs to recordings"),
+        (
+            "speech",
+            ["--text", "a"],
+            2,
+            "model {} was trained on speech; --text needs a model of text (hint: name a run with "
+            "--run, or take --model samo-text)",
+        ),
+        (
+            "words",
+            ["clips", "--windows"],
+            2,
+            "model {} was trained on text; --windows belongs to recordings (hint: name a run "
+            "with --run, or take --model samo-speech)",
+        ),
         ("speech", ["clips", "--text-column", "b"], 2, "model {} was trained on speech; --text-column needs"),
         ("speech", ["clips", "--device", "cuda"], 2, "--device cuda: an exported file is computed on the CPU"),
-        ("none", ["clips"], 6, "there is no model file {}"),
+        ("none", ["clips"], 6, "there is no model file {} (hint: models that come with SAMO: samo-speech, samo-text; "),
     ],
 )
 def test_refused_in_one_line(
@@ -101,3 +113,23 @@ def test_refused_in_one_line(
     assert out == ""
     assert err.startswith("error: " + line.format(path))
     assert err.count("\n") == 1
+
+
+def test_a_misspelled_released_model(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, err = command(capsys, "--model", "samo-speach", folder / "clips", status=6)
+    assert err.startswith(
+        "error: there is no model file samo-speach (hint: did you mean 'samo-speech'? models that come "
+    )
+
+
+def test_help_names_the_released_models(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = command(capsys, "--help")
+    assert "samo-speech or samo-text" in " ".join(out.replace("│", " ").split())
+
+
+def test_a_name_of_two_lines_is_one_row(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = tmp_path / "a\nb.wav"
+    clip.write_bytes((folder / "clips" / "short.wav").read_bytes())
+    out, _ = command(capsys, "--model", folder / "speech.onnx", clip)
+    assert len(out.splitlines()) == 3
+    assert f"{tmp_path}/a\\nb.wav  " in out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,12 @@ import soundfile
 import tiny_onnx as tiny
 
 import samo
-from samo.errors import ModelFileError, SettingsError
+from samo.errors import EnvironmentProblem, ModelFileError, SettingsError
 from samo.evaluation.abstention import Abstention
 from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision
 from samo.evaluation.thresholds import TaskThresholds, Thresholds
-from samo.prediction import ModelFacts
+from samo.prediction import ModelFacts, PredictionList
 from samo.prediction.exported import ExportedModel, cores
 from samo.runs.load import open_run
 from samo.tasks import LabelSpace, Task
@@ -186,3 +187,10 @@ def test_facts_and_card_are_kept(audio: Path) -> None:
     assert opened.facts == ModelFacts(modality="audio", **known)
     assert opened.facts.to_json().keys() == {*tiny.FACTS, "modality"}
     assert (opened.modality, opened.metadata.opset, opened.has_features) == ("audio", 18, True)
+
+
+def test_a_frame_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)  # as if it were not installed
+    with pytest.raises(EnvironmentProblem, match="a table of predictions needs pandas, which is not ins") as caught:
+        PredictionList([]).to_frame()
+    assert caught.value.hint.startswith("pip install pandas; ")

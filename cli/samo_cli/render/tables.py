@@ -17,16 +17,24 @@ __all__ = ["counts_table", "fitting_heads", "number", "plain_table", "show_table
 
 
 def show_table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Collection[str] = (), whole: Collection[str] = ()
+    heads: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: Collection[str] = (),
+    whole: Collection[str] = (),
+    piped_width: int | None = None,
 ) -> None:
-    """A plain table; the columns in ``numbers`` are set to the right, those in ``whole`` are never folded."""
+    """A plain table; the columns in ``numbers`` are set to the right, those in ``whole`` are never folded.
+
+    A pipe gets each row on one line, or one folded to ``piped_width``, which is for people.
+    """
     table = plain_table()
     for head in heads:
         justify: Literal["left", "right"] = "right" if head in numbers else "left"
         table.add_column(head, overflow="fold", justify=justify, no_wrap=head in whole)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
-    out.print(table)
+    out.print(table, width=None if out.is_terminal else piped_width)
 
 
 def plain_table() -> Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.lazy import extra_hint, installed_extras
+from samo.modalities import released_files
 from samo_cli.options import Json
 
 __all__ = ["doctor"]
@@ -31,6 +32,7 @@ def doctor(json: Json = False) -> None:
     seen: dict[str, Any] = {"schema": 1, **_machine(), "extras": extras}
     cache = cache_root()
     seen["cache"] = {"folder": str(cache), "gigabytes": round(_size(cache) / 1e9, 2)}
+    seen["released_models"] = list(released_files())
     seen["artifacts"] = str(artifacts_root().absolute())
     for corpus in DOWNLOADABLE:
         seen[corpus] = str(downloaded_root(corpus)) if downloaded_root(corpus).is_dir() else ""

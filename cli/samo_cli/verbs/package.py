@@ -17,7 +17,8 @@ def package(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="[RUN|FILE.onnx]", help="A run by name or folder, or a file of `samo export`; else the newest run."
+            metavar="[RUN|FILE.onnx]",
+            help="A run by name or folder, a file of `samo export`, samo-speech or samo-text; else the newest run.",
         ),
     ] = "",
     overwrite: Annotated[bool, overwriting("a package that is there; never anything else")] = False,
@@ -35,9 +36,10 @@ def package(
     `samo export`.
     """
     from samo.prediction.exported import is_exported
+    from samo.runs.released import released_for
     from samo.runs.run import artifacts_root, find_model
 
-    if not is_exported(model):
+    if not is_exported(model) and not (model and released_for(model, artifacts_root(artifacts))):
         # torch is imported only once the run is known to be there: a typing error costs no waiting.
         find_model(artifacts_root(artifacts), model)
     from samo.deploy.package import package as write_package

@@ -47,11 +47,20 @@ def predict(
     text_column: Annotated[
         str, typer.Option(metavar="TEXT", help="Of a table: column of the text; the run's own when left out.")
     ] = "",
-    run: Annotated[str, typer.Option(metavar="RUN", help="Name or folder of a run; the newest when left out.")] = "",
+    run: Annotated[
+        str,
+        typer.Option(
+            metavar="RUN",
+            help="Name or folder of a run; the newest when left out, without any samo-speech or samo-text.",
+        ),
+    ] = "",
     model: Annotated[
         Path | None,
         typer.Option(
-            readable=False, metavar="FILE.onnx", help="Instead of a run: a file of `samo export`, which needs no torch."
+            readable=False,
+            metavar="NAME|FILE.onnx",
+            help="Instead of a run: samo-speech or samo-text, which come with SAMO, or a file of `samo export`; needs "
+            "no torch.",
         ),
     ] = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print comma-separated values on stdout.")] = False,
@@ -285,14 +294,20 @@ def _items(
         SettingsError: something was given that belongs to the other modality.
         DataError: a path that does not exist.
     """
+    from samo.runs.released import other_model
+
     if texts and source.modality != "text":
         raise SettingsError(
-            f"{source.name} was trained on speech; --text needs a run on text", hint="name one with --run"
+            f"{source.name} was trained on speech; --text needs a model of text", hint=other_model("text")
         )
     if windows and source.modality != "audio":
-        raise SettingsError(f"{source.name} was trained on text; --windows belongs to recordings")
+        raise SettingsError(
+            f"{source.name} was trained on text; --windows belongs to recordings", hint=other_model("audio")
+        )
     if column and source.modality != "text":
-        raise SettingsError(f"{source.name} was trained on speech; --text-column needs a run on text")
+        raise SettingsError(
+            f"{source.name} was trained on speech; --text-column needs a model of text", hint=other_model("text")
+        )
     if source.modality == "text":
         return _texts(inputs, texts, column or source.text_column or "text")
     return _clips(inputs)

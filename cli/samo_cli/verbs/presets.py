@@ -45,7 +45,7 @@ def presets(
         return
     measured = [row["measured"] for row in rows.values() if "measured" in row]
     cells = [(name, f"{row['description']}\n{_facts(row)}", _sets(row)) for name, row in rows.items()]
-    show_table(("name", "what", "sets"), cells, whole=("name",))
+    show_table(("name", "what", "sets"), cells, whole=("name",), piped_width=100)
     for on in dict.fromkeys(str(facts["on"]) for facts in measured):
         note(f"macro-F1: {on}; minutes: in the epochs of one training, without those an encoder's states take")
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from samo.errors import SettingsError, counted, plural
+from samo.modalities import released_files
 from samo_cli.flags import in_artifacts
 from samo_cli.help import Verb
 from samo_cli.options import Artifacts, Json
@@ -44,7 +45,8 @@ def runs(
         print_json({"schema": 1, "runs": rows})
         return
     if not rows:
-        note(f"no run in {root} yet; train one: samo train")
+        answering = " and ".join(released_files())
+        note(f"no run in {root} yet; train one: samo train" + (f"; {answering} answer without" if answering else ""))
         return
     heads = ["run", "dataset", "status", "epochs", "val macro-F1", "test macro-F1", "test opened"]
     names = ["run", "dataset", "status", "epochs", "val_macro_f1", "test_macro_f1", "test_openings"]

@@ -60,7 +60,10 @@ def _with_limits(verb: Callable[..., None]) -> Callable[..., None]:
 def serve(
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RUN|FILE ...]", help="Runs by name or folder, exported files; else the newest run."),
+        typer.Argument(
+            metavar="[RUN|FILE ...]",
+            help="Runs by name or folder, exported files, samo-speech or samo-text; else the newest run.",
+        ),
     ] = None,
     host: Annotated[
         str, typer.Option(metavar="ADDRESS", help="Address to listen at; 0.0.0.0 is every one of this machine.")

@@ -37,7 +37,10 @@ def stream(
         str, typer.Option(metavar="RUN", help="Name or folder of a run on speech; the newest when left out.")
     ] = "",
     model: Annotated[
-        Path | None, typer.Option(metavar="FILE.onnx", help="An exported model, in place of --run.")
+        Path | None,
+        typer.Option(
+            metavar="NAME|FILE.onnx", help="In place of --run: samo-speech, which comes with SAMO, or an exported file."
+        ),
     ] = None,
     hop: Annotated[
         float,
@@ -233,8 +236,10 @@ def _model(run: str, model: Path | None, artifacts: str, **how: Any) -> AudioPre
 
 
 def _require_speech(modality: str, name: str) -> None:
+    from samo.runs.released import other_model
+
     if modality != "audio":
-        raise SettingsError(f"{name} was trained on text; a stream needs a model of speech", hint="name one with --run")
+        raise SettingsError(f"{name} was trained on text; a stream needs a model of speech", hint=other_model("audio"))
 
 
 def _until(blocks: Iterable[np.ndarray], sr: int, seconds: float) -> Iterator[np.ndarray]:

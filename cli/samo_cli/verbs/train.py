@@ -112,9 +112,9 @@ def train(
         stopped = find_run(artifacts_root(artifacts), resume)
         require_place(stopped, {**stopped.flat_settings, **settings}, moved="data_root" in settings)
     else:
-        from samo.data.corpora import require_root
+        from samo.data.corpora import require_places
 
-        require_root(resolve(modality, preset, config, settings).flat())
+        require_places(resolve(modality, preset, config, settings).flat())
     require_trackers(tracker)
     from samo.runs.train import train as run_training
     from samo_cli.render import TerminalReporter
