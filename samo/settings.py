@@ -354,7 +354,7 @@ class TrainSettings(Section):
         if self.keep != "best" and self.patience not in (0, 10, type(self).model_fields["patience"].default):
             raise ValueError(f"`patience` does nothing with `keep={self.keep}`, which trains all `epochs`")
         if self.keep == "average" and self.epochs < 8:
-            raise ValueError("`keep=average` needs `epochs` of 8 or more: the last quarter of fewer is the last epoch")
+            raise ValueError("`keep=average` needs `epochs` of 8 or more: of fewer take `keep=last`")
         return self
 
 
@@ -753,7 +753,7 @@ def read_preset(modality: str, name: str) -> tuple[str, dict[str, object]]:
         members = ", ".join(read_ensemble(modality, name)[1])
         raise SettingsError(
             f"`preset={name}` is an ensemble of {members}, which are trained one by one and combined",
-            hint=f"`samo train` and `samo crossval` take `preset={name}`, in Python `train_preset_ensemble` of "
+            hint=f"`samo train` and `samo crossval` take `preset={name}`, in Python train_preset_ensemble of "
             "`samo.ensembles.preset_ensemble`; others take its members",
         )
     if name not in files:

@@ -597,7 +597,8 @@ def measured() -> dict[str, str]:
                 about = ("ravdess", "emotion", f"RAVDESS, 8 emotions, mean of five folds{whose}", stored["mean"])
                 # Of what takes no steps the time was not kept; that on a GPU says nothing to whom has none.
                 on_gpu = stored["environment"].get("runtime", {}).get("device", "cpu") != "cpu"
-                minutes = 0.0 if on_gpu else fmean(stored["minutes_per_fold"])
+                beside = _json("ravdess/minutes.json").get(recipe, {"minutes": 0.0})["minutes"]
+                minutes = beside if on_gpu else fmean(stored["minutes_per_fold"])
             else:
                 continue
             facts = [f'dataset = "{about[0]}"', f'mode = "{about[1]}"', f'on = "{about[2]}"']

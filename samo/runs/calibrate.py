@@ -148,6 +148,6 @@ def _epoch(run: Run) -> int:
     # An ensemble has no epoch, and one of kept answers no model file.
     if run.path(ENSEMBLE_FILE).is_file():
         return 0
-    if not run.model_file.exists() and run.path("trained.json").is_file():
+    if not run.has_model and run.path("trained.json").is_file() and "best_epoch" in run.trained:
         return int(run.trained["best_epoch"])  # what was kept of a run outlives its weights
     return read_facts(run.model_file).epoch

@@ -668,7 +668,7 @@ def test_presets_train(
     name: str, table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = {"dataset": "table", "data_root": str(table), "split": "table", "encoder": encoders["whisper"]}
-    short = {} if name.startswith("whisper-frozen") else {"epochs": 1}
+    short = {} if name.startswith("whisper-frozen") else {"epochs": 1, "keep": "best"}
     monkeypatch.setattr("samo_audio.frontend.SPEAKER_CLIPS", 4)
     found = resolve("audio", name, None, {**place, **short, "duration": WINDOW_S})
     run = trained(AudioFrontend.open(found, lambda line: None), tmp_path)
