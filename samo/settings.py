@@ -753,8 +753,8 @@ def read_preset(modality: str, name: str) -> tuple[str, dict[str, object]]:
         members = ", ".join(read_ensemble(modality, name)[1])
         raise SettingsError(
             f"`preset={name}` is an ensemble of {members}, which are trained one by one and combined",
-            hint=f"`samo train` and `samo crossval` take `preset={name}`, in Python train_preset_ensemble of "
-            "`samo.ensembles.preset_ensemble`; others take its members",
+            hint=f"`samo train` and `samo crossval` take `preset={name}`, in Python "
+            "`samo.ensembles.preset_ensemble.train_preset_ensemble` does; others take its members",
         )
     if name not in files:
         raise unknown_name(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -198,8 +198,23 @@ class AudioFrontend:
         return self._config
 
     @classmethod
-    def open(cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None) -> Self:
+    def open(
+        cls,
+        config: Config,
+        notify: Notify,
+        progress: Progress | None = None,
+        assets: Path | None = None,
+        *,
+        left_out: Collection[str] = (),
+    ) -> Self:
         """Index the corpus and decode its clips once, whatever a run keeps in its assets.
+
+        Args:
+            config: its settings.
+            notify: is given lines for people.
+            progress: called with (clips decoded, clips in all).
+            assets: of a run; None: of none.
+            left_out: ids of clips to go without, for whom only wants to look at the rest.
 
         Raises:
             SettingsError: an unknown model, or features too small for it.
@@ -217,6 +232,8 @@ class AudioFrontend:
         manifest = index_corpus(data)
         for note in manifest.notes:
             notify(note)
+        if left_out:
+            manifest = replace(manifest, items=tuple(item for item in manifest.items if item.id not in left_out))
         waveforms = _decoded(manifest, config.features.sr, progress)
         manifest = replace(
             manifest.with_content(waveforms.content),

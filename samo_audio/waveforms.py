@@ -106,6 +106,18 @@ class Waveforms:
         return short
 
 
+class UnreadableClips(DataError):  # noqa: N818
+    """Some clips cannot be decoded.
+
+    Attributes:
+        reasons: why, by clip's id: all of them, where the message names ten.
+    """
+
+    def __init__(self, message: str, *, hint: str, reasons: Mapping[str, str]) -> None:
+        super().__init__(message, hint=hint)
+        self.reasons = dict(reasons)
+
+
 def open_waveforms(
     items: Sequence[tuple[str, Path]],
     sr: int,
@@ -126,7 +138,8 @@ def open_waveforms(
         workers: decoding threads; None takes every core.
 
     Raises:
-        DataError: some files are missing or unreadable; up to ten are named with the reason.
+        DataError: some files are missing; up to ten are named with the reason.
+        UnreadableClips: some cannot be decoded.
         DiskFull: the cache does not fit on its disk.
         EnvironmentProblem: the cache folder cannot be written.
     """
@@ -250,10 +263,12 @@ def _build(
     lengths: list[int] = []
     facts: list[dict[str, Any]] = []
     bad: list[DataError] = []
+    left: dict[str, str] = {}
     with (folder / _SAMPLES).open("wb") as file:
         for recording, clips in zip(recordings, _decoded(recordings, sr, workers), strict=True):
             if isinstance(clips, DataError):
                 bad.append(clips)
+                left |= dict.fromkeys(recording.ids, clips.message)
             for clip in clips if not bad and not isinstance(clips, DataError) else ():
                 file.write(np.ascontiguousarray(clip.waveform, dtype="<f4").data)
                 lengths.append(len(clip.waveform))
@@ -262,7 +277,7 @@ def _build(
             if on_progress is not None:
                 on_progress(done, len(ids))
         if bad:
-            raise _all_bad(bad, len(recordings))
+            raise _all_bad(bad, len(recordings), left)
         _to_disk(file)
     index = {"sr": sr, "ids": ids, "lengths": lengths, "facts": facts}
     with (folder / _INDEX).open("w", encoding="utf-8") as text:
@@ -293,13 +308,14 @@ def _read_or_error(recording: _Recording, sr: int) -> list[Clip] | DataError:
         return error
 
 
-def _all_bad(bad: Sequence[DataError], n_items: int) -> DataError:
+def _all_bad(bad: Sequence[DataError], n_items: int, reasons: Mapping[str, str]) -> UnreadableClips:
     if len(bad) == 1:
-        return bad[0]
+        return UnreadableClips(bad[0].message, hint=bad[0].hint, reasons=reasons)
     hints = dict.fromkeys(error.hint for error in bad if error.hint)
-    return DataError(
+    return UnreadableClips(
         f"{len(bad)} of {n_items} clips cannot be read: {first_ten(error.message for error in bad)}",
         hint="; ".join(["repair these files or move them out of the data folder", *hints]),
+        reasons=reasons,
     )
 
 

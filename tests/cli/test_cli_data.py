@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tone_corpora import EMOTIONS, TINY, done, folder, ravdess, refused
+from tone_corpora import EMOTIONS, TINY, done, folder, ravdess, refused, samo
 
 from samo.errors import EnvironmentProblem
 from samo.modalities import preset_files
@@ -63,6 +63,28 @@ def test_inspect_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert max(map(len, own)) <= 80
 
 
+def test_what_cannot_be_decoded_is_named_and_the_rest_inspected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("samo_audio.inspection.draw", lambda *_: [])
+    root = folder(tmp_path / "x")
+    bad = ["", ""]
+    there = ["data", "inspect", "--dataset", "folder", "--data-root", root, "--json"]
+    for number, clip in enumerate(sorted((root / "happy").iterdir())):
+        if number in (0, 3):
+            clip.write_bytes(clip.read_bytes()[:30])
+            bad[number // 3] = clip.stem
+    said = samo(*there)
+    assert said.status == 3
+    assert (said.json["n"], said.json["by_class"]) == (34, {"angry": 12, "happy": 10, "sad": 12})
+    assert [Path(name).name for name in said.json["unreadable"]] == bad
+    left = [line for line in said.err.splitlines() if line.startswith("· left out: ")]
+    assert [name in line for name, line in zip(bad, left, strict=True)] == [True, True]
+    for clip in root.rglob("*.wav"):
+        clip.write_bytes(b"RIFF")
+    assert "36 of 36 clips cannot be read" in refused(3, *there)
+
+
 def test_inspect_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("samo_audio.inspection.draw", lambda *_: [])
     root = folder(tmp_path / "f", speakers=3)
@@ -95,7 +117,10 @@ def test_downloads_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "did you mean 'ravdess'?" in refused(2, "data", "download", "ravdes")
     assert "corpus 'demo' has nothing to download" in refused(2, "data", "download", "demo", "--modality", "text")
     line = refused(2, "data", "download", "ravdess", "--modality", "text")
-    assert "unknown dataset 'ravdess' (hint: valid: goemotions, demo, table)" in line
+    assert "--dataset ravdess is no dataset of --modality text (hint: it belongs to --modality audio)" in line
+    line = refused(2, "data", "download", "nosuch")
+    assert "unknown dataset 'nosuch' (hint: can be downloaded: ravdess, goemotions, wordnet)" in line
+    assert "did you mean 'wordnet'?" in refused(2, "data", "download", "wordnt")
 
     def offline(*_: Any, **__: Any) -> None:
         raise EnvironmentProblem("no connection to zenodo.org", hint="point --data-root at a copy you have")

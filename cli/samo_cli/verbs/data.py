@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from samo.errors import SettingsError, nearest
+from samo.errors import DataError, SettingsError, nearest
 from samo.modalities import MODALITIES, config_type, config_types
 from samo.plugins import trust
 from samo.settings import SPLIT_SETTINGS, Config, resolve
@@ -103,9 +103,11 @@ def inspect_corpus(
     settings: dict[str, Any],
 ) -> None:
     """Show counts, lengths, duplicates and what else could spoil a result; draw class balance and lengths, of clips
-    also waveform, mel and level."""
+    also waveform, mel and level.
+
+    Clips that cannot be decoded are named on stderr, the rest is inspected, and the command leaves with status 3."""
     from samo.runs.run import artifacts_root
-    from samo_cli.render import print_json, show_inspection, show_text_inspection
+    from samo_cli.render import note, print_json, show_inspection, show_text_inspection
 
     config = resolve(modality, "", None, settings)
     found, slug, draw = (_inspected_texts if modality == "text" else _inspected_clips)(config)
@@ -117,6 +119,10 @@ def inspect_corpus(
         show_text_inspection(found, folder)
     else:
         show_inspection(found, folder)
+    for line in found.get("unreadable", {}).values():
+        note(f"left out: {line}")
+    if found.get("unreadable"):
+        raise typer.Exit(DataError.exit_status)
 
 
 Drawing = Callable[[Path], list[Path]]
@@ -126,13 +132,23 @@ def _inspected_clips(config: Config) -> tuple[dict[str, Any], str, Drawing]:
     """What was found, a name for the folder of pictures, and what draws them."""
     from samo_audio.frontend import AudioFrontend
     from samo_audio.inspection import draw, inspect
+    from samo_audio.waveforms import UnreadableClips
     from samo_cli.render import counting, note
 
+    unreadable: dict[str, str] = {}
     with counting("decoding") as progress:
-        frontend = AudioFrontend.open(config, note, progress)
+        try:
+            frontend = AudioFrontend.open(config, note, progress)
+        except UnreadableClips as error:
+            unreadable, known = error.reasons, error
+            try:
+                frontend = AudioFrontend.open(config, lambda line: None, progress, left_out=unreadable)
+            except DataError:  # none is left
+                raise known from None
     clips = (frontend.manifest, frontend.waveforms)
     slug = frontend.manifest.slug
-    return inspect(*clips), slug, lambda folder: draw(*clips, folder, frontend.config.features)
+    found = {**inspect(*clips), "unreadable": unreadable}
+    return found, slug, lambda folder: draw(*clips, folder, frontend.config.features)
 
 
 def _inspected_texts(config: Any) -> tuple[dict[str, Any], str, Drawing]:
@@ -194,7 +210,12 @@ def _owner(name: str, modality: str) -> str:
     known = {kind: _corpora(kind).DATASETS for kind in searched}
     owners = [kind for kind, datasets in known.items() if name in datasets]
     if not owners:
-        names = list(dict.fromkeys(other for datasets in known.values() for other in datasets))
-        raise SettingsError(f"unknown dataset '{name}'", hint=nearest(name, names) + f"valid: {', '.join(names)}")
+        if modality:
+            raise known[modality].unknown(name)
+        offered = [each for datasets in known.values() for each in datasets.own if datasets[each].DOWNLOADS]
+        offered.append("wordnet")
+        raise SettingsError(
+            f"unknown dataset '{name}'", hint=nearest(name, offered) + f"can be downloaded: {', '.join(offered)}"
+        )
     own = [kind for kind in owners if name in known[kind].own]
     return next((kind for kind in own if known[kind][name].DOWNLOADS), owners[0])
