@@ -34,6 +34,7 @@ __all__ = [
     "save_figure",
     "save_named",
     "verbatim",
+    "write_png",
 ]
 
 BLUE, ORANGE, GREEN, VERMILION, INK, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#222222", "#9a9a9a"
@@ -43,13 +44,17 @@ _DPI = 130
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a picture whole or not at all."""
     with replacing(path) as temporary:
-        # `savefig` would draw twice, once to lay out. No software version in the file: the same numbers give the same
-        # bytes.
-        figure.set_dpi(_DPI)
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        metadata: Any = {"Software": None}
-        imsave(temporary, canvas.buffer_rgba(), format="png", dpi=_DPI, metadata=metadata)
+        write_png(figure, temporary)
+
+
+def write_png(figure: Figure, file: Path, dpi: int = _DPI) -> None:
+    """Draw a picture once; ``savefig`` would draw it twice, once to lay out."""
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    # Without a software version the same numbers give the same bytes.
+    metadata: Any = {"Software": None}
+    imsave(file, canvas.buffer_rgba(), format="png", dpi=dpi, metadata=metadata)
 
 
 def save_named(figures: Mapping[str, Figure], folder: Path) -> list[Path]:

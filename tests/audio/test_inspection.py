@@ -130,7 +130,6 @@ def test_titles_say_what_is_synthetic(
         return figure
 
     monkeypatch.setattr(inspection, "_new_figure", watched)
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *args, **options: None)
     draw(manifest, waveforms, tmp_path / "figures")
     assert len(titles) == 4
     assert all(title.startswith(words) for title in titles)

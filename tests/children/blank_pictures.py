@@ -12,8 +12,8 @@ from typing import Any
 
 # A grey PNG of one pixel.
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg==")
-_PLACE = "matplotlib.figure"
-# What is drawn now: nothing, or all with arguments in place of those that ``savefig`` is given.
+_PLACE = "samo.reporting.drawing"
+# What is drawn now: nothing, or all with arguments in place of those that ``write_png`` is given.
 _drawn: list[dict[str, Any]] = []
 
 
@@ -28,27 +28,27 @@ def drawn(**instead: Any) -> Iterator[None]:
 
 
 def install() -> None:
-    """From now on ``Figure.savefig`` writes :data:`PIXEL`; matplotlib is not imported for that."""
+    """From now on SAMO saves :data:`PIXEL` for every picture; nothing is imported for that."""
     if _PLACE in sys.modules:
-        _replace(sys.modules[_PLACE].Figure)
+        _replace(sys.modules[_PLACE])
     else:
         sys.meta_path.insert(0, _Finder())
 
 
-def _replace(figure: Any) -> None:
-    real = figure.savefig
+def _replace(drawing: Any) -> None:
+    real = drawing.write_png
 
-    def savefig(self: Any, file: Any, **how: Any) -> None:
+    def write_png(figure: Any, file: Any, **how: Any) -> None:
         if _drawn:
-            real(self, file, **{**how, **_drawn[-1]})
+            real(figure, file, **{**how, **_drawn[-1]})
         else:
             Path(file).write_bytes(PIXEL)
 
-    figure.savefig = savefig
+    drawing.write_png = write_png
 
 
 class _Finder:
-    """Finds the module of figures as others do, and has its class changed once it is there."""
+    """Finds the module that saves pictures as others do, and has it changed once it is there."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != _PLACE:
@@ -61,7 +61,7 @@ class _Finder:
 
         def exec_module(module: Any) -> None:
             execute(module)
-            _replace(module.Figure)
+            _replace(module)
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import blank_pictures
 import numpy as np
 import pytest
 from example_reports import HISTORY, LABELS, SPACE, predictions, report
+from matplotlib.figure import Figure
 
 from samo.evaluation.calibration import Calibration
 from samo.reporting import figures
+from samo.reporting.drawing import save_figure
 from samo.reporting.html import render_html
 from samo.tasks import LabelSpace, Task
 
@@ -24,6 +28,27 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         made = figures.save_figures(report(), predictions(), HISTORY, SPACE, folder)
     assert {path.name for path in folder.iterdir()} == {path.name for path in made}
     return {path.stem: path for path in made}
+
+
+SAVE = """
+import sys
+from pathlib import Path
+from matplotlib.figure import Figure
+from samo.reporting.drawing import save_figure
+save_figure(Figure(figsize=(4, 2)), Path(sys.argv[1]))
+"""
+
+
+def test_tests_save_a_pixel_for_a_picture_unless_they_look_at_it(tmp_path: Path) -> None:
+    """In processes that they start too: else every evaluation pays for seven pictures."""
+    figure, here, child = Figure(figsize=(4, 2)), tmp_path / "here.png", tmp_path / "child.png"
+    save_figure(figure, here)
+    subprocess.run([sys.executable, "-c", SAVE, str(child)], check=True)
+    assert here.read_bytes() == child.read_bytes() == blank_pictures.PIXEL
+    for how, width in (({"dpi": 10}, 40), ({}, 520)):
+        with blank_pictures.drawn(**how):
+            save_figure(figure, here)
+        assert int.from_bytes(here.read_bytes()[16:20], "big") == width
 
 
 @pytest.mark.slow
