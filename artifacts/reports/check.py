@@ -224,7 +224,7 @@ def claims() -> Iterator[Claim]:
         ("| mn04 pretrained on AudioSet, fine-tuned | 8 emotions", mn04),
         ("| ResNet-18 from scratch | 8 emotions", resnet),
         ("| the same, taught by the first: the model that comes with SAMO | 8 emotions", ravdess("mn04-distilled")),
-        ("| SmallCNN from scratch, three seeds (`samo crossval`, no flags) | 8 emotions", ravdess("small-cnn")),
+        ("| SmallCNN from scratch, three seeds (`samo crossval --seeds 0,1,2`) | 8 emotions", ravdess("small-cnn")),
     ):
         yield Claim(readme, f"{row} | {spread} |", over_seeds(found))
     for row, found, three_classes in (("Whisper base frozen, logistic regression", whisper, whisper_added),):
@@ -301,8 +301,8 @@ def claims() -> Iterator[Claim]:
         ("the same at two more speeds (`--speed 0.1 --speed-steps 1`), three seeds", "whisper-frozen-speed"),
         ("Whisper base fine-tuned (`--preset whisper-tuned`), three seeds", "whisper-tuned"),
         ("SmallCNN from scratch, the default (`--preset small-cnn`), three seeds", "small-cnn"),
-        ("three seeds of each, the frozen ones at two more speeds", "best-seeds"),
-        ("the same, centred by speaker (`--preset whisper-frozen-speaker`)", "whisper-frozen-speaker"),
+        ("three seeds of each, the logistic regression at two more speeds, averaged", "best-seeds"),
+        ("frozen at two more speeds, centred by speaker (`--preset whisper-frozen-speaker`)", "whisper-frozen-speaker"),
         ("a small network on the same, centred by speaker", "whisper-head-speaker"),
         ("both centred by speaker, averaged", "best-speaker"),
         ("Whisper fine-tuned, and frozen under two heads, averaged (`--preset best`)", "best"),
@@ -341,8 +341,12 @@ def claims() -> Iterator[Claim]:
     yield Claim(
         "docs/how-numbers-are-made.md",
         "{:.3f} of the same model without centring",
-        [ravdess("whisper-frozen-speed")["mean"]],
+        [_json("ravdess/whisper-frozen-speed.json")["seeds"][0]],
     )
+    for stem, against in (("best", "frozen one"), ("best-seeds", "fine-tuned ones")):
+        gain = _json(f"ravdess/{stem}.json")["combined"]["gain"]
+        text = f"{{:+.3f}} [{{:.3f}}, {{:.3f}}] over the {against}"
+        yield Claim(results, text, [gain[key] for key in ("difference", "low", "high")])
     head = ravdess("whisper-head")
     yield Claim(results, f"(`--preset whisper-head`) does no better, three seeds: {spread}", [head["mean"], head["sd"]])
     yield Claim(results, f"(`--preset mn04`) | 8 emotions {scores}{added}", over_folds(mn04, mn04_added))

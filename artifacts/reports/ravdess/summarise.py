@@ -134,14 +134,33 @@ def summarise(name: str, runs: list[Run], answers: list[Predictions], space: Lab
         "settings": settings,
         "joined": report(name, joined, space),
     }
+    if (combined := _combined(runs[0])) and own:
+        summary["combined"] = combined
     file = name.replace(", ", "-").replace(" ", "-")
     (HERE / f"{file}.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     return summary
 
 
+def _combined(run: Run) -> dict[str, Any] | None:
+    """Of a fold of an ensemble of grids: what the grids have alone, the gain, and of which seeds the members are."""
+    grid = run.folder.parent.parent / "report.json"
+    if not run.path("ensemble.json").is_file() or not grid.is_file():
+        return None
+    names = [str(member["name"]) for member in json.loads(run.path("ensemble.json").read_text())["members"]]
+    seeds = sorted({int(name.split("/seed")[1].split(".")[0]) for name in names})
+    found = json.loads(grid.read_text())["combined"]
+    return {"grids": found["grids"], "best_grid": found["best_grid"], "gain": found["gain"], "seeds": seeds}
+
+
 def report(name: str, answers: Predictions, space: LabelSpace) -> dict[str, Any]:
     """The report over some predictions."""
     return build_report(Subject(name, "ravdess", "test", "folds", "speaker"), answers, space)
+
+
+def _seeds_as_one(summary: dict[str, Any]) -> str:
+    """Of an ensemble of several seeds how many answer as one."""
+    n_seeds = len(summary.get("combined", {}).get("seeds", [0]))
+    return "one" if n_seeds == 1 else f"{n_seeds}, as one"
 
 
 def row(summary: dict[str, Any]) -> list[str]:
@@ -156,7 +175,7 @@ def row(summary: dict[str, Any]) -> list[str]:
         summary["recipe"],
         summary["level"],
         str(len(joined["labels"])),
-        ", ".join(f"{score:.3f}" for score in summary.get("seeds", [])) or "one",
+        ", ".join(f"{score:.3f}" for score in summary.get("seeds", [])) or _seeds_as_one(summary),
         f"**{summary['mean']:.3f}** ± {summary['sd']:.3f}",
         ", ".join(f"{score:.3f}" for score in summary["folds"]),
         with_interval("macro_f1"),
