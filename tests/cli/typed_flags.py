@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tone_corpora import done
 
+import samo.data.corpora
 import samo.runs.train
 import samo_cli.main
 from samo.settings import Config, SettingField
@@ -74,6 +75,8 @@ def arrived(monkeypatch: pytest.MonkeyPatch, *argv: object) -> dict[str, Any]:
 
     with monkeypatch.context() as patch:
         patch.setattr(samo.runs.train, "frontend_type", lambda modality: Frontend)
+        for module in (samo.runs.train, samo.data.corpora):  # the places are made up
+            patch.setattr(module, "require_places", lambda settings: None)
         patch.setattr(samo_cli.main, "_explain", explain)
         done("train", *argv)
     return caught[0].flat()

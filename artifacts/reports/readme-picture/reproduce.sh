@@ -9,3 +9,5 @@ samo train --data-root "$data" --model small-cnn --n-mels 64 --level as-is --lr 
   --specaug-time 20 --freq-warp 0.1 --label-smoothing 0.1 --weight-decay 0.05 --ema-decay 0.99 --patience 0 \
   --split folds --fold 0 --epochs 12 --threads 1 --name ravdess-fold-0
 samo evaluate ravdess-fold-0
+# The picture itself; needs chromium and the Python package pillow.
+python artifacts/reports/readme-picture/take.py "$SAMO_ARTIFACTS/runs/ravdess-fold-0/report.html" docs/images/report.png
