@@ -30,6 +30,7 @@ from samo.plugins import trust_settings
 
 __all__ = [
     "CALL_KEYS",
+    "FORMER_PATIENCE",
     "GRID_SETTINGS",
     "REPORT_SETTINGS",
     "SPLIT_SETTINGS",
@@ -331,6 +332,10 @@ class OptimSettings(Section):
         return self
 
 
+# The default of all modalities once: it stands with runs that kept the last weights, and with recipes of then.
+FORMER_PATIENCE = 10
+
+
 class TrainSettings(Section):
     """How long, how much at a time, from which seed."""
 
@@ -350,8 +355,8 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _all_epochs_where_the_last_counts(self) -> Self:
-        # 10 was the default of all modalities, and stands with runs that kept the last weights.
-        if self.keep != "best" and self.patience not in (0, 10, type(self).model_fields["patience"].default):
+        own_default = type(self).model_fields["patience"].default
+        if self.keep != "best" and self.patience not in (0, FORMER_PATIENCE, own_default):
             raise ValueError(f"`patience` does nothing with `keep={self.keep}`, which trains all `epochs`")
         if self.keep == "average" and self.epochs < 8:
             raise ValueError("`keep=average` needs `epochs` of 8 or more: of fewer take `keep=last`")

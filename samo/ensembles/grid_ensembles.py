@@ -29,7 +29,7 @@ from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import scores, tally
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
-from samo.experiments.crossval import crossval_report, write_crossval
+from samo.experiments.crossval import VALIDATED_APART, crossval_report, write_crossval
 from samo.experiments.grid_plan import GRID_FILE, GridPlan, read_grid_facts
 from samo.files import folder_beside, remove_left_folders, write_json, write_text
 from samo.modalities import frontend_type
@@ -105,7 +105,8 @@ def combine_grids(
     check_rules(combine, weights)
     reporter, root = reporter or PlainReporter(), artifacts_root(str(artifacts))
     if len(grids) < 2 - all_seeds or len(set(grids)) < len(grids):
-        raise SettingsError(f"`grids={','.join(grids)}`: name two or more different ones, joined by commas")
+        few = "one or more" if all_seeds else "two or more"
+        raise SettingsError(f"`grids={','.join(grids)}`: name {few} different ones, joined by commas")
     if all_seeds and weights != "equal":
         raise SettingsError(
             f"`weights={weights}` needs members validated on the same items, which `all_seeds` does not"
@@ -229,16 +230,19 @@ def _united(members: tuple[KeptMember, ...], combine: str) -> _Fold:
         answers = Answers(manifest, temperatures, np.full(len(by), 1.0 / len(by)), combine, thresholds)
         return answers.predictions(ids, logits, np.arange(len(ids)))[-1]
 
+    if len(members) < 2:
+        raise RunError(
+            f"'{members[0].name}' is alone on its fold",
+            hint="name a second grid, or let `samo crossval` train more seeds",
+        )
     held_out: dict[tuple[int, ...], list[str]] = {}
+    kept = [member.kept_ids("val") for member in members]
     for name in split.val:
-        by = tuple(k for k, member in enumerate(members) if name in member.kept_ids("val"))
+        by = tuple(k for k, ids in enumerate(kept) if name in ids)
         held_out.setdefault(by, []).append(name)
     val = _concatenated([answered("val", tuple(ids), by) for by, ids in held_out.items()])
     place = {name: row for row, name in enumerate(val.ids)}
-    own = [
-        item_predictions(manifest, part, member.logits("val", part))
-        for member, part in ((member, member.split.val) for member in members)
-    ]
+    own = [item_predictions(manifest, one.split.val, one.logits("val", one.split.val)) for one in members]
     tests = [item_predictions(manifest, split.test, member.logits("test", split.test)) for member in members]
     everyone = range(len(members))
     names, equal = tuple(member.name for member in members), (1.0 / len(members),) * len(members)
@@ -246,7 +250,9 @@ def _united(members: tuple[KeptMember, ...], combine: str) -> _Fold:
         names, split, combine, "equal", decisions, equal,
         (*own, _rows(val, [place[name] for name in split.val])), (*tests, answered("test", split.test, everyone)),
     )  # fmt: skip
-    return _Fold(members, combined, answered("train", split.train, everyone) if _keep_train(members) else None)
+    # Of few speakers each may have validated one seed or another.
+    train = answered("train", split.train, everyone) if split.train and _keep_train(members) else None
+    return _Fold(members, combined, train)
 
 
 def _keep_train(members: Sequence[KeptMember]) -> bool:
@@ -290,11 +296,12 @@ def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
             predictions.save(kept_predictions(run, part))
         run.open_test("evaluate")
         item = frontend_type(first.modality).item
+        learned = sorted({name for member in fold.members for name in member.split.train})
         transductive = [line for member in fold.members for line in transductive_notes(member.run.settings)]
         report = build_report(
             Subject(
                 run.full_name, manifest.dataset, "test", split.rule, unit, manifest.synthetic,
-                leaky=is_leaky(manifest, split),
+                leaky=any(is_leaky(manifest, one) for one in (split, *(member.split for member in fold.members))),
             ),
             decided["test"],
             space,
@@ -304,7 +311,7 @@ def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
             baseline=_beside("baseline", run, fold, decided["test"], unit),
             shortcut=_beside("shortcut", run, fold, decided["test"], unit),
             notes=[*split_notes(manifest, split), *_about_validation(fold), *dict.fromkeys(transductive)],
-            constant=constant_answers(space, manifest.targets[manifest.rows(split.train)]),
+            constant=constant_answers(space, manifest.targets[manifest.rows(learned)]),
             parts={name: part_sizes(manifest, split.part(name), item, manifest.group_noun) for name in PARTS},
         )  # fmt: skip
         report = {**report, "ensemble": summary}
@@ -323,8 +330,8 @@ def _about_validation(fold: _Fold) -> list[str]:
     if len({frozenset(member.split.val) for member in fold.members}) == 1:
         return []
     return [
-        "the members were validated on different items: each item of the validation part is answered by those members"
-        " alone that held it out, so that its score is of fewer than answer on test"
+        f"{VALIDATED_APART}: each item of the validation part is answered by those members alone that held it out, so"
+        " that its score is of fewer than answer on test"
     ]
 
 

@@ -35,10 +35,11 @@ from samo.runs.calibrate import ABSTENTION, calibration_of, decision_of
 from samo.runs.provenance import refuse_known_start
 from samo.runs.run import Run, artifacts_root
 from samo.runs.teachers import checked_teachers
-from samo.settings import Config, collect_settings, resolve
+from samo.settings import FORMER_PATIENCE, Config, collect_settings, resolve
 from samo.tasks import LabelSpace
 
 __all__ = [
+    "VALIDATED_APART",
     "crossval_report",
     "crossvalidate",
     "fold_settings",
@@ -48,6 +49,9 @@ __all__ = [
     "report_crossval",
     "write_crossval",
 ]
+
+# How the warning about an ensemble of a fold begins whose members had other validation parts.
+VALIDATED_APART = "the members were validated on different items"
 
 
 def crossvalidate(
@@ -104,9 +108,11 @@ def fold_settings(modality: str, preset: str, file: Path | None, flags: Mapping[
         SettingsError: see :func:`samo.settings.resolve`.
     """
     flags = {**flags, "split": "folds"}
-    given, _ = collect_settings(modality, preset, file, flags)
+    given, read = collect_settings(modality, preset, file, flags)
     config = resolve(modality, preset, file, flags)
-    if "keep" in given or given.get("patience"):
+    asked = flags.get("patience") or read.get("patience")
+    # The recipes name the patience that was the default once.
+    if "keep" in given or asked or given.get("patience", 0) not in (0, FORMER_PATIENCE):
         return config
     try:
         return resolve(modality, preset, file, {**flags, "keep": "average"})
@@ -239,7 +245,8 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     missing = [cell.name for cell in cells if cell not in done]
     leaky = any(report["leaky"] for report in reports)
     # A fold may be an ensemble, whose members' settings its report knows.
-    transductive = [line for one in reports for line in one.get("warnings", ()) if line.startswith("transductive:")]
+    of_members = ("transductive:", VALIDATED_APART)
+    carried = [line for one in reports for line in one.get("warnings", ()) if line.startswith(of_members)]
     joined, space = join_predictions(done, grid), manifest.label_space
     on_train = [report["train_macro_f1"] for report in reports]
     baseline = _beside("baseline", reports, done, grid, joined, space, unit)
@@ -256,7 +263,7 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
             *([f"not all folds are in: {', '.join(missing)}"] if missing else []),
             *fold_warnings(manifest, "folds"),
             *balance_notes(first.settings),
-            *dict.fromkeys([*transductive_notes(first.settings), *transductive]),
+            *dict.fromkeys([*transductive_notes(first.settings), *carried]),
             *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
         ],
         calibration=fold_temperatures(done, grid),

@@ -26,8 +26,9 @@ from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, Split
 from samo.errors import LeakError, ModelFileError, RunError, first_few, first_ten
+from samo.files import parse_json
 from samo.runs.run import Run, list_runs
-from samo.training.checkpoint import load_tensors, read_about
+from samo.training.checkpoint import load_tensors, read_about, read_metadata
 
 __all__ = [
     "Learned",
@@ -42,6 +43,7 @@ __all__ = [
     "learned_by_start",
     "refuse_known",
     "refuse_known_start",
+    "start_digests",
 ]
 
 # Settings that name a file or a folder of weights to start from.
@@ -405,20 +407,41 @@ def _of_start(run: Run, files: Sequence[Path]) -> tuple[Learned, ...] | None:
 
 
 def _began_with(run: Run, files: Sequence[Path]) -> bool:
-    """Whether a run started from these files: layers it has not moved yet are no sign of what it learned."""
-    starts = [_files(Path(str(run.settings[name]))) for name in STARTS if run.settings.get(name)]
+    """Whether a run started from what these files hold: layers it has not moved yet are no sign of what it learned.
+
+    The digests of its start files stand with it. Of a run of an earlier version the files must be there still, and be
+    no newer than it: its own tensors may have been written over them since.
+    """
     try:
-        return any(_same_files(start, files) for start in starts if start)
+        given = [_digest(path) for path in files]
+        if (stored := _stored_starts(run)) is not None:
+            return given in stored.values()
+        begun = run.path("config.json").stat().st_mtime_ns
+        starts = [_files(Path(str(run.settings[name]))) for name in STARTS if run.settings.get(name)]
+        untouched = [own for own in starts if own and all(path.stat().st_ctime_ns <= begun for path in own)]
+        return any([_digest(path) for path in own] == given for own in untouched)
     except OSError:
         return False
 
 
-def _same_files(one: Sequence[Path], other: Sequence[Path]) -> bool:
-    if [path.resolve() for path in one] == [path.resolve() for path in other]:
-        return True
-    if [path.stat().st_size for path in one] != [path.stat().st_size for path in other]:
-        return False
-    return all(_digest(mine) == _digest(theirs) for mine, theirs in zip(one, other, strict=True))
+def start_digests(settings: Mapping[str, Any]) -> dict[str, list[str]]:
+    """SHA-256 of the files that a training starts from, by setting; nothing for what is downloaded.
+
+    Args:
+        settings: of the training.
+    """
+    places = {name: _files(Path(str(settings[name]))) for name in STARTS if settings.get(name)}
+    return {name: [_digest(path) for path in files] for name, files in places.items() if files}
+
+
+def _stored_starts(run: Run) -> dict[str, list[str]] | None:
+    """What :func:`start_digests` gave when a run began; None of earlier versions, or where it cannot be read."""
+    path = run.path("fitted.safetensors")
+    try:
+        stored = read_metadata(path).get("starts") if path.is_file() else None
+        return None if stored is None else dict(parse_json(stored))
+    except (ModelFileError, ValueError, TypeError):
+        return None
 
 
 def _digest(path: Path) -> str:

@@ -49,6 +49,7 @@ from samo.runs.provenance import (
     about_start_weights,
     learned_by_start,
     refuse_known_start,
+    start_digests,
 )
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import (
@@ -509,7 +510,8 @@ def write_beginning(
     if prints := setup.frontend.manifest.fingerprints:
         prints.only(split.train + split.val).save(run.path(FINGERPRINTS))
     # Beside what cannot be edited by hand, so that an edited config.json is noticed.
-    begun_with = {"settings": json.dumps(setup.frontend.config.stored())}
+    config = setup.frontend.config
+    begun_with = {"settings": json.dumps(config.stored()), "starts": json.dumps(start_digests(config.flat()))}
     save_tensors(run.path("fitted.safetensors"), fitted, begun_with)
     setup.frontend.save_assets(run.path(ASSETS))
     typed = {"command": command} if command else {}

@@ -252,6 +252,8 @@ def test_the_page_links_to_its_folds_and_the_table_has_every_answer(
         ("mn04", {}, "last"),
         ("", {"keep": "best"}, "best"),
         ("", {"patience": 5}, "best"),
+        ("small-cnn-baseline", {}, "average"),  # as when its patience was the default and nothing was asked for
+        ("small-cnn-baseline", {"patience": 10}, "best"),
         ("", {"epochs": 7}, "best"),
         ("whisper-frozen", {}, "best"),
         ("", {"model": "functionals"}, "best"),

@@ -443,7 +443,9 @@ def _validated_on(run: Run, speakers: set[str], scale: float) -> None:
     run.model_file.unlink()  # its header says what it learned from; without it the split does
 
 
-def test_all_seeds_are_one_ensemble_and_each_validation_item_is_answered_by_who_held_it_out(root: Path) -> None:
+def test_all_seeds_are_one_ensemble_and_each_validation_item_is_answered_by_who_held_it_out(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _another_seed(root, "a", 1, other_fold=None)
     speakers = {}
     for fold in (0, 1):
@@ -476,6 +478,15 @@ def test_all_seeds_are_one_ensemble_and_each_validation_item_is_answered_by_who_
             np.testing.assert_allclose(val.probabilities(ONE)[row], expected, atol=1e-6)
         warned = json.loads(run.path("report.json").read_text())["warnings"]
         assert any(line.startswith("the members were validated on different items") for line in warned)
+    assert any(line.startswith("the members were validated on different items") for line in report["warnings"])
+    # What leaks in one member's split leaks, though no item of it is in what all learned from.
+    whole = {fold: Run(root / "grids" / "all" / "runs" / f"seed0.fold{fold}").split for fold in (0, 1)}
+    monkeypatch.setattr(grid_ensembles, "is_leaky", lambda manifest, split: split not in whole.values())
+    assert combine_grids(["a"], all_seeds=True, name="leaky", artifacts=root)[1]["leaky"]
+    with pytest.raises(RunError, match=r"'b/seed0\.fold0' is alone on its fold"):
+        combine_grids(["b"], all_seeds=True, name="alone", artifacts=root)
+    with pytest.raises(SettingsError, match="name one or more different ones"):
+        combine_grids([], all_seeds=True, artifacts=root)
     with pytest.raises(SettingsError, match="`weights=fitted` needs members validated on the same items"):
         combine_grids(["a"], all_seeds=True, weights="fitted", artifacts=root)
     shutil.rmtree(cell(root, "a/seed1.fold1").folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,10 +27,11 @@ from samo.runs.provenance import (
     learned_by_start,
     refuse_known,
     refuse_known_start,
+    start_digests,
 )
 from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
-from samo.training.checkpoint import save_model
+from samo.training.checkpoint import save_model, save_tensors
 
 SPACE = LabelSpace((Task("emotion", ("angry", "sad")),))
 PARTS = Split("speaker", 0, ("a0", "a1"), ("b0",), ("c0",))
@@ -227,6 +230,18 @@ def test_layers_that_a_run_has_not_moved_yet_are_no_sign_of_what_it_learned(tmp_
     (tmp_path / "copy").mkdir()
     moved = {"weights": shutil.copy(start, tmp_path / "copy")}
     refuse_known_start(moved, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    # Unless these came to lie there after it had begun.
+    os.utime(run.path("config.json"), (0, 0))
+    with pytest.raises(LeakError):
+        refuse_known_start(settings, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    # Where it is kept what the run began with, the time of a file is no matter, and its place is none.
+    save_tensors(run.path("fitted.safetensors"), {}, {"starts": json.dumps(start_digests(settings))})
+    refuse_known_start(settings, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    whole = start.read_bytes()
+    torch.save({**torch.load(start), "more": torch.zeros(1)}, start)
+    with pytest.raises(LeakError):
+        refuse_known_start(settings, corpus(GROUPS), UNSAFE, tmp_path / "outputs")
+    start.write_bytes(whole)
     # What it knew before it began counts all the same.
     save_model(
         run.model_file,
