@@ -103,10 +103,11 @@ def test_without_a_terminal_the_name_goes_to_stdout_and_the_rest_to_stderr(clips
 
 def test_a_refused_training_takes_no_name(clips: Path, tmp_path: Path, artifacts: Path) -> None:
     own = folder(tmp_path / "f", speakers=3)
+    (tmp_path / "damaged.pt").write_bytes(b"no tensors")
     for argv in (
         ["--dataset", "folder", "--data-root", own],
         ["--data-root", clips, "--split", "folds", "--fold", "7"],
-        ["--data-root", clips, "--weights", tmp_path / "none.pt"],
+        ["--data-root", clips, "--weights", tmp_path / "damaged.pt"],
     ):
         result = samo("train", *argv, *TINY)
         assert result.status in (2, 3, 6), result.err
