@@ -190,8 +190,9 @@ class Manifest:
                 copies=header.copies,
                 origin=header.origin,
             )
-            while len(_READ) >= _MOST_READ:
-                del _READ[next(iter(_READ))]
+            # Another thread may make room at the same time: what was listed may be gone.
+            for old in list(_READ)[: 1 - _MOST_READ]:
+                _READ.pop(old, None)
             _READ[key] = found
             return found
         except (OSError, ValueError) as error:

@@ -63,11 +63,12 @@ def build_ensemble(
         The ensemble's run, and the summary of members and gain as it stands in ``ensemble.json``.
 
     Raises:
-        SettingsError: an unknown rule, fewer than two runs, or a member has the ensemble's name.
+        SettingsError: an unknown rule, fitted weights with ``test=False``, fewer than two runs, or a member has the
+            ensemble's name.
         RunError: the name is taken, or fewer than two members are left.
         LeakError: members learned from each other's test items.
     """
-    check_rules(combine, weights)
+    check_rules(combine, weights, test)
     resources, reporter, root = resources or Resources(), reporter or PlainReporter(), artifacts_root(str(artifacts))
     if name and not overwrite:
         create_run(root, name, "")

@@ -7,9 +7,11 @@ speaker (:mod:`samo.evaluation.comparison`). The result is a run; its one model 
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,8 +87,12 @@ class Assembly(Combined):
     members: tuple[Member, ...]
 
 
-def check_rules(combine: str, rule: str) -> None:
+def check_rules(combine: str, rule: str, test: bool = True) -> None:
     """Refuse what is neither of :data:`~samo.runs.ensemble_model.COMBINE` nor of ``WEIGHTS``.
+
+    Args:
+        combine, rule: as :func:`assemble` takes them.
+        test: whether the test part is opened; where it stays closed for now, weights are equal.
 
     Raises:
         SettingsError: names the valid choices.
@@ -94,6 +100,12 @@ def check_rules(combine: str, rule: str) -> None:
     for name, given, choices in (("combine", combine, COMBINE), ("weights", rule, WEIGHTS)):
         if given not in choices:
             raise SettingsError(f"`{name}={given}`: unknown", hint=f"valid: {', '.join(choices)}")
+    if rule == "fitted" and not test:
+        raise SettingsError(
+            "`weights=fitted` needs the test part open: a member of weight 0 is not in the model, so that no later "
+            "evaluation could test it",
+            hint="take `weights=equal`",
+        )
 
 
 def assemble(
@@ -116,11 +128,12 @@ def assemble(
         test: whether to open the test part.
 
     Raises:
-        SettingsError: unknown choice, or what :func:`~samo.ensembles.members.common_split` refuses.
+        SettingsError: unknown choice, fitted weights without the test part, or what
+            :func:`~samo.ensembles.members.common_split` refuses.
         RunError: the data are not those of the members.
         LeakError: the common split leaks.
     """
-    check_rules(combine, rule)
+    check_rules(combine, rule, test)
     if setup.frontend.manifest.digest != members[0].manifest.digest:
         raise RunError("the data differ from those the members were trained on", hint="give the same `data_root`")
     split = common_split(members, rule)
@@ -175,6 +188,8 @@ def write_ensemble(
         for member in assembly.members if assembly.test else ():  # the summary has their scores on the test part
             member.run.open_test("ensemble")
         summary = summary_of(run.name, assembly, decision, left_out, setup.frontend.manifest, setup.frontend.unit)
+        for row, member in zip(summary["members"], assembly.members, strict=True):
+            row["folder"] = Path(os.path.relpath(member.run.folder.resolve(), run.root.resolve())).as_posix()
         write_json(run.path(ENSEMBLE_FILE), summary)
         mark_trained(run, {"members": len(assembly.members), "val_macro_f1": summary["ensemble"]["val_macro_f1"]})
         write_beginning(run, setup, assembly.split, {}, command, [member.config for member in assembly.members])

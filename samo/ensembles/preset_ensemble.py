@@ -10,6 +10,7 @@ from samo.ensembles.build_ensemble import build_ensemble
 from samo.ensembles.ensemble import check_rules
 from samo.ensembles.grid_ensembles import combine_grids, free_folder
 from samo.errors import RunError, SettingsError, first_ten
+from samo.experiments.cells import Cell
 from samo.experiments.crossval import fold_settings, plan_crossval, report_crossval
 from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
 from samo.experiments.reporter import GridReporter, PlainGridReporter
@@ -20,6 +21,7 @@ from samo.modalities import frontend_type
 from samo.reporting.report import read_report
 from samo.runs.run import Run, artifacts_root, create_run
 from samo.settings import (
+    REPORT_SETTINGS,
     Config,
     collect_settings,
     error_in,
@@ -178,7 +180,7 @@ def train_preset_ensemble(
         make_cell(config, member, member, seed=config.flat()["seed"], part="val", split_seed=split_seed)
         for member, config in configs.items()
     )
-    folder = root / "grids" / (name or default_name(preset, first, [cell.settings for cell in cells]))
+    folder = root / "grids" / (name or _grid_name(preset, cells))
     plan = GridPlan("ensemble", folder, cells, command=command)
     frontend = open_data(stored_config(cells[0].settings), reporter)
     run_grid(open_plan(plan, frontend=frontend), resources, reporter)
@@ -186,6 +188,13 @@ def train_preset_ensemble(
         plan.runs, name=name, overwrite=overwrite, artifacts=root, frontend=frontend, resources=resources,
         reporter=reporter, command=command, test=False,
     )  # fmt: skip
+
+
+def _grid_name(preset: str, cells: Sequence[Cell]) -> str:
+    """The same wherever the data lie and whatever settings come later, so that trained members are found again."""
+    configs = [stored_config(cell.settings) for cell in cells]
+    lasting = [sorted(config.lasting({"data_root", *REPORT_SETTINGS}).items()) for config in configs]
+    return default_name(preset, configs[0], lasting)
 
 
 def _refuse_unpackable(kind: type[Frontend], configs: Mapping[str, Config]) -> None:

@@ -228,6 +228,8 @@ class _StoredMember(_StoredScores):
     name: Text
     weight: Number
     temperature: dict[Text, Positive]
+    # Relative to the folder of all outputs; ensembles made before have none.
+    folder: Text = ""
 
 
 class _StoredLeftOut(Stored):

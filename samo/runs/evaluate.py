@@ -195,6 +195,10 @@ def _complete_summary(run: Run, setup: Setup, model: nn.Module | None, test: Pre
     opened = model or load_run_model(run, type(setup.frontend), setup.runtime)[0]
     assert isinstance(opened, Ensemble)
     manifest, split = setup.frontend.manifest, run.split
+    for member in summary["members"]:  # the summary has their scores on the test part from here on
+        folder = run.root.resolve() / member.get("folder", "")
+        if folder.name == member["name"] and (folder / "config.json").is_file():
+            Run(folder).open_test("ensemble")
     answered = members_answers(opened, about, setup, manifest.rows(split.test), test)
     found = with_scores(summary, [*answered, test], split, "test", manifest, setup.frontend.unit)
     write_json(run.path(ENSEMBLE_FILE), found)

@@ -118,7 +118,13 @@ _OWN = {
         "samo_audio.models.functionals:functionals", whole=True, fitted=True, defaults={"duration": 10.0} | _IDLE
     ),
 }
-MODELS = Registry("model", "audio", _OWN, _OWN.__getitem__, lambda plugin: Architecture(plugin.target, plugin=plugin))
+MODELS = Registry(
+    "model",
+    "audio",
+    _OWN,
+    _OWN.__getitem__,
+    lambda plugin: Architecture(plugin.target, plugin=plugin, defaults={"n_mels": 128} | _SHORTER),
+)
 
 
 def require_usable(settings: ModelSettings, features: FeatureSettings) -> None:

@@ -89,6 +89,13 @@ def test_what_nobody_gave_takes_the_default_of_the_architecture(
         assert (made.features.sr, made.features.duration, made.train.epochs) == (8000, 1.0, 7)
 
 
+def test_a_network_of_ones_own_has_the_defaults_it_always_had() -> None:
+    """Those of SmallCNN were chosen for SmallCNN."""
+    flat = AudioConfig.build({"model": "my_net:Net"}).flat()
+    assert (flat["n_mels"], flat["epochs"], flat["patience"]) == (128, 30, 10)
+    assert AudioConfig.build({"model": "my_net:Net", "epochs": 3}).train.epochs == 3
+
+
 def test_stored_settings_stay_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     with registered(monkeypatch, **OWN):
         stored = AudioConfig.build({"model": "tiny"}).stored()

@@ -357,6 +357,8 @@ def test_train_makes_a_run_of_an_ensemble(tmp_path: Path, artifacts: Path, monke
     assert Run(run).test_openings == 0
     report = done("evaluate", "g", "--json").json
     assert report["val_macro_f1"] == pytest.approx(result.json["val_macro_f1"])
+    for name in ("plain", "trimmed"):
+        assert Run(artifacts / "grids" / "g" / "runs" / name).test_openings == 1
     page = (run / "report.html").read_text()
     for row in report["ensemble"]["members"]:
         shown = "".join(f"<td>{row[figure]:.3f}</td>" for figure in ("weight", "val_macro_f1", "macro_f1"))

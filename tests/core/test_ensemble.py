@@ -14,6 +14,7 @@ import tiny_frontend as tiny
 import torch
 from edited_runs import trained_with
 
+from samo.ensembles.build_ensemble import build_ensemble
 from samo.ensembles.ensemble import assemble, write_ensemble
 from samo.ensembles.members import common_split, gather
 from samo.errors import LeakError, RunError, SamoError, SettingsError
@@ -160,7 +161,34 @@ def test_a_closed_test_part_is_opened_by_the_evaluation(root: Path) -> None:
     found = json.loads(run.path("ensemble.json").read_text())
     assert found == report["ensemble"] == {**known, "run": "closed"}
     assert "On the test part: " in run.path("report.html").read_text()
-    assert run.test_openings == 1
+    assert [own.test_openings for own in (run, *runs(root, "a", "b"))] == [1, *(n + 1 for n in openings)]
+    assert [each["folder"] for each in found["members"]] == ["runs/a", "runs/b"]
+    # What the members did is known now: another evaluation looks at the ensemble alone.
+    evaluate_run(run, setup, "test")
+    assert [own.test_openings for own in (run, *runs(root, "a", "b"))] == [2, *(n + 1 for n in openings)]
+
+
+def test_members_that_are_gone_are_tested_all_the_same(root: Path) -> None:
+    members, left_out = gather(runs(root, "a", "b"), tiny.TinyFrontend, tiny.RUNTIME)
+    setup = Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME)
+    run = create_run(root, "closed", "")
+    write_ensemble(run, assemble(members, setup, test=False), left_out, setup)
+    moved = root.rename(root.with_name("moved"))
+    shutil.rmtree(moved / "runs" / "a")
+    report = evaluate_run(Run(moved / "runs" / "closed"), setup, "test")
+    assert report["ensemble"]["members"][0]["macro_f1"] is not None
+    assert not (moved / "runs" / "a").exists()
+    assert Run(moved / "runs" / "b").test_openings == 1
+
+
+def test_fitted_weights_need_the_test_part(root: Path) -> None:
+    """A member of weight 0 is not in the model: nothing could test it later."""
+    refusal = r"^`weights=fitted` needs the test part open: a member of weight 0 is not in the model"
+    with pytest.raises(SettingsError, match=refusal):
+        build_ensemble(runs(root, "a", "b"), weights="fitted", test=False, artifacts=root)
+    members, _ = gather(runs(root, "a", "b"), tiny.TinyFrontend, tiny.RUNTIME)
+    with pytest.raises(SettingsError, match=refusal):
+        assemble(members, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), rule="fitted", test=False)
 
 
 def test_report_and_card_name_the_members(root: Path) -> None:

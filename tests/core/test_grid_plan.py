@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from samo.ensembles import preset_ensemble
 from samo.errors import RunError, SettingsError
 from samo.experiments.cells import Cell
 from samo.experiments.crossval import plan_crossval
@@ -55,6 +56,33 @@ def test_the_name_follows_the_settings_and_not_the_place_of_the_data() -> None:
     assert name == default_name("crossval", config(data_root="/elsewhere", seed=7), (0,), ())
     others = [default_name("crossval", config(lr=0.5), (0,), ()), default_name("crossval", config(), (0, 1), ())]
     assert len({name, *others}) == 3
+
+
+def test_members_of_a_preset_are_found_again_wherever_the_data_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[str] = []
+    hashed: list[Any] = []
+    monkeypatch.setattr(preset_ensemble, "open_data", lambda *_: None)
+    monkeypatch.setattr(preset_ensemble, "open_plan", lambda plan, **_: plan)
+    monkeypatch.setattr(preset_ensemble, "run_grid", lambda plan, *_: folders.append(plan.folder.name))
+    monkeypatch.setattr(preset_ensemble, "build_ensemble", lambda *_, **__: (None, {}))
+    monkeypatch.setattr(
+        preset_ensemble, "default_name", lambda *given: hashed.append(given[2:]) or default_name(*given)
+    )
+    for changes in ({}, {"data_root": "/b"}, {"seed": 7}, {"lr": 0.5}, {"trim_db": 30.0}):
+        settings = {"dataset": "demo", "data_root": "/a", **changes}
+        preset_ensemble.train_preset_ensemble("audio", "best", None, settings, artifacts=tmp_path)
+    first, elsewhere, *others = folders
+    assert elsewhere == first
+    assert len({first, *others}) == 4
+    # A setting that came later is part of the name only where it does something.
+    came_later = {field.name for field in config_type("audio").fields() if field.came_later}
+    assert "trim_db" in came_later
+    for (members,), has in ((hashed[0], False), (hashed[-1], True)):
+        names = [{name for name, _ in member} for member in members]
+        assert ["trim_db" in each for each in names] == [has] * len(members)
+        assert not any(each & {"data_root", "baseline"} for each in names)
 
 
 def test_a_plan_lists_its_cells_and_trains_nothing(tmp_path: Path) -> None:

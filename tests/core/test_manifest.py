@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from samo.data import manifest as manifest_module
 from samo.data.manifest import Item, Manifest
 from samo.errors import DataError, RunError
 from samo.tasks import LabelSpace, Task
@@ -98,6 +100,32 @@ def test_round_trip(tmp_path: Path) -> None:
     header = json.loads((tmp_path / "m.jsonl").open(encoding="utf-8").readline())
     assert header["digest"] == saved.digest
     assert header["schema"] == 1
+
+
+class Emptied(dict[bytes, Manifest]):
+    """What another thread empties as soon as somebody has looked at its keys."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        keys = list(super().__iter__())
+        self.clear()
+        return iter(keys)
+
+
+def test_two_threads_may_make_room_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest_module, "_READ", Emptied())
+    for name in "abcd":
+        given = manifest(item(name))
+        given.save(tmp_path / f"{name}.jsonl")
+        assert Manifest.load(tmp_path / f"{name}.jsonl") == given
+
+
+def test_the_last_two_that_were_read_are_kept(tmp_path: Path) -> None:
+    for name in "abc":
+        manifest(item(name)).save(tmp_path / f"{name}.jsonl")
+    first, second, third = (Manifest.load(tmp_path / f"{name}.jsonl") for name in "abc")
+    assert Manifest.load(tmp_path / "c.jsonl") is third
+    assert Manifest.load(tmp_path / "b.jsonl") is second
+    assert Manifest.load(tmp_path / "a.jsonl") is not first
 
 
 @pytest.mark.parametrize(
