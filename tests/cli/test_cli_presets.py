@@ -316,8 +316,10 @@ def test_an_ensemble_of_presets_on_every_fold(tmp_path: Path, artifacts: Path, m
     combined = done("ensemble", "--grids", names, "--name", "h", "--json").json
     assert combined["metrics"] == report["metrics"]
     assert "against 'g.small-cnn" in done("ensemble", "--grids", names, "--name", "h", "--overwrite").out
-    alone = done("ensemble", "--grids", "g.small-cnn-focal", "--all-seeds", "--name", "all", "--json").json
-    assert alone["metrics"] == read_json(grids / "g.small-cnn-focal" / "report.json")["metrics"]
+    every = done("ensemble", "--grids", names, "--all-seeds", "--name", "all", "--json").json
+    assert every["metrics"] == report["metrics"]
+    alone = refused(5, "ensemble", "--grids", "g.small-cnn-focal", "--all-seeds", "--name", "alone")
+    assert "'g.small-cnn-focal/seed0.fold0' is alone on its fold" in alone
     assert "--all-seeds acts only together with --grids" in refused(2, "ensemble", "one", "two", "--all-seeds")
     assert "--lr acts only together with --seeds" in refused(2, "ensemble", "--grids", names, "--lr", "0.1")
     assert "--data-root does nothing with --grids" in refused(2, "ensemble", "--grids", names, "--data-root", corpus)

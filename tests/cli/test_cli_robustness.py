@@ -43,6 +43,7 @@ def test_training_says_what_was_made_and_keeps_it(made: tuple[Path, Result]) -> 
     assert {line["parent"] for line in lines} <= train
 
 
+@pytest.mark.usefixtures("drawn_pictures")
 def test_the_texts_as_they_are_score_as_in_the_report(made: tuple[Path, Result]) -> None:
     root, _ = made
     report = read_json(root / "runs" / "words" / "report.json")
