@@ -156,6 +156,12 @@ def fingerprints(row: str, column: int, width: int = 7) -> float:
     return float(_cells("fingerprint/results.md", row, width)[column].rstrip("%"))
 
 
+def seconds(name: str) -> int:
+    """How long a command of ``record.py`` took, which stands in its first lines."""
+    (found,) = re.findall(r"^# date: .*, (\d+) s$", (HERE / name).read_text(encoding="utf-8"), re.MULTILINE)
+    return int(found)
+
+
 def published(name: str) -> float:
     """``published.toml``: what others report."""
     found = tomllib.loads((HERE / "published.toml").read_text(encoding="utf-8"))
@@ -586,6 +592,7 @@ def claims_on_speed() -> Iterator[Claim]:
     yield Claim(page, "| `samo predict` of {:,.0f} clips | {:.0f} times real time |", [many[0], many[-1]])
     one = printed("speed/commands.txt", "predict one clip")[0] - imported
     yield Claim(page, "| {:.1f} s more than `import torch` in the same minutes, {:.1f} s |", [one, imported])
+    yield Claim(page, "| {:d} s, reports and all | `samo crossval` |", [seconds("speed/heads.txt")])
     texts = printed("speed/text-batches.txt", "sorted / padded: median")
     yield Claim(page, "| {:.1f} times as many texts a second ({:.1f} to {:.1f} over three interleaved rounds) |", texts)
 

@@ -18,5 +18,7 @@ keep trainer-mn04.txt python benchmarks/trainer_overhead.py --model mn04 --weigh
 keep trainer-text-encoder.txt python benchmarks/trainer_overhead.py --modality text --model encoder --encoder MINILM --steps 13
 keep allocator.txt python benchmarks/allocator.py --data-root RAVDESS --encoder WHISPER --rounds 3
 keep commands.txt python benchmarks/commands.py --data-root RAVDESS
+# States of all clips are kept once this has run before.
+keep heads.txt samo crossval --preset whisper-frozen --encoder WHISPER --data-root RAVDESS --seeds 0,1,2 --threads 1 --workers 2 --baseline none --name heads
 keep text-batches.txt python benchmarks/text_batches.py --data-root GOEMOTIONS --encoder MINILM --rounds 3
 python "$here/../record.py" "$here/installation.txt" VENV=.venv -- du -sm VENV
