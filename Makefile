@@ -9,7 +9,7 @@ PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -
 
 help:
 	@echo "make demo       train and evaluate a model on each built-in demo corpus, of speech and of text"
-	@echo "make quick      the tests but those marked slow: under 2 minutes, for every edit"
+	@echo "make quick      the tests but those marked slow: some 2 minutes, for every edit"
 	@echo "make test       all tests"
 	@echo "make mutants    do the tests see planted bugs? a quarter of an hour on two cores, before a release"
 	@echo "make coverage   all tests, and which lines they ran; fails below the floor in pyproject.toml"

@@ -408,6 +408,15 @@ def test_seeds_that_share_every_split_are_one_ensemble_and_others_are_named(
     assert [member["name"] for member in summary["members"]] == members
 
 
+def test_seeds_that_lack_a_fold_are_named(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for grid in "ab":
+        _another_seed(root, grid, 1, other_fold=0)
+        shutil.rmtree(cell(root, f"{grid}/seed1.fold1").folder)
+    _, report = combine_grids(["a", "b"], name="best", artifacts=root)
+    assert [row["cell"] for row in report["folds"]] == ["seed0.fold0", "seed0.fold1"]
+    assert "cells of their seed's splits: a/seed1.fold0, b/seed1.fold0" in capsys.readouterr().err
+
+
 def test_seeds_that_share_splits_of_single_folds_alone_are_refused(root: Path) -> None:
     """Seed 0 of the first grid has fold 0 as seed 0 of the second, and fold 1 as seed 1."""
     _another_seed(root, "b", 1, other_fold=0)
