@@ -129,7 +129,7 @@ def assert_heard(page: Page, server: Served, model: ModelPredictor, microphone: 
     import soxr
 
     samples, native = soundfile.read(microphone)
-    for _ in range(4):
+    for _ in range(12):
         page.record(seconds)
         page.answered()
         recorded, rate = sent_clip(server)
