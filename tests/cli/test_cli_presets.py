@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from tone_corpora import TINY, done, read_json, refused, table, table_rows
 
-from samo import settings as settings_module
 from samo.ensembles import preset_ensemble
 from samo.ensembles.preset_ensemble import member_configs
 from samo.errors import SettingsError
@@ -20,12 +19,21 @@ from samo.experiments import crossval, run_grid
 from samo.experiments.train_cell import train_cell
 from samo.files import write_json
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
-from samo.modalities import ensemble_files, measured_file
+from samo.modalities import ensemble_files, measured_file, preset_files
 from samo.runs import better as better_module
 from samo.runs import evaluate as evaluation
 from samo.runs.better import better_line
 from samo.runs.run import Run
-from samo.settings import measured_presets, read_ensemble, read_preset, recipe_digest, resolve
+from samo.settings import (
+    based_on,
+    measured,
+    measured_presets,
+    presets,
+    read_ensemble,
+    read_preset,
+    recipe_digest,
+    resolve,
+)
 from samo_cli.verbs import crossval as crossval_verb
 from samo_cli.verbs import train as train_verb
 from samo_cli.verbs.train import _show
@@ -40,7 +48,7 @@ def unlike_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text('description = "three"\nmembers = ["whisper-frozen", "whisper-head", "mn04"]\n')
     files = {modality: ensemble_files(modality) for modality in ("audio", "text")}
     files["audio"] = {"best": file}
-    for module in (settings_module, crossval_verb, train_verb):
+    for module in (measured, presets, crossval_verb, train_verb):
         monkeypatch.setattr(module, "ensemble_files", lambda modality: files[modality])
 
 
@@ -71,7 +79,7 @@ def test_a_preset_may_change_what_it_is_based_on(tmp_path: Path, monkeypatch: py
     files = {name: tmp_path / f"{name}.toml" for name in texts}
     for name, text in texts.items():
         files[name].write_text(text)
-    monkeypatch.setattr(settings_module, "preset_files", lambda modality: files)
+    monkeypatch.setattr(presets, "preset_files", lambda modality: files)
     assert read_preset("audio", "mine") == ("mine", {"lr": 0.1, "epochs": 5})
     for name, base in {"twice": "mine", "lost": "nothing"}.items():
         with pytest.raises(SettingsError, match=f"based_on '{base}': not a preset with settings of its own"):
@@ -158,7 +166,7 @@ def test_start_weights_go_to_the_pretrained_member() -> None:
 
 def test_no_member_is_pretrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "both.toml").write_text('description = "two"\nmembers = ["small-cnn-baseline", "small-cnn-focal"]\n')
-    monkeypatch.setattr(settings_module, "ensemble_files", lambda modality: {"both": tmp_path / "both.toml"})
+    monkeypatch.setattr(presets, "ensemble_files", lambda modality: {"both": tmp_path / "both.toml"})
     with pytest.raises(SettingsError, match="`weights` goes to a member with `pretrained`"):
         member_configs("audio", "both", None, {"weights": "mn04.pt"})
 
@@ -197,8 +205,8 @@ def run_of(folder: Path, modality: str = "audio", **changes: Any) -> Run:
 
 
 def test_a_better_preset_is_offered_where_it_was_measured(tmp_path: Path) -> None:
-    measured = measured_presets("audio")
-    best, plain, mobile = (measured[name]["macro_f1"] for name in ("whisper-frozen", "small-cnn", "mn04"))
+    figures = measured_presets("audio")
+    best, plain, mobile = (figures[name]["macro_f1"] for name in ("whisper-frozen", "small-cnn", "mn04"))
     small = resolve("audio", "small-cnn", None, {}).stored()
     line = better_line(run_of(tmp_path / "a", **small))
     scores = f"`preset=accurate` has macro-F1 {best:.3f} where `preset=small-cnn` has {plain:.3f} (RAVDESS"
@@ -209,7 +217,7 @@ def test_a_better_preset_is_offered_where_it_was_measured(tmp_path: Path) -> Non
     typed = better_line(run_of(tmp_path / "u", **small), "fast")
     assert typed == line.replace("`preset=small-cnn`", "`preset=fast`") != line
     typed = better_line(run_of(tmp_path / "t", **bins))
-    worth = measured["small-cnn-bins"]["macro_f1"]
+    worth = figures["small-cnn-bins"]["macro_f1"]
     assert (
         typed == line.replace(f"`preset=small-cnn` has {plain:.3f}", f"`preset=small-cnn-bins` has {worth:.3f}") != line
     )
@@ -283,7 +291,7 @@ def test_a_dry_run_of_an_ensemble_is_one_object(
 def test_an_ensemble_of_presets_on_every_fold(tmp_path: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two members that read clips at different rates, on two folds; again it trains nothing."""
     (tmp_path / "both.toml").write_text('description = "two"\nmembers = ["small-cnn-baseline", "small-cnn-focal"]\n')
-    for module in (settings_module, crossval_verb):
+    for module in (measured, presets, crossval_verb):
         monkeypatch.setattr(module, "ensemble_files", lambda modality: {"both": tmp_path / "both.toml"})
     for module in (evaluation, crossval):
         monkeypatch.setattr(module, "save_figures", lambda *_: [])
@@ -333,8 +341,8 @@ def test_train_makes_a_run_of_an_ensemble(tmp_path: Path, artifacts: Path, monke
         (tmp_path / f"{name}.toml").write_text(f'description = "{name}"\nmodel = "small-cnn"\n{text}')
     (tmp_path / "both.toml").write_text('description = "two"\nmembers = ["plain", "trimmed"]\n')
     files = {name: tmp_path / f"{name}.toml" for name in ("plain", "trimmed")}
-    monkeypatch.setattr(settings_module, "preset_files", lambda modality: files)
-    for module in (settings_module, train_verb):
+    monkeypatch.setattr(presets, "preset_files", lambda modality: files)
+    for module in (measured, presets, train_verb):
         monkeypatch.setattr(module, "ensemble_files", lambda modality: {"both": tmp_path / "both.toml"})
     monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
     monkeypatch.setattr(LocalLauncher, "run", here)
@@ -384,7 +392,7 @@ def test_a_preset_that_trains_otherwise_than_it_was_measured_shows_no_figure(
 ) -> None:
     before = measured_presets("audio")
     assert {"fast", "small-cnn", "best", "accurate"} <= set(before)
-    files = dict(settings_module.preset_files("audio"))
+    files = dict(preset_files("audio"))
     for name, line in {
         "mn04": "lr = 0.0123\n",
         "whisper-tuned": "lr = 0.0123\n",
@@ -396,13 +404,14 @@ def test_a_preset_that_trains_otherwise_than_it_was_measured_shows_no_figure(
         kept = [row for row in text.splitlines(keepends=True) if not (setting and row.startswith(f"{setting} "))]
         files[name] = tmp_path / f"{name}.toml"
         files[name].write_text("".join(kept) + line)
-    monkeypatch.setattr(settings_module, "preset_files", lambda modality: files)
+    for module in (measured, presets):
+        monkeypatch.setattr(module, "preset_files", lambda modality: files)
     found = measured_presets("audio")
     # Itself and what it is a member of; the text of a file is no setting.
     gone = {name for name in before if name not in found}
     assert {"mn04", "whisper-tuned", "best", "small-cnn-bins"} <= gone
     assert {"ravdess-small-cnn", "whisper-frozen", "accurate"} <= set(found)
-    assert gone.isdisjoint({settings_module.based_on("audio", name) for name in found})
+    assert gone.isdisjoint({based_on("audio", name) for name in found})
     assert better_line(run_of(tmp_path / "run", model="mn04")) == ""
     assert "measured" not in done("presets", "--json").json["presets"]["whisper-tuned"]
 
@@ -412,7 +421,7 @@ def test_a_setting_that_came_later_is_no_change_of_a_preset(monkeypatch: pytest.
     digest = recipe_digest("audio", "mn04")
     plain, later = (resolve("audio", "mn04", None, given) for given in ({}, {"abstain_risk": 0.2}))
     assert plain.lasting().keys() | {"abstain_risk"} == later.lasting().keys() != plain.lasting().keys()
-    monkeypatch.setattr(settings_module, "resolve", lambda *_: resolve("audio", "mn04", None, {"baseline": "none"}))
+    monkeypatch.setattr(measured, "resolve", lambda *_: resolve("audio", "mn04", None, {"baseline": "none"}))
     assert recipe_digest("audio", "mn04") == digest
-    monkeypatch.setattr(settings_module, "resolve", lambda *_: later)
+    monkeypatch.setattr(measured, "resolve", lambda *_: later)
     assert recipe_digest("audio", "mn04") != digest

@@ -162,7 +162,7 @@ def test_losses_and_optimiser_are_those_of_audio() -> None:
     for section in ("loss", "optim", "thresholds"):
         text = TextConfig.model_fields[section].annotation
         assert section == "thresholds" or text is AudioConfig.model_fields[section].annotation
-        assert text.__module__ == "samo.settings"
+        assert text.__module__ == "samo.settings.sections"
 
 
 @pytest.fixture(scope="module")
