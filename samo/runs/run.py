@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -28,6 +28,7 @@ from samo.errors import DataError, ModelFileError, RunError, SettingsError, firs
 from samo.files import leftovers, parse_json, write_json, write_text
 from samo.modalities import released_files
 from samo.printable import csv_text
+from samo.runs.lock import LOCK_FILE, is_locked, keep_lock, kept_lock, lock_folder
 from samo.settings import Config, stored_config, with_defaults
 from samo.stored import Count, Number, Share, Stored, Text, validated, validated_by
 from samo.training.training_log import EpochRow
@@ -94,10 +95,6 @@ ENSEMBLE_FILE = "ensemble.json"
 OPENINGS = "openings.jsonl"
 
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=-]{0,127}")
-
-
-# Locks that create_run took for a training of this process, by folder, until the training takes them over.
-_locks: dict[str, IO[str]] = {}
 
 
 class _StoredSettings(Stored):
@@ -403,32 +400,8 @@ class Run:
         Raises:
             RunError: another process holds it.
         """
-        with _locks.pop(self._lock_key, None) or self._lock():
+        with kept_lock(self.folder) or lock_folder(self.folder):
             yield
-
-    def _lock(self) -> IO[str]:
-        with reporting_full_disk(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = self.path(".lock").open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            with lock:
-                raise RunError(
-                    f"run '{self.name}' is being written by process {lock.read().strip() or 'unknown'}",
-                    hint="wait for it, or choose another `name`",
-                ) from error
-        except OSError:
-            pass  # a disk without locks, as some cloud drives are: one process is the rule
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        return lock
-
-    @property
-    def _lock_key(self) -> str:
-        return os.path.abspath(self.folder)
 
     def sweep(self) -> None:
         """Remove the halves of files that kills left; for the training that holds the run."""
@@ -437,9 +410,13 @@ class Run:
 
     def forget(self) -> None:
         """Remove the folder of a training that was refused before it wrote anything."""
-        if lock := _locks.pop(self._lock_key, None):
+        if lock := kept_lock(self.folder):
             lock.close()
-        if self.folder.is_dir() and {entry.name for entry in self.folder.iterdir()} <= {".lock"} and not self.is_busy():
+        if (
+            self.folder.is_dir()
+            and {entry.name for entry in self.folder.iterdir()} <= {LOCK_FILE}
+            and not self.is_busy()
+        ):
             shutil.rmtree(self.folder)
 
     @property
@@ -488,20 +465,7 @@ class Run:
 
     def is_busy(self) -> bool:
         """Whether a process holds the run."""
-        try:
-            lock = self.path(".lock").open()
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-            except OSError:
-                pass
-            return False
+        return is_locked(self.folder)
 
 
 def artifacts_root(given: str = "") -> Path:
@@ -546,7 +510,7 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
             )
         _put_aside(run)
     if hold:
-        _locks[run._lock_key] = run._lock()
+        keep_lock(run.folder, lock_folder(run.folder))
     return run
 
 
@@ -698,13 +662,13 @@ def _is_unused(run: Run) -> bool:
 def _is_held(run: Run) -> bool:
     """Whether this process now holds a run that was unused before."""
     try:
-        lock = run._lock()
+        lock = lock_folder(run.folder)
     except RunError:
         return False
     # Another process may have begun and even removed the folder in between.
-    here = run.path(".lock")
+    here = run.path(LOCK_FILE)
     if here.exists() and os.path.samestat(os.fstat(lock.fileno()), here.stat()) and _is_free(run.folder):
-        _locks[run._lock_key] = lock
+        keep_lock(run.folder, lock)
         return True
     lock.close()
     return False
@@ -712,7 +676,7 @@ def _is_held(run: Run) -> bool:
 
 def _is_free(folder: Path) -> bool:
     """Whether there is nothing in it but what a training killed before ``config.json`` leaves."""
-    begun = {folder / ".lock", folder / ASSETS, *(folder / name for name in BEGINNING if name != "config.json")}
+    begun = {folder / LOCK_FILE, folder / ASSETS, *(folder / name for name in BEGINNING if name != "config.json")}
     return set(folder.iterdir()) <= begun | leftovers(folder, BEGINNING)
 
 
