@@ -21,9 +21,9 @@ from samo.files import folder_beside, parse_json, remove_left_folders
 from samo.modalities import write_examples
 from samo.prediction import ModelPredictor
 from samo.prediction.exported import ExportedModel, is_exported, load_exported
+from samo.runs.artifacts import artifacts_root
 from samo.runs.released import released_for
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import artifacts_root
 from samo.stored import Stored, Text, validated
 
 __all__ = ["LISTING", "Packaged", "package"]

@@ -13,10 +13,11 @@ from samo.errors import RunError, SettingsError
 from samo.frontend import Frontend
 from samo.launch.resources import Resources
 from samo.modalities import frontend_type
+from samo.runs.artifacts import artifacts_root, create_run
 from samo.runs.calibrate import agreed_decision
 from samo.runs.evaluate import evaluate_run
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, FINGERPRINTS, Run, artifacts_root, create_run
+from samo.runs.run import ASSETS, FINGERPRINTS, Run
 from samo.settings import Config
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup

@@ -28,12 +28,13 @@ from samo.evaluation.decision import Decision, fit_decision
 from samo.evaluation.predictions import Predictions
 from samo.files import write_json
 from samo.frontend import Frontend
+from samo.runs.artifacts import point_latest
 from samo.runs.calibrate import calibrate, threshold_settings
 from samo.runs.ensemble_model import COMBINE, mixed, threshold_logits
 from samo.runs.ensemble_summary import with_scores
 from samo.runs.evaluate import item_predictions, macro_f1
 from samo.runs.provenance import learned_by
-from samo.runs.run import ASSETS, ENSEMBLE_FILE, Run, mark_trained, point_latest
+from samo.runs.run import ASSETS, ENSEMBLE_FILE, Run, mark_trained
 from samo.runs.train import write_beginning
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import save_model

@@ -36,13 +36,14 @@ from samo.modalities import frontend_type
 from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report, read_report
+from samo.runs.artifacts import NAME_PATTERN, artifacts_root
 from samo.runs.calibrate import abstention_settings, agreed_decision, calibrate, threshold_settings
 from samo.runs.ensemble_model import merged_settings, threshold_logits
 from samo.runs.ensemble_summary import difference_of
 from samo.runs.evaluate import item_predictions, kept_predictions
 from samo.runs.provenance import learned_by, refuse_known
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ENSEMBLE_FILE, NAME_PATTERN, Run, artifacts_root, mark_trained
+from samo.runs.run import ENSEMBLE_FILE, Run, mark_trained
 from samo.settings import stored_config
 from samo.training.runtime import environment, make_runtime
 

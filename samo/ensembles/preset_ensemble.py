@@ -19,7 +19,8 @@ from samo.frontend import Frontend
 from samo.launch.resources import Resources
 from samo.modalities import frontend_type
 from samo.reporting.report import read_report
-from samo.runs.run import Run, artifacts_root, create_run
+from samo.runs.artifacts import artifacts_root, create_run
+from samo.runs.run import Run
 from samo.settings import (
     REPORT_SETTINGS,
     Config,

@@ -15,7 +15,7 @@ from samo.experiments.results_table import ResultsTable, make_table, write_table
 from samo.experiments.run_grid import run_grid
 from samo.launch.resources import Resources
 from samo.modalities import MODALITIES, config_type, grid_files
-from samo.runs.run import artifacts_root
+from samo.runs.artifacts import artifacts_root
 from samo.settings import resolve
 
 __all__ = ["ablate", "find_grid", "newest_grid", "plan_ablation", "report_ablation"]

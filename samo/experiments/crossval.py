@@ -31,9 +31,10 @@ from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report, metrics_of, read_report
+from samo.runs.artifacts import artifacts_root
 from samo.runs.calibrate import ABSTENTION, calibration_of, decision_of
 from samo.runs.provenance import refuse_known_start
-from samo.runs.run import Run, artifacts_root
+from samo.runs.run import Run
 from samo.runs.teachers import checked_teachers
 from samo.settings import FORMER_PATIENCE, Config, collect_settings, resolve
 from samo.tasks import LabelSpace

@@ -22,7 +22,7 @@ from samo.files import write_json, write_text
 from samo.launch.resources import Resources
 from samo.printable import csv_text
 from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, save_figure
-from samo.runs.run import artifacts_root
+from samo.runs.artifacts import artifacts_root
 from samo.settings import Config, stored_config
 
 __all__ = [

@@ -21,7 +21,8 @@ from samo.lazy import load_object
 from samo.modalities import config_type, frontend_type
 from samo.plugins import trust
 from samo.reporting.report import metrics_of, read_report
-from samo.runs.run import Run, artifacts_root, create_run, point_latest
+from samo.runs.artifacts import artifacts_root, create_run, point_latest
+from samo.runs.run import Run
 from samo.settings import Config, named_setting, stored_config
 
 __all__ = ["SELECTION_FILE", "gain_line", "keep_best", "rank_runs", "select_encoder"]

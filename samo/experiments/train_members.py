@@ -12,7 +12,8 @@ from samo.experiments.reporter import GridReporter
 from samo.experiments.run_grid import run_grid
 from samo.frontend import Frontend
 from samo.launch.resources import Resources
-from samo.runs.run import Run, artifacts_root
+from samo.runs.artifacts import artifacts_root
+from samo.runs.run import Run
 from samo.settings import Config, stored_config
 
 __all__ = ["VARIANTS", "plan_members", "train_members"]

@@ -10,9 +10,10 @@ from typing import Any
 from samo.data.splits import PARTS
 from samo.errors import RunError, SettingsError, nearest
 from samo.reporting.report import headlines, metrics_of, read_report
+from samo.runs.artifacts import list_runs
 from samo.runs.code import code_of
 from samo.runs.load import facts_of
-from samo.runs.run import ENSEMBLE_FILE, Run, list_runs
+from samo.runs.run import ENSEMBLE_FILE, Run
 
 __all__ = ["SORTS", "delete_run", "describe_run", "list_rows"]
 

@@ -15,8 +15,9 @@ from samo.modalities import predictor_type
 from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor, TrainedModel
 from samo.prediction.exported import is_exported, load_exported
+from samo.runs.artifacts import artifacts_root, find_model
 from samo.runs.released import released_for
-from samo.runs.run import ASSETS, Run, artifacts_root, find_model
+from samo.runs.run import ASSETS, Run
 from samo.tasks import LabelSpace
 
 # An exported file is opened without torch, which most of the rooms below bring.

@@ -27,7 +27,8 @@ from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, Split
 from samo.errors import LeakError, ModelFileError, RunError, first_few, first_ten
 from samo.files import parse_json
-from samo.runs.run import Run, list_runs
+from samo.runs.artifacts import list_runs
+from samo.runs.run import Run
 from samo.training.checkpoint import load_tensors, read_about, read_metadata
 
 __all__ = [

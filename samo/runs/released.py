@@ -6,7 +6,7 @@ from pathlib import Path
 
 from samo.errors import RunError
 from samo.modalities import released_files
-from samo.runs.run import find_run
+from samo.runs.artifacts import find_run
 
 __all__ = ["DEFAULTS", "model_file", "other_model", "released_for"]
 

@@ -17,10 +17,11 @@ from samo.errors import ModelFileError, RunError, SettingsError, first_ten
 from samo.evaluation.calibration import apply_temperature
 from samo.files import cache_root, caching
 from samo.frontend import Frontend
+from samo.runs.artifacts import find_run
 from samo.runs.calibrate import decision_of
 from samo.runs.load import load_run_model
 from samo.runs.provenance import Learned, learned_by, refuse_known
-from samo.runs.run import ASSETS, Run, find_run
+from samo.runs.run import ASSETS, Run
 from samo.settings import LossSettings
 from samo.tasks import LabelSpace
 from samo.training.runtime import Runtime

@@ -40,6 +40,7 @@ from samo.files import write_json
 from samo.frontend import Frontend
 from samo.modalities import frontend_type
 from samo.plugins import code_used, names_of, trust
+from samo.runs.artifacts import artifacts_root, create_run, find_run, point_latest
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.code import require_code
 from samo.runs.load import MOVABLE, load_run_model, refuse_edited
@@ -58,11 +59,7 @@ from samo.runs.run import (
     STARTED_FROM,
     TAUGHT,
     Run,
-    artifacts_root,
-    create_run,
-    find_run,
     mark_trained,
-    point_latest,
     refuse_with_resume,
     remember_place,
     require_place,

@@ -16,7 +16,8 @@ from samo.frontend import Frontend
 from samo.launch.local import LocalLauncher, share_of_cores
 from samo.launch.resources import Resources, count_gpus
 from samo.modalities import frontend_type
-from samo.runs.run import NAME_PATTERN, Run, artifacts_root
+from samo.runs.artifacts import NAME_PATTERN, artifacts_root
+from samo.runs.run import Run
 from samo.settings import Config, stored_config
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup

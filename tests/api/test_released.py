@@ -12,8 +12,8 @@ import samo
 from samo.errors import RunError
 from samo.modalities import released_files
 from samo.prediction.exported import ExportedModel
+from samo.runs.artifacts import find_model, find_run
 from samo.runs.released import DEFAULTS, released_for
-from samo.runs.run import find_model, find_run
 
 ROOT = Path(__file__).parents[2]
 REPORTS = ROOT / "artifacts" / "reports"

@@ -19,12 +19,13 @@ from samo.evaluation.predictions import Predictions
 from samo.launch.resources import Resources
 from samo.prediction import Decoded
 from samo.runs import evaluate as evaluation
+from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
 from samo.runs.ensemble_model import unpacked
 from samo.runs.evaluate import evaluate_run, open_data
 from samo.runs.load import load_run_model
 from samo.runs.reporter import PlainReporter
-from samo.runs.run import Run, create_run
+from samo.runs.run import Run
 from samo.runs.teachers import taught_probabilities
 from samo.runs.train import train_run
 from samo.training.setup import Setup

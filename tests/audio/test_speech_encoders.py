@@ -29,8 +29,9 @@ from samo.encoders.logreg import fit_logistic, out_of_fold_logits
 from samo.errors import ModelFileError, SettingsError
 from samo.evaluation.predictions import Predictions
 from samo.modalities import preset_files
+from samo.runs.artifacts import create_run
 from samo.runs.evaluate import evaluate_run
-from samo.runs.run import Run, create_run
+from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.settings import resolve
 from samo.tasks import LabelSpace, Task

@@ -20,9 +20,10 @@ from samo.prediction.prediction import Prediction, PredictionList, answers_of
 from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report
 from samo.runs import evaluate as evaluation
+from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import evaluate_run
-from samo.runs.run import Run, create_run
+from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.settings import AbstentionSettings, ThresholdSettings
 from samo.tasks import LabelSpace, Task

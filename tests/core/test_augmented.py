@@ -21,7 +21,8 @@ from samo.data.augmented import (
 )
 from samo.data.manifest import Item
 from samo.errors import Interrupted, RunError
-from samo.runs.run import Run, create_run, find_run
+from samo.runs.artifacts import create_run, find_run
+from samo.runs.run import Run
 from samo.runs.train import resume_training, train_run
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import load_checkpoint

@@ -25,11 +25,12 @@ from samo.experiments.compare import compare_runs
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
 from samo.runs import evaluate as evaluation
+from samo.runs.artifacts import create_run
 from samo.runs.calibrate import calibration_of
 from samo.runs.ensemble_model import Ensemble, merged_settings
 from samo.runs.evaluate import evaluate_run
 from samo.runs.load import load_run_model
-from samo.runs.run import Run, create_run
+from samo.runs.run import Run
 from samo.runs.train import resume_training, train_run
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about

@@ -21,10 +21,11 @@ from samo.evaluation.calibration import fit_temperature
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
 from samo.runs import evaluate as evaluation
+from samo.runs.artifacts import create_run
 from samo.runs.calibrate import calibrate
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
 from samo.runs.load import facts_of
-from samo.runs.run import Run, create_run
+from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.checkpoint import load_tensors, read_about, save_model

@@ -27,10 +27,11 @@ from samo.experiments.cells import Cell, refuse_changed
 from samo.experiments.grid_plan import GridPlan
 from samo.files import write_json
 from samo.runs import evaluate as evaluation
+from samo.runs.artifacts import find_model
 from samo.runs.calibrate import agreed_decision, calibration_of
 from samo.runs.evaluate import evaluate_run
 from samo.runs.provenance import Learned
-from samo.runs.run import Run, find_model
+from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.tasks import LabelSpace
 from samo.training.setup import Setup

@@ -25,10 +25,11 @@ from samo.experiments.compare import compare_runs
 from samo.experiments.crossval import crossval_report, join_predictions
 from samo.experiments.results_table import pooled
 from samo.runs import evaluate as evaluation
+from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import evaluate_corpus, evaluate_run
 from samo.runs.load import load_run_model
-from samo.runs.run import Run, create_run
+from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task

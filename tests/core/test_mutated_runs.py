@@ -28,12 +28,13 @@ from samo.files import write_json
 from samo.reporting.report import flat_items, metrics_of, read_report, reproduce_commands
 from samo.reporting.wording import gain_line, members_line
 from samo.runs import evaluate as evaluation
+from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
 from samo.runs.code import code_of
 from samo.runs.ensemble_model import ensemble_facts
 from samo.runs.evaluate import evaluate_run
 from samo.runs.load import facts_of, load_run_model, refuse_edited
-from samo.runs.run import FINGERPRINTS, Run, create_run
+from samo.runs.run import FINGERPRINTS, Run
 from samo.runs.train import train_run
 from samo.settings import toml_tables
 from samo.training.checkpoint import load_checkpoint, load_fitted, load_tensors, read_about, save_model

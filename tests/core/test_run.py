@@ -14,18 +14,9 @@ from pathlib import Path
 import pytest
 
 from samo.errors import ModelFileError, RunError, SettingsError
+from samo.runs.artifacts import artifacts_root, create_run, find_model, find_run, list_runs, point_latest
 from samo.runs.listing import delete_run
-from samo.runs.run import (
-    Run,
-    artifacts_root,
-    create_run,
-    find_model,
-    find_run,
-    list_runs,
-    mark_trained,
-    point_latest,
-    write_history,
-)
+from samo.runs.run import Run, mark_trained, write_history
 
 HOLD = """
 import fcntl, os, sys

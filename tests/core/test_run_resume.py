@@ -28,8 +28,9 @@ from tiny_trainings import (
 
 from samo.errors import DiskFull, Interrupted, ModelFileError, RunError, TrainingDiverged
 from samo.runs import train as experiment
+from samo.runs.artifacts import find_run
 from samo.runs.load import load_run_model
-from samo.runs.run import Run, find_run
+from samo.runs.run import Run
 from samo.runs.train import resume_training
 from samo.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from samo.training.setup import Setup

@@ -19,8 +19,9 @@ from tiny_trainings import (
 
 from samo.data.batch import Batch, Draws
 from samo.errors import LeakError, ModelFileError, RunError
+from samo.runs.artifacts import find_run
 from samo.runs.load import load_run_model
-from samo.runs.run import Run, find_run
+from samo.runs.run import Run
 from samo.runs.train import _first_lines, train_run, training_summary
 from samo.training import trainer
 from samo.training.checkpoint import load_checkpoint, load_tensors, read_about

@@ -15,7 +15,8 @@ from matplotlib.image import imsave
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from samo.errors import EnvironmentProblem, Interrupted, SettingsError, TrainingDiverged
-from samo.runs.run import Run, create_run
+from samo.runs.artifacts import create_run
+from samo.runs.run import Run
 from samo.runs.train import resume_training, train_run
 from samo.training import tracking
 from samo.training.setup import Setup

@@ -11,9 +11,9 @@ from tiny_trainings import Stopping, about_epoch, interrupt, resume, train
 from samo.data.splits import SplitRequest, make_split
 from samo.errors import Interrupted, RunError, SettingsError
 from samo.experiments.grid_plan import GridPlan, make_cell, open_plan
+from samo.runs.artifacts import find_run
 from samo.runs.evaluate import evaluate_run
 from samo.runs.load import facts_of
-from samo.runs.run import find_run
 from samo.training.checkpoint import load_checkpoint, read_facts
 from samo.training.setup import Setup
 

@@ -40,7 +40,7 @@ def called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
         sockets[0].close()
 
     monkeypatch.setattr(samo, "load", load, raising=False)
-    monkeypatch.setattr("samo.runs.run.find_model", lambda root, given: None)
+    monkeypatch.setattr("samo.runs.artifacts.find_model", lambda root, given: None)
     monkeypatch.setattr(samo.serve.app, "make_app", make_app)
     monkeypatch.setattr(samo.serve.server, "serve", serve)
     monkeypatch.chdir(tmp_path)

@@ -20,8 +20,9 @@ from samo.data.splits import make_split
 from samo.encoders import states
 from samo.encoders.logreg import fit_logistic
 from samo.encoders.states import States, encoder_states
+from samo.runs.artifacts import create_run
 from samo.runs.evaluate import evaluate_run
-from samo.runs.run import Run, create_run
+from samo.runs.run import Run
 from samo.runs.train import make_plan, train_run
 from samo.training.runtime import Runtime
 from samo.training.setup import Setup

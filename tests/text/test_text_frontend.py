@@ -18,8 +18,8 @@ from samo.data.manifest import Item
 from samo.data.splits import make_split
 from samo.encoders.logreg import inner_folds
 from samo.errors import SettingsError
+from samo.runs.artifacts import create_run
 from samo.runs.evaluate import evaluate_run
-from samo.runs.run import create_run
 from samo.runs.train import make_plan
 from samo.training.runtime import Runtime
 from samo.training.setup import Setup

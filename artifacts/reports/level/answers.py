@@ -13,8 +13,8 @@ from changes import changes
 from sklearn.metrics import f1_score
 
 import samo
+from samo.runs.artifacts import artifacts_root
 from samo.runs.load import find_model
-from samo.runs.run import artifacts_root
 from samo_audio.audio_io import read
 
 

@@ -47,7 +47,7 @@ def ablate(
     from samo.experiments.ablation import newest_grid, plan_ablation, report_ablation
     from samo.experiments.grid_plan import open_plan
     from samo.experiments.results_table import ResultsTable
-    from samo.runs.run import artifacts_root
+    from samo.runs.artifacts import artifacts_root
     from samo_cli.render import TerminalReporter, print_json, show_grid
 
     def show(found: tuple[ResultsTable, Any]) -> None:

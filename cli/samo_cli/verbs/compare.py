@@ -27,7 +27,7 @@ def compare(
     Reads what `samo evaluate` wrote: nothing is trained or evaluated anew.
     """
     from samo.experiments.compare import compare_runs, write_comparison
-    from samo.runs.run import artifacts_root, find_run
+    from samo.runs.artifacts import artifacts_root, find_run
     from samo_cli.render import print_json, show_comparison
 
     root = artifacts_root(artifacts)

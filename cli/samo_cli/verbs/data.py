@@ -106,7 +106,7 @@ def inspect_corpus(
     also waveform, mel and level.
 
     Clips that cannot be decoded are named on stderr, the rest is inspected, and the command leaves with status 3."""
-    from samo.runs.run import artifacts_root
+    from samo.runs.artifacts import artifacts_root
     from samo_cli.render import note, print_json, show_inspection, show_text_inspection
 
     config = resolve(modality, "", None, settings)

@@ -25,7 +25,7 @@ def doctor(json: Json = False) -> None:
     """
     from samo.data.corpora import downloaded_root
     from samo.files import cache_root
-    from samo.runs.run import artifacts_root
+    from samo.runs.artifacts import artifacts_root
     from samo_cli.render import out, print_json
 
     extras = installed_extras()

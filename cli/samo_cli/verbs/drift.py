@@ -127,7 +127,7 @@ def _reference(given: str, artifacts: str) -> tuple[str, Sample]:
         modality, space = exported.modality, exported.space
     else:
         from samo.deploy.drift import reference_of
-        from samo.runs.run import artifacts_root, find_model
+        from samo.runs.artifacts import artifacts_root, find_model
 
         run = find_model(artifacts_root(artifacts), given)
         name, stored = run.name, reference_of(run)

@@ -96,7 +96,7 @@ def ensemble(
     from samo.ensembles.build_ensemble import build_ensemble
     from samo.ensembles.ensemble import check_rules
     from samo.experiments.train_members import train_members
-    from samo.runs.run import artifacts_root, create_run, find_run
+    from samo.runs.artifacts import artifacts_root, create_run, find_run
     from samo_cli.render import TerminalReporter, print_json, show_ensemble
 
     check_rules(combine, weights)

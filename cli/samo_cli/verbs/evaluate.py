@@ -38,7 +38,8 @@ def evaluate(
 ) -> None:
     """Evaluate a run on its held-out speakers or texts, or with --dataset on another corpus."""
     mapping = _pairs(label_map)
-    from samo.runs.run import artifacts_root, find_model, require_place
+    from samo.runs.artifacts import artifacts_root, find_model
+    from samo.runs.run import require_place
 
     # torch is imported only once the paths are known to be good: a typing error costs no waiting.
     found = find_model(artifacts_root(artifacts), run)

@@ -56,7 +56,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write a run as one file that answers alone, and check on held-out items that it answers as the run."""
-    from samo.runs.run import artifacts_root, find_model
+    from samo.runs.artifacts import artifacts_root, find_model
 
     # torch is imported only once the run is known to be there: a typing error costs no waiting.
     found = find_model(artifacts_root(artifacts), run)

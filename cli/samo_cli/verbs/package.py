@@ -36,8 +36,8 @@ def package(
     `samo export`.
     """
     from samo.prediction.exported import is_exported
+    from samo.runs.artifacts import artifacts_root, find_model
     from samo.runs.released import released_for
-    from samo.runs.run import artifacts_root, find_model
 
     if not is_exported(model) and not (model and released_for(model, artifacts_root(artifacts))):
         # torch is imported only once the run is known to be there: a typing error costs no waiting.

@@ -229,15 +229,15 @@ class _Source:
 
 def _source(run: str, model: Path | None, artifacts: str, modality: str) -> _Source:
     """What answers: a file or a released model by name, or a run; without any run the released model."""
+    from samo.runs.artifacts import artifacts_root
     from samo.runs.released import model_file
-    from samo.runs.run import artifacts_root
 
     file = model_file(model, run, artifacts_root(artifacts), modality)
     return _file(file) if file else _run(artifacts, run)
 
 
 def _run(artifacts: str, name: str) -> _Source:
-    from samo.runs.run import artifacts_root, find_model
+    from samo.runs.artifacts import artifacts_root, find_model
 
     run = find_model(artifacts_root(artifacts), name)
 

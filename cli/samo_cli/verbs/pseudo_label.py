@@ -41,7 +41,7 @@ def pseudo_label(
     Texts of the run's own validation and test parts are left out. Add the table to a training with --extra-table: its
     rows are trained on and never judged on.
     """
-    from samo.runs.run import artifacts_root, find_model
+    from samo.runs.artifacts import artifacts_root, find_model
     from samo.training.runtime import make_runtime
     from samo_cli.render import note, print_json, show_pseudo_labels
     from samo_text.predictor import TextPredictor

@@ -41,7 +41,7 @@ def robustness(
     from samo_text.rewriting.kinds import chosen_kinds
 
     kinds = chosen_kinds(rewrites)
-    from samo.runs.run import artifacts_root, find_model
+    from samo.runs.artifacts import artifacts_root, find_model
     from samo.training.runtime import make_runtime
     from samo_cli.render import counting, print_json, show_robustness
     from samo_text.robustness import check_robustness

@@ -35,8 +35,8 @@ def runs(
     """List the runs trained so far, with their scores on other corpora; show or delete one."""
     if context.invoked_subcommand:
         return
+    from samo.runs.artifacts import artifacts_root
     from samo.runs.listing import list_rows
-    from samo.runs.run import artifacts_root
     from samo_cli.render import note, print_json, show_table
 
     root = artifacts_root(artifacts)
@@ -69,8 +69,8 @@ def show(
     json: Json = False,
 ) -> None:
     """Show what is known of a run: its reports, also on other corpora, its command and its settings."""
+    from samo.runs.artifacts import find_run
     from samo.runs.listing import describe_run
-    from samo.runs.run import find_run
     from samo_cli.render import note, out, print_json, show_table
 
     found = find_run(_root(context, artifacts), run)
@@ -114,8 +114,8 @@ def delete(
     json: Json = False,
 ) -> None:
     """Delete runs with their models, reports and pictures; asks before."""
+    from samo.runs.artifacts import find_run, list_runs
     from samo.runs.listing import delete_run
-    from samo.runs.run import find_run, list_runs
     from samo_cli.render import err, note, print_json
 
     if bool(names) == without_model:
@@ -147,7 +147,7 @@ def _above(context: typer.Context, name: str) -> Any:
 
 
 def _root(context: typer.Context, artifacts: str) -> Path:
-    from samo.runs.run import artifacts_root
+    from samo.runs.artifacts import artifacts_root
 
     return artifacts_root(artifacts or _above(context, "artifacts") or "")
 

@@ -184,8 +184,8 @@ def _loaded(given: Sequence[str], artifacts: str, **how: Any) -> dict[str, Model
     Raises:
         SettingsError: two of one name.
     """
+    from samo.runs.artifacts import artifacts_root, find_model
     from samo.runs.released import released_for
-    from samo.runs.run import artifacts_root, find_model
 
     found: dict[str, ModelPredictor] = {}
     exported = {each for each in given if Path(each).is_file()}

@@ -219,9 +219,9 @@ def _model(run: str, model: Path | None, artifacts: str, **how: Any) -> AudioPre
     Raises:
         SettingsError: it is none of speech.
     """
+    from samo.runs.artifacts import artifacts_root, find_model
     from samo.runs.load import load, load_exported
     from samo.runs.released import model_file
-    from samo.runs.run import artifacts_root, find_model
 
     file = model_file(model, run, artifacts_root(artifacts))
     if file:

@@ -106,7 +106,8 @@ def train(
         return
     # torch is imported only once settings and paths are known to be good: a typing error costs no waiting.
     if resume:
-        from samo.runs.run import artifacts_root, find_run, refuse_with_resume, require_place
+        from samo.runs.artifacts import artifacts_root, find_run
+        from samo.runs.run import refuse_with_resume, require_place
 
         refuse_with_resume(name=name, preset=preset, config=str(config or ""), overwrite=overwrite)
         stopped = find_run(artifacts_root(artifacts), resume)
