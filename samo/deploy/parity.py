@@ -25,7 +25,7 @@ from samo.evaluation.decision import Decision, decided_rows
 from samo.evaluation.metrics import macro_f1, tally
 from samo.evaluation.predictions import Predictions
 from samo.prediction.network import Network
-from samo.runs.evaluate import kept_predictions, predictions_of
+from samo.runs.kept_predictions import kept_predictions, predictions_of
 from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup

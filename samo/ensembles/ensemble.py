@@ -32,9 +32,10 @@ from samo.runs.artifacts import point_latest
 from samo.runs.calibrate import calibrate, threshold_settings
 from samo.runs.ensemble_model import COMBINE, mixed, threshold_logits
 from samo.runs.ensemble_summary import with_scores
-from samo.runs.evaluate import item_predictions, macro_f1
+from samo.runs.kept_predictions import item_predictions
 from samo.runs.provenance import learned_by
 from samo.runs.run import ASSETS, ENSEMBLE_FILE, Run, mark_trained
+from samo.runs.run_report import macro_f1
 from samo.runs.train import write_beginning
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import save_model

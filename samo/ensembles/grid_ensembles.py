@@ -40,7 +40,7 @@ from samo.runs.artifacts import NAME_PATTERN, artifacts_root
 from samo.runs.calibrate import abstention_settings, agreed_decision, calibrate, threshold_settings
 from samo.runs.ensemble_model import merged_settings, threshold_logits
 from samo.runs.ensemble_summary import difference_of
-from samo.runs.evaluate import item_predictions, kept_predictions
+from samo.runs.kept_predictions import item_predictions, kept_predictions
 from samo.runs.provenance import learned_by, refuse_known
 from samo.runs.reporter import PlainReporter, Reporter
 from samo.runs.run import ENSEMBLE_FILE, Run, mark_trained

@@ -19,7 +19,7 @@ from samo.evaluation.predictions import Predictions
 from samo.experiments.grid_plan import GRID_FILE, read_grid_facts
 from samo.reporting.report import metrics_of, read_report
 from samo.runs.calibrate import decision_of
-from samo.runs.evaluate import kept_predictions
+from samo.runs.kept_predictions import kept_predictions
 from samo.runs.load import refuse_edited
 from samo.runs.reporter import Reporter
 from samo.runs.run import ENSEMBLE_FILE, Run

@@ -23,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What torch is told; drawing takes seconds, and test_report sees to it."""
     numbers: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", numbers.append)
-    monkeypatch.setattr("samo.runs.evaluate.save_figures", lambda *_: [])
+    monkeypatch.setattr("samo.runs.run_report.save_figures", lambda *_: [])
     return numbers
 
 

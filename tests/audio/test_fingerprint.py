@@ -33,7 +33,7 @@ QUIET: Any = {"epochs": 1, "sr": 8000, "duration": 0.5, "n_mels": 32, "n_fft": 2
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of the test's own, and no pictures, which take seconds."""
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("samo.runs.evaluate.save_figures", lambda *_: [])
+    monkeypatch.setattr("samo.runs.run_report.save_figures", lambda *_: [])
 
 
 def voice(tune: int, take: int, seconds: float = 2.5, rate: int = RATE) -> np.ndarray:

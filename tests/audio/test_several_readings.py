@@ -18,7 +18,7 @@ from samo.errors import ModelFileError, SettingsError
 from samo.evaluation.predictions import Predictions
 from samo.launch.resources import Resources
 from samo.prediction import Decoded
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
 from samo.runs.ensemble_model import unpacked
@@ -92,7 +92,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readings")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAMO_CACHE", str(folder / "cache"))
-        patch.setattr(evaluation, "save_figures", lambda *_: [])
+        patch.setattr(run_report, "save_figures", lambda *_: [])
         table = tiny.corpus(folder)
         for name, values in {"plain": {}, "other": {**OTHER, **TWICE}}.items():
             front = tiny.frontend(table, **{"baseline": "none", "epochs": 4, "lr": 0.02, **values})
@@ -105,7 +105,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def kept(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMO_CACHE", str(root / "cache"))
-    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
 
 
 def mean_of_members(root: Path, ids: tuple[str, ...]) -> np.ndarray:

@@ -20,7 +20,8 @@ from samo.encoders.model import sequences_looked_at
 from samo.encoders.pooling import POOLINGS, Pooling, pooling_parts
 from samo.errors import SettingsError
 from samo.evaluation.predictions import Predictions
-from samo.runs.evaluate import evaluate_corpus, evaluate_run
+from samo.runs.cross_corpus import evaluate_corpus
+from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
 from samo.runs.train import train_run
 from samo.training.setup import Setup

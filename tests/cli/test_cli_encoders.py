@@ -17,7 +17,7 @@ from samo.evaluation.predictions import Predictions
 from samo.experiments import train_cell as cells
 from samo.experiments.selection import gain_line
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo.runs.run import Run
 
 SETTINGS = ["--max-tokens", "24", "--batch-size", "32", "--epochs", "2", "--threads", "1", "--precision", "float32"]
@@ -37,7 +37,7 @@ def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
     monkeypatch.setattr(LocalLauncher, "run", here)
 
 
@@ -59,7 +59,7 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, cache: Path, table: Path, b
     (root / "broken" / "config.json").write_text("{}")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAMO_CACHE", str(cache))
-        patch.setattr(evaluation, "save_figures", lambda *_: [])
+        patch.setattr(run_report, "save_figures", lambda *_: [])
         patch.setattr(LocalLauncher, "run", here)
         result = done("train", *asked(table, bert, root / "broken", "tfidf"), "--name", "c", "--artifacts", root)
     (root / "out.txt").write_text(result.out)

@@ -15,7 +15,7 @@ from tone_corpora import TINY, done, read_json, refused, table, table_rows
 from samo.evaluation.predictions import Predictions
 from samo.experiments.train_cell import train_cell
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo_text.frontend import TextFrontend
 
 SETTINGS = [word for word in TINY if word not in ("--threads", "1", "--precision", "float32")]
@@ -42,7 +42,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory, cache: Path, corpus: Path) 
     root = tmp_path_factory.mktemp("joined")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAMO_CACHE", str(cache))
-        patch.setattr(evaluation, "save_figures", lambda *_: [])
+        patch.setattr(run_report, "save_figures", lambda *_: [])
         patch.setattr(LocalLauncher, "run", here)
         result = done("ensemble", *seeds(corpus), *WHERE, "--artifacts", root)
     (root / "said.txt").write_text(result.out)
@@ -52,7 +52,7 @@ def joined(tmp_path_factory: pytest.TempPathFactory, cache: Path, corpus: Path) 
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds, and test_report sees to it."""
-    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
 
 
 @pytest.fixture

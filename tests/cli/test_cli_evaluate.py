@@ -37,7 +37,7 @@ def pictures() -> None:
 @pytest.fixture(autouse=True)
 def _few_pictures(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if "pictures" not in request.fixturenames:
-        monkeypatch.setattr("samo.runs.evaluate.save_figures", lambda *_: [])
+        monkeypatch.setattr("samo.runs.run_report.save_figures", lambda *_: [])
 
 
 def decide(*argv: object) -> dict:

@@ -21,7 +21,7 @@ from samo.files import write_json
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
 from samo.modalities import ensemble_files, measured_file, preset_files
 from samo.runs import better as better_module
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo.runs.better import better_line
 from samo.runs.run import Run
 from samo.settings import (
@@ -293,7 +293,7 @@ def test_an_ensemble_of_presets_on_every_fold(tmp_path: Path, artifacts: Path, m
     (tmp_path / "both.toml").write_text('description = "two"\nmembers = ["small-cnn-baseline", "small-cnn-focal"]\n')
     for module in (measured, presets, crossval_verb):
         monkeypatch.setattr(module, "ensemble_files", lambda modality: {"both": tmp_path / "both.toml"})
-    for module in (evaluation, crossval):
+    for module in (run_report, crossval):
         monkeypatch.setattr(module, "save_figures", lambda *_: [])
     monkeypatch.setattr(LocalLauncher, "run", here)
     corpus = table(tmp_path / "table", table_rows())
@@ -344,7 +344,7 @@ def test_train_makes_a_run_of_an_ensemble(tmp_path: Path, artifacts: Path, monke
     monkeypatch.setattr(presets, "preset_files", lambda modality: files)
     for module in (measured, presets, train_verb):
         monkeypatch.setattr(module, "ensemble_files", lambda modality: {"both": tmp_path / "both.toml"})
-    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
     monkeypatch.setattr(LocalLauncher, "run", here)
     corpus = table(tmp_path / "table", table_rows())
     mine = tmp_path / "mine.toml"

@@ -20,7 +20,7 @@ from tone_corpora import Result, done, read_json
 from samo.evaluation.predictions import Predictions
 from samo.experiments import crossval, train_cell
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo_text.frontend import TextFrontend
 
 WHERE = ["--threads", "1", "--precision", "float32"]
@@ -41,7 +41,7 @@ def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list
 
 def without_workers_and_pictures(patch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds, and test_report sees to it."""
-    patch.setattr(evaluation, "save_figures", lambda *_: [])
+    patch.setattr(run_report, "save_figures", lambda *_: [])
     patch.setattr(crossval, "save_figures", lambda *_: [])
     patch.setattr(LocalLauncher, "run", here)
     patch.setattr(train_cell, "_opened", {})

@@ -20,7 +20,7 @@ from samo.experiments.train_cell import train_cell
 from samo.experiments.train_members import train_members
 from samo.launch.local import Job, LocalLauncher, Outcome, Watcher
 from samo.launch.resources import Resources
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo.runs.provenance import learned_by
 from samo.runs.run import Run
 from samo.settings import Config, resolve
@@ -54,7 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return outcomes
 
     monkeypatch.setattr(LocalLauncher, "run", here)
-    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
     monkeypatch.setattr(crossval, "save_figures", lambda *_: [])
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
 

@@ -19,7 +19,7 @@ from samo.evaluation.predictions import Predictions
 from samo.prediction.prediction import Prediction, PredictionList, answers_of
 from samo.reporting.html import render_html
 from samo.reporting.report import Subject, build_report
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import evaluate_run
@@ -168,7 +168,7 @@ def trained(root: Path, **settings: Any) -> Run:
 
 
 def test_a_run_keeps_its_threshold_for_its_weights_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
     run = trained(tmp_path, abstain_coverage=0.5)
     space = run.manifest.label_space
     kept = Abstention.load(run.path("abstention.json"))

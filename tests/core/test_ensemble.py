@@ -24,7 +24,7 @@ from samo.evaluation.predictions import Predictions
 from samo.experiments.compare import compare_runs
 from samo.reporting.html import render_html
 from samo.reporting.model_card import model_card
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo.runs.artifacts import create_run
 from samo.runs.calibrate import calibration_of
 from samo.runs.ensemble_model import Ensemble, merged_settings
@@ -62,7 +62,7 @@ def root(trained: Path, tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds, and test_report sees to it."""
-    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
 
 
 def runs(root: Path, *names: str) -> list[Run]:

@@ -21,9 +21,11 @@ from samo.evaluation.calibration import fit_temperature
 from samo.evaluation.metrics import selection_score
 from samo.evaluation.predictions import Predictions
 from samo.runs import evaluate as evaluation
+from samo.runs import kept_predictions, run_report
 from samo.runs.artifacts import create_run
 from samo.runs.calibrate import calibrate
-from samo.runs.evaluate import evaluate_corpus, evaluate_run
+from samo.runs.cross_corpus import evaluate_corpus
+from samo.runs.evaluate import evaluate_run
 from samo.runs.load import facts_of
 from samo.runs.run import Run
 from samo.runs.train import train_run
@@ -45,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes seconds, and test_report sees to it."""
-    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
 
 
 @pytest.fixture
@@ -426,13 +428,13 @@ def retrained(run: Run, seed: int) -> None:
 def predicted_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many rows each call of the model was asked for."""
     counts: list[int] = []
-    before = evaluation.predict_logits
+    before = kept_predictions.predict_logits
 
     def counted(model: Any, setup: Setup, rows: np.ndarray) -> np.ndarray:
         counts.append(len(rows))
         return before(model, setup, rows)
 
-    monkeypatch.setattr(evaluation, "predict_logits", counted)
+    monkeypatch.setattr(kept_predictions, "predict_logits", counted)
     return counts
 
 
@@ -476,14 +478,14 @@ def test_what_an_evaluation_before_kept_is_used_for_the_very_same_only(
         case "precision":
             setup = replace(setup, runtime=replace(tiny.RUNTIME, precision="bf16"))
         case "torch":
-            monkeypatch.setattr(evaluation.torch, "__version__", "2.0.0")
+            monkeypatch.setattr(kept_predictions.torch, "__version__", "2.0.0")
         case "code of SAMO":
-            monkeypatch.setattr(evaluation, "_sources", lambda kind: [Path(__file__)])
+            monkeypatch.setattr(kept_predictions, "_sources", lambda kind: [Path(__file__)])
         case "assets":
             run.path("assets").mkdir()
             run.path("assets").joinpath("words.txt").write_text("a")
         case "code outside SAMO":
-            monkeypatch.setattr(evaluation, "code_of", lambda run: {"model": {"name": "my_net:tiny"}})
+            monkeypatch.setattr(kept_predictions, "code_of", lambda run: {"model": {"name": "my_net:tiny"}})
         case "one file is gone":
             train.unlink()
         case "one file is damaged":
@@ -515,14 +517,18 @@ def test_nothing_is_written_of_a_model_that_is_gone(
     for path in run.folder.glob("predictions.*.npz"):
         Predictions.load(path).save(path)  # as evaluations before kept them: predicted again
     written = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.suffix in (".json", ".npz")}
-    place = {"while it predicts": "predict_logits", "while pictures are drawn": "save_figures"}[when]
-    before = getattr(evaluation, place)
+    places = {
+        "while it predicts": (kept_predictions, "predict_logits"),
+        "while pictures are drawn": (run_report, "save_figures"),
+    }
+    module, name = places[when]
+    before = getattr(module, name)
 
     def trained_on(*given: Any) -> Any:
         retrained(run, 1)
         return before(*given)
 
-    monkeypatch.setattr(evaluation, place, trained_on)
+    monkeypatch.setattr(module, name, trained_on)
     with pytest.raises(RunError, match="run 'mine' got another model while it was evaluated; this evaluation was not"):
         evaluate_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), "test")
     left = {path.name: path.read_bytes() for path in run.folder.iterdir() if path.suffix in (".json", ".npz")}
@@ -533,13 +539,13 @@ def test_nothing_is_written_of_a_model_that_is_gone(
 def test_a_model_that_was_only_touched_is_the_same(
     run: Run, monkeypatch: pytest.MonkeyPatch, without_pictures: None
 ) -> None:
-    before = evaluation.predict_logits
+    before = kept_predictions.predict_logits
 
     def touched(*given: Any) -> Any:
         retrained(run, 0)
         return before(*given)
 
-    monkeypatch.setattr(evaluation, "predict_logits", touched)
+    monkeypatch.setattr(kept_predictions, "predict_logits", touched)
     evaluate_run(run, Setup(tiny.frontend(**SETTINGS), tiny.RUNTIME), "test")
     assert run.status == "evaluated"
 

@@ -26,7 +26,7 @@ from samo.experiments import crossval
 from samo.experiments.cells import Cell, refuse_changed
 from samo.experiments.grid_plan import GridPlan
 from samo.files import write_json
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo.runs.artifacts import find_model
 from samo.runs.calibrate import agreed_decision, calibration_of
 from samo.runs.evaluate import evaluate_run
@@ -48,7 +48,7 @@ def whole() -> Any:
             "tiny_frontend:TinyConfig", "tiny_frontend:TinyFrontend", "", "tiny_frontend", ""
         )
         patch.setitem(modalities.MODALITIES, "tiny", tiny_modality)
-        patch.setattr(evaluation, "save_figures", lambda *_: [])
+        patch.setattr(run_report, "save_figures", lambda *_: [])
         patch.setattr(crossval, "save_figures", lambda *_: [])
         yield
 

@@ -25,9 +25,12 @@ from samo.experiments.compare import compare_runs
 from samo.experiments.crossval import crossval_report, join_predictions
 from samo.experiments.results_table import pooled
 from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
-from samo.runs.evaluate import evaluate_corpus, evaluate_run
+from samo.runs.cross_corpus import evaluate_corpus
+from samo.runs.evaluate import evaluate_run
+from samo.runs.kept_predictions import predictions_of
 from samo.runs.load import load_run_model
 from samo.runs.run import Run
 from samo.runs.train import train_run
@@ -52,7 +55,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def root(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy that may be written into; drawing takes seconds, and test_report_pages sees to it."""
-    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
     shutil.copytree(trained, tmp_path / "artifacts", symlinks=True)
     return tmp_path / "artifacts"
 
@@ -109,7 +112,8 @@ def test_train_and_validation_are_scored_under_the_thresholds_of_the_run(
         assert flattered[part] > expected + 0.01
     assert found["gap"] == pytest.approx(found["train_macro_f1"] - found["val_macro_f1"])
     # The reports of runs trained before had the best threshold of each part, and keep their numbers.
-    monkeypatch.setattr(evaluation, "_intervals", lambda run: "percentile")
+    for module in (evaluation, run_report):
+        monkeypatch.setattr(module, "intervals_of", lambda run: "percentile")
     _, before = judged_run(root, "a")
     assert {part: before[f"{part}_macro_f1"] for part in flattered} == pytest.approx(flattered)
 
@@ -291,7 +295,7 @@ def test_the_baseline_is_decided_by_thresholds_from_validation(root: Path) -> No
     front = WithBaseline(plain.config, plain.manifest, plain.features)
     split = make_split(front.manifest, front.split_request())
     truth = front.manifest.targets[front.manifest.rows(split.test)]
-    given = evaluation.predictions_of(front, split.test, truth)
+    given = predictions_of(front, split.test, truth)
     run = Run(root / "runs" / "a")
     found = evaluation._beside("baseline", run, front, TAGS, split, "test", given)
     assert found is not None

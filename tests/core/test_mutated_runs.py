@@ -27,12 +27,12 @@ from samo.evaluation.predictions import Predictions
 from samo.files import write_json
 from samo.reporting.report import flat_items, metrics_of, read_report, reproduce_commands
 from samo.reporting.wording import gain_line, members_line
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
 from samo.runs.code import code_of
 from samo.runs.ensemble_model import ensemble_facts
-from samo.runs.evaluate import evaluate_run
+from samo.runs.evaluate import evaluate, evaluate_run
 from samo.runs.load import facts_of, load_run_model, refuse_edited
 from samo.runs.run import FINGERPRINTS, Run
 from samo.runs.train import train_run
@@ -74,7 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     setup = Setup(tiny.frontend(tiny.BOTH, **SETTINGS), tiny.RUNTIME)
     train_run(run, setup, tiny.Silent(), "samo train")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "save_figures", lambda *_: [])
+        patch.setattr(run_report, "save_figures", lambda *_: [])
         evaluate_run(run, setup, "test")
     words = [(name, np.arange(k, k + 9, dtype=np.uint32), np.arange(9)) for k, name in enumerate("abc")]
     Fingerprints.of("tiny", 10.0, words).save(run.path(FINGERPRINTS), pairs=True)
@@ -282,7 +282,7 @@ def test_a_run_with_an_edited_configuration_does_not_answer(run: Run) -> None:
     write_json(run.path("config.json"), {**stored, "lr": 0.5})
     for ask in (
         lambda: load_run_model(Run(run.folder), tiny.TinyFrontend, tiny.RUNTIME),
-        lambda: evaluation.evaluate(Run(run.folder)),
+        lambda: evaluate(Run(run.folder)),
     ):
         with pytest.raises(SamoError, match=r"was edited since the run was begun: `lr` 0\.05 is now 0\.5$"):
             ask()

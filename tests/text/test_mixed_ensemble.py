@@ -16,7 +16,7 @@ from samo.ensembles.build_ensemble import build_ensemble
 from samo.errors import ModelFileError, SettingsError
 from samo.evaluation.predictions import Predictions
 from samo.launch.resources import Resources
-from samo.runs import evaluate as evaluation
+from samo.runs import run_report
 from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
 from samo.runs.ensemble_model import Ensemble, unpacked
@@ -121,7 +121,7 @@ def root(encoders: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_a_network_and_tfidf_answer_as_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "save_figures", lambda *_: [])
+    monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
     members = [Run(root / "runs" / name) for name in ("bert", "tfidf")]
     run, summary = build_ensemble(members, name="both", artifacts=root, resources=Resources(device="cpu", threads=1))
     assert summary["left_out"] == []

@@ -396,7 +396,7 @@ def test_judging_says_row_or_group(table: Path, tmp_path: Path) -> None:
     run = create_run(tmp_path, "mine", "")
     train_run(run, Setup(front, RUNTIME), Silent())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("samo.runs.evaluate.save_figures", lambda *_: [])
+        patch.setattr("samo.runs.run_report.save_figures", lambda *_: [])
         report = evaluate_run(run, Setup(front, RUNTIME), "test")
     assert report["ci"]["unit"] == "group"
     assert report["baseline"]["name"] == "tfidf"
