@@ -111,7 +111,7 @@ def loop_cost(loop: str, data_root: str, model: str, steps: int = 60) -> dict[st
 
     from samo.data.batch import Draws
     from samo.data.splits import make_split
-    from samo.runs.train import make_plan
+    from samo.runs.training_plan import make_plan
     from samo.training.losses import EmotionLoss
     from samo.training.runtime import make_runtime
     from samo.training.setup import Setup

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from samo.data.splits import make_split
 from samo.evaluation.metrics import decide, macro_f1, tally
-from samo.runs.train import make_plan
+from samo.runs.training_plan import make_plan
 from samo.settings import resolve
 from samo.training.averaging import EpochAverage, averaged_epochs, refresh_batchnorm
 from samo.training.optim import Ema

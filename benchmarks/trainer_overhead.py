@@ -20,7 +20,7 @@ import torch
 from samo.data.batch import Draws
 from samo.data.splits import make_split
 from samo.modalities import config_type, frontend_type
-from samo.runs.train import make_plan
+from samo.runs.training_plan import make_plan
 from samo.training.losses import EmotionLoss
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup

@@ -15,7 +15,7 @@ from samo.evaluation.decision import Decision, fit_decision
 from samo.frontend import Frontend
 from samo.runs.calibrate import abstention_settings, threshold_settings
 from samo.runs.run import Run
-from samo.runs.train import make_plan
+from samo.runs.training_plan import make_plan
 from samo.training.setup import Setup
 from samo.training.trainer import Observer, TrainState, fit, new_state, predict_logits
 

@@ -36,7 +36,7 @@ from samo.runs.kept_predictions import item_predictions
 from samo.runs.provenance import learned_by
 from samo.runs.run import ASSETS, ENSEMBLE_FILE, Run, mark_trained
 from samo.runs.run_report import macro_f1
-from samo.runs.train import write_beginning
+from samo.runs.training import write_beginning
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import save_model
 from samo.training.setup import Setup

@@ -21,7 +21,7 @@ from samo.reporting.model_card import exported_sections, model_card, with_other_
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.load import CROSSVALIDATED, other_corpora
 from samo.runs.run import Run
-from samo.runs.train import resume_training, train_run
+from samo.runs.training import resume_training, train_run
 from samo.settings import stored_config
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup

@@ -15,7 +15,7 @@ from samo.modalities import frontend_type
 from samo.plugins import trust, trusted
 from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
-from samo.runs.train import resume_training, train_run
+from samo.runs.training import resume_training, train_run
 from samo.settings import Config, stored_config
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup

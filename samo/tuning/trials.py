@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from samo.errors import Interrupted, SamoError, SettingsError, TrainingDiverged
 from samo.runs.run import Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.settings import Config
 from samo.training.setup import Setup
 from samo.training.trainer import Observer

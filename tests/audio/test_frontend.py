@@ -16,7 +16,7 @@ from samo import plugins
 from samo.data.batch import Batch, Draws
 from samo.errors import DataError, SettingsError
 from samo.modalities import preset_files
-from samo.runs.train import make_plan
+from samo.runs.training_plan import make_plan
 from samo.settings import resolve
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits

@@ -25,7 +25,7 @@ from samo.runs.evaluate import evaluate_run
 from samo.runs.load import load_run_model
 from samo.runs.run import Run
 from samo.runs.teachers import taught_probabilities
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo.training.training_log import TrainingLog

@@ -20,7 +20,7 @@ from samo.prediction import Prediction, TrainedModel
 from samo.runs.calibrate import calibration_of
 from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
 from samo.training.torch_network import TorchNetwork

@@ -13,7 +13,7 @@ from samo.evaluation.calibration import Calibration
 from samo.evaluation.decision import Decision
 from samo.prediction import Prediction, TrainedModel
 from samo.runs.run import Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
 from samo.training.torch_network import TorchNetwork

@@ -27,7 +27,7 @@ from samo.runs.load import load_run_model
 from samo.runs.reporter import PlainReporter
 from samo.runs.run import Run
 from samo.runs.teachers import taught_probabilities
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_audio.audio_io import read

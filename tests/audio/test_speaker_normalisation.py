@@ -23,7 +23,7 @@ from samo.evaluation.predictions import Predictions
 from samo.runs.cross_corpus import evaluate_corpus
 from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.training.setup import Setup
 from samo_audio import frontend as module
 from samo_audio.config import AudioConfig

@@ -32,7 +32,7 @@ from samo.modalities import preset_files
 from samo.runs.artifacts import create_run
 from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.settings import resolve
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from samo.data.splits import make_split
 from samo.errors import EnvironmentProblem, LeakError, ModelFileError, SamoError
-from samo.runs.train import checked_split
+from samo.runs.training_plan import checked_split
 from samo.tasks import LabelSpace, Task
 from samo.training.checkpoint import save_model
 from samo_audio.config import ModelSettings

@@ -24,7 +24,7 @@ from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.settings import AbstentionSettings, ThresholdSettings
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup

@@ -23,7 +23,7 @@ from samo.data.manifest import Item
 from samo.errors import Interrupted, RunError
 from samo.runs.artifacts import create_run, find_run
 from samo.runs.run import Run
-from samo.runs.train import resume_training, train_run
+from samo.runs.training import resume_training, train_run
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import load_checkpoint
 from samo.training.setup import Setup

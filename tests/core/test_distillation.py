@@ -23,7 +23,7 @@ from samo.runs.load import load_run_model
 from samo.runs.provenance import Learned, learned_by
 from samo.runs.run import Run
 from samo.runs.teachers import checked_teachers, taught_probabilities
-from samo.runs.train import resume_training, train_run
+from samo.runs.training import resume_training, train_run
 from samo.settings import LossSettings
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import load_tensors, read_about, save_model

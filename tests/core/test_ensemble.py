@@ -31,7 +31,7 @@ from samo.runs.ensemble_model import Ensemble, merged_settings
 from samo.runs.evaluate import evaluate_run
 from samo.runs.load import load_run_model
 from samo.runs.run import Run
-from samo.runs.train import resume_training, train_run
+from samo.runs.training import resume_training, train_run
 from samo.tasks import LabelSpace
 from samo.training.checkpoint import read_about
 from samo.training.setup import Setup

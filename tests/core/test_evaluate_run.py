@@ -28,7 +28,7 @@ from samo.runs.cross_corpus import evaluate_corpus
 from samo.runs.evaluate import evaluate_run
 from samo.runs.load import facts_of
 from samo.runs.run import Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.checkpoint import load_tensors, read_about, save_model
 from samo.training.setup import Setup

@@ -32,7 +32,7 @@ from samo.runs.calibrate import agreed_decision, calibration_of
 from samo.runs.evaluate import evaluate_run
 from samo.runs.provenance import Learned
 from samo.runs.run import Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.tasks import LabelSpace
 from samo.training.setup import Setup
 

@@ -33,7 +33,7 @@ from samo.runs.evaluate import evaluate_run
 from samo.runs.kept_predictions import predictions_of
 from samo.runs.load import load_run_model
 from samo.runs.run import Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup

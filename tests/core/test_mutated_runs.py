@@ -35,7 +35,7 @@ from samo.runs.ensemble_model import ensemble_facts
 from samo.runs.evaluate import evaluate, evaluate_run
 from samo.runs.load import facts_of, load_run_model, refuse_edited
 from samo.runs.run import FINGERPRINTS, Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.settings import toml_tables
 from samo.training.checkpoint import load_checkpoint, load_fitted, load_tensors, read_about, save_model
 from samo.training.setup import Setup

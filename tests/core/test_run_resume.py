@@ -27,11 +27,11 @@ from tiny_trainings import (
 )
 
 from samo.errors import DiskFull, Interrupted, ModelFileError, RunError, TrainingDiverged
-from samo.runs import train as experiment
+from samo.runs import training
 from samo.runs.artifacts import find_run
 from samo.runs.load import load_run_model
 from samo.runs.run import Run
-from samo.runs.train import resume_training
+from samo.runs.training import resume_training
 from samo.training.checkpoint import load_checkpoint, load_tensors, save_checkpoint
 from samo.training.setup import Setup
 
@@ -137,7 +137,7 @@ def test_a_signal_while_files_are_written_waits_for_them(tmp_path: Path, monkeyp
         signal.raise_signal(signal.SIGINT)
         save_checkpoint(path, state)
 
-    monkeypatch.setattr(experiment, "save_checkpoint", interrupted)
+    monkeypatch.setattr(training, "save_checkpoint", interrupted)
     # A job in the background of a shell is started with SIGINT ignored, and this test may be one.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -157,7 +157,7 @@ def test_a_full_disk_keeps_the_best_model(tmp_path: Path, whole: Run, monkeypatc
         kept.append(state["epoch"])
         save_checkpoint(path, state)
 
-    monkeypatch.setattr(experiment, "save_checkpoint", until_full)
+    monkeypatch.setattr(training, "save_checkpoint", until_full)
     with pytest.raises(DiskFull):
         train(tmp_path)
     monkeypatch.undo()
@@ -220,7 +220,7 @@ def test_files_a_run_cannot_go_on_from(tmp_path: Path, name: str, content: Any, 
 
 def test_stopped_before_the_temperature_is_fitted(tmp_path: Path, whole: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "calibrate", lambda *_, **__: interrupt())
+        patch.setattr(training, "calibrate", lambda *_, **__: interrupt())
         with pytest.raises(Interrupted, match="training stopped after 5 of 5 epochs"):
             train(tmp_path)
     run = find_run(tmp_path)

@@ -22,7 +22,9 @@ from samo.errors import LeakError, ModelFileError, RunError
 from samo.runs.artifacts import find_run
 from samo.runs.load import load_run_model
 from samo.runs.run import Run
-from samo.runs.train import _first_lines, train_run, training_summary
+from samo.runs.train import training_summary
+from samo.runs.training import train_run
+from samo.runs.training_notes import first_lines
 from samo.training import trainer
 from samo.training.checkpoint import load_checkpoint, load_tensors, read_about
 from samo.training.setup import Setup
@@ -158,5 +160,5 @@ def test_classes_balanced_twice_are_told_at_the_start(tmp_path: Path) -> None:
     twice = {"balanced_sampler": True, "class_weight_loss": True}
     for settings, told in ((twice, True), ({"balanced_sampler": True}, False)):
         front = tiny.frontend(**{**SETTINGS, **settings})
-        lines = _first_lines(Run(tmp_path / "runs" / "r"), Setup(front, tiny.RUNTIME), None)
+        lines = first_lines(Run(tmp_path / "runs" / "r"), Setup(front, tiny.RUNTIME), None)
         assert [line.startswith("classes are balanced twice: `balanced_sampler`") for line in lines].count(True) == told

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from samo.errors import EnvironmentProblem, Interrupted, SettingsError, TrainingDiverged
 from samo.runs.artifacts import create_run
 from samo.runs.run import Run
-from samo.runs.train import resume_training, train_run
+from samo.runs.training import resume_training, train_run
 from samo.training import tracking
 from samo.training.setup import Setup
 from samo.training.tracking import TRACKERS, Observers, Watched, require_trackers, tracked

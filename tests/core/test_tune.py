@@ -344,7 +344,7 @@ def test_best_toml_is_the_best_trial_whole(six: tuple[Path, optuna.Study]) -> No
     assert {"modality": "tiny", **config.flat()} == stored
     assert f"the best of 6: validation macro-F1 {facts['best']['value']:.4f}" in path.read_text()
     # The same settings give the same score.
-    from samo.runs.train import train_run
+    from samo.runs.training import train_run
 
     front = tiny.TinyFrontend(config, *tiny.corpus())
     assert (

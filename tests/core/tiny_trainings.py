@@ -14,7 +14,7 @@ import torch
 from samo.errors import Interrupted
 from samo.runs.artifacts import create_run, find_run
 from samo.runs.run import Run
-from samo.runs.train import resume_training, train_run
+from samo.runs.training import resume_training, train_run
 from samo.training.checkpoint import load_checkpoint, read_about
 from samo.training.setup import Setup
 from samo.training.trainer import TrainState

@@ -19,7 +19,7 @@ from samo.data.near_duplicates import folded
 from samo.errors import EnvironmentProblem, Interrupted, SettingsError
 from samo.runs.artifacts import create_run, find_run
 from samo.runs.run import Run
-from samo.runs.train import resume_training, train_run
+from samo.runs.training import resume_training, train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.checkpoint import load_checkpoint
 from samo.training.runtime import Runtime

@@ -24,7 +24,7 @@ from samo.runs.evaluate import evaluate_run, open_data
 from samo.runs.load import load_run_model
 from samo.runs.reporter import PlainReporter
 from samo.runs.run import Run
-from samo.runs.train import train_run
+from samo.runs.training import train_run
 from samo.training.runtime import Runtime
 from samo.training.setup import Setup
 from samo_text.exporting import TextExporter

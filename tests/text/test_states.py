@@ -23,7 +23,8 @@ from samo.encoders.states import States, encoder_states
 from samo.runs.artifacts import create_run
 from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
-from samo.runs.train import make_plan, train_run
+from samo.runs.training import train_run
+from samo.runs.training_plan import make_plan
 from samo.training.runtime import Runtime
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits

@@ -20,7 +20,7 @@ from samo.encoders.logreg import inner_folds
 from samo.errors import SettingsError
 from samo.runs.artifacts import create_run
 from samo.runs.evaluate import evaluate_run
-from samo.runs.train import make_plan
+from samo.runs.training_plan import make_plan
 from samo.training.runtime import Runtime
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
@@ -390,7 +390,7 @@ def test_what_only_a_baseline_is_fitted_for(front: TextFrontend) -> None:
 
 def test_judging_says_row_or_group(table: Path, tmp_path: Path) -> None:
     """The unit of the interval and the baseline reach the report."""
-    from samo.runs.train import train_run
+    from samo.runs.training import train_run
 
     front = opened(table, group_column="author", split="group", epochs=1, batch_size=8, lr=0.01)
     run = create_run(tmp_path, "mine", "")

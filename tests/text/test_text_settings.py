@@ -17,7 +17,7 @@ from samo.data.splits import PARTS, make_split
 from samo.errors import DataError
 from samo.evaluation.decision import fit_decision
 from samo.evaluation.thresholds import Thresholds, fit_thresholds
-from samo.runs.train import make_plan
+from samo.runs.training_plan import make_plan
 from samo.training.runtime import Runtime
 from samo.training.setup import Setup
 from samo.training.trainer import TrainState, fit, new_state
