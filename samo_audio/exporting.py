@@ -18,9 +18,9 @@ from samo.prediction import Decoded
 from samo.runs.run import Run
 from samo.settings import Config
 from samo_audio.audio_io import read_segments
+from samo_audio.audio_model import AudioModel
 from samo_audio.config import AudioConfig
 from samo_audio.dft import Turns
-from samo_audio.frontend import AudioModel
 from samo_audio.functionals import EgemapsFunctionals
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.mobilenet import InvertedResidual, MobileNet, SqueezeExcitation

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
+from samo.data.batch import Batch
 from samo.errors import SettingsError
 from samo_audio.audio_io import SILENT_PEAK
 from samo_audio.config import FeatureSettings
 from samo_audio.dft import PowerSpectrum
 from samo_audio.pcen import pcen
 
-__all__ = ["LogMel", "at_level", "n_frames", "stretch", "to_active_level", "to_peak"]
+__all__ = ["LogMel", "at_level", "band_statistics", "n_frames", "stretch", "to_active_level", "to_peak"]
 
 # Added to the power: a soft floor at -60 dB, above the noise of recording rooms and below quiet speech.
 FLOOR_POWER = 1e-6
@@ -209,3 +211,20 @@ def stretch(power: Tensor, scale: Tensor) -> Tensor:
     share = (wanted - low)[:, :, None]
     index = low[:, :, None].expand(-1, -1, n_times)
     return power.gather(1, index) * (1.0 - share) + power.gather(1, index + 1) * share
+
+
+def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each mel band over all valid frames, each (n_mels,); in dB, or of PCEN."""
+    features = LogMel(settings)
+    total = torch.zeros(3, settings.n_mels, dtype=torch.float64)
+    for batch in batches:
+        level = features.compressed(features.levelled(batch.inputs)).double()
+        frames = n_frames(batch.lengths, settings.hop_length)
+        valid = (torch.arange(level.shape[-1])[None, :] < frames[:, None]).double()[:, None, :]
+        total += torch.stack(
+            [(level * valid).sum((0, 2)), (level**2 * valid).sum((0, 2)), valid.sum().expand(settings.n_mels)]
+        )
+    mean = total[0] / total[2]
+    variance = (total[1] / total[2] - mean**2).clamp(min=0.0)
+    # A band without energy has no spread; dividing by it would blow up rounding errors.
+    return mean.float(), variance.sqrt().clamp(min=features.spread / 20.0).float()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from samo.data.batch import Batch, Draws, Mix, draw_mix
+from samo.data.batch import Batch, Draws, draw_mix
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest, make_split
 from samo.encoders.hub import remembered
@@ -26,13 +26,10 @@ from samo.errors import SettingsError, first_ten
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace
-from samo.training.model import EmotionModel
 from samo_audio.audio_io import window_starts
+from samo_audio.audio_model import AudioModel, load_weights
 from samo_audio.augment import (
-    SpecAugment,
-    WaveAugment,
     copy_speeds,
-    freq_scale,
     noise_notes,
     read_noise,
     speed_factors,
@@ -41,26 +38,23 @@ from samo_audio.baseline import BASELINE, SHORTCUT, simple_logits
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.datasets import DATASETS, index_corpus, resolve_root
-from samo_audio.deltas import Channels
-from samo_audio.features import LogMel, n_frames
+from samo_audio.features import band_statistics
 from samo_audio.fingerprint import fingerprints
 from samo_audio.functionals import EGEMAPS_LICENCE
-from samo_audio.models import build_features, build_network, build_whole, require_usable
+from samo_audio.models import build_whole, require_usable
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals, held_out_logits
-from samo_audio.models.maps import MapNetwork
 from samo_audio.models.pretrained import save_sizes
-from samo_audio.models.start_weights import HEADS, load_network
 from samo_audio.models.whole_clips import WholeClips
 from samo_audio.several_readings import Part, SeveralReadings
-from samo_audio.speakers import ONE_BY_ONE, ONE_BY_ONE_HINT, SPEAKER_CLIPS, SpeakerCentres, by_speaker
+from samo_audio.speakers import SPEAKER_CLIPS, SpeakerCentres, by_speaker
 from samo_audio.views import View, change_speed, viewed, views_of
 from samo_audio.waveforms import Waveforms, open_waveforms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["AudioFrontend", "AudioModel"]
+__all__ = ["AudioFrontend"]
 
 # More would not be faster, and take more memory than caches hold.
 _WINDOWS_AT_ONCE = 16
@@ -68,97 +62,6 @@ _WINDOWS_AT_ONCE = 16
 _ROWS_AT_ONCE = 64
 # Clips whose functionals are computed at once.
 FUNCTIONALS_BATCH = 32
-
-
-class AudioModel(EmotionModel):
-    """From waveform to logits: augmentation, log-mel features and network in one module."""
-
-    def __init__(self, config: AudioConfig, space: LabelSpace, noise: np.ndarray | None = None) -> None:
-        """Join the parts.
-
-        Raises:
-            SettingsError: an unknown model, or features too small for it.
-        """
-        super().__init__()
-        require_usable(config.model, config.features)
-        self.settings = config.augment
-        # Behind each waveform, where a speaker's statistics come with it.
-        self.n_behind = 2 * config.features.n_mels if by_speaker(config) else 0
-        self.n_samples = config.features.window
-        self.trunk_lr_scale = config.model.trunk_lr_scale
-        self.wave_augment = WaveAugment(config.augment, config.features.sr, noise)
-        self.features = build_features(config.model, config.features)
-        self.spec_augment = SpecAugment(config.augment)
-        self.channels = Channels(config.features)
-        self.network = build_network(config.model, space.n_columns, 1 + config.features.deltas)
-        self.hop_length = config.features.hop_length
-
-    def lr_scale(self, name: str) -> float:
-        """``trunk_lr_scale`` below the last layer, 1 in it."""
-        return 1.0 if name.removeprefix("network.").startswith(HEADS) else self.trunk_lr_scale
-
-    def forward(self, waveforms: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None) -> Tensor:
-        """Logits of a batch of waveforms.
-
-        Args:
-            waveforms: (B, T) float32 in about [-1, 1], zero-padded; with ``normalisation=speaker`` the mean and sd per
-                band of each row's speaker lie behind its window.
-            lengths: (B,) int64 valid samples.
-            draws: random numbers for augmentation, used in training mode only.
-            mix: how to mix the rows' spectrograms, used in training mode only.
-
-        Returns:
-            (B, C) logits.
-
-        Raises:
-            SettingsError: no statistics of the speaker come with a waveform that needs them.
-        """
-        pictures = self.pictures(waveforms, lengths, draws, mix)
-        if self.training and mix is not None:  # as long as the longer of both
-            lengths = torch.maximum(lengths[: len(mix.partner)], lengths[mix.partner])
-        return self.logits_of(pictures, lengths)
-
-    def logits_of(self, pictures: Tensor, lengths: Tensor) -> Tensor:
-        """(B, C) logits of :meth:`pictures` and (B,) valid samples of the waveforms they were made of."""
-        logits: Tensor
-        if isinstance(self.network, MapNetwork) and self.network.pooling is not None:
-            logits = self.network(pictures, n_frames(lengths, self.hop_length))
-        else:
-            logits = self.network(pictures)
-        return logits
-
-    def spectrograms(
-        self, waveforms: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None
-    ) -> Tensor:
-        """(B, n_mels, frames) what the network gets of waveforms, differences left out; see :meth:`forward`."""
-        return self.pictures(waveforms, lengths, draws, mix)[:, 0]
-
-    def pictures(
-        self, waveforms: Tensor, lengths: Tensor, draws: Draws | None = None, mix: Mix | None = None
-    ) -> Tensor:
-        """(B, 1 + deltas, n_mels, frames) what the network gets of a batch of waveforms, see :meth:`forward`."""
-        augmenting = self.training and draws is not None
-        speaker = {}
-        if self.n_behind:
-            if waveforms.shape[1] != self.n_samples + self.n_behind:
-                raise SettingsError(ONE_BY_ONE, hint=ONE_BY_ONE_HINT)
-            speaker = {"speaker": waveforms[:, self.n_samples :].float()}
-            waveforms = waveforms[:, : self.n_samples]
-        # Powers span ten decades, more than reduced precision resolves: features stay in float32.
-        with torch.autocast(waveforms.device.type, enabled=False):
-            scale = None
-            if augmenting:
-                assert draws is not None
-                waveforms = self.wave_augment(waveforms, lengths, draws)
-                scale = freq_scale(self.settings, draws)
-                scale = scale.to(waveforms.device) if scale is not None else None
-            # Differences are those of the clip: a mask is no change of its sound.
-            pictures: Tensor = self.channels(self.features(waveforms, lengths, scale, **speaker), lengths)
-            if augmenting and self.settings.use_specaug:
-                pictures = self.spec_augment(pictures, draws)
-            if self.training and mix is not None:
-                pictures = mix.apply(pictures)
-        return pictures
 
 
 class AudioFrontend:
@@ -707,29 +610,3 @@ def _cut(features: FeatureSettings) -> dict[str, Any]:
 def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int, float]:
     """The settings on which manifest and waveforms depend."""
     return config.data.model_dump(exclude=set(SPLIT_SETTINGS)), config.features.sr, config.features.trim_db
-
-
-def band_statistics(settings: FeatureSettings, batches: Iterator[Batch]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each mel band over all valid frames, each (n_mels,); in dB, or of PCEN."""
-    features = LogMel(settings)
-    total = torch.zeros(3, settings.n_mels, dtype=torch.float64)
-    for batch in batches:
-        level = features.compressed(features.levelled(batch.inputs)).double()
-        frames = n_frames(batch.lengths, settings.hop_length)
-        valid = (torch.arange(level.shape[-1])[None, :] < frames[:, None]).double()[:, None, :]
-        total += torch.stack(
-            [(level * valid).sum((0, 2)), (level**2 * valid).sum((0, 2)), valid.sum().expand(settings.n_mels)]
-        )
-    mean = total[0] / total[2]
-    variance = (total[1] / total[2] - mean**2).clamp(min=0.0)
-    # A band without energy has no spread; dividing by it would blow up rounding errors.
-    return mean.float(), variance.sqrt().clamp(min=features.spread / 20.0).float()
-
-
-def load_weights(path: Path, model: AudioModel) -> None:
-    """Start a model's network from a file; see :func:`samo_audio.models.start_weights.load_network`.
-
-    Raises:
-        ModelFileError: nothing in the file fits.
-    """
-    load_network(path, model.network)

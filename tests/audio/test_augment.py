@@ -14,9 +14,10 @@ from torch import Tensor
 
 from samo.data.batch import Draws, Mix, draw_mix
 from samo.tasks import LabelSpace, Task
+from samo_audio.audio_model import AudioModel
 from samo_audio.augment import SpecAugment, WaveAugment, freq_scale, pink_noise, speed_factors
 from samo_audio.config import AugmentSettings
-from samo_audio.frontend import AudioFrontend, AudioModel
+from samo_audio.frontend import AudioFrontend
 from samo_audio.views import change_speed
 
 SR = tiny.SR

@@ -16,9 +16,9 @@ from samo.data.batch import Draws, Mix
 from samo.errors import ModelFileError, SettingsError
 from samo.tasks import LabelSpace, Task
 from samo.training.checkpoint import save_model
+from samo_audio.audio_model import AudioModel, load_weights
 from samo_audio.config import AudioConfig, FeatureSettings, ModelSettings
 from samo_audio.deltas import Channels, regression_deltas
-from samo_audio.frontend import AudioModel, load_weights
 from samo_audio.models import build_network
 
 SPACE = LabelSpace((Task("emotion", tiny.LABELS),))

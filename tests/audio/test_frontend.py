@@ -22,10 +22,12 @@ from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_audio import frontend as module
 from samo_audio.audio_io import window_starts
+from samo_audio.audio_model import AudioModel
+from samo_audio.augment import read_noise
 from samo_audio.batches import collate
 from samo_audio.config import AudioConfig, FeatureSettings
-from samo_audio.features import LogMel
-from samo_audio.frontend import AudioFrontend, AudioModel, band_statistics, read_noise
+from samo_audio.features import LogMel, band_statistics
+from samo_audio.frontend import AudioFrontend
 
 WINDOW = 4000
 

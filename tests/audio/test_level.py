@@ -18,8 +18,9 @@ from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
 from samo.training.torch_network import TorchNetwork
 from samo_audio import predictor
+from samo_audio.audio_model import AudioModel
 from samo_audio.config import AudioConfig
-from samo_audio.frontend import AudioFrontend, AudioModel
+from samo_audio.frontend import AudioFrontend
 from samo_audio.predictor import AudioPredictor
 
 SR = tiny.SR

@@ -13,8 +13,8 @@ from corpora import GOOD, listed, put
 
 from samo.errors import DataError
 from samo_audio.audio_io import info, is_audio
+from samo_audio.augment import read_noise
 from samo_audio.datasets.listing import clips_below, files_below, find_clips
-from samo_audio.frontend import read_noise
 
 
 @pytest.fixture

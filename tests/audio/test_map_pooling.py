@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from samo.data.batch import Draws, Mix
 from samo.errors import SettingsError
 from samo.tasks import LabelSpace, Task
+from samo_audio.audio_model import AudioModel
 from samo_audio.config import AudioConfig, ModelSettings
-from samo_audio.frontend import AudioModel
 from samo_audio.models import build_network
 from samo_audio.models.maps import MapPooling
 from samo_audio.models.start_weights import load_network

@@ -18,8 +18,8 @@ from samo.errors import SettingsError
 from samo.settings import OptimSettings
 from samo.tasks import LabelSpace, Task
 from samo.training.optim import make_optimizer, set_rate
+from samo_audio.audio_model import AudioModel
 from samo_audio.config import AudioConfig, FeatureSettings, ModelSettings
-from samo_audio.frontend import AudioModel
 from samo_audio.models import MODELS, build_network, require_usable
 from samo_audio.models.panns import Panns
 from samo_audio.models.resnet18 import one_channel

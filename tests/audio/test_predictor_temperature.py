@@ -17,7 +17,7 @@ from samo.runs.training import train_run
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
 from samo.training.torch_network import TorchNetwork
-from samo_audio.frontend import AudioModel
+from samo_audio.audio_model import AudioModel
 from samo_audio.predictor import AudioPredictor
 
 SPACE = LabelSpace((Task("mood", tiny.LABELS),))

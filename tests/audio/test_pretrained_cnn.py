@@ -21,8 +21,9 @@ from samo.data.download import RemoteFile
 from samo.errors import DataError, EnvironmentProblem, ModelFileError, SettingsError
 from samo.tasks import LabelSpace, Task
 from samo_audio.audio_io import read
+from samo_audio.audio_model import AudioModel
 from samo_audio.config import AudioConfig, FeatureSettings, ModelSettings
-from samo_audio.frontend import AudioFrontend, AudioModel
+from samo_audio.frontend import AudioFrontend
 from samo_audio.models import build_features, build_network, mobilenet, panns
 from samo_audio.models.mobilenet import MobileNet
 from samo_audio.models.panns import Panns

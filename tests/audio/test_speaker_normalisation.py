@@ -26,10 +26,11 @@ from samo.runs.run import Run
 from samo.runs.training import train_run
 from samo.training.setup import Setup
 from samo_audio import frontend as module
+from samo_audio.audio_model import AudioModel
 from samo_audio.config import AudioConfig
 from samo_audio.exporting import AudioExporter
 from samo_audio.features import LogMel
-from samo_audio.frontend import AudioFrontend, AudioModel
+from samo_audio.frontend import AudioFrontend
 from samo_audio.models import MODELS
 from samo_audio.predictor import AudioPredictor
 

@@ -23,8 +23,9 @@ from samo.errors import EnvironmentProblem, LeakError, ModelFileError, SamoError
 from samo.runs.training_plan import checked_split
 from samo.tasks import LabelSpace, Task
 from samo.training.checkpoint import save_model
+from samo_audio.audio_model import AudioModel, load_weights
 from samo_audio.config import ModelSettings
-from samo_audio.frontend import AudioFrontend, AudioModel, load_weights
+from samo_audio.frontend import AudioFrontend
 from samo_audio.models import build_network, resnet18
 
 SPACE = LabelSpace((Task("emotion", tiny.LABELS),))

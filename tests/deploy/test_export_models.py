@@ -25,9 +25,10 @@ from samo.errors import SettingsError
 from samo.prediction.onnx_file import check_network, look_through
 from samo.runs.ensemble_model import Ensemble
 from samo.tasks import LabelSpace, Task
+from samo_audio.audio_model import AudioModel
 from samo_audio.config import AudioConfig
 from samo_audio.exporting import AudioExporter
-from samo_audio.frontend import AudioFrontend, AudioModel
+from samo_audio.frontend import AudioFrontend
 from samo_audio.models import build_whole
 from samo_text.config import TextConfig
 from samo_text.exporting import TextExporter
