@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -21,12 +20,9 @@ from samo.data.splits import PARTS, SplitRequest, make_split
 from samo.encoders.hub import remembered
 from samo.encoders.model import fit_frozen
 from samo.encoders.model import held_out_logits as held_out_by_encoder
-from samo.encoders.states import States, collate_states, encoder_states, size_of_states
-from samo.errors import SettingsError, first_ten
 from samo.frontend import Notify, Progress
 from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace
-from samo_audio.audio_io import window_starts
 from samo_audio.audio_model import AudioModel, load_weights
 from samo_audio.augment import (
     copy_speeds,
@@ -36,28 +32,28 @@ from samo_audio.augment import (
 )
 from samo_audio.baseline import BASELINE, SHORTCUT, simple_logits
 from samo_audio.batches import collate
-from samo_audio.config import AudioConfig, FeatureSettings
+from samo_audio.config import AudioConfig
 from samo_audio.datasets import DATASETS, index_corpus, resolve_root
 from samo_audio.features import band_statistics
 from samo_audio.fingerprint import fingerprints
 from samo_audio.functionals import EGEMAPS_LICENCE
+from samo_audio.kept_states import KeptStates
 from samo_audio.models import build_whole, require_usable
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.functionals import FunctionalsModel, features_of, fit_functionals, held_out_logits
 from samo_audio.models.pretrained import save_sizes
 from samo_audio.models.whole_clips import WholeClips
 from samo_audio.several_readings import Part, SeveralReadings
-from samo_audio.speakers import SPEAKER_CLIPS, SpeakerCentres, by_speaker
-from samo_audio.views import View, change_speed, viewed, views_of
+from samo_audio.speakers import by_speaker, rows_by_speaker
+from samo_audio.views import View, change_speed, views_of
 from samo_audio.waveforms import Waveforms, open_waveforms
+from samo_audio.windows import Windows, window_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["AudioFrontend"]
 
-# More would not be faster, and take more memory than caches hold.
-_WINDOWS_AT_ONCE = 16
 # Kept states that are read at once.
 _ROWS_AT_ONCE = 64
 # Clips whose functionals are computed at once.
@@ -90,9 +86,7 @@ class AudioFrontend:
         self.window = config.features.window
         if manifest.group_noun != "speaker":
             self.unit = manifest.group_noun
-        self._states: States | None = None
-        self._copies: list[States] = []
-        self._copied = np.zeros(0, dtype=bool)
+        self._kept: KeptStates | None = None
         self._frozen: SpeechModel | None = None
 
     @property
@@ -182,7 +176,7 @@ class AudioFrontend:
         features = config.features
         again = {"tta_speed": features.tta_speed, "tta_shift": features.tta_shift}
         speakers = hashlib.sha256(repr(features).encode()).hexdigest()[:12] if by_speaker(config) else ""
-        return {**_cut(features), **again, "speaker_statistics": speakers}
+        return {**window_settings(features), **again, "speaker_statistics": speakers}
 
     @staticmethod
     def packs(config: Config) -> bool:
@@ -212,7 +206,7 @@ class AudioFrontend:
             if self._notify:
                 self._notify(line)
         whole = build_whole(self._config, self.manifest.label_space)
-        self._states, self._copies, self._frozen = None, [], None
+        self._kept, self._frozen = None, None
         if isinstance(whole, SpeechModel):
             self._frozen = whole if self._config.model.freeze_encoder else None
             note = whole.body.unfreezing_note(self._config.train.epochs)
@@ -263,7 +257,7 @@ class AudioFrontend:
             return fit_functionals(features, rows, self.manifest, train_rows)
         if self._frozen is not None:
             batches = self._learning_batches(train_rows)
-            n_plain = int(self._places[3][train_rows].sum())
+            n_plain = int(self._windows.counts[train_rows].sum())
             return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed, n_plain)
         if by_speaker(self._config):
             _ = self._speaker_statistics  # refuses before the first step
@@ -298,13 +292,13 @@ class AudioFrontend:
 
     def train_batch(self, rows: np.ndarray, draws: Draws) -> Batch:
         """A random window of each clip, shorter clips padded behind; or a frozen encoder's states of one of them."""
-        if self._has_states():
-            first, n_windows = self._places[2][rows], self._places[3][rows]
-            places, copies = first + draws.integers("crop", n_windows), None
-            if self._copies:
-                copies = draws.integers("speed", np.full(len(rows), 1 + len(self._copies)))
-                copies = np.where(self._copied[places], copies, 0)
-            return self._kept(places, draws, copies)
+        if kept := self._kept_states():
+            places = self._windows.first[rows] + draws.integers("crop", self._windows.counts[rows])
+            copies = None
+            if kept.n_copies:
+                copies = draws.integers("speed", np.full(len(rows), 1 + kept.n_copies))
+                copies = np.where(kept.copied[places], copies, 0)
+            return self._batch_of_states(kept, places, draws, copies)
         lengths = self.waveforms.lengths[rows]
         factors = speed_factors(self._config.augment, draws)
         wanted = np.floor(self.window * (np.ones(len(rows)) if factors is None else factors)).astype(np.int64)
@@ -324,18 +318,17 @@ class AudioFrontend:
         if self._several:
             yield from self._packed(self._several, rows, batch_size)
             return
-        _, _, first, n_windows = self._places
-        places = [np.arange(first[row], first[row] + n_windows[row]) for row in rows]
-        flat = np.concatenate(places) if places else np.zeros(0, dtype=np.int64)
+        flat = self._windows.of(rows)
         views = views_of(self._config.features)
         if len(views) == 1:
-            give = self._kept if self._has_states() else lambda some: self._with_speakers(self._windows(some))
+            kept = self._kept_states()
             for start in range(0, len(flat), batch_size):
-                yield give(flat[start : start + batch_size])
+                places = flat[start : start + batch_size]
+                yield self._batch_of_states(kept, places) if kept else self._with_speakers(self._batch_of(places))
             return
         each, views = np.repeat(flat, len(views)), views * len(flat)
         for start in range(0, len(each), batch_size):
-            yield self._viewed(each[start : start + batch_size], views[start : start + batch_size])
+            yield self._batch_of_views(each[start : start + batch_size], views[start : start + batch_size])
 
     def _packed(self, several: SeveralReadings, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Every piece of every clip as one row of all parts."""
@@ -353,47 +346,35 @@ class AudioFrontend:
         """The clips at every rate at which members of an ensemble read them, not trimmed."""
         return {rate: _decoded(self.manifest, rate) for rate in self._several.rates} if self._several else {}
 
-    def _viewed(self, places: np.ndarray, views: Sequence[View]) -> Batch:
+    def _batch_of_views(self, places: np.ndarray, views: Sequence[View]) -> Batch:
         """Waveforms of windows by their place among all, each in its view."""
-        rows = self._places[0][places]
-        chunks = [
-            viewed(self.waveforms.waveform(row)[start : start + self.window], view, self.window)
-            for row, start, view in zip(rows, self._places[1][places], views, strict=True)
-        ]
+        rows = self._windows.rows[places]
+        chunks = self._windows.views(places, views)
         return self._with_speakers(collate(chunks, self.manifest.targets[rows], rows, self.window))
 
     def _learning_batches(self, rows: np.ndarray) -> Iterator[Batch]:
         """What a frozen encoder makes of every clip: first as it is, then at each speed of its copies."""
-        self._has_states(rows)
+        kept = self._kept_states(rows)
         yield from self.eval_batches(rows, _ROWS_AT_ONCE)
-        _, _, first, n_windows = self._places
-        flat = np.concatenate([np.arange(first[row], first[row] + n_windows[row]) for row in rows])
-        if self._copies:
-            flat = flat[self._copied[flat]]
+        flat = self._windows.of(rows)
+        if kept and kept.n_copies:
+            flat = flat[kept.copied[flat]]
         for copy, speed in enumerate(copy_speeds(self._config.augment), 1):
             for start in range(0, len(flat), _ROWS_AT_ONCE):
                 places = flat[start : start + _ROWS_AT_ONCE]
-                if self._copies:
-                    yield self._kept(places, copies=np.full(len(places), copy))
+                if kept and kept.n_copies:
+                    yield self._batch_of_states(kept, places, copies=np.full(len(places), copy))
                 else:
-                    yield self._windows(places, speed)
+                    yield self._batch_of(places, speed)
 
     @cached_property
-    def _places(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """All M windows of N clips: (M,) rows and (M,) first samples; (N,) a clip's first window and (N,) how many."""
-        starts = [window_starts(int(length), self.window) for length in self.waveforms.lengths]
-        counts = np.array([len(each) for each in starts], dtype=np.int64)
-        return np.repeat(np.arange(len(starts)), counts), np.concatenate(starts), np.cumsum(counts) - counts, counts
+    def _windows(self) -> Windows:
+        return Windows(self.waveforms, self.window)
 
-    def _windows(self, places: np.ndarray, speed: float = 1.0) -> Batch:
+    def _batch_of(self, places: np.ndarray, speed: float = 1.0) -> Batch:
         """Waveforms of windows by their place among all, played ``speed`` times as fast."""
-        rows = self._places[0][places]
-        pairs = zip(rows, self._places[1][places], strict=True)
-        n = int(self.window * speed)
-        chunks = [self.waveforms.waveform(row)[start : start + n] for row, start in pairs]
-        if speed != 1.0:
-            chunks = [change_speed(chunk, speed) for chunk in chunks]
-        return collate(chunks, self.manifest.targets[rows], rows, self.window)
+        rows = self._windows.rows[places]
+        return collate(self._windows.chunks(places, speed), self.manifest.targets[rows], rows, self.window)
 
     def _with_speakers(self, batch: Batch) -> Batch:
         """With ``normalisation=speaker``, the statistics of each row's speaker behind its waveform."""
@@ -411,28 +392,14 @@ class AudioFrontend:
         """
         found = torch.zeros(len(self.manifest.items), 2 * self._config.features.n_mels)
         for rows in self._rows_by_speaker:
-            places = np.flatnonzero(np.isin(self._places[0], rows))
-            batches = (self._windows(places[start : start + 64]) for start in range(0, len(places), 64))
+            places = np.flatnonzero(self._windows.of_any(rows))
+            batches = (self._batch_of(places[start : start + 64]) for start in range(0, len(places), 64))
             found[rows] = torch.cat(band_statistics(self._config.features, batches))
         return found
 
     @cached_property
     def _rows_by_speaker(self) -> list[np.ndarray]:
-        """Rows of each speaker's clips.
-
-        Raises:
-            SettingsError: the speaker of a clip is not known, or has few clips.
-        """
-        groups = np.array([item.group for item in self.manifest.items])
-        names, counts = np.unique(groups, return_counts=True)
-        if "" in names or self.manifest.group_noun != "speaker":
-            raise SettingsError("`normalisation=speaker` needs to know the speaker of every clip")
-        few = [f"{name} ({n})" for name, n in zip(names, counts, strict=True) if n < SPEAKER_CLIPS]
-        if few:
-            raise SettingsError(
-                f"`normalisation=speaker` needs {SPEAKER_CLIPS} clips of every speaker; fewer have: {first_ten(few)}"
-            )
-        return [np.flatnonzero(groups == name) for name in names]
+        return rows_by_speaker(self.manifest)
 
     def sample_figures(self, model: nn.Module, draws: Draws) -> dict[str, Figure]:
         """The clips' spectrograms before and after augmentation; nothing without augmentation, or where a pretrained
@@ -458,102 +425,38 @@ class AudioFrontend:
             "augmented": augmentation_figure(self.manifest, rows, before.cpu().numpy(), after.cpu().numpy(), seconds)
         }
 
-    def _kept(self, places: np.ndarray, draws: Draws | None = None, copies: np.ndarray | None = None) -> Batch:
+    def _batch_of_states(
+        self, kept: KeptStates, places: np.ndarray, draws: Draws | None = None, copies: np.ndarray | None = None
+    ) -> Batch:
         """What is kept of windows by their place among all, as they are or (``copies``) at the k-th other speed."""
-        assert self._states is not None
-        kept = [self._states, *self._copies]
-        rows = self._places[0][places]
-        which = np.zeros(len(places), dtype=np.int64) if copies is None else copies
-        inputs, lengths = collate_states([kept[copy].row(place) for place, copy in zip(places, which, strict=True)])
-        if by_speaker(self._config):
-            inputs = inputs - self._speaker_centres[which, rows]
+        inputs, lengths = kept.inputs(places, copies)
+        rows = self._windows.rows[places]
         return Batch(inputs, lengths, torch.from_numpy(self.manifest.targets[rows]), rows, draws)
 
-    @cached_property
-    def _speaker_centres(self) -> SpeakerCentres:
-        assert self._states is not None
-        return SpeakerCentres([self._states, *self._copies], self._places[0], self._rows_by_speaker)
-
-    def _has_states(self, learned: np.ndarray | None = None) -> bool:
-        """Whether batches hold states; those of a frozen encoder are made when the first batch is asked for.
+    def _kept_states(self, learned: np.ndarray | None = None) -> KeptStates | None:
+        """What batches hold in place of waveforms; those of a frozen encoder are made when the first batch is asked
+        for.
 
         ``learned`` are the rows to learn from, which alone are heard at other speeds; None: by the split.
         """
         if self._frozen is not None:
             # Only now: a resumed run's encoder is that of its checkpoint, whatever lies in the folder today.
             frozen, self._frozen = self._frozen, None
-            speeds = copy_speeds(self._config.augment)
-            sizes = {each: size_of_states(frozen, self._state_lengths(frozen, each)) for each in (1.0, *speeds)}
-            total = sum(sizes.values())  # all are kept, or none: then the encoder hears all anew
-            self._states = self._states_of(frozen, beside=total - sizes[1.0])
-            if self._states is not None and speeds:
-                self._copied = self._heard_at_other_speeds(learned)
-                places = np.flatnonzero(self._copied)
-                each = [self._states_of(frozen, speed, places=places, beside=total - sizes[speed]) for speed in speeds]
-                self._copies = [states for states in each if states is not None]
-            self._require_states()
-        return self._states is not None
+            self._kept = self._no_states_yet()
+            self._kept.make(frozen, lambda: self._split_rows_to_learn() if learned is None else learned)
+        return self._kept if self._kept and self._kept.are_there else None
 
-    def _heard_at_other_speeds(self, learned: np.ndarray | None) -> np.ndarray:
-        """(M,) whether a window is of a row to learn from; with ``normalisation=speaker`` of such a row's speaker."""
-        if learned is None:
-            learned = self.manifest.rows(make_split(self.manifest, self.split_request()).train)
-        if by_speaker(self._config):
-            learned = np.concatenate([rows for rows in self._rows_by_speaker if np.isin(rows, learned).any()])
-        return np.isin(self._places[0], learned)
+    def _split_rows_to_learn(self) -> np.ndarray:
+        return self.manifest.rows(make_split(self.manifest, self.split_request()).train)
 
     def use_kept_states(self, model: nn.Module) -> None:
         """Where states of all clips under a run's frozen encoder are kept, they are what batches hold from here on."""
         if self._config.model.freeze_encoder and isinstance(model, SpeechModel):
-            # Without those of all its clips a speaker's mean is not known.
-            self._states, self._frozen = self._states_of(model, compute=by_speaker(self._config)), None
-            self._require_states()
+            self._kept, self._frozen = self._no_states_yet(), None
+            self._kept.read(model)
 
-    def _require_states(self) -> None:
-        self.__dict__.pop("_speaker_centres", None)
-        if self._states is None and by_speaker(self._config):
-            raise SettingsError("`normalisation=speaker`: the encoder's states of all clips would fill the disk")
-
-    def _state_lengths(self, model: SpeechModel, speed: float) -> np.ndarray:
-        """(M,) states of all windows at a speed."""
-        rows, starts, _, _ = self._places
-        taken = np.minimum(self.waveforms.lengths[rows] - starts, int(self.window * speed))
-        return model.state_lengths(torch.from_numpy(np.ceil(taken / speed).astype(np.int64))).numpy()
-
-    def _states_of(
-        self,
-        model: SpeechModel,
-        speed: float = 1.0,
-        *,
-        compute: bool = True,
-        places: np.ndarray | None = None,
-        beside: int = 0,
-    ) -> States | None:
-        """States of all windows at a speed, or of those at some places; see :func:`encoder_states`."""
-        rows, starts, _, _ = self._places
-        features, content = self._config.features, self.waveforms.content
-        made_by = {**_cut(features), "level": features.level, "extractor": model.body.facts}
-        made_by |= {} if speed == 1.0 else {"speed": speed}
-        names = [content[self.waveforms.ids[row]] for row in rows]
-
-        def announce(n_windows: int) -> None:
-            if self._notify:
-                heard = "" if speed == 1.0 else f" at {speed:.3g} times their speed"
-                self._notify(f"the encoder hears {n_windows:,} windows once{heard}; what it makes of them is kept")
-
-        return encoder_states(
-            model,
-            lengths=self._state_lengths(model, speed),
-            batch_of=lambda places: self._windows(places, speed),
-            digest=json.dumps(made_by, sort_keys=True),
-            contents=(f"{name}:{start}".encode() for name, start in zip(names, starts, strict=True)),
-            batch_size=_WINDOWS_AT_ONCE,
-            compute=compute,
-            on_compute=announce,
-            rows=places,
-            beside=beside,
-            notify=self._notify,
-        )
+    def _no_states_yet(self) -> KeptStates:
+        return KeptStates(self._config, self._windows, self._batch_of, lambda: self._rows_by_speaker, self._notify)
 
     def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
         """(N, C) logits of clips by a model that takes no steps, fitted without their speakers; None for others."""
@@ -561,7 +464,7 @@ class AudioFrontend:
             encoder = self.new_model()
             if not isinstance(encoder, SpeechModel):
                 return None  # a network of one's own
-            batches, n_plain = self._learning_batches(train_rows), int(self._places[3][train_rows].sum())
+            batches, n_plain = self._learning_batches(train_rows), int(self._windows.counts[train_rows].sum())
             return held_out_by_encoder(encoder, batches, self.manifest, train_rows, self._config.train.seed, n_plain)
         if self._config.model.model != BASELINE:
             return None
@@ -601,10 +504,6 @@ def _decoded(manifest: Manifest, sr: int, progress: Progress | None = None) -> W
     items = [(item.id, manifest.path(item)) for item in manifest.items]
     segments = {item.id: item.segment for item in manifest.items if item.segment}
     return open_waveforms(items, sr, segments=segments, on_progress=progress)
-
-
-def _cut(features: FeatureSettings) -> dict[str, Any]:
-    return {"sr": features.sr, "trim_db": features.trim_db, "duration": features.duration}
 
 
 def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int, float]:

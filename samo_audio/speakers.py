@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from samo.data.manifest import Manifest
 from samo.encoders.states import States
+from samo.errors import SettingsError, first_ten
 from samo_audio.config import AudioConfig
 
-__all__ = ["ONE_BY_ONE", "ONE_BY_ONE_HINT", "SPEAKER_CLIPS", "SpeakerCentres", "by_speaker"]
+__all__ = ["ONE_BY_ONE", "ONE_BY_ONE_HINT", "SPEAKER_CLIPS", "SpeakerCentres", "by_speaker", "rows_by_speaker"]
 
 # Fewer clips say more of what was said, and how, than of who speaks.
 SPEAKER_CLIPS = 8
@@ -24,6 +26,24 @@ ONE_BY_ONE_HINT = (
 def by_speaker(config: AudioConfig) -> bool:
     """Whether each clip comes with, or is centred by, the statistics of its speaker's clips."""
     return config.features.normalisation == "speaker"
+
+
+def rows_by_speaker(manifest: Manifest) -> list[np.ndarray]:
+    """Rows of each speaker's clips.
+
+    Raises:
+        SettingsError: the speaker of a clip is not known, or has few clips.
+    """
+    groups = np.array([item.group for item in manifest.items])
+    names, counts = np.unique(groups, return_counts=True)
+    if "" in names or manifest.group_noun != "speaker":
+        raise SettingsError("`normalisation=speaker` needs to know the speaker of every clip")
+    few = [f"{name} ({n})" for name, n in zip(names, counts, strict=True) if n < SPEAKER_CLIPS]
+    if few:
+        raise SettingsError(
+            f"`normalisation=speaker` needs {SPEAKER_CLIPS} clips of every speaker; fewer have: {first_ten(few)}"
+        )
+    return [np.flatnonzero(groups == name) for name in names]
 
 
 class SpeakerCentres:

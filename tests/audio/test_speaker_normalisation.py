@@ -25,7 +25,7 @@ from samo.runs.evaluate import evaluate_run
 from samo.runs.run import Run
 from samo.runs.training import train_run
 from samo.training.setup import Setup
-from samo_audio import frontend as module
+from samo_audio import speakers
 from samo_audio.audio_model import AudioModel
 from samo_audio.config import AudioConfig
 from samo_audio.exporting import AudioExporter
@@ -54,7 +54,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache of the test's own; the tiny corpus has four clips of a speaker."""
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.setattr(module, "SPEAKER_CLIPS", 4)
+    monkeypatch.setattr(speakers, "SPEAKER_CLIPS", 4)
 
 
 def rows_of(clips: AudioFrontend, speaker: str) -> np.ndarray:
@@ -99,7 +99,7 @@ def test_statistics_come_behind_the_waveform_of_training_and_evaluation(table: P
 def test_a_speaker_of_few_clips_and_a_clip_without_a_speaker_are_refused(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SPEAKER_CLIPS", 5)
+    monkeypatch.setattr(speakers, "SPEAKER_CLIPS", 5)
     few = r"^`normalisation=speaker` needs 5 clips of every speaker; fewer have: s0 \(4\), s1 \(4\), "
     with pytest.raises(SettingsError, match=few):
         tiny.frontend(table, normalisation="speaker").fit(np.arange(4))

@@ -670,7 +670,7 @@ def test_presets_train(
 ) -> None:
     place = {"dataset": "table", "data_root": str(table), "split": "table", "encoder": encoders["whisper"]}
     short = {} if name.startswith("whisper-frozen") else {"epochs": 1, "keep": "best"}
-    monkeypatch.setattr("samo_audio.frontend.SPEAKER_CLIPS", 4)
+    monkeypatch.setattr("samo_audio.speakers.SPEAKER_CLIPS", 4)
     found = resolve("audio", name, None, {**place, **short, "duration": WINDOW_S})
     run = trained(AudioFrontend.open(found, lambda line: None), tmp_path)
     assert run.trained["epochs"] == 1

@@ -1,0 +1,163 @@
+"""What a frozen encoder makes of all windows, kept so that a training hears each of them once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samo.data.batch import Batch
+from samo.encoders.states import States, collate_states, encoder_states, size_of_states
+from samo.errors import SettingsError
+from samo.frontend import Notify
+from samo_audio.augment import copy_speeds
+from samo_audio.config import AudioConfig
+from samo_audio.models.encoder import SpeechModel
+from samo_audio.speakers import SpeakerCentres, by_speaker
+from samo_audio.windows import Windows, window_settings
+
+__all__ = ["KeptStates"]
+
+# More would not be faster, and take more memory than caches hold.
+_WINDOWS_AT_ONCE = 16
+
+
+class KeptStates:
+    """The states of all windows under one frozen encoder, and of those to learn from at other speeds too.
+
+    Attributes:
+        copied: (M,) whether a window is kept at other speeds; empty where none is.
+    """
+
+    def __init__(
+        self,
+        config: AudioConfig,
+        windows: Windows,
+        batch_of: Callable[[np.ndarray, float], Batch],
+        clips_by_speaker: Callable[[], Sequence[np.ndarray]],
+        notify: Notify | None = None,
+    ) -> None:
+        """Nothing is made yet.
+
+        Args:
+            config: settings of the run.
+            windows: of the corpus.
+            batch_of: waveforms of windows by their places, at a speed.
+            clips_by_speaker: rows of each speaker's clips, asked for with ``normalisation=speaker`` only.
+            notify: is given lines for people.
+        """
+        self._config = config
+        self._windows = windows
+        self._batch_of = batch_of
+        self._clips_by_speaker = clips_by_speaker
+        self._notify = notify
+        self._plain: States | None = None
+        self._copies: list[States] = []
+        self.copied = np.zeros(0, dtype=bool)
+
+    @property
+    def are_there(self) -> bool:
+        """Whether there are states of all windows; without, the encoder hears them anew each time."""
+        return self._plain is not None
+
+    @property
+    def n_copies(self) -> int:
+        """How many other speeds there are states of."""
+        return len(self._copies)
+
+    def make(self, model: SpeechModel, learned: Callable[[], np.ndarray]) -> None:
+        """Make what is not kept from before, at all speeds or at none, where the disk has no room for all.
+
+        Args:
+            model: the frozen encoder.
+            learned: gives the rows to learn from, which alone are heard at other speeds.
+
+        Raises:
+            SettingsError: ``normalisation=speaker``, and there is no room.
+        """
+        speeds = copy_speeds(self._config.augment)
+        sizes = {each: size_of_states(model, self._lengths(model, each)) for each in (1.0, *speeds)}
+        total = sum(sizes.values())  # all are kept, or none: then the encoder hears all anew
+        self._plain = self._states_of(model, beside=total - sizes[1.0])
+        if self._plain is not None and speeds:
+            self.copied = self._heard_at_other_speeds(learned())
+            places = np.flatnonzero(self.copied)
+            each = [self._states_of(model, speed, places=places, beside=total - sizes[speed]) for speed in speeds]
+            self._copies = [states for states in each if states is not None]
+        self._require()
+
+    def read(self, model: SpeechModel) -> None:
+        """Take the states of all clips under a run's encoder where they are kept; without those of all its clips a
+        speaker's mean is not known, so that with ``normalisation=speaker`` they are made.
+
+        Raises:
+            SettingsError: ``normalisation=speaker``, and there is no room.
+        """
+        self._plain = self._states_of(model, compute=by_speaker(self._config))
+        self._require()
+
+    def inputs(self, places: np.ndarray, copies: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
+        """States of windows and their lengths, as they are or (``copies``) at the k-th other speed."""
+        assert self._plain is not None
+        kept = [self._plain, *self._copies]
+        which = np.zeros(len(places), dtype=np.int64) if copies is None else copies
+        inputs, lengths = collate_states([kept[copy].row(place) for place, copy in zip(places, which, strict=True)])
+        if by_speaker(self._config):
+            inputs = inputs - self._speaker_centres[which, self._windows.rows[places]]
+        return inputs, lengths
+
+    @cached_property
+    def _speaker_centres(self) -> SpeakerCentres:
+        assert self._plain is not None
+        return SpeakerCentres([self._plain, *self._copies], self._windows.rows, self._clips_by_speaker())
+
+    def _heard_at_other_speeds(self, learned: np.ndarray) -> np.ndarray:
+        """(M,) whether a window is of a row to learn from; with ``normalisation=speaker`` of such a row's speaker."""
+        if by_speaker(self._config):
+            learned = np.concatenate([rows for rows in self._clips_by_speaker() if np.isin(rows, learned).any()])
+        return self._windows.of_any(learned)
+
+    def _require(self) -> None:
+        if self._plain is None and by_speaker(self._config):
+            raise SettingsError("`normalisation=speaker`: the encoder's states of all clips would fill the disk")
+
+    def _lengths(self, model: SpeechModel, speed: float) -> np.ndarray:
+        """(M,) states of all windows at a speed."""
+        return model.state_lengths(torch.from_numpy(self._windows.lengths(speed))).numpy()
+
+    def _states_of(
+        self,
+        model: SpeechModel,
+        speed: float = 1.0,
+        *,
+        compute: bool = True,
+        places: np.ndarray | None = None,
+        beside: int = 0,
+    ) -> States | None:
+        """States of all windows at a speed, or of those at some places; see :func:`encoder_states`."""
+        features = self._config.features
+        made_by = {**window_settings(features), "level": features.level, "extractor": model.body.facts}
+        made_by |= {} if speed == 1.0 else {"speed": speed}
+
+        def announce(n_windows: int) -> None:
+            if self._notify:
+                heard = "" if speed == 1.0 else f" at {speed:.3g} times their speed"
+                self._notify(f"the encoder hears {n_windows:,} windows once{heard}; what it makes of them is kept")
+
+        return encoder_states(
+            model,
+            lengths=self._lengths(model, speed),
+            batch_of=lambda places: self._batch_of(places, speed),
+            digest=json.dumps(made_by, sort_keys=True),
+            contents=(content.encode() for content in self._windows.contents()),
+            batch_size=_WINDOWS_AT_ONCE,
+            compute=compute,
+            on_compute=announce,
+            rows=places,
+            beside=beside,
+            notify=self._notify,
+        )
