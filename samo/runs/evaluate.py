@@ -258,9 +258,9 @@ def _beside(
         return None
     name, logits = found
     parts = np.split(logits, [len(rows["val"])])
-    val, judged = parts[0], parts[0] if part == "val" else parts[1]
+    val, answered = parts[0], parts[0] if part == "val" else parts[1]
     decision = fit_decision(val, frontend.manifest.targets[rows["val"]], space, threshold_settings(frontend.config))
-    beside = decision.applied(predictions_of(frontend, ids[part], judged), space)
+    beside = decision.applied(predictions_of(frontend, ids[part], answered), space)
     beside.save(run.path(f"predictions.{part}.{kind}.npz"))
     compared = compare_to_baseline(
         name,

@@ -145,18 +145,20 @@ def write_report(
     settings, environment = _settings(run), run.environment
     # A report is the same however often it is made; how often it was is told beside it.
     openings = run.test_openings if report["split"] == "test" else 0
-    told = {**report, "warnings": [*report["warnings"], *openings_lines(openings)]}
+    shown_report = {**report, "warnings": [*report["warnings"], *openings_lines(openings)]}
     run.require_model(version)
     for name, given in predictions.items():
         given.save(kept_predictions(run, name), made_with)
     pictures = {path.stem: path for path in figures}
     table = f"predictions{suffix}.csv"
     write_text(run.path(table), predictions_csv(*answers))
-    page = render_html(told, pictures, settings, environment, confident_mistakes(*answers), table)
+    page = render_html(shown_report, pictures, settings, environment, confident_mistakes(*answers), table)
     write_text(run.path(f"report{suffix}.html"), page)
     if not suffix:
         card = run.path("MODEL_CARD.md")
-        about = model_card(told, settings, environment, data_card=frontend.data_card(), exported=_exported(card, run))
+        about = model_card(
+            shown_report, settings, environment, data_card=frontend.data_card(), exported=_exported(card, run)
+        )
         write_text(card, with_other_corpora(about, other_corpora(run)))
     run.require_model(version)
     write_json(run.path(f"report{suffix}.json"), report)
