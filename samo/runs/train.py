@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.data.corpora import require_places
+from samo.data.splits import Split
 from samo.errors import (
     Interrupted,
     RunError,
@@ -35,7 +36,7 @@ from samo.settings import Config, read_call, resolve, stored_config
 from samo.training.checkpoint import (
     read_facts,
 )
-from samo.training.ranks import process_group
+from samo.training.ranks import Ranks, process_group
 from samo.training.runtime import make_runtime
 from samo.training.setup import Setup
 from samo.training.tracking import Observers, Watched, require_trackers, tracked
@@ -113,41 +114,21 @@ def train(
         runtime = make_runtime(device, precision, threads, ranks)
         if chosen is None:
             run = find_run(root, resumed)
-            require_code(run, "model", "dataset")
-            chosen = _unchanged(run, given)
-            require_place(run, chosen.flat(), moved="data_root" in given)
+            chosen = _settings_to_resume(run, given)
         elif name and not overwrite:
             create_run(root, name, "")  # a name that is taken costs no decoding
         kind = frontend_type(chosen.modality)
         with ranks.local_rank_first(), reporter.counting(kind.preparing) as progress:
             assets = run.path(ASSETS) if resume else None
             setup = Setup(kind.open(chosen, reporter.note, progress, assets), runtime)
-        values = setup.frontend.config.flat()
+        split = None
         if not resume:
-            # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
-            split = checked_split(setup.frontend, root)
-            if name and overwrite:
-                _refuse_replacing(Run(root / "runs" / name), values, teachers_of(setup.frontend, split, root))
-            stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
-            run = Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite, hold=True).folder))
-        try:
-            for line in first_lines(run, setup, None if resume else split):
+            run, split = _new_run(setup, root, name, overwrite=overwrite)
+        with _left_in_order(run, ranks, resumed=bool(resume), named=bool(name), artifacts=str(artifacts)):
+            for line in first_lines(run, setup, split):
                 reporter.note(line)
             typed = command(run) if command else _call(run, setup, given, device, precision, threads, str(artifacts))
             _watched_training(run, setup, trackers, reporter, typed, resume=bool(resume))
-        except SamoError as error:
-            if ranks.is_first and not resume and run.settle():
-                error.message += f"; the run '{run.name}' that was to be replaced is kept"
-                error.hint = "" if isinstance(error, Interrupted) else error.hint
-            elif ranks.is_first and not resume and not name and run.drop_without_epoch():
-                # Under a made-up name nobody goes on with it, and such runs would pile up.
-                error.hint = "" if isinstance(error, Interrupted) else error.hint
-            elif isinstance(error, Interrupted):
-                error.hint += f" `artifacts={artifacts}`" if artifacts else ""
-            raise
-        finally:
-            if ranks.is_first:
-                run.forget() if resume else run.settle()
     return run
 
 
@@ -158,6 +139,43 @@ def _stopped_early() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise Interrupted("training stopped before its first step") from None
+
+
+def _new_run(setup: Setup, root: Path, name: str, *, overwrite: bool) -> tuple[Run, Split]:
+    """The folder of a new run, which this process holds, and the split to train on.
+
+    Raises:
+        LeakError: the split leaks.
+        SettingsError: the run to replace is one that the new one needs.
+        RunError: the name is taken, or in use.
+    """
+    # Meet what is wrong with the split before a name is taken, or the run that is to be replaced is gone.
+    split, values = checked_split(setup.frontend, root), setup.frontend.config.flat()
+    if name and overwrite:
+        _refuse_replacing(Run(root / "runs" / name), values, teachers_of(setup.frontend, split, root))
+    stem = f"{values['dataset']}-{values['mode']}-{values['model']}"
+    ranks = setup.runtime.ranks
+    return Run(ranks.broadcast(lambda: create_run(root, name, stem, overwrite=overwrite, hold=True).folder)), split
+
+
+@contextmanager
+def _left_in_order(run: Run, ranks: Ranks, *, resumed: bool, named: bool, artifacts: str) -> Iterator[None]:
+    """However a training ends: no folder without a model, the run it was to replace back, an error that says so."""
+    try:
+        yield
+    except SamoError as error:
+        if ranks.is_first and not resumed and run.settle():
+            error.message += f"; the run '{run.name}' that was to be replaced is kept"
+            error.hint = "" if isinstance(error, Interrupted) else error.hint
+        elif ranks.is_first and not resumed and not named and run.drop_without_epoch():
+            # Under a made-up name nobody goes on with it, and such runs would pile up.
+            error.hint = "" if isinstance(error, Interrupted) else error.hint
+        elif isinstance(error, Interrupted):
+            error.hint += f" `artifacts={artifacts}`" if artifacts else ""
+        raise
+    finally:
+        if ranks.is_first:
+            run.forget() if resumed else run.settle()
 
 
 def _refuse_replacing(run: Run, values: Mapping[str, Any], teachers: Sequence[Run]) -> None:
@@ -205,6 +223,20 @@ def training_summary(run: Run) -> dict[str, Any]:
         "leaky": run.split.leaky,
         **{name: trained[name] for name in ("epochs", "best_epoch", "keep", "val_macro_f1") if name in trained},
     }
+
+
+def _settings_to_resume(run: Run, given: Mapping[str, Any]) -> Config:
+    """The settings of a run that goes on, once its code and its data are found.
+
+    Raises:
+        SettingsError: an unknown setting, or code outside SAMO that is not trusted.
+        RunError: others are given than it was begun with.
+        DataError: its data are no longer where they were.
+    """
+    require_code(run, "model", "dataset")
+    config = _unchanged(run, given)
+    require_place(run, config.flat(), moved="data_root" in given)
+    return config
 
 
 def _unchanged(run: Run, given: Mapping[str, Any]) -> Config:
