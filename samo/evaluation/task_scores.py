@@ -90,22 +90,11 @@ def task_scores(
     by_unit = tally_by_unit(found.truth, found.predicted, groups, each_alone=method == "percentile")
     counts, support = tally(found.truth, found.predicted), found.truth.sum(axis=0)
     matrix = label_confusion(found.truth, found.predicted)
-    occurring, frequent = support > 0, support >= FREQUENT_ROWS
-    # By name: the score and over how many labels it is a mean.
-    means: dict[str, tuple[Metric, int]] = {}
-    if occurring.any() and not occurring.all():
-        means["macro_f1_present"] = macro_f1, int(occurring.sum())
-    if frequent.any():
-        means["macro_f1_frequent"] = macro_f1_over(frequent), int(frequent.sum())
-    metrics = {**_CI_METRICS, **{name: score for name, (score, _) in means.items()}}
-    if method == "percentile" and occurring.any():
-        # Then resamples counted the classes they lack as 0.
-        metrics["macro_f1"] = macro_f1_over(occurring, absent_as_zero=True)
-        metrics |= {"macro_f1_present": metrics["macro_f1"]} if "macro_f1_present" in means else {}
-        metrics |= {"macro_f1_frequent": macro_f1_over(frequent, absent_as_zero=True)} if frequent.any() else {}
+    means, frequent = _means_over_some_labels(support), support >= FREQUENT_ROWS
     # Over several seeds an item stands once for each, and is no more than one.
     n_items = len({predictions.ids[row] for row in found.rows})
-    intervals = score_intervals(by_unit, metrics, level=CI_LEVEL, n_items=n_items, method=method)
+    drawn = _scores_of_resamples(means, support, method)
+    intervals = score_intervals(by_unit, drawn, level=CI_LEVEL, n_items=n_items, method=method)
     ends = {name: list(interval) if interval else None for name, interval in intervals.items()}
 
     def over(name: str) -> dict[str, Any] | None:
@@ -146,6 +135,34 @@ def task_scores(
         "thresholds": _thresholds(task, predictions, space, groups, decision, ends["macro_f1"], method),
         "abstention": abstention_scores(task, found, decision.abstention),
     }
+
+
+def _means_over_some_labels(support: np.ndarray) -> dict[str, tuple[Metric, int]]:
+    """Macro-F1 over the labels that occur, where some do not, and over the frequent ones.
+
+    By name: the score and over how many labels it is a mean.
+    """
+    occurring, frequent = support > 0, support >= FREQUENT_ROWS
+    means: dict[str, tuple[Metric, int]] = {}
+    if occurring.any() and not occurring.all():
+        means["macro_f1_present"] = macro_f1, int(occurring.sum())
+    if frequent.any():
+        means["macro_f1_frequent"] = macro_f1_over(frequent), int(frequent.sum())
+    return means
+
+
+def _scores_of_resamples(
+    means: Mapping[str, tuple[Metric, int]], support: np.ndarray, method: Intervals
+) -> dict[str, Metric]:
+    """The scores that have intervals, by name; with ``percentile`` resamples count the classes they lack as 0."""
+    metrics = {**_CI_METRICS, **{name: score for name, (score, _) in means.items()}}
+    if method == "percentile" and support.any():
+        metrics["macro_f1"] = macro_f1_over(support > 0, absent_as_zero=True)
+        if "macro_f1_present" in means:
+            metrics["macro_f1_present"] = metrics["macro_f1"]
+        if "macro_f1_frequent" in means:
+            metrics["macro_f1_frequent"] = macro_f1_over(support >= FREQUENT_ROWS, absent_as_zero=True)
+    return metrics
 
 
 def _interval(found: Decided, groups: Sequence[str], method: Intervals) -> list[float] | None:

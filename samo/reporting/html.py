@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samo.errors import counted, plural
 from samo.evaluation.abstention import abstention_line
@@ -29,6 +29,9 @@ from samo.reporting.wording import (
     threshold_rows,
     weights_by_fold,
 )
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 __all__ = ["METRIC_NAMES", "render_html"]
 
@@ -59,15 +62,6 @@ def render_html(
         mistakes: from :func:`samo.reporting.answers.confident_mistakes`; files are linked where they lie, not copied.
         answers: name of the file of :func:`samo.reporting.answers.predictions_csv` beside the page.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    source = files("samo.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    pages = Environment(autoescape=True, undefined=StrictUndefined)
-    pages.filters["as_code"] = as_code
-    pages.filters["plural"] = plural
-    pages.filters["interval_name"] = interval_name
-    pages.filters["weights_by_fold"] = weights_by_fold
-    template = pages.from_string(source)
     seen = {name: value for name, value in environment.items() if name not in ("command", "commands")}
     placed = [
         "confusion",
@@ -78,7 +72,7 @@ def render_html(
         "training",
         *(f"by_{name}" for name in report["by_group"]),
     ]
-    return template.render(
+    return _template().render(
         report=report,
         corpus=corpus_of(report),
         stamps=stamps(report),
@@ -109,6 +103,19 @@ def render_html(
         settings=flat_items(settings),
         environment=flat_items(seen),
     )
+
+
+def _template() -> Template:
+    """The page, with what it writes in words."""
+    from jinja2 import Environment, StrictUndefined
+
+    source = files("samo.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    pages = Environment(autoescape=True, undefined=StrictUndefined)
+    pages.filters["as_code"] = as_code
+    pages.filters["plural"] = plural
+    pages.filters["interval_name"] = interval_name
+    pages.filters["weights_by_fold"] = weights_by_fold
+    return pages.from_string(source)
 
 
 def _embedded(path: Path) -> str:
