@@ -111,9 +111,9 @@ def fold_settings(modality: str, preset: str, file: Path | None, flags: Mapping[
     flags = {**flags, "split": "folds"}
     given, read = collect_settings(modality, preset, file, flags)
     config = resolve(modality, preset, file, flags)
-    asked = flags.get("patience") or read.get("patience")
+    patience = flags.get("patience") or read.get("patience")
     # The recipes name the patience that was the default once.
-    if "keep" in given or asked or given.get("patience", 0) not in (0, FORMER_PATIENCE):
+    if "keep" in given or patience or given.get("patience", 0) not in (0, FORMER_PATIENCE):
         return config
     try:
         return resolve(modality, preset, file, {**flags, "keep": "average"})
@@ -172,7 +172,7 @@ def fold_temperatures(cells: Sequence[Cell], grid: Path) -> dict[str, dict[str, 
     return found
 
 
-def _fold_abstention(cells: Sequence[Cell], grid: Path, joined: Predictions) -> dict[str, dict[str, Any]]:
+def _fold_abstention(cells: Sequence[Cell], grid: Path, out_of_fold: Predictions) -> dict[str, dict[str, Any]]:
     """What the joined answers are worth where each cell withholds by its own thresholds, by task; empty if none does.
 
     A task without a labelled row is left out.
@@ -183,7 +183,7 @@ def _fold_abstention(cells: Sequence[Cell], grid: Path, joined: Predictions) -> 
     sizes = [len(run.split.test) for run in runs.values()]
     folds, scored = np.repeat(list(runs), sizes), {}
     for task in space.tasks if any(each.rule for each in found.values()) else ():
-        decided = decided_rows(task, joined, space)
+        decided = decided_rows(task, out_of_fold, space)
         if len(decided.rows):
             scored[task.name] = fold_abstention(task, decided, folds[decided.rows].tolist(), found)
     return scored
@@ -241,48 +241,28 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
     if not done:
         raise RunError(f"no fold of '{name}' is evaluated yet", hint=f"logs are in {grid / 'logs'}")
     reports = [read_report(cell.run(grid).path("report.json")) for cell in done]
-    first = done[0].run(grid)
-    manifest = first.manifest
+    manifest = done[0].run(grid).manifest
     missing = [cell.name for cell in cells if cell not in done]
     leaky = any(report["leaky"] for report in reports)
-    # A fold may be an ensemble, whose members' settings its report knows.
-    of_members = ("transductive:", VALIDATED_APART)
-    carried = [line for one in reports for line in one.get("warnings", ()) if line.startswith(of_members)]
-    joined, space = join_predictions(done, grid), manifest.label_space
+    out_of_fold, space = join_predictions(done, grid), manifest.label_space
     on_train = [report["train_macro_f1"] for report in reports]
-    baseline = _beside("baseline", reports, done, grid, joined, space, unit)
-    shortcut = _beside("shortcut", reports, done, grid, joined, space, unit)
+    baseline = _beside("baseline", reports, done, grid, out_of_fold, space, unit)
+    shortcut = _beside("shortcut", reports, done, grid, out_of_fold, space, unit)
     report = build_report(
         Subject(name, manifest.dataset, "out-of-fold", "folds", unit, manifest.synthetic, leaky=leaky),
-        joined,
+        out_of_fold,
         space,
         baseline=baseline,
-        shortcut=shortcut_scores(shortcut, joined, task=space.primary, space=space) if shortcut else None,
+        shortcut=shortcut_scores(shortcut, out_of_fold, task=space.primary, space=space) if shortcut else None,
         train_macro_f1=fmean(on_train) if None not in on_train else None,
         val_macro_f1=fmean(report["val_macro_f1"] for report in reports),
-        notes=[
-            *([f"not all folds are in: {', '.join(missing)}"] if missing else []),
-            *fold_warnings(manifest, "folds"),
-            *balance_notes(first.settings),
-            *dict.fromkeys([*transductive_notes(first.settings), *carried]),
-            *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
-        ],
+        notes=_notes(done[0].run(grid), reports, missing),
         calibration=fold_temperatures(done, grid),
-        abstention=_fold_abstention(done, grid, joined),
+        abstention=_fold_abstention(done, grid, out_of_fold),
         constant=np.concatenate([_constant_answers(cell.run(grid)) for cell in done]),
-        parts={"out-of-fold": part_sizes(manifest, tuple(dict.fromkeys(joined.ids)), "item", manifest.group_noun)},
+        parts={"out-of-fold": part_sizes(manifest, tuple(dict.fromkeys(out_of_fold.ids)), "item", manifest.group_noun)},
     )
-    report["folds"] = [
-        {
-            "seed": cell.seed,
-            "fold": cell.fold,
-            "cell": cell.name,
-            "n": one["n"],
-            **metrics_of(one),
-            "val_macro_f1": one["val_macro_f1"],
-        }
-        for cell, one in zip(done, reports, strict=True)
-    ]
+    report["folds"] = [_fold_row(cell, one) for cell, one in zip(done, reports, strict=True)]
     by_seed = {seed: [cell for cell in done if cell.seed == seed] for seed in dict.fromkeys(c.seed for c in done)}
     report["by_seed"] = [
         {"seed": seed, **_metrics(join_predictions(mine, grid), manifest.label_space)} for seed, mine in by_seed.items()
@@ -292,6 +272,32 @@ def crossval_report(name: str, cells: Sequence[Cell], grid: Path, unit: str) -> 
         "seeds": _spread([row["macro_f1"] for row in report["by_seed"]]),
     }
     return report
+
+
+def _notes(first: Run, reports: Sequence[Mapping[str, Any]], missing: Sequence[str]) -> list[str]:
+    """What a reader must know of the folds; the settings are those of the first."""
+    # A fold may be an ensemble, whose members' settings its report knows.
+    of_members = ("transductive:", VALIDATED_APART)
+    carried = [line for one in reports for line in one.get("warnings", ()) if line.startswith(of_members)]
+    manifest, settings = first.manifest, first.settings
+    return [
+        *([f"not all folds are in: {', '.join(missing)}"] if missing else []),
+        *fold_warnings(manifest, "folds"),
+        *balance_notes(settings),
+        *dict.fromkeys([*transductive_notes(settings), *carried]),
+        *(["each fold is decided by its own thresholds"] if manifest.label_space.primary.multi_label else []),
+    ]
+
+
+def _fold_row(cell: Cell, report: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "seed": cell.seed,
+        "fold": cell.fold,
+        "cell": cell.name,
+        "n": report["n"],
+        **metrics_of(report),
+        "val_macro_f1": report["val_macro_f1"],
+    }
 
 
 def write_crossval(
@@ -333,7 +339,7 @@ def _beside(
     reports: Sequence[Mapping[str, Any]],
     cells: Sequence[Cell],
     grid: Path,
-    joined: Predictions,
+    out_of_fold: Predictions,
     space: LabelSpace,
     unit: str,
 ) -> dict[str, Any] | None:
@@ -347,11 +353,11 @@ def _beside(
     ):
         return None
     # With several seeds an item stands once for each, so its place names it.
-    places = tuple(map(str, range(len(joined))))
+    places = tuple(map(str, range(len(out_of_fold))))
     simple = join_predictions(cells, grid, kind)
-    if simple.ids != joined.ids:
+    if simple.ids != out_of_fold.ids:
         raise DataError(f"what stands beside the runs in {grid} is of other items", hint="evaluate its cells again")
-    pair = [replace(each, ids=places) for each in (simple, joined)]
+    pair = [replace(each, ids=places) for each in (simple, out_of_fold)]
     return compare_to_baseline(reports[0][kind]["name"], *pair, task=space.primary, label_space=space, unit=unit)
 
 

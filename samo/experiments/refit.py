@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from samo.evaluation.predictions import Predictions
 from samo.experiments.grid_plan import GridPlan
 from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.files import parse_json, write_json, write_text
+from samo.frontend import Frontend
 from samo.launch.resources import Resources
 from samo.modalities import frontend_type
 from samo.reporting.model_card import exported_sections, model_card, with_other_corpora
@@ -74,12 +76,7 @@ def refit(
         return run
     setup = Setup(frontend, make_runtime(resources.device, resources.precision, resources.threads))
     if not run.path("trained.json").exists():
-        begun = run.path("config.json").exists()
-        with reporter.training(config.flat()["epochs"], run.history if begun else ()) as view:
-            if begun:
-                resume_training(run, setup, view)
-            else:
-                train_run(run, setup, view, plan.command)
+        _train(run, setup, reporter, plan.command)
     if known:
         reporter.note(
             f"'{run.full_name}' keeps its weights; its calibration and card are made anew, as the folds are not "
@@ -89,17 +86,29 @@ def refit(
         run, frontend.manifest.label_space, validated.logits, validated.targets, threshold_settings(config),
         abstention=abstention_settings(config),
     )  # fmt: skip
+    _write_card(run, {**report, "refit": {"models": len(plan.cells), "decision": decision.to_json()}}, frontend)
+    write_json(run.path(CROSSVALIDATED), facts)
+    return run
+
+
+def _train(run: Run, setup: Setup, reporter: GridReporter, command: str) -> None:
+    """Train, or go on where it was stopped."""
+    begun = run.path("config.json").exists()
+    with reporter.training(setup.frontend.config.flat()["epochs"], run.history if begun else ()) as view:
+        if begun:
+            resume_training(run, setup, view)
+        else:
+            train_run(run, setup, view, command)
+
+
+def _write_card(run: Run, report: Mapping[str, Any], frontend: Frontend) -> None:
+    """The model card, with what the folds' report says; what was exported from these weights stays in it."""
     manifest, card_file = run.manifest, run.path("MODEL_CARD.md")
-    about = {
-        **report, "run": run.full_name,
-        "parts": {"train": part_sizes(manifest, run.split.train, "item", manifest.group_noun)},
-        "refit": {"models": len(plan.cells), "decision": decision.to_json()},
-    }  # fmt: skip
+    parts = {"train": part_sizes(manifest, run.split.train, "item", manifest.group_noun)}
+    about = {**report, "run": run.full_name, "parts": parts}
     before = exported_sections(card_file.read_text(encoding="utf-8")) if card_file.exists() else ""
     card = model_card(about, run.settings, run.environment, data_card=frontend.data_card(), exported=before)
     write_text(card_file, with_other_corpora(card, other_corpora(run)))
-    write_json(run.path(CROSSVALIDATED), facts)
-    return run
 
 
 def _known(run: Run) -> dict[str, Any]:

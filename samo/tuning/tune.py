@@ -88,14 +88,8 @@ def tune(
     require_judged(values["split"], "choose settings by")
     folder = root / (name or _new_name(root, f"{values['dataset']}-{values['mode']}-{values['model']}"))
     connected = connect(folder, storage)
-    found = open_study(connected, folder.name)
-    if found is None and (folder / "runs").exists():
-        raise RunError(
-            f"{folder} holds trials of a study that the storage does not know",
-            hint="give the `storage` it was begun with, or choose another `name`",
-        )
-    if found is not None:
-        stored = found[1]
+    stored = _begun_with(connected, folder)
+    if stored:
         pruner = pruner or stored.pruner
         if keep_settings:
             config, space = stored_config({"modality": stored.modality, **stored.settings}), dict(stored.space)
@@ -103,12 +97,7 @@ def tune(
         folder, storage, connected, trials, timeout_s, resources or Resources(), reporter or PlainTuneReporter()
     )
     facts = _run_study(search, config, space, pruner or "median", command)
-    if facts["best"] is None:
-        reasons = [row["reason"] for row in facts["trials"] if row["reason"]]
-        raise RunError(
-            f"no trial of study '{facts['study']}' was finished" + (f"; the last: {reasons[-1]}" if reasons else ""),
-            hint=f"{facts['folder']}/trials.csv says more",
-        )
+    _require_finished(facts)
     return TuneResult(config.modality, facts)
 
 
@@ -123,6 +112,31 @@ class _Search:
     timeout_s: float
     resources: Resources
     reporter: TuneReporter
+
+
+def _begun_with(storage: optuna.storages.BaseStorage, folder: Path) -> StudySpec | None:
+    """What the study of a folder was begun with; None for a new one.
+
+    Raises:
+        RunError: there are trials in the folder, of a study that the storage does not know.
+    """
+    found = open_study(storage, folder.name)
+    if found is None and (folder / "runs").exists():
+        raise RunError(
+            f"{folder} holds trials of a study that the storage does not know",
+            hint="give the `storage` it was begun with, or choose another `name`",
+        )
+    return found and found[1]
+
+
+def _require_finished(facts: Mapping[str, Any]) -> None:
+    """Refuse a search of which no trial was finished, with why the last one was not."""
+    if facts["best"] is None:
+        reasons = [row["reason"] for row in facts["trials"] if row["reason"]]
+        raise RunError(
+            f"no trial of study '{facts['study']}' was finished" + (f"; the last: {reasons[-1]}" if reasons else ""),
+            hint=f"{facts['folder']}/trials.csv says more",
+        )
 
 
 def _new_name(root: Path, stem: str) -> str:
