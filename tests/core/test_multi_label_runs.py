@@ -37,6 +37,7 @@ from samo.runs.training import train_run
 from samo.settings import ThresholdSettings
 from samo.tasks import LabelSpace, Task
 from samo.training.setup import Setup
+from samo.training.trainer import predict_logits
 
 TAGS = LabelSpace((tiny.TAGS,))
 SETTINGS: dict[str, Any] = {"epochs": 2, "batch_size": 8, "lr": 0.02, "patience": 0, "split": "folds", "val_ratio": 0.3}
@@ -217,7 +218,7 @@ def test_an_ensemble_has_thresholds_of_its_own(root: Path, combine: str) -> None
     # The file of the model votes with its members' thresholds, as the assembly did.
     model, _ = load_run_model(run, tiny.TinyFrontend, tiny.RUNTIME)
     rows = front.manifest.rows(run.split.test)
-    logits = evaluation.predict_logits(model, Setup(front, tiny.RUNTIME), rows)
+    logits = predict_logits(model, Setup(front, tiny.RUNTIME), rows)
     np.testing.assert_allclose(logits, assembly.test[-1].logits, atol=1e-5)
 
 
