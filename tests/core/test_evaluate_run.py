@@ -504,6 +504,12 @@ def test_another_corpus_is_predicted_once(run: Run, predicted_rows: list[int], w
     # Another mapping leaves other rows.
     evaluate_corpus(run, setup, MAPPING)
     assert len(predicted_rows) == 2
+    # Other recordings under the same names.
+    setup.frontend.manifest = setup.frontend.manifest.with_content(
+        {item.id: f"new{item.id}" for item in setup.frontend.manifest.items}
+    )
+    evaluate_corpus(run, setup, MAPPING)
+    assert len(predicted_rows) == 3
 
 
 @pytest.mark.parametrize("when", ["while it predicts", "while pictures are drawn"])
