@@ -200,12 +200,12 @@ def require_root(settings: Mapping[str, Any]) -> None:
 
 
 def require_places(settings: Mapping[str, Any]) -> None:
-    """Refuse places among settings, by name, that do not exist: of the data, start weights and pretrained models.
+    """Refuse places among settings, by name, that do not exist: of data, start weights and pretrained models.
 
     As quick as :func:`require_root`.
 
     Raises:
-        DataError: there is no such ``data_root``.
+        DataError: there is no such ``data_root``, ``noise_root`` or ``extra_table``.
         ModelFileError: there is no such file of weights or folder of a pretrained model.
     """
     require_root(settings)
@@ -214,6 +214,12 @@ def require_places(settings: Mapping[str, Any]) -> None:
     for setting in ("encoder", "masked_lm"):
         if settings.get(setting):
             require_folder(settings[setting], setting)
+    for place in filter(None, map(str.strip, str(settings.get("back_translation_models") or "").split(","))):
+        require_folder(place, "back_translation_models")
+    if settings.get("noise") and (root := settings.get("noise_root")) and not Path(root).is_dir():
+        raise DataError(f"`noise_root={root}`: there is no such folder", hint="check the spelling of the path")
+    if (table := settings.get("extra_table")) and not Path(table).is_file():
+        raise DataError(f"`extra_table={table}`: there is no such table", hint="check the spelling of the path")
 
 
 def require_folder(place: str, setting: str) -> None:

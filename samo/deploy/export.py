@@ -56,6 +56,7 @@ from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor
 from samo.prediction.exported import ExportedModel, Metadata, load_exported
 from samo.prediction.network import Network
+from samo.reporting.published import published_card, published_settings
 from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import open_data
 from samo.runs.load import facts_of, load_run_model, open_run
@@ -363,7 +364,13 @@ def _written(job: _Job, path: Path) -> Network:
 
 
 def _save_program(program: torch.export.ExportedProgram, path: Path, extra: dict[str, str]) -> None:
-    """Write by Python: torch's own writer does not say that a disk is full, and ends the process."""
+    """Write by Python: torch's own writer does not say that a disk is full, and ends the process.
+
+    Where in the source a node came from names folders of this machine, and is no business of the file's readers.
+    """
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
     content = io.BytesIO()
     torch.export.save(program, content, extra_files=extra)
     path.write_bytes(content.getbuffer())
@@ -475,7 +482,7 @@ def _label(job: _Job, made: Path, facts: dict[str, Any], reference: Mapping[str,
 
 def _write_about(job: _Job, made: Path, facts: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
     kept = job.run.path(CARD)
-    card = with_section(kept.read_text(encoding="utf-8") if kept.is_file() else "", facts)
+    card = with_section(published_card(kept.read_text(encoding="utf-8")) if kept.is_file() else "", facts)
     about = _metadata(job, card, facts, reference)
     if job.format == "onnx":
         save_metadata(made, about)
@@ -483,7 +490,7 @@ def _write_about(job: _Job, made: Path, facts: Mapping[str, Any], reference: Map
         program = _read_program(made)
         _save_program(program, made, {"samo.json": json.dumps(about)})
     else:
-        settings = {"settings": job.run.settings, "assets": _assets(job.run)}
+        settings = {"settings": published_settings(job.run.settings), "assets": _assets(job.run)}
         save_tensors(made, load_tensors(made), {"samo": json.dumps({**about, **settings})})
 
 

@@ -21,6 +21,7 @@ from samo.files import folder_beside, parse_json, remove_left_folders
 from samo.modalities import write_examples
 from samo.prediction import ModelPredictor
 from samo.prediction.exported import ExportedModel, is_exported, load_exported
+from samo.reporting.published import published_card
 from samo.runs.artifacts import artifacts_root
 from samo.runs.released import released_for
 from samo.runs.reporter import PlainReporter, Reporter
@@ -119,6 +120,11 @@ def package(
         opened = ExportedModel.open(source)
         if note := _other_figures(source, opened.content):
             reporter.note(note)
+        if published_card(opened.metadata.card) != opened.metadata.card:
+            reporter.note(
+                f"{source} was exported by an earlier version: the card in it names folders of the machine it was made"
+                " on; export it again before you pass it on"
+            )
         whole = folder / "package"
         (whole / "examples").mkdir(parents=True)
         inputs = write_examples(opened.modality, whole / "examples")
@@ -169,7 +175,7 @@ def _facts(model: ExportedModel, first: str) -> Facts:
         citation=citation,
         terms=tuple(licence_terms(licence)),
         synthetic=about.synthetic,
-        card=model.metadata.card,
+        card=published_card(model.metadata.card),
         first=first,
         samo=__version__,
     )

@@ -11,8 +11,16 @@ from samo.ensembles.ensemble import check_rules
 from samo.ensembles.grid_ensembles import combine_grids, free_folder
 from samo.errors import RunError, SettingsError, first_ten
 from samo.experiments.cells import Cell
-from samo.experiments.crossval import fold_settings, plan_crossval, report_crossval
-from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
+from samo.experiments.crossval import fold_settings, plan_crossval, report_crossval, require_fold_places
+from samo.experiments.grid_plan import (
+    GridPlan,
+    default_name,
+    make_cell,
+    naming_settings,
+    open_data,
+    open_plan,
+    require_cell_places,
+)
 from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.experiments.run_grid import run_grid
 from samo.frontend import Frontend
@@ -22,7 +30,7 @@ from samo.reporting.report import read_report
 from samo.runs.artifacts import artifacts_root, create_run
 from samo.runs.run import Run
 from samo.settings import (
-    REPORT_SETTINGS,
+    GRID_SETTINGS,
     Config,
     collect_settings,
     error_in,
@@ -121,8 +129,10 @@ def plan_member_grids(
     """
     reporter = reporter or PlainGridReporter()
     configs = _announced_configs(modality, preset, file, settings, fold_settings, reporter)
-    all_settings = [sorted(config.flat().items()) for config in configs.values()]
+    all_settings = [naming_settings(config, GRID_SETTINGS) for config in configs.values()]
     name = name or default_name(preset, next(iter(configs.values())), tuple(seeds), tuple(folds), all_settings)
+    for member, config in configs.items():
+        require_fold_places(config, seeds, folds, f"{name}.{member}", artifacts)
     plans = [
         plan_crossval(config, seeds, folds, f"{name}.{member}", artifacts, reporter=reporter, command=command)
         for member, config in configs.items()
@@ -183,6 +193,7 @@ def train_preset_ensemble(
     )
     folder = root / "grids" / (name or _grid_name(preset, cells))
     plan = GridPlan("ensemble", folder, cells, command=command)
+    require_cell_places(plan.cells, folder)
     frontend = open_data(stored_config(cells[0].settings), reporter)
     run_grid(open_plan(plan, frontend=frontend), resources, reporter)
     return build_ensemble(
@@ -194,8 +205,7 @@ def train_preset_ensemble(
 def _grid_name(preset: str, cells: Sequence[Cell]) -> str:
     """The same wherever the data lie and whatever settings come later, so that trained members are found again."""
     configs = [stored_config(cell.settings) for cell in cells]
-    lasting = [sorted(config.lasting({"data_root", *REPORT_SETTINGS}).items()) for config in configs]
-    return default_name(preset, configs[0], lasting)
+    return default_name(preset, configs[0], [naming_settings(config) for config in configs])
 
 
 def _refuse_unpackable(kind: type[Frontend], configs: Mapping[str, Config]) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from samo.errors import RunError, SettingsError, nearest
 from samo.experiments.cells import Cell, result_of
 from samo.experiments.grid import cells_of, read_grid
-from samo.experiments.grid_plan import GRID_FILE, GridPlan, read_grid_facts
+from samo.experiments.grid_plan import GRID_FILE, GridPlan, read_grid_facts, require_cell_places
 from samo.experiments.reporter import GridReporter
 from samo.experiments.results_table import ResultsTable, make_table, write_table
 from samo.experiments.run_grid import run_grid
@@ -68,9 +69,12 @@ def plan_ablation(
     """Every cell of a grid; no data are opened yet. See :func:`ablate`."""
     path = find_grid(str(grid))
     read = read_grid(path)
-    cells = cells_of(read, resolve, settings or {}, lambda values: config_type(read.modality).anchored(values, path))
+    resolved = partial(resolve, typed=settings or {})
+    cells = cells_of(read, resolved, settings or {}, lambda values: config_type(read.modality).anchored(values, path))
     folder = artifacts_root(str(artifacts)) / "grids" / (name or path.stem)
-    return GridPlan("ablate", folder, tuple(cells), read.metric, command)
+    plan = GridPlan("ablate", folder, tuple(cells), read.metric, command)
+    require_cell_places(plan.cells, folder)
+    return plan
 
 
 def report_ablation(folder: Path) -> tuple[ResultsTable, list[Path]]:

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from samo.data.corpora import require_places
 from samo.data.sampling import balance_notes, transductive_notes
 from samo.data.splits import audit, fold_count, fold_warnings, make_split, part_sizes
 from samo.errors import DataError, RunError, SettingsError, counted
@@ -48,6 +49,7 @@ __all__ = [
     "join_predictions",
     "plan_crossval",
     "report_crossval",
+    "require_fold_places",
     "write_crossval",
 ]
 
@@ -133,12 +135,26 @@ def plan_crossval(
 ) -> GridPlan:
     """One cell for each seed and fold, every one of which can be trained; see :func:`crossvalidate`."""
     config = type(config).build({**config.flat(), "split": "folds"})
+    require_fold_places(config, seeds, folds, name, artifacts)
     frontend = open_data(config, reporter)
     chosen = _usable_folds(frontend, seeds, folds, artifacts_root(str(artifacts)))
     cells = tuple(make_cell(config, f"seed{seed}.fold{fold}", "all", seed=seed, fold=fold) for seed, fold in chosen)
     name = name or default_name("crossval", frontend.config, tuple(seeds), tuple(folds))
     plan = GridPlan("crossval", artifacts_root(str(artifacts)) / "grids" / name, cells, command=command)
     return open_plan(plan, frontend=frontend)
+
+
+def require_fold_places(
+    config: Config, seeds: Sequence[int], folds: Sequence[int], name: str = "", artifacts: Path | str = ""
+) -> None:
+    """Before its data are opened, refuse a cross-validation not begun yet whose settings name places that do not exist.
+
+    Raises:
+        DataError, ModelFileError: see :func:`~samo.data.corpora.require_places`.
+    """
+    name = name or default_name("crossval", config, tuple(seeds), tuple(folds))
+    if not (artifacts_root(str(artifacts)) / "grids" / name).exists():
+        require_places(config.flat())
 
 
 def report_crossval(plan: GridPlan) -> dict[str, Any] | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from samo.data.corpora import require_places
 from samo.data.splits import require_judged
 from samo.errors import RunError, SettingsError, first_ten
-from samo.experiments.cells import Cell, refuse_changed
+from samo.experiments.cells import Cell, refuse_changed, status_of
 from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.files import parse_json
 from samo.frontend import Frontend
@@ -23,9 +24,11 @@ __all__ = [
     "GridPlan",
     "default_name",
     "make_cell",
+    "naming_settings",
     "open_data",
     "open_plan",
     "read_grid_facts",
+    "require_cell_places",
 ]
 
 # What a grid was begun with, in its folder.
@@ -119,10 +122,12 @@ def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Fr
         frontend: the data of the first cell, where they are open already.
 
     Raises:
+        DataError, ModelFileError: see :func:`require_cell_places`.
         RunError: cells on disk have other settings, or the data changed.
     """
     for cell in plan.cells:
         require_judged(str(cell.settings.get("split")), "compare models on")
+    require_cell_places(plan.cells, plan.folder)
     frontend = frontend or open_data(stored_config(plan.cells[0].settings), reporter)
     requested, found = plan.cells[0].settings, frontend.config.flat()
     # Only what reading the data found out: they may have been opened under another seed or fold than the first cell's.
@@ -139,11 +144,32 @@ def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Fr
     return replace(plan, cells=cells, data=data, unit=frontend.unit)
 
 
+def require_cell_places(cells: Iterable[Cell], folder: Path) -> None:
+    """Refuse places that do not exist, as one training does; a cell that is done in the grid's folder needs none.
+
+    Raises:
+        DataError, ModelFileError: see :func:`~samo.data.corpora.require_places`.
+    """
+    for cell in cells:
+        if status_of(cell, folder) != "done":
+            require_places(cell.settings)
+
+
 def default_name(kind: str, config: Config, *requested: object) -> str:
     """The same for the same settings, so that the same request goes on where it stopped."""
-    values = config.lasting({"data_root", *GRID_SETTINGS, *REPORT_SETTINGS})
-    digest = sha256(f"{sorted(values.items())}{requested}".encode()).hexdigest()[:4]
+    values = config.flat()
+    digest = sha256(f"{naming_settings(config, GRID_SETTINGS)}{requested}".encode()).hexdigest()[:4]
     return f"{kind}-{values['dataset']}-{values['mode']}-{values['model']}-{digest}"
+
+
+def naming_settings(config: Config, without: Set[str] = frozenset()) -> list[tuple[str, Any]]:
+    """What a made-up name is a digest of: the same wherever the data lie and whatever settings come later.
+
+    Args:
+        config: the settings.
+        without: further ones that are no part of the name.
+    """
+    return sorted(config.lasting({"data_root", *REPORT_SETTINGS, *without}).items())
 
 
 def read_grid_facts(folder: Path) -> dict[str, Any]:

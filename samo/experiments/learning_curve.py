@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from samo.errors import RunError, counted
 from samo.evaluation.significance import PairedDifference, paired_difference, verdict
 from samo.experiments.cells import Cell, result_of
-from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
+from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan, require_cell_places
 from samo.experiments.reporter import GridReporter
 from samo.experiments.results_table import LEVEL, overlap_ratio
 from samo.experiments.run_grid import run_grid
@@ -140,9 +140,11 @@ def plan_learning_curve(
         for row in [f"limit_fraction={size}"]
         for seed, fold in itertools.product(seeds, folds or (None,))
     )  # fmt: skip
+    grids, about = artifacts_root(str(artifacts)) / "grids", (tuple(seeds), tuple(folds), sizes)
+    require_cell_places(cells, grids / (name or default_name("learning-curve", config, *about)))
     frontend = open_data(stored_config(cells[0].settings), reporter)
-    name = name or default_name("learning-curve", frontend.config, tuple(seeds), tuple(folds), sizes)
-    plan = GridPlan("learning-curve", artifacts_root(str(artifacts)) / "grids" / name, cells, command=command)
+    name = name or default_name("learning-curve", frontend.config, *about)
+    plan = GridPlan("learning-curve", grids / name, cells, command=command)
     return open_plan(plan, frontend=frontend)
 
 

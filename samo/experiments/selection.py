@@ -12,7 +12,7 @@ from samo.errors import RunError, SamoError, SettingsError
 from samo.evaluation.baseline import compare_to_baseline
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
-from samo.experiments.grid_plan import GridPlan, default_name, open_data, open_plan
+from samo.experiments.grid_plan import GridPlan, default_name, naming_settings, open_data, open_plan
 from samo.experiments.reporter import GridReporter, PlainGridReporter
 from samo.experiments.run_grid import run_grid
 from samo.files import write_json
@@ -246,7 +246,7 @@ def _readable(configs: Mapping[str, Config]) -> tuple[dict[str, Config], dict[st
 
 
 def _default_name(encoders: Sequence[str], configs: Mapping[str, Config]) -> str:
-    settings = [config.flat() for config in configs.values()]
+    settings = [naming_settings(config) for config in configs.values()]
     return default_name("encoders", next(iter(configs.values())), ",".join(encoders), settings)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.errors import SettingsError, nearest
-from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan
+from samo.experiments.grid_plan import GridPlan, default_name, make_cell, open_data, open_plan, require_cell_places
 from samo.experiments.reporter import GridReporter
 from samo.experiments.run_grid import run_grid
 from samo.frontend import Frontend
@@ -87,7 +87,9 @@ def plan_members(
         raise SettingsError(f"`seeds={','.join(map(str, seeds))}`: an ensemble takes at least two members")
     more = [",".join(variants)] if variants else []
     name = name or default_name("ensemble", config, repeats, values["split"], values["fold"], *more)
-    return GridPlan("ensemble", artifacts_root(str(artifacts)) / "grids" / name, cells, command=command)
+    plan = GridPlan("ensemble", artifacts_root(str(artifacts)) / "grids" / name, cells, command=command)
+    require_cell_places(plan.cells, plan.folder)
+    return plan
 
 
 def _changes(config: Config, variants: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -13,6 +13,7 @@ from samo.errors import counted, plural
 from samo.evaluation.calibration import summary
 from samo.reporting.duties import law_lines, licence_lines
 from samo.reporting.html import METRIC_NAMES
+from samo.reporting.published import published_card, published_value
 from samo.reporting.report import corpus_of, flat_items, groupings, headlines, reproduce_commands, stamps
 from samo.reporting.wording import (
     SETTING,
@@ -64,7 +65,7 @@ def model_card(
     data_card: Mapping[str, str],
     exported: str = "",
 ) -> str:
-    """Write the card of one evaluated run as Markdown.
+    """Write the card of one evaluated run as Markdown, without where anything lay on its author's disk.
 
     Args:
         report: from :func:`samo.reporting.report.build_report`; with ``ensemble``, its account of its members.
@@ -92,12 +93,12 @@ def model_card(
         ("Tasks", _tasks(report)),
         ("Results by group", _by_group(report)),
         ("Limitations", _limitations(report, data_card)),
-        # A card is published; where the data lay on its author's disk is not.
         ("Training settings", _pairs({k: v for k, v in settings.items() if k != "data_root"})),
         ("Environment", _pairs({k: v for k, v in environment.items() if k not in ("command", "commands")})),
         ("How to reproduce", _commands(reproduce_commands(report, environment))),
     ]
     card = "\n\n".join(f"## {title}\n\n{body}" if title else body for title, body in sections if body) + "\n"
+    card = published_card(card)
     return f"{card}\n{exported.strip()}\n" if exported.strip() else card
 
 
@@ -189,8 +190,7 @@ def _training(report: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     for name, words in _BEGUN_FROM.items():
         given = settings.get(name)
         values = [value for value in (given if isinstance(given, list | tuple) else [given]) if value]
-        # A name says what it was; where it lay on the author's disk is not published.
-        shown = ", ".join(dict.fromkeys(_text(str(value).rstrip("/").rpartition("/")[2]) for value in values))
+        shown = ", ".join(dict.fromkeys(_text(published_value(str(value))) for value in values))
         if values:
             lines.append(f"begun from {words.format(shown)}, whose own data and licence count as well")
     return _listed(lines)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.prediction import ModelPredictor
+from samo.reporting.published import published_card
 
 __all__ = ["defaults_of", "described"]
 
@@ -52,9 +53,9 @@ def defaults_of(models: Mapping[str, ModelPredictor]) -> dict[str, str | None]:
 def _card(model: ModelPredictor) -> str:
     """The model card in Markdown; empty where there is none."""
     if not model.facts.folder:
-        return model.card
+        return published_card(model.card)
     path = Path(model.facts.folder, "MODEL_CARD.md")
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return published_card(path.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,45 @@ from samo.plugins import trust_settings
 from samo.settings.config import Config, named_setting
 from samo.settings.config_file import error_in, read_call, read_config
 from samo.settings.presets import read_preset
+from samo.settings.sections import idle_patience
 
 
-def resolve(modality: str, preset: str, file: Path | None, flags: dict[str, Any]) -> Config:
+def resolve(
+    modality: str, preset: str, file: Path | None, flags: dict[str, Any], *, typed: Mapping[str, Any] | None = None
+) -> Config:
     """Settings from preset, then file, then flags; each wins over the one before.
 
     A preset that the file names holds where ``preset`` is empty; what else of :data:`CALL_KEYS` stands in the file is
     left to whoever trains.
 
+    Args:
+        modality: what is learned from.
+        preset: by name; may be empty.
+        file: a configuration file, or None.
+        flags: settings by name.
+        typed: those of the flags that somebody typed; left out: all of them. What stands in a preset or a file may be
+            an earlier version's default and do nothing.
+
     Raises:
-        SettingsError: an unknown setting, one of another modality, or a value out of range.
+        SettingsError: an unknown setting, one of another modality, a value out of range, or one that does nothing.
     """
     kind = config_type(modality)
     values, read = collect_settings(modality, preset, file, flags)
     try:
-        return kind.build(values)
+        config = kind.build(values)
+        _refuse_idle_patience(config.flat(), flags if typed is None else typed)
+        return config
     except SettingsError as error:
         name = named_setting(error)
         if not file or name in flags or name not in read:
             raise
         raise error_in(file, error) from error
+
+
+def _refuse_idle_patience(values: Mapping[str, Any], typed: Mapping[str, Any]) -> None:
+    """Stored runs and recipes have a patience beside every `keep`; whoever types one expects an early stop."""
+    if typed.get("patience") and values["keep"] != "best":
+        raise SettingsError(idle_patience(values["keep"]))
 
 
 def collect_settings(

@@ -214,6 +214,11 @@ class OptimSettings(Section):
 FORMER_PATIENCE = 10
 
 
+def idle_patience(keep: str) -> str:
+    """What is wrong with a patience beside a ``keep`` other than best."""
+    return f"`patience` does nothing with `keep={keep}`, which trains all `epochs`"
+
+
 class TrainSettings(Section):
     """How long, how much at a time, from which seed."""
 
@@ -235,7 +240,7 @@ class TrainSettings(Section):
     def _all_epochs_where_the_last_counts(self) -> Self:
         own_default = type(self).model_fields["patience"].default
         if self.keep != "best" and self.patience not in (0, FORMER_PATIENCE, own_default):
-            raise ValueError(f"`patience` does nothing with `keep={self.keep}`, which trains all `epochs`")
+            raise ValueError(idle_patience(self.keep))
         if self.keep == "average" and self.epochs < 8:
             raise ValueError("`keep=average` needs `epochs` of 8 or more: of fewer take `keep=last`")
         return self

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 
+from samo.data.corpora import require_places
 from samo.data.splits import make_split, require_judged
 from samo.errors import Interrupted, RunError, SettingsError, plural
 from samo.frontend import Frontend
@@ -77,6 +78,7 @@ def tune(
 
     Raises:
         SettingsError: an unknown pruner, a name that is no file name, or no such storage.
+        DataError, ModelFileError: a new study's data, start weights or encoder do not exist.
         RunError: the study was begun otherwise, or no trial was finished.
         Interrupted: stopped by a signal; what ended is kept.
     """
@@ -87,6 +89,9 @@ def tune(
     values, root = config.flat(), artifacts_root(str(artifacts)) / "tuning"
     require_judged(values["split"], "choose settings by")
     folder = root / (name or _new_name(root, f"{values['dataset']}-{values['mode']}-{values['model']}"))
+    if not folder.exists():
+        for tried in _placed(values, space):
+            require_places(tried)
     connected = connect(folder, storage)
     stored = _begun_with(connected, folder)
     if stored:
@@ -99,6 +104,15 @@ def tune(
     facts = _run_study(search, config, space, pruner or "median", command)
     _require_finished(facts)
     return TuneResult(config.modality, facts)
+
+
+def _placed(values: Mapping[str, Any], space: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """The settings, and once more with each text that a trial may draw: an encoder may be searched too."""
+    yield values
+    for name, entry in space.items():
+        for choice in entry.get("choices", ()) if isinstance(entry, Mapping) else ():
+            if isinstance(choice, str):
+                yield {**values, name: choice}
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,10 @@ def test_changed_settings_and_changed_data_are_refused(ran: Path, corpus: Path, 
 def test_a_failed_cell_is_that_cells_failure_alone(corpus: Path, artifacts: Path, tmp_path: Path) -> None:
     file = tmp_path / "broken.toml"
     file.write_text('[variants.baseline]\n[variants.noisy]\nnoise = true\nnoise_root = "nowhere"\n')
+    missing = samo("ablate", file, *data(corpus), *WHERE, "--epochs", "1")
+    assert f"--noise-root {tmp_path / 'nowhere'}: there is no such folder" in missing.error
+    assert not artifacts.exists(), "no cell is begun"
+    (tmp_path / "nowhere").mkdir()  # and nothing in it
     result = samo("ablate", file, *data(corpus), *WHERE, "--epochs", "1", "--json")
     assert result.status == 5
     assert "1 of 2 cells did not end: noisy.seed0" in result.error

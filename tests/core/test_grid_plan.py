@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from samo.data.corpora import require_places
 from samo.ensembles import preset_ensemble
-from samo.errors import RunError, SettingsError
-from samo.experiments.cells import Cell
+from samo.errors import DataError, ModelFileError, RunError, SettingsError
+from samo.experiments import selection
+from samo.experiments.ablation import plan_ablation
+from samo.experiments.cells import Cell, status_of
 from samo.experiments.crossval import plan_crossval
-from samo.experiments.grid_plan import GridPlan, default_name, make_cell, read_grid_facts
+from samo.experiments.grid_plan import GridPlan, default_name, make_cell, read_grid_facts, require_cell_places
 from samo.experiments.learning_curve import plan_learning_curve
 from samo.experiments.reporter import PlainGridReporter
 from samo.experiments.run_grid import grid_status
@@ -50,6 +54,90 @@ def test_two_cells_of_one_name_and_no_cells_are_refused(tmp_path: Path) -> None:
         plan_members(config(), seeds=(1, 0, 1), artifacts=tmp_path)
 
 
+def begin_members(given: dict[str, Any], folder: Path) -> Any:
+    return preset_ensemble.plan_member_grids("audio", "best", None, given, artifacts=folder)
+
+
+def begin_preset(given: dict[str, Any], folder: Path) -> Any:
+    return preset_ensemble.train_preset_ensemble("audio", "best", None, given, artifacts=folder)
+
+
+def begin_grid(given: dict[str, Any], folder: Path) -> Any:
+    grid = folder / "g.toml"
+    grid.write_text(
+        'modality = "audio"\nseeds = [0]\n[variants.baseline]\n[variants.b]\nencoder = "/nowhere/whisper"\n'
+    )
+    settings = {name: value for name, value in given.items() if name != "encoder"}
+    return plan_ablation(grid, settings, artifacts=folder)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda given, folder: plan_crossval(config(**given), artifacts=folder),
+        lambda given, folder: plan_learning_curve(config(**given), artifacts=folder),
+        lambda given, folder: plan_members(config(**given), seeds=(0, 1), artifacts=folder),
+        begin_members, begin_preset, begin_grid,
+    ],
+)  # fmt: skip
+def test_a_place_that_is_not_there_comes_before_data_are_opened(
+    begin: Callable[[dict[str, Any], Path], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*_: object) -> None:
+        raise AssertionError("the data are opened")
+
+    for module in ("samo.experiments.crossval", "samo.experiments.learning_curve", "samo.ensembles.preset_ensemble"):
+        monkeypatch.setattr(f"{module}.open_data", opened)
+    with pytest.raises(ModelFileError, match=r"^`encoder=/nowhere/whisper`: there is no such folder$"):
+        begin({"dataset": "demo", "encoder": "/nowhere/whisper"}, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] in ([], ["g.toml"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"encoder": "./no"}, "`encoder=./no`: there is no such folder"),
+        ({"encoder": "~/no"}, "`encoder=~/no`: there is no such folder"),
+        ({"encoder": "/no"}, "`encoder=/no`: there is no such folder"),
+        ({"encoder": "models/openai/whisper"}, "`encoder=models/openai/whisper`: there is no such folder"),
+        ({"encoder": "openai/whisper/"}, "`encoder=openai/whisper/`: there is no such folder"),
+        ({"encoder": "openai/whisper-base"}, ""),  # a name on the hub
+        ({"masked_lm": "./no"}, "`masked_lm=./no`: there is no such folder"),
+        ({"back_translation_models": "a/there, ./back"}, "`back_translation_models=./back`: there is no such folder"),
+        ({"noise": True, "noise_root": "no"}, "`noise_root=no`: there is no such folder"),
+        ({"noise": False, "noise_root": "no"}, ""),
+        ({"extra_table": "no.csv"}, "`extra_table=no.csv`: there is no such table"),
+        ({"weights": "no.pt"}, "there is no weights file at no.pt"),
+        ({"data_root": "no"}, "`data_root` points at "),
+        ({"data_root": "no", "dataset": "demo"}, ""),
+        ({"weights": "", "encoder": "", "extra_table": "", "noise_root": "", "data_root": ""}, ""),
+    ],
+)
+def test_places_that_are_not_there(
+    settings: dict[str, Any], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if not line:
+        require_places(settings)
+        return
+    with pytest.raises((DataError, ModelFileError)) as caught:
+        require_places(settings)
+    assert caught.value.message.startswith(line)
+
+
+def test_a_cell_that_is_done_needs_no_start_weights(tmp_path: Path) -> None:
+    cells = [
+        make_cell(config(model="mn04", pretrained=True, weights="/nowhere/w.pt"), name, "all", seed=0)
+        for name in ("done", "missing")
+    ]
+    (tmp_path / "runs" / "done").mkdir(parents=True)
+    (tmp_path / "runs" / "done" / "report.json").write_text("{}")
+    assert status_of(cells[0], tmp_path) == "done"
+    require_cell_places(cells[:1], tmp_path)
+    with pytest.raises(ModelFileError, match="there is no weights file"):
+        require_cell_places(cells, tmp_path)
+
+
 def test_the_name_follows_the_settings_and_not_the_place_of_the_data() -> None:
     name = default_name("crossval", config(), (0,), ())
     assert name.startswith("crossval-demo-emotion-small-cnn-")
@@ -83,6 +171,21 @@ def test_members_of_a_preset_are_found_again_wherever_the_data_lie(
         names = [{name for name, _ in member} for member in members]
         assert ["trim_db" in each for each in names] == [has] * len(members)
         assert not any(each & {"data_root", "baseline"} for each in names)
+
+
+def test_unnamed_grids_of_a_preset_are_found_again_wherever_the_data_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preset_ensemble, "plan_crossval", lambda config, seeds, folds, name, *_, **__: name)
+    names = []
+    for changes in ({}, {"data_root": "../a"}, {"baseline": "none"}, {"lr": 0.5}):
+        settings = {"dataset": "demo", "data_root": "/a", **changes}
+        names.append(preset_ensemble.plan_member_grids("audio", "best", None, settings, artifacts=tmp_path)[0])
+    assert names[0] == names[1] == names[2] != names[3]
+    # Encoders are compared on one split: another seed is another grid.
+    plain = {name: config(**given) for name, given in (("", {}), ("place", {"data_root": "/b"}), ("seed", {"seed": 1}))}
+    first, elsewhere, other = (selection._default_name(["a", "b"], {"a": given}) for given in plain.values())
+    assert first == elsewhere != other
 
 
 def test_a_plan_lists_its_cells_and_trains_nothing(tmp_path: Path) -> None:

@@ -115,7 +115,13 @@ def test_absent_classes_and_paths_of_the_author() -> None:
     text = card(found)
     assert "\nMacro-F1 over the 1 of 2 classes present **0.800** (95 % interval 0.662 to 0.891" in text
     assert "| macro-F1 over all 2 classes | 0.400 |" in text
-    assert "/home/me" not in model_card(report(), {"data_root": "/home/me/x", "lr": 1}, {}, data_card=DATA)
+    settings = {"data_root": "/home/me/x", "encoder": "/home/me/nets/MiniLM", "teacher": "/home/me/a,/home/me/b"}
+    environment = {"command": "samo train --data-root /home/me/x --encoder=/home/me/nets/MiniLM"}
+    text = model_card(report(), settings, environment, data_card=DATA)
+    assert "/home" not in text
+    assert "| encoder | MiniLM |\n| teacher | a,b |\n" in text
+    assert "\nsamo train --data-root x --encoder=MiniLM\nsamo evaluate run-1\n" in text
+    assert "- begun from the answers of the run a,b, whose" in text
 
 
 def test_missing_licence_is_said() -> None:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from tiny_frontend import TinyConfig
 
 from samo.errors import DiskFull, SamoError, SettingsError, first_ten, nearest, reporting_full_disk
+from samo.experiments.ablation import plan_ablation
 from samo.modalities import config_type
 from samo.settings import (
     LossSettings,
@@ -19,6 +20,7 @@ from samo.settings import (
     SettingField,
     TrainSettings,
     read_toml,
+    resolve,
     setting,
     stored_config,
     with_defaults,
@@ -69,6 +71,36 @@ def test_a_stored_default_may_be_anything(then: Any) -> None:
 
     fields = [SettingField(name, "later", "", info) for name, info in Later.model_fields.items()]
     assert [field.stored_default for field in fields] == [then, "new"]
+
+
+@pytest.mark.parametrize(
+    ("modality", "preset", "flags"),
+    [
+        ("audio", "", {"keep": "last", "patience": 10}),
+        ("audio", "", {"keep": "average", "patience": 10, "model": "resnet18"}),  # its own default
+        ("audio", "mn04", {"patience": 10}),  # the preset keeps the last weights
+        ("text", "", {"keep": "last", "patience": 3}),
+    ],
+)
+def test_a_patience_that_is_typed_must_do_something(modality: str, preset: str, flags: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"^`patience` does nothing with `keep=(last|average)`, which trains all"):
+        resolve(modality, preset, None, flags)
+    assert resolve(modality, preset, None, {**flags, "keep": "best"}).flat()["patience"] == flags["patience"]
+    assert resolve(modality, preset, None, {**flags, "patience": 0}).flat()["keep"] != "best"
+
+
+def test_recipes_and_runs_with_the_patience_of_then_stay(tmp_path: Path) -> None:
+    recipe = resolve("audio", "demo", None, {"keep": "last"})
+    assert (recipe.flat()["keep"], recipe.flat()["patience"]) == ("last", 10)
+    assert stored_config(recipe.stored()) == recipe
+    best = tmp_path / "best.toml"  # as a search writes it: every setting
+    best.write_text('keep = "last"\npatience = 10\n')
+    assert resolve("audio", "", best, {}).flat()["patience"] == 10
+    grid = tmp_path / "g.toml"
+    grid.write_text('modality = "audio"\n[base]\npatience = 10\n[variants.baseline]\n[variants.last]\nkeep = "last"\n')
+    assert [cell.settings["patience"] for cell in plan_ablation(grid, {}, artifacts=tmp_path).cells] == [10, 10]
+    with pytest.raises(SettingsError, match="`patience` does nothing with `keep=last`"):
+        plan_ablation(grid, {"patience": 10}, artifacts=tmp_path)
 
 
 def test_values_land_in_their_sections() -> None:

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from samo.data.batch import Batch, Draws
 from samo.data.splits import make_split
 from samo.errors import DataError, Interrupted, RunError, SettingsError, TrainingDiverged
+from samo.modalities import config_type
 from samo.runs.run import Run
 from samo.settings import read_toml
 from samo.training.setup import Setup
@@ -26,6 +27,7 @@ from samo.tuning.results import best_toml, study_facts, trial_row, write_results
 from samo.tuning.space import SearchSpace, parse_space
 from samo.tuning.study import StudySpec, connect, join_study, make_pruner, open_study, require_same_data
 from samo.tuning.trials import Goal, counted, end_stale_trials, run_trials
+from samo.tuning.tune import tune as tune_settings
 
 RAW: dict[str, Any] = {
     "lr": {"low": 1e-3, "high": 0.1, "log": True},
@@ -82,6 +84,16 @@ def six(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, optuna.Study]:
     """Six trials; to read only."""
     folder = tmp_path_factory.mktemp("six")
     return folder, search(folder, 6)
+
+
+@pytest.mark.parametrize("searched", [False, True])
+def test_a_place_that_is_not_there_comes_before_the_study(searched: bool, tmp_path: Path) -> None:
+    """Fixed, or among what is drawn."""
+    base = config_type("text").build({"dataset": "demo", **({} if searched else {"extra_table": "/nowhere.csv"})})
+    space = {"lr": RAW["lr"], "extra_table": {"choices": ["", "/nowhere.csv"]}} if searched else {"lr": RAW["lr"]}
+    with pytest.raises(DataError, match=r"`extra_table=/nowhere\.csv`: there is no such table"):
+        tune_settings(base, space, trials=1, artifacts=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_same_study_twice_is_the_same_trials(six: tuple[Path, optuna.Study], tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import onnx
@@ -37,6 +38,7 @@ from samo.prediction.exported import AudioReading, ExportedModel, TextReading
 from samo.runs.reporter import PlainReporter
 from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task
+from samo.training.checkpoint import read_metadata
 
 QUIET = PlainReporter(quiet=True)
 
@@ -727,6 +729,56 @@ def test_a_file_brings_its_card_to_whoever_opens_it(before: Path, artifacts: Pat
         card = samo.load(exported(before, run).path, threads=1).card
         assert card.startswith("# Model card: speech\n\nFirst lines.\n") == (run == "speech")
         assert f"## Exported file {run}.onnx\n" in card
+
+
+OLD_CARD = """# Model card: speech
+
+## Training settings
+
+| name | value |
+| :-- | :-- |
+| weights | /home/me/my nets/mn04.pt |
+
+## How to reproduce
+
+```sh
+samo train --data-root /home/me/ravdess --weights '/home/me/my nets/mn04.pt'
+```
+"""
+
+
+def test_no_place_of_this_machine_leaves_with_a_file(before: Path, artifacts: Path, tmp_path: Path) -> None:
+    run = with_kept_answers(artifacts)
+    run.path("MODEL_CARD.md").write_text(OLD_CARD)
+    config = run.path("config.json")
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({**settings, "weights": "/home/me/my nets/mn04.pt"}))
+    file = exported(before)
+    card = ExportedModel.open(file.path).metadata.card
+    assert "| weights | mn04.pt |" in card
+    assert "samo train --data-root ravdess --weights mn04.pt" in card
+    weights = exported(before, format="safetensors")
+    about = json.loads(read_metadata(weights.path)["samo"])
+    assert about["settings"]["weights"] == "mn04.pt"
+    assert about["settings"]["data_root"] == Path(settings["data_root"]).name
+    for place in (b"/home/me", str(before).encode(), str(tmp_path).encode(), str(Path.cwd()).encode()):
+        for written in (file, weights):
+            assert place not in written.path.read_bytes() + written.facts_path.read_bytes()
+    # The run itself keeps whole paths: training goes on with them.
+    assert json.loads(config.read_text())["weights"] == "/home/me/my nets/mn04.pt"
+
+
+@pytest.mark.filterwarnings("ignore:The given buffer is not writable")
+def test_a_torch_program_does_not_say_where_its_source_lies(tmp_path: Path) -> None:
+    program = torch.export.export(nn.Sequential(nn.Linear(2, 1), nn.ReLU()), (torch.zeros(1, 2),), strict=False)
+    torch.export.save(program, tmp_path / "before.pt2")
+    module._save_program(program, tmp_path / "after.pt2", {})
+    with ZipFile(tmp_path / "before.pt2") as old, ZipFile(tmp_path / "after.pt2") as new:
+        for opened, named in ((old, True), (new, False)):
+            whole = b"".join(opened.read(name) for name in opened.namelist())
+            assert (str(Path(torch.__file__).parent).encode() in whole) == named
+    again = torch.export.load(tmp_path / "after.pt2").module()
+    assert torch.equal(again(torch.ones(1, 2)), program.module()(torch.ones(1, 2)))
 
 
 def test_the_command_prints_what_was_checked_and_what_comes_next(before: Path, tmp_path: Path) -> None:

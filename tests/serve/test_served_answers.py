@@ -176,17 +176,17 @@ def test_what_models_say_of_themselves(both: Any) -> None:
 
 
 def test_the_card_of_a_run(serve: Any, tmp_path: Path) -> None:
-    (tmp_path / "MODEL_CARD.md").write_text("# Card")
+    (tmp_path / "MODEL_CARD.md").write_text("# Card\n\nFrom (/home/me/clips).")
     model = Reader()
     model.facts = type(model.facts)("reader", "text", folder=str(tmp_path))
-    assert serve(model).get("/v1/models").json()["models"][0]["card"] == "# Card"
+    assert serve(model).get("/v1/models").json()["models"][0]["card"] == "# Card\n\nFrom (clips)."
 
 
 def test_the_card_that_a_file_carries(serve: Any) -> None:
     ears = Ears()
-    ears.card = "# Carried"
+    ears.card = "# Carried\n\nFrom (/home/me/clips)."
     (row,) = serve(ears).get("/v1/models").json()["models"]
-    assert row["card"] == "# Carried"
+    assert row["card"] == "# Carried\n\nFrom (clips)."
 
 
 def test_no_model_of_a_modality(serve: Any) -> None:

@@ -103,6 +103,18 @@ def test_figures_of_another_file_are_noticed(tmp_path: Path, capsys: pytest.Capt
         ) == noticed
 
 
+@pytest.mark.usefixtures("same_installation")
+def test_a_card_of_an_earlier_version_is_packaged_without_places(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = "# Model card: tiny\n\n## How to reproduce\n\n```sh\nsamo train --data-root /home/me/clips\n```\n"
+    noticed = "old.onnx was exported by an earlier version: the card in it names folders"
+    for stem, given in (("old", card), ("new", card.replace("/home/me/", ""))):
+        folder = package(tiny.write(tmp_path / f"{stem}.onnx", card=given), tmp_path / stem).path
+        assert (folder / "MODEL_CARD.md").read_text() == card.replace("/home/me/", "")
+        assert (noticed in capsys.readouterr().err) == (stem == "old")
+
+
 def test_the_same_file_gives_the_same_bytes(made: Packaged, speech: Path, tmp_path: Path) -> None:
     again = package(speech, tmp_path / "elsewhere")
     assert again.files == made.files

@@ -1,0 +1,93 @@
+"""What is passed on names files and folders, and not where on a disk they lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from samo.reporting.published import published_card, published_command, published_settings
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("/home/anna/data/ravdess", "ravdess"),
+        ("/home/anna/my data/ravdess/", "ravdess"),
+        ("~/nets/mn04.pt", "mn04.pt"),
+        ("~anna/nets/mn04.pt", "mn04.pt"),
+        ("../data/ravdess", "ravdess"),
+        ("/grids/a,/home/anna/b", "a,b"),
+        ("openai/whisper-base,/home/anna/back", "openai/whisper-base,back"),
+        ("/home/anna/.cache/huggingface/hub/models--openai--whisper-base/snapshots/12ab", "openai/whisper-base"),
+        ("file:///home/anna/store", "file:///store"),
+        ("sqlite:////home/anna/study.db", "sqlite:///study.db"),
+    ],
+)
+def test_of_a_place_its_name_is_left(value: str, name: str) -> None:
+    assert published_settings({"encoder": value, "several": [value, 1]}) == {"encoder": name, "several": [name, 1]}
+    assert published_command(f"samo train --lr 0.1 --encoder '{value}'") == f"samo train --lr 0.1 --encoder {name}"
+    assert published_command(f"samo train '--encoder={value}'") == f"samo train --encoder={name}"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "", "data/ravdess", "./ravdess", "openai/whisper-base", "s3://bucket/a/b", "https://a.org/b/c", "/", "and / or",
+        "my_net:tiny", "0.01, 0.95", 0.1, None, True,
+    ],
+)  # fmt: skip
+def test_what_is_no_place_of_one_machine_stays(value: Any) -> None:
+    assert published_settings({"x": value}) == {"x": value}
+
+
+def test_a_regular_expression_is_no_path() -> None:
+    assert published_settings({"speaker_pattern": "/actor([0-9]+)/"}) == {"speaker_pattern": "/actor([0-9]+)/"}
+    for typed in ("--speaker-pattern /actor/x", "--speaker-pattern=/actor/x"):
+        assert published_command(f"samo train {typed} --data-root /a/b") == f"samo train {typed} --data-root b"
+
+
+def test_a_command_without_places_stays_to_the_letter() -> None:
+    for line in ('samo  train --name "my run"', "samo train 'half"):
+        assert published_command(line) == line
+    assert published_command("samo train 'half --data-root /home/anna/clips") == "samo train 'half --data-root clips"
+
+
+def test_a_card_of_any_version() -> None:
+    card = """# Model card: x
+
+See https://a.org/b/c, doi:10.1/2 and (/home/anna/notes.md).
+
+## Results by group
+
+| by | lowest |
+| :-- | --: |
+| /r/joy | 0.5 |
+
+## Training settings
+
+| name | value |
+| :-- | :-- |
+| speaker_pattern | /actor([0-9]+)/ |
+| weights | /home/anna/my nets/a\\|b.pt |
+| teacher | /grids/a, /grids/b |
+
+## How to reproduce
+
+```sh
+samo train --data-root '/home/anna/my data/clips'
+samo evaluate x
+```
+
+## Exported file x.onnx
+
+- onnx; opset 18
+"""
+    expected = card
+    for place, name in (
+        ("/home/anna/notes.md", "notes.md"), ("/home/anna/my nets/", ""), ("/grids/", ""),
+        ("'/home/anna/my data/clips'", "clips"),
+    ):  # fmt: skip
+        expected = expected.replace(place, name)
+    assert published_card(card) == expected
+    assert published_card(expected) == expected
