@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from samo.errors import counted, plural
 from samo.evaluation.abstention import abstention_line
@@ -30,7 +31,10 @@ from samo.reporting.wording import (
     weights_by_fold,
 )
 
-__all__ = ["METRIC_NAMES", "render_html"]
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+__all__ = ["METRIC_NAMES", "page_template", "render_html"]
 
 METRIC_NAMES = {
     "macro_f1": "macro-F1",
@@ -39,6 +43,20 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "uar": "unweighted average recall (UAR)",
 }
+
+
+@cache
+def page_template(package: str, name: str) -> Template:
+    """A page's template, which lies in a package; compiled once, since a grid writes many pages.
+
+    Names from data are escaped, and one that is not given is an error.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    pages = Environment(autoescape=True, undefined=StrictUndefined)
+    for each in (as_code, interval_name, plural, weights_by_fold):
+        pages.filters[each.__name__] = each
+    return pages.from_string(files(package).joinpath(name).read_text(encoding="utf-8"))
 
 
 def render_html(
@@ -59,15 +77,7 @@ def render_html(
         mistakes: from :func:`samo.reporting.answers.confident_mistakes`; files are linked where they lie, not copied.
         answers: name of the file of :func:`samo.reporting.answers.predictions_csv` beside the page.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    source = files("samo.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    pages = Environment(autoescape=True, undefined=StrictUndefined)
-    pages.filters["as_code"] = as_code
-    pages.filters["plural"] = plural
-    pages.filters["interval_name"] = interval_name
-    pages.filters["weights_by_fold"] = weights_by_fold
-    template = pages.from_string(source)
+    template = page_template("samo.reporting", "report.html.jinja")
     seen = {name: value for name, value in environment.items() if name not in ("command", "commands")}
     placed = [
         "confusion",
