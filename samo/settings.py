@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
@@ -439,6 +440,21 @@ class AbstentionSettings(Section):
         return {"risk": self.abstain_risk, "coverage": self.abstain_coverage}.get(self.rule, 0.0)
 
 
+@cache
+def _fields_of(config: type[Config]) -> tuple[SettingField, ...]:
+    """See :meth:`Config.fields`; a class's settings are those it was declared with."""
+    found = []
+    for section, outer in config.model_fields.items():
+        model = outer.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, Section)
+        found += [
+            SettingField(name, section, model.panel, info, name in model.later)
+            for name, info in model.model_fields.items()
+        ]
+    return tuple(found)
+
+
 @dataclass(frozen=True)
 class SettingField:
     """One setting seen from outside: where it lives and how it was declared."""
@@ -489,12 +505,7 @@ class Config(BaseModel):
     @classmethod
     def fields(cls) -> Iterator[SettingField]:
         """Every setting, section by section."""
-        for section, outer in cls.model_fields.items():
-            model = outer.annotation
-            assert isinstance(model, type)
-            assert issubclass(model, Section)
-            for name, info in model.model_fields.items():
-                yield SettingField(name, section, model.panel, info, name in model.later)
+        return iter(_fields_of(cls))
 
     @classmethod
     def anchored(cls, values: Mapping[str, Any], file: Path) -> dict[str, Any]:

@@ -125,18 +125,18 @@ def test_statuses_of_the_errors_are_distinct() -> None:
 def test_whatever_happens_is_one_line(
     monkeypatch: pytest.MonkeyPatch, raised: BaseException, status: int, line: str
 ) -> None:
-    def build(verb: str | None) -> None:
+    def build(verb: str | None, implementation: object) -> None:
         raise raised
 
-    monkeypatch.setattr(samo_cli.main, "build_app", build)
+    monkeypatch.setattr(samo_cli.main, "_command", build)
     assert refused(status, "runs").startswith(line)
 
 
 def test_a_command_that_is_stopped_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(verb: str | None) -> None:
+    def build(verb: str | None, implementation: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(samo_cli.main, "build_app", build)
+    monkeypatch.setattr(samo_cli.main, "_command", build)
     result = samo("runs")
     assert (result.status, result.out, result.err) == (130, "", "stopped\n")
 
