@@ -79,15 +79,22 @@ def imports(files: Mapping[str, Path], trees: Mapping[Path, ast.Module]) -> dict
     return found
 
 
-def running(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under ``if TYPE_CHECKING``."""
-    yield node
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and ast.unparse(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
-            for other in child.orelse:
-                yield from running(other)
-        else:
-            yield from running(child)
+def running(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes but those under ``if TYPE_CHECKING``, in any order."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and named(child.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+                waiting += child.orelse
+            else:
+                waiting.append(child)
+
+
+def named(test: ast.expr) -> str:
+    """A plain or dotted name; nothing for any other condition, which would take long to write out."""
+    return ast.unparse(test) if isinstance(test, ast.Name | ast.Attribute) else ""
 
 
 def absolute(name: str, path: Path, node: ast.ImportFrom) -> str:

@@ -313,7 +313,13 @@ def _source(module: ModuleType) -> Path | None:
     return Path(file) if file and Path(file).is_file() else None
 
 
+@cache
+def _distributions(path: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """Names of distributions by module, of which all are read for that; ``path`` is :data:`sys.path`."""
+    return packages_distributions()
+
+
 def _distribution_of(module: str) -> str:
     """Name and version of the distribution a module came with; empty for a file beside the user."""
-    names = packages_distributions().get(module.partition(".")[0], [])
+    names = _distributions(tuple(sys.path)).get(module.partition(".")[0], [])
     return f"{names[0]} {version(names[0])}" if names else ""

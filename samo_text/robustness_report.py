@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ from samo.reporting.drawing import (
     save_figure,
     verbatim,
 )
+from samo.reporting.html import page_template
 from samo.reporting.report import stamps
-from samo.reporting.wording import as_code
 
 __all__ = ["HEADS", "robustness_figure", "text_rows", "write_robustness"]
 
@@ -36,8 +35,6 @@ _COLOURS = {"worse": VERMILION, "cannot tell": GREY, "better": BLUE}
 
 def write_robustness(report: Mapping[str, Any], folder: Path) -> Path:
     """Write ``robustness.png``, ``.html`` and ``.json`` (``robustness.val.*`` for that part); returns the page."""
-    from jinja2 import Environment, StrictUndefined
-
     stem = "robustness" if report["split"] == "test" else f"robustness.{report['split']}"
     picture, page = folder / f"{stem}.png", folder / f"{stem}.html"
     drawn = any(cells(task) for task in report["tasks"].values())
@@ -45,10 +42,7 @@ def write_robustness(report: Mapping[str, Any], folder: Path) -> Path:
         save_figure(robustness_figure(report), picture)
     else:
         picture.unlink(missing_ok=True)
-    source = files("samo_text").joinpath("robustness.html.jinja").read_text(encoding="utf-8")
-    pages = Environment(autoescape=True, undefined=StrictUndefined)
-    pages.filters["as_code"] = as_code
-    template = pages.from_string(source)
+    template = page_template("samo_text", "robustness.html.jinja")
     embedded = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode("ascii") if drawn else ""
     text = template.render(
         report=report,

@@ -11,8 +11,11 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
+from typing import Any
 
 import typer
+import typer.main
 from typer.exceptions import TyperException
 
 from samo import __version__
@@ -84,6 +87,12 @@ def build_app(verb: str | None) -> typer.Typer:
     return app
 
 
+@cache
+def _command(verb: str | None, implementation: object) -> Any:
+    """:func:`build_app` as typer parses with it; made once for whoever calls :func:`main` many times."""
+    return typer.main.get_command(build_app(verb))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and leave with the status of :mod:`samo.errors`."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -100,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _notes_from_libraries(), announced_imports():
-            app = build_app(verb)
+            command = _command(verb, load_object(VERBS[verb][0])) if verb in VERBS else _command(verb, None)
             rest, code = _without_trust(arguments)
             if not all(code):
                 raise SettingsError("--trust-code needs a name", hint="for example --trust-code my_net:tiny")
@@ -108,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 from samo.plugins import trust
 
                 trust(*code)
-            status = app(
+            status = command(
                 args=rest,
                 prog_name="samo",
                 standalone_mode=False,

@@ -80,7 +80,9 @@ def _lacking(names: Iterable[str], classes: Mapping[str, frozenset[tuple[str, st
 
 def _imbalance(names: Sequence[str], strata: dict[str, Counter[str]], total: Counter[str], n_groups: int) -> float:
     """Squared distance between a part's class counts and its fair share of them (chi-square like)."""
-    counts: Counter[str] = sum((strata[name] for name in names), Counter())
+    counts: Counter[str] = Counter()
+    for name in names:
+        counts.update(strata[name])
     share = len(names) / n_groups
     return sum((counts[key] - share * n) ** 2 / (share * n) for key, n in total.items())
 

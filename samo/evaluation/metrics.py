@@ -13,8 +13,7 @@ an absent label is seen in micro-F1 and subset accuracy only.
 
 :func:`macro_f1_all` counts every class of the task, absent ones as 0: reports written before had that as macro-F1.
 
-Everything but ROC-AUC and average precision is numpy only: the trainer calls :func:`selection_score` each epoch and
-``samo predict`` must start quickly, so scikit-learn is imported inside the function that needs it.
+Everything is numpy only: the trainer calls :func:`selection_score` each epoch, and ``samo predict`` must start quickly.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from samo.evaluation.ranking import average_precision, roc_auc
 from samo.tasks import LabelSpace, Task
 
 __all__ = [
@@ -286,8 +286,6 @@ def per_class(decided: Decided, labels: Sequence[str]) -> dict[str, dict[str, fl
 
     ROC-AUC is None when a label has no positive or no negative row, average precision when it has no positive.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     counts = tally(decided.truth, decided.predicted)
     precision, recall = _ratio(counts.tp, counts.tp + counts.fp), _ratio(counts.tp, counts.tp + counts.fn)
     f1, support = _f1(counts), (counts.tp + counts.fn).astype(int)
@@ -299,8 +297,8 @@ def per_class(decided: Decided, labels: Sequence[str]) -> dict[str, dict[str, fl
             "precision": float(precision[column]),
             "recall": float(recall[column]),
             "f1": float(f1[column]),
-            "roc_auc": float(roc_auc_score(truth, given)) if 0 < positive < n_rows else None,
-            "average_precision": float(average_precision_score(truth, given)) if positive else None,
+            "roc_auc": roc_auc(truth, given) if 0 < positive < n_rows else None,
+            "average_precision": average_precision(truth, given) if positive else None,
             "support": positive,
         }
     return table

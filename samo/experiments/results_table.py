@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from samo.data.sampling import transductive_notes
-from samo.errors import counted, first_ten, plural
+from samo.errors import counted, first_ten
 from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import METRICS, Tally
@@ -29,8 +28,7 @@ from samo.experiments.cells import Cell, Result, result_of
 from samo.files import write_json, write_text
 from samo.printable import csv_text
 from samo.reporting.drawing import BLUE, GREEN, GREY, INK, VERMILION, save_figure, verbatim
-from samo.reporting.html import METRIC_NAMES
-from samo.reporting.wording import as_code
+from samo.reporting.html import METRIC_NAMES, page_template
 from samo.tasks import LabelSpace
 
 __all__ = [
@@ -209,13 +207,7 @@ def write_table(
     save_figure(forest_figure(table, scores), forest)
     write_text(folder / "table.md", _markdown(table, heads, rows, command))
     write_text(folder / "table.csv", _csv(table))
-    source = files("samo.experiments").joinpath("results_table.html.jinja").read_text(encoding="utf-8")
-    from jinja2 import Environment, StrictUndefined
-
-    pages = Environment(autoescape=True, undefined=StrictUndefined)
-    pages.filters["as_code"] = as_code
-    pages.filters["plural"] = plural
-    template = pages.from_string(source)
+    template = page_template("samo.experiments", "results_table.html.jinja")
     picture = "data:image/png;base64," + base64.b64encode(forest.read_bytes()).decode("ascii")
     page = template.render(
         table=table,

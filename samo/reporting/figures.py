@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.predictions import Predictions
+from samo.evaluation.ranking import roc_curve
 from samo.reporting.drawing import (
     BLUE,
     GREEN,
@@ -161,8 +162,6 @@ def by_group_figure(report: Mapping[str, Any], attribute: str) -> Figure:
 
 def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space: LabelSpace) -> Figure:
     """One label against the rest: true positive rate over false positive rate."""
-    from sklearn.metrics import roc_curve
-
     task = next(task for task in label_space.tasks if task.name == report["task"])
     # A temperature moves rows past each other in a column of a softmax: without it the area is not the report's.
     # Out-of-fold predictions are already under those of their folds.
@@ -173,10 +172,10 @@ def roc_figure(report: Mapping[str, Any], predictions: Predictions, label_space:
     figure, axes = new_figure(report, "ROC curves, one class against the rest", 7.6, 5.2)
     for label in worst_first[_COLOURED_CURVES:]:
         column = task.labels.index(label)
-        axes.plot(*roc_curve(found.truth[:, column], found.probabilities[:, column])[:2], color="#d0d0d0", lw=1)
+        axes.plot(*roc_curve(found.truth[:, column], found.probabilities[:, column]), color="#d0d0d0", lw=1)
     for label, (colour, dash) in zip(coloured, _LINES, strict=False):
         column = task.labels.index(label)
-        false, true, _ = roc_curve(found.truth[:, column], found.probabilities[:, column])
+        false, true = roc_curve(found.truth[:, column], found.probabilities[:, column])
         axes.plot(
             false, true, color=colour, linestyle=dash, linewidth=1.7, label=f"{verbatim(label)}  {areas[label]:.3f}"
         )

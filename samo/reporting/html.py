@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +34,7 @@ from samo.reporting.wording import (
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["METRIC_NAMES", "render_html"]
+__all__ = ["METRIC_NAMES", "page_template", "render_html"]
 
 METRIC_NAMES = {
     "macro_f1": "macro-F1",
@@ -42,6 +43,20 @@ METRIC_NAMES = {
     "accuracy": "accuracy",
     "uar": "unweighted average recall (UAR)",
 }
+
+
+@cache
+def page_template(package: str, name: str) -> Template:
+    """A page's template, which lies in a package; compiled once, since a grid writes many pages.
+
+    Names from data are escaped, and one that is not given is an error.
+    """
+    from jinja2 import Environment, StrictUndefined
+
+    pages = Environment(autoescape=True, undefined=StrictUndefined)
+    for each in (as_code, interval_name, plural, weights_by_fold):
+        pages.filters[each.__name__] = each
+    return pages.from_string(files(package).joinpath(name).read_text(encoding="utf-8"))
 
 
 def render_html(
@@ -72,7 +87,7 @@ def render_html(
         "training",
         *(f"by_{name}" for name in report["by_group"]),
     ]
-    return _template().render(
+    return page_template("samo.reporting", "report.html.jinja").render(
         report=report,
         corpus=corpus_of(report),
         stamps=stamps(report),
@@ -103,19 +118,6 @@ def render_html(
         settings=flat_items(settings),
         environment=flat_items(seen),
     )
-
-
-def _template() -> Template:
-    """The page, with what it writes in words."""
-    from jinja2 import Environment, StrictUndefined
-
-    source = files("samo.reporting").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    pages = Environment(autoescape=True, undefined=StrictUndefined)
-    pages.filters["as_code"] = as_code
-    pages.filters["plural"] = plural
-    pages.filters["interval_name"] = interval_name
-    pages.filters["weights_by_fold"] = weights_by_fold
-    return pages.from_string(source)
 
 
 def _embedded(path: Path) -> str:

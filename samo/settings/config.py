@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
@@ -111,6 +112,21 @@ class SettingField:
         return extra.get(name, "") if isinstance(extra, dict) else ""
 
 
+@cache
+def _fields_of(config: type[Config]) -> tuple[SettingField, ...]:
+    """See :meth:`Config.fields`; a class's settings are those it was declared with."""
+    found = []
+    for section, outer in config.model_fields.items():
+        model = outer.annotation
+        assert isinstance(model, type)
+        assert issubclass(model, Section)
+        found += [
+            SettingField(name, section, model.panel, info, name in model.later)
+            for name, info in model.model_fields.items()
+        ]
+    return tuple(found)
+
+
 class Config(BaseModel):
     """All settings of one modality, in sections; field names are unique across sections."""
 
@@ -120,12 +136,7 @@ class Config(BaseModel):
     @classmethod
     def fields(cls) -> Iterator[SettingField]:
         """Every setting, section by section."""
-        for section, outer in cls.model_fields.items():
-            model = outer.annotation
-            assert isinstance(model, type)
-            assert issubclass(model, Section)
-            for name, info in model.model_fields.items():
-                yield SettingField(name, section, model.panel, info, name in model.later)
+        return iter(_fields_of(cls))
 
     @classmethod
     def anchored(cls, values: Mapping[str, Any], file: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def machine() -> dict[str, Any]:
     }
 
 
+@cache
 def _installed(name: str) -> str:
     try:
         return version(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("samo.runs.run_report.save_figures", lambda *_: [])
 
 
+@functools.cache
 def voice(tune: int, take: int, seconds: float = 2.5, rate: int = RATE) -> np.ndarray:
     """(seconds * rate,) a sung tune: a ``tune`` has its notes, each ``take`` its own timing, vibrato and breath."""
     notes, own = np.random.default_rng(tune), np.random.default_rng(1000 * tune + take)
@@ -51,7 +53,9 @@ def voice(tune: int, take: int, seconds: float = 2.5, rate: int = RATE) -> np.nd
     for harmonic in range(1, 25):
         swell = np.exp(np.interp(time_s, knots, own.normal(0, 0.8, 60)))
         made += swell * np.sin(harmonic * phase) / harmonic * (harmonic * pitch < 0.45 * rate)
-    return (0.1 * made + 0.002 * own.standard_normal(len(time_s))).astype(np.float32)
+    sung = (0.1 * made + 0.002 * own.standard_normal(len(time_s))).astype(np.float32)
+    sung.flags.writeable = False
+    return sung
 
 
 def coded(samples: np.ndarray, container: str, codec: str) -> np.ndarray:

@@ -6,6 +6,7 @@ import ast
 import logging
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,12 @@ def literals(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+@cache
+def core_literals() -> list[tuple[Path, int, str]]:
+    """The strings of all files of the core, with their file and line; read once."""
+    return [(path, line, text) for path in CORE for line, text in literals(path)]
+
+
 def flags_in(text: str) -> list[str]:
     return re.findall(r"(?<![\w:-])--[a-z\0][\w-]*", NO_FLAGS_OF_OURS.sub("", text))
 
@@ -68,13 +75,13 @@ def test_a_flag_is_found_wherever_it_stands(tmp_path: Path) -> None:
 
 def test_the_core_says_nothing_of_flags() -> None:
     assert len(CORE) > 100
-    core = [path for path in CORE if path.name not in OTHER_PROGRAMS]
-    found = [f"{path}:{line}: {text}" for path in core for line, text in literals(path) if flags_in(text)]
+    own = [each for each in core_literals() if each[0].name not in OTHER_PROGRAMS]
+    found = [f"{path}:{line}: {text}" for path, line, text in own if flags_in(text)]
     assert found == []
 
 
 def test_whatever_the_core_names_in_backquotes_is_a_flag() -> None:
-    found = {(path.name, name) for path in CORE for _, text in literals(path) for name in NAMED.findall(text)}
+    found = {(path.name, name) for path, _, text in core_literals() for name in NAMED.findall(text)}
     assert len(found) > 100
     assert {entry for entry in found if entry[1] not in flag_names()} == set()
 

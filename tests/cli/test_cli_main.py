@@ -125,18 +125,18 @@ def test_statuses_of_the_errors_are_distinct() -> None:
 def test_whatever_happens_is_one_line(
     monkeypatch: pytest.MonkeyPatch, raised: BaseException, status: int, line: str
 ) -> None:
-    def build(verb: str | None) -> None:
+    def build(verb: str | None, implementation: object) -> None:
         raise raised
 
-    monkeypatch.setattr(samo_cli.main, "build_app", build)
+    monkeypatch.setattr(samo_cli.main, "_command", build)
     assert refused(status, "runs").startswith(line)
 
 
 def test_a_command_that_is_stopped_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(verb: str | None) -> None:
+    def build(verb: str | None, implementation: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(samo_cli.main, "build_app", build)
+    monkeypatch.setattr(samo_cli.main, "_command", build)
     result = samo("runs")
     assert (result.status, result.out, result.err) == (130, "", "stopped\n")
 
@@ -166,10 +166,14 @@ def test_output_that_cannot_be_written_is_said() -> None:
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_script_prints(shell: str) -> None:
-    result = python("-m", "samo_cli", _SAMO_COMPLETE=f"source_{shell}")
-    assert result.returncode == 0
-    assert "_SAMO_COMPLETE" in result.stdout
+def test_completion_script_prints(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_SAMO_COMPLETE", f"source_{shell}")
+    assert "_SAMO_COMPLETE" in done().out
+
+
+def test_a_shell_asks_the_command_itself_for_completions() -> None:
+    result = python("-m", "samo_cli", _SAMO_COMPLETE="complete_bash", COMP_WORDS="samo tr", COMP_CWORD="1")
+    assert (result.returncode, result.stdout.split(), result.stderr) == (0, ["train"], "")
 
 
 @pytest.mark.parametrize(
@@ -181,10 +185,11 @@ def test_completion_script_prints(shell: str) -> None:
         ("samo train --preset small-cnn-fo", "small-cnn-focal"),
     ],
 )
-def test_completion_offers(typed: str, offered: str) -> None:
-    words = typed.split()
-    result = python("-m", "samo_cli", _SAMO_COMPLETE="complete_bash", COMP_WORDS=typed, COMP_CWORD=str(len(words) - 1))
-    assert offered in result.stdout.split()
+def test_completion_offers(typed: str, offered: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"_SAMO_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert offered in done().out.split()
 
 
 def test_warnings_that_libraries_log_are_notes(clips: Path, tmp_path: Path) -> None:
