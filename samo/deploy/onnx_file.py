@@ -44,16 +44,21 @@ def require_onnx() -> None:
 
 def write_onnx(
     module: nn.Module,
-    example: tuple[Tensor, Tensor],
+    example: tuple[Tensor, ...],
     path: Path,
     *,
-    inputs: tuple[str, str],
-    axes: tuple[str, str],
+    axes: Mapping[str, tuple[str, ...]],
 ) -> tuple[str, ...]:
-    """Export a module over inputs and lengths, both of any batch size and the inputs of any length.
+    """Export a module over inputs of any size along all of their axes.
 
     By the exporter that traces: the one over ``torch.export`` gets hashes of 62 bits wrong, and takes forty times as
     long. Its file is checked by whoever asked for it, see :mod:`samo.deploy.parity`.
+
+    Args:
+        module: gives (batch, C) logits, or these and (batch, bands, frames) features.
+        example: what it is traced with.
+        path: of the file.
+        axes: names of those of each input, by the input's name.
 
     Returns:
         The names of its outputs: ``logits``, and ``features`` of a module that gives them.
@@ -61,9 +66,9 @@ def write_onnx(
     with torch.no_grad():
         given = module(*example)
     outputs = ("logits", "features") if isinstance(given, tuple) else ("logits",)
-    dynamic = {inputs[0]: {0: axes[0], 1: axes[1]}, inputs[1]: {0: axes[0]}, "logits": {0: axes[0]}}
+    dynamic = {name: dict(enumerate(own)) for name, own in axes.items()} | {"logits": {0: "batch"}}
     if "features" in outputs:
-        dynamic["features"] = {0: axes[0], 2: "frames"}
+        dynamic["features"] = {0: "batch", 2: "frames"}
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -72,7 +77,7 @@ def write_onnx(
             # Tracing warns of every shape that Python looks at; whether that did harm is measured.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                module, example, str(path), dynamo=False, opset_version=OPSET, input_names=list(inputs),
+                module, example, str(path), dynamo=False, opset_version=OPSET, input_names=list(axes),
                 output_names=list(outputs), dynamic_axes=dynamic,
             )  # fmt: skip
     finally:
