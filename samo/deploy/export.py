@@ -21,7 +21,7 @@ from samo import __version__
 from samo.deploy.card import checked_on, exported_section, with_section
 from samo.deploy.exporter import Exporter, reads_differently
 from samo.deploy.finished import MOST_GIVEN, answers_problem, metadata_problem
-from samo.deploy.onnx_file import OPSET, compacted, require_onnx, save_metadata, write_onnx
+from samo.deploy.onnx_file import OPSET, compacted, merged, require_onnx, save_metadata, write_onnx
 from samo.deploy.parity import (
     LOGITS_WITHIN,
     AsModule,
@@ -58,6 +58,7 @@ from samo.prediction.exported import ExportedModel, Metadata, OnnxNetwork, load_
 from samo.prediction.network import Network
 from samo.prediction.readings import FORMAT, SEVERAL_FORMAT
 from samo.runs.calibrate import decision_of
+from samo.runs.ensemble_model import Ensemble
 from samo.runs.evaluate import open_data
 from samo.runs.load import facts_of, load_run_model, open_run
 from samo.runs.reporter import PlainReporter, Reporter
@@ -356,6 +357,8 @@ def _written(job: _Job, path: Path) -> Network:
         if job.format == "onnx":
             write_onnx(module, example, path, axes=job.exporter.axes(job.model))
             compacted(path, job.exporter.cosines(module))
+            if isinstance(job.model, Ensemble):
+                merged(path)
             save_metadata(path, _metadata(job))
             return _open_onnx(path, job.setup.runtime)
         if job.format == "torch-export":

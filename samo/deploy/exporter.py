@@ -135,4 +135,6 @@ class ExportableEnsemble(nn.Module):
         (ensemble,), n = self.ensemble, self.n_inputs
         parts = [self.reading(given[k * n : (k + 1) * n]) for k in range(ensemble.parts)]
         members = zip(self.members, ensemble.reads, strict=True)
-        return ensemble.mixture(torch.stack([self.answered(member, parts[part]) for member, part in members]))
+        # A tracer takes what a member casts to its own type for the member's: each gets tensors of its own.
+        logits = [self.answered(member, [each.clone() for each in parts[part]]) for member, part in members]
+        return ensemble.mixture(torch.stack(logits))

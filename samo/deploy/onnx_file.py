@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import warnings
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from samo.deploy.exporter import CosineMatrix
 from samo.errors import EnvironmentProblem
 
-__all__ = ["KEY", "OPSET", "compacted", "require_onnx", "save_metadata", "write_onnx"]
+__all__ = ["KEY", "OPSET", "compacted", "merged", "require_onnx", "save_metadata", "write_onnx"]
 
 OPSET = 18
 KEY = "samo"
@@ -116,6 +117,50 @@ def compacted(path: Path, matrices: Sequence[CosineMatrix]) -> None:
     del model.graph.initializer[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend([*kept, *tensors.values()])
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def merged(path: Path) -> None:
+    """Let what stands in a file several times stand and be computed once: members of an ensemble may share an encoder.
+
+    All operators that are written give the same to the same inputs.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    known: dict[tuple[Any, ...], list[str]] = {}
+    one_name: dict[str, str] = {}
+
+    def is_new(key: tuple[Any, ...], names: list[str]) -> bool:
+        before = known.setdefault(key, names)
+        if before is not names:
+            one_name.update(zip(names, before, strict=True))
+        return before is names
+
+    tensors = []
+    for tensor in graph.initializer:
+        content = hashlib.sha256(numpy_helper.to_array(tensor).tobytes()).digest()
+        if is_new((tensor.data_type, *tensor.dims, content), [tensor.name]):
+            tensors.append(tensor)
+    outputs = {port.name for port in graph.output}
+    nodes = []
+    for node in graph.node:
+        inputs = [one_name.get(name, name) for name in node.input]
+        node.input[:] = inputs
+        if node.op_type == "Identity" and node.output[0] not in outputs:
+            one_name[node.output[0]] = inputs[0]
+            continue
+        attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+        key = (node.op_type, *inputs, len(node.output), *attributes)
+        if not outputs.isdisjoint(node.output) or is_new(key, list(node.output)):
+            nodes.append(node)
+    del graph.node[:]
+    del graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensors)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 
