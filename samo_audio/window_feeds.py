@@ -12,7 +12,7 @@ from samo_audio.views import views_of, windows_of
 
 __all__ = ["WindowFeeds"]
 
-# Of one reading at once; a clip that has more is given alone.
+# Of all readings together; a clip that has more is given alone.
 _WINDOWS_AT_ONCE = 32
 
 
@@ -32,15 +32,11 @@ class WindowFeeds:
         for row in inputs:
             each = zip(parts_of(row, len(self.parts)), self.parts, strict=True)
             windows = [windows_of(samples, *reading) for samples, reading in each]
-            if clips and any(n > _WINDOWS_AT_ONCE for n in self._counts([*clips, windows])):
+            if clips and sum(len(each) for clip in (*clips, windows) for each in clip) > _WINDOWS_AT_ONCE:
                 yield self._given(clips)
                 clips = []
             clips.append(windows)
         yield self._given(clips)
-
-    def _counts(self, clips: Sequence[Sequence[Sequence[np.ndarray]]]) -> list[int]:
-        """Windows of all clips, by reading."""
-        return [sum(len(windows[k]) for windows in clips) for k in range(len(self.parts))]
 
     def _given(self, clips: Sequence[Sequence[Sequence[np.ndarray]]]) -> dict[str, np.ndarray]:
         given: dict[str, np.ndarray] = {}

@@ -36,8 +36,8 @@ INPUTS = {"audio": ("waveform", "lengths"), "text": ("ids", "lengths")}
 SHARES = "shares"
 """Of a reading through windows: (B, N), what each of N windows counts in each of B clips."""
 
-# An ensemble has as many readings as members at most.
-_MOST_READINGS = 64
+# One window of each is computed at once.
+_MOST_READINGS = 16
 
 Feeds: TypeAlias = Callable[[np.ndarray, np.ndarray], Iterator[Mapping[str, np.ndarray]]]
 """From (B, T) rows and their (B,) lengths to what the network is given of them by the names of its inputs, as many rows
