@@ -23,7 +23,7 @@ from samo.training.checkpoint import read_facts
 from samo_audio.audio_io import read_segments
 from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.dft import Turns
-from samo_audio.frontend import AudioModel
+from samo_audio.frontend import AudioFrontend, AudioModel
 from samo_audio.functionals import EgemapsFunctionals
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.mobilenet import InvertedResidual, MobileNet, SqueezeExcitation
@@ -108,7 +108,7 @@ class AudioExporter:
     @staticmethod
     def inputs_of(frontend: Frontend, ids: Sequence[str]) -> list[Any]:
         """Paths; of an item that is a part of its file that part, decoded and not trimmed."""
-        manifest, sr = frontend.manifest, cast(AudioConfig, frontend.config).features.sr
+        manifest, sr = frontend.manifest, cast(AudioFrontend, frontend).sr
         items = [manifest.items[row] for row in manifest.rows(ids)]
         parts: dict[Path, list[int]] = {}
         for k, item in enumerate(items):

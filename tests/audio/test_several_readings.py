@@ -142,6 +142,7 @@ def test_each_member_reads_clips_as_it_does_alone(root: Path) -> None:
     for row, answer in zip(decided, answers, strict=True):
         np.testing.assert_allclose(list(answer.answers["emotion"].probabilities.values()), row, atol=2e-5)
     again = Setup(open_data(run, {}, PlainReporter()), tiny.CPU)
+    assert again.frontend.sr == model.sr == 12_000
     before = json.loads(run.path("report.json").read_text())
     assert evaluate_run(run, again, "test")["metrics"] == before["metrics"]
     assert [line[:27] for line in before["warnings"] if "balanced" in line] == ["classes are balanced twice:"]
