@@ -364,8 +364,8 @@ def test_what_stands_twice_in_a_file_stands_there_once(tmp_path: Path) -> None:
     nodes = [
         node("Add", ["x", "one"], ["a"]), node("Identity", ["uno"], ["same"]), node("Add", ["x", "same"], ["b"]),
         node("Add", ["x", "two"], ["c"]), node("Softmax", ["a"], ["d"], axis=0), node("Softmax", ["b"], ["e"], axis=0),
-        node("Softmax", ["c"], ["f"], axis=1), node("Add", ["d", "e"], ["g"]), node("Add", ["g", "f"], ["y"]),
-        node("Add", ["g", "f"], ["z"]),
+        node("Softmax", ["a"], ["f"], axis=1), node("Add", ["d", "e"], ["g"]), node("Add", ["g", "f"], ["h"]),
+        node("Add", ["h", "c"], ["y"]), node("Add", ["h", "c"], ["z"]),
     ]  # fmt: skip
     ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 2]) for name in "xyz"]
     weights = [constant("one", 1.0), constant("uno", 1.0), constant("two", 2.0)]
@@ -379,8 +379,8 @@ def test_what_stands_twice_in_a_file_stands_there_once(tmp_path: Path) -> None:
     assert [each.name for each in found.initializer] == ["one", "two"]
     # What the file gives keeps its name.
     assert [(list(each.input), each.output[0]) for each in found.node] == [
-        (["x", "one"], "a"), (["x", "two"], "c"), (["a"], "d"), (["c"], "f"), (["d", "d"], "g"), (["g", "f"], "y"),
-        (["g", "f"], "z"),
+        (["x", "one"], "a"), (["x", "two"], "c"), (["a"], "d"), (["a"], "f"), (["d", "d"], "g"), (["g", "f"], "h"),
+        (["h", "c"], "y"), (["h", "c"], "z"),
     ]  # fmt: skip
     np.testing.assert_array_equal(session(path).run(["y", "z"], given), before)
 
