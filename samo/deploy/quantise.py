@@ -98,7 +98,9 @@ def _kept_static(model: Any) -> list[str]:
 def _kept_dynamic(model: Any, features: str) -> list[str]:
     """Names of nodes that make features, and the last layer."""
     pattern = re.compile(features)
-    return [node.name for node in model.graph.node if pattern.search(node.name)] + _last_sums(model)
+    kept = [node.name for node in model.graph.node if pattern.search(node.name)] + _last_sums(model)
+    # onnxruntime makes two operators of a Gemm before it looks at names.
+    return kept + [f"{name}_MatMul" for name in kept]
 
 
 def _last_sums(model: Any) -> list[str]:

@@ -22,6 +22,7 @@ import samo_text.models
 from samo.data.padding import packed, padded
 from samo.deploy.exporter import CosineMatrix, Exporter
 from samo.deploy.onnx_file import OPSET, compacted, merged, write_onnx
+from samo.deploy.quantise import quantised
 from samo.errors import SettingsError
 from samo.prediction.onnx_file import check_network, look_through
 from samo.prediction.readings import AudioReading, AudioReadings
@@ -383,6 +384,28 @@ def test_what_stands_twice_in_a_file_stands_there_once(tmp_path: Path) -> None:
         (["h", "c"], "y"), (["h", "c"], "z"),
     ]  # fmt: skip
     np.testing.assert_array_equal(session(path).run(["y", "z"], given), before)
+
+
+def test_the_last_layer_stays_in_float32(tmp_path: Path) -> None:
+    """Also where windows are averaged over behind it; of the two layers the first alone is in 8 bits."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    value, node, random = helper.make_tensor_value_info, helper.make_node, np.random.default_rng(0)
+    weights = {"first": (64, 64), "last": (64, 3)}
+    held = [
+        numpy_helper.from_array(random.standard_normal(size).astype(np.float32), name) for name, size in weights.items()
+    ]
+    nodes = [
+        node("Gemm", ["x", "first"], ["a"], name="/body/Gemm"), node("Gemm", ["a", "last"], ["b"], name="/head/Gemm"),
+        node("MatMul", ["shares", "b"], ["logits"], name="/MatMul"),
+    ]  # fmt: skip
+    ports = [value("x", TensorProto.FLOAT, ["n", 64]), value("shares", TensorProto.FLOAT, ["b", "n"])]
+    graph = helper.make_graph(nodes, "g", ports, [value("logits", TensorProto.FLOAT, ["b", 3])], held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, str(tmp_path / "x.onnx"))
+    quantised(tmp_path / "x.onnx", tmp_path / "q.onnx", AudioExporter, "dynamic", [])
+    found = [each.name for each in onnx.load(str(tmp_path / "q.onnx")).graph.node if "MatMul" in each.op_type]
+    assert found == ["/body/Gemm_MatMul_quant", "/head/Gemm_MatMul", "/MatMul"]
 
 
 @pytest.mark.slow
