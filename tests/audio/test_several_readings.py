@@ -173,6 +173,7 @@ def test_samples_streams_and_decoded_clips(root: Path) -> None:
 def test_its_file_answers_alike(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From files, samples and pieces of long ones; the file knows each member's reading."""
     monkeypatch.setattr("samo.deploy.parity._ROUNDS", 1)
+    monkeypatch.setattr("samo.deploy.export.BATCHES", (1,))
     how = {"artifacts": root, "threads": 1, "reporter": PlainReporter(quiet=True)}
     made = export("both", tmp_path / "both.onnx", **how)
     assert (made.facts["exact"]["part"], made.facts["exact"]["equal_labels"]) == ("test", 1.0)

@@ -145,6 +145,7 @@ def test_a_network_and_tfidf_answer_as_one(root: Path, tmp_path: Path, monkeypat
     assert report["metrics"]["macro_f1"] == summary["ensemble"]["macro_f1"]
     # As one file, on the tokens of both.
     monkeypatch.setattr("samo.deploy.parity._ROUNDS", 1)
+    monkeypatch.setattr("samo.deploy.export.BATCHES", (1,))
     made = export("both", tmp_path / "both.onnx", artifacts=root, threads=1, reporter=PlainReporter(quiet=True))
     assert made.facts["exact"]["largest_difference"] < 1e-4
     reading = ExportedModel.open(made.path).metadata.reading
