@@ -10,33 +10,41 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from samo.deploy.exporter import ChannelGroup, CosineMatrix, refuse_several_parts
+from samo.deploy.exporter import ChannelGroup, CosineMatrix, ExportableEnsemble, reads_differently
 from samo.encoders.pooling import valid_positions
 from samo.errors import SettingsError
 from samo.frontend import Frontend
 from samo.prediction import Decoded
-from samo.runs.run import Run
+from samo.prediction.readings import SHARES, named
+from samo.runs.ensemble_model import Ensemble
+from samo.runs.run import ASSETS, Run
 from samo.settings import Config
+from samo.training.checkpoint import read_facts
 from samo_audio.audio_io import read_segments
 from samo_audio.audio_model import AudioModel
-from samo_audio.config import AudioConfig
+from samo_audio.config import AudioConfig, FeatureSettings
 from samo_audio.dft import Turns
+from samo_audio.frontend import AudioFrontend
 from samo_audio.functionals import EgemapsFunctionals
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.models.mobilenet import InvertedResidual, MobileNet, SqueezeExcitation
 from samo_audio.models.panns import Panns
 from samo_audio.models.resnet18 import ResNet18
 from samo_audio.models.small_cnn import SmallCnn
+from samo_audio.models.whole_clips import WholeClips
+from samo_audio.several_readings import SeveralReadings
 from samo_audio.speakers import ONE_BY_ONE, ONE_BY_ONE_HINT
 
 __all__ = ["AudioExporter"]
+
+# Inputs of each of several readings.
+_OF_EACH = {"waveform": ("windows", "samples"), "lengths": ("windows",), SHARES: ("batch", "windows")}
 
 
 class AudioExporter:
     """Networks over waveforms."""
 
     inputs: ClassVar[tuple[str, str]] = ("waveform", "lengths")
-    axes: ClassVar[tuple[str, str]] = ("batch", "samples")
     kept_float: ClassVar[str] = r"^/(?:model/)?(?:members\.\d+/)?(?:features|channels|functionals|(?:body/)?extractor)/"
 
     program_axes: ClassVar[tuple[bool, bool]] = (True, False)
@@ -46,10 +54,8 @@ class AudioExporter:
         """A copy that makes its features by matrices.
 
         Raises:
-            SettingsError: a program computes them, they need to know the speakers of several clips, or it is an
-                ensemble whose members read clips differently.
+            SettingsError: a program computes them, or they need to know the speakers of several clips.
         """
-        refuse_several_parts(model, "read clips differently", "one rate, trimming and window")
         made = copy.deepcopy(model).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         for module in made.modules():
             speakers = isinstance(module, SpeechModel) and module.settings.normalisation == "speaker"
@@ -62,27 +68,48 @@ class AudioExporter:
             use_matrices = getattr(module, "use_matrices", None)
             if callable(use_matrices):
                 use_matrices()
-        return _Exportable(made).eval().requires_grad_(False)
+        exportable = _ExportableEnsemble(made) if reads_differently(made) else _Exportable(made)
+        return exportable.eval().requires_grad_(False)
 
     @staticmethod
-    def example(config: Config) -> tuple[Tensor, Tensor]:
-        """Noise, the second clip half as long as the window."""
-        window = cast(AudioConfig, config).features.window
-        lengths = torch.tensor([window, window // 2 + 1])
-        noise = 0.1 * torch.randn(2, window, generator=torch.Generator().manual_seed(0))
-        return noise * valid_positions(window, lengths), lengths
+    def axes(model: nn.Module) -> Mapping[str, tuple[str, ...]]:
+        """Of a batch of windows; of several readings of the windows of each, and of what they count in each clip."""
+        if not reads_differently(model):
+            return {"waveform": ("batch", "samples"), "lengths": ("batch",)}
+        return {
+            named(name, k): tuple(axis if axis == "batch" else named(axis, k) for axis in axes)
+            for k in range(model.parts)
+            for name, axes in _OF_EACH.items()
+        }
+
+    @staticmethod
+    def example(config: Config, model: nn.Module) -> tuple[Tensor, ...]:
+        """Noise, the second window half as long; of several readings a third window, of the first clip."""
+        if not reads_differently(model):
+            return _noise(cast(AudioConfig, config).features.window, (1.0, 0.5))
+        shares = torch.tensor([[0.5, 0.0, 0.5], [0.0, 1.0, 0.0]])
+        windows = [_reader_of(model, k).window for k in range(model.parts)]
+        return tuple(each for window in windows for each in (*_noise(window, (1.0, 0.5, 1.0)), shares))
 
     @staticmethod
     def reading(run: Run, config: Config) -> Mapping[str, Any]:
-        """Sampling rate, window and trimming, and in which views windows are heard."""
-        features = cast(AudioConfig, config).features
-        again = {name: value for name in ("tta_speed", "tta_shift") if (value := getattr(features, name))}
-        return {"sr": features.sr, "window": features.window, "trim_db": features.trim_db, **again}
+        """Sampling rate, window and trimming, and in which views windows are heard; of an ensemble that of each part.
+
+        Raises:
+            ModelFileError: what the run keeps of them is damaged.
+        """
+        several = SeveralReadings.load(run.path(ASSETS))
+        if several is None:
+            return _reading(cast(AudioConfig, config).features)
+        about = read_facts(run.model_file).ensemble
+        by_part = {member.reads: AudioConfig.build(member.settings) for member in about.members} if about else {}
+        parts = [_reading(by_part[k].features) for k in range(len(several.parts))]
+        return {"parts": parts, "window_s": several.window_s}
 
     @staticmethod
     def inputs_of(frontend: Frontend, ids: Sequence[str]) -> list[Any]:
         """Paths; of an item that is a part of its file that part, decoded and not trimmed."""
-        manifest, sr = frontend.manifest, cast(AudioConfig, frontend.config).features.sr
+        manifest, sr = frontend.manifest, cast(AudioFrontend, frontend).sr
         items = [manifest.items[row] for row in manifest.rows(ids)]
         parts: dict[Path, list[int]] = {}
         for k, item in enumerate(items):
@@ -150,6 +177,40 @@ class _Exportable(nn.Module):
             return self.model.logits_of(pictures, lengths), pictures[:, 0]
         logits: Tensor = self.model(waveform, lengths)
         return logits
+
+
+class _ExportableEnsemble(ExportableEnsemble):
+    """Members' logits to windows are averaged over each clip, and then mixed."""
+
+    def __init__(self, ensemble: Ensemble) -> None:
+        super().__init__(ensemble, len(_OF_EACH))
+
+    def reading(self, given: Sequence[Tensor]) -> Sequence[Tensor]:
+        """(N, T) windows, silent behind their ends, their (N,) lengths, and (B, N) what each counts in each clip."""
+        waveform, lengths, shares = given
+        return waveform * valid_positions(waveform.shape[1], lengths), lengths, shares
+
+    def answered(self, member: nn.Module, given: Sequence[Tensor]) -> Tensor:
+        """(B, C) logits of a member to clips."""
+        waveform, lengths, shares = given
+        return shares @ member(waveform, lengths).float()
+
+
+def _reader_of(ensemble: Ensemble, part: int) -> WholeClips:
+    """A member that reads a part."""
+    return cast(WholeClips, ensemble.readers[ensemble.reads.index(part)])
+
+
+def _noise(window: int, shares: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Windows of noise that fill these shares of their length, and their lengths."""
+    lengths = torch.tensor([min(window, int(share * window) + 1) for share in shares])
+    noise = 0.1 * torch.randn(len(shares), window, generator=torch.Generator().manual_seed(0))
+    return noise * valid_positions(window, lengths), lengths
+
+
+def _reading(features: FeatureSettings) -> dict[str, Any]:
+    again = {name: value for name in ("tta_speed", "tta_shift") if (value := getattr(features, name))}
+    return {"sr": features.sr, "window": features.window, "trim_db": features.trim_db, **again}
 
 
 def _of_small_cnn(network: SmallCnn) -> list[ChannelGroup]:

@@ -94,6 +94,11 @@ class AudioFrontend:
         """The settings with the data's place filled in."""
         return self._config
 
+    @property
+    def sr(self) -> int:
+        """The rate in Hz at which clips are read, the highest where members of an ensemble read them differently."""
+        return self._several.sr if self._several else self._config.features.sr
+
     @classmethod
     def open(
         cls,

@@ -32,7 +32,7 @@ from samo_audio.audio_io import (
     windows,
 )
 from samo_audio.datasets.listing import find_clips
-from samo_audio.several_readings import SeveralReadings
+from samo_audio.several_readings import Part, SeveralReadings
 from samo_audio.trimming import LONGEST_S, sounding
 from samo_audio.views import viewed, views_of
 
@@ -151,7 +151,14 @@ class AudioPredictor(ModelPredictor):
         Raises:
             ModelFileError: it cannot be computed.
         """
-        return cls(model.trained(threads), model.audio_reading)
+        from samo.prediction.readings import AudioReadings
+        from samo_audio.window_feeds import WindowFeeds
+
+        if not isinstance(model.reading, AudioReadings):
+            return cls(model.trained(threads), model.audio_reading)
+        parts = tuple(Part(sr=part.sr, trim_db=part.trim_db) for part in model.reading.parts)
+        several = SeveralReadings(parts, model.reading.window_s)
+        return cls(model.trained(threads, WindowFeeds(model.reading.parts)), several)
 
     def spectrogram(self, waveform: Any, sr: int) -> np.ndarray | None:
         """What the network sees of the first window of a waveform; None of those that see no spectrogram, or several.

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp
 from typing import Protocol
 
 import numpy as np
 
-__all__ = ["View", "Viewed", "change_speed", "viewed", "views_of"]
+from samo_audio.audio_io import window_starts
+
+__all__ = ["View", "Viewed", "change_speed", "viewed", "views_of", "windows_of"]
 
 View = tuple[float, int]
 """Factor on the speed, and samples a window is moved by: later above 0."""
@@ -49,6 +52,15 @@ def viewed(chunk: np.ndarray, view: View, window: int) -> np.ndarray:
     if shift > 0:
         chunk = np.concatenate([np.zeros(shift, np.float32), chunk])
     return chunk[min(max(0, -shift), len(chunk) // 2) :][:window]
+
+
+def windows_of(clip: np.ndarray, window: int, views: Sequence[View]) -> list[np.ndarray]:
+    """Every window of (T,) samples in every view, (T',) of at most ``window`` each."""
+    return [
+        viewed(clip[start : start + window], view, window)
+        for start in window_starts(len(clip), window).tolist()
+        for view in views
+    ]
 
 
 def change_speed(samples: np.ndarray, factor: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from samo.data.padding import padded
 from samo.prediction import ModelPredictor, Prediction, TrainedModel
-from samo_text.tokens import Tokens, exported_tokens, open_tokens
+from samo_text.tokens import FileTokens, HashTokens, SeveralTokens, Tokens, exported_tokens, open_tokens
 
 if TYPE_CHECKING:
     from samo.prediction.exported import ExportedModel
@@ -64,9 +64,15 @@ class TextPredictor(ModelPredictor):
         Raises:
             ModelFileError: it cannot be computed, or its tokenizer cannot be read.
         """
-        reading = model.text_reading
-        tokens = exported_tokens(reading.tokens, reading.max_tokens, reading.pad_id, str(model.path))
-        return cls(model.trained(threads), tokens)
+        from samo.prediction.readings import TextReading, TextReadings
+
+        def tokens_of(reading: TextReading) -> HashTokens | FileTokens:
+            return exported_tokens(reading.tokens, reading.max_tokens, reading.pad_id, str(model.path))
+
+        if not isinstance(model.reading, TextReadings):
+            return cls(model.trained(threads), tokens_of(model.text_reading))
+        tokens = SeveralTokens(tuple(tokens_of(part) for part in model.reading.parts))
+        return cls(model.trained(threads, tokens.feeds), tokens)
 
     def is_one(self, inputs: Any) -> bool:
         """A string."""

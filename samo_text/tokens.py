@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -16,9 +16,10 @@ from zipfile import BadZipFile
 import numpy as np
 from pydantic import Field
 
-from samo.data.padding import packed
+from samo.data.padding import packed, padded, parts_of
 from samo.errors import ModelFileError, SettingsError, plural
 from samo.files import cache_root, caching, parse_json, write_json
+from samo.prediction.readings import INPUTS, named
 from samo.stored import Stored, Text, validated
 from samo_text.texts import clean
 
@@ -243,7 +244,7 @@ class SeveralTokens:
 
     pad_id = 0
 
-    def __init__(self, parts: tuple[HashTokens | EncoderTokens, ...]) -> None:
+    def __init__(self, parts: tuple[HashTokens | EncoderTokens | FileTokens, ...]) -> None:
         self.parts = parts
 
     @classmethod
@@ -283,7 +284,7 @@ class SeveralTokens:
     def cut_at(self, text: str, ids: np.ndarray | None = None) -> int | None:
         """The smallest longest length of the parts that leave the rest out."""
         n = len(self.parts)
-        own = [None] * n if ids is None else np.split(ids[n:], np.cumsum(ids[: n - 1]))
+        own = [None] * n if ids is None else parts_of(ids, n)
         found = (part.cut_at(text, each) for part, each in zip(self.parts, own, strict=True))
         return min((most for most in found if most is not None), default=None)
 
@@ -296,12 +297,22 @@ class SeveralTokens:
         write_json(folder / _SEVERAL, {"parts": parts})
 
     def to_json(self) -> dict[str, Any]:
-        """Nothing that an exported file could read.
+        """Nothing: an exported file has a reading of its own for each part.
 
         Raises:
             SettingsError: always.
         """
-        raise SettingsError("an exported file has one tokenizer, and these are several")
+        raise SettingsError("these tokens are several models'")
+
+    def feeds(self, inputs: np.ndarray, lengths: np.ndarray) -> Iterator[Mapping[str, np.ndarray]]:
+        """What an exported network is given of (B, T) rows of :meth:`encode`: each part alone, 0 behind its rows."""
+        rows = [parts_of(row, len(self.parts)) for row in inputs]
+        batches = [padded(part) for part in zip(*rows, strict=True)]
+        yield {
+            named(name, k): each
+            for k, batch in enumerate(batches)
+            for name, each in zip(INPUTS["text"], batch, strict=True)
+        }
 
 
 class _StoredPart(Stored):
@@ -409,7 +420,7 @@ class _StoredTokens(Stored):
     truncation_side: Literal["right", "left"] = "right"
 
 
-def exported_tokens(data: object, max_tokens: int, pad_id: int, place: str) -> Tokens:
+def exported_tokens(data: object, max_tokens: int, pad_id: int, place: str) -> HashTokens | FileTokens:
     """The tokens of an exported file.
 
     Args:

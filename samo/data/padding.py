@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["packed", "padded"]
+__all__ = ["packed", "padded", "parts_of"]
 
 
 def padded(rows: Sequence[np.ndarray], width: int = 0, fill: float = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -25,6 +25,11 @@ def packed(parts: Sequence[np.ndarray]) -> np.ndarray:
     """(P + T_1 + ... + T_P,): what P models read of one item, their lengths first, then one behind the other.
 
     All are of the parts' type; as float32, lengths are exact up to 2^24.
-    :func:`samo.runs.ensemble_model.unpacked` takes them apart.
+    :func:`parts_of` takes one apart, :func:`samo.runs.ensemble_model.unpacked` a batch of them.
     """
     return np.concatenate([np.array([len(part) for part in parts], dtype=parts[0].dtype), *parts])
+
+
+def parts_of(row: np.ndarray, n: int) -> list[np.ndarray]:
+    """The ``n`` parts that :func:`packed` made a row of, whatever stands behind them."""
+    return np.split(row[n:], np.cumsum(row[:n].astype(np.int64)))[:n]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from torch import nn
 
 from samo import __version__
 from samo.deploy.card import checked_on, exported_section, with_section
-from samo.deploy.exporter import Exporter
+from samo.deploy.exporter import Exporter, reads_differently
 from samo.deploy.finished import MOST_GIVEN, answers_problem, metadata_problem
-from samo.deploy.onnx_file import OPSET, compacted, require_onnx, save_metadata, write_onnx
+from samo.deploy.onnx_file import OPSET, compacted, merged, require_onnx, save_metadata, write_onnx
 from samo.deploy.parity import (
     LOGITS_WITHIN,
     AsModule,
@@ -54,10 +54,12 @@ from samo.files import folder_beside, parse_json, remove_left_folders, write_jso
 from samo.modalities import exporter_type, predictor_type
 from samo.plugins import names_of, trust
 from samo.prediction import ModelFacts, ModelPredictor
-from samo.prediction.exported import ExportedModel, Metadata, load_exported
+from samo.prediction.exported import ExportedModel, Metadata, OnnxNetwork, load_exported
 from samo.prediction.network import Network
+from samo.prediction.readings import FORMAT, SEVERAL_FORMAT
 from samo.reporting.published import published_card, published_settings
 from samo.runs.calibrate import decision_of
+from samo.runs.ensemble_model import Ensemble
 from samo.runs.evaluate import open_data
 from samo.runs.load import facts_of, load_run_model, open_run
 from samo.runs.reporter import PlainReporter, Reporter
@@ -189,6 +191,11 @@ def export(
     decision = decision_of(found, space)
     exporter: type[Exporter] = exporter_type(found.modality)
     exporter.exportable(model)  # refuses before anything takes long
+    if format == "torch-export" and reads_differently(model):
+        raise SettingsError(
+            "`format=torch-export`: the members of this ensemble read differently, and a program has one reading",
+            hint="`format=onnx` has room for several",
+        )
     if prune and not found.split.val:
         raise SettingsError(
             f"`prune` chooses an epoch on the validation part, and run '{found.name}' has none: it learned from"
@@ -302,7 +309,7 @@ def _made(job: _Job, folder: Path, name: str, run_network: Network, force: bool)
         parity = _against_run(job, opened)
     if job.quantise:
         smaller = folder / "int8.onnx"
-        _quantise(job, made, smaller)
+        _quantise(job, made, smaller, cast(OnnxNetwork, opened))
         networks["int8"] = opened = _open_onnx(smaller, runtime)
         parity = _against_run(job, opened)
         sizes["file"] = _megabytes(smaller)
@@ -346,11 +353,13 @@ def _written(job: _Job, path: Path) -> Network:
         ExportError: torch cannot export it.
     """
     module = job.exporter.exportable(job.model)
-    example = job.exporter.example(job.run.config)
+    example = job.exporter.example(job.run.config, job.model)
     try:
         if job.format == "onnx":
-            write_onnx(module, example, path, inputs=job.exporter.inputs, axes=job.exporter.axes)
+            write_onnx(module, example, path, axes=job.exporter.axes(job.model))
             compacted(path, job.exporter.cosines(module))
+            if isinstance(job.model, Ensemble):
+                merged(path)
             save_metadata(path, _metadata(job))
             return _open_onnx(path, job.setup.runtime)
         if job.format == "torch-export":
@@ -383,8 +392,9 @@ def _read_program(path: Path, extra: dict[str, str] | None = None) -> torch.expo
         return torch.export.load(path, extra_files=extra)
 
 
-def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, Any], path: Path) -> Network:
-    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim(job.exporter.axes[1], min=2)
+def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, ...], path: Path) -> Network:
+    _, axis = job.exporter.axes(job.model)[job.exporter.inputs[0]]
+    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim(axis, min=2)
     dynamic = {k: axis for k, axis in enumerate((batch, length)) if job.exporter.program_axes[k]}
     shapes = (dynamic, {0: batch})
     with torch.no_grad():
@@ -449,10 +459,11 @@ def _reference(job: _Job, network: Network) -> dict[str, Any]:
     return reference_from(logits, job.decisions[1], job.space, ids, frontend)
 
 
-def _quantise(job: _Job, source: Path, target: Path) -> None:
+def _quantise(job: _Job, source: Path, target: Path, network: OnnxNetwork) -> None:
+    """Write the quantised copy of the file that ``network`` computes."""
     kind = job.exporter.quantisation(job.model)
     rows = job.setup.frontend.manifest.rows(job.run.split.train)
-    batches = calibration_batches(job.setup, rows, job.exporter.inputs) if kind == "static" else []
+    batches = calibration_batches(job.setup, rows, network.feeds) if kind == "static" else []
     try:
         quantised(source, target, job.exporter, kind, batches)
     except OSError:
@@ -464,7 +475,7 @@ def _quantise(job: _Job, source: Path, target: Path) -> None:
 
 
 def _open_onnx(path: Path, runtime: Runtime) -> Network:
-    return ExportedModel.open(path).trained(runtime.threads).network
+    return load_exported(path, threads=runtime.threads).network
 
 
 def _label(job: _Job, made: Path, facts: dict[str, Any], reference: Mapping[str, Any]) -> None:
@@ -566,15 +577,16 @@ def _metadata(
     if facts and (job.quantise or job.prune):
         own = () if facts["parity"]["trained_on"] else (_score(facts),)
         about = replace(about, scores=(*own, *(f"{score} (the run)" for score in about.scores)))
+    reading = dict(job.exporter.reading(job.run, job.run.config))
     return Metadata(
-        format="samo-onnx-1",
+        format=SEVERAL_FORMAT if reads_differently(job.model) else FORMAT,
         samo=__version__,
         opset=OPSET,
         modality=job.run.modality,  # type: ignore[arg-type]
         label_space=job.space.to_json(),
         decision=job.decisions[1].to_json(),
         facts=_plain(about),  # type: ignore[arg-type]
-        reading=dict(job.exporter.reading(job.run, job.run.config)),
+        reading=reading,
         card=card,
         reference=dict(reference or {}),
         quantised=job.quantise,  # type: ignore[arg-type]

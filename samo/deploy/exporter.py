@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, TypeGuard
 
+import torch
 from torch import Tensor, nn
 
-from samo.errors import SettingsError
 from samo.frontend import Frontend
 from samo.runs.ensemble_model import Ensemble
 from samo.runs.run import Run
 from samo.settings import Config
 
-__all__ = ["ChannelGroup", "CosineMatrix", "Exporter", "refuse_several_parts"]
+__all__ = ["ChannelGroup", "CosineMatrix", "ExportableEnsemble", "Exporter", "reads_differently"]
 
 
 @dataclass(frozen=True)
@@ -57,28 +57,30 @@ class Exporter(Protocol):
     """See :data:`samo.modalities.MODALITIES`.
 
     Attributes:
-        inputs: names of what a file takes, ``("waveform", "lengths")``.
-        axes: names of the first input's axes, ``("batch", "samples")``.
+        inputs: names of what a file of one reading takes, ``("waveform", "lengths")``.
         kept_float: pattern of the names of nodes that make features, which are never quantised.
         program_axes: which of the axes of a ``torch.export`` program are dynamic.
     """
 
     inputs: ClassVar[tuple[str, str]]
-    axes: ClassVar[tuple[str, str]]
     kept_float: ClassVar[str]
     program_axes: ClassVar[tuple[bool, bool]]
 
     @staticmethod
     def exportable(model: nn.Module) -> nn.Module:
-        """A copy of a run's model whose ``forward(inputs, lengths)`` exports: logits, or logits and features.
+        """A copy of a run's model whose ``forward`` of :meth:`axes` exports: logits, or logits and features.
 
         Raises:
             SettingsError: it cannot be exported; says why.
         """
 
     @staticmethod
-    def example(config: Config) -> tuple[Tensor, Tensor]:
-        """Inputs and lengths of two items, as a run's model takes them."""
+    def axes(model: nn.Module) -> Mapping[str, tuple[str, ...]]:
+        """Names of the axes of each input of a run's exportable model, by the input's name and in their order."""
+
+    @staticmethod
+    def example(config: Config, model: nn.Module) -> tuple[Tensor, ...]:
+        """Those inputs, of two items."""
 
     @staticmethod
     def reading(run: Run, config: Config) -> Mapping[str, Any]:
@@ -105,20 +107,34 @@ class Exporter(Protocol):
         """
 
 
-def refuse_several_parts(model: nn.Module, read: str, one: str) -> None:
-    """Refuse an ensemble whose members read differently.
+def reads_differently(model: nn.Module) -> TypeGuard[Ensemble]:
+    """Whether it is an ensemble whose members read items differently: its file takes each reading by itself."""
+    return isinstance(model, Ensemble) and model.parts > 1
 
-    Args:
-        model: of a run.
-        read: what its members do, "read unlike tokens".
-        one: what a file has of that, "one tokenizer".
 
-    Raises:
-        SettingsError: it is one.
-    """
-    if isinstance(model, Ensemble) and model.parts > 1:
-        raise SettingsError(
-            f"an ensemble whose members {read} cannot be exported: a file has {one}",
-            hint="export one member, or train a model with this run as its `teacher` and export that; "
-            "the run itself predicts and serves",
-        )
+class ExportableEnsemble(nn.Module):
+    """An ensemble whose members read items differently: each reading is an input of its own."""
+
+    def __init__(self, ensemble: Ensemble, n_inputs: int) -> None:
+        """``n_inputs`` of each reading."""
+        super().__init__()
+        self.members = ensemble.members
+        self.ensemble, self.n_inputs = (ensemble,), n_inputs
+
+    def reading(self, given: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the members of one reading are given of its inputs."""
+        return given
+
+    def answered(self, member: nn.Module, given: Sequence[Tensor]) -> Tensor:
+        """(B, C) logits of a member to :meth:`reading`."""
+        logits: Tensor = member(*given)
+        return logits
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """(B, C) logits of the mixture."""
+        (ensemble,), n = self.ensemble, self.n_inputs
+        parts = [self.reading(given[k * n : (k + 1) * n]) for k in range(ensemble.parts)]
+        members = zip(self.members, ensemble.reads, strict=True)
+        # A tracer takes what a member casts to its own type for the member's: each gets tensors of its own.
+        logits = [self.answered(member, [each.clone() for each in parts[part]]) for member, part in members]
+        return ensemble.mixture(torch.stack(logits))

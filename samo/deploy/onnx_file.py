@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import warnings
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from samo.deploy.exporter import CosineMatrix
 from samo.errors import EnvironmentProblem
 
-__all__ = ["KEY", "OPSET", "compacted", "require_onnx", "save_metadata", "write_onnx"]
+__all__ = ["KEY", "OPSET", "compacted", "merged", "require_onnx", "save_metadata", "write_onnx"]
 
 OPSET = 18
 KEY = "samo"
@@ -44,16 +45,21 @@ def require_onnx() -> None:
 
 def write_onnx(
     module: nn.Module,
-    example: tuple[Tensor, Tensor],
+    example: tuple[Tensor, ...],
     path: Path,
     *,
-    inputs: tuple[str, str],
-    axes: tuple[str, str],
+    axes: Mapping[str, tuple[str, ...]],
 ) -> tuple[str, ...]:
-    """Export a module over inputs and lengths, both of any batch size and the inputs of any length.
+    """Export a module over inputs of any size along all of their axes.
 
     By the exporter that traces: the one over ``torch.export`` gets hashes of 62 bits wrong, and takes forty times as
     long. Its file is checked by whoever asked for it, see :mod:`samo.deploy.parity`.
+
+    Args:
+        module: gives (batch, C) logits, or these and (batch, bands, frames) features.
+        example: what it is traced with.
+        path: of the file.
+        axes: names of those of each input, by the input's name.
 
     Returns:
         The names of its outputs: ``logits``, and ``features`` of a module that gives them.
@@ -61,9 +67,9 @@ def write_onnx(
     with torch.no_grad():
         given = module(*example)
     outputs = ("logits", "features") if isinstance(given, tuple) else ("logits",)
-    dynamic = {inputs[0]: {0: axes[0], 1: axes[1]}, inputs[1]: {0: axes[0]}, "logits": {0: axes[0]}}
+    dynamic = {name: dict(enumerate(own)) for name, own in axes.items()} | {"logits": {0: "batch"}}
     if "features" in outputs:
-        dynamic["features"] = {0: axes[0], 2: "frames"}
+        dynamic["features"] = {0: "batch", 2: "frames"}
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -72,7 +78,7 @@ def write_onnx(
             # Tracing warns of every shape that Python looks at; whether that did harm is measured.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                module, example, str(path), dynamo=False, opset_version=OPSET, input_names=list(inputs),
+                module, example, str(path), dynamo=False, opset_version=OPSET, input_names=list(axes),
                 output_names=list(outputs), dynamic_axes=dynamic,
             )  # fmt: skip
     finally:
@@ -111,6 +117,50 @@ def compacted(path: Path, matrices: Sequence[CosineMatrix]) -> None:
     del model.graph.initializer[:]
     model.graph.node.extend(nodes)
     model.graph.initializer.extend([*kept, *tensors.values()])
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+def merged(path: Path) -> None:
+    """Let what stands in a file several times stand and be computed once: members of an ensemble may share an encoder.
+
+    All operators that are written give the same to the same inputs.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(path))
+    graph = model.graph
+    known: dict[tuple[Any, ...], list[str]] = {}
+    one_name: dict[str, str] = {}
+
+    def is_new(key: tuple[Any, ...], names: list[str]) -> bool:
+        before = known.setdefault(key, names)
+        if before is not names:
+            one_name.update(zip(names, before, strict=True))
+        return before is names
+
+    tensors = []
+    for tensor in graph.initializer:
+        content = hashlib.sha256(numpy_helper.to_array(tensor).tobytes()).digest()
+        if is_new((tensor.data_type, *tensor.dims, content), [tensor.name]):
+            tensors.append(tensor)
+    outputs = {port.name for port in graph.output}
+    nodes = []
+    for node in graph.node:
+        inputs = [one_name.get(name, name) for name in node.input]
+        node.input[:] = inputs
+        if node.op_type == "Identity" and node.output[0] not in outputs:
+            one_name[node.output[0]] = inputs[0]
+            continue
+        attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
+        key = (node.op_type, *inputs, len(node.output), *attributes)
+        if not outputs.isdisjoint(node.output) or is_new(key, list(node.output)):
+            nodes.append(node)
+    del graph.node[:]
+    del graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(tensors)
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from samo.deploy.exporter import Exporter
+from samo.prediction.readings import Feeds
 from samo.training.setup import Setup
 
 __all__ = ["calibration_batches", "quantised"]
@@ -22,18 +23,19 @@ _SUMS = ("MatMul", "Gemm")
 
 
 def calibration_batches(
-    setup: Setup, rows: np.ndarray, names: tuple[str, str], n: int = N_CALIBRATION
-) -> list[dict[str, np.ndarray]]:
+    setup: Setup, rows: np.ndarray, feeds: Feeds, n: int = N_CALIBRATION
+) -> list[Mapping[str, np.ndarray]]:
     """What the network is given of some training rows, spread over all of them, by the names of its inputs."""
     some = rows[np.unique(np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(np.int64))]
     return [
-        dict(zip(names, (batch.inputs.numpy(), batch.lengths.numpy()), strict=True))
+        given
         for batch in setup.frontend.eval_batches(some, _BATCH)
+        for given in feeds(batch.inputs.numpy(), batch.lengths.numpy())
     ]
 
 
 def quantised(
-    source: Path, target: Path, exporter: type[Exporter], kind: str, batches: Sequence[dict[str, np.ndarray]]
+    source: Path, target: Path, exporter: type[Exporter], kind: str, batches: Sequence[Mapping[str, np.ndarray]]
 ) -> None:
     """Write the quantised copy of a file.
 
@@ -73,10 +75,10 @@ def quantised(
 class _Batches:
     """Batches one after another, as onnxruntime's calibration asks for them."""
 
-    def __init__(self, batches: Sequence[dict[str, np.ndarray]]) -> None:
-        self._remaining: Iterator[dict[str, np.ndarray]] = iter(batches)
+    def __init__(self, batches: Sequence[Mapping[str, np.ndarray]]) -> None:
+        self._remaining: Iterator[Mapping[str, np.ndarray]] = iter(batches)
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> Mapping[str, np.ndarray] | None:
         """The next one; None at the end."""
         return next(self._remaining, None)
 
@@ -96,12 +98,16 @@ def _kept_static(model: Any) -> list[str]:
 def _kept_dynamic(model: Any, features: str) -> list[str]:
     """Names of nodes that make features, and the last layer."""
     pattern = re.compile(features)
-    return [node.name for node in model.graph.node if pattern.search(node.name)] + _last_sums(model)
+    kept = [node.name for node in model.graph.node if pattern.search(node.name)] + _last_sums(model)
+    # onnxruntime makes two operators of a Gemm before it looks at names.
+    return kept + [f"{name}_MatMul" for name in kept]
 
 
 def _last_sums(model: Any) -> list[str]:
-    """Names of the products nearest before the logits, one on each way to them."""
+    """Names of the products nearest before the logits, one on each way to them, and of those of no weights behind."""
     made_by = {output: node for node in model.graph.node for output in node.output}
+    weights = {tensor.name for tensor in model.graph.initializer}
+    weights |= {output for output, node in made_by.items() if node.op_type == "Constant"}
     found, waiting, seen = [], ["logits"], set()
     while waiting:
         node = made_by.get(waiting.pop())
@@ -110,6 +116,7 @@ def _last_sums(model: Any) -> list[str]:
         seen.add(node.name)
         if node.op_type in _SUMS:
             found.append(node.name)
-        else:
+        # What windows count in a clip is no layer.
+        if node.op_type not in _SUMS or not weights & set(node.input):
             waiting.extend(node.input)
     return found

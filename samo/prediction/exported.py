@@ -7,20 +7,33 @@ hostile, damaged or foreign one ends in one line.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from samo.errors import DataError, ModelFileError, SettingsError, nearest
 from samo.evaluation.decision import Decision
 from samo.files import parse_json
 from samo.modalities import predictor_type, released_files
-from samo.prediction.onnx_file import FLOAT, INT64, LARGEST, OnnxFile, Port, check_network, look_through
+from samo.prediction.onnx_file import FLOAT, LARGEST, OnnxFile, Port, check_network, look_through
 from samo.prediction.predictor import ModelFacts, ModelPredictor, TrainedModel
+from samo.prediction.readings import (
+    FORMAT,
+    INPUTS,
+    SEVERAL_FORMAT,
+    AudioReading,
+    AudioReadings,
+    Feeds,
+    Input,
+    Reading,
+    TextReading,
+    plain_feeds,
+    read_reading,
+)
 from samo.stored import Flag, Number, Stored, Text, validated
 from samo.tasks import LabelSpace
 
@@ -40,7 +53,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-FORMAT = "samo-onnx-1"
 KEY = "samo"
 """The key of the file's ``metadata_props`` with the JSON text of :class:`Metadata`."""
 SUFFIX = ".onnx"
@@ -60,65 +72,25 @@ class _StoredFacts(Stored):
     licence: Text = ""
 
 
-class AudioReading(Stored):
-    """How clips are read.
-
-    Attributes:
-        sr: sampling rate in Hz they are resampled to.
-        window: samples the model sees at once.
-        trim_db: dB below the loudest 40 ms under which both ends are cut off; 0 = keep all.
-        tta_speed: logarithm of the speeds at which every window is heard twice more; 0 = off.
-        tta_shift: seconds by which every window is moved to be heard twice more; 0 = off.
-    """
-
-    sr: Annotated[int, Field(strict=True, ge=4000, le=192_000)]
-    window: Annotated[int, Field(strict=True, ge=1, le=60 * 192_000)]
-    trim_db: Annotated[float, Field(strict=True, ge=0.0, le=120.0)]
-    tta_speed: Annotated[float, Field(strict=True, ge=0.0, le=0.5)] = 0.0
-    tta_shift: Annotated[float, Field(strict=True, ge=0.0, le=10.0)] = 0.0
-
-    @model_validator(mode="after")
-    def _a_minute_at_most(self) -> AudioReading:
-        if self.window > 60 * self.sr:
-            raise ValueError("a window lasts over a minute")
-        return self
-
-
-class TextReading(Stored):
-    """How texts are read.
-
-    Attributes:
-        max_tokens: longest text in tokens.
-        pad_id: what short rows of a batch are filled with.
-        tokens: what a modality's tokens make of ``Tokens.to_json``.
-        text_column: of the table it was trained on; empty where there was none, or unknown.
-    """
-
-    max_tokens: Annotated[int, Field(strict=True, ge=1, le=8192)]
-    pad_id: Annotated[int, Field(strict=True, ge=0, le=2**31)]
-    tokens: dict[Text, Any]
-    text_column: Text = ""
-
-
 class Metadata(Stored):
     """What an exported file says of its model, as JSON; an exporter writes ``model_dump`` of nothing else.
 
     Attributes:
-        format: :data:`FORMAT`.
+        format: :data:`~samo.prediction.readings.FORMAT`, or of several readings ``SEVERAL_FORMAT``.
         samo: the version that exported it.
         opset: of the standard's operators.
         modality: ``audio`` or ``text``.
         label_space: from ``LabelSpace.to_json``.
         decision: from ``Decision.to_json``.
         facts: from ``ModelFacts.to_json``.
-        reading: how inputs are read, :class:`AudioReading` or :class:`TextReading`.
+        reading: how inputs are read, see :mod:`samo.prediction.readings`.
         card: the text of the run's model card, or empty.
         reference: what a drift is measured from; empty where unknown.
         quantised: ``int8``, or empty.
         pruned: the ratio of channels taken out, in [0, 1).
     """
 
-    format: Literal["samo-onnx-1"]
+    format: Literal["samo-onnx-1", "samo-onnx-2"]
     samo: Text
     opset: Annotated[int, Field(strict=True, ge=1, le=1000)]
     modality: Literal["audio", "text"]
@@ -149,7 +121,7 @@ class ExportedModel:
     metadata: Metadata
     space: LabelSpace
     decision: Decision
-    reading: AudioReading | TextReading
+    reading: Reading
     has_features: bool
     content: bytes
 
@@ -167,9 +139,9 @@ class ExportedModel:
             metadata = _metadata(file)
             space = _part("label_space", lambda: LabelSpace.from_json(metadata.label_space))
             decision = _part("decision", lambda: Decision.from_json(metadata.decision, space))
-            reading = _part("reading", lambda: _reading(metadata))
-            has_features = _check_ports(file, metadata.modality, space.n_columns)
-            check_network(file, _usual_length(reading))
+            reading = _part("reading", lambda: read_reading(metadata.modality, metadata.format, metadata.reading))
+            has_features = _check_ports(file, reading.inputs, space.n_columns)
+            check_network(file, {name: given.usual for name, given in reading.inputs.items()})
         except (ValueError, DataError) as error:
             raise ModelFileError(f"cannot use {place}: {error}", hint=_HINT) from error
         return cls(place, metadata, space, decision, reading, has_features, content)
@@ -196,31 +168,37 @@ class ExportedModel:
         assert isinstance(self.reading, TextReading)
         return self.reading
 
-    def trained(self, threads: int = 0) -> TrainedModel:
+    @property
+    def text_column(self) -> str:
+        """Of the table that a model of text was trained on; empty where unknown."""
+        return "" if isinstance(self.reading, AudioReading | AudioReadings) else self.reading.text_column
+
+    def trained(self, threads: int = 0, feeds: Feeds | None = None) -> TrainedModel:
         """What a predictor is made of.
 
         Args:
             threads: CPU threads; 0 = all cores.
+            feeds: of several readings, what its network is given of rows that hold them all; None: all as it is.
 
         Raises:
             ModelFileError: it cannot be computed.
         """
         threads = threads or cores()
-        network, card = OnnxNetwork(self, threads), self.metadata.card
+        network, card = OnnxNetwork(self, threads, feeds or plain_feeds(self.modality)), self.metadata.card
         return TrainedModel(network, self.space, self.decision, self.facts, threads, card)
 
 
 class OnnxNetwork:
     """An exported file computed by onnxruntime on the CPU; see :class:`samo.prediction.network.Network`."""
 
-    def __init__(self, model: ExportedModel, threads: int) -> None:
-        """Load the network.
+    def __init__(self, model: ExportedModel, threads: int, feeds: Feeds) -> None:
+        """Load the network, which is given what ``feeds`` makes of rows.
 
         Raises:
             ModelFileError: onnxruntime refuses it.
         """
+        self.feeds = feeds
         self._path, self._n_columns = model.path, model.space.n_columns
-        self._inputs = INPUTS[model.modality]
         self._has_features = model.has_features
         self._session = _session(model, threads)
 
@@ -230,7 +208,8 @@ class OnnxNetwork:
         Raises:
             ModelFileError: the file cannot be computed on them, or gives something else than finite numbers.
         """
-        logits = self._run("logits", inputs, lengths)
+        found = [self._run("logits", given) for given in self.feeds(inputs, lengths)]
+        logits = found[0] if len(found) == 1 else np.concatenate(found)
         if logits.shape != (len(inputs), self._n_columns):
             raise ModelFileError(f"cannot use {self._path}: its logits have the shape {logits.shape}", hint=_HINT)
         if not np.isfinite(logits).all():
@@ -243,20 +222,18 @@ class OnnxNetwork:
         Raises:
             ModelFileError: the file cannot be computed on them.
         """
-        return self._run("features", inputs, lengths) if self._has_features else None
+        if not self._has_features:
+            return None
+        (given,) = self.feeds(inputs, lengths)
+        return self._run("features", given)
 
-    def _run(self, output: str, inputs: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        given = dict(zip(self._inputs, (inputs, lengths), strict=True))
+    def _run(self, output: str, given: Mapping[str, np.ndarray]) -> np.ndarray:
         try:
-            computed: np.ndarray = self._session.run([output], given)[0]
+            computed: np.ndarray = self._session.run([output], dict(given))[0]
         # onnxruntime has no common class for what it raises.
         except Exception as error:
             raise _unusable(self._path, error) from error
         return computed
-
-
-INPUTS = {"audio": ("waveform", "lengths"), "text": ("ids", "lengths")}
-"""The inputs of an exported network by modality: (B, T) and (B,)."""
 
 
 def load_exported(
@@ -337,8 +314,9 @@ def _metadata(file: OnnxFile) -> Metadata:
     if not isinstance(value, dict):
         raise ValueError("its metadata are no JSON object")
     version = value.get("format")
-    if isinstance(version, str) and version.startswith("samo-onnx-") and version != FORMAT:
-        raise ValueError(f"it has the format {version[:40]}, this version reads {FORMAT}")
+    known = (FORMAT, SEVERAL_FORMAT)
+    if isinstance(version, str) and version.startswith("samo-onnx-") and version not in known:
+        raise ValueError(f"it has the format {version[:40]}, this version reads {' and '.join(known)}")
     return _part("", lambda: validated(Metadata, value))
 
 
@@ -350,36 +328,22 @@ def _part(name: str, read: Callable[[], T]) -> T:
         raise ValueError(f"its metadata are wrong: {name}{': ' if name else ''}{error}") from error
 
 
-def _reading(metadata: Metadata) -> AudioReading | TextReading:
-    if metadata.modality == "audio":
-        return validated(AudioReading, metadata.reading)
-    return validated(TextReading, metadata.reading)
-
-
-def _usual_length(reading: AudioReading | TextReading) -> int:
-    """Samples or tokens of an item for which tensors are measured: ten seconds, 512 tokens, or all that it reads."""
-    if isinstance(reading, AudioReading):
-        return min(reading.window, 10 * reading.sr)
-    return min(reading.max_tokens, 512)
-
-
 def _no_constant(name: str) -> float:
     raise ValueError(f"a number is {name}")
 
 
-def _check_ports(file: OnnxFile, modality: str, n_columns: int) -> bool:
+def _check_ports(file: OnnxFile, inputs: Mapping[str, Input], n_columns: int) -> bool:
     """Whether the file also gives features.
 
     Raises:
         ValueError: inputs or outputs of other names, types or shapes.
     """
-    first, second = INPUTS[modality]
-    _check_names("inputs", file.inputs, {first, second}, {first, second})
-    _check_names("outputs", file.outputs, {"logits"}, {"logits", "features"})
+    known = {"logits", "features"} if len(inputs) == 2 else {"logits"}
+    _check_names("inputs", file.inputs, set(inputs), set(inputs))
+    _check_names("outputs", file.outputs, {"logits"}, known)
     ports = {port.name: port for port in (*file.inputs, *file.outputs)}
     wanted = {
-        first: (FLOAT if modality == "audio" else INT64, (None, None)),
-        second: (INT64, (None,)),
+        **{name: (given.kind, (None,) * given.dims) for name, given in inputs.items()},
         "logits": (FLOAT, (None, n_columns)),
         "features": (FLOAT, (None, None, None)),
     }

@@ -8,7 +8,7 @@ call functions. None of this is needed to answer, so a file with any of it is re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -109,11 +109,11 @@ def look_through(content: bytes | memoryview) -> OnnxFile:
     return found
 
 
-def check_network(file: OnnxFile, length: int) -> dict[str, Value]:
+def check_network(file: OnnxFile, length: int | Mapping[str, int]) -> dict[str, Value]:
     """Refuse what no network of SAMO's is, and what needs more memory than a network does.
 
     Args:
-        length: for which the sizes of tensors are found: samples or tokens of one item.
+        length: for which the sizes of tensors are found: samples or tokens of one item; or that of each input.
 
     Returns:
         What is known of every tensor, by name.
@@ -124,7 +124,8 @@ def check_network(file: OnnxFile, length: int) -> dict[str, Value]:
     known = dict(file.constants)
     for port in file.inputs:
         if port.shape is not None:
-            usual = (1, *[length] * (len(port.shape) - 1))
+            own_length = length if isinstance(length, int) else length[port.name]
+            usual = (1, *[own_length] * (len(port.shape) - 1))
             known[port.name] = Value(
                 tuple(own if size is None else size for own, size in zip(usual, port.shape, strict=False))
             )

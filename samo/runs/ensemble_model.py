@@ -107,7 +107,10 @@ class Ensemble(nn.Module):
         parts = range(self.parts)
         given = [(inputs, lengths)] if self.parts == 1 else [unpacked(inputs, part, self.parts) for part in parts]
         readers = zip(self.readers, self.reads, strict=True)
-        logits = torch.stack([reader(*given[part]).float() for reader, part in readers])
+        return self.mixture(torch.stack([reader(*given[part]).float() for reader, part in readers]))
+
+    def mixture(self, logits: Tensor) -> Tensor:
+        """(B, C) logits of the mixture of the members' own (K, B, C)."""
         return mixed(logits / self.temperatures[:, None], self.log_weights, self.space, self.combine, self.thresholds)
 
 

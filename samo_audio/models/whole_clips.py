@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from samo.data.padding import padded
-from samo_audio.audio_io import window_starts
 from samo_audio.config import FeatureSettings
-from samo_audio.views import viewed, views_of
+from samo_audio.views import views_of, windows_of
 
 __all__ = ["WholeClips"]
 
@@ -26,12 +26,12 @@ class WholeClips(nn.Module):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """(B, C) float32 logits of (B, T) clips of any length, and their (B,) samples."""
-        chunks, owners = [], []
+        chunks: list[np.ndarray] = []
+        owners: list[int] = []
         for row, (waveform, length) in enumerate(zip(waveforms.cpu().numpy(), lengths.tolist(), strict=True)):
-            for start in window_starts(length, self.window).tolist():
-                chunk = waveform[start : min(start + self.window, length)]
-                chunks += [viewed(chunk, view, self.window) for view in self.views]
-                owners += [row] * len(self.views)
+            own = windows_of(waveform[:length], self.window, self.views)
+            chunks += own
+            owners += [row] * len(own)
         logits = []
         for start in range(0, len(chunks), _WINDOWS_AT_ONCE):
             batch = (torch.from_numpy(each) for each in padded(chunks[start : start + _WINDOWS_AT_ONCE], self.window))

@@ -7,17 +7,21 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import tiny_audio as tiny
 import torch
 
 import samo
-from samo.data.padding import packed, padded
+from samo.data.padding import packed, padded, parts_of
+from samo.deploy.export import export
+from samo.deploy.quantise import _last_sums
 from samo.ensembles.build_ensemble import build_ensemble
 from samo.errors import ModelFileError, SettingsError
 from samo.evaluation.predictions import Predictions
 from samo.launch.resources import Resources
 from samo.prediction import Decoded
+from samo.prediction.exported import ExportedModel
 from samo.runs import run_report
 from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
@@ -31,7 +35,6 @@ from samo.runs.training import train_run
 from samo.training.setup import Setup
 from samo.training.trainer import predict_logits
 from samo_audio.audio_io import read
-from samo_audio.exporting import AudioExporter
 from samo_audio.frontend import AudioFrontend
 from samo_audio.live import live
 from samo_audio.several_readings import Part, SeveralReadings
@@ -48,6 +51,8 @@ def test_parts_of_floats_are_packed_and_taken_apart() -> None:
     values, lengths = unpacked(inputs, 1, 2)
     assert (values.tolist(), lengths.tolist()) == ([[1.0, 0.0], [3.0, 4.0]], [1, 2])
     assert lengths.dtype == torch.int64
+    first, second = parts_of(padded(rows)[0][1], 2)
+    assert (first.tolist(), second.tolist()) == ([2.0], [3.0, 4.0])
 
 
 def test_short_clips_are_whole_and_long_ones_in_pieces(tmp_path: Path) -> None:
@@ -138,11 +143,10 @@ def test_each_member_reads_clips_as_it_does_alone(root: Path) -> None:
     for row, answer in zip(decided, answers, strict=True):
         np.testing.assert_allclose(list(answer.answers["emotion"].probabilities.values()), row, atol=2e-5)
     again = Setup(open_data(run, {}, PlainReporter()), tiny.CPU)
+    assert again.frontend.sr == model.sr == 12_000
     before = json.loads(run.path("report.json").read_text())
     assert evaluate_run(run, again, "test")["metrics"] == before["metrics"]
     assert [line[:27] for line in before["warnings"] if "balanced" in line] == ["classes are balanced twice:"]
-    with pytest.raises(SettingsError, match="members read clips differently cannot be exported: a file has one rate"):
-        AudioExporter.exportable(load_run_model(run, AudioFrontend, tiny.CPU)[0])
 
 
 def test_samples_streams_and_decoded_clips(root: Path) -> None:
@@ -165,6 +169,50 @@ def test_samples_streams_and_decoded_clips(root: Path) -> None:
     moments = list(live(model, [long[:6000]], tiny.SR, voice=False))
     first = [list(each.answers["emotion"].probabilities.values()) for each in (moments[0], told.timeline[0])]
     np.testing.assert_allclose(*first, atol=2e-2)  # where a stream is resampled block by block, its ends are not known
+
+
+def test_its_file_answers_alike(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From files, samples and pieces of long ones; the file knows each member's reading."""
+    monkeypatch.setattr("samo.deploy.parity._ROUNDS", 1)
+    monkeypatch.setattr("samo.deploy.export.BATCHES", (1,))
+    how = {"artifacts": root, "threads": 1, "reporter": PlainReporter(quiet=True)}
+    made = export("both", tmp_path / "both.onnx", **how)
+    assert (made.facts["exact"]["part"], made.facts["exact"]["equal_labels"]) == ("test", 1.0)
+    assert made.facts["exact"]["largest_difference"] < 1e-4
+    opened = ExportedModel.open(made.path)
+    assert opened.metadata.format == "samo-onnx-2"
+    assert opened.metadata.reading == {
+        "parts": [
+            {"sr": 8000, "window": 4000, "trim_db": 0.0},
+            {"sr": 12_000, "window": 4800, "trim_db": 30.0, "tta_shift": 0.05},
+        ],
+        "window_s": 0.5,
+    }
+    # Windows are averaged over behind the last layers, which stay as they are in 8 bits.
+    last = _last_sums(onnx.load(str(made.path)))
+    assert sorted(name.rpartition("/")[2][:6] for name in last) == ["Gemm", "Gemm", "MatMul", "MatMul"]
+    run, file = samo.load("both", artifacts=root, threads=1), samo.load(made.path, threads=1)
+    assert file.decision == run.decision
+    stored = Predictions.load(Run(root / "runs" / "both").path("predictions.test.npz"))
+    manifest = Run(root / "runs" / "both").manifest
+    paths = {item.id: manifest.path(item) for item in manifest.items}
+    space = manifest.label_space
+    answers = file.predict([paths[name] for name in stored.ids])
+    means = np.log(mean_of_members(root, stored.ids))
+    expected = file.decision.probabilities(means, space)
+    found = [list(each.answers["emotion"].probabilities.values()) for each in answers]
+    np.testing.assert_allclose(found, expected, atol=2e-5)
+    samples = np.concatenate([tiny.sound(1.3, "happy", 3), tiny.sound(9.0, "sad", 4)], dtype=np.float32)
+    for given in (samples[:11_000], samples):
+        one, other = (model.predict(given, sr=tiny.SR) for model in (run, file))
+        assert [len(each.timeline) for each in (one, other)] == [0 if len(given) < 80_000 else 21] * 2
+        pairs = zip([one, *one.timeline], [other, *other.timeline], strict=True)
+        for mine, others in pairs:
+            shares = [list(each.answers["emotion"].probabilities.values()) for each in (mine, others)]
+            np.testing.assert_allclose(*shares, atol=2e-5)
+    assert file.spectrogram(samples, tiny.SR) is None
+    with pytest.raises(SettingsError, match="members of this ensemble read differently, and a program has one reading"):
+        export("both", tmp_path / "both.pt2", format="torch-export", **how)
 
 
 def test_it_can_teach(root: Path) -> None:

@@ -376,9 +376,11 @@ def test_train_makes_a_run_of_an_ensemble(tmp_path: Path, artifacts: Path, monke
     clip = next(corpus.parent.rglob("*.wav"))
     found = done("predict", clip, "--run", "g", "--json").json["predictions"][0]
     assert sum(found["probabilities"].values()) == pytest.approx(1.0)
-    line = refused(2, "export", "g")
-    assert "members read clips differently cannot be exported" in line
-    assert "--teacher" in line
+    done("export", "g")
+    of_file = done("predict", clip, "--model", run / "exports" / "g.onnx", "--json").json["predictions"][0]
+    assert of_file["probabilities"] == pytest.approx(found["probabilities"], abs=1e-4)
+    line = refused(2, "export", "g", "--format", "torch-export")
+    assert "--format torch-export: the members of this ensemble read differently" in line
     assert "a run named 'g' exists" in refused(5, *asked)
     monkeypatch.setattr(LocalLauncher, "run", lambda *_: pytest.fail("nothing is left to train"))
     shown = done(*asked, "--overwrite")

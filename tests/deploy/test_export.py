@@ -360,9 +360,7 @@ def test_a_part_of_a_recording_is_given_as_that_part(tmp_path: Path) -> None:
         Item("b", "a.wav", {}, segment=(0.5, 0.75)),
         Item("c", "a.wav", {}, segment=(0, 1)),
     ]
-    frontend: Any = SimpleNamespace(
-        manifest=Manifest("x", space, tuple(items), tmp_path), config=SimpleNamespace(features=SimpleNamespace(sr=8000))
-    )
+    frontend: Any = SimpleNamespace(manifest=Manifest("x", space, tuple(items), tmp_path), sr=8000)
     part, whole = module.exporter_type("audio").inputs_of(frontend, ["b", "a"])
     assert whole == tmp_path / "a.wav"
     assert (part.sr, len(part.waveform), part.waveform[0]) == (8000, 2000, pytest.approx(0.5))

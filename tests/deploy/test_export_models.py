@@ -19,10 +19,13 @@ from torch import Tensor, nn
 
 import samo_audio.models
 import samo_text.models
+from samo.data.padding import packed, padded
 from samo.deploy.exporter import CosineMatrix, Exporter
-from samo.deploy.onnx_file import OPSET, compacted, write_onnx
+from samo.deploy.onnx_file import OPSET, compacted, merged, write_onnx
+from samo.deploy.quantise import quantised
 from samo.errors import SettingsError
 from samo.prediction.onnx_file import check_network, look_through
+from samo.prediction.readings import AudioReading, AudioReadings
 from samo.runs.ensemble_model import Ensemble
 from samo.tasks import LabelSpace, Task
 from samo_audio.audio_model import AudioModel
@@ -30,6 +33,8 @@ from samo_audio.config import AudioConfig
 from samo_audio.exporting import AudioExporter
 from samo_audio.frontend import AudioFrontend
 from samo_audio.models import build_whole
+from samo_audio.models.whole_clips import WholeClips
+from samo_audio.window_feeds import WindowFeeds
 from samo_text.config import TextConfig
 from samo_text.exporting import TextExporter
 from samo_text.frontend import TextFrontend
@@ -187,9 +192,10 @@ def test_every_registered_model_has_a_case() -> None:
 def written(model: nn.Module, config: Any, exporter: type[Exporter], path: Path) -> tuple[Any, tuple[str, ...]]:
     """A session over the model's file, and the file's outputs."""
     module = exporter.exportable(model)
-    outputs = write_onnx(module, exporter.example(config), path, inputs=exporter.inputs, axes=exporter.axes)
+    example = exporter.example(config, model)
+    outputs = write_onnx(module, example, path, axes=exporter.axes(model))
     compacted(path, exporter.cosines(module))
-    check_network(look_through(path.read_bytes()), exporter.example(config)[0].shape[1])
+    check_network(look_through(path.read_bytes()), example[0].shape[1])
     return session(path), outputs
 
 
@@ -289,7 +295,7 @@ def test_what_stands_behind_the_end_of_a_clip_is_not_heard(export: Callable[[str
 def test_matrices_stand_in_the_file_as_formulas(tmp_path: Path) -> None:
     model, config = speech(tmp_path, model="small-cnn", width=4, **{**SMALL, "n_fft": 1024})
     module, path = AudioExporter.exportable(model), tmp_path / "file.onnx"
-    write_onnx(module, AudioExporter.example(config), path, inputs=AudioExporter.inputs, axes=AudioExporter.axes)
+    write_onnx(module, AudioExporter.example(config, model), path, axes=AudioExporter.axes(model))
     batch, large = sounds(4000, [4000, 900], 0), path.stat().st_size
     expected = answered(session(path), AudioExporter, batch)
     compacted(path, AudioExporter.cosines(module))
@@ -313,6 +319,119 @@ def test_a_matrix_that_is_no_formula_stays(tmp_path: Path) -> None:
     before = (tmp_path / "x.onnx").read_bytes()
     compacted(tmp_path / "x.onnx", [CosineMatrix(table, 70, 0, 70, 1)])
     assert (tmp_path / "x.onnx").read_bytes() == before
+
+
+def test_each_reading_is_an_input_and_windows_are_averaged_over_clips(tmp_path: Path) -> None:
+    """Members of other rates, windows and views."""
+    own = {"sr": 4000, "duration": 0.3, "tta_shift": 0.02, "n_fft": 128}
+    made = [speech(tmp_path, model="small-cnn", width=4, **{**SMALL, **values}) for values in ({}, own)]
+    readers = [WholeClips(model, config.features) for model, config in made]
+    weights, temperatures = [0.7, 0.3], [{"emotion": 1.5, "mood": 0.8}, {}]
+    model = Ensemble([each for each, _ in made], weights, temperatures, SPACE, "mean", (), (1, 0), 2, readers).eval()
+    module, path = AudioExporter.exportable(model), tmp_path / "file.onnx"
+    axes = AudioExporter.axes(model)
+    assert write_onnx(module, AudioExporter.example(made[0][1], model), path, axes=axes) == ("logits",)
+    merged(path)
+    parts = [AudioReading(sr=4000, window=1200, trim_db=0.0, tta_shift=0.02)]
+    parts.append(AudioReading(sr=8000, window=4000, trim_db=0.0))
+    readings = AudioReadings(parts=tuple(parts), window_s=0.5)
+    assert readings.inputs.keys() == axes.keys()
+    check_network(look_through(path.read_bytes()), {name: given.usual for name, given in readings.inputs.items()})
+    opened, rows = session(path), []
+    for k, seconds in enumerate((0.5, 0.9, 0.2)):
+        low, high = (sounds(round(sr * seconds), [round(sr * seconds)], k)[0][0].numpy() for sr in (4000, 8000))
+        rows.append(packed([low, high]))
+    inputs, lengths = padded(rows)
+    with torch.no_grad():
+        expected = model(torch.from_numpy(inputs), torch.from_numpy(lengths)).numpy()
+    # Of 4 kHz 2, 3 and 1 windows in 3 views, of 8 kHz 1, 2 and 1.
+    (given,) = WindowFeeds(parts)(inputs, lengths)
+    assert [given[f"waveform.{k}"].shape for k in (0, 1)] == [(18, 1200), (4, 4000)]
+    assert given["shares.1"].tolist() == [[1.0, 0.0, 0.0, 0.0], [0.0, 0.5, 0.5, 0.0], [0.0, 0.0, 0.0, 1.0]]
+    np.testing.assert_allclose(opened.run(["logits"], given)[0], expected, atol=1e-4)
+    # The fifth clip would make it more than 32 windows.
+    twice = list(WindowFeeds(parts)(np.tile(inputs, (2, 1)), np.tile(lengths, 2)))
+    assert [len(each["shares.0"]) for each in twice] == [4, 2]
+    found = np.concatenate([opened.run(["logits"], each)[0] for each in twice])
+    np.testing.assert_allclose(found, np.tile(expected, (2, 1)), atol=1e-4)
+
+
+def test_what_stands_twice_in_a_file_stands_there_once(tmp_path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    def constant(name: str, number: float) -> Any:
+        return numpy_helper.from_array(np.array([number], np.float32), name)
+
+    node = helper.make_node
+    nodes = [
+        node("Add", ["x", "one"], ["a"]), node("Identity", ["uno"], ["same"]), node("Add", ["x", "same"], ["b"]),
+        node("Add", ["x", "two"], ["c"]), node("Softmax", ["a"], ["d"], axis=0), node("Softmax", ["b"], ["e"], axis=0),
+        node("Softmax", ["a"], ["f"], axis=1), node("Add", ["d", "e"], ["g"]), node("Add", ["g", "f"], ["h"]),
+        node("Add", ["h", "c"], ["y"]), node("Add", ["h", "c"], ["z"]),
+    ]  # fmt: skip
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, 2]) for name in "xyz"]
+    weights = [constant("one", 1.0), constant("uno", 1.0), constant("two", 2.0)]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], weights)
+    path = tmp_path / "x.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
+    given = {"x": np.float32([[0.5, -1.0], [2.0, 0.0]])}
+    before = session(path).run(["y", "z"], given)
+    merged(path)
+    found = onnx.load(str(path)).graph
+    assert [each.name for each in found.initializer] == ["one", "two"]
+    # What the file gives keeps its name.
+    assert [(list(each.input), each.output[0]) for each in found.node] == [
+        (["x", "one"], "a"), (["x", "two"], "c"), (["a"], "d"), (["a"], "f"), (["d", "d"], "g"), (["g", "f"], "h"),
+        (["h", "c"], "y"), (["h", "c"], "z"),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(session(path).run(["y", "z"], given), before)
+
+
+def test_the_last_layer_stays_in_float32(tmp_path: Path) -> None:
+    """Also where windows are averaged over behind it; of the two layers the first alone is in 8 bits."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    value, node, random = helper.make_tensor_value_info, helper.make_node, np.random.default_rng(0)
+    weights = {"first": (64, 64), "last": (64, 3)}
+    held = [
+        numpy_helper.from_array(random.standard_normal(size).astype(np.float32), name) for name, size in weights.items()
+    ]
+    nodes = [
+        node("Gemm", ["x", "first"], ["a"], name="/body/Gemm"), node("Gemm", ["a", "last"], ["b"], name="/head/Gemm"),
+        node("MatMul", ["shares", "b"], ["logits"], name="/MatMul"),
+    ]  # fmt: skip
+    ports = [value("x", TensorProto.FLOAT, ["n", 64]), value("shares", TensorProto.FLOAT, ["b", "n"])]
+    graph = helper.make_graph(nodes, "g", ports, [value("logits", TensorProto.FLOAT, ["b", 3])], held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    onnx.save(model, str(tmp_path / "x.onnx"))
+    quantised(tmp_path / "x.onnx", tmp_path / "q.onnx", AudioExporter, "dynamic", [])
+    found = [each.name for each in onnx.load(str(tmp_path / "q.onnx")).graph.node if "MatMul" in each.op_type]
+    assert found == ["/body/Gemm_MatMul_quant", "/head/Gemm_MatMul", "/MatMul"]
+
+
+@pytest.mark.slow
+def test_a_frozen_encoder_of_several_members_is_stored_and_computed_once(tmp_path: Path) -> None:
+    tuned = speech_encoder(tmp_path, family="whisper", duration=1.5)
+    frozen = {"family": "whisper", "freeze_encoder": True, "layers": "all", "pooling": "mean-sd"}
+    others = [speech_encoder(tmp_path, **frozen, head=head) for head in ("logreg", "network")]
+
+    def products(members: list[Made]) -> tuple[int, int]:
+        """Products in the file of an ensemble, and its bytes."""
+        reads = tuple(int(config.features.duration < 1.5) for _, config in members)
+        readers = [WholeClips(model, config.features) for model, config in members]
+        n, path = len(members), tmp_path / f"{len(members)}.onnx"
+        model = Ensemble([each for each, _ in members], [1 / n] * n, [{}] * n, SPACE, "mean", (), reads, 2, readers)
+        model.eval()
+        module = AudioExporter.exportable(model)
+        write_onnx(module, AudioExporter.example(tuned[1], model), path, axes=AudioExporter.axes(model))
+        compacted(path, AudioExporter.cosines(module))
+        merged(path)
+        return sum(node.op_type in ("MatMul", "Gemm") for node in onnx.load(str(path)).graph.node), path.stat().st_size
+
+    (two, size), (three, larger) = products([tuned, others[0]]), products([tuned, *others])
+    # A head, and the mean over its windows.
+    assert 2 <= three - two <= 4
+    assert larger < 1.2 * size
 
 
 def test_what_another_program_computes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,44 @@ def test_windows_are_heard_as_often_as_the_file_says(tmp_path: Path) -> None:
     assert model.predict(wave(0.25, 4000), sr=tiny.SR).probabilities == pytest.approx(tiny.shares(expected), abs=1e-6)
 
 
+def test_several_readings_of_a_clip(tmp_path: Path) -> None:
+    """A second member cuts 1,880 samples of silence off both ends and hears what is left in windows of 2,000."""
+    parts = [{"sr": tiny.SR, "window": 4000, "trim_db": 0.0}, {"sr": tiny.SR, "window": 2000, "trim_db": 30.0}]
+    reading = {"parts": parts, "window_s": 0.5}
+    path = tiny.write(tmp_path / "t.onnx", readings=True, reading=reading)
+    model: Any = samo.load(path)
+    silence = np.zeros(2000, np.float32)
+    clip = np.r_[silence, wave(0.5, 4000), silence]
+    # Windows of the second begin at 0, 1,120 and 2,240 of 4,240 samples.
+    second = (0.5 * 1880 / 2000 + 0.5 + 0.5 * 1880 / 2000) / 3
+    expected = tiny.shares((0.25 + second) / 2)
+    assert model.predict(clip, sr=tiny.SR).probabilities == pytest.approx(expected, abs=1e-6)
+    # Beside others as alone, in batches of some of them.
+    for found in model.predict([clip, wave(0.25, 2000)] * 20, sr=tiny.SR)[::2]:
+        assert found.probabilities == pytest.approx(expected, abs=1e-6)
+    soundfile.write(tmp_path / "a.wav", np.r_[wave(0.25, 48_000), wave(-0.5, 48_000)], tiny.SR, subtype="FLOAT")
+    found = model.predict(tmp_path / "a.wav")
+    assert found.probabilities == pytest.approx(tiny.shares((0.25 - 0.5) / 2), abs=1e-6)
+    assert (len(found.timeline), found.timeline[-1].end_s) == (24, 12.0)
+    assert found.timeline[0].probabilities == pytest.approx(tiny.shares(0.25), abs=1e-6)
+    assert model.spectrogram(clip, tiny.SR) is None
+    opened = ExportedModel.open(path)
+    assert (opened.text_column, opened.has_features) == ("", False)
+
+
+def test_several_readings_of_a_text(tmp_path: Path) -> None:
+    """One member reads six words, the other two."""
+    parts = [{"max_tokens": most, "pad_id": 0, "tokens": {"kind": "hash"}} for most in (6, 2)]
+    path = tiny.write(
+        tmp_path / "t.onnx", "text", readings=True, reading={"parts": parts, "text_column": "said"}
+    )  # fmt: skip
+    found = samo.load(path).predict(["one two three", "one", " ", "a b c d e f g h"])
+    for prediction, (one, other) in zip(found, ((3, 2), (1, 1), (1, 1), (6, 2)), strict=True):
+        assert prediction.probabilities == pytest.approx(tiny.shares((one + other) / 20), abs=1e-6)
+    assert [each.warnings for each in found] == [("cut at 2 tokens",), (), ("empty",), ("cut at 2 tokens",)]
+    assert ExportedModel.open(path).text_column == "said"
+
+
 def test_spectrograms(audio: Path, text: Path, tmp_path: Path) -> None:
     """The tiny network's is the waveform itself, as one band: of the first window, with 0 behind its end."""
     model: Any = samo.load(audio)

@@ -443,8 +443,21 @@ META: list[tuple[Any, str]] = [
     ("[" * 100_000, "its metadata cannot be read: nested too deeply"),
     ("[]", "its metadata are no JSON object"),
     (json.dumps(of(pruned=float("nan"))), "its metadata cannot be read: a number is NaN"),
-    (of(format="samo-onnx-2"), "it has the format samo-onnx-2, this version reads samo-onnx-1"),
-    (of(format="x"), "its metadata are wrong: format: input should be 'samo-onnx-1'"),
+    (of(format="samo-onnx-3"), "it has the format samo-onnx-3, this version reads samo-onnx-1 and samo-onnx-2"),
+    (of(format="x"), "its metadata are wrong: format: input should be 'samo-onnx-1' or 'samo-onnx-2'"),
+    (of(format="samo-onnx-2"), "its metadata are wrong: reading: parts: field required"),
+    (
+        of(format="samo-onnx-2", reading={"parts": [READING], "window_s": 0.5}),
+        "its metadata are wrong: reading: parts: tuple should have at least 2 items",
+    ),
+    (
+        of(format="samo-onnx-2", reading={"parts": [READING] * 17, "window_s": 0.5}),
+        "its metadata are wrong: reading: parts: tuple should have at most 16 items",
+    ),
+    (
+        of(format="samo-onnx-2", reading={"parts": [READING] * 2, "window_s": 0.5}),
+        "its inputs are waveform, lengths; a model has lengths.0, lengths.1, shares.0, shares.1, waveform.0",
+    ),
     (of(modality="video"), "its metadata are wrong: modality: input should be 'audio' or 'text'"),
     (of(modality="text"), "its inputs are waveform, lengths; a model has ids, lengths"),
     (of(modality="text", reading=READING), "its metadata are wrong: reading: max_tokens: field required"),

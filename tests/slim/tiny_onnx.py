@@ -80,6 +80,41 @@ def network(modality: str = "audio", features: bool = True) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
 
 
+def several(modality: str = "audio") -> onnx.ModelProto:
+    """As :func:`network` of two readings, m the mean of both: of speech of the windows of each clip, as they count."""
+    first, kind = ("waveform", TensorProto.FLOAT) if modality == "audio" else ("ids", TensorProto.INT64)
+    value, tensor = helper.make_tensor_value_info, numpy_helper.from_array
+    nodes, inputs = [], []
+    for k in (0, 1):
+        rows = f"windows.{k}" if modality == "audio" else "batch"
+        inputs += [value(f"{first}.{k}", kind, [rows, f"length.{k}"]), value(f"lengths.{k}", TensorProto.INT64, [rows])]
+        nodes += [
+            helper.make_node("Cast", [f"lengths.{k}"], [f"n.{k}"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", [f"n.{k}", "one"], [f"count.{k}"]),
+        ]
+        if modality == "audio":
+            inputs.append(value(f"shares.{k}", TensorProto.FLOAT, ["batch", rows]))
+            nodes += [
+                helper.make_node("ReduceSum", [f"waveform.{k}", "one"], [f"sum.{k}"], keepdims=1),
+                helper.make_node("Div", [f"sum.{k}", f"count.{k}"], [f"mean.{k}"]),
+                helper.make_node("MatMul", [f"shares.{k}", f"mean.{k}"], [f"m.{k}"]),
+            ]
+        else:
+            nodes.append(helper.make_node("Mul", [f"count.{k}", "tenth"], [f"m.{k}"]))
+    nodes += [
+        helper.make_node("Add", ["m.0", "m.1"], ["both"]), helper.make_node("Mul", ["both", "half"], ["m"]),
+        helper.make_node("Gemm", ["m", "weights", "bias"], ["logits"]),
+    ]  # fmt: skip
+    constants = {
+        "one": np.array([1], np.int64), "weights": WEIGHTS, "bias": BIAS, "tenth": np.array(0.1, np.float32),
+        "half": np.array(0.5, np.float32),
+    }  # fmt: skip
+    outputs = [value("logits", TensorProto.FLOAT, ["batch", len(LABELS)])]
+    held = [tensor(array, name) for name, array in constants.items()]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
 def write(
     path: Path,
     modality: str = "audio",
@@ -87,10 +122,15 @@ def write(
     change: Callable[[onnx.ModelProto], object] = lambda model: None,
     text: str | None = None,
     features: bool = True,
+    readings: bool = False,
     **changes: Any,
 ) -> Path:
-    """A whole file; ``change`` is done to the model, ``text`` stands in place of the metadata's JSON."""
-    model = network(modality, features)
+    """A whole file; ``change`` is done to the model, ``text`` stands in place of the metadata's JSON.
+
+    ``readings``: it is that of :func:`several`.
+    """
+    model = several(modality) if readings else network(modality, features)
+    changes = ({"format": "samo-onnx-2"} if readings else {}) | changes
     known = json.dumps(metadata(modality, **changes)) if text is None else text
     model.metadata_props.append(onnx.StringStringEntryProto(key="samo", value=known))
     change(model)

@@ -12,22 +12,22 @@ import torch
 
 import samo
 from samo.data.padding import packed, padded
+from samo.deploy.export import export
 from samo.ensembles.build_ensemble import build_ensemble
-from samo.errors import ModelFileError, SettingsError
+from samo.errors import ModelFileError
 from samo.evaluation.predictions import Predictions
 from samo.launch.resources import Resources
+from samo.prediction.exported import ExportedModel
 from samo.runs import run_report
 from samo.runs.artifacts import create_run
 from samo.runs.calibrate import decision_of
 from samo.runs.ensemble_model import Ensemble, unpacked
 from samo.runs.evaluate import evaluate_run, open_data
-from samo.runs.load import load_run_model
 from samo.runs.reporter import PlainReporter
 from samo.runs.run import Run
 from samo.runs.training import train_run
 from samo.training.runtime import Runtime
 from samo.training.setup import Setup
-from samo_text.exporting import TextExporter
 from samo_text.frontend import TextFrontend
 from samo_text.tokens import EncoderTokens, HashTokens, SeveralTokens, about_cut, open_tokens, token_lists
 
@@ -120,7 +120,7 @@ def root(encoders: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> 
     return folder
 
 
-def test_a_network_and_tfidf_answer_as_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_and_tfidf_answer_as_one(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_report, "save_figures", lambda *_: [])
     members = [Run(root / "runs" / name) for name in ("bert", "tfidf")]
     run, summary = build_ensemble(members, name="both", artifacts=root, resources=Resources(device="cpu", threads=1))
@@ -144,5 +144,18 @@ def test_a_network_and_tfidf_answer_as_one(root: Path, monkeypatch: pytest.Monke
     again = Setup(open_data(run, {}, PlainReporter()), RUNTIME)
     report = evaluate_run(run, again, "test")
     assert report["metrics"]["macro_f1"] == summary["ensemble"]["macro_f1"]
-    with pytest.raises(SettingsError, match="unlike tokens"):
-        TextExporter.exportable(load_run_model(run, TextFrontend, RUNTIME)[0])
+    # As one file, on the tokens of both.
+    monkeypatch.setattr("samo.deploy.parity._ROUNDS", 1)
+    monkeypatch.setattr("samo.deploy.export.BATCHES", (1,))
+    made = export("both", tmp_path / "both.onnx", artifacts=root, threads=1, reporter=PlainReporter(quiet=True))
+    assert made.facts["exact"]["largest_difference"] < 1e-4
+    reading = ExportedModel.open(made.path).metadata.reading
+    assert [(part["tokens"]["kind"], part["max_tokens"]) for part in reading["parts"]] == [
+        ("tokenizers", 24), ("hash", 24),
+    ]  # fmt: skip
+    assert reading["text_column"] == "text"
+    file = samo.load(made.path, threads=1)
+    np.testing.assert_allclose(file.logits([texts[name] for name in stored.ids]), stored.logits, atol=2e-5)
+    long = "so happy " * 20
+    assert [file.predict(text).warnings for text in ("", long)] == [("empty",), ("cut at 24 tokens",)]
+    np.testing.assert_allclose(file.logits(["", long]), model.logits(["", long]), atol=2e-5)

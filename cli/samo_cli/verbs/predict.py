@@ -255,8 +255,9 @@ def _file(path: Path) -> _Source:
 
     model = ExportedModel.open(path)
     name = path.stem if path in released_files().values() else str(path)
-    column = model.text_reading.text_column if model.modality == "text" else ""
-    return _Source(f"model {name}", path, model.modality, column, partial(load_exported, model), exported=True)
+    return _Source(
+        f"model {name}", path, model.modality, model.text_column, partial(load_exported, model), exported=True
+    )
 
 
 class _Taken:
