@@ -52,11 +52,14 @@ class EpochAverage:
     def add(self, weights: Mapping[str, Tensor]) -> None:
         """Take the weights of one more epoch into the mean."""
         self.n_added += 1
-        floating = [name for name, tensor in self.weights.items() if tensor.is_floating_point()]
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                [self.weights[n] for n in floating], [weights[n] for n in floating], 1.0 / self.n_added
-            )
+        # A frozen encoder keeps every bit, as its kept states are known by them: arithmetic would turn -0.0 into 0.0.
+        means = {name: tensor for name, tensor in self.weights.items() if tensor.is_floating_point()}
+        floating = [name for name, tensor in means.items() if not torch.equal(tensor, weights[name])]
+        if floating:
+            with torch.no_grad():
+                torch._foreach_lerp_(
+                    [self.weights[n] for n in floating], [weights[n] for n in floating], 1.0 / self.n_added
+                )
         self._copy({name: tensor for name, tensor in weights.items() if not tensor.is_floating_point()})
 
     def take_statistics(self, model: nn.Module) -> None:

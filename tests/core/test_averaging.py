@@ -154,3 +154,15 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
     state.model.hidden[1] = Frozen(8)
     refresh_batchnorm(state.model, Setup(front, tiny.RUNTIME), plan.train_rows, 8, 0)
     assert torch.equal(state.model.hidden[1].running_mean, torch.zeros(8))
+
+
+def test_what_never_changes_keeps_every_bit() -> None:
+    """A frozen encoder's states are kept under its bytes, and -0.0 has others than 0.0."""
+    model = nn.Linear(2, 1).requires_grad_(False)
+    model.weight.copy_(torch.tensor([[-0.0, 0.1]]))
+    average = EpochAverage(model, 3)
+    for bias in (1.0, 2.0, 6.0):
+        model.bias.fill_(bias)
+        average.add(model.state_dict())
+    assert torch.signbit(average.weights["weight"]).tolist() == [[True, False]]
+    assert average.weights["bias"].item() == pytest.approx(3.0)
