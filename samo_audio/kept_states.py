@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -18,6 +19,7 @@ from samo_audio.augment import copy_speeds
 from samo_audio.config import AudioConfig
 from samo_audio.models.encoder import SpeechModel
 from samo_audio.speakers import SpeakerCentres, by_speaker
+from samo_audio.views import View, views_of
 from samo_audio.windows import Windows, window_settings
 
 __all__ = ["KeptStates"]
@@ -26,8 +28,25 @@ __all__ = ["KeptStates"]
 _WINDOWS_AT_ONCE = 16
 
 
+@dataclass(frozen=True)
+class _Heard:
+    """How an encoder heard windows.
+
+    Attributes:
+        speed: factor on it.
+        view: as evaluation hears them, which cuts a window out of its clip before it changes its speed.
+    """
+
+    speed: float = 1.0
+    view: View | None = None
+
+
+_PLAIN = _Heard()
+
+
 class KeptStates:
-    """The states of all windows under one frozen encoder, and of those to learn from at other speeds too.
+    """The states of all windows under one frozen encoder, in all their views, and of those to learn from at other
+    speeds too.
 
     Attributes:
         copied: (M,) whether a window is kept at other speeds; empty where none is.
@@ -38,6 +57,7 @@ class KeptStates:
         config: AudioConfig,
         windows: Windows,
         batch_of: Callable[[np.ndarray, float], Batch],
+        view_of: Callable[[np.ndarray, View], Batch],
         clips_by_speaker: Callable[[], Sequence[np.ndarray]],
         notify: Notify | None = None,
     ) -> None:
@@ -47,16 +67,18 @@ class KeptStates:
             config: settings of the run.
             windows: of the corpus.
             batch_of: waveforms of windows by their places, at a speed.
+            view_of: waveforms of windows by their places, as a view hears them in evaluation.
             clips_by_speaker: rows of each speaker's clips, asked for with ``normalisation=speaker`` only.
             notify: is given lines for people.
         """
         self._config = config
         self._windows = windows
-        self._batch_of = batch_of
+        self._batch_of, self._view_of = batch_of, view_of
         self._clips_by_speaker = clips_by_speaker
         self._notify = notify
         self._plain: States | None = None
         self._copies: list[States] = []
+        self._views: list[States] = []
         self.copied = np.zeros(0, dtype=bool)
 
     @property
@@ -79,15 +101,16 @@ class KeptStates:
         Raises:
             SettingsError: ``normalisation=speaker``, and there is no room.
         """
-        speeds = copy_speeds(self._config.augment)
-        sizes = {each: size_of_states(model, self._lengths(model, each)) for each in (1.0, *speeds)}
+        kinds = [_PLAIN, *map(_Heard, self._copy_speeds), *self._view_kinds]
+        sizes = {each: size_of_states(model, self._lengths(model, each)) for each in kinds}
         total = sum(sizes.values())  # all are kept, or none: then the encoder hears all anew
-        self._plain = self._states_of(model, beside=total - sizes[1.0])
-        if self._plain is not None and speeds:
+        self._plain = self._states_of(model, _PLAIN, beside=total - sizes[_PLAIN])
+        if self._plain is not None and self._copy_speeds:
             self.copied = self._heard_at_other_speeds(learned())
             places = np.flatnonzero(self.copied)
-            each = [self._states_of(model, speed, places=places, beside=total - sizes[speed]) for speed in speeds]
-            self._copies = [states for states in each if states is not None]
+            self._copies = self._each_of(model, map(_Heard, self._copy_speeds), places, sizes)
+        if self._plain is not None:
+            self._views = self._each_of(model, self._view_kinds, np.arange(len(self._windows.rows)), sizes)
         self._require()
 
     def read(self, model: SpeechModel) -> None:
@@ -97,13 +120,21 @@ class KeptStates:
         Raises:
             SettingsError: ``normalisation=speaker``, and there is no room.
         """
-        self._plain = self._states_of(model, compute=by_speaker(self._config))
+        self._plain = self._states_of(model, _PLAIN, compute=by_speaker(self._config))
+        if self._plain is not None:
+            sizes = {each: size_of_states(model, self._lengths(model, each)) for each in self._view_kinds}
+            self._views = self._each_of(model, self._view_kinds, np.arange(len(self._windows.rows)), sizes)
         self._require()
 
+    @property
+    def views(self) -> tuple[int, ...]:
+        """Which of the ``copies`` of :meth:`inputs` evaluation averages over, the window as it is first."""
+        return (0, *range(1 + len(self._copies), 1 + len(self._copies) + len(self._views)))
+
     def inputs(self, places: np.ndarray, copies: np.ndarray | None = None) -> tuple[Tensor, Tensor]:
-        """States of windows and their lengths, as they are or (``copies``) at the k-th other speed."""
+        """States of windows and their lengths, as they are or (``copies``) at the k-th other speed, or in a view."""
         assert self._plain is not None
-        kept = [self._plain, *self._copies]
+        kept = [self._plain, *self._copies, *self._views]
         which = np.zeros(len(places), dtype=np.int64) if copies is None else copies
         inputs, lengths = collate_states([kept[copy].row(place) for place, copy in zip(places, which, strict=True)])
         if by_speaker(self._config):
@@ -125,33 +156,55 @@ class KeptStates:
         if self._plain is None and by_speaker(self._config):
             raise SettingsError("`normalisation=speaker`: the encoder's states of all clips would fill the disk")
 
-    def _lengths(self, model: SpeechModel, speed: float) -> np.ndarray:
-        """(M,) states of all windows at a speed."""
-        return model.state_lengths(torch.from_numpy(self._windows.lengths(speed))).numpy()
+    @property
+    def _copy_speeds(self) -> tuple[float, ...]:
+        return tuple(copy_speeds(self._config.augment))
+
+    @property
+    def _view_kinds(self) -> list[_Heard]:
+        """The views of evaluation besides the window as it is."""
+        as_copies = self._windows.end_within
+        views = views_of(self._config.features)[1:]
+        return [_Heard(view[0]) if as_copies and not view[1] else _Heard(view[0], view) for view in views]
+
+    def _each_of(
+        self, model: SpeechModel, kinds: Iterable[_Heard], places: np.ndarray, sizes: Mapping[_Heard, int]
+    ) -> list[States]:
+        """States of windows in all these ways; none where there is no room."""
+        total = sum(sizes.values())
+        each = [self._states_of(model, kind, places=places, beside=total - sizes[kind]) for kind in kinds]
+        return [states for states in each if states is not None]
+
+    def _lengths(self, model: SpeechModel, heard: _Heard) -> np.ndarray:
+        """(M,) states of all windows."""
+        windows = self._windows
+        lengths = windows.lengths(heard.speed) if heard.view is None else windows.view_lengths(heard.view)
+        return model.state_lengths(torch.from_numpy(lengths)).numpy()
 
     def _states_of(
         self,
         model: SpeechModel,
-        speed: float = 1.0,
+        heard: _Heard,
         *,
         compute: bool = True,
         places: np.ndarray | None = None,
         beside: int = 0,
     ) -> States | None:
-        """States of all windows at a speed, or of those at some places; see :func:`encoder_states`."""
-        features = self._config.features
+        """States of all windows, or of those at some places; see :func:`encoder_states`."""
+        features, speed, view = self._config.features, heard.speed, heard.view
         made_by = {**window_settings(features), "level": features.level, "extractor": model.body.facts}
-        made_by |= {} if speed == 1.0 else {"speed": speed}
+        made_by |= {"view": view} if view else {} if speed == 1.0 else {"speed": speed}
 
         def announce(n_windows: int) -> None:
             if self._notify:
-                heard = "" if speed == 1.0 else f" at {speed:.3g} times their speed"
-                self._notify(f"the encoder hears {n_windows:,} windows once{heard}; what it makes of them is kept")
+                played = "" if speed == 1.0 else f" at {speed:.3g} times their speed"
+                played = f" moved by {view[1] / features.sr:g} s" if view and view[1] else played
+                self._notify(f"the encoder hears {n_windows:,} windows once{played}; what it makes of them is kept")
 
         return encoder_states(
             model,
-            lengths=self._lengths(model, speed),
-            batch_of=lambda places: self._batch_of(places, speed),
+            lengths=self._lengths(model, heard),
+            batch_of=lambda places: self._view_of(places, view) if view else self._batch_of(places, speed),
             digest=json.dumps(made_by, sort_keys=True),
             contents=(content.encode() for content in self._windows.contents()),
             batch_size=_WINDOWS_AT_ONCE,

@@ -63,6 +63,19 @@ class Windows:
         taken = np.minimum(self.waveforms.lengths[self.rows] - self.starts, int(self.size * speed))
         return np.ceil(taken / speed).astype(np.int64)
 
+    def view_lengths(self, view: View) -> np.ndarray:
+        """(M,) int64 samples of all windows as a view hears them."""
+        speed, shift = view
+        taken = np.minimum(self.waveforms.lengths[self.rows] - self.starts, self.size)
+        heard = np.ceil(taken / speed).astype(np.int64)
+        heard = heard + shift if shift > 0 else heard - np.minimum(-shift, heard // 2)
+        return np.minimum(heard, self.size)
+
+    @property
+    def end_within(self) -> bool:
+        """Whether no clip goes on behind its first window: then a view at a speed is the window at that speed."""
+        return bool((self.waveforms.lengths <= self.size).all())
+
     def contents(self) -> list[str]:
         """(M,) what is in each window: the digest of its clip and its first sample."""
         content, ids = self.waveforms.content, self.waveforms.ids

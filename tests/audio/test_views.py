@@ -20,6 +20,7 @@ from samo.training.trainer import predict_logits
 from samo_audio.config import AudioConfig
 from samo_audio.predictor import AudioPredictor
 from samo_audio.views import change_speed, viewed, views_of
+from samo_audio.windows import Windows
 
 SPACE = LabelSpace((Task("emotion", tiny.LABELS),))
 
@@ -115,13 +116,17 @@ def test_prediction_averages_them_too() -> None:
     assert list(found.probabilities.values()) == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"model": "functionals"}, "`tta_speed` does nothing for `model=functionals`"),
-        ({"encoder": "/whisper"}, "`tta_speed` does nothing for `freeze_encoder`, whose states of a window are kept"),
-    ],
-)
-def test_what_hears_a_window_once_refuses_it(values: dict[str, str], message: str) -> None:
-    with pytest.raises(SettingsError, match=message):
-        AudioConfig.build({**values, "tta_speed": 0.1})
+def test_how_long_a_window_is_in_a_view(tmp_path: Path) -> None:
+    front = tiny.frontend(tiny.corpus(tmp_path), tta_speed=0.2, tta_shift=0.1)
+    windows = Windows(front.waveforms, front.window)
+    places = np.arange(len(windows.rows))
+    for view in (*views_of(front.config.features), (1.0, -10 * front.window), (exp(-0.2), 10 * front.window)):
+        heard = [len(chunk) for chunk in windows.views(places, [view] * len(places))]
+        assert windows.view_lengths(view).tolist() == heard
+    assert not windows.end_within
+    assert Windows(front.waveforms, int(front.waveforms.lengths.max())).end_within
+
+
+def test_what_hears_a_window_once_refuses_it() -> None:
+    with pytest.raises(SettingsError, match="`tta_speed` does nothing for `model=functionals`"):
+        AudioConfig.build({"model": "functionals", "tta_speed": 0.1})
