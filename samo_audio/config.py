@@ -285,7 +285,8 @@ class ModelSettings(EncoderSettings):
     )
     layers: Literal["last", "all"] = setting(
         "all",
-        "states of an encoder's last layer, or of all: a mean with learned weights (with `head=logreg` side by side)",
+        "states of an encoder's last layer, or of all: a mean with learned weights (side by side with"
+        " `head=logreg` or kernel)",
         needs="model=encoder",
     )
     freeze_encoder: bool = setting(
@@ -382,7 +383,7 @@ class AudioConfig(Config):
             by_speaker = features.normalisation == "speaker" and name == "encoder"
             if by_speaker and not self.model.freeze_encoder:
                 raise ValueError("`normalisation=speaker` of an encoder acts only together with `freeze_encoder`")
-            all_layers = self.model.layers == "all" or self.model.head == "logreg"
+            all_layers = self.model.layers == "all" or self.model.takes_no_steps
             of_statistics = all_layers and set(self.model.pooling.split("+")) <= _OF_STATISTICS
             if by_speaker and (self.model.state_mask or not of_statistics):
                 raise ValueError(
@@ -398,11 +399,11 @@ class AudioConfig(Config):
         if architecture.whole and self.model.trunk_lr_scale != 1.0:
             raise ValueError(f"`trunk_lr_scale` does nothing for `model={name}`, which has rates of its own")
         heard_once = f"`model={name}`" if architecture.fitted else ""
-        if name == "encoder" and self.model.freeze_encoder:
-            heard_once = "`freeze_encoder`, whose states of a window are kept"
         for setting_name in ("tta_speed", "tta_shift"):
             if heard_once and getattr(features, setting_name):
                 raise ValueError(f"`{setting_name}` does nothing for {heard_once}")
+        if name == "encoder" and features.normalisation == "speaker" and (features.tta_speed or features.tta_shift):
+            raise ValueError("`tta_speed` and `tta_shift` of an encoder exclude `normalisation=speaker`")
         if architecture.fitted:
             idle = (self.loss, self.optim, self.train, self.augment, self.model)
             self.refuse_steps(idle, f"model={name}", _FOR_EVERY_MODEL, architecture.defaults)
@@ -423,9 +424,9 @@ class AudioConfig(Config):
                 raise ValueError(f"`{name}` acts only together with an encoder that learns, not `freeze_encoder`")
         if changed["freq_warp"]:
             raise ValueError("`freq_warp` does nothing for `model=encoder`, which makes its own features")
-        if self.model.head == "logreg":
+        if self.model.takes_no_steps:
             idle = (self.loss, self.optim, self.train, self.augment)
-            self.refuse_steps(idle, "head=logreg", _FOR_EVERY_MODEL | _COPIES, self.own_defaults())
+            self.refuse_steps(idle, f"head={self.model.head}", _FOR_EVERY_MODEL | _COPIES, self.own_defaults())
         return self
 
     def own_defaults(self) -> Mapping[str, Any]:

@@ -263,7 +263,8 @@ class AudioFrontend:
         if self._frozen is not None:
             batches = self._learning_batches(train_rows)
             n_plain = int(self._windows.counts[train_rows].sum())
-            return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed, n_plain)
+            seed, views = self._config.train.seed, views_of(self._config.features)
+            return fit_frozen(self._frozen, batches, self.manifest, seed, n_plain, hears_copies=len(views) > 1)
         if by_speaker(self._config):
             _ = self._speaker_statistics  # refuses before the first step
         if self._config.features.normalisation != "train":
@@ -323,17 +324,16 @@ class AudioFrontend:
         if self._several:
             yield from self._packed(self._several, rows, batch_size)
             return
-        flat = self._windows.of(rows)
-        views = views_of(self._config.features)
-        if len(views) == 1:
-            kept = self._kept_states()
-            for start in range(0, len(flat), batch_size):
-                places = flat[start : start + batch_size]
-                yield self._batch_of_states(kept, places) if kept else self._with_speakers(self._batch_of(places))
-            return
-        each, views = np.repeat(flat, len(views)), views * len(flat)
-        for start in range(0, len(each), batch_size):
-            yield self._batch_of_views(each[start : start + batch_size], views[start : start + batch_size])
+        flat, views, kept = self._windows.of(rows), views_of(self._config.features), self._kept_states()
+        places, which = np.repeat(flat, len(views)), np.tile(np.arange(len(views)), len(flat))
+        for start in range(0, len(places), batch_size):
+            some = slice(start, start + batch_size)
+            if kept:
+                yield self._batch_of_states(kept, places[some], copies=np.array(kept.views)[which[some]])
+            elif len(views) == 1:
+                yield self._with_speakers(self._batch_of(places[some]))
+            else:
+                yield self._batch_of_views(places[some], [views[view] for view in which[some]])
 
     def _packed(self, several: SeveralReadings, rows: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Every piece of every clip as one row of all parts."""
@@ -360,14 +360,13 @@ class AudioFrontend:
     def _learning_batches(self, rows: np.ndarray) -> Iterator[Batch]:
         """What a frozen encoder makes of every clip: first as it is, then at each speed of its copies."""
         kept = self._kept_states(rows)
-        yield from self.eval_batches(rows, _ROWS_AT_ONCE)
         flat = self._windows.of(rows)
-        if kept and kept.n_copies:
-            flat = flat[kept.copied[flat]]
-        for copy, speed in enumerate(copy_speeds(self._config.augment), 1):
+        for copy, speed in enumerate((1.0, *copy_speeds(self._config.augment))):
+            if copy == 1 and kept and kept.n_copies:
+                flat = flat[kept.copied[flat]]
             for start in range(0, len(flat), _ROWS_AT_ONCE):
                 places = flat[start : start + _ROWS_AT_ONCE]
-                if kept and kept.n_copies:
+                if kept:
                     yield self._batch_of_states(kept, places, copies=np.full(len(places), copy))
                 else:
                     yield self._batch_of(places, speed)
@@ -461,11 +460,15 @@ class AudioFrontend:
             self._kept.read(model)
 
     def _no_states_yet(self) -> KeptStates:
-        return KeptStates(self._config, self._windows, self._batch_of, lambda: self._rows_by_speaker, self._notify)
+        def view_of(places: np.ndarray, view: View) -> Batch:
+            return self._batch_of_views(places, [view] * len(places))
+
+        speakers = lambda: self._rows_by_speaker  # noqa: E731
+        return KeptStates(self._config, self._windows, self._batch_of, view_of, speakers, self._notify)
 
     def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
         """(N, C) logits of clips by a model that takes no steps, fitted without their speakers; None for others."""
-        if self._config.model.head == "logreg":
+        if self._config.model.takes_no_steps:
             encoder = self.new_model()
             if not isinstance(encoder, SpeechModel):
                 return None  # a network of one's own

@@ -216,7 +216,8 @@ class TextConfig(Config):
     @model_validator(mode="after")
     def _fitted_whole(self) -> TextConfig:
         """Flags of a training by gradient would do nothing for a model that is found in closed form."""
-        fitted = "model=tfidf" if self.model.model == "tfidf" else "head=logreg" if self.model.head == "logreg" else ""
+        fitted = f"head={self.model.head}" if self.model.takes_no_steps else ""
+        fitted = "model=tfidf" if self.model.model == "tfidf" else fitted
         if fitted:
             own = {name for name in AugmentSettings.model_fields if name.startswith("augment")}
             self.refuse_steps((self.loss, self.optim, self.train, self.augment), fitted, _FOR_EVERY_MODEL | own)

@@ -266,7 +266,7 @@ class TextFrontend:
 
     def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
         """(N, C) logits of texts by a model without steps, fitted without their authors' texts; None for others."""
-        if self._config.model.head == "logreg":
+        if self._config.model.takes_no_steps:
             encoder = self.new_model()
             if not isinstance(encoder, TextModel):
                 return None  # a network of one's own

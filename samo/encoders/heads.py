@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from samo.encoders.settings import EncoderSettings
 from samo.tasks import LabelSpace
 
-__all__ = ["Head", "LogisticHead", "MaskedDropout", "votes_to_logits"]
+__all__ = ["Head", "MaskedDropout", "votes_to_logits"]
 
 
 class Head(nn.Module):
@@ -136,21 +136,3 @@ def votes_to_logits(logits: Tensor, space: LabelSpace) -> Tensor:
             votes = F.one_hot(own.argmax(dim=2), n_labels).float().sum(dim=0)
             parts.append(torch.log((votes + 0.5) / (n_masks + 0.5 * n_labels)))
     return torch.cat(parts, dim=1)
-
-
-class LogisticHead(nn.Module):
-    """Linear in the pooled vector; nothing in it learns by gradient, :func:`samo.encoders.logreg.fit_logistic` fits it.
-
-    Under one label a row its softmax is a multinomial logistic regression, under several labels each has its own.
-    """
-
-    def __init__(self, width: int, space: LabelSpace) -> None:
-        """``width`` is P, that of the pooled vector."""
-        super().__init__()
-        self.output = nn.Linear(width, space.n_columns).requires_grad_(False)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """(B, P) pooled vectors to (B, C) float32 logits."""
-        with torch.autocast(pooled.device.type, enabled=False):
-            logits: Tensor = self.output(pooled.float())
-        return logits

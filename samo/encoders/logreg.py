@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,19 +13,32 @@ from samo.data.manifest import Item, Manifest
 from samo.errors import DataError
 from samo.tasks import LabelSpace, Task
 
-__all__ = ["INVERSE_L2S", "fit_logistic", "inner_folds", "inner_groups", "out_of_fold_logits", "solve_task"]
+__all__ = [
+    "INVERSE_L2S",
+    "NEVER",
+    "Solution",
+    "balanced_losses",
+    "fit_logistic",
+    "inner_folds",
+    "inner_groups",
+    "out_of_fold_logits",
+    "solve_task",
+    "standardisation",
+]
 
 # On standardised features; scikit-learn's C, from strong to weak.
 INVERSE_L2S = (0.0001, 0.001, 0.01, 0.1, 1.0)
 N_FOLDS = 5
 
 # A label that no training row has: a probability of 1e-13.
-_NEVER = -30.0
+NEVER = -30.0
 
 # Of the gradient on scaled axes, at which the search for a strength stops: held-out losses then move by a thousandth.
 _NEAR_ENOUGH = 3e-5
 
 Solution = tuple[np.ndarray, np.ndarray]
+"""(K, D) weights and (K,) constants."""
+
 Fold = tuple[np.ndarray, np.ndarray]
 
 
@@ -63,7 +76,7 @@ def fit_logistic(
         DataError: a feature is not finite.
     """
     features, targets = _array(features), _array(targets)
-    centre, scale = _standard(features)
+    centre, scale = standardisation(features)
     features = (features - centre) / scale
     weight, bias = np.zeros((space.n_columns, features.shape[1])), np.zeros(space.n_columns)
     for task in space.tasks:
@@ -92,13 +105,14 @@ def out_of_fold_logits(
     *,
     groups: Sequence[str] | np.ndarray | None = None,
     seed: int = 0,
-    inverse_l2s: Sequence[float] = INVERSE_L2S,
     n_plain: int | None = None,
+    fit: Callable[..., Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> np.ndarray:
     """(N, C) float64 logits of every row by a regression that learned from neither the row nor its group.
 
-    The rows are dealt into five folds (fewer where there are fewer groups) and :func:`fit_logistic` learns from the
-    others, its strength chosen inside them. Arguments are those of :func:`fit_logistic`; a copy is where its group is.
+    The rows are dealt into five folds (fewer where there are fewer groups) and ``fit`` learns from the others, its
+    strength chosen inside them. It takes what :func:`fit_logistic` takes, which it is by default, and gives a function
+    from features to logits. The other arguments are those of :func:`fit_logistic`; a copy is where its group is.
 
     Raises:
         DataError: there are not two groups, or a feature is not finite.
@@ -112,11 +126,15 @@ def out_of_fold_logits(
     for learn, held_out in folds:
         own = None if names is None else names[learn]
         plain = None if n_plain is None else int((learn < n_plain).sum())
-        found = fit_logistic(
-            features[learn], targets[learn], space, groups=own, seed=seed, inverse_l2s=inverse_l2s, n_plain=plain
-        )
-        logits[held_out] = features[held_out] @ found["weight"].double().numpy().T + found["bias"].double().numpy()
+        found = (fit or _logistic)(features[learn], targets[learn], space, groups=own, seed=seed, n_plain=plain)
+        logits[held_out] = found(features[held_out])
     return logits
+
+
+def _logistic(features: np.ndarray, targets: np.ndarray, space: LabelSpace, **given: Any) -> Callable[..., np.ndarray]:
+    found = fit_logistic(features, targets, space, **given)
+    weight, bias = (found[name].double().numpy() for name in ("weight", "bias"))
+    return lambda rows: rows @ weight.T + bias
 
 
 def inner_folds(truth: np.ndarray, groups: np.ndarray | None, seed: int) -> list[Fold]:
@@ -187,7 +205,7 @@ def _one_by_one(features: Any, truth: np.ndarray, inverse_l2s: Sequence[float]) 
     paths = [_path(features, truth[:, k], inverse_l2s) for k in varied]
     for _ in inverse_l2s:
         weight = np.zeros((truth.shape[1], features.shape[1]))
-        bias = np.where(truth.any(axis=0), -_NEVER, _NEVER)
+        bias = np.where(truth.any(axis=0), -NEVER, NEVER)
         for k, path in zip(varied, paths, strict=True):
             slope, constant = next(path)
             weight[k], bias[k] = slope[0], constant[0]
@@ -202,7 +220,7 @@ def _one_of_all(features: Any, truth: np.ndarray, inverse_l2s: Sequence[float]) 
     answers = classes == present[1] if two else classes
     path = _path(features, answers, inverse_l2s) if len(present) > 1 else None
     for _ in inverse_l2s:
-        weight, bias = np.zeros((truth.shape[1], features.shape[1])), np.full(truth.shape[1], _NEVER)
+        weight, bias = np.zeros((truth.shape[1], features.shape[1])), np.full(truth.shape[1], NEVER)
         bias[present] = 0.0
         if path is not None and two:
             # scikit-learn gives the log-odds of the second class; half of it on each side is the same softmax.
@@ -236,20 +254,16 @@ def _chosen(
     folds = inner_folds(truth, groups, seed) if len(inverse_l2s) > 1 else []
     if not folds:
         return middle
-    answers = truth[np.concatenate([held_out for _, held_out in folds])]
+    answered = truth[np.concatenate([held_out for _, held_out in folds])]
     best, least = middle, np.inf
     for inverse_l2, solutions in zip(inverse_l2s, _on_folds(features, truth, task, folds, inverse_l2s), strict=True):
-        losses = np.concatenate(
+        logits = np.concatenate(
             [
-                _log_losses(features[held_out] @ weight.T + bias, truth[held_out], task)
+                features[held_out] @ weight.T + bias
                 for (_, held_out), (weight, bias) in zip(folds, solutions, strict=True)
             ]
         )
-        means = []
-        for holds in (answers, ~answers) if task.multi_label else (answers,):
-            n = holds.sum(axis=0)
-            means.append((losses * holds).sum(axis=0)[n > 0] / n[n > 0])
-        loss = float(np.concatenate(means).mean())
+        loss = float(np.nanmean(balanced_losses(logits, answered, task)))
         # What held-out rows lose falls and then rises, and weak penalties take longest to solve.
         if loss >= least:
             break
@@ -269,7 +283,7 @@ def _on_folds(
     for solutions in _together(features, truth[:, classes], folds, inverse_l2s):
         found = []
         for slope, constant in solutions:
-            weight, bias = np.zeros((truth.shape[1], features.shape[1])), np.full(truth.shape[1], _NEVER)
+            weight, bias = np.zeros((truth.shape[1], features.shape[1])), np.full(truth.shape[1], NEVER)
             weight[classes], bias[classes] = slope, constant
             found.append((weight, bias))
         yield found
@@ -322,6 +336,17 @@ def _together(
         yield [((axes @ slopes[:-1, fold]).T, slopes[-1, fold]) for fold in range(n_folds)]
 
 
+def balanced_losses(logits: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
+    """(1, K) mean log loss of the rows that have each label; of a multi-label task (2, K), also of those that have not.
+
+    NaN where there is no such row; the mean of the others is the class-balanced log loss.
+    """
+    losses = _log_losses(logits, truth, task)
+    either = np.stack([truth, ~truth]) if task.multi_label else truth[None]
+    n = either.sum(axis=1)
+    return np.where(n > 0, (losses * either).sum(axis=1) / np.maximum(n, 1), np.nan)
+
+
 def _log_losses(logits: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
     """(N, K) -log of the probability of each label's answer; of a single-label task each label's as if it were true."""
     if task.multi_label:
@@ -344,8 +369,12 @@ def _in_row_space(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return triangle.T, basis.T
 
 
-def _standard(features: np.ndarray) -> Solution:
-    """Mean and standard deviation of each column; 1 where a column is constant."""
+def standardisation(features: np.ndarray) -> Solution:
+    """(D,) mean and (D,) standard deviation of (N, D) features; 1 where a column is constant.
+
+    Raises:
+        DataError: a feature is not finite.
+    """
     if not np.isfinite(features).all():
         n = int((~np.isfinite(features).all(axis=1)).sum())
         raise DataError(f"{n} of {len(features)} rows have features that are not finite numbers")

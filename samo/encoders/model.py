@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from samo.data.batch import Batch, Draws, Mix
 from samo.data.manifest import Manifest
 from samo.encoders.body import Body, PretrainedBody
-from samo.encoders.heads import Head, LogisticHead
-from samo.encoders.logreg import fit_logistic, inner_groups, out_of_fold_logits
+from samo.encoders.fitted_heads import FittedHead, fitted_head
+from samo.encoders.heads import Head
+from samo.encoders.logreg import inner_groups
 from samo.encoders.pooling import ALL, STATISTICS, Pooling, sequences_of, statistics
 from samo.encoders.settings import EncoderSettings
 from samo.tasks import LabelSpace
@@ -34,11 +35,8 @@ class StatesModel(nn.Module):
         super().__init__()
         self.body = body
         self.pooling = pooling_of(body, parts, settings)
-        self.head: nn.Module = (
-            LogisticHead(self.pooling.width, space)
-            if settings.head == "logreg"
-            else Head(self.pooling.width, space, settings)
-        )
+        make_head = fitted_head if settings.takes_no_steps else Head
+        self.head: nn.Module = make_head(self.pooling.width, space, settings)
 
     @property
     def state_width(self) -> int:
@@ -122,7 +120,7 @@ def pooling_of(body: Body, parts: tuple[str, ...], settings: EncoderSettings) ->
     if not isinstance(body, PretrainedBody):
         return Pooling(parts, body.width, mask_share=settings.state_mask, mask_span=settings.state_mask_span)
     over_layers: Literal["last", "weigh", "join"]
-    over_layers = "last" if settings.layers == "last" else "join" if settings.head == "logreg" else "weigh"
+    over_layers = "last" if settings.layers == "last" else "join" if settings.takes_no_steps else "weigh"
     return Pooling(
         parts,
         body.width,
@@ -141,16 +139,22 @@ def sequences_looked_at(parts: tuple[str, ...], settings: EncoderSettings) -> tu
     All layers' also where a logistic regression on the last is asked for: what is kept of a frozen encoder then serves
     every other question about it.
     """
-    shared = settings.head == "logreg" and set(parts) <= set(STATISTICS)
+    shared = settings.takes_no_steps and set(parts) <= set(STATISTICS)
     return (ALL,) if shared else sequences_of(parts, settings.layers)
 
 
 def fit_frozen(
-    model: StatesModel, batches: Iterable[Batch], manifest: Manifest, seed: int, n_plain: int | None = None
+    model: StatesModel,
+    batches: Iterable[Batch],
+    manifest: Manifest,
+    seed: int,
+    n_plain: int | None = None,
+    *,
+    hears_copies: bool = False,
 ) -> dict[str, Tensor]:
     """What is learned before step 1 of a model whose encoder is frozen, by name in its state.
 
-    The head of ``head=logreg``, see :func:`samo.encoders.logreg.fit_logistic`; of a pooling that standardises, mean
+    The head of ``head=logreg`` or kernel, see :mod:`samo.encoders.fitted_heads`; of a pooling that standardises, mean
     and sd of each statistic over the items. Else nothing, and no batch is asked for.
 
     Args:
@@ -159,14 +163,15 @@ def fit_frozen(
         manifest: the items, whose groups stay together where the strength is chosen.
         seed: of the folds it is chosen on.
         n_plain: rows of the batches behind the first so many are changed copies of these; None: there are none.
+        hears_copies: whether an item's answer is a mean over such copies too, as with views in evaluation.
     """
-    if isinstance(model.head, LogisticHead):
+    if isinstance(model.head, FittedHead):
         pooled, rows = _of_batches(model, batches, model.pooled)
         groups = inner_groups(manifest, rows)
-        fitted = fit_logistic(
-            pooled, manifest.targets[rows], manifest.label_space, groups=groups, seed=seed, n_plain=n_plain
-        )
-        return {f"head.output.{name}": tensor for name, tensor in fitted.items()}
+        given = (pooled, manifest.targets[rows], manifest.label_space)
+        items = np.asarray(rows) if hears_copies else None
+        fitted = model.head.fitted(*given, groups=groups, seed=seed, n_plain=n_plain, items=items)
+        return {f"head.{name}": tensor for name, tensor in fitted.items()}
     if not model.pooling.standardise:
         return {}
     learned, _ = _of_batches(model, batches, model.kept)
@@ -184,10 +189,10 @@ def held_out_logits(
     seed: int,
     n_plain: int | None = None,
 ) -> np.ndarray:
-    """(N, C) logits of N rows, each by a logistic regression that learned without its group.
+    """(N, C) logits of N rows, each by a regression that learned without its group.
 
-    Arguments are those of :func:`fit_frozen`; ``train_rows`` are the rows in the order wanted. Copies are learned from
-    and give no answers.
+    Arguments are those of :func:`fit_frozen`, the head one of those that are fitted; ``train_rows`` are the rows in the
+    order wanted. Copies are learned from and give no answers.
 
     Raises:
         DataError: there are not two groups.
@@ -195,7 +200,8 @@ def held_out_logits(
     pooled, rows = _of_batches(model, batches, model.pooled)
     groups = inner_groups(manifest, rows)
     given = (pooled, manifest.targets[rows], manifest.label_space)
-    each = out_of_fold_logits(*given, groups=groups, seed=seed, n_plain=n_plain)
+    assert isinstance(model.head, FittedHead)
+    each = model.head.held_out(*given, groups=groups, seed=seed, n_plain=n_plain)
     each, rows = each[:n_plain], rows[:n_plain]
     return np.stack([each[rows == row].mean(axis=0) for row in train_rows])
 

@@ -30,7 +30,7 @@ class EncoderSettings(Section):
     )
     layers: Literal["last", "all"] = setting(
         "last",
-        "states of the last layer, or of all: a mean with learned weights (with `head=logreg` side by side)",
+        "states of the last layer, or of all: a mean with learned weights (with `head=logreg` or kernel side by side)",
         came_later=True,
         needs="model=encoder",
     )
@@ -45,12 +45,20 @@ class EncoderSettings(Section):
     state_mask_span: int = setting(
         10, "neighbouring states that are left out in one piece", came_later=True, ge=1, le=10_000, needs="state_mask"
     )
-    head: Literal["network", "logreg"] = setting(
+    head: Literal["network", "logreg", "kernel"] = setting(
         "network",
-        "network: `head_layers` learned by gradient; logreg: a logistic regression on a frozen encoder, which takes no"
-        " steps",
+        "network: `head_layers` learned by gradient; on a frozen encoder and without steps, logreg: a logistic"
+        " regression, kernel: least squares on how near an item is to each that it learned from",
         came_later=True,
         needs="model=encoder",
+    )
+    head_centres: int = setting(
+        1024,
+        "items that `head=kernel` measures nearness to; of more to learn from so many are drawn",
+        came_later=True,
+        ge=1,
+        le=65_536,
+        needs="head=kernel",
     )
     head_layers: int = setting(1, "linear layers of the head, the output layer included", ge=1, le=12)
     head_hidden: int = setting(0, "units of the head's hidden layers; 0 = as many as go in", ge=0, le=16_384)
@@ -104,16 +112,21 @@ class EncoderSettings(Section):
             raise ValueError("`dropout_samples` acts only together with `dropout` above 0")
         if self.layers == "all" and "last4-mean" in self.pooling.split("+"):
             raise ValueError("`pooling=last4-mean` names its layers; it acts only together with `layers=last`")
-        if has_encoder and self.head == "logreg":
+        if has_encoder and self.takes_no_steps:
             if not self.freeze_encoder:
-                raise ValueError("`head=logreg` acts only together with `freeze_encoder`")
+                raise ValueError(f"`head={self.head}` acts only together with `freeze_encoder`")
             if "attention" in self.pooling.split("+"):
-                raise ValueError("`pooling=attention` is learned in steps, which `head=logreg` does not take")
+                raise ValueError(f"`pooling=attention` is learned in steps, which `head={self.head}` does not take")
             self.refuse_idle(_OF_LEARNED_HEADS, False, "`head=network`")
         self.refuse_idle(_OF_HIDDEN_LAYERS, self.head_layers > 1, "`head_layers` above 1")
         learns = not (has_encoder and self.freeze_encoder)
         self.refuse_idle(_OF_ENCODER_RATES, learns, "an encoder that learns, not `freeze_encoder`")
         return self
+
+    @property
+    def takes_no_steps(self) -> bool:
+        """Whether the head is found in closed form instead of learned by gradient."""
+        return self.head != "network"
 
     def refuse_idle(self, names: tuple[str, ...], acts: bool, partner: str) -> None:
         """Refuse settings that were changed and would do nothing without ``partner``.

@@ -24,7 +24,8 @@ import samo
 from samo.data.batch import Draws
 from samo.data.splits import make_split
 from samo.encoders import states
-from samo.encoders.heads import LogisticHead
+from samo.encoders.fitted_heads import LogisticHead
+from samo.encoders.kernel import fit_kernel
 from samo.encoders.logreg import fit_logistic, out_of_fold_logits
 from samo.errors import ModelFileError, SettingsError
 from samo.evaluation.predictions import Predictions
@@ -44,7 +45,7 @@ from samo_audio.features import to_peak
 from samo_audio.frontend import AudioFrontend
 from samo_audio.models.encoder import SpeechEncoder, SpeechModel, encoder
 from samo_audio.models.pretrained import load_pretrained, refuse_others
-from samo_audio.views import change_speed
+from samo_audio.views import change_speed, viewed, views_of
 
 SPACE = LabelSpace((Task("emotion", tiny.LABELS),))
 SR, HIDDEN, N_STATES = tiny_speech.SR, tiny_speech.HIDDEN, tiny_speech.LAYERS + 1
@@ -567,6 +568,91 @@ def test_all_speeds_are_kept_or_none(
     assert not cache.exists()
 
 
+@pytest.mark.parametrize("values", [{}, pytest.param({"speed": 0.2, "speed_steps": 1}, marks=pytest.mark.slow)])
+def test_views_of_a_frozen_encoder_are_kept_and_are_those_of_a_model_that_hears_them(
+    values: dict[str, Any], table: Path, encoders: dict[str, str], cache: Path, heard: list[int]
+) -> None:
+    """Of clips of one window and of several, at two speeds and moved either way."""
+    given = {"tta_speed": 0.2, "tta_shift": 0.05}
+    front = opened(table, encoders["whisper"], **given, **values)
+    model = front.new_model().eval()
+    rows = np.arange(len(front.manifest.items))
+    n_windows = [len(window_starts(int(length), WINDOW)) for length in front.waveforms.lengths]
+    assert 1 == min(n_windows) < max(n_windows)
+    kept = list(front.eval_batches(rows, 64))
+    n_heard = sum(heard)
+    again = opened(table, encoders["whisper"], **given, **values)
+    again.new_model()
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(kept, again.eval_batches(rows, 64), strict=True))
+    assert sum(heard) == n_heard
+    statistics = []
+    for row, start, view in product(rows[:12], (0, 1), views_of(front.config.features)):
+        starts = window_starts(int(front.waveforms.lengths[row]), WINDOW)
+        if start < len(starts):
+            first = int(starts[start])
+            chunk = viewed(front.waveforms.waveform(row)[first : first + WINDOW], view, WINDOW)
+            padded = torch.nn.functional.pad(torch.from_numpy(chunk)[None], (0, WINDOW - len(chunk)))
+            with torch.no_grad():
+                statistics.append((row, model.statistics(padded, torch.tensor([len(chunk)]))[0]))
+    inputs, owners = torch.cat([batch.inputs for batch in kept]), np.concatenate([batch.rows for batch in kept])
+    assert len(inputs) == 5 * sum(n_windows)
+    for row in rows[:12]:
+        expected = [one for owner, one in statistics if owner == row]
+        found = inputs[owners == row][: len(expected)]
+        torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=1e-3)
+
+
+def test_copies_serve_as_views_where_no_clip_is_longer_than_its_window(
+    table: Path, encoders: dict[str, str], cache: Path
+) -> None:
+    long = {"duration": 2.0, "speed": 0.2, "speed_steps": 1}
+    for values in ({}, {"tta_speed": 0.2}):
+        front = opened(table, encoders["whisper"], **long, **values)
+        front.new_model()
+        list(front.eval_batches(np.arange(2), 4))
+        assert len(list(cache.iterdir())) == 3
+
+
+def test_views_are_not_centred_by_speaker(encoders: dict[str, str]) -> None:
+    with pytest.raises(
+        SettingsError, match="`tta_speed` and `tta_shift` of an encoder exclude `normalisation=speaker`"
+    ):
+        config(encoders["whisper"], tta_speed=0.1, normalisation="speaker")
+
+
+def test_a_kernel_head_is_fitted_on_clips_at_all_speeds_and_answers_by_the_mean_of_its_views(
+    table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path
+) -> None:
+    values = {"speed": 0.2, "speed_steps": 1, "tta_speed": 0.2}
+    front = opened(table, encoders["whisper"], head="kernel", head_centres=64, **values)
+    run = trained(front, tmp_path)
+    rows = front.manifest.rows(run.split.train)
+    pooled, targets, owners, speakers = [], [], [], []
+    model = front.new_model()
+    for speed, row in product((1.0, math.exp(-0.2), math.exp(0.2)), rows):
+        clip = front.waveforms.waveform(row)
+        for start in window_starts(len(clip), WINDOW):
+            window = torch.from_numpy(change_speed(clip[start : start + int(WINDOW * speed)], speed))[None]
+            padded = torch.nn.functional.pad(window, (0, WINDOW - window.shape[1]))
+            with torch.no_grad():
+                pooled.append(model.pooled(padded, torch.tensor([window.shape[1]]))[0].numpy())
+            targets.append(front.manifest.targets[row])
+            owners.append(row)
+            speakers.append(front.manifest.items[row].group)
+    given = (np.stack(pooled), np.stack(targets), front.manifest.label_space)
+    settings = {"n_centres": 64, "groups": speakers, "n_plain": len(pooled) // 3}
+    expected = fit_kernel(*given, **settings, items=np.array(owners))
+    model.load_state_dict(load_file(run.model_file))
+    found = predict_logits(model, Setup(front, tiny.CPU), rows[:1], batch_size=4)
+    clip, logits = front.waveforms.waveform(int(rows[0]))[:WINDOW], []
+    for view in views_of(front.config.features):
+        chunk = torch.from_numpy(viewed(clip, view, WINDOW))[None]
+        padded = torch.nn.functional.pad(chunk, (0, WINDOW - chunk.shape[1]))
+        with torch.no_grad():
+            logits.append(expected(model.pooled(padded, torch.tensor([chunk.shape[1]])).numpy())[0])
+    np.testing.assert_allclose(found[0], np.mean(logits, axis=0), atol=0.02)
+
+
 def test_other_speeds_are_for_a_frozen_encoder(encoders: dict[str, str]) -> None:
     for values, told in (
         ({"speed": 0.1}, "`speed` acts only together with an encoder that learns"),
@@ -669,7 +755,7 @@ def test_presets_train(
     name: str, table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = {"dataset": "table", "data_root": str(table), "split": "table", "encoder": encoders["whisper"]}
-    short = {} if name.startswith("whisper-frozen") else {"epochs": 1, "keep": "best"}
+    short = {} if name.startswith(("whisper-frozen", "whisper-kernel")) else {"epochs": 1, "keep": "best"}
     monkeypatch.setattr("samo_audio.speakers.SPEAKER_CLIPS", 4)
     found = resolve("audio", name, None, {**place, **short, "duration": WINDOW_S})
     run = trained(AudioFrontend.open(found, lambda line: None), tmp_path)

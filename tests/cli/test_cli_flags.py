@@ -114,6 +114,7 @@ OF_ENCODERS: dict[str, dict[str, Any]] = {
     "state_mask": {},
     "state_mask_span": {"state_mask": 0.3},
     "head": {},
+    "head_centres": {"head": "kernel"},
     "head_layers": {},
     "head_hidden": {"head_layers": 2},
     "head_intermediate": {"head_layers": 2},

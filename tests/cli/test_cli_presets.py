@@ -56,7 +56,7 @@ def unlike_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("modality", "name", "model", "as_set_by"),
     [
         ("audio", "fast", "small-cnn", "small-cnn"),
-        ("audio", "accurate", "encoder", "whisper-frozen"),
+        ("audio", "accurate", "encoder", "whisper-kernel"),
         ("text", "fast", "tfidf", "tfidf"),
         ("text", "accurate", "encoder", "minilm"),
     ],

@@ -129,6 +129,13 @@ COMMANDS: dict[str, dict[str, Any]] = {
         "state_mask_span": 4,
     },
     "logistic regression": {"encoder": "some/name", "model": "encoder", "freeze_encoder": True, "head": "logreg"},
+    "kernel": {
+        "encoder": "some/name",
+        "model": "encoder",
+        "freeze_encoder": True,
+        "head": "kernel",
+        "head_centres": 256,
+    },
     "bigru": {"model": "bigru", "gru_units": 48, "keep": "last"},
     "tfidf": {"model": "tfidf", "ngrams": 3, "min_count": 4, "inverse_l2": 0.75},
 }

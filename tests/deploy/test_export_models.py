@@ -115,6 +115,10 @@ AUDIO: dict[str, Case] = {
         speech_encoder,
         {"family": "whisper", "layers": "all", "freeze_encoder": True, "head": "logreg"},
     ),
+    "encoder-kernel": (
+        speech_encoder,
+        {"family": "whisper", "layers": "all", "freeze_encoder": True, "head": "kernel", "head_centres": 8},
+    ),
     "encoder-attention": (speech_encoder, {"family": "wav2vec2-large", "pooling": "attention+max+cls"}),
     "ensemble-mean": (ensemble, {"combine": "mean"}),
     "ensemble-vote": (ensemble, {"combine": "vote"}),

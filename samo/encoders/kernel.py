@@ -1,0 +1,240 @@
+"""Least squares on how near a vector is to those learned from: one linear system, its penalty and its scale found by
+folds held out inside the rows given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samo.encoders.logreg import NEVER, Solution, balanced_losses, inner_folds, standardisation
+from samo.tasks import LabelSpace, Task
+
+__all__ = ["PENALTIES", "KernelRegression", "RadialBasis", "fit_kernel", "nearness", "radial_basis"]
+
+# Beside the sum of squares over rows whose weights add up to their number.
+PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+# Of a squared distance a feature. Standardised features of unlike items differ by 2 on average in the square, so that
+# items with nothing in common are exp(-0.6) alike.
+_GAMMA = 0.3
+# An eigenvalue of the centres' own kernel below this share of the largest is what rounding left.
+_LEAST_SHARE = 1e-9
+# Logits are so many times the distance of two answers, 0 and 1: to choose from, and without folds to choose on.
+_SCALES = tuple(np.geomspace(0.5, 64.0, 57))
+_USUAL_SCALE = 8.0
+
+
+@dataclass(frozen=True)
+class KernelRegression:
+    """What :func:`fit_kernel` found: logits are ``weight @ basis(vector) + bias``.
+
+    Attributes:
+        basis: around the vectors learned from.
+        weight: (C, M).
+        bias: (C,).
+    """
+
+    basis: RadialBasis
+    weight: np.ndarray
+    bias: np.ndarray
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, P) to (N, C) logits."""
+        logits: np.ndarray = self.basis(vectors) @ self.weight.T + self.bias
+        return logits
+
+
+def fit_kernel(
+    vectors: np.ndarray,
+    targets: np.ndarray,
+    space: LabelSpace,
+    *,
+    n_centres: int,
+    groups: Sequence[str] | np.ndarray | None = None,
+    seed: int = 0,
+    n_plain: int | None = None,
+    items: np.ndarray | None = None,
+    penalties: Sequence[float] = PENALTIES,
+) -> KernelRegression:
+    """Regularised least-squares classification (Rifkin et al. 2003) with the radial kernel of support vector machines.
+
+    Each label is regressed on 1 where a row has it and 0 where not. A class of a single-label task weighs
+    ``n / (K * n_class)``; under several labels rows weigh alike. Answers of least squares are no log-odds: each task's
+    are multiplied by one number, each label's of a multi-label task by its own, around its threshold. That number and
+    the penalty have the lowest class-balanced log loss on folds held out inside these rows.
+
+    Args:
+        vectors: (N, P) float, finite.
+        targets: (N, C) float; NaN in a task's columns leaves the row out of that task.
+        space: which columns are which task's.
+        n_centres: see :func:`radial_basis`.
+        groups: (N,) names that stay together when folds are made, "" for none; None: each row is its own.
+        seed: of the folds, and of which centres are drawn.
+        n_plain: rows behind the first so many are changed copies of these: they are learned from, all rows together
+            weigh as much as the first alone, and no loss is measured on them. None: there are no copies.
+        items: (N,) numbers of what rows are of, where the mean over all rows of an item is its answer, copies
+            included: then that mean's loss is measured.
+        penalties: to choose from; where no two folds can be made it is the middle one.
+
+    Raises:
+        DataError: a vector is not finite.
+    """
+    vectors, targets = np.asarray(vectors, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    basis = radial_basis(vectors, n_centres, n_plain=n_plain, seed=seed)
+    near = basis(vectors)
+    weight, bias = np.zeros((space.n_columns, near.shape[1])), np.zeros(space.n_columns)
+    for task in space.tasks:
+        columns = space.slices[task.name]
+        labelled = ~np.isnan(targets[:, columns]).any(axis=1)
+        own = None if groups is None else np.asarray(groups, dtype=str)[labelled]
+        n_own, truth = int(labelled[:n_plain].sum()), targets[labelled, columns] > 0.5
+        of_items = None if items is None else np.asarray(items)[labelled]
+        folds = _Folds(vectors[labelled], truth, task, own, seed, n_own, n_centres, of_items)
+        penalty, scale = folds.best(sorted(penalties))
+        ((slope, constant),) = _path(near[labelled], truth, task, n_own, [penalty])
+        weight[columns], bias[columns] = slope * scale[:, None], constant * scale
+        if not task.multi_label:
+            bias[columns] = np.where(truth.any(axis=0), bias[columns], NEVER)
+    return KernelRegression(basis, weight, bias)
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """The rows of one task, to choose a penalty and a scale on."""
+
+    vectors: np.ndarray
+    truth: np.ndarray
+    task: Task
+    groups: np.ndarray | None
+    seed: int
+    n_plain: int
+    n_centres: int
+    items: np.ndarray | None
+
+    def best(self, penalties: Sequence[float]) -> tuple[float, np.ndarray]:
+        """The penalty with the least loss, and the (K,) scales that go with it."""
+        usual = penalties[len(penalties) // 2], np.full(self.truth.shape[1], _USUAL_SCALE)
+        folds = inner_folds(self.truth, self.groups, self.seed)
+        if not folds:
+            return usual
+        held_out = [rows if self.items is not None else rows[rows < self.n_plain] for _, rows in folds]
+        together = np.concatenate(held_out)
+        answered = self._of_items(self.truth[together].astype(float), together) > 0.5
+        each = [self._answers(learn, rows, penalties) for (learn, _), rows in zip(folds, held_out, strict=True)]
+        answers = [self._of_items(np.concatenate(of_folds), together) for of_folds in zip(*each, strict=True)]
+        found = [_best_scale(given, answered, self.task) for given in answers]
+        losses = [loss for loss, _ in found]
+        best = int(np.argmin(losses))
+        return penalties[best], found[best][1]
+
+    def _of_items(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Means over the rows of each item; values as they are where rows stand for themselves."""
+        if self.items is None:
+            return values
+        _, which, counts = np.unique(self.items[rows], return_inverse=True, return_counts=True)
+        sums = np.zeros((len(counts), values.shape[1]))
+        np.add.at(sums, which, values)
+        return sums / counts[:, None]
+
+    def _answers(self, learn: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> list[np.ndarray]:
+        """What rows are answered for each penalty by the whole procedure on those learned from.
+
+        With its own basis: around rows held out it would bend where in truth it cannot.
+        """
+        n_plain = int((learn < self.n_plain).sum())
+        basis = radial_basis(self.vectors[learn], self.n_centres, n_plain=n_plain, seed=self.seed)
+        path = _path(basis(self.vectors[learn]), self.truth[learn], self.task, n_plain, penalties)
+        near = basis(self.vectors[rows])
+        return [near @ slope.T + constant for slope, constant in path]
+
+
+def _path(
+    features: np.ndarray, truth: np.ndarray, task: Task, n_plain: int, penalties: Sequence[float]
+) -> Iterator[Solution]:
+    """(K, D) weights and (K,) constants for each penalty: logits but for their scale.
+
+    Those of a multi-label task are 0 halfway between the mean answers to rows that have a label and that have not.
+    """
+    counts = truth.sum(axis=0)
+    balance = np.ones(len(truth)) if task.multi_label else (truth / np.maximum(counts, 1)).sum(axis=1)
+    balance *= n_plain / max(balance.sum(), 1e-30)
+    middle = balance @ features / max(balance.sum(), 1e-30)
+    wanted, share = truth.astype(float), balance @ truth / max(balance.sum(), 1e-30)
+    moved = features - middle
+    spread, axes = np.linalg.eigh((moved * balance[:, None]).T @ moved)
+    along = axes.T @ ((moved * balance[:, None]).T @ (wanted - share))
+    for penalty in penalties:
+        slope = (axes @ (along / (np.maximum(spread, 0.0) + penalty)[:, None])).T
+        constant = share - slope @ middle
+        if task.multi_label:
+            answers = features @ slope.T + constant
+            constant -= 0.5 * ((answers * truth).sum(axis=0) / np.maximum(counts, 1))
+            constant -= 0.5 * ((answers * ~truth).sum(axis=0) / np.maximum(len(truth) - counts, 1))
+        yield slope, constant
+
+
+def _best_scale(answers: np.ndarray, truth: np.ndarray, task: Task) -> tuple[float, np.ndarray]:
+    """The least class-balanced log loss of answers times one of the scales, and the (K,) scales that have it."""
+    losses = np.array([balanced_losses(answers * scale, truth, task) for scale in _SCALES])
+    known = np.where(np.isnan(losses), 0.0, losses)
+    each = known.mean(axis=1) if task.multi_label else np.repeat(known.mean(axis=(1, 2))[:, None], truth.shape[1], 1)
+    best = each.argmin(axis=0)
+    return float(each.min(axis=0).mean()), np.array(_SCALES)[best]
+
+
+@dataclass(frozen=True)
+class RadialBasis:
+    """Turns (N, P) vectors into (N, M) numbers whose inner products are those of the radial kernel, near the centres.
+
+    Attributes:
+        centre: (P,) means that vectors are standardised by.
+        scale: (P,) standard deviations.
+        centres: (M, P) standardised vectors.
+        root: (M, M) inverse square root of the kernel among the centres.
+    """
+
+    centre: np.ndarray
+    scale: np.ndarray
+    centres: np.ndarray
+    root: np.ndarray
+
+    def __call__(self, vectors: np.ndarray) -> np.ndarray:
+        """(N, P) to (N, M) float64."""
+        rows = torch.from_numpy((np.asarray(vectors, dtype=np.float64) - self.centre) / self.scale)
+        near: np.ndarray = nearness(rows, torch.from_numpy(self.centres)).numpy() @ self.root
+        return near
+
+
+def radial_basis(vectors: np.ndarray, n_centres: int, *, n_plain: int | None = None, seed: int = 0) -> RadialBasis:
+    """A basis around vectors to learn from.
+
+    Args:
+        vectors: (N, P) finite floats.
+        n_centres: M at most; of more vectors so many are drawn.
+        n_plain: vectors behind the first so many are changed copies of these, and no centres; None: there are none.
+        seed: of which are drawn.
+
+    Raises:
+        DataError: a vector is not finite.
+    """
+    vectors = np.asarray(vectors, dtype=np.float64)
+    centre, scale = standardisation(vectors)
+    plain = vectors[:n_plain]
+    if len(plain) > n_centres:
+        plain = plain[np.sort(np.random.default_rng(seed).choice(len(plain), n_centres, replace=False))]
+    centres = (plain - centre) / scale
+    given = torch.from_numpy(centres)
+    spread, axes = np.linalg.eigh(nearness(given, given).numpy())
+    kept = spread > _LEAST_SHARE * spread.max(initial=0.0)
+    root = (axes[:, kept] / np.sqrt(spread[kept])) @ axes[:, kept].T
+    return RadialBasis(centre, scale, centres, root)
+
+
+def nearness(rows: Tensor, centres: Tensor) -> Tensor:
+    """(B, P) and (M, P) standardised vectors to (B, M) numbers from 0 to 1, where 1 is the same vector."""
+    squares = (rows**2).sum(dim=1, keepdim=True) + (centres**2).sum(dim=1)
+    distances = (squares - 2.0 * rows @ centres.T).clamp(min=0.0)
+    return torch.exp(-_GAMMA / rows.shape[1] * distances)
