@@ -40,6 +40,7 @@ folds whisper-head "${head[@]}" --seeds 0,1,2
 # Heard at two more speeds; then centred by speaker as well, which is another question (docs/how-numbers-are-made.md).
 speeds=(--speed 0.1 --speed-steps 1 --baseline none)
 folds whisper-frozen-speed "${whisper[@]}" "${speeds[@]}" --seeds 0,1,2
+folds whisper-kernel --preset whisper-kernel --encoder "${2:-openai/whisper-base}" --baseline none --threads 1 --seeds 0,1,2
 # Trained on a GPU, as small-cnn and whisper-frozen-speed were; what was tried before stands in tuning.md.
 folds whisper-tuned --preset whisper-tuned --encoder "${2:-openai/whisper-base}" --baseline none --seeds 0,1,2
 folds whisper-frozen-speaker "${whisper[@]}" "${speeds[@]}" --normalisation speaker
@@ -54,10 +55,14 @@ folds mn04-distilled --preset mn04 ${3:+--weights "$3"} --teacher whisper-frozen
 together() { # NAME GRIDS FLAGS...
   [ -f "$SAMO_ARTIFACTS/grids/$1/report.json" ] || samo ensemble --grids "$2" --name "$1" "${@:3}" >/dev/null
 }
-together best whisper-tuned,whisper-frozen,whisper-head
-together best-seeds whisper-tuned,whisper-frozen-speed,whisper-head --all-seeds
+# As mn04-distilled, but longer, at the whole rate, and by the teacher at three speeds; tuning.md has what was tried.
+folds mn04-distilled-long --preset mn04 ${3:+--weights "$3"} --epochs 45 --trunk-lr-scale 1.0 --keep average \
+  --teacher whisper-frozen-speed --distil-out-of-fold --distil-alpha 0.7 --distil-temperature 2 --threads 1 --baseline none
+together best whisper-tuned,whisper-kernel,whisper-head
+together best-seeds whisper-tuned,whisper-kernel,whisper-head --all-seeds
 together best-speaker whisper-frozen-speaker,whisper-head-speaker
+python "$(dirname "$0")/pairs.py" "$SAMO_ARTIFACTS"
 python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion \
   ravdess-small-cnn-before-emotion ravdess-small-cnn-sentiment functionals small-cnn small-cnn-bins mn04 mn04-distilled \
-  whisper-frozen whisper-frozen-sentiment whisper-frozen-speed whisper-head whisper-tuned best best-seeds \
+  mn04-distilled-long whisper-frozen whisper-frozen-sentiment whisper-frozen-speed whisper-kernel whisper-head whisper-tuned best best-seeds \
   whisper-frozen-speaker whisper-frozen-speaker-sentiment whisper-head-speaker best-speaker
