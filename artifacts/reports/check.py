@@ -237,8 +237,8 @@ def claims() -> Iterator[Claim]:
         ("| SmallCNN from scratch, three seeds (`samo crossval --seeds 0,1,2`) | 8 emotions", ravdess("small-cnn")),
     ):
         yield Claim(readme, f"{row} | {spread} |", over_seeds(found))
-    nine = ("three speech models averaged, three seeds of each", ravdess("best-seeds"), ravdess("best-seeds-added-up"))
-    for row, found, three_classes in (nine,):
+    nine = ravdess("best-seeds"), ravdess("best-seeds-added-up")
+    for row, found, three_classes in (("three speech models averaged, three seeds of each", *nine),):
         same = "| ravdess | | | the same, probabilities added up | 3 sentiments |"
         yield Claim(readme, f"| {row} | 8 emotions | {spread} {same} {spread} |", over_seeds(found, three_classes))
     for row, found in (("MiniLM fine-tuned, one seed", minilm), ("tf-idf and logistic regression", tfidf)):
@@ -367,7 +367,8 @@ def claims() -> Iterator[Claim]:
     first, *others = pairs[:3]
     yield Claim(
         results,
-        "It leads logistic regression at two more speeds by {:+.3f} [{:.3f}, {:.3f}], {:+.3f} and {:+.3f} in the three seeds",
+        "It leads logistic regression at two more speeds by {:+.3f} [{:.3f}, {:.3f}], {:+.3f} and {:+.3f} "
+        "in the three seeds",
         [first["difference"], first["low"], first["high"], *(row["difference"] for row in others)],
     )
     yield Claim(
