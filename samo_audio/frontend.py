@@ -264,7 +264,8 @@ class AudioFrontend:
             batches = self._learning_batches(train_rows)
             n_plain = int(self._windows.counts[train_rows].sum())
             seed, views = self._config.train.seed, views_of(self._config.features)
-            return fit_frozen(self._frozen, batches, self.manifest, seed, n_plain, hears_copies=len(views) > 1)
+            several = len(views) > 1 or bool((self._windows.counts[train_rows] > 1).any())
+            return fit_frozen(self._frozen, batches, self.manifest, seed, n_plain, hears_copies=several)
         if by_speaker(self._config):
             _ = self._speaker_statistics  # refuses before the first step
         if self._config.features.normalisation != "train":

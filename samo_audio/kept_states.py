@@ -114,15 +114,16 @@ class KeptStates:
         self._require()
 
     def read(self, model: SpeechModel) -> None:
-        """Take the states of all clips under a run's encoder where they are kept; without those of all its clips a
-        speaker's mean is not known, so that with ``normalisation=speaker`` they are made.
+        """Take the states of all clips under a run's encoder where they are kept, in every view; without those of all
+        its clips a speaker's mean is not known, so that with ``normalisation=speaker`` they are made.
 
         Raises:
             SettingsError: ``normalisation=speaker``, and there is no room.
         """
-        self._plain = self._states_of(model, _PLAIN, compute=by_speaker(self._config))
+        sizes = {each: size_of_states(model, self._lengths(model, each)) for each in (_PLAIN, *self._view_kinds)}
+        beside = sum(sizes.values()) - sizes[_PLAIN]
+        self._plain = self._states_of(model, _PLAIN, compute=by_speaker(self._config), beside=beside)
         if self._plain is not None:
-            sizes = {each: size_of_states(model, self._lengths(model, each)) for each in self._view_kinds}
             self._views = self._each_of(model, self._view_kinds, np.arange(len(self._windows.rows)), sizes)
         self._require()
 

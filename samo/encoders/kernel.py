@@ -16,7 +16,7 @@ from samo.tasks import LabelSpace, Task
 __all__ = ["PENALTIES", "KernelRegression", "RadialBasis", "fit_kernel", "nearness", "radial_basis"]
 
 # Beside the sum of squares over rows whose weights add up to their number.
-PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+PENALTIES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 # Of a squared distance a feature. Standardised features of unlike items differ by 2 on average in the square, so that
 # items with nothing in common are exp(-0.6) alike.
 _GAMMA = 0.3
@@ -25,6 +25,7 @@ _LEAST_SHARE = 1e-9
 # Logits are so many times the distance of two answers, 0 and 1: to choose from, and without folds to choose on.
 _SCALES = tuple(np.geomspace(0.5, 64.0, 57))
 _USUAL_SCALE = 8.0
+_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,9 @@ def fit_kernel(
 
     Each label is regressed on 1 where a row has it and 0 where not. A class of a single-label task weighs
     ``n / (K * n_class)``; under several labels rows weigh alike. Answers of least squares are no log-odds: each task's
-    are multiplied by one number, each label's of a multi-label task by its own, around its threshold. That number and
-    the penalty have the lowest class-balanced log loss on folds held out inside these rows.
+    are multiplied by one number, each label's of a multi-label task by its own, around the middle between the mean
+    answers to rows with and without it. These numbers and the penalty are of folds held out inside these rows, where
+    they have the lowest class-balanced log loss. A label that no row has is never answered.
 
     Args:
         vectors: (N, P) float, finite.
@@ -88,16 +90,17 @@ def fit_kernel(
     weight, bias = np.zeros((space.n_columns, near.shape[1])), np.zeros(space.n_columns)
     for task in space.tasks:
         columns = space.slices[task.name]
-        labelled = ~np.isnan(targets[:, columns]).any(axis=1)
+        known = ~np.isnan(targets[:, columns]).any(axis=1)
+        labelled = slice(None) if known.all() else known  # a slice copies nothing
         own = None if groups is None else np.asarray(groups, dtype=str)[labelled]
-        n_own, truth = int(labelled[:n_plain].sum()), targets[labelled, columns] > 0.5
+        n_own, truth = int(known[:n_plain].sum()), targets[labelled, columns] > 0.5
         of_items = None if items is None else np.asarray(items)[labelled]
         folds = _Folds(vectors[labelled], truth, task, own, seed, n_own, n_centres, of_items)
-        penalty, scale = folds.best(sorted(penalties))
+        penalty, scale, middle = folds.best(sorted(penalties))
         ((slope, constant),) = _path(near[labelled], truth, task, n_own, [penalty])
-        weight[columns], bias[columns] = slope * scale[:, None], constant * scale
-        if not task.multi_label:
-            bias[columns] = np.where(truth.any(axis=0), bias[columns], NEVER)
+        middle = _middle(near[labelled] @ slope.T + constant, truth, task) if middle is None else middle
+        weight[columns] = slope * scale[:, None]
+        bias[columns] = np.where(truth.any(axis=0), (constant - middle) * scale, NEVER)
     return KernelRegression(basis, weight, bias)
 
 
@@ -114,9 +117,12 @@ class _Folds:
     n_centres: int
     items: np.ndarray | None
 
-    def best(self, penalties: Sequence[float]) -> tuple[float, np.ndarray]:
-        """The penalty with the least loss, and the (K,) scales that go with it."""
-        usual = penalties[len(penalties) // 2], np.full(self.truth.shape[1], _USUAL_SCALE)
+    def best(self, penalties: Sequence[float]) -> tuple[float, np.ndarray, np.ndarray | None]:
+        """The penalty with the least loss, the (K,) scales that go with it, and the (K,) answers that become 0.
+
+        None for these where no folds can be made.
+        """
+        usual = penalties[len(penalties) // 2], np.full(self.truth.shape[1], _USUAL_SCALE), None
         folds = inner_folds(self.truth, self.groups, self.seed)
         if not folds:
             return usual
@@ -125,10 +131,12 @@ class _Folds:
         answered = self._of_items(self.truth[together].astype(float), together) > 0.5
         each = [self._answers(learn, rows, penalties) for (learn, _), rows in zip(folds, held_out, strict=True)]
         answers = [self._of_items(np.concatenate(of_folds), together) for of_folds in zip(*each, strict=True)]
-        found = [_best_scale(given, answered, self.task) for given in answers]
+        middles = [_middle(given, answered, self.task) for given in answers]
+        pairs = zip(answers, middles, strict=True)
+        found = [_best_scale(given - middle, answered, self.task, self.truth.any(axis=0)) for given, middle in pairs]
         losses = [loss for loss, _ in found]
         best = int(np.argmin(losses))
-        return penalties[best], found[best][1]
+        return penalties[best], found[best][1], middles[best]
 
     def _of_items(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Means over the rows of each item; values as they are where rows stand for themselves."""
@@ -145,8 +153,9 @@ class _Folds:
         With its own basis: around rows held out it would bend where in truth it cannot.
         """
         n_plain = int((learn < self.n_plain).sum())
-        basis = radial_basis(self.vectors[learn], self.n_centres, n_plain=n_plain, seed=self.seed)
-        path = _path(basis(self.vectors[learn]), self.truth[learn], self.task, n_plain, penalties)
+        learned = self.vectors[learn]
+        basis = radial_basis(learned, self.n_centres, n_plain=n_plain, seed=self.seed)
+        path = _path(basis(learned), self.truth[learn], self.task, n_plain, penalties)
         near = basis(self.vectors[rows])
         return [near @ slope.T + constant for slope, constant in path]
 
@@ -154,31 +163,38 @@ class _Folds:
 def _path(
     features: np.ndarray, truth: np.ndarray, task: Task, n_plain: int, penalties: Sequence[float]
 ) -> Iterator[Solution]:
-    """(K, D) weights and (K,) constants for each penalty: logits but for their scale.
-
-    Those of a multi-label task are 0 halfway between the mean answers to rows that have a label and that have not.
-    """
+    """(K, D) weights and (K,) constants for each penalty, of answers near 1 for a label and near 0 for none."""
     counts = truth.sum(axis=0)
     balance = np.ones(len(truth)) if task.multi_label else (truth / np.maximum(counts, 1)).sum(axis=1)
     balance *= n_plain / max(balance.sum(), 1e-30)
     middle = balance @ features / max(balance.sum(), 1e-30)
     wanted, share = truth.astype(float), balance @ truth / max(balance.sum(), 1e-30)
     moved = features - middle
-    spread, axes = np.linalg.eigh((moved * balance[:, None]).T @ moved)
-    along = axes.T @ ((moved * balance[:, None]).T @ (wanted - share))
+    weighed = (moved * balance[:, None]).T
+    spread, axes = np.linalg.eigh(weighed @ moved)
+    along = axes.T @ (weighed @ (wanted - share))
     for penalty in penalties:
         slope = (axes @ (along / (np.maximum(spread, 0.0) + penalty)[:, None])).T
-        constant = share - slope @ middle
-        if task.multi_label:
-            answers = features @ slope.T + constant
-            constant -= 0.5 * ((answers * truth).sum(axis=0) / np.maximum(counts, 1))
-            constant -= 0.5 * ((answers * ~truth).sum(axis=0) / np.maximum(len(truth) - counts, 1))
-        yield slope, constant
+        yield slope, share - slope @ middle
 
 
-def _best_scale(answers: np.ndarray, truth: np.ndarray, task: Task) -> tuple[float, np.ndarray]:
-    """The least class-balanced log loss of answers times one of the scales, and the (K,) scales that have it."""
-    losses = np.array([balanced_losses(answers * scale, truth, task) for scale in _SCALES])
+def _middle(answers: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
+    """(K,) answers halfway between the means of rows with and without a label; 0 where one label is one of several."""
+    if not task.multi_label:
+        return np.zeros(truth.shape[1])
+    n = truth.sum(axis=0)
+    present, absent = (answers * truth).sum(axis=0), (answers * ~truth).sum(axis=0)
+    middle: np.ndarray = 0.5 * (present / np.maximum(n, 1) + absent / np.maximum(len(truth) - n, 1))
+    return middle
+
+
+def _best_scale(answers: np.ndarray, truth: np.ndarray, task: Task, possible: np.ndarray) -> tuple[float, np.ndarray]:
+    """The least class-balanced log loss of answers times one of the scales, and the (K,) scales that have it.
+
+    A label that is not ``possible`` is never answered.
+    """
+    scaled = (np.where(possible, answers * scale, NEVER) for scale in _SCALES)
+    losses = np.array([balanced_losses(logits, truth, task) for logits in scaled])
     known = np.where(np.isnan(losses), 0.0, losses)
     each = known.mean(axis=1) if task.multi_label else np.repeat(known.mean(axis=(1, 2))[:, None], truth.shape[1], 1)
     best = each.argmin(axis=0)
@@ -203,9 +219,12 @@ class RadialBasis:
 
     def __call__(self, vectors: np.ndarray) -> np.ndarray:
         """(N, P) to (N, M) float64."""
-        rows = torch.from_numpy((np.asarray(vectors, dtype=np.float64) - self.centre) / self.scale)
-        near: np.ndarray = nearness(rows, torch.from_numpy(self.centres)).numpy() @ self.root
-        return near
+        centres, found = torch.from_numpy(self.centres), np.empty((len(vectors), len(self.centres)))
+        for start in range(0, len(vectors), _ROWS_AT_ONCE):
+            some = slice(start, start + _ROWS_AT_ONCE)
+            rows = (np.asarray(vectors[some], dtype=np.float64) - self.centre) / self.scale
+            found[some] = nearness(torch.from_numpy(rows), centres).numpy() @ self.root
+        return found
 
 
 def radial_basis(vectors: np.ndarray, n_centres: int, *, n_plain: int | None = None, seed: int = 0) -> RadialBasis:
@@ -236,5 +255,5 @@ def radial_basis(vectors: np.ndarray, n_centres: int, *, n_plain: int | None = N
 def nearness(rows: Tensor, centres: Tensor) -> Tensor:
     """(B, P) and (M, P) standardised vectors to (B, M) numbers from 0 to 1, where 1 is the same vector."""
     squares = (rows**2).sum(dim=1, keepdim=True) + (centres**2).sum(dim=1)
-    distances = (squares - 2.0 * rows @ centres.T).clamp(min=0.0)
+    distances = (squares - 2.0 * (rows @ centres.T)).clamp(min=0.0)
     return torch.exp(-_GAMMA / rows.shape[1] * distances)

@@ -163,7 +163,7 @@ def fit_frozen(
         manifest: the items, whose groups stay together where the strength is chosen.
         seed: of the folds it is chosen on.
         n_plain: rows of the batches behind the first so many are changed copies of these; None: there are none.
-        hears_copies: whether an item's answer is a mean over such copies too, as with views in evaluation.
+        hears_copies: whether an item's answer is a mean over its windows, or over such copies, as with views.
     """
     if isinstance(model.head, FittedHead):
         pooled, rows = _of_batches(model, batches, model.pooled)

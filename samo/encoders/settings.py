@@ -54,10 +54,10 @@ class EncoderSettings(Section):
     )
     head_centres: int = setting(
         1024,
-        "items that `head=kernel` measures nearness to; of more to learn from so many are drawn",
+        "texts or windows of clips that `head=kernel` measures nearness to; of more to learn from so many are drawn",
         came_later=True,
         ge=1,
-        le=65_536,
+        le=16_384,
         needs="head=kernel",
     )
     head_layers: int = setting(1, "linear layers of the head, the output layer included", ge=1, le=12)

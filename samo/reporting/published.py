@@ -15,8 +15,8 @@ from typing import Any
 
 __all__ = ["published_card", "published_command", "published_settings", "published_value"]
 
-# What may stand before a path, and how one begins.
-_BEFORE = r"(^|[\s\"'`=,:;(\[|<>])"
+# What may stand before a path, and how one begins. Behind < stands the end of a tag.
+_BEFORE = r"(^|[\s\"'`=,:;(\[|>])"
 _BEGIN = r"(?:~[\w.-]*|\.\.)?/+"
 # A value is all of a path, spaces included; in a sentence a path ends at a space.
 _IN_VALUE = re.compile(rf"{_BEFORE}({_BEGIN}[^\s/,:;][^,:;]*)")

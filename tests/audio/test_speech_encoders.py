@@ -713,6 +713,7 @@ ACTS: dict[str, tuple[dict[str, Any], Any, Callable[[SpeechModel], Any]]] = {
     "state_mask": ({"dropout": 0.0}, 0.5, _training),
     "state_mask_span": ({"dropout": 0.0, "state_mask": 0.5}, 2, _training),
     "head": ({}, "logreg", _shapes),
+    "head_centres": ({"head": "kernel"}, 8, _shapes),
     "head_layers": ({}, 2, _shapes),
     "head_hidden": ({"head_layers": 2}, 7, _shapes),
     "head_intermediate": ({"head_layers": 2}, 9, _shapes),

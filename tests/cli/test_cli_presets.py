@@ -206,7 +206,7 @@ def run_of(folder: Path, modality: str = "audio", **changes: Any) -> Run:
 
 def test_a_better_preset_is_offered_where_it_was_measured(tmp_path: Path) -> None:
     figures = measured_presets("audio")
-    best, plain, mobile = (figures[name]["macro_f1"] for name in ("whisper-frozen", "small-cnn", "mn04"))
+    best, plain, mobile = (figures[name]["macro_f1"] for name in ("whisper-kernel", "small-cnn", "mn04"))
     small = resolve("audio", "small-cnn", None, {}).stored()
     line = better_line(run_of(tmp_path / "a", **small))
     scores = f"`preset=accurate` has macro-F1 {best:.3f} where `preset=small-cnn` has {plain:.3f} (RAVDESS"

@@ -91,3 +91,8 @@ samo evaluate x
         expected = expected.replace(place, name)
     assert published_card(card) == expected
     assert published_card(expected) == expected
+
+
+def test_the_end_of_a_tag_is_no_path() -> None:
+    card = "# Model card: <script>alert(2)</script>\n\nRead <b>data</b> in /home/anna/clips.\n"
+    assert published_card(card) == "# Model card: <script>alert(2)</script>\n\nRead <b>data</b> in clips.\n"

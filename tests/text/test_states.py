@@ -316,6 +316,27 @@ def test_a_logistic_regression_on_all_layers(
     assert texts_encoded == []
 
 
+def test_a_kernel_on_all_layers(
+    table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path, texts_encoded: list[int]
+) -> None:
+    """As many centres as asked for, of the training texts' vectors; the encoder runs once."""
+    front = opened(table, encoders["bert"], head="kernel", layers="all", pooling="mean-sd", head_centres=7)
+    run, weights = trained(front, tmp_path, "kernel")
+    assert texts_encoded == [64, 16]
+    assert weights["head.centres"].shape == (7, 2 * (tiny.LAYERS + 1) * tiny.HIDDEN)
+    model = front.with_config(front.config).new_model().eval()
+    model.load_state_dict(weights)
+    rows, pooled = front.manifest.rows(run.split.train), []
+    for row in rows:
+        ids = torch.from_numpy(np.array(front.lists.row(row)))[None]
+        with torch.no_grad():
+            pooled.append(model.pooled(ids, torch.tensor([ids.shape[1]]))[0].numpy())
+    vectors = np.stack(pooled)
+    standard = (vectors - vectors.mean(axis=0)) / vectors.std(axis=0)
+    apart = np.abs(weights["head.centres"].numpy()[:, None] - standard[None]).max(axis=2)
+    assert apart.min(axis=1).max() < 1e-2
+
+
 def test_states_that_nobody_kept_are_not_made_to_evaluate(
     table: Path, encoders: dict[str, str], cache: Path, tmp_path: Path
 ) -> None:

@@ -272,6 +272,7 @@ SHOWN_BY = {
     "state_mask": "test_pooling.test_masked_states_are_left_out_in_training",
     "state_mask_span": "test_pooling.test_masked_states_are_left_out_in_training",
     "head": "test_states.test_a_logistic_regression_on_all_layers",
+    "head_centres": "test_states.test_a_kernel_on_all_layers",
     "head_layers": "test_heads.test_layers_and_units",
     "head_hidden": "test_heads.test_layers_and_units",
     "head_intermediate": "test_heads.test_intermediate_layer_by_hand",

@@ -139,6 +139,7 @@ ELSEWHERE = {
     "binary_columns": "test_text_table.py:test_columns_of_zero_and_one_may_be_tasks_of_their_own",
     "back_translation_models": "test_augmentation.py:test_every_method_opens_its_rewriter",
     "head": "test_states.py:test_a_logistic_regression_on_all_layers",
+    "head_centres": "test_states.py:test_a_kernel_on_all_layers",
     "masked_lm": "test_augmentation.py:test_every_method_opens_its_rewriter",
     **dict.fromkeys(
         ("teacher", "distil_alpha", "distil_temperature", "distil_out_of_fold"),
