@@ -132,8 +132,8 @@ class _Folds:
         each = [self._answers(learn, rows, penalties) for (learn, _), rows in zip(folds, held_out, strict=True)]
         answers = [self._of_items(np.concatenate(of_folds), together) for of_folds in zip(*each, strict=True)]
         middles = [_middle(given, answered, self.task) for given in answers]
-        pairs = zip(answers, middles, strict=True)
-        found = [_best_scale(given - middle, answered, self.task, self.truth.any(axis=0)) for given, middle in pairs]
+        pairs, possible = zip(answers, middles, strict=True), np.asarray(self.truth.any(axis=0))
+        found = [_best_scale(given - middle, answered, self.task, possible) for given, middle in pairs]
         losses = [loss for loss, _ in found]
         best = int(np.argmin(losses))
         return penalties[best], found[best][1], middles[best]

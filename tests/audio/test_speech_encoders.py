@@ -613,6 +613,27 @@ def test_copies_serve_as_views_where_no_clip_is_longer_than_its_window(
         assert len(list(cache.iterdir())) == 3
 
 
+def test_views_that_do_not_fit_leave_the_encoder_to_hear_all_anew(
+    table: Path, encoders: dict[str, str], cache: Path, heard: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """States as they are, which another run kept, are of no use alone."""
+    plain = opened(table, encoders["whisper"])
+    plain.new_model()
+    [kept] = plain.eval_batches(np.arange(1), 4)
+    [path] = [path for path in cache.iterdir() if path.suffix == ".statistics"]
+    monkeypatch.setattr(states, "MOST_BYTES", 3 * path.stat().st_size - 1)
+    front = opened(table, encoders["whisper"], tta_speed=0.2)
+    model = front.new_model().eval()
+    front.use_kept_states(model)
+    [batch] = front.eval_batches(np.arange(1), 4)
+    assert (batch.inputs.ndim, len(batch.inputs)) == (2, 3)
+    monkeypatch.setattr(states, "MOST_BYTES", 3 * path.stat().st_size)
+    front.use_kept_states(model)
+    [batch] = front.eval_batches(np.arange(1), 4)
+    assert torch.equal(batch.inputs[0], kept.inputs[0])
+    assert batch.inputs.shape == (3, 3, N_STATES, HIDDEN)
+
+
 def test_views_are_not_centred_by_speaker(encoders: dict[str, str]) -> None:
     with pytest.raises(
         SettingsError, match="`tta_speed` and `tta_shift` of an encoder exclude `normalisation=speaker`"
