@@ -20,7 +20,7 @@ from samo.runs.run import Run
 
 HERE = Path(__file__).parent
 PAIRS = (
-    ("whisper-frozen-speed", "whisper-kernel", (0, 1, 2)),
+    ("whisper-frozen-views", "whisper-kernel", (0, 1, 2)),
     ("whisper-frozen", "whisper-kernel", (0,)),
     ("mn04-distilled", "mn04-distilled-long", (0,)),
 )

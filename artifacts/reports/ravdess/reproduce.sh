@@ -41,6 +41,7 @@ folds whisper-head "${head[@]}" --seeds 0,1,2
 speeds=(--speed 0.1 --speed-steps 1 --baseline none)
 folds whisper-frozen-speed "${whisper[@]}" "${speeds[@]}" --seeds 0,1,2
 folds whisper-kernel --preset whisper-kernel --encoder "${2:-openai/whisper-base}" --baseline none --threads 1 --seeds 0,1,2
+folds whisper-frozen-views "${whisper[@]}" "${speeds[@]}" --tta-speed 0.1 --threads 1 --seeds 0,1,2
 # Trained on a GPU, as small-cnn and whisper-frozen-speed were; what was tried before stands in tuning.md.
 folds whisper-tuned --preset whisper-tuned --encoder "${2:-openai/whisper-base}" --baseline none --seeds 0,1,2
 folds whisper-frozen-speaker "${whisper[@]}" "${speeds[@]}" --normalisation speaker
@@ -64,5 +65,5 @@ together best-speaker whisper-frozen-speaker,whisper-head-speaker
 python "$(dirname "$0")/pairs.py" "$SAMO_ARTIFACTS"
 python "$(dirname "$0")/summarise.py" "$SAMO_ARTIFACTS" ravdess-resnet18-emotion ravdess-small-cnn-emotion \
   ravdess-small-cnn-before-emotion ravdess-small-cnn-sentiment functionals small-cnn small-cnn-bins mn04 mn04-distilled \
-  mn04-distilled-long whisper-frozen whisper-frozen-sentiment whisper-frozen-speed whisper-kernel whisper-head whisper-tuned best best-seeds \
+  mn04-distilled-long whisper-frozen whisper-frozen-sentiment whisper-frozen-speed whisper-frozen-views whisper-kernel whisper-head whisper-tuned best best-seeds \
   whisper-frozen-speaker whisper-frozen-speaker-sentiment whisper-head-speaker best-speaker
