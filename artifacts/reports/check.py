@@ -360,7 +360,7 @@ def claims() -> Iterator[Claim]:
         "{:.3f} of the same model without centring",
         [_json("ravdess/whisper-frozen-speed.json")["seeds"][0]],
     )
-    for stem, against in (("best", "best of them"), ("best-seeds", "one `whisper-kernel`")):
+    for stem, against in (("best", "best of them"), ("best-seeds", "first `whisper-kernel`")):
         gain = _json(f"ravdess/{stem}.json")["combined"]["gain"]
         text = f"{{:+.3f}} [{{:.3f}}, {{:.3f}}] over the {against}"
         yield Claim(results, text, [gain[key] for key in ("difference", "low", "high")])
