@@ -8,6 +8,7 @@ on, and have only the names: ``/home/anna/data/ravdess`` is ``ravdess``, and a f
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Mapping
@@ -26,6 +27,7 @@ _HUB = re.compile(r"/models--([^/]+?)--([^/]+)(?:/|$)")
 # Tables of a card whose second column is a value.
 _OF_VALUES = ("## Training settings\n", "## Environment\n")
 _CELL = re.compile(r"(?<!\\)\|")
+_CALL = re.compile(r"[\w.]+\(")
 
 
 def published_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,7 +41,9 @@ def published_value(value: str) -> str:
 
 
 def published_command(line: str) -> str:
-    """A command as it was typed; one that names no place stays as it is to the letter."""
+    """A command as it was typed, or a call in Python; what names no place stays as it is to the letter."""
+    if _CALL.match(line) and (call := _published_call(line)) is not None:
+        return call
     try:
         words = shlex.split(line)
     except ValueError:  # the half of a quoted text
@@ -49,6 +53,26 @@ def published_command(line: str) -> str:
         flag = word.partition("=")[0] if word.startswith("--") else words[k - 1] if k else ""
         named.append(word if _is_pattern(flag) else published_value(word))
     return line if named == words else shlex.join(named)
+
+
+def _published_call(line: str) -> str | None:
+    """A call in Python, its arguments as settings of their names; None where it is none."""
+    try:
+        call = ast.parse(line, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if not isinstance(call, ast.Call):
+        return None
+    changed = False
+    for argument in call.keywords:
+        try:
+            value = ast.literal_eval(argument.value)
+        except (ValueError, TypeError, RecursionError, MemoryError):  # it is computed
+            continue
+        published = _setting(argument.arg or "", value)
+        if published != value:
+            argument.value, changed = ast.Constant(published), True
+    return ast.unparse(call) if changed else line
 
 
 def published_card(card: str) -> str:
@@ -76,7 +100,11 @@ def _row(line: str) -> str:
 def _setting(name: str, value: Any) -> Any:
     if isinstance(value, str):
         return value if _is_pattern(name) else published_value(value)
-    return [_setting(name, each) for each in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, Mapping):
+        return {key: _setting(str(key), each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([_setting(name, each) for each in value])
+    return value
 
 
 def _is_pattern(name: str) -> bool:

@@ -53,6 +53,16 @@ def test_a_command_without_places_stays_to_the_letter() -> None:
     assert published_command("samo train 'half --data-root /home/anna/clips") == "samo train 'half --data-root clips"
 
 
+def test_a_call_in_python_is_one_before_and_after() -> None:
+    call = (
+        "samo.train(modality='audio', data_root={}, folds=[1, 2], speaker_pattern='/actor([0-9]+)/', grids={}, n=n())"
+    )
+    given = call.format("'/home/anna/it\\'s'", "['/home/anna/a', 'b', 0.5]")
+    assert published_command(given) == call.format('"it\'s"', "['a', 'b', 0.5]")
+    for line in ("samo.train( modality='audio', speaker_pattern='/actor/', folds=(1, 2))", "samo.train(a='it"):
+        assert published_command(line) == line
+
+
 def test_a_card_of_any_version() -> None:
     card = """# Model card: x
 
