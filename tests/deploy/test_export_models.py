@@ -360,6 +360,15 @@ def test_each_reading_is_an_input_and_windows_are_averaged_over_clips(tmp_path: 
     np.testing.assert_allclose(found, np.tile(expected, (2, 1)), atol=1e-4)
 
 
+@pytest.mark.parametrize("exporter", [AudioExporter, TextExporter])
+@pytest.mark.parametrize("reads", [(0, 0), (1, 1)])
+def test_a_reading_that_no_member_has_is_refused(exporter: type[Exporter], reads: tuple[int, int]) -> None:
+    model = Ensemble([nn.Identity(), nn.Identity()], [0.5, 0.5], [{}, {}], SPACE, "mean", (), reads, 2)
+    with pytest.raises(SettingsError, match="had weight 0 and is not in the ensemble") as caught:
+        exporter.exportable(model)
+    assert caught.value.hint == "build the ensemble again of its other members"
+
+
 def test_what_stands_twice_in_a_file_stands_there_once(tmp_path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
