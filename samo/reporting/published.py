@@ -22,7 +22,15 @@ _BEGIN = r"(?:~[\w.-]*|\.\.)?/+"
 # A value is all of a path, spaces included; in a sentence a path ends at a space.
 _IN_VALUE = re.compile(rf"{_BEFORE}({_BEGIN}[^\s/,:;][^,:;]*)")
 _END = r"\s\"'`,:;()\[\]|<>"
-_IN_TEXT = re.compile(rf"{_BEFORE}({_BEGIN}[^/{_END}][^{_END}]*)", re.MULTILINE)
+_REST = rf"[^/{_END}][^{_END}]*"
+_IN_COMMAND = re.compile(rf"{_BEFORE}({_BEGIN}{_REST})", re.MULTILINE)
+# A sentence has slashes of other meanings, as in /r/joy or km /h: what is a path begins where people keep files.
+_ROOTS = (
+    "home", "Users", "mnt", "tmp", "root", "data", "work", "var", "opt", "usr", "srv", "media", "scratch", "content",
+    "kaggle",
+)  # fmt: skip
+_BEGIN_IN_TEXT = rf"(?:(?:~[\w.-]*|\.\.)/+|/+(?:{'|'.join(_ROOTS)})/+)"
+_IN_TEXT = re.compile(rf"{_BEFORE}({_BEGIN_IN_TEXT}{_REST})", re.MULTILINE)
 _HUB = re.compile(r"/models--([^/]+?)--([^/]+)(?:/|$)")
 # Tables of a card whose second column is a value.
 _OF_VALUES = ("## Training settings\n", "## Environment\n")
@@ -47,7 +55,7 @@ def published_command(line: str) -> str:
     try:
         words = shlex.split(line)
     except ValueError:  # the half of a quoted text
-        return _IN_TEXT.sub(_named, line)
+        return _IN_COMMAND.sub(_named, line)
     named = []
     for k, word in enumerate(words):
         flag = word.partition("=")[0] if word.startswith("--") else words[k - 1] if k else ""

@@ -106,3 +106,16 @@ samo evaluate x
 def test_the_end_of_a_tag_is_no_path() -> None:
     card = "# Model card: <script>alert(2)</script>\n\nRead <b>data</b> in /home/anna/clips.\n"
     assert published_card(card) == "# Model card: <script>alert(2)</script>\n\nRead <b>data</b> in clips.\n"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("Labels are /r/joy, /r/sad, of 50 /60 at 3 km /h.", "Labels are /r/joy, /r/sad, of 50 /60 at 3 km /h."),
+        ("`/home` or /homes/a, and/or /tmp", "`/home` or /homes/a, and/or /tmp"),
+        ("Of ~anna/nets/a.pt, ../b/c and `/kaggle/input/d`.", "Of a.pt, c and `d`."),
+        ("From file:///mnt/disk/store, //data/x/y.", "From file:///store, y."),
+    ],
+)
+def test_a_slash_in_a_sentence_is_seldom_a_path(sentence: str, expected: str) -> None:
+    assert published_card(sentence) == expected
