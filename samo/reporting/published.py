@@ -29,7 +29,7 @@ _ROOTS = (
     "home", "Users", "mnt", "tmp", "root", "data", "work", "var", "opt", "usr", "srv", "media", "scratch", "content",
     "kaggle",
 )  # fmt: skip
-_BEGIN_IN_TEXT = rf"(?:(?:~[\w.-]*|\.\.)/+|/+(?:{'|'.join(_ROOTS)})/+)"
+_BEGIN_IN_TEXT = rf"(?:(?:~[\w.-]*|\.\.)/+|(?://localhost)?/+(?:{'|'.join(_ROOTS)})/+)"
 _IN_TEXT = re.compile(rf"{_BEFORE}({_BEGIN_IN_TEXT}{_REST})", re.MULTILINE)
 _HUB = re.compile(r"/models--([^/]+?)--([^/]+)(?:/|$)")
 # Tables of a card whose second column is a value.
@@ -122,6 +122,8 @@ def _is_pattern(name: str) -> bool:
 
 def _named(found: re.Match[str]) -> str:
     before, place = found[1], found[2]
+    if place.startswith("//localhost/") and found.string.endswith("file:", 0, found.start(2)):
+        place = place.replace("localhost", "", 1)
     if before == ":" and place.startswith("//"):
         # An address: of another machine, or, without one, of a file of this.
         return f":///{_name(place)}" if place.startswith("///") else found[0]

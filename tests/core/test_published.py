@@ -21,6 +21,7 @@ from samo.reporting.published import published_card, published_command, publishe
         ("openai/whisper-base,/home/anna/back", "openai/whisper-base,back"),
         ("/home/anna/.cache/huggingface/hub/models--openai--whisper-base/snapshots/12ab", "openai/whisper-base"),
         ("file:///home/anna/store", "file:///store"),
+        ("file://localhost/home/anna/store", "file:///store"),
         ("sqlite:////home/anna/study.db", "sqlite:///study.db"),
     ],
 )
@@ -34,7 +35,7 @@ def test_of_a_place_its_name_is_left(value: str, name: str) -> None:
     "value",
     [
         "", "data/ravdess", "./ravdess", "openai/whisper-base", "s3://bucket/a/b", "https://a.org/b/c", "/", "and / or",
-        "my_net:tiny", "0.01, 0.95", 0.1, None, True,
+        "http://localhost/home/a", "my_net:tiny", "0.01, 0.95", 0.1, None, True,
     ],
 )  # fmt: skip
 def test_what_is_no_place_of_one_machine_stays(value: Any) -> None:
@@ -115,6 +116,7 @@ def test_the_end_of_a_tag_is_no_path() -> None:
         ("`/home` or /homes/a, and/or /tmp", "`/home` or /homes/a, and/or /tmp"),
         ("Of ~anna/nets/a.pt, ../b/c and `/kaggle/input/d`.", "Of a.pt, c and `d`."),
         ("From file:///mnt/disk/store, //data/x/y.", "From file:///store, y."),
+        ("Of file://localhost/mnt/a/b or http://localhost/home/a", "Of file:///b or http://localhost/home/a"),
     ],
 )
 def test_a_slash_in_a_sentence_is_seldom_a_path(sentence: str, expected: str) -> None:
