@@ -21,6 +21,9 @@ _BEFORE = r"(^|[\s\"'`=,:;(\[|>])"
 _BEGIN = r"(?:~[\w.-]*|\.\.)?/+"
 # A value is all of a path, spaces included; in a sentence a path ends at a space.
 _IN_VALUE = re.compile(rf"{_BEFORE}({_BEGIN}[^\s/,:;][^,:;]*)")
+_IN_PLACE = re.compile(rf"{_BEFORE}({_BEGIN}[^\s/,:;][^:;]*)")
+# Settings of one place, which may have a comma in its name; others may be of several with commas between them.
+_ONE_PLACE = ("data_root", "noise_root", "extra_table", "weights")
 _END = r"\s\"'`,:;()\[\]|<>"
 _REST = rf"[^/{_END}][^{_END}]*"
 _IN_COMMAND = re.compile(rf"{_BEFORE}({_BEGIN}{_REST})", re.MULTILINE)
@@ -43,9 +46,10 @@ def published_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _setting(name, value) for name, value in settings.items()}
 
 
-def published_value(value: str) -> str:
-    """One value, or several joined by commas."""
-    return _IN_VALUE.sub(_named, value)
+def published_value(value: str, name: str = "") -> str:
+    """One value, or several joined by commas; ``name``: of its setting or flag, where it is known."""
+    one = name.removeprefix("--").replace("-", "_") in _ONE_PLACE
+    return (_IN_PLACE if one else _IN_VALUE).sub(_named, value)
 
 
 def published_command(line: str) -> str:
@@ -59,7 +63,7 @@ def published_command(line: str) -> str:
     named = []
     for k, word in enumerate(words):
         flag = word.partition("=")[0] if word.startswith("--") else words[k - 1] if k else ""
-        named.append(word if _is_pattern(flag) else published_value(word))
+        named.append(word if _is_pattern(flag) else published_value(word, flag))
     return line if named == words else shlex.join(named)
 
 
@@ -107,7 +111,7 @@ def _row(line: str) -> str:
 
 def _setting(name: str, value: Any) -> Any:
     if isinstance(value, str):
-        return value if _is_pattern(name) else published_value(value)
+        return value if _is_pattern(name) else published_value(value, name)
     if isinstance(value, Mapping):
         return {key: _setting(str(key), each) for key, each in value.items()}
     if isinstance(value, list | tuple):

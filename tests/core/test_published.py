@@ -42,6 +42,14 @@ def test_what_is_no_place_of_one_machine_stays(value: Any) -> None:
     assert published_settings({"x": value}) == {"x": value}
 
 
+def test_a_comma_in_the_name_of_a_folder() -> None:
+    place = "/home/anna/a, b/it, too"
+    assert published_settings({"data_root": place}) == {"data_root": "it, too"}
+    for typed in ("--data-root '{}'", "'--data-root={}'"):
+        found = published_command(f"samo train {typed.format(place)} --teacher /a/b,/a/c")
+        assert found == f"samo train {typed.format('it, too')} --teacher b,c"
+
+
 def test_a_regular_expression_is_no_path() -> None:
     assert published_settings({"speaker_pattern": "/actor([0-9]+)/"}) == {"speaker_pattern": "/actor([0-9]+)/"}
     for typed in ("--speaker-pattern /actor/x", "--speaker-pattern=/actor/x"):
