@@ -218,7 +218,7 @@ def require_places(settings: Mapping[str, Any]) -> None:
         require_folder(place, "back_translation_models")
     if settings.get("noise") and (root := settings.get("noise_root")) and not Path(root).is_dir():
         raise DataError(f"`noise_root={root}`: there is no such folder", hint="check the spelling of the path")
-    if (table := settings.get("extra_table")) and not Path(table).is_file():
+    if (table := settings.get("extra_table")) and not Path(table).expanduser().is_file():
         raise DataError(f"`extra_table={table}`: there is no such table", hint="check the spelling of the path")
 
 

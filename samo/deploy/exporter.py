@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Protocol, TypeGuard
 import torch
 from torch import Tensor, nn
 
+from samo.errors import SettingsError
 from samo.frontend import Frontend
 from samo.runs.ensemble_model import Ensemble
 from samo.runs.run import Run
@@ -116,8 +117,18 @@ class ExportableEnsemble(nn.Module):
     """An ensemble whose members read items differently: each reading is an input of its own."""
 
     def __init__(self, ensemble: Ensemble, n_inputs: int) -> None:
-        """``n_inputs`` of each reading."""
+        """``n_inputs`` of each reading.
+
+        Raises:
+            SettingsError: no member reads items in one of the ways.
+        """
         super().__init__()
+        if len(set(ensemble.reads)) < ensemble.parts:
+            raise SettingsError(
+                "the only member that reads items its own way had weight 0 and is not in the ensemble: a file would "
+                "take inputs that nothing reads",
+                hint="build the ensemble again of its other members",
+            )
         self.members = ensemble.members
         self.ensemble, self.n_inputs = (ensemble,), n_inputs
 

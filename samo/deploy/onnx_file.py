@@ -137,7 +137,7 @@ def merged(path: Path) -> None:
     def is_new(key: tuple[Any, ...], names: list[str]) -> bool:
         before = known.setdefault(key, names)
         if before is not names:
-            one_name.update(zip(names, before, strict=True))
+            one_name.update(pair for pair in zip(names, before, strict=True) if pair[0])
         return before is names
 
     tensors = []
@@ -154,7 +154,9 @@ def merged(path: Path) -> None:
             one_name[node.output[0]] = inputs[0]
             continue
         attributes = sorted(attribute.SerializeToString(deterministic=True) for attribute in node.attribute)
-        key = (node.op_type, *inputs, len(node.output), *attributes)
+        # An operator need not give all that it can.
+        given = tuple(bool(name) for name in node.output)
+        key = (node.op_type, *inputs, given, *attributes)
         if not outputs.isdisjoint(node.output) or is_new(key, list(node.output)):
             nodes.append(node)
     del graph.node[:]

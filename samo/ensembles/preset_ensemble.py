@@ -126,6 +126,8 @@ def plan_member_grids(
     Raises:
         SettingsError: a setting that no member takes; an unknown fold.
         LeakError, DataError: a fold that cannot be trained.
+        DataError, ModelFileError: see :func:`~samo.experiments.crossval.require_fold_places`.
+        RunError: the name is that of another grid.
     """
     reporter = reporter or PlainGridReporter()
     configs = _announced_configs(modality, preset, file, settings, fold_settings, reporter)

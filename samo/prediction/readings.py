@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -38,6 +39,9 @@ SHARES = "shares"
 
 # One window of each is computed at once.
 _MOST_READINGS = 16
+# Of one reading, all of which are computed at once; clips up to so many seconds are one piece.
+_MOST_WINDOWS = 4096
+_WHOLE_S = 10.0
 
 Feeds: TypeAlias = Callable[[np.ndarray, np.ndarray], Iterator[Mapping[str, np.ndarray]]]
 """From (B, T) rows and their (B,) lengths to what the network is given of them by the names of its inputs, as many rows
@@ -120,6 +124,18 @@ class AudioReadings(Stored):
 
     parts: Annotated[tuple[AudioReading, ...], Field(min_length=2, max_length=_MOST_READINGS)]
     window_s: Annotated[Number, Field(gt=0.0, le=60.0)]
+
+    @model_validator(mode="after")
+    def _few_windows(self) -> AudioReadings:
+        for part in self.parts:
+            # A window is a whole number of samples, near the seconds it was set to.
+            if part.window > self.window_s * part.sr + 1:
+                raise ValueError("a piece of a long clip is shorter than a window")
+            views = 1 + 2 * (part.tta_speed > 0) + 2 * (part.tta_shift > 0)
+            windows = math.ceil(max(_WHOLE_S, self.window_s) * part.sr / part.window)
+            if windows * views > _MOST_WINDOWS:
+                raise ValueError(f"a clip has more than {_MOST_WINDOWS:,} windows")
+        return self
 
     @property
     def inputs(self) -> dict[str, Input]:

@@ -8,6 +8,7 @@ on, and have only the names: ``/home/anna/data/ravdess`` is ``ravdess``, and a f
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections.abc import Mapping
@@ -20,12 +21,24 @@ _BEFORE = r"(^|[\s\"'`=,:;(\[|>])"
 _BEGIN = r"(?:~[\w.-]*|\.\.)?/+"
 # A value is all of a path, spaces included; in a sentence a path ends at a space.
 _IN_VALUE = re.compile(rf"{_BEFORE}({_BEGIN}[^\s/,:;][^,:;]*)")
+_IN_PLACE = re.compile(rf"{_BEFORE}({_BEGIN}[^\s/,:;][^:;]*)")
+# Settings of one place, which may have a comma in its name; others may be of several with commas between them.
+_ONE_PLACE = ("data_root", "noise_root", "extra_table", "weights")
 _END = r"\s\"'`,:;()\[\]|<>"
-_IN_TEXT = re.compile(rf"{_BEFORE}({_BEGIN}[^/{_END}][^{_END}]*)", re.MULTILINE)
+_REST = rf"[^/{_END}][^{_END}]*"
+_IN_COMMAND = re.compile(rf"{_BEFORE}({_BEGIN}{_REST})", re.MULTILINE)
+# A sentence has slashes of other meanings, as in /r/joy or km /h: what is a path begins where people keep files.
+_ROOTS = (
+    "home", "Users", "mnt", "tmp", "root", "data", "work", "var", "opt", "usr", "srv", "media", "scratch", "content",
+    "kaggle",
+)  # fmt: skip
+_BEGIN_IN_TEXT = rf"(?:(?:~[\w.-]*|\.\.)/+|(?://localhost)?/+(?:{'|'.join(_ROOTS)})/+)"
+_IN_TEXT = re.compile(rf"{_BEFORE}({_BEGIN_IN_TEXT}{_REST})", re.MULTILINE)
 _HUB = re.compile(r"/models--([^/]+?)--([^/]+)(?:/|$)")
 # Tables of a card whose second column is a value.
 _OF_VALUES = ("## Training settings\n", "## Environment\n")
 _CELL = re.compile(r"(?<!\\)\|")
+_CALL = re.compile(r"[\w.]+\(")
 
 
 def published_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,22 +46,45 @@ def published_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _setting(name, value) for name, value in settings.items()}
 
 
-def published_value(value: str) -> str:
-    """One value, or several joined by commas."""
-    return _IN_VALUE.sub(_named, value)
+def published_value(value: str, name: str = "") -> str:
+    """One value, or several joined by commas; ``name``: of its setting or flag, where it is known."""
+    one = name.removeprefix("--").replace("-", "_") in _ONE_PLACE
+    return (_IN_PLACE if one else _IN_VALUE).sub(_named, value)
 
 
 def published_command(line: str) -> str:
-    """A command as it was typed; one that names no place stays as it is to the letter."""
+    """A command as it was typed, or a call in Python; what names no place stays as it is to the letter."""
+    if _CALL.match(line) and (call := _published_call(line)) is not None:
+        return call
     try:
         words = shlex.split(line)
     except ValueError:  # the half of a quoted text
-        return _IN_TEXT.sub(_named, line)
+        return _IN_COMMAND.sub(_named, line)
     named = []
     for k, word in enumerate(words):
         flag = word.partition("=")[0] if word.startswith("--") else words[k - 1] if k else ""
-        named.append(word if _is_pattern(flag) else published_value(word))
+        named.append(word if _is_pattern(flag) else published_value(word, flag))
     return line if named == words else shlex.join(named)
+
+
+def _published_call(line: str) -> str | None:
+    """A call in Python, its arguments as settings of their names; None where it is none."""
+    try:
+        call = ast.parse(line, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    if not isinstance(call, ast.Call):
+        return None
+    changed = False
+    for argument in call.keywords:
+        try:
+            value = ast.literal_eval(argument.value)
+        except (ValueError, TypeError, RecursionError, MemoryError):  # it is computed
+            continue
+        published = _setting(argument.arg or "", value)
+        if published != value:
+            argument.value, changed = ast.Constant(published), True
+    return ast.unparse(call) if changed else line
 
 
 def published_card(card: str) -> str:
@@ -75,8 +111,12 @@ def _row(line: str) -> str:
 
 def _setting(name: str, value: Any) -> Any:
     if isinstance(value, str):
-        return value if _is_pattern(name) else published_value(value)
-    return [_setting(name, each) for each in value] if isinstance(value, list | tuple) else value
+        return value if _is_pattern(name) else published_value(value, name)
+    if isinstance(value, Mapping):
+        return {key: _setting(str(key), each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([_setting(name, each) for each in value])
+    return value
 
 
 def _is_pattern(name: str) -> bool:
@@ -86,6 +126,8 @@ def _is_pattern(name: str) -> bool:
 
 def _named(found: re.Match[str]) -> str:
     before, place = found[1], found[2]
+    if place.startswith("//localhost/") and found.string.endswith("file:", 0, found.start(2)):
+        place = place.replace("localhost", "", 1)
     if before == ":" and place.startswith("//"):
         # An address: of another machine, or, without one, of a file of this.
         return f":///{_name(place)}" if place.startswith("///") else found[0]

@@ -78,7 +78,8 @@ def tune(
 
     Raises:
         SettingsError: an unknown pruner, a name that is no file name, or no such storage.
-        DataError, ModelFileError: a new study's data, start weights or encoder do not exist.
+        DataError, ModelFileError: a place that a new study's settings name, or its trials may draw, does not exist: of
+            data, noise, a table, start weights or a pretrained model.
         RunError: the study was begun otherwise, or no trial was finished.
         Interrupted: stopped by a signal; what ended is kept.
     """
@@ -109,10 +110,14 @@ def tune(
 def _placed(values: Mapping[str, Any], space: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     """The settings, and once more with each text that a trial may draw: an encoder may be searched too."""
     yield values
-    for name, entry in space.items():
-        for choice in entry.get("choices", ()) if isinstance(entry, Mapping) else ():
-            if isinstance(choice, str):
-                yield {**values, name: choice}
+    entries = {name: entry.get("choices") for name, entry in space.items() if isinstance(entry, Mapping)}
+    choices = {name: drawn for name, drawn in entries.items() if isinstance(drawn, list | tuple)}
+    # Without noise its folder is not looked at.
+    drawn_with = {**values, "noise": True} if True in choices.get("noise", ()) else values
+    for name, drawn in choices.items():
+        for value in drawn:
+            if isinstance(value, str):
+                yield {**drawn_with, name: value}
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,8 @@ def test_a_place_that_is_not_there_comes_before_data_are_opened(
         ({"noise": True, "noise_root": "no"}, "`noise_root=no`: there is no such folder"),
         ({"noise": False, "noise_root": "no"}, ""),
         ({"extra_table": "no.csv"}, "`extra_table=no.csv`: there is no such table"),
+        ({"extra_table": "~/more.csv"}, ""),
+        ({"extra_table": "~/no.csv"}, "`extra_table=~/no.csv`: there is no such table"),
         ({"weights": "no.pt"}, "there is no weights file at no.pt"),
         ({"data_root": "no"}, "`data_root` points at "),
         ({"data_root": "no", "dataset": "demo"}, ""),
@@ -117,6 +119,8 @@ def test_places_that_are_not_there(
     settings: dict[str, Any], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "more.csv").touch()
     if not line:
         require_places(settings)
         return

@@ -21,6 +21,7 @@ from samo.reporting.published import published_card, published_command, publishe
         ("openai/whisper-base,/home/anna/back", "openai/whisper-base,back"),
         ("/home/anna/.cache/huggingface/hub/models--openai--whisper-base/snapshots/12ab", "openai/whisper-base"),
         ("file:///home/anna/store", "file:///store"),
+        ("file://localhost/home/anna/store", "file:///store"),
         ("sqlite:////home/anna/study.db", "sqlite:///study.db"),
     ],
 )
@@ -34,11 +35,19 @@ def test_of_a_place_its_name_is_left(value: str, name: str) -> None:
     "value",
     [
         "", "data/ravdess", "./ravdess", "openai/whisper-base", "s3://bucket/a/b", "https://a.org/b/c", "/", "and / or",
-        "my_net:tiny", "0.01, 0.95", 0.1, None, True,
+        "http://localhost/home/a", "my_net:tiny", "0.01, 0.95", 0.1, None, True,
     ],
 )  # fmt: skip
 def test_what_is_no_place_of_one_machine_stays(value: Any) -> None:
     assert published_settings({"x": value}) == {"x": value}
+
+
+def test_a_comma_in_the_name_of_a_folder() -> None:
+    place = "/home/anna/a, b/it, too"
+    assert published_settings({"data_root": place}) == {"data_root": "it, too"}
+    for typed in ("--data-root '{}'", "'--data-root={}'"):
+        found = published_command(f"samo train {typed.format(place)} --teacher /a/b,/a/c")
+        assert found == f"samo train {typed.format('it, too')} --teacher b,c"
 
 
 def test_a_regular_expression_is_no_path() -> None:
@@ -51,6 +60,16 @@ def test_a_command_without_places_stays_to_the_letter() -> None:
     for line in ('samo  train --name "my run"', "samo train 'half"):
         assert published_command(line) == line
     assert published_command("samo train 'half --data-root /home/anna/clips") == "samo train 'half --data-root clips"
+
+
+def test_a_call_in_python_is_one_before_and_after() -> None:
+    call = (
+        "samo.train(modality='audio', data_root={}, folds=[1, 2], speaker_pattern='/actor([0-9]+)/', grids={}, n=n())"
+    )
+    given = call.format("'/home/anna/it\\'s'", "['/home/anna/a', 'b', 0.5]")
+    assert published_command(given) == call.format('"it\'s"', "['a', 'b', 0.5]")
+    for line in ("samo.train( modality='audio', speaker_pattern='/actor/', folds=(1, 2))", "samo.train(a='it"):
+        assert published_command(line) == line
 
 
 def test_a_card_of_any_version() -> None:
@@ -96,3 +115,17 @@ samo evaluate x
 def test_the_end_of_a_tag_is_no_path() -> None:
     card = "# Model card: <script>alert(2)</script>\n\nRead <b>data</b> in /home/anna/clips.\n"
     assert published_card(card) == "# Model card: <script>alert(2)</script>\n\nRead <b>data</b> in clips.\n"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "expected"),
+    [
+        ("Labels are /r/joy, /r/sad, of 50 /60 at 3 km /h.", "Labels are /r/joy, /r/sad, of 50 /60 at 3 km /h."),
+        ("`/home` or /homes/a, and/or /tmp", "`/home` or /homes/a, and/or /tmp"),
+        ("Of ~anna/nets/a.pt, ../b/c and `/kaggle/input/d`.", "Of a.pt, c and `d`."),
+        ("From file:///mnt/disk/store, //data/x/y.", "From file:///store, y."),
+        ("Of file://localhost/mnt/a/b or http://localhost/home/a", "Of file:///b or http://localhost/home/a"),
+    ],
+)
+def test_a_slash_in_a_sentence_is_seldom_a_path(sentence: str, expected: str) -> None:
+    assert published_card(sentence) == expected

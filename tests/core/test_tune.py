@@ -96,6 +96,13 @@ def test_a_place_that_is_not_there_comes_before_the_study(searched: bool, tmp_pa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_of_noise_that_is_drawn_beside_noise_is_looked_for(tmp_path: Path) -> None:
+    space = {"noise": {"choices": [False, True]}, "noise_root": {"choices": ["", "/nowhere"]}}
+    with pytest.raises(DataError, match=r"`noise_root=/nowhere`: there is no such folder"):
+        tune_settings(config_type("audio").build({"dataset": "demo"}), space, trials=1, artifacts=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_same_study_twice_is_the_same_trials(six: tuple[Path, optuna.Study], tmp_path: Path) -> None:
     again = search(tmp_path / "again", 6)
     assert outcome(again) == outcome(six[1])

@@ -360,6 +360,15 @@ def test_each_reading_is_an_input_and_windows_are_averaged_over_clips(tmp_path: 
     np.testing.assert_allclose(found, np.tile(expected, (2, 1)), atol=1e-4)
 
 
+@pytest.mark.parametrize("exporter", [AudioExporter, TextExporter])
+@pytest.mark.parametrize("reads", [(0, 0), (1, 1)])
+def test_a_reading_that_no_member_has_is_refused(exporter: type[Exporter], reads: tuple[int, int]) -> None:
+    model = Ensemble([nn.Identity(), nn.Identity()], [0.5, 0.5], [{}, {}], SPACE, "mean", (), reads, 2)
+    with pytest.raises(SettingsError, match="had weight 0 and is not in the ensemble") as caught:
+        exporter.exportable(model)
+    assert caught.value.hint == "build the ensemble again of its other members"
+
+
 def test_what_stands_twice_in_a_file_stands_there_once(tmp_path: Path) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
@@ -389,6 +398,27 @@ def test_what_stands_twice_in_a_file_stands_there_once(tmp_path: Path) -> None:
         (["h", "c"], "y"), (["h", "c"], "z"),
     ]  # fmt: skip
     np.testing.assert_array_equal(session(path).run(["y", "z"], given), before)
+
+
+def test_operators_that_give_other_outputs_are_two(tmp_path: Path) -> None:
+    """One gives where each number went, one where each came from; the third is the first again."""
+    from onnx import TensorProto, helper
+
+    node, value = helper.make_node, helper.make_tensor_value_info
+    nodes = [
+        node("Unique", ["x"], ["a", "", "to"]), node("Unique", ["x"], ["b", "from", ""]),
+        node("Unique", ["x"], ["c", "", "again"]), node("Gather", ["a", "to"], ["d"]),
+        node("Gather", ["b", "from"], ["e"]), node("Gather", ["c", "again"], ["f"]), node("Clip", ["f", "", ""], ["g"]),
+        node("Sum", ["d", "e", "g"], ["y"]),
+    ]  # fmt: skip
+    graph = helper.make_graph(nodes, "g", *([value(name, TensorProto.FLOAT, [None])] for name in "xy"))
+    path = tmp_path / "x.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), str(path))
+    merged(path)
+    assert [(each.op_type, *each.input) for each in onnx.load(str(path)).graph.node] == [
+        ("Unique", "x"), ("Unique", "x"), ("Gather", "a", "to"), ("Gather", "b", "from"), ("Clip", "d", "", ""),
+        ("Sum", "d", "e", "g"),
+    ]  # fmt: skip
 
 
 def test_the_last_layer_stays_in_float32(tmp_path: Path) -> None:

@@ -437,6 +437,7 @@ def of(**changes: Any) -> dict[str, Any]:
 
 
 READING = {"sr": tiny.SR, "window": tiny.WINDOW, "trim_db": 0.0}
+SEEN = {**READING, "tta_speed": 0.1, "tta_shift": 0.01}
 META: list[tuple[Any, str]] = [
     (None, "it was not exported by SAMO: it does not say what its outputs mean"),
     ("{", "its metadata cannot be read: Expecting property name"),
@@ -457,6 +458,18 @@ META: list[tuple[Any, str]] = [
     (
         of(format="samo-onnx-2", reading={"parts": [READING] * 2, "window_s": 0.5}),
         "its inputs are waveform, lengths; a model has lengths.0, lengths.1, shares.0, shares.1, waveform.0",
+    ),
+    (
+        of(format="samo-onnx-2", reading={"parts": [READING] * 2, "window_s": 1e-5}),
+        "its metadata are wrong: reading: a piece of a long clip is shorter than a window",
+    ),
+    (
+        of(format="samo-onnx-2", reading={"parts": [READING, {**READING, "window": 19}], "window_s": 0.5}),
+        "its metadata are wrong: reading: a clip has more than 4,096 windows",
+    ),
+    (
+        of(format="samo-onnx-2", reading={"parts": [READING, {**SEEN, "window": 97}], "window_s": 0.5}),
+        "its metadata are wrong: reading: a clip has more than 4,096 windows",
     ),
     (of(modality="video"), "its metadata are wrong: modality: input should be 'audio' or 'text'"),
     (of(modality="text"), "its inputs are waveform, lengths; a model has ids, lengths"),
