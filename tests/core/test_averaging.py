@@ -152,8 +152,9 @@ def test_frozen_batch_norm_keeps_its_statistics() -> None:
     front = Normed(tiny.TinyConfig.build({**EIGHT, "hidden": 8}), *tiny.corpus())
     state, plan = begin(front)
     state.model.hidden[1] = Frozen(8)
+    state.model.hidden[1].running_mean.fill_(3.0)
     refresh_batchnorm(state.model, Setup(front, tiny.RUNTIME), plan.train_rows, 8, 0)
-    assert torch.equal(state.model.hidden[1].running_mean, torch.zeros(8))
+    assert torch.equal(state.model.hidden[1].running_mean, torch.full((8,), 3.0))
 
 
 def test_what_never_changes_keeps_every_bit() -> None:
