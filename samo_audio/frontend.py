@@ -464,8 +464,8 @@ class AudioFrontend:
         def view_of(places: np.ndarray, view: View) -> Batch:
             return self._batch_of_views(places, [view] * len(places))
 
-        speakers = lambda: self._rows_by_speaker  # noqa: E731
-        return KeptStates(self._config, self._windows, self._batch_of, view_of, speakers, self._notify)
+        given = self._config, self._windows, self._batch_of, view_of
+        return KeptStates(*given, lambda: self._rows_by_speaker, self._notify)
 
     def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
         """(N, C) logits of clips by a model that takes no steps, fitted without their speakers; None for others."""
