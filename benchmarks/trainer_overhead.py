@@ -3,6 +3,7 @@
     python benchmarks/trainer_overhead.py --model small-cnn --steps 30
     python benchmarks/trainer_overhead.py --model mn04 --weights FILE --steps 13
     python benchmarks/trainer_overhead.py --modality text --model encoder --encoder FOLDER --steps 13
+    python benchmarks/trainer_overhead.py --model encoder --encoder FOLDER --steps 9
 
 The bare loop gets batches that are made; the trainer makes its own. An encoder trains whole. CPU seconds count
 on a machine that others use.
@@ -41,7 +42,10 @@ def main() -> None:
     args = parser.parse_args()
     wanted = {"model": args.model, "encoder": args.encoder, "weights": args.weights, "batch_size": args.batch_size}
     wanted |= {"data_root": args.data_root} if args.data_root else {"dataset": "demo"}
-    config = config_type(args.modality).build({name: value for name, value in wanted.items() if value})
+    wanted |= {"freeze_encoder": False} if args.model == "encoder" else {}
+    config = config_type(args.modality).build(
+        {name: value for name, value in wanted.items() if value not in ("", None)}
+    )
     frontend = frontend_type(args.modality).open(config, print)
     runtime = make_runtime("cpu", args.precision)
     plan = make_plan(frontend, make_split(frontend.manifest, frontend.split_request()))

@@ -16,6 +16,7 @@ for model in small-cnn resnet18; do
 done
 keep trainer-mn04.txt python benchmarks/trainer_overhead.py --model mn04 --weights MN04 --data-root RAVDESS --steps 9
 keep trainer-text-encoder.txt python benchmarks/trainer_overhead.py --modality text --model encoder --encoder MINILM --steps 13
+keep trainer-speech-encoder.txt python benchmarks/trainer_overhead.py --model encoder --encoder WHISPER --data-root RAVDESS --steps 11
 keep allocator.txt python benchmarks/allocator.py --data-root RAVDESS --encoder WHISPER --rounds 3
 keep commands.txt python benchmarks/commands.py --data-root RAVDESS
 # States of all clips are kept once this has run before.
