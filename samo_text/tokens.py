@@ -508,7 +508,7 @@ def token_lists(
         lists += tokens.encode(texts[start : start + _CHUNK])
         if on_progress:
             on_progress(len(lists), len(texts))
-    joined = TokenLists.of(lists)
+    token_lists = TokenLists.of(lists)
     with caching(path) as temporary:
-        np.savez(temporary, ids=joined._flat, lengths=joined.lengths)
-    return joined
+        np.savez(temporary, ids=token_lists._flat, lengths=token_lists.lengths)
+    return token_lists

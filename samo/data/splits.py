@@ -44,7 +44,7 @@ __all__ = [
     "is_leaky",
     "make_split",
     "part_sizes",
-    "require_judged",
+    "require_held_out",
     "split_notes",
 ]
 
@@ -144,8 +144,8 @@ def make_split(manifest: Manifest, request: SplitRequest) -> Split:
     return split
 
 
-def require_judged(rule: str, purpose: str) -> None:
-    """Refuse a split that leaves nothing to judge a model on, for a purpose that needs it.
+def require_held_out(rule: str, purpose: str) -> None:
+    """Refuse a split that leaves nothing to evaluate a model on, for a purpose that needs it.
 
     Raises:
         SettingsError: the rule trains on everything.
@@ -470,8 +470,8 @@ def _refuse_copies(manifest: Manifest, split: Split) -> None:
 
 def _leaked(parts: dict[str, list[Item]]) -> frozenset[str]:
     """Ids of training items of which validation or test has a copy or near copy."""
-    judged = tuple(item.source for part in ("val", "test") for item in parts[part])
-    copies = find_copies(tuple(item.source for item in parts["train"]), judged)
+    held_out = tuple(item.source for part in ("val", "test") for item in parts[part])
+    copies = find_copies(tuple(item.source for item in parts["train"]), held_out)
     return frozenset(parts["train"][row].id for row in copies.all)
 
 

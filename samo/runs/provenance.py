@@ -389,9 +389,9 @@ def _run_with(files: Sequence[Path], root: Path) -> Run | None:
             given = _matrices(files, opened) if runs else []
         except (ModelFileError, SafetensorError, OSError):
             return None  # whoever starts from them says what is wrong
-        holders = (run for run in runs if given and _holds(run, given))
+        origins = (run for run in runs if given and _has_tensors(run, given))
         began = None
-        for run in holders:
+        for run in origins:
             if not _began_with(run, files):
                 return run
             began = began or run
@@ -468,7 +468,7 @@ def _matrices(files: Sequence[Path], opened: ExitStack) -> list[_Matrix]:
     return sorted(matrices, key=lambda one: torch.Size(one[0]).numel())
 
 
-def _holds(run: Run, given: Sequence[_Matrix]) -> bool:
+def _has_tensors(run: Run, given: Sequence[_Matrix]) -> bool:
     """Whether a run's model holds these tensors, but for few; a frozen encoder is not the run's."""
     try:
         if run.settings.get("freeze_encoder"):
