@@ -26,6 +26,7 @@ from torch import nn
 import samo
 from samo.data.manifest import Item, Manifest
 from samo.deploy import export as module
+from samo.deploy import file_formats, finished
 from samo.deploy.card import with_section
 from samo.deploy.export import export
 from samo.deploy.onnx_file import write_onnx
@@ -73,7 +74,7 @@ def before(before: Path, traced: dict[bytes, Any], monkeypatch: pytest.MonkeyPat
     def program(network: nn.Module, example: Any, **how: Any) -> Any:
         return once("program", network, lambda: export_program(network, example, **how))
 
-    monkeypatch.setattr(module, "write_onnx", write)
+    monkeypatch.setattr(file_formats, "write_onnx", write)
     monkeypatch.setattr(torch.export, "export", program)
     monkeypatch.setattr("samo.deploy.parity._ROUNDS", 3)
     return before
@@ -307,7 +308,7 @@ def test_a_file_that_answers_otherwise_is_not_written(
 
 
 def test_a_fault_of_the_last_rewrite_is_found(before: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = module.save_metadata
+    honest = file_formats.save_metadata
 
     def spoiling(path: Path, about: dict[str, Any]) -> None:
         honest(path, about)
@@ -318,7 +319,7 @@ def test_a_fault_of_the_last_rewrite_is_found(before: Path, artifacts: Path, mon
             tensor.CopyFrom(onnx.numpy_helper.from_array(moved, tensor.name))
             onnx.save(model, str(path))
 
-    monkeypatch.setattr(module, "save_metadata", spoiling)
+    monkeypatch.setattr(file_formats, "save_metadata", spoiling)
     for given in ({}, {"quantize": "int8", "force": True}):
         with pytest.raises(ExportError, match=r"is not written: (the finished file answers|probabilities of the fin)"):
             exported(before, **given)
@@ -327,7 +328,7 @@ def test_a_fault_of_the_last_rewrite_is_found(before: Path, artifacts: Path, mon
 
 def test_an_int8_text_file_is_compared_in_its_own_batches(before: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shares: list[tuple[Any, Any]] = []
-    honest = module.answers_problem
+    honest = finished.answers_problem
 
     def noted(own: Any, made: Any, inputs: list[str]) -> str:
         shares.append(
@@ -335,7 +336,7 @@ def test_an_int8_text_file_is_compared_in_its_own_batches(before: Path, monkeypa
         )
         return honest(own, made, inputs)
 
-    monkeypatch.setattr(module, "answers_problem", noted)
+    monkeypatch.setattr(finished, "answers_problem", noted)
     exported(before, "text", quantize="int8", force=True)
     ((one, other),) = shares
     assert one == other
@@ -347,9 +348,9 @@ def test_probabilities_and_withheld_answers_of_the_finished_file_count() -> None
         answer = Answer(("sad",), "sad", {"sad": sad, "happy": 1.0 - sad}, abstained)
         return SimpleNamespace(stream=lambda inputs: [Prediction({"emotion": answer}) for _ in inputs])
 
-    assert module.answers_problem(stub(0.7), stub(0.7009), ["a", "b"]) == ""
-    assert "lie up to 0.0011 from" in module.answers_problem(stub(0.7), stub(0.7011), ["a", "b"])
-    assert "answers 2 of 2 recordings or texts" in module.answers_problem(stub(0.7), stub(0.7, True), ["a", "b"])
+    assert finished.answers_problem(stub(0.7), stub(0.7009), ["a", "b"]) == ""
+    assert "lie up to 0.0011 from" in finished.answers_problem(stub(0.7), stub(0.7011), ["a", "b"])
+    assert "answers 2 of 2 recordings or texts" in finished.answers_problem(stub(0.7), stub(0.7, True), ["a", "b"])
 
 
 def test_a_part_of_a_recording_is_given_as_that_part(tmp_path: Path) -> None:
@@ -371,7 +372,7 @@ def test_a_full_disk_is_called_so(before: Path, artifacts: Path, monkeypatch: py
     def full(*given: Any, **named: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(module, writer, full)
+    monkeypatch.setattr(module if writer == "quantised" else file_formats, writer, full)
     monkeypatch.setattr(torch.export, "export", lambda *given, **named: None)  # takes long, and is not written
     with pytest.raises(DiskFull, match=r"no space left while writing .*speech"):
         exported(
@@ -404,15 +405,15 @@ def _reversed(about: dict[str, Any]) -> None:
 def test_metadata_that_are_not_the_run_s_are_found(
     before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str, format: str, change: Any, part: str
 ) -> None:
-    honest = module._metadata
+    honest = module.metadata_of
 
     def wrong(*given: Any) -> dict[str, Any]:
         about = json.loads(json.dumps(honest(*given)))
         change(about)
         return about
 
-    monkeypatch.setattr(module, "_metadata", wrong)
-    to = tmp_path / "out" / f"a{module._SUFFIXES[format]}"
+    monkeypatch.setattr(module, "metadata_of", wrong)
+    to = tmp_path / "out" / f"a{file_formats.SUFFIXES[format]}"
     with pytest.raises(ExportError, match=f"is not written: the finished file tells otherwise of its {part} than"):
         exported(before, run, format=format, to=to)
     assert list(to.parent.iterdir()) == []
@@ -770,7 +771,7 @@ def test_no_place_of_this_machine_leaves_with_a_file(before: Path, artifacts: Pa
 def test_a_torch_program_does_not_say_where_its_source_lies(tmp_path: Path) -> None:
     program = torch.export.export(nn.Sequential(nn.Linear(2, 1), nn.ReLU()), (torch.zeros(1, 2),), strict=False)
     torch.export.save(program, tmp_path / "before.pt2")
-    module._save_program(program, tmp_path / "after.pt2", {})
+    file_formats._save_program(program, tmp_path / "after.pt2", {})
     with ZipFile(tmp_path / "before.pt2") as old, ZipFile(tmp_path / "after.pt2") as new:
         for opened, named in ((old, True), (new, False)):
             whole = b"".join(opened.read(name) for name in opened.namelist())
