@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
+from torch import nn
 
 from samo.deploy.card import checked_on, exported_section, with_section
 from samo.deploy.export_job import ExportJob
 from samo.deploy.exporter import Exporter, reads_differently
-from samo.deploy.file_formats import SUFFIXES, open_onnx, write_file, write_metadata
+from samo.deploy.file_formats import FILE_FORMATS, open_onnx, write_file
 from samo.deploy.file_metadata import metadata_of
 from samo.deploy.finished import check_finished
 from samo.deploy.onnx_file import OPSET, require_onnx, save_metadata
@@ -52,8 +53,8 @@ from samo.runs.calibrate import decision_of
 from samo.runs.evaluate import open_data
 from samo.runs.load import load_run_model, open_run
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import Run
-from samo.training.runtime import environment, make_runtime
+from samo.runs.run import ModelVersion, Run
+from samo.training.runtime import Runtime, environment, make_runtime
 from samo.training.setup import Setup
 from samo.training.torch_network import TorchNetwork
 from samo.training.trainer import predict_logits
@@ -149,54 +150,81 @@ def export(
     found, reporter = open_run(run, artifacts), reporter or PlainReporter()
     target = Path(to).expanduser() if to else _place(found, format, quantize, prune)
     _refuse_target(target, format, overwrite)
-    runtime = make_runtime("cpu", "float32", threads)
-    given = {"data_root": str(data_root)} if data_root else {}
-    setup = Setup(open_data(found, given, reporter), runtime)
-    if setup.frontend.manifest.digest != found.manifest.digest:
-        raise RunError(
-            f"the data differ from those run '{found.name}' was trained on", hint="say where with `data_root`"
-        )
-    model, space = load_run_model(found, type(setup.frontend), runtime)
+    setup = _opened(found, data_root, make_runtime("cpu", "float32", threads), reporter)
+    model, space = load_run_model(found, type(setup.frontend), setup.runtime)
     decision = decision_of(found, space)
     exporter: type[Exporter] = exporter_type(found.modality)
-    exporter.exportable(model)  # refuses before anything takes long
-    if format == "torch-export" and reads_differently(model):
-        raise SettingsError(
-            "`format=torch-export`: the members of this ensemble read differently, and a program has one reading",
-            hint="`format=onnx` has room for several",
-        )
-    if prune and not found.split.val:
-        raise SettingsError(
-            f"`prune` chooses an epoch on the validation part, and run '{found.name}' has none: it learned from"
-            " everything", hint="prune a run of one of the folds, or export this one without",
-        )  # fmt: skip
+    _refuse_model(found, model, exporter, format, prune)
     version = found.model_version()
     items = check_items(found, setup, model, space)
     if items.part == "test" and (quantize or prune):
         found.open_test("export " + " ".join(filter(None, (quantize, f"prune {prune:g}" if prune else ""))))
-    run_network = TorchNetwork(model, runtime)
     pruned = _pruned(found, setup, exporter, prune, prune_epochs, reporter) if prune else None
     job = ExportJob(
         found, setup, pruned.model if pruned else model, space, exporter, format, quantize, prune, items,
         (decision, pruned.decision if pruned else decision), target.stem,
     )  # fmt: skip
+    about = {"parameters": {"before": pruned.parameters[0], "after": pruned.parameters[1]}} if pruned else {}
+    facts = _write(job, target, TorchNetwork(model, setup.runtime), version, about, force)
+    card = found.path(CARD)
+    if card.is_file():
+        write_text(card, with_section(card.read_text(encoding="utf-8"), facts))
+    return Exported(target, facts)
+
+
+def _opened(run: Run, data_root: str | Path, runtime: Runtime, reporter: Reporter) -> Setup:
+    """The data of a run as they were when it was trained."""
+    given = {"data_root": str(data_root)} if data_root else {}
+    setup = Setup(open_data(run, given, reporter), runtime)
+    if setup.frontend.manifest.digest != run.manifest.digest:
+        raise RunError(f"the data differ from those run '{run.name}' was trained on", hint="say where with `data_root`")
+    return setup
+
+
+def _refuse_model(run: Run, model: nn.Module, exporter: type[Exporter], format: str, prune: float) -> None:
+    """Refuse what cannot be exported before anything takes long."""
+    exporter.exportable(model)
+    if format == "torch-export" and reads_differently(model):
+        raise SettingsError(
+            "`format=torch-export`: the members of this ensemble read differently, and a program has one reading",
+            hint="`format=onnx` has room for several",
+        )
+    if prune and not run.split.val:
+        raise SettingsError(
+            f"`prune` chooses an epoch on the validation part, and run '{run.name}' has none: it learned from"
+            " everything", hint="prune a run of one of the folds, or export this one without",
+        )  # fmt: skip
+
+
+def _write(
+    job: ExportJob, target: Path, run_network: Network, version: ModelVersion, about: Mapping[str, Any], force: bool
+) -> dict[str, Any]:
+    """Write the file and, beside it, what was measured of it; nothing is there before it is checked.
+
+    Args:
+        job: what is exported.
+        target: the file.
+        run_network: of the run, whose speed is compared.
+        version: the weights that were read, which must not change meanwhile.
+        about: facts of the model that nothing here measures.
+        force: keep what loses more or gains less.
+
+    Returns:
+        The facts.
+    """
     remove_left_folders(target)
     with reporting_full_disk(target), folder_beside(target) as folder:
         facts, network = _made(job, folder, target.name, run_network, force)
-        if pruned:
-            facts["parameters"] = {"before": pruned.parameters[0], "after": pruned.parameters[1]}
-        found.require_model(version)
-        made = folder / ("file" + SUFFIXES[format])
+        facts |= about
+        job.run.require_model(version)
+        made = folder / ("file" + FILE_FORMATS[job.format].suffix)
         _label(job, made, facts, _reference(job, network))
         check_finished(job, made, network, target.name)
         facts["sha256"] = hashlib.sha256(made.read_bytes()).hexdigest()
         # The file last: where it is, all that is said of it is there too.
         write_json(_beside(target), facts)
         made.replace(target)
-    card = found.path(CARD)
-    if card.is_file():
-        write_text(card, with_section(card.read_text(encoding="utf-8"), facts))
-    return Exported(target, facts)
+    return facts
 
 
 def _refuse_odd(format: str, quantize: str, prune: float, prune_epochs: int) -> None:
@@ -220,7 +248,7 @@ def _refuse_odd(format: str, quantize: str, prune: float, prune_epochs: int) -> 
 
 
 def _place(run: Run, format: str, quantize: str, prune: float) -> Path:
-    return run.path("exports") / (_name(run, quantize, prune) + SUFFIXES[format])
+    return run.path("exports") / (_name(run, quantize, prune) + FILE_FORMATS[format].suffix)
 
 
 def _name(run: Run, quantize: str, prune: float) -> str:
@@ -232,7 +260,7 @@ def _beside(target: Path) -> Path:
 
 
 def _refuse_target(target: Path, format: str, overwrite: bool) -> None:
-    suffix = SUFFIXES[format]
+    suffix = FILE_FORMATS[format].suffix
     if target.suffix != suffix:
         raise SettingsError(f"{target}: a file of `format={format}` ends in {suffix}")
     try:
@@ -262,7 +290,7 @@ def _made(job: ExportJob, folder: Path, name: str, run_network: Network, force: 
     Raises:
         ExportError: it does not answer as it must.
     """
-    made = folder / ("file" + SUFFIXES[job.format])
+    made = folder / ("file" + FILE_FORMATS[job.format].suffix)
     runtime = job.setup.runtime
     opened = write_file(job, made)
     exact = _exact(job, opened)
@@ -363,7 +391,7 @@ def _label(job: ExportJob, made: Path, facts: dict[str, Any], reference: Mapping
     sizes = facts["size_mb"]
     for _ in range(3):  # the card inside names the size, and another number of digits is another size
         before = exported_section(facts)
-        write_metadata(job, made, _about(job, facts, reference))
+        FILE_FORMATS[job.format].describe(job, made, _about(job, facts, reference))
         sizes["file"] = _megabytes(made)
         if not job.quantise:
             sizes["float32"] = sizes["file"]

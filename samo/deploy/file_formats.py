@@ -1,4 +1,4 @@
-"""The formats of exported files: how each is written, says what it is, and is read back."""
+"""The formats of exported files: how each is written, says of itself what it is, and is read back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
@@ -27,30 +27,39 @@ from samo.training.checkpoint import load_tensors, read_metadata, save_tensors
 from samo.training.runtime import Runtime
 from samo.training.torch_network import TorchNetwork
 
-__all__ = ["SUFFIXES", "open_onnx", "read_back", "write_file", "write_metadata"]
+__all__ = ["FILE_FORMATS", "FileFormat", "open_onnx", "write_file"]
 
-SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
+# The file in the archive of a torch program that holds the metadata.
+_METADATA = "samo.json"
+
+
+class FileFormat(Protocol):
+    """One format of exported files.
+
+    Attributes:
+        suffix: of the files.
+    """
+
+    suffix: ClassVar[str]
+
+    def write(self, job: ExportJob, path: Path) -> Network:
+        """Write the network in float32, and open what was written."""
+
+    def describe(self, job: ExportJob, path: Path, about: Mapping[str, Any]) -> None:
+        """Write into a finished file what it says of itself, as far as the format has room."""
+
+    def read_back(self, job: ExportJob, path: Path) -> tuple[Mapping[str, Any], Network | None]:
+        """The metadata of a finished file; and its network, of a format that no predictor reads."""
 
 
 def write_file(job: ExportJob, path: Path) -> Network:
-    """Write the network in float32, and open what was written.
+    """Write a file of the job's format, see :meth:`FileFormat.write`.
 
     Raises:
         ExportError: torch cannot export it.
     """
-    module = job.exporter.exportable(job.model)
-    example = job.exporter.example(job.run.config, job.model)
     try:
-        if job.format == "onnx":
-            write_onnx(module, example, path, axes=job.exporter.axes(job.model))
-            compacted(path, job.exporter.cosines(module))
-            if isinstance(job.model, Ensemble):
-                merged(path)
-            save_metadata(path, metadata_of(job))
-            return open_onnx(path, job.setup.runtime)
-        if job.format == "torch-export":
-            return _torch_program(job, module, example, path)
-        return _weights(job, path)
+        return FILE_FORMATS[job.format].write(job, path)
     except (SamoError, OSError):
         raise
     except Exception as error:  # torch's exporters have no common class for what they cannot do
@@ -58,20 +67,60 @@ def write_file(job: ExportJob, path: Path) -> Network:
         raise ExportError(f"torch cannot export run '{job.run.name}': {reason}") from error
 
 
+def _traced(job: ExportJob) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:
+    """What torch's exporters trace, and the inputs they trace it with."""
+    return job.exporter.exportable(job.model), job.exporter.example(job.run.config, job.model)
+
+
+class _Onnx:
+    """``onnx``: features, network, metadata and card in one file that needs no torch."""
+
+    suffix: ClassVar[str] = ".onnx"
+
+    def write(self, job: ExportJob, path: Path) -> Network:
+        module, example = _traced(job)
+        write_onnx(module, example, path, axes=job.exporter.axes(job.model))
+        compacted(path, job.exporter.cosines(module))
+        if isinstance(job.model, Ensemble):
+            merged(path)
+        save_metadata(path, metadata_of(job))
+        return open_onnx(path, job.setup.runtime)
+
+    def describe(self, job: ExportJob, path: Path, about: Mapping[str, Any]) -> None:
+        save_metadata(path, about)
+
+    def read_back(self, job: ExportJob, path: Path) -> tuple[Mapping[str, Any], Network | None]:
+        return ExportedModel.open(path).metadata.model_dump(mode="json"), None
+
+
 def open_onnx(path: Path, runtime: Runtime) -> Network:
     """The network of an ONNX file."""
     return load_exported(path, threads=runtime.threads).network
 
 
-def _torch_program(job: ExportJob, module: nn.Module, example: tuple[Any, ...], path: Path) -> Network:
-    _, axis = job.exporter.axes(job.model)[job.exporter.inputs[0]]
-    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim(axis, min=2)
-    dynamic = {k: axis for k, axis in enumerate((batch, length)) if job.exporter.program_axes[k]}
-    shapes = (dynamic, {0: batch})
-    with torch.no_grad():
-        program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
-    _save_program(program, path, {})
-    return TorchNetwork(_LogitsOnly(_read_program(path).module()), job.setup.runtime)
+class _TorchExport:
+    """``torch-export``: a program of ``torch.export``, its metadata beside it in the archive."""
+
+    suffix: ClassVar[str] = ".pt2"
+
+    def write(self, job: ExportJob, path: Path) -> Network:
+        module, example = _traced(job)
+        _, axis = job.exporter.axes(job.model)[job.exporter.inputs[0]]
+        batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim(axis, min=2)
+        dynamic = {k: axis for k, axis in enumerate((batch, length)) if job.exporter.program_axes[k]}
+        shapes = (dynamic, {0: batch})
+        with torch.no_grad():
+            program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
+        _save_program(program, path, {})
+        return TorchNetwork(_LogitsOnly(_read_program(path).module()), job.setup.runtime)
+
+    def describe(self, job: ExportJob, path: Path, about: Mapping[str, Any]) -> None:
+        _save_program(_read_program(path), path, {_METADATA: json.dumps(about)})
+
+    def read_back(self, job: ExportJob, path: Path) -> tuple[Mapping[str, Any], Network | None]:
+        extra = {_METADATA: ""}
+        program = _read_program(path, extra).module()
+        return parse_json(extra[_METADATA]), TorchNetwork(_LogitsOnly(program), job.setup.runtime)
 
 
 class _LogitsOnly(nn.Module):
@@ -108,13 +157,25 @@ def _read_program(path: Path, extra: dict[str, str] | None = None) -> torch.expo
         return torch.export.load(path, extra_files=extra)
 
 
-def _weights(job: ExportJob, path: Path) -> Network:
-    """Write the weights; read back they must give the same network."""
-    save_tensors(path, job.model.state_dict())
-    return _read_weights(job, path)
+class _Safetensors:
+    """``safetensors``: the weights; settings and the texts of the run's assets are in the header."""
+
+    suffix: ClassVar[str] = ".safetensors"
+
+    def write(self, job: ExportJob, path: Path) -> Network:
+        save_tensors(path, job.model.state_dict())
+        return _read_weights(job, path)
+
+    def describe(self, job: ExportJob, path: Path, about: Mapping[str, Any]) -> None:
+        settings = {"settings": published_settings(job.run.settings), "assets": _assets(job.run)}
+        save_tensors(path, load_tensors(path), {"samo": json.dumps({**about, **settings})})
+
+    def read_back(self, job: ExportJob, path: Path) -> tuple[Mapping[str, Any], Network | None]:
+        return parse_json(read_metadata(path)["samo"]), _read_weights(job, path)
 
 
 def _read_weights(job: ExportJob, path: Path) -> Network:
+    """The run's network with these weights and none of its own."""
     model, _ = load_run_model(job.run, type(job.setup.frontend), job.setup.runtime)
     for tensor in model.state_dict().values():
         tensor.zero_()
@@ -122,31 +183,15 @@ def _read_weights(job: ExportJob, path: Path) -> Network:
     return TorchNetwork(model, job.setup.runtime)
 
 
-def write_metadata(job: ExportJob, made: Path, about: Mapping[str, Any]) -> None:
-    """Write into a finished file what it says of itself, as far as its format has room."""
-    if job.format == "onnx":
-        save_metadata(made, about)
-    elif job.format == "torch-export":
-        program = _read_program(made)
-        _save_program(program, made, {"samo.json": json.dumps(about)})
-    else:
-        settings = {"settings": published_settings(job.run.settings), "assets": _assets(job.run)}
-        save_tensors(made, load_tensors(made), {"samo": json.dumps({**about, **settings})})
-
-
-def read_back(job: ExportJob, made: Path) -> tuple[Mapping[str, Any], Network | None]:
-    """The metadata of a finished file; and its network, of a format that no predictor reads."""
-    if job.format == "onnx":
-        return ExportedModel.open(made).metadata.model_dump(mode="json"), None
-    if job.format == "torch-export":
-        extra = {"samo.json": ""}
-        program = _read_program(made, extra).module()
-        return parse_json(extra["samo.json"]), TorchNetwork(_LogitsOnly(program), job.setup.runtime)
-    return parse_json(read_metadata(made)["samo"]), _read_weights(job, made)
-
-
 def _assets(run: Run) -> dict[str, str]:
     """The texts among a run's assets by their place: sizes of an encoder, its tokenizer."""
     folder = run.path(ASSETS)
     paths = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt"))
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+FILE_FORMATS: Mapping[str, FileFormat] = {
+    "onnx": _Onnx(),
+    "torch-export": _TorchExport(),
+    "safetensors": _Safetensors(),
+}

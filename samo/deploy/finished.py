@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from samo.deploy.export_job import ExportJob
-from samo.deploy.file_formats import read_back
+from samo.deploy.file_formats import FILE_FORMATS
 from samo.deploy.parity import LOGITS_WITHIN, AsModule, spread
 from samo.errors import DataError, ExportError, ModelFileError
 from samo.files import parse_json
@@ -48,7 +48,7 @@ def check_finished(job: ExportJob, made: Path, network: Network, name: str) -> N
     }
     items = spread(job.items.ids, MOST_GIVEN)
     try:
-        about, reopened = read_back(job, made)
+        about, reopened = FILE_FORMATS[job.format].read_back(job, made)
         problem = metadata_problem(about, expected) or _difference(job, made, network, reopened, items)
     except ModelFileError as error:
         problem = error.message

@@ -413,7 +413,7 @@ def test_metadata_that_are_not_the_run_s_are_found(
         return about
 
     monkeypatch.setattr(module, "metadata_of", wrong)
-    to = tmp_path / "out" / f"a{file_formats.SUFFIXES[format]}"
+    to = tmp_path / "out" / f"a{file_formats.FILE_FORMATS[format].suffix}"
     with pytest.raises(ExportError, match=f"is not written: the finished file tells otherwise of its {part} than"):
         exported(before, run, format=format, to=to)
     assert list(to.parent.iterdir()) == []
