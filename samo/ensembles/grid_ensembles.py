@@ -123,6 +123,14 @@ def combine_grids(
     for together in by_fold(members) if all_seeds else by_split(members, reporter):
         reporter.note(f"fold {together[0].fold}: {first_ten([member.name for member in together])}")
         folds.append(_united(together, combine) if all_seeds else _combined(together, combine, weights))
+    names = [folder.name for folder in folders]
+    return target, _write_grid(folds, target, name, names, unit, command)
+
+
+def _write_grid(
+    folds: Sequence[_Fold], target: Path, name: str, grids: Sequence[str], unit: str, command: str
+) -> dict[str, Any]:
+    """The ensembles of all folds as a cross-validation of its own, in place of one that was there; its report."""
     cells = tuple(_cell(fold) for fold in folds)
     remove_left_folders(target)
     with folder_beside(target) as place:
@@ -130,16 +138,16 @@ def combine_grids(
         # The last two names are those it will have: runs are called by them.
         plan = GridPlan("crossval", place / "grids" / name, cells, command=command, data=digest, unit=unit)
         for fold, cell in zip(folds, cells, strict=True):
-            _write(cell.run(plan.folder), fold, unit, command)
+            _write_fold(cell.run(plan.folder), fold, unit, command)
         write_json(plan.folder / GRID_FILE, plan.facts())
         report = crossval_report(plan.name, cells, plan.folder, unit)
-        report["combined"] = _about(folds, plan.runs, [folder.name for folder in folders], report["ci"]["level"])
+        report["combined"] = _about(folds, plan.runs, grids, report["ci"]["level"])
         every = merged_settings([member.run.settings for member in folds[0].members])
         write_crossval(report, cells, plan.folder, command, every)
         if target.exists():
             target.rename(place / "replaced")
         plan.folder.rename(target)
-    return target, report
+    return report
 
 
 def free_folder(root: Path, name: str, grids: Sequence[Path], *, overwrite: bool) -> Path:
@@ -271,7 +279,7 @@ def _settings(fold: _Fold) -> dict[str, Any]:
     return agreed_decision(members[0], members)
 
 
-def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
+def _write_fold(run: Run, fold: _Fold, unit: str, command: str) -> None:
     """The run of a fold's ensemble: predictions, what it answers with, summary and report, but no model."""
     combined, manifest = fold.combined, fold.members[0].manifest
     space, split, first, settings = manifest.label_space, combined.split, fold.members[0].run, _settings(fold)
