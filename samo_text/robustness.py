@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from samo.data.splits import is_leaky
+from samo.data.leaks import is_leaky
 from samo.errors import DataError, SettingsError
 from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.metrics import macro_f1, micro_f1, tally

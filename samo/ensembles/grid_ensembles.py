@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from samo.data.leaks import audit, is_leaky
 from samo.data.sampling import transductive_notes
-from samo.data.splits import PARTS, Split, audit, is_leaky, part_sizes, split_notes
+from samo.data.splits import PARTS, Split, part_sizes, split_notes
 from samo.ensembles.ensemble import Answers, Combined, check_rules, scaled, summary_of
 from samo.ensembles.kept_members import KeptMember, by_fold, by_split, cells_of, grid_folder
 from samo.ensembles.members import common_split, refuse_other_data

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 from corpora import listed, table
 
+from samo.data.leaks import audit, find_leaks
 from samo.data.manifest import Manifest
-from samo.data.splits import Split, SplitRequest, audit, find_leaks, make_split
+from samo.data.splits import Split, SplitRequest, make_split
 from samo.errors import DataError, LeakError
 from samo.settings import stored_config, with_defaults
 from samo_audio.audio_io import read, read_segments

@@ -13,8 +13,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from sklearn.multiclass import OneVsRestClassifier
 
+from samo.data.leaks import audit
 from samo.data.manifest import Manifest
-from samo.data.splits import PARTS, SplitRequest, audit, make_split
+from samo.data.splits import PARTS, SplitRequest, make_split
 from samo_text.config import DataSettings
 from samo_text.datasets import DATASETS
 from samo_text.datasets.demo import SIZES, WEIGHTS, sentences
