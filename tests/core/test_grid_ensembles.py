@@ -89,19 +89,19 @@ def test_each_fold_is_the_mean_of_its_members(root: Path) -> None:
     assert report == json.loads((folder / "report.json").read_text())
     for fold in (0, 1):
         run = cell(root, f"best/seed0.fold{fold}")
-        said = Predictions.load(run.path("predictions.test.npz"), ONE)
-        expected = np.zeros((len(said), 3))
+        predictions = Predictions.load(run.path("predictions.test.npz"), ONE)
+        expected = np.zeros((len(predictions), 3))
         for grid in "ab":
             member = cell(root, f"{grid}/seed0.fold{fold}")
             own, calibration = Predictions.load(member.path("predictions.test.npz")), calibration_of(member)
             assert calibration is not None
-            rows = [own.ids.index(name) for name in said.ids]
+            rows = [own.ids.index(name) for name in predictions.ids]
             expected += ONE.probabilities(own.logits[rows] / calibration.temperature["emotion"]) / 2
             assert member.test_openings == 2
-        np.testing.assert_allclose(said.probabilities(ONE), expected, atol=1e-6)
-        assert set(said.ids) == set(cell(root, f"a/seed0.fold{fold}").split.test)
+        np.testing.assert_allclose(predictions.probabilities(ONE), expected, atol=1e-6)
+        assert set(predictions.ids) == set(cell(root, f"a/seed0.fold{fold}").split.test)
         own_report = json.loads(run.path("report.json").read_text())
-        truth, named = said.targets.argmax(axis=1), expected.argmax(axis=1)
+        truth, named = predictions.targets.argmax(axis=1), expected.argmax(axis=1)
         assert own_report["metrics"]["accuracy"] == pytest.approx((truth == named).mean())
         assert [member["name"] for member in own_report["ensemble"]["members"]] == [
             f"a/seed0.fold{fold}", f"b/seed0.fold{fold}",

@@ -192,18 +192,18 @@ def test_a_run_that_learned_from_everything_is_checked_on_that(
     )
     assert opened.facts.scores[0] == score
     # Of many training items some, always the same, from the first to the last.
-    asked = []
+    items = []
     honest = module.check_items
 
     def noted(*given: Any) -> Any:
-        asked.append(honest(*given))
-        return asked[-1]
+        items.append(honest(*given))
+        return items[-1]
 
     monkeypatch.setattr(module, "check_items", noted)
     monkeypatch.setattr("samo.deploy.parity.MOST_TRAINED_ON", 5)
     made = exported(before, quantize="int8", force=True)
     everything = run.split.train
-    assert asked[0].ids == tuple(everything[k] for k in (0, 9, 18, 26, 35))
+    assert items[0].ids == tuple(everything[k] for k in (0, 9, 18, 26, 35))
     assert repr(made).endswith("% of the labels equal on 5 items that it was trained on>")
     assert ExportedModel.open(made.path).facts.scores[0] == f"{score} (the run)"
     monkeypatch.setattr(module, "fine_tune", None)
