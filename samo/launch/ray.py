@@ -227,14 +227,15 @@ class _Tasks:
         for stream in self.ray.wait(list(self.running), timeout=1.0)[0]:
             given = self.running[stream]
             status, message = self._answer(stream, given)
+            # A process can be lost before its first word arrives: whatever but a stop comes from a job that began.
+            if given.began is None and status != "stopped":
+                given.began = time.monotonic()
+                self.watcher.on_start(given.job.name)
             if status == "log":
                 with given.job.log.open("a", encoding="utf-8") as log:
                     log.write(message)
                 continue
             if status == "started":
-                if given.began is None:
-                    given.began = time.monotonic()
-                    self.watcher.on_start(given.job.name)
                 continue
             del self.running[stream]
             if status == "again":

@@ -207,7 +207,8 @@ def test_every_wrong_file_is_a_line_and_the_others_are_answered(
     scandir, access, opened = os.scandir, os.access, Path.open
 
     def refuse(path: Any) -> None:
-        if Path(path).name in ("c_locked.wav", "e_folder"):
+        # pytest removes its folders by their descriptors.
+        if not isinstance(path, int) and Path(path).name in ("c_locked.wav", "e_folder"):
             raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(os, "scandir", lambda path=".": refuse(path) or scandir(path))

@@ -78,6 +78,60 @@ def test_every_way_to_end_is_the_local_one(
         assert [other for other in "abcdef" if f"printed by {other}\n" in log] == [name]
 
 
+class _Lost:
+    """As much of Ray as :class:`_Tasks` hears; a process of it is lost before its first word has arrived."""
+
+    class exceptions:  # noqa: N801
+        class RayError(Exception): ...
+
+        class WorkerCrashedError(RayError): ...
+
+        class NodeDiedError(RayError): ...
+
+        class OutOfMemoryError(RayError): ...
+
+        class TaskCancelledError(RayError): ...
+
+    def __init__(self, error: str) -> None:
+        self.error = error
+
+    @staticmethod
+    def wait(streams: list[Iterator[str]], timeout: float) -> tuple[list[Iterator[str]], list[Iterator[str]]]:
+        return streams, []
+
+    def get(self, _: str) -> tuple[str, str]:
+        raise getattr(self.exceptions, self.error)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("WorkerCrashedError", "its process was lost 4 times: killed, or out of memory"),
+        ("NodeDiedError", "its process was lost 4 times: its machine left the cluster"),
+        ("RayError", "Ray: RayError"),
+    ],
+)
+def test_a_job_that_never_said_it_began_is_started_before_it_ends(error: str, message: str, tmp_path: Path) -> None:
+    book = RecordingWatcher()
+    tasks = launch_ray._Tasks(_Lost(error), book)
+    (job,) = jobs(tmp_path, e="leave")
+    again = [launch_ray._Try(job)]
+    while again:
+        tasks.running[iter(["a first word that is lost"])] = again.pop()
+        again = tasks.listen()
+    assert book.started == ["e"]
+    assert [(outcome.name, outcome.status, outcome.message) for outcome in book.ended] == [("e", "failed", message)]
+    assert book.ended[0].seconds > 0
+
+
+def test_a_job_stopped_before_it_began_was_never_started(tmp_path: Path) -> None:
+    book = RecordingWatcher()
+    tasks = launch_ray._Tasks(_Lost("TaskCancelledError"), book, stopping=True)
+    tasks.running[iter(["a first word that is lost"])] = launch_ray._Try(jobs(tmp_path, a="wait")[0])
+    assert tasks.listen() == []
+    assert (book.started, book.ended, tasks.running) == ([], [], {})
+
+
 @needs_ray
 def test_a_node_dies_and_every_job_is_done_once(cluster: Nodes, tmp_path: Path) -> None:
     book = RecordingWatcher()
