@@ -19,11 +19,11 @@ from samo.printable import PlainWriter
 from samo.runs.signals import signals_wait
 from samo_cli.flags import as_flags
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads
+from samo_cli.prediction_csv import csv_head, csv_rows, window_head, window_rows
 from samo_cli.resumed_csv import goes_on, left_to_do
 
 if TYPE_CHECKING:
     from samo.prediction import ModelFacts, ModelPredictor, Prediction
-    from samo.tasks import LabelSpace
 
 __all__ = ["predict"]
 
@@ -148,8 +148,8 @@ def predict(
         note(f"{source.name}: {facts.describe(predictor.space)}")
     else:
         note(f"run {facts.name} (trained on {facts.dataset}{', synthetic demo data' if facts.synthetic else ''})")
-    rows = _window_rows if windows else _csv_rows
-    head = _window_head(predictor.space) if windows else _csv_head(predictor.space, source.modality)
+    rows = window_rows if windows else csv_rows
+    head = window_head(predictor.space) if windows else csv_head(predictor.space, source.modality)
     written = csv or windows or resume
     with _csv_file(head, items, source, resume) if written else nullcontext((None, items)) as (writer, left):
         begin, taken = len(items) - len(left), _Taken(writer, rows)
@@ -374,40 +374,3 @@ def _texts(inputs: Sequence[Path], given: Sequence[str], column: str) -> list[st
     from samo_text.texts import read_texts
 
     return [*given, *(text for path in inputs for text in read_texts(path, column, note))]
-
-
-def _csv_head(space: LabelSpace, modality: str) -> list[str]:
-    """Of clips label and probabilities, of texts labels and probabilities of every task."""
-    what, column = ("path", "label") if modality == "audio" else ("text", "labels")
-    heads: list[str] = []
-    for task in space.tasks:
-        front = f"{task.name}." if len(space.tasks) > 1 else ""
-        heads += [f"{front}{head}" for head in (column, *task.labels, "abstained")]
-    return [what, *heads, "warnings"]
-
-
-def _csv_rows(prediction: Prediction) -> list[list[object]]:
-    cells: list[object] = []
-    for answer in prediction.answers.values():
-        cells += ["|".join(answer.labels), *_shares(answer.probabilities), _truth(answer.abstained)]
-    return [[prediction.source, *cells, "; ".join(prediction.warnings)]]
-
-
-def _window_head(space: LabelSpace) -> list[str]:
-    return ["path", "start_s", "end_s", "label", *space.primary.labels, "abstained"]
-
-
-def _window_rows(prediction: Prediction) -> list[list[object]]:
-    return [
-        [prediction.source, window.start_s, window.end_s, window.label, *_shares(window.probabilities),
-         _truth(window.abstained)]
-        for window in prediction.timeline
-    ]  # fmt: skip
-
-
-def _truth(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _shares(probabilities: Mapping[str, float]) -> list[str]:
-    return [f"{share:.6f}" for share in probabilities.values()]
