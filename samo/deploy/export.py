@@ -297,10 +297,8 @@ def _made(job: ExportJob, folder: Path, name: str, run_network: Network, force: 
     if problem := exact_problem(exact):
         again = f"run `samo evaluate {job.run.full_name}` again if an earlier version evaluated it"
         raise ExportError(f"{name} is not written: {problem}", hint=again if exact.part == "test" else "")
-    parity, sizes = (
-        exact,
-        {"run": _megabytes(job.run.model_file), "float32": _megabytes(made), "file": _megabytes(made)},
-    )
+    parity = exact
+    sizes = {"run": _megabytes(job.run.model_file), "float32": _megabytes(made), "file": _megabytes(made)}
     networks: dict[str, Network] = {"torch": run_network, job.format: opened}
     if job.prune:
         parity = _against_run(job, opened)
@@ -312,12 +310,9 @@ def _made(job: ExportJob, folder: Path, name: str, run_network: Network, force: 
         sizes["file"] = _megabytes(smaller)
     batches = example_batches(job.setup, job.items.ids, BATCHES)
     spent = {str(size): latencies(networks, batch) for size, batch in batches.items()}
-    problems = [loss_problem(parity)] if job.prune or job.quantise else []
+    problems = _problems(job, parity, spent, sizes)
     if job.quantise:
-        faster = min(times[job.format] / times["int8"] for times in spent.values())
-        problems.append(gain_problem(faster, sizes["float32"] / sizes["file"]))
         smaller.replace(made)
-    problems = [problem for problem in problems if problem]
     if problems and not force:
         hint = "`force` keeps it all the same"
         raise ExportError(f"{name} is not written: {'; '.join(problems)}", hint=hint)
@@ -341,6 +336,17 @@ def _made(job: ExportJob, folder: Path, name: str, run_network: Network, force: 
         "forced": problems,
     }
     return facts, opened
+
+
+def _problems(
+    job: ExportJob, parity: Parity, spent: Mapping[str, Mapping[str, float]], sizes: Mapping[str, float]
+) -> list[str]:
+    """What a quantised or pruned file loses too much of, or gains too little."""
+    problems = [loss_problem(parity)] if job.prune or job.quantise else []
+    if job.quantise:
+        faster = min(times[job.format] / times["int8"] for times in spent.values())
+        problems.append(gain_problem(faster, sizes["float32"] / sizes["file"]))
+    return [problem for problem in problems if problem]
 
 
 def _exact(job: ExportJob, network: Network) -> Parity:

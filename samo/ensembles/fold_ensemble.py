@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from samo.data.splits import PARTS, part_sizes, split_notes
 from samo.ensembles.ensemble import Combined, summary_of
 from samo.ensembles.kept_members import KeptMember
 from samo.evaluation.baseline import compare_to_baseline, constant_answers, shortcut_scores
+from samo.evaluation.decision import Decision
 from samo.evaluation.predictions import Predictions
 from samo.experiments.cells import Cell
 from samo.experiments.crossval import VALIDATED_APART
@@ -59,7 +60,7 @@ def _settings(fold: FoldEnsemble) -> dict[str, Any]:
 def write_fold(run: Run, fold: FoldEnsemble, unit: str, command: str) -> None:
     """The run of a fold's ensemble: predictions, what it answers with, summary and report, but no model."""
     combined, manifest = fold.combined, fold.members[0].manifest
-    space, split, first, settings = manifest.label_space, combined.split, fold.members[0].run, _settings(fold)
+    space, split, settings = manifest.label_space, combined.split, _settings(fold)
     config = stored_config(settings)
     answers = {"val": combined.val[-1], "test": combined.test[-1]}
     if fold.train is not None:
@@ -81,26 +82,7 @@ def write_fold(run: Run, fold: FoldEnsemble, unit: str, command: str) -> None:
         for part, predictions in decided.items():
             predictions.save(kept_predictions(run, part))
         run.open_test("evaluate")
-        item = frontend_type(first.modality).item
-        learned = sorted({name for member in fold.members for name in member.split.train})
-        transductive = [line for member in fold.members for line in transductive_notes(member.run.settings)]
-        report = build_report(
-            Subject(
-                run.full_name, manifest.dataset, "test", split.rule, unit, manifest.synthetic,
-                leaky=any(is_leaky(manifest, one) for one in (split, *(member.split for member in fold.members))),
-            ),
-            decided["test"],
-            space,
-            decision,
-            train_macro_f1=decision.score(decided["train"], space) if fold.train is not None else None,
-            val_macro_f1=decision.score(decided["val"], space),
-            baseline=_beside("baseline", run, fold, decided["test"], unit),
-            shortcut=_beside("shortcut", run, fold, decided["test"], unit),
-            notes=[*split_notes(manifest, split), *_about_validation(fold), *dict.fromkeys(transductive)],
-            constant=constant_answers(space, manifest.targets[manifest.rows(learned)]),
-            parts={name: part_sizes(manifest, split.part(name), item, manifest.group_noun) for name in PARTS},
-        )  # fmt: skip
-        report = {**report, "ensemble": summary}
+        report = {**_report(run, fold, decided, decision, unit), "ensemble": summary}
         facts = {**environment(make_runtime("cpu", "float32", 0)), **({"command": command} if command else {})}
         write_json(run.path("environment.json"), facts)
         shown = decided["test"], space, decision, manifest
@@ -110,6 +92,32 @@ def write_fold(run: Run, fold: FoldEnsemble, unit: str, command: str) -> None:
         write_text(run.path("report.html"), page)
         write_json(run.path("config.json"), settings)
         write_json(run.path("report.json"), report)
+
+
+def _report(
+    run: Run, fold: FoldEnsemble, decided: Mapping[str, Predictions], decision: Decision, unit: str
+) -> dict[str, Any]:
+    """The report on the fold's test part, beside the simple models of the members."""
+    split, manifest = fold.combined.split, fold.members[0].manifest
+    space, item = manifest.label_space, frontend_type(fold.members[0].run.modality).item
+    learned = sorted({name for member in fold.members for name in member.split.train})
+    transductive = [line for member in fold.members for line in transductive_notes(member.run.settings)]
+    return build_report(
+        Subject(
+            run.full_name, manifest.dataset, "test", split.rule, unit, manifest.synthetic,
+            leaky=any(is_leaky(manifest, one) for one in (split, *(member.split for member in fold.members))),
+        ),
+        decided["test"],
+        space,
+        decision,
+        train_macro_f1=decision.score(decided["train"], space) if fold.train is not None else None,
+        val_macro_f1=decision.score(decided["val"], space),
+        baseline=_beside("baseline", run, fold, decided["test"], unit),
+        shortcut=_beside("shortcut", run, fold, decided["test"], unit),
+        notes=[*split_notes(manifest, split), *_about_validation(fold), *dict.fromkeys(transductive)],
+        constant=constant_answers(space, manifest.targets[manifest.rows(learned)]),
+        parts={name: part_sizes(manifest, split.part(name), item, manifest.group_noun) for name in PARTS},
+    )  # fmt: skip
 
 
 def _about_validation(fold: FoldEnsemble) -> list[str]:
