@@ -13,8 +13,9 @@ import scipy.stats
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from samo.errors import DataError, SettingsError
-from samo.evaluation.comparison import COMPARED, aligned, build_comparison, paired_bootstrap
+from samo.evaluation.comparison import aligned, build_comparison
 from samo.evaluation.metrics import accuracy, macro_f1
+from samo.evaluation.paired_bootstrap import COMPARED, paired_bootstrap
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.statistics import Units, bootstrap, tally_by_unit
 from samo.reporting.comparison_figures import (

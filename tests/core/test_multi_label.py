@@ -14,9 +14,10 @@ from sklearn.metrics import accuracy_score, f1_score
 from samo.data.manifest import Item
 from samo.errors import DataError
 from samo.evaluation.baseline import compare_to_baseline
-from samo.evaluation.comparison import build_comparison, paired_bootstrap
+from samo.evaluation.comparison import build_comparison
 from samo.evaluation.decision import Decision, fit_decision
 from samo.evaluation.metrics import macro_f1, uar
+from samo.evaluation.paired_bootstrap import paired_bootstrap
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.statistics import score_intervals, tally_by_unit
 from samo.reporting.html import render_html
