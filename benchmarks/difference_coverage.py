@@ -20,8 +20,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.metrics import Tally, macro_f1, row_outcomes
+from samo.evaluation.paired_bootstrap import paired_bootstrap
 from samo.evaluation.significance import mcnemar, paired_difference, verdict
 
 CLASSES, ROWS_PER_CLASS = 8, 8

@@ -22,8 +22,8 @@ from pathlib import Path
 
 import numpy as np
 
-from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.metrics import Metric, Tally, accuracy, macro_f1, tally
+from samo.evaluation.paired_bootstrap import paired_bootstrap
 from samo.evaluation.significance import paired_difference, verdict
 from samo.evaluation.statistics import Intervals, score_intervals, tally_by_unit
 

@@ -152,15 +152,15 @@ class LevelMeter:
 
     def add(self, block: np.ndarray) -> None:
         """The next (T,) samples."""
-        joined = np.concatenate([self._last, block]) if len(self._last) else block
+        samples = np.concatenate([self._last, block]) if len(self._last) else block
         self._n += len(block)
-        self._last = joined[-2:].copy()
-        peak = _peak(joined)
+        self._last = samples[-2:].copy()
+        peak = _peak(samples)
         self._peak = max(self._peak, peak)
-        if peak >= _CLIPPED_LEVEL and len(joined) > 2:
+        if peak >= _CLIPPED_LEVEL and len(samples) > 2:
             # Clipping leaves flat tops; a recording that merely touches full scale has none.
-            middle = joined[1:-1]
-            flat = (middle == joined[:-2]) & (middle == joined[2:]) & (np.abs(middle) >= _CLIPPED_LEVEL)
+            middle = samples[1:-1]
+            flat = (middle == samples[:-2]) & (middle == samples[2:]) & (np.abs(middle) >= _CLIPPED_LEVEL)
             self._flat += int(np.count_nonzero(flat))
 
     @property

@@ -128,7 +128,7 @@ class _Writer:
         self._seed = seed
         self._known = {folded(item.source) for item in manifest.items}
         self._used: set[Slot] = set()
-        self._said_all: set[tuple[int, str]] = set()
+        self._exhausted: set[tuple[int, str]] = set()
         held = manifest.targets >= 0.5
         self._held = held
         self._counts = held[rows].sum(axis=0)
@@ -163,10 +163,10 @@ class _Writer:
                 row, k = slot
                 start = int(self._chance("method", row).random() * len(names))
                 name = names[(start + k + turn) % len(names)]
-                if slot not in made and (row, name) not in self._said_all:
+                if slot not in made and (row, name) not in self._exhausted:
                     by_method[name].append(slot)
                     if self._rewriters[name].deterministic:
-                        self._said_all.add((row, name))
+                        self._exhausted.add((row, name))
             for name, own in by_method.items():
                 for slot, text in zip(own, self._rewritten(name, own, turn), strict=True):
                     if item := self._accepted(slot, name, text):

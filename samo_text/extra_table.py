@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -56,24 +56,10 @@ def extra_items(
     rows, columns = _read(path, text_column, manifest, notify)
     refuse_orphans(path, rows)
     tasks = [task for task in manifest.label_space.tasks if task.name in columns or _in_columns(task, columns)]
-    lost = {"empty": 0, "repeated": 0, "in training": 0, "in validation or test": 0}
     trained = {int(row) for row in train_rows}
     _refuse_knowing_teacher(path, [item for row, item in enumerate(manifest.items) if row not in trained])
     learned = {folded(manifest.items[row].source) for row in trained}
-    known: set[str] = set()
-    fresh: list[Item] = []
-    for number, row in enumerate(rows, start=1):
-        text = clean(_text(row, text_column, path))
-        given = {task.name: _labels(row, task, separator or SEPARATOR, path) for task in tasks}
-        labels = {name: own for name, own in given.items() if own is not None}
-        why = "empty" if not text or not labels else "repeated" if folded(text) in known else ""
-        why = why or ("in training" if folded(text) in learned else "")
-        if why:
-            lost[why] += 1
-            continue
-        known.add(folded(text))
-        meta = {"parent": "", "method": METHOD}
-        fresh.append(Item(f"extra-{number:05d}", text, labels, meta=meta, content=content_of(text)))
+    fresh, lost = _new_items(path, rows, tasks, learned, text_column, separator or SEPARATOR)
     others = tuple(item.source for row, item in enumerate(manifest.items) if row not in trained)
     leaked = find_copies(tuple(item.source for item in fresh), others).all
     lost["in validation or test"] = len(leaked)
@@ -87,6 +73,30 @@ def extra_items(
             + (f"; left out: {reasons}" if reasons else "")
         )
     return found
+
+
+def _new_items(
+    path: Path, rows: Sequence[Row], tasks: Sequence[Task], learned: Set[str], text_column: str, separator: str
+) -> tuple[list[Item], dict[str, int]]:
+    """An item for each row with a text and a label whose text neither stands in ``learned``, folded, nor in a row
+    before it; and of how many rows none was made, by the reason.
+    """
+    lost = {"empty": 0, "repeated": 0, "in training": 0}
+    known: set[str] = set()
+    fresh: list[Item] = []
+    for number, row in enumerate(rows, start=1):
+        text = clean(_text(row, text_column, path))
+        given = {task.name: _labels(row, task, separator, path) for task in tasks}
+        labels = {name: own for name, own in given.items() if own is not None}
+        why = "empty" if not text or not labels else "repeated" if folded(text) in known else ""
+        why = why or ("in training" if folded(text) in learned else "")
+        if why:
+            lost[why] += 1
+            continue
+        known.add(folded(text))
+        meta = {"parent": "", "method": METHOD}
+        fresh.append(Item(f"extra-{number:05d}", text, labels, meta=meta, content=content_of(text)))
+    return fresh, lost
 
 
 def _refuse_knowing_teacher(path: Path, evaluated: Sequence[Item]) -> None:

@@ -2,7 +2,7 @@
 
 Every text is rewritten (:mod:`samo_text.rewriting.kinds`), predicted again and decided with the run's own temperatures
 and thresholds. Reported are the macro-F1, its difference from that of the texts as they are with an interval from a
-paired bootstrap over rows (:mod:`samo.evaluation.comparison`; p-values corrected after Holm for the number of
+paired bootstrap over rows (:mod:`samo.evaluation.paired_bootstrap`; p-values corrected after Holm for the number of
 rewritings), and how many answers changed. A text that a rewriting leaves as it is keeps its answer, so that a rewriting
 which seldom applies (emoji) cannot cost much: how many texts it changed stands beside it. After Ribeiro et al. (2020,
 "Beyond Accuracy: Behavioral Testing of NLP Models with CheckList"): most are their invariance tests.
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from samo.data.splits import is_leaky
+from samo.data.leaks import is_leaky
 from samo.errors import DataError, SettingsError
-from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.metrics import macro_f1, micro_f1, tally
+from samo.evaluation.paired_bootstrap import paired_bootstrap
 from samo.evaluation.significance import holm, verdict
 from samo.evaluation.statistics import Interval, score_intervals, tally_by_unit
 from samo.runs.run import Run

@@ -503,12 +503,12 @@ def token_lists(
                 return TokenLists(stored["ids"], stored["lengths"])
         except (OSError, ValueError, KeyError, EOFError, BadZipFile):
             path.unlink(missing_ok=True)  # damaged: made again below
-    lists: list[np.ndarray] = []
+    ids: list[np.ndarray] = []
     for start in range(0, len(texts), _CHUNK):
-        lists += tokens.encode(texts[start : start + _CHUNK])
+        ids += tokens.encode(texts[start : start + _CHUNK])
         if on_progress:
-            on_progress(len(lists), len(texts))
-    joined = TokenLists.of(lists)
+            on_progress(len(ids), len(texts))
+    lists = TokenLists.of(ids)
     with caching(path) as temporary:
-        np.savez(temporary, ids=joined._flat, lengths=joined.lengths)
-    return joined
+        np.savez(temporary, ids=lists._flat, lengths=lists.lengths)
+    return lists

@@ -78,7 +78,7 @@ def test_words_and_lengths_are_counted(tmp_path: Path) -> None:
     (tmp_path / "samo" / "a.py").write_text(text)
     trees = {path: HOUSE["ast"].parse(path.read_text()) for path in HOUSE["source_files"](tmp_path).values()}
     assert dict(HOUSE["words"](trees)) == {"judge": 1, "asked": 2, "said": 1}
-    assert list(HOUSE["long_functions"](tmp_path, trees)) == ["samo/a.py: long 61"]
+    assert list(HOUSE["long_functions"](tmp_path, trees)) == ["samo/a.py: long 61, 60 below its docstring"]
     assert list(HOUSE["long_files"](tmp_path, trees)) == []
 
 

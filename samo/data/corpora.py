@@ -240,7 +240,7 @@ def megabytes(corpus: DatasetModule) -> int:
 
 
 def _fetch_archive(files: tuple[RemoteFile, ...], folder: Path, report: StageProgress) -> None:
-    from samo.data.download import unpack_zip
+    from samo.data.unzip import unpack_zip
 
     (archive,) = files
     packed = _fetch(archive, folder.parent, lambda done, total: report("downloading", done, total))

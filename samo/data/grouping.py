@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
+from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
 from samo.data.stratify import rank
 from samo.errors import DataError, first_few
 
-__all__ = ["DRAWN_FOLDS", "draw_folds", "draw_groups", "groups_of", "rule_without_groups", "stratum"]
+__all__ = ["DRAWN_FOLDS", "draw_folds", "draw_groups", "groups_of", "rule_without_groups", "shared_groups", "stratum"]
 
 # More tries hardly improve the balance of the few dozen speakers a corpus has.
 CANDIDATES = 200
@@ -127,3 +128,15 @@ def stratum(item: Item) -> str:
     """What a split is balanced over: the labels, and the gender where it is known."""
     labels = ",".join(f"{task}={'+'.join(sorted(names))}" for task, names in sorted(item.labels.items()))
     return f"{labels}|{item.meta.get('gender', '')}"
+
+
+def shared_groups(parts: dict[str, list[Item]]) -> dict[str, str]:
+    """Groups that stand in several parts, however they are spelled there: key and spellings, sorted."""
+    homes: dict[str, set[str]] = defaultdict(set)
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for name, items in parts.items():
+        for group in {item.group for item in items}:
+            homes[key(group)].add(name)
+            spellings[key(group)].add(group)
+    shared = {group: " = ".join(sorted(spellings[group])) for group, names in homes.items() if len(names) > 1}
+    return {group: names for group, names in sorted(shared.items(), key=lambda pair: pair[1]) if group}

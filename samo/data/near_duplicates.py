@@ -283,7 +283,7 @@ def _meetings(sets: _Sets) -> tuple[np.ndarray, np.ndarray, float]:
 def _candidates(rows: np.ndarray, partners: np.ndarray, part: np.ndarray) -> Iterator[np.ndarray]:
     """(P, 2) rows of different parts that meet, see :func:`_meetings`, in batches."""
     n = len(part)
-    for chunk in np.split(np.arange(len(rows)), _cuts(partners)):
+    for chunk in np.split(np.arange(len(rows)), _chunk_ends(partners)):
         first = np.repeat(rows[chunk], partners[chunk])
         second = rows[_ranges(chunk + 1, partners[chunk])]
         apart = part[first] != part[second]
@@ -293,8 +293,8 @@ def _candidates(rows: np.ndarray, partners: np.ndarray, part: np.ndarray) -> Ite
             yield np.stack([keys // n, keys % n], axis=1)
 
 
-def _cuts(partners: np.ndarray) -> np.ndarray:
-    """Where to cut so that each stretch makes about :data:`_PAIRS_AT_ONCE` pairs."""
+def _chunk_ends(partners: np.ndarray) -> np.ndarray:
+    """Where to split so that each chunk makes about :data:`_PAIRS_AT_ONCE` pairs."""
     done = np.cumsum(partners)
     steps = np.arange(_PAIRS_AT_ONCE, int(done[-1]) if len(done) else 0, _PAIRS_AT_ONCE)
     return np.unique(np.searchsorted(done, steps))

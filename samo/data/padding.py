@@ -15,10 +15,10 @@ def padded(rows: Sequence[np.ndarray], width: int = 0, fill: float = 0) -> tuple
     T is the longest of them, or ``width`` when that is more.
     """
     lengths = np.array([len(row) for row in rows], dtype=np.int64)
-    joined = np.full((len(rows), max(width, int(lengths.max()))), fill, dtype=rows[0].dtype)
-    for place, row in zip(joined, rows, strict=True):
+    filled = np.full((len(rows), max(width, int(lengths.max()))), fill, dtype=rows[0].dtype)
+    for place, row in zip(filled, rows, strict=True):
         place[: len(row)] = row
-    return joined, lengths
+    return filled, lengths
 
 
 def packed(parts: Sequence[np.ndarray]) -> np.ndarray:

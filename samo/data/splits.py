@@ -6,23 +6,21 @@ every version of every library.
 
 from __future__ import annotations
 
-import math
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from samo.data.copies import STAMPED_SHARE, about_copies, known_rows, refuse_known
+from samo.data.copies import known_rows, refuse_known
 from samo.data.grouping import (
     DRAWN_FOLDS,
     draw_folds,
     draw_groups,
     groups_of,
     rule_without_groups,
+    shared_groups,
     stratum,
 )
-from samo.data.keys import key
 from samo.data.manifest import Item, Manifest
 from samo.data.near_duplicates import find_copies
 from samo.data.stratify import inseparable, rank, rarest_labels, stratify
@@ -31,25 +29,20 @@ from samo.files import write_json
 from samo.stored import Count, Stored, Text, read_stored
 
 __all__ = [
-    "NEAR_COPIES_HINT",
     "PARTS",
     "SPLIT_RULES",
     "Split",
     "SplitRequest",
-    "audit",
-    "find_leaks",
-    "find_near_leaks",
     "fold_count",
     "fold_warnings",
-    "is_leaky",
     "make_split",
     "part_sizes",
-    "require_judged",
+    "require_held_out",
+    "sources_of",
     "split_notes",
 ]
 
 PARTS = ("train", "val", "test")
-NEAR_COPIES_HINT = "`near_copies=report` only lists near copies, for recordings that were found alike by mistake"
 
 
 @dataclass(frozen=True)
@@ -144,8 +137,8 @@ def make_split(manifest: Manifest, request: SplitRequest) -> Split:
     return split
 
 
-def require_judged(rule: str, purpose: str) -> None:
-    """Refuse a split that leaves nothing to judge a model on, for a purpose that needs it.
+def require_held_out(rule: str, purpose: str) -> None:
+    """Refuse a split that leaves nothing to evaluate a model on, for a purpose that needs it.
 
     Raises:
         SettingsError: the rule trains on everything.
@@ -300,7 +293,7 @@ def split_by_column(manifest: Manifest, request: SplitRequest) -> dict[str, list
     parts: dict[str, list[Item]] = {part: [] for part in PARTS}
     for item in manifest.items:
         parts[item.split].append(item)
-    shared = _shared_groups(parts)
+    shared = shared_groups(parts)
     if shared:
         raise LeakError(
             f"{manifest.group_noun}s stand in two splits: {first_ten(shared.values())}",
@@ -335,100 +328,6 @@ SPLIT_RULES: dict[str, Callable[[Manifest, SplitRequest], dict[str, list[Item]]]
 }
 
 
-def find_leaks(manifest: Manifest, split: Split) -> list[str]:
-    """One line for each group, content or stretch of a recording that stands in two parts of the split, with the files.
-
-    Copies among strings are left to :func:`audit`.
-    """
-    parts = {name: [manifest.items[row] for row in manifest.rows(split.part(name))] for name in PARTS}
-    leaks = []
-    for group, names in _shared_groups(parts).items():
-        firsts = {name: next((i.source for i in items if key(i.group) == group), "") for name, items in parts.items()}
-        examples = ", ".join(f"{source} ({name})" for name, source in firsts.items() if source)
-        leaks.append(f"{manifest.group_noun} {names} is in more than one part: {examples}")
-    if manifest.copies == "reported":
-        return leaks
-    leaks += _overlaps(manifest, parts)
-    homes: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name, items in parts.items():
-        for item in items:
-            homes[item.content or f"id {item.id}"].append((name, item.source))
-    for places in homes.values():
-        if len({name for name, _ in places}) > 1:
-            leaks.append("identical content: " + " = ".join(f"{source} ({name})" for name, source in places))
-    return leaks
-
-
-def _overlaps(manifest: Manifest, parts: dict[str, list[Item]]) -> list[str]:
-    """One line for each segment of a recording that overlaps one in another part, whoever speaks."""
-    cut = {os.path.realpath(manifest.path(item)) for items in parts.values() for item in items if item.segment}
-    recordings: dict[str, list[tuple[float, float, str, Item]]] = defaultdict(list)
-    for part, items in parts.items() if cut else ():
-        for item in items:
-            recording = os.path.realpath(manifest.path(item))
-            if recording in cut:
-                begin, end = item.segment or (0.0, None)
-                recordings[recording].append((begin, math.inf if end is None else end, part, item))
-    lines = []
-    for segments in recordings.values():
-        # The segment of each part that lasts longest so far, in the order they begin.
-        latest: dict[str, tuple[float, Item]] = {}
-        for begin, end, part, item in sorted(segments, key=lambda segment: segment[:3]):
-            lines += [
-                f"segments of one recording overlap: {other.id} ({name}) and {item.id} ({part})"
-                for name, (until, other) in latest.items()
-                if name != part and until > begin
-            ]
-            if part not in latest or end > latest[part][0]:
-                latest[part] = (end, item)
-    return lines
-
-
-def find_near_leaks(manifest: Manifest, split: Split) -> list[str]:
-    """One line for each two recordings in two parts of the split that are near copies, with how alike they are."""
-    if manifest.fingerprints is None:
-        return []
-    part = {name: part for part in PARTS for name in split.part(part)}
-    items = {item.id: item for item in manifest.items if item.id in part}
-    lines = []
-    for pair in manifest.fingerprints.pairs:
-        if pair.first not in items or pair.second not in items:
-            continue
-        names = sorted((pair.first, pair.second), key=lambda name: PARTS.index(part[name]))
-        first, second = (items[name] for name in names)
-        # Those of equal content are listed as such.
-        if part[first.id] != part[second.id] and first.content != second.content:
-            places = [f"{item.source} ({part[item.id]})" for item in (first, second)]
-            lines.append(f"near copies: {' and '.join(places)}, {pair}")
-    return lines
-
-
-def audit(manifest: Manifest, split: Split) -> list[str]:
-    """Refuse a split that leaks; return the leaks of a split that was asked to be leaky, and lines on what is not
-    refused: copies among strings, and near copies of recordings where the manifest says so.
-
-    Raises:
-        LeakError: names the files or groups on both sides.
-    """
-    leaks, near = find_leaks(manifest, split), find_near_leaks(manifest, split)
-    refused = leaks + (near if manifest.near_copies == "refuse" else [])
-    if refused and not split.leaky:
-        way_on = f"; {NEAR_COPIES_HINT}" if len(refused) > len(leaks) else ""
-        raise LeakError(
-            f"the {split.rule} split leaks: {first_ten(refused)}",
-            hint=f"remove the copies, or give them the same {manifest.group_noun}{way_on}",
-        )
-    return leaks + near + (about_copies(_sources(manifest, split)) if manifest.copies == "reported" else [])
-
-
-def is_leaky(manifest: Manifest, split: Split, part: str = "test") -> bool:
-    """Whether scores of a part are to be stamped: the rule leaks, or too many of its texts stand in train."""
-    if split.leaky or manifest.copies != "reported" or part == "train":
-        return split.leaky
-    sources = _sources(manifest, split)
-    return len(known_rows(sources[part], sources["train"])) >= STAMPED_SHARE * len(split.part(part))
-
-
 def part_sizes(manifest: Manifest, ids: Sequence[str], item: str, group: str) -> dict[str, int]:
     """How many items and groups, by their nouns; without groups where none is known.
 
@@ -452,13 +351,13 @@ def split_notes(manifest: Manifest, split: Split) -> list[str]:
     return notes
 
 
-def _sources(manifest: Manifest, split: Split) -> dict[str, tuple[str, ...]]:
+def sources_of(manifest: Manifest, split: Split) -> dict[str, tuple[str, ...]]:
     """The texts of each part."""
     return {part: tuple(manifest.items[row].source for row in manifest.rows(split.part(part))) for part in PARTS}
 
 
 def _refuse_copies(manifest: Manifest, split: Split) -> None:
-    sources = _sources(manifest, split)
+    sources = sources_of(manifest, split)
     for part in ("val", "test"):
         refuse_known(
             known_rows(sources[part], sources["train"]),
@@ -470,8 +369,8 @@ def _refuse_copies(manifest: Manifest, split: Split) -> None:
 
 def _leaked(parts: dict[str, list[Item]]) -> frozenset[str]:
     """Ids of training items of which validation or test has a copy or near copy."""
-    judged = tuple(item.source for part in ("val", "test") for item in parts[part])
-    copies = find_copies(tuple(item.source for item in parts["train"]), judged)
+    held_out = tuple(item.source for part in ("val", "test") for item in parts[part])
+    copies = find_copies(tuple(item.source for item in parts["train"]), held_out)
     return frozenset(parts["train"][row].id for row in copies.all)
 
 
@@ -501,18 +400,6 @@ def _limited(manifest: Manifest, items: list[Item], request: SplitRequest) -> li
 def _own_rule(manifest: Manifest) -> str:
     """The rule for a corpus whose own split will not do."""
     return "stratified" if manifest.copies == "reported" else "speaker"
-
-
-def _shared_groups(parts: dict[str, list[Item]]) -> dict[str, str]:
-    """Groups that stand in several parts, however they are spelled there: key and spellings, sorted."""
-    homes: dict[str, set[str]] = defaultdict(set)
-    spellings: dict[str, set[str]] = defaultdict(set)
-    for name, items in parts.items():
-        for group in {item.group for item in items}:
-            homes[key(group)].add(name)
-            spellings[key(group)].add(group)
-    shared = {group: " = ".join(sorted(spellings[group])) for group, names in homes.items() if len(names) > 1}
-    return {group: names for group, names in sorted(shared.items(), key=lambda pair: pair[1]) if group}
 
 
 def _classes(items: Iterable[Item]) -> set[tuple[str, str]]:

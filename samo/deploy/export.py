@@ -4,9 +4,6 @@ anyone sees it."""
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -14,18 +11,17 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
-import torch
 from torch import nn
 
-from samo import __version__
 from samo.deploy.card import checked_on, exported_section, with_section
+from samo.deploy.export_job import ExportJob
 from samo.deploy.exporter import Exporter, reads_differently
-from samo.deploy.finished import MOST_GIVEN, answers_problem, metadata_problem
-from samo.deploy.onnx_file import OPSET, compacted, merged, require_onnx, save_metadata, write_onnx
+from samo.deploy.file_formats import FILE_FORMATS, open_onnx, write_file
+from samo.deploy.file_metadata import metadata_of
+from samo.deploy.finished import check_finished
+from samo.deploy.onnx_file import OPSET, require_onnx, save_metadata
 from samo.deploy.parity import (
-    LOGITS_WITHIN,
     AsModule,
-    CheckItems,
     Parity,
     check_items,
     exact_problem,
@@ -34,7 +30,6 @@ from samo.deploy.parity import (
     latencies,
     loss_problem,
     parity_of,
-    spread,
 )
 from samo.deploy.prune import Pruned, fine_tune
 from samo.deploy.quantise import calibration_batches, quantised
@@ -42,30 +37,23 @@ from samo.deploy.reference import reference_from, reference_of
 from samo.errors import (
     DataError,
     ExportError,
-    ModelFileError,
     RunError,
-    SamoError,
     SettingsError,
     nearest,
     reporting_full_disk,
 )
-from samo.evaluation.decision import Decision
-from samo.files import folder_beside, parse_json, remove_left_folders, write_json, write_text
-from samo.modalities import exporter_type, predictor_type
+from samo.files import folder_beside, remove_left_folders, write_json, write_text
+from samo.modalities import exporter_type
 from samo.plugins import names_of, trust
-from samo.prediction import ModelFacts, ModelPredictor
-from samo.prediction.exported import ExportedModel, Metadata, OnnxNetwork, load_exported
+from samo.prediction import ModelPredictor
+from samo.prediction.exported import OnnxNetwork
 from samo.prediction.network import Network
-from samo.prediction.readings import FORMAT, SEVERAL_FORMAT
-from samo.reporting.published import published_card, published_settings
+from samo.reporting.published import published_card
 from samo.runs.calibrate import decision_of
-from samo.runs.ensemble_model import Ensemble
 from samo.runs.evaluate import open_data
-from samo.runs.load import facts_of, load_run_model, open_run
+from samo.runs.load import load_run_model, open_run
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ASSETS, Run
-from samo.tasks import LabelSpace
-from samo.training.checkpoint import load_tensors, read_metadata, save_tensors
+from samo.runs.run import ModelVersion, Run
 from samo.training.runtime import Runtime, environment, make_runtime
 from samo.training.setup import Setup
 from samo.training.torch_network import TorchNetwork
@@ -75,7 +63,6 @@ __all__ = ["CARD", "FORMATS", "Exported", "Format", "export"]
 
 Format = Literal["onnx", "torch-export", "safetensors"]
 FORMATS: tuple[str, ...] = get_args(Format)
-_SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2", "safetensors": ".safetensors"}
 QUANTISATIONS = ("", "int8")
 MOST_PRUNED = 0.9
 CARD = "MODEL_CARD.md"
@@ -106,23 +93,6 @@ class Exported:
         if parity["trained_on"]:
             score = f"{parity['equal_labels']:.1%} of the labels equal"
         return f"<{self.path}: {self.facts['size_mb']['file']:.2f} MB, {score} on {checked_on(parity)}>"
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What is exported, and how."""
-
-    run: Run
-    setup: Setup
-    model: nn.Module
-    space: LabelSpace
-    exporter: type[Exporter]
-    format: str
-    quantise: str
-    prune: float
-    items: CheckItems
-    decisions: tuple[Decision, Decision]
-    name: str
 
 
 def export(
@@ -180,54 +150,81 @@ def export(
     found, reporter = open_run(run, artifacts), reporter or PlainReporter()
     target = Path(to).expanduser() if to else _place(found, format, quantize, prune)
     _refuse_target(target, format, overwrite)
-    runtime = make_runtime("cpu", "float32", threads)
-    given = {"data_root": str(data_root)} if data_root else {}
-    setup = Setup(open_data(found, given, reporter), runtime)
-    if setup.frontend.manifest.digest != found.manifest.digest:
-        raise RunError(
-            f"the data differ from those run '{found.name}' was trained on", hint="say where with `data_root`"
-        )
-    model, space = load_run_model(found, type(setup.frontend), runtime)
+    setup = _opened(found, data_root, make_runtime("cpu", "float32", threads), reporter)
+    model, space = load_run_model(found, type(setup.frontend), setup.runtime)
     decision = decision_of(found, space)
     exporter: type[Exporter] = exporter_type(found.modality)
-    exporter.exportable(model)  # refuses before anything takes long
+    _refuse_model(found, model, exporter, format, prune)
+    version = found.model_version()
+    items = check_items(found, setup, model, space)
+    if items.part == "test" and (quantize or prune):
+        found.open_test("export " + " ".join(filter(None, (quantize, f"prune {prune:g}" if prune else ""))))
+    pruned = _pruned(found, setup, exporter, prune, prune_epochs, reporter) if prune else None
+    job = ExportJob(
+        found, setup, pruned.model if pruned else model, space, exporter, format, quantize, prune, items,
+        (decision, pruned.decision if pruned else decision), target.stem,
+    )  # fmt: skip
+    about = {"parameters": {"before": pruned.parameters[0], "after": pruned.parameters[1]}} if pruned else {}
+    facts = _write(job, target, TorchNetwork(model, setup.runtime), version, about, force)
+    card = found.path(CARD)
+    if card.is_file():
+        write_text(card, with_section(card.read_text(encoding="utf-8"), facts))
+    return Exported(target, facts)
+
+
+def _opened(run: Run, data_root: str | Path, runtime: Runtime, reporter: Reporter) -> Setup:
+    """The data of a run as they were when it was trained."""
+    given = {"data_root": str(data_root)} if data_root else {}
+    setup = Setup(open_data(run, given, reporter), runtime)
+    if setup.frontend.manifest.digest != run.manifest.digest:
+        raise RunError(f"the data differ from those run '{run.name}' was trained on", hint="say where with `data_root`")
+    return setup
+
+
+def _refuse_model(run: Run, model: nn.Module, exporter: type[Exporter], format: str, prune: float) -> None:
+    """Refuse what cannot be exported before anything takes long."""
+    exporter.exportable(model)
     if format == "torch-export" and reads_differently(model):
         raise SettingsError(
             "`format=torch-export`: the members of this ensemble read differently, and a program has one reading",
             hint="`format=onnx` has room for several",
         )
-    if prune and not found.split.val:
+    if prune and not run.split.val:
         raise SettingsError(
-            f"`prune` chooses an epoch on the validation part, and run '{found.name}' has none: it learned from"
+            f"`prune` chooses an epoch on the validation part, and run '{run.name}' has none: it learned from"
             " everything", hint="prune a run of one of the folds, or export this one without",
         )  # fmt: skip
-    version = found.model_version()
-    items = check_items(found, setup, model, space)
-    if items.part == "test" and (quantize or prune):
-        found.open_test("export " + " ".join(filter(None, (quantize, f"prune {prune:g}" if prune else ""))))
-    run_network = TorchNetwork(model, runtime)
-    pruned = _pruned(found, setup, exporter, prune, prune_epochs, reporter) if prune else None
-    job = _Job(
-        found, setup, pruned.model if pruned else model, space, exporter, format, quantize, prune, items,
-        (decision, pruned.decision if pruned else decision), target.stem,
-    )  # fmt: skip
+
+
+def _write(
+    job: ExportJob, target: Path, run_network: Network, version: ModelVersion, about: Mapping[str, Any], force: bool
+) -> dict[str, Any]:
+    """Write the file and, beside it, what was measured of it; nothing is there before it is checked.
+
+    Args:
+        job: what is exported.
+        target: the file.
+        run_network: of the run, whose speed is compared.
+        version: the weights that were read, which must not change meanwhile.
+        about: facts of the model that nothing here measures.
+        force: keep what loses more or gains less.
+
+    Returns:
+        The facts.
+    """
     remove_left_folders(target)
     with reporting_full_disk(target), folder_beside(target) as folder:
         facts, network = _made(job, folder, target.name, run_network, force)
-        if pruned:
-            facts["parameters"] = {"before": pruned.parameters[0], "after": pruned.parameters[1]}
-        found.require_model(version)
-        made = folder / ("file" + _SUFFIXES[format])
+        facts |= about
+        job.run.require_model(version)
+        made = folder / ("file" + FILE_FORMATS[job.format].suffix)
         _label(job, made, facts, _reference(job, network))
-        _check_finished(job, made, network, target.name)
+        check_finished(job, made, network, target.name)
         facts["sha256"] = hashlib.sha256(made.read_bytes()).hexdigest()
         # The file last: where it is, all that is said of it is there too.
         write_json(_beside(target), facts)
         made.replace(target)
-    card = found.path(CARD)
-    if card.is_file():
-        write_text(card, with_section(card.read_text(encoding="utf-8"), facts))
-    return Exported(target, facts)
+    return facts
 
 
 def _refuse_odd(format: str, quantize: str, prune: float, prune_epochs: int) -> None:
@@ -251,7 +248,7 @@ def _refuse_odd(format: str, quantize: str, prune: float, prune_epochs: int) -> 
 
 
 def _place(run: Run, format: str, quantize: str, prune: float) -> Path:
-    return run.path("exports") / (_name(run, quantize, prune) + _SUFFIXES[format])
+    return run.path("exports") / (_name(run, quantize, prune) + FILE_FORMATS[format].suffix)
 
 
 def _name(run: Run, quantize: str, prune: float) -> str:
@@ -263,7 +260,7 @@ def _beside(target: Path) -> Path:
 
 
 def _refuse_target(target: Path, format: str, overwrite: bool) -> None:
-    suffix = _SUFFIXES[format]
+    suffix = FILE_FORMATS[format].suffix
     if target.suffix != suffix:
         raise SettingsError(f"{target}: a file of `format={format}` ends in {suffix}")
     try:
@@ -287,40 +284,35 @@ def _pruned(run: Run, setup: Setup, exporter: type[Exporter], ratio: float, epoc
         return fine_tune(run, setup, model, groups, ratio, epochs, observer)
 
 
-def _made(job: _Job, folder: Path, name: str, run_network: Network, force: bool) -> tuple[dict[str, Any], Network]:
+def _made(job: ExportJob, folder: Path, name: str, run_network: Network, force: bool) -> tuple[dict[str, Any], Network]:
     """Write the file as ``file.*`` into a folder, and measure it; its facts, and the file as a network.
 
     Raises:
         ExportError: it does not answer as it must.
     """
-    made = folder / ("file" + _SUFFIXES[job.format])
+    made = folder / ("file" + FILE_FORMATS[job.format].suffix)
     runtime = job.setup.runtime
-    opened = _written(job, made)
+    opened = write_file(job, made)
     exact = _exact(job, opened)
     if problem := exact_problem(exact):
         again = f"run `samo evaluate {job.run.full_name}` again if an earlier version evaluated it"
         raise ExportError(f"{name} is not written: {problem}", hint=again if exact.part == "test" else "")
-    parity, sizes = (
-        exact,
-        {"run": _megabytes(job.run.model_file), "float32": _megabytes(made), "file": _megabytes(made)},
-    )
+    parity = exact
+    sizes = {"run": _megabytes(job.run.model_file), "float32": _megabytes(made), "file": _megabytes(made)}
     networks: dict[str, Network] = {"torch": run_network, job.format: opened}
     if job.prune:
         parity = _against_run(job, opened)
     if job.quantise:
         smaller = folder / "int8.onnx"
         _quantise(job, made, smaller, cast(OnnxNetwork, opened))
-        networks["int8"] = opened = _open_onnx(smaller, runtime)
+        networks["int8"] = opened = open_onnx(smaller, runtime)
         parity = _against_run(job, opened)
         sizes["file"] = _megabytes(smaller)
     batches = example_batches(job.setup, job.items.ids, BATCHES)
     spent = {str(size): latencies(networks, batch) for size, batch in batches.items()}
-    problems = [loss_problem(parity)] if job.prune or job.quantise else []
+    problems = _problems(job, parity, spent, sizes)
     if job.quantise:
-        faster = min(times[job.format] / times["int8"] for times in spent.values())
-        problems.append(gain_problem(faster, sizes["float32"] / sizes["file"]))
         smaller.replace(made)
-    problems = [problem for problem in problems if problem]
     if problems and not force:
         hint = "`force` keeps it all the same"
         raise ExportError(f"{name} is not written: {'; '.join(problems)}", hint=hint)
@@ -346,92 +338,18 @@ def _made(job: _Job, folder: Path, name: str, run_network: Network, force: bool)
     return facts, opened
 
 
-def _written(job: _Job, path: Path) -> Network:
-    """Write the network in float32, and open what was written.
-
-    Raises:
-        ExportError: torch cannot export it.
-    """
-    module = job.exporter.exportable(job.model)
-    example = job.exporter.example(job.run.config, job.model)
-    try:
-        if job.format == "onnx":
-            write_onnx(module, example, path, axes=job.exporter.axes(job.model))
-            compacted(path, job.exporter.cosines(module))
-            if isinstance(job.model, Ensemble):
-                merged(path)
-            save_metadata(path, _metadata(job))
-            return _open_onnx(path, job.setup.runtime)
-        if job.format == "torch-export":
-            return _torch_program(job, module, example, path)
-        return _weights(job, path)
-    except (SamoError, OSError):
-        raise
-    except Exception as error:  # torch's exporters have no common class for what they cannot do
-        reason = " ".join(str(error).split())[:300]
-        raise ExportError(f"torch cannot export run '{job.run.name}': {reason}") from error
+def _problems(
+    job: ExportJob, parity: Parity, spent: Mapping[str, Mapping[str, float]], sizes: Mapping[str, float]
+) -> list[str]:
+    """What a quantised or pruned file loses too much of, or gains too little."""
+    problems = [loss_problem(parity)] if job.prune or job.quantise else []
+    if job.quantise:
+        faster = min(times[job.format] / times["int8"] for times in spent.values())
+        problems.append(gain_problem(faster, sizes["float32"] / sizes["file"]))
+    return [problem for problem in problems if problem]
 
 
-def _save_program(program: torch.export.ExportedProgram, path: Path, extra: dict[str, str]) -> None:
-    """Write by Python: torch's own writer does not say that a disk is full, and ends the process.
-
-    Where in the source a node came from names folders of this machine, and is no business of the file's readers.
-    """
-    for module in program.graph_module.modules():
-        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
-            node.meta.pop("stack_trace", None)
-    content = io.BytesIO()
-    torch.export.save(program, content, extra_files=extra)
-    path.write_bytes(content.getbuffer())
-
-
-def _read_program(path: Path, extra: dict[str, str] | None = None) -> torch.export.ExportedProgram:
-    with warnings.catch_warnings():
-        # torch's reader lets tensors lie in the bytes it read, and warns of writing into them: nothing here does.
-        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
-        return torch.export.load(path, extra_files=extra)
-
-
-def _torch_program(job: _Job, module: nn.Module, example: tuple[Any, ...], path: Path) -> Network:
-    _, axis = job.exporter.axes(job.model)[job.exporter.inputs[0]]
-    batch, length = torch.export.Dim("batch", min=1, max=4096), torch.export.Dim(axis, min=2)
-    dynamic = {k: axis for k, axis in enumerate((batch, length)) if job.exporter.program_axes[k]}
-    shapes = (dynamic, {0: batch})
-    with torch.no_grad():
-        program = torch.export.export(module, example, dynamic_shapes=shapes, strict=False)
-    _save_program(program, path, {})
-    return TorchNetwork(_LogitsOnly(_read_program(path).module()), job.setup.runtime)
-
-
-class _LogitsOnly(nn.Module):
-    """An exported program, without its features."""
-
-    def __init__(self, program: nn.Module) -> None:
-        super().__init__()
-        self._programs = (program,)  # not among its modules: such a program refuses eval()
-
-    def forward(self, inputs: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-        """(B, C) logits."""
-        found = self._programs[0](inputs, lengths)
-        logits: torch.Tensor = found[0] if isinstance(found, tuple) else found
-        return logits
-
-
-def _weights(job: _Job, path: Path) -> Network:
-    """Write the weights; read back they must give the same network."""
-    save_tensors(path, job.model.state_dict())
-    return _read_weights(job, path)
-
-
-def _read_weights(job: _Job, path: Path) -> Network:
-    model, _ = load_run_model(job.run, type(job.setup.frontend), job.setup.runtime)
-    for tensor in model.state_dict().values():
-        tensor.zero_()
-    model.load_state_dict(load_tensors(path))
-    return TorchNetwork(model, job.setup.runtime)
-
-
-def _exact(job: _Job, network: Network) -> Parity:
+def _exact(job: ExportJob, network: Network) -> Parity:
     """The file against the network it was made of."""
     items = job.items
     if job.prune:
@@ -441,16 +359,16 @@ def _exact(job: _Job, network: Network) -> Parity:
     return parity_of(job.run, job.setup, job.space, items, _logits(job, network), decisions)
 
 
-def _against_run(job: _Job, network: Network) -> Parity:
+def _against_run(job: ExportJob, network: Network) -> Parity:
     """The file against the run."""
     return parity_of(job.run, job.setup, job.space, job.items, _logits(job, network), job.decisions)
 
 
-def _logits(job: _Job, network: Network) -> np.ndarray:
+def _logits(job: ExportJob, network: Network) -> np.ndarray:
     return predict_logits(AsModule(network), job.setup, job.setup.frontend.manifest.rows(job.items.ids))
 
 
-def _reference(job: _Job, network: Network) -> dict[str, Any]:
+def _reference(job: ExportJob, network: Network) -> dict[str, Any]:
     """What a drift of the file's answers is measured from: its own on the validation part; {} without one."""
     frontend, ids = job.setup.frontend, job.run.split.val
     if not (job.quantise or job.prune) or not ids:
@@ -459,7 +377,7 @@ def _reference(job: _Job, network: Network) -> dict[str, Any]:
     return reference_from(logits, job.decisions[1], job.space, ids, frontend)
 
 
-def _quantise(job: _Job, source: Path, target: Path, network: OnnxNetwork) -> None:
+def _quantise(job: ExportJob, source: Path, target: Path, network: OnnxNetwork) -> None:
     """Write the quantised copy of the file that ``network`` computes."""
     kind = job.exporter.quantisation(job.model)
     rows = job.setup.frontend.manifest.rows(job.run.split.train)
@@ -471,19 +389,15 @@ def _quantise(job: _Job, source: Path, target: Path, network: OnnxNetwork) -> No
     except Exception as error:  # onnxruntime raises what it likes
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"onnxruntime cannot quantise run '{job.run.name}': {reason}") from error
-    save_metadata(target, _metadata(job))
+    save_metadata(target, metadata_of(job))
 
 
-def _open_onnx(path: Path, runtime: Runtime) -> Network:
-    return load_exported(path, threads=runtime.threads).network
-
-
-def _label(job: _Job, made: Path, facts: dict[str, Any], reference: Mapping[str, Any]) -> None:
+def _label(job: ExportJob, made: Path, facts: dict[str, Any], reference: Mapping[str, Any]) -> None:
     """Write into the finished file what was measured of it, its own size included, as far as its format has room."""
     sizes = facts["size_mb"]
     for _ in range(3):  # the card inside names the size, and another number of digits is another size
         before = exported_section(facts)
-        _write_about(job, made, facts, reference)
+        FILE_FORMATS[job.format].describe(job, made, _about(job, facts, reference))
         sizes["file"] = _megabytes(made)
         if not job.quantise:
             sizes["float32"] = sizes["file"]
@@ -491,117 +405,11 @@ def _label(job: _Job, made: Path, facts: dict[str, Any], reference: Mapping[str,
             return
 
 
-def _write_about(job: _Job, made: Path, facts: Mapping[str, Any], reference: Mapping[str, Any]) -> None:
+def _about(job: ExportJob, facts: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, Any]:
+    """What the finished file says of itself: the run's card with what was measured of the file, too."""
     kept = job.run.path(CARD)
     card = with_section(published_card(kept.read_text(encoding="utf-8")) if kept.is_file() else "", facts)
-    about = _metadata(job, card, facts, reference)
-    if job.format == "onnx":
-        save_metadata(made, about)
-    elif job.format == "torch-export":
-        program = _read_program(made)
-        _save_program(program, made, {"samo.json": json.dumps(about)})
-    else:
-        settings = {"settings": published_settings(job.run.settings), "assets": _assets(job.run)}
-        save_tensors(made, load_tensors(made), {"samo": json.dumps({**about, **settings})})
-
-
-def _check_finished(job: _Job, made: Path, network: Network, name: str) -> None:
-    """Open the finished file as whoever uses it does, and give it what its users give it.
-
-    Args:
-        job: what was exported.
-        made: the finished file.
-        network: the one that was checked.
-        name: of the file, for the error.
-
-    Raises:
-        ExportError: it is not what was checked.
-    """
-    expected = {
-        "label_space": job.space.to_json(),
-        "decision": job.decisions[1].to_json(),
-        "reading": dict(job.exporter.reading(job.run, job.run.config)),
-    }
-    items = spread(job.items.ids, MOST_GIVEN)
-    try:
-        about, reopened = _reopened(job, made)
-        problem = metadata_problem(about, expected) or _answers_problem(job, made, network, reopened, items)
-    except ModelFileError as error:
-        problem = error.message
-    if problem:
-        raise ExportError(f"{name} is not written: {problem}")
-
-
-def _reopened(job: _Job, made: Path) -> tuple[Mapping[str, Any], Network | None]:
-    """The metadata of a finished file; and its network, of a format that no predictor reads."""
-    if job.format == "onnx":
-        return ExportedModel.open(made).metadata.model_dump(mode="json"), None
-    if job.format == "torch-export":
-        extra = {"samo.json": ""}
-        program = _read_program(made, extra).module()
-        return parse_json(extra["samo.json"]), TorchNetwork(_LogitsOnly(program), job.setup.runtime)
-    return parse_json(read_metadata(made)["samo"]), _read_weights(job, made)
-
-
-def _answers_problem(job: _Job, made: Path, network: Network, reopened: Network | None, items: tuple[str, ...]) -> str:
-    setup = job.setup
-    if reopened is not None:
-        rows = setup.frontend.manifest.rows(items)
-        one, other = (predict_logits(AsModule(each), setup, rows) for each in (network, reopened))
-        apart = float(np.abs(one.astype(np.float64) - other).max())
-        far = f"logits of the finished file lie up to {apart:.2g} from those of what was checked"
-        return "" if apart <= LOGITS_WITHIN else far
-    own: ModelPredictor = predictor_type(job.run.modality).from_run(job.run, setup.runtime)
-    if job.quantise:
-        own.network = network
-    elif job.prune:
-        own.network = TorchNetwork(job.model, setup.runtime)
-    own.decision = job.decisions[1]
-    finished = load_exported(made, threads=setup.runtime.threads)
-    return answers_problem(own, finished, job.exporter.inputs_of(setup.frontend, items))
-
-
-def _assets(run: Run) -> dict[str, str]:
-    """The texts among a run's assets by their place: sizes of an encoder, its tokenizer."""
-    folder = run.path(ASSETS)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix in (".json", ".txt"))
-    return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in paths}
-
-
-def _metadata(
-    job: _Job, card: str = "", facts: Mapping[str, Any] | None = None, reference: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """What the file says of itself."""
-    licence = str(job.setup.frontend.data_card().get("licence", ""))
-    about = replace(facts_of(job.run), name=job.name, licence=licence)
-    if facts and (job.quantise or job.prune):
-        own = () if facts["parity"]["trained_on"] else (_score(facts),)
-        about = replace(about, scores=(*own, *(f"{score} (the run)" for score in about.scores)))
-    reading = dict(job.exporter.reading(job.run, job.run.config))
-    return Metadata(
-        format=SEVERAL_FORMAT if reads_differently(job.model) else FORMAT,
-        samo=__version__,
-        opset=OPSET,
-        modality=job.run.modality,  # type: ignore[arg-type]
-        label_space=job.space.to_json(),
-        decision=job.decisions[1].to_json(),
-        facts=_plain(about),  # type: ignore[arg-type]
-        reading=reading,
-        card=card,
-        reference=dict(reference or {}),
-        quantised=job.quantise,  # type: ignore[arg-type]
-        pruned=float(job.prune),
-    ).model_dump(mode="json")
-
-
-def _plain(about: ModelFacts) -> dict[str, Any]:
-    return {name: value for name, value in about.to_json().items() if name != "modality"}
-
-
-def _score(facts: Mapping[str, Any]) -> str:
-    parity = facts["parity"]
-    part = "validation" if parity["part"] == "val" else "test"
-    return f"{part} macro-F1 {parity['macro_f1']['after']:.3f} of this file over {parity['n']} items"
+    return metadata_of(job, card, facts, reference)
 
 
 def _packages() -> dict[str, str]:

@@ -4,19 +4,74 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from samo.deploy.parity import LOGITS_WITHIN
-from samo.errors import DataError
-from samo.files import parse_json
-from samo.prediction import ModelPredictor, Prediction
+import numpy as np
 
-__all__ = ["MOST_GIVEN", "answers_problem", "metadata_problem"]
+from samo.deploy.export_job import ExportJob
+from samo.deploy.file_formats import FILE_FORMATS
+from samo.deploy.parity import LOGITS_WITHIN, AsModule, spread
+from samo.errors import DataError, ExportError, ModelFileError
+from samo.files import parse_json
+from samo.modalities import predictor_type
+from samo.prediction import ModelPredictor, Prediction
+from samo.prediction.exported import load_exported
+from samo.prediction.network import Network
+from samo.training.torch_network import TorchNetwork
+from samo.training.trainer import predict_logits
+
+__all__ = ["MOST_GIVEN", "answers_problem", "check_finished", "metadata_problem"]
 
 # Held-out items that a finished file is given as its users give them.
 MOST_GIVEN = 48
 # Of float32 probabilities.
 _WITHIN = LOGITS_WITHIN
+
+
+def check_finished(job: ExportJob, made: Path, network: Network, name: str) -> None:
+    """Open the finished file as whoever uses it does, and give it what its users give it.
+
+    Args:
+        job: what was exported.
+        made: the finished file.
+        network: the one that was checked.
+        name: of the file, for the error.
+
+    Raises:
+        ExportError: it is not what was checked.
+    """
+    expected = {
+        "label_space": job.space.to_json(),
+        "decision": job.decisions[1].to_json(),
+        "reading": dict(job.exporter.reading(job.run, job.run.config)),
+    }
+    items = spread(job.items.ids, MOST_GIVEN)
+    try:
+        about, reopened = FILE_FORMATS[job.format].read_back(job, made)
+        problem = metadata_problem(about, expected) or _difference(job, made, network, reopened, items)
+    except ModelFileError as error:
+        problem = error.message
+    if problem:
+        raise ExportError(f"{name} is not written: {problem}")
+
+
+def _difference(job: ExportJob, made: Path, network: Network, reopened: Network | None, items: tuple[str, ...]) -> str:
+    setup = job.setup
+    if reopened is not None:
+        rows = setup.frontend.manifest.rows(items)
+        one, other = (predict_logits(AsModule(each), setup, rows) for each in (network, reopened))
+        apart = float(np.abs(one.astype(np.float64) - other).max())
+        far = f"logits of the finished file lie up to {apart:.2g} from those of what was checked"
+        return "" if apart <= LOGITS_WITHIN else far
+    own: ModelPredictor = predictor_type(job.run.modality).from_run(job.run, setup.runtime)
+    if job.quantise:
+        own.network = network
+    elif job.prune:
+        own.network = TorchNetwork(job.model, setup.runtime)
+    own.decision = job.decisions[1]
+    finished = load_exported(made, threads=setup.runtime.threads)
+    return answers_problem(own, finished, job.exporter.inputs_of(setup.frontend, items))
 
 
 def answers_problem(own: ModelPredictor, made: ModelPredictor, inputs: Sequence[Any]) -> str:

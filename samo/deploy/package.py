@@ -126,14 +126,7 @@ def package(
                 " on; export it again before you pass it on"
             )
         whole = folder / "package"
-        (whole / "examples").mkdir(parents=True)
-        inputs = write_examples(opened.modality, whole / "examples")
-        facts = _facts(opened, next(iter(inputs)))
-        (whole / facts.model).write_bytes(opened.content)
-        for place, text in text_files(facts).items():
-            (whole / place).write_text(text, encoding="utf-8")
-        expected = _expected(load_exported(opened, threads=threads), facts.modality, whole / "examples", inputs)
-        (whole / "examples" / "expected.json").write_text(_json(expected), encoding="utf-8")
+        facts = _write_model(opened, whole, threads)
         write_wheel(whole / "wheels", about)
         _requirements(whole / "requirements.txt", [f"./wheels/{WHEEL}"], base)
         _requirements(whole / "requirements-serve.txt", ["-r requirements.txt"], served)
@@ -143,6 +136,19 @@ def package(
         size = sum(path.stat().st_size for path in _files(whole).values())
         _put(whole, target, folder / "before", overwrite)
     return Packaged(target, facts.model, files, round(size / 1e6, 4))
+
+
+def _write_model(model: ExportedModel, whole: Path, threads: int) -> Facts:
+    """The file, its pages and examples of inputs, each with what the model answers to it."""
+    (whole / "examples").mkdir(parents=True)
+    inputs = write_examples(model.modality, whole / "examples")
+    facts = _facts(model, next(iter(inputs)))
+    (whole / facts.model).write_bytes(model.content)
+    for place, text in text_files(facts).items():
+        (whole / place).write_text(text, encoding="utf-8")
+    expected = _expected(load_exported(model, threads=threads), facts.modality, whole / "examples", inputs)
+    (whole / "examples" / "expected.json").write_text(_json(expected), encoding="utf-8")
+    return facts
 
 
 def _export(run: str, to: Path, data_root: str | Path, artifacts: str | Path, threads: int, reporter: Reporter) -> None:

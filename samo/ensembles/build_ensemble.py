@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.ensembles.ensemble import assemble, check_rules, write_ensemble
-from samo.ensembles.members import gather
+from samo.ensembles.members import Member, gather
 from samo.errors import RunError, SettingsError
 from samo.frontend import Frontend
 from samo.launch.resources import Resources
@@ -81,21 +81,8 @@ def build_ensemble(
     for left in left_out:
         reporter.note(f"left out: '{left.name}': {left.reason}")
     # Settings of members that were trained for this are theirs already, and their data are open.
-    stray = sorted(set(settings or {}) - {"data_root"}) if frontend is None else []
-    if stray:
-        raise SettingsError(f"`{stray[0]}` cannot be set for runs that are trained: only `data_root` may have moved")
     frontend = frontend or _open(kind, members[0].config, settings or {}, members[0].run, reporter)
-    agreed = agreed_decision(frontend.config.flat(), [member.config.flat() for member in members])
-    frontend = frontend.with_config(type(frontend.config).build(agreed))
-    manifest = frontend.manifest
-    if manifest.fingerprints is not None and not all(member.run.path(FINGERPRINTS).exists() for member in members):
-        # Members trained before near copies were looked for combine as they did.
-        frontend = frontend.with_manifest(replace(manifest, fingerprints=None))
-    frontend, reads = frontend.shared_by([(member.config, member.run.path(ASSETS)) for member in members])
-    members = tuple(
-        replace(member, part=part, parts=1 + max(reads), of_part=kind.reader(member.model, member.config))
-        for member, part in zip(members, reads, strict=True)
-    )
+    members, frontend = _reading_together(members, frontend)
     setup = Setup(frontend, runtime)
     assembly = assemble(members, setup, combine=combine, rule=weights, notify=reporter.note, test=test)
     values = frontend.config.flat()
@@ -107,6 +94,22 @@ def build_ensemble(
     if test:
         evaluate_run(run, setup, "test")
     return run, summary
+
+
+def _reading_together(members: Sequence[Member], frontend: Frontend) -> tuple[tuple[Member, ...], Frontend]:
+    """The members, each knowing its part of what all read of an item, and the data under what they agree on."""
+    agreed = agreed_decision(frontend.config.flat(), [member.config.flat() for member in members])
+    frontend = frontend.with_config(type(frontend.config).build(agreed))
+    manifest = frontend.manifest
+    if manifest.fingerprints is not None and not all(member.run.path(FINGERPRINTS).exists() for member in members):
+        # Members trained before near copies were looked for combine as they did.
+        frontend = frontend.with_manifest(replace(manifest, fingerprints=None))
+    frontend, reads = frontend.shared_by([(member.config, member.run.path(ASSETS)) for member in members])
+    members = tuple(
+        replace(member, part=part, parts=1 + max(reads), of_part=frontend.reader(member.model, member.config))
+        for member, part in zip(members, reads, strict=True)
+    )
+    return members, frontend
 
 
 def _modality(runs: Sequence[Run]) -> str:
@@ -121,5 +124,8 @@ def _modality(runs: Sequence[Run]) -> str:
 
 
 def _open(kind: type[Frontend], config: Config, settings: Mapping[str, Any], run: Run, reporter: Reporter) -> Frontend:
+    """The data of a trained run, wherever ``data_root`` among the settings says that they lie now."""
+    if stray := sorted(set(settings) - {"data_root"}):
+        raise SettingsError(f"`{stray[0]}` cannot be set for runs that are trained: only `data_root` may have moved")
     with reporter.counting(kind.preparing) as progress:
         return kind.open(type(config).build({**config.flat(), **settings}), reporter.note, progress, run.path(ASSETS))

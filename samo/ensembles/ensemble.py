@@ -19,8 +19,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from samo.data.leaks import audit
 from samo.data.manifest import Manifest
-from samo.data.splits import Split, audit
+from samo.data.splits import Split
 from samo.ensembles.members import WEIGHTS, LeftOut, Member, common_split
 from samo.ensembles.weights import fit_weights
 from samo.errors import RunError, SettingsError, counted

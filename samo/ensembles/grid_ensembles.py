@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,51 +16,29 @@ from typing import Any
 import numpy as np
 import torch
 
-from samo.data.sampling import transductive_notes
-from samo.data.splits import PARTS, Split, audit, is_leaky, part_sizes, split_notes
-from samo.ensembles.ensemble import Answers, Combined, check_rules, scaled, summary_of
+from samo.data.leaks import audit
+from samo.data.splits import Split
+from samo.ensembles.ensemble import Answers, Combined, check_rules, scaled
+from samo.ensembles.fold_ensemble import FoldEnsemble, cell_of, rows_of, write_fold
 from samo.ensembles.kept_members import KeptMember, by_fold, by_split, cells_of, grid_folder
 from samo.ensembles.members import common_split, refuse_other_data
 from samo.ensembles.weights import fit_weights
 from samo.errors import RunError, SettingsError, first_ten
-from samo.evaluation.baseline import compare_to_baseline, constant_answers, shortcut_scores
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import scores, tally
 from samo.evaluation.predictions import Predictions
-from samo.experiments.cells import Cell
-from samo.experiments.crossval import VALIDATED_APART, crossval_report, write_crossval
+from samo.experiments.crossval import crossval_report, write_crossval
 from samo.experiments.grid_plan import GRID_FILE, GridPlan, read_grid_facts
-from samo.files import folder_beside, remove_left_folders, write_json, write_text
-from samo.modalities import frontend_type
-from samo.reporting.answers import confident_mistakes, predictions_csv
-from samo.reporting.html import render_html
-from samo.reporting.report import Subject, build_report, read_report
+from samo.files import folder_beside, remove_left_folders, write_json
 from samo.runs.artifacts import NAME_PATTERN, artifacts_root
-from samo.runs.calibrate import abstention_settings, agreed_decision, calibrate, threshold_settings
 from samo.runs.ensemble_model import merged_settings, threshold_logits
 from samo.runs.ensemble_summary import difference_of
 from samo.runs.kept_predictions import item_predictions, kept_predictions
 from samo.runs.provenance import learned_by, refuse_known
 from samo.runs.reporter import PlainReporter, Reporter
-from samo.runs.run import ENSEMBLE_FILE, Run, mark_trained
-from samo.settings import stored_config
-from samo.training.runtime import environment, make_runtime
+from samo.runs.run import ENSEMBLE_FILE, Run
 
 __all__ = ["combine_grids", "free_folder"]
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """What members of one fold and their ensemble answer; ``train`` is the ensemble's on its training part, if kept."""
-
-    members: tuple[KeptMember, ...]
-    combined: Combined
-    train: Predictions | None
-
-    @property
-    def name(self) -> str:
-        """Of its cell."""
-        return f"seed{self.members[0].seed}.fold{self.members[0].fold}"
 
 
 def combine_grids(
@@ -123,23 +100,31 @@ def combine_grids(
     for together in by_fold(members) if all_seeds else by_split(members, reporter):
         reporter.note(f"fold {together[0].fold}: {first_ten([member.name for member in together])}")
         folds.append(_united(together, combine) if all_seeds else _combined(together, combine, weights))
-    cells = tuple(_cell(fold) for fold in folds)
+    names = [folder.name for folder in folders]
+    return target, _write_grid(folds, target, name, names, unit, command)
+
+
+def _write_grid(
+    folds: Sequence[FoldEnsemble], target: Path, name: str, grids: Sequence[str], unit: str, command: str
+) -> dict[str, Any]:
+    """The ensembles of all folds as a cross-validation of its own, in place of one that was there; its report."""
+    cells = tuple(cell_of(fold) for fold in folds)
     remove_left_folders(target)
     with folder_beside(target) as place:
         digest = folds[0].members[0].manifest.digest
         # The last two names are those it will have: runs are called by them.
         plan = GridPlan("crossval", place / "grids" / name, cells, command=command, data=digest, unit=unit)
         for fold, cell in zip(folds, cells, strict=True):
-            _write(cell.run(plan.folder), fold, unit, command)
+            write_fold(cell.run(plan.folder), fold, unit, command)
         write_json(plan.folder / GRID_FILE, plan.facts())
         report = crossval_report(plan.name, cells, plan.folder, unit)
-        report["combined"] = _about(folds, plan.runs, [folder.name for folder in folders], report["ci"]["level"])
+        report["combined"] = _about(folds, plan.runs, grids, report["ci"]["level"])
         every = merged_settings([member.run.settings for member in folds[0].members])
         write_crossval(report, cells, plan.folder, command, every)
         if target.exists():
             target.rename(place / "replaced")
         plan.folder.rename(target)
-    return target, report
+    return report
 
 
 def free_folder(root: Path, name: str, grids: Sequence[Path], *, overwrite: bool) -> Path:
@@ -173,7 +158,7 @@ def free_folder(root: Path, name: str, grids: Sequence[Path], *, overwrite: bool
     return target
 
 
-def _combined(members: tuple[KeptMember, ...], combine: str, rule: str) -> _Fold:
+def _combined(members: tuple[KeptMember, ...], combine: str, rule: str) -> FoldEnsemble:
     """What the members of one split and their ensemble answer; only validation items have a say in how."""
     manifest = members[0].manifest
     space, split = manifest.label_space, common_split(members, rule)
@@ -201,10 +186,10 @@ def _combined(members: tuple[KeptMember, ...], combine: str, rule: str) -> _Fold
     names = tuple(member.name for member in members)
     how = names, split, combine, rule, decisions, tuple(weights.tolist())
     train = predictions("train")[-1] if _keep_train(members) else None
-    return _Fold(members, Combined(*how, predictions("val"), predictions("test")), train)
+    return FoldEnsemble(members, Combined(*how, predictions("val"), predictions("test")), train)
 
 
-def _united(members: tuple[KeptMember, ...], combine: str) -> _Fold:
+def _united(members: tuple[KeptMember, ...], combine: str) -> FoldEnsemble:
     """What the members of one fold answer together, whatever they were validated on.
 
     Seeds draw other validation parts, and what validates one member taught another. An item of any validation part is
@@ -249,123 +234,18 @@ def _united(members: tuple[KeptMember, ...], combine: str) -> _Fold:
     names, equal = tuple(member.name for member in members), (1.0 / len(members),) * len(members)
     combined = Combined(
         names, split, combine, "equal", decisions, equal,
-        (*own, _rows(val, [place[name] for name in split.val])), (*tests, answered("test", split.test, everyone)),
+        (*own, rows_of(val, [place[name] for name in split.val])), (*tests, answered("test", split.test, everyone)),
     )  # fmt: skip
     # Of few speakers each may have validated one seed or another.
     train = answered("train", split.train, everyone) if split.train and _keep_train(members) else None
-    return _Fold(members, combined, train)
+    return FoldEnsemble(members, combined, train)
 
 
 def _keep_train(members: Sequence[KeptMember]) -> bool:
     return all("train" in member.kept for member in members)
 
 
-def _cell(fold: _Fold) -> Cell:
-    first = fold.members[0]
-    return Cell(fold.name, "all", first.seed, first.fold, _settings(fold))
-
-
-def _settings(fold: _Fold) -> dict[str, Any]:
-    """What the ensemble of a fold is kept with: the first member's settings but for how it decides."""
-    members = [member.run.settings for member in fold.members]
-    return agreed_decision(members[0], members)
-
-
-def _write(run: Run, fold: _Fold, unit: str, command: str) -> None:
-    """The run of a fold's ensemble: predictions, what it answers with, summary and report, but no model."""
-    combined, manifest = fold.combined, fold.members[0].manifest
-    space, split, first, settings = manifest.label_space, combined.split, fold.members[0].run, _settings(fold)
-    config = stored_config(settings)
-    answers = {"val": combined.val[-1], "test": combined.test[-1]}
-    if fold.train is not None:
-        answers["train"] = fold.train
-    run.folder.mkdir(parents=True)
-    with run.locked():
-        manifest.save(run.path("manifest.jsonl"))
-        split.save(run.path("split.json"))
-        val, withheld = answers["val"], abstention_settings(config)
-        decision = calibrate(
-            run, space, val.logits, val.targets, threshold_settings(config), abstention=withheld, epoch=0
-        )
-        for member in fold.members:  # the summary has their scores on the test part
-            member.run.open_test("ensemble")
-        summary = summary_of(run.full_name, combined, decision, (), manifest, unit)
-        write_json(run.path(ENSEMBLE_FILE), summary)
-        mark_trained(run, {"members": len(fold.members), "val_macro_f1": summary["ensemble"]["val_macro_f1"]})
-        decided = {part: decision.applied(predictions, space) for part, predictions in answers.items()}
-        for part, predictions in decided.items():
-            predictions.save(kept_predictions(run, part))
-        run.open_test("evaluate")
-        item = frontend_type(first.modality).item
-        learned = sorted({name for member in fold.members for name in member.split.train})
-        transductive = [line for member in fold.members for line in transductive_notes(member.run.settings)]
-        report = build_report(
-            Subject(
-                run.full_name, manifest.dataset, "test", split.rule, unit, manifest.synthetic,
-                leaky=any(is_leaky(manifest, one) for one in (split, *(member.split for member in fold.members))),
-            ),
-            decided["test"],
-            space,
-            decision,
-            train_macro_f1=decision.score(decided["train"], space) if fold.train is not None else None,
-            val_macro_f1=decision.score(decided["val"], space),
-            baseline=_beside("baseline", run, fold, decided["test"], unit),
-            shortcut=_beside("shortcut", run, fold, decided["test"], unit),
-            notes=[*split_notes(manifest, split), *_about_validation(fold), *dict.fromkeys(transductive)],
-            constant=constant_answers(space, manifest.targets[manifest.rows(learned)]),
-            parts={name: part_sizes(manifest, split.part(name), item, manifest.group_noun) for name in PARTS},
-        )  # fmt: skip
-        report = {**report, "ensemble": summary}
-        facts = {**environment(make_runtime("cpu", "float32", 0)), **({"command": command} if command else {})}
-        write_json(run.path("environment.json"), facts)
-        shown = decided["test"], space, decision, manifest
-        write_text(run.path("predictions.csv"), predictions_csv(*shown))
-        every = merged_settings([member.run.settings for member in fold.members])
-        page = render_html(report, {}, every, facts, confident_mistakes(*shown), "predictions.csv")
-        write_text(run.path("report.html"), page)
-        write_json(run.path("config.json"), settings)
-        write_json(run.path("report.json"), report)
-
-
-def _about_validation(fold: _Fold) -> list[str]:
-    if len({frozenset(member.split.val) for member in fold.members}) == 1:
-        return []
-    return [
-        f"{VALIDATED_APART}: each item of the validation part is answered by those members alone that held it out, so"
-        " that its score is of fewer than answer on test"
-    ]
-
-
-def _beside(kind: str, run: Run, fold: _Fold, test: Predictions, unit: str) -> dict[str, Any] | None:
-    """The simple model of the first member that has one, against the ensemble; kept so that folds can be joined."""
-    space = fold.members[0].manifest.label_space
-    for member in fold.members:
-        file = member.run.path(f"predictions.test.{kind}.npz")
-        known = read_report(member.run.path("report.json")).get(kind)
-        if known and file.is_file():
-            place = {name: row for row, name in enumerate(Predictions.load(file, space).ids)}
-            simple = _rows(Predictions.load(file, space), [place[name] for name in test.ids])
-            simple.save(run.path(f"predictions.test.{kind}.npz"))
-            task, name = space.primary, known["name"]
-            found = compare_to_baseline(name, simple, test, task=task, label_space=space, unit=unit)
-            return found if kind == "baseline" else shortcut_scores(found, test, task=task, space=space)
-    return None
-
-
-def _rows(predictions: Predictions, rows: Sequence[int]) -> Predictions:
-    """Some rows in the order given."""
-    places = list(rows)
-    return Predictions(
-        tuple(predictions.ids[row] for row in places),
-        predictions.logits[places],
-        predictions.targets[places],
-        tuple(predictions.groups[row] for row in places),
-        {name: tuple(values[row] for row in places) for name, values in predictions.meta.items()},
-        None if predictions.decided is None else predictions.decided[places],
-    )
-
-
-def _about(folds: Sequence[_Fold], cells: Sequence[Run], grids: Sequence[str], level: float) -> dict[str, Any]:
+def _about(folds: Sequence[FoldEnsemble], cells: Sequence[Run], grids: Sequence[str], level: float) -> dict[str, Any]:
     """How the folds were combined, what each grid has alone, and the gain on the one that is best on validation."""
     how, space = folds[0].combined, folds[0].members[0].manifest.label_space
     rows: list[dict[str, Any]] = []

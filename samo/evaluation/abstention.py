@@ -222,12 +222,12 @@ def abstention_scores(task: Task, found: Decided, abstention: Abstention) -> dic
     return _scores(task, found, abstention, np.array(abstention.thresholds.get(task.name, 0.0)))
 
 
-def _scores(task: Task, found: Decided, abstention: Abstention, cuts: FloatArray) -> dict[str, Any]:
+def _scores(task: Task, found: Decided, abstention: Abstention, thresholds: FloatArray) -> dict[str, Any]:
     """Under a threshold for all rows, or one for each."""
     sure, wrong = confidence(task, found.probabilities, found.predicted), (found.truth != found.predicted).any(axis=1)
     coverage, risk, area = risk_coverage(sure, wrong)
     places = np.unique(np.linspace(0, len(sure) - 1, min(len(sure), _CURVE_POINTS)).round().astype(int))
-    answered = sure >= cuts
+    answered = sure >= thresholds
     return {
         "aurc": area,
         "risk": float(wrong.mean()),

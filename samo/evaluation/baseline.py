@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from samo.evaluation.comparison import LEVEL, aligned, answers_of, paired_bootstrap
+from samo.evaluation.comparison import aligned, answers_of
 from samo.evaluation.metrics import BoolArray, Decided, Metric, macro_f1, macro_f1_over, scores, tally
+from samo.evaluation.paired_bootstrap import LEVEL, paired_bootstrap
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import verdict
 from samo.evaluation.statistics import Intervals, score_intervals, tally_by_unit

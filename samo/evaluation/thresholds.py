@@ -301,11 +301,11 @@ def _fitted(
         for column, by_column in zip(scores.T, steady.T, strict=True)
     ]
     per_class = shrunk(np.array(own), common, support, settings.threshold_shrinkage)
-    cuts = (np.array(HALF), np.array(common), per_class)
+    by_rule = (np.array(HALF), np.array(common), per_class)
     return TaskThresholds(
         common,
         dict(zip(task.labels, per_class.tolist(), strict=True)),
-        {rule: float(macro_f1(tally(truth, given >= cut))) for rule, cut in zip(RULES, cuts, strict=True)},
+        {rule: float(macro_f1(tally(truth, given >= cut))) for rule, cut in zip(RULES, by_rule, strict=True)},
         dict(zip(task.labels, map(int, support), strict=True)),
         float(temperature),
     )

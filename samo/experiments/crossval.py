@@ -12,8 +12,9 @@ from typing import Any, cast
 import numpy as np
 
 from samo.data.corpora import require_places
+from samo.data.leaks import audit
 from samo.data.sampling import balance_notes, transductive_notes
-from samo.data.splits import audit, fold_count, fold_warnings, make_split, part_sizes
+from samo.data.splits import fold_count, fold_warnings, make_split, part_sizes
 from samo.errors import DataError, RunError, SettingsError, counted
 from samo.evaluation.abstention import fold_abstention
 from samo.evaluation.baseline import compare_to_baseline, constant_answers, shortcut_scores

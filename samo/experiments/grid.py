@@ -80,14 +80,7 @@ def read_grid(path: Path) -> Grid:
         raise SettingsError(
             f"{path}: no variant is named '{BASELINE}'", hint=f"add an empty table [variants.{BASELINE}]"
         )
-    axes = {_plain_name(name): values for name, values in tables["axes"].items()}
-    for name, values in axes.items():
-        if not isinstance(values, list) or not values:
-            raise SettingsError(f"{path}: axis '{name}' must be a list of values, for example {name} = [1, 2]")
-        words = [_word(value) for value in values]
-        twice = sorted({word for word in words if words.count(word) > 1})
-        if twice:
-            raise SettingsError(f"{path}: axis '{name}' names {first_ten(twice)} twice")
+    axes = _axes(path, tables["axes"])
     base = {_plain_name(name): value for name, value in tables["base"].items()}
     if isinstance(base.get("config"), str):
         base["config"] = str(path.parent / base["config"])
@@ -109,7 +102,7 @@ def read_grid(path: Path) -> Grid:
         str(data.get("metric", "macro_f1")),
         base,
         variants,
-        {name: tuple(values) for name, values in axes.items()},
+        axes,
     )
     if grid.metric not in METRICS:
         raise SettingsError(
@@ -117,6 +110,19 @@ def read_grid(path: Path) -> Grid:
             hint=nearest(grid.metric, METRICS) + f"valid: {', '.join(METRICS)}",
         )
     return grid
+
+
+def _axes(path: Path, table: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The different values of each setting that every cell has one of."""
+    axes = {_plain_name(name): values for name, values in table.items()}
+    for name, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise SettingsError(f"{path}: axis '{name}' must be a list of values, for example {name} = [1, 2]")
+        words = [_word(value) for value in values]
+        twice = sorted({word for word in words if words.count(word) > 1})
+        if twice:
+            raise SettingsError(f"{path}: axis '{name}' names {first_ten(twice)} twice")
+    return {name: tuple(values) for name, values in axes.items()}
 
 
 def cells_of(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from samo.data.corpora import require_places
-from samo.data.splits import require_judged
+from samo.data.splits import require_held_out
 from samo.errors import RunError, SettingsError, first_ten
 from samo.experiments.cells import Cell, refuse_changed, status_of
 from samo.experiments.reporter import GridReporter, PlainGridReporter
@@ -126,7 +126,7 @@ def open_plan(plan: GridPlan, reporter: GridReporter | None = None, frontend: Fr
         RunError: cells on disk have other settings, or the data changed.
     """
     for cell in plan.cells:
-        require_judged(str(cell.settings.get("split")), "compare models on")
+        require_held_out(str(cell.settings.get("split")), "compare models on")
     require_cell_places(plan.cells, plan.folder)
     frontend = frontend or open_data(stored_config(plan.cells[0].settings), reporter)
     requested, found = plan.cells[0].settings, frontend.config.flat()

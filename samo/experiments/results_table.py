@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 
 from samo.data.sampling import transductive_notes
 from samo.errors import counted, first_ten
-from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import METRICS, Tally
+from samo.evaluation.paired_bootstrap import paired_bootstrap
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import PairedDifference, holm, paired_difference, verdict
 from samo.evaluation.statistics import Interval, score_intervals, tally_by_unit, unnamed_line

@@ -8,12 +8,13 @@ call functions. None of this is needed to answer, so a file with any of it is re
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from samo.prediction import protobuf
 from samo.prediction.onnx_sizes import KINDS, SMALL, Node, Value, check_sizes
 
 __all__ = ["FLOAT", "INT64", "LARGEST", "OnnxFile", "Port", "check_network", "look_through"]
@@ -86,20 +87,20 @@ def look_through(content: bytes | memoryview) -> OnnxFile:
     """
     found = OnnxFile()
     graphs = 0
-    for number, value in _fields(memoryview(content)):
+    for number, value in protobuf.fields(memoryview(content)):
         if number == 7:
             graphs += 1
             if graphs > 1:
                 raise ValueError("it holds two graphs")
-            _Graph(0).read(_message(value), found)
+            _Graph(0).read(protobuf.message(value), found)
         elif number == 8:
-            domain, version = _opset(_message(value))
+            domain, version = _opset(protobuf.message(value))
             if domain not in _NAMED_DOMAINS:
                 raise ValueError(f"it uses operators of '{domain[:60]}'; only the standard's own are computed")
             if domain in _OWN_DOMAINS:
                 found.opset = version
         elif number == 14:
-            _put(found.metadata, *_entry(_message(value)), "its metadata name")
+            _put(found.metadata, *_entry(protobuf.message(value)), "its metadata name")
         elif number == 20:
             raise ValueError("it holds a training graph")
         elif number == 25:
@@ -144,17 +145,17 @@ class _Graph:
 
     def read(self, content: memoryview, found: OnnxFile | None = None) -> None:
         inputs, outputs = [], []
-        for number, value in _fields(content):
+        for number, value in protobuf.fields(content):
             if number == 1:
-                self._node(_message(value))
+                self._node(protobuf.message(value))
             elif number == 5:
-                _put(self.constants, *_tensor(_message(value)), "it makes")
+                _put(self.constants, *_tensor(protobuf.message(value)), "it makes")
             elif number == 15:
                 raise ValueError("it holds sparse constants")
             elif number == 11:
-                inputs.append(_port(_message(value)))
+                inputs.append(_port(protobuf.message(value)))
             elif number == 12:
-                outputs.append(_port(_message(value)))
+                outputs.append(_port(protobuf.message(value)))
         if found is not None:
             # Earlier versions of the format name constants among the inputs too.
             found.inputs = [port for port in inputs if port.name not in self.constants]
@@ -168,17 +169,17 @@ class _Graph:
         inputs: list[str] = []
         outputs: list[str] = []
         attributes = []
-        for number, value in _fields(content):
+        for number, value in protobuf.fields(content):
             if number == 1:
-                inputs.append(_text(value))
+                inputs.append(protobuf.text_of(value))
             elif number == 2:
-                outputs.append(_text(value))
+                outputs.append(protobuf.text_of(value))
             elif number == 4:
-                operator = _text(value)
+                operator = protobuf.text_of(value)
             elif number == 5:
-                attributes.append(_message(value))
+                attributes.append(protobuf.message(value))
             elif number == 7:
-                domain = _text(value)
+                domain = protobuf.text_of(value)
         if domain not in _OWN_DOMAINS:
             raise ValueError(
                 f"its operator {operator[:60]} is of '{domain[:60]}'; only the standard's own are computed"
@@ -200,28 +201,28 @@ class _Graph:
         name, kind = "", 0
         found: list[tuple[int, Any]] = []
         numbers: list[int] = []
-        for number, value in _fields(content):
+        for number, value in protobuf.fields(content):
             if number == 1:
-                name = _text(value)
+                name = protobuf.text_of(value)
             elif number == 20:
-                kind = _number(value)
+                kind = protobuf.whole_number(value)
             elif number == 3:
-                found.append((number, _number(value)))
+                found.append((number, protobuf.whole_number(value)))
             elif number == 4:
-                found.append((number, bytes(_message(value))))
+                found.append((number, bytes(protobuf.message(value))))
             elif number == 5:
-                found.append((number, _tensor(_message(value))[1]))
+                found.append((number, _tensor(protobuf.message(value))[1]))
             elif number in (6, 11):
-                _Graph(self.depth + 1).read(_message(value))
+                _Graph(self.depth + 1).read(protobuf.message(value))
                 found.append((number, None))
             elif number == 7:
-                numbers += [0] * (len(_message(value)) // 4)
+                numbers += [0] * (len(protobuf.message(value)) // 4)
                 found.append((number, None))
             elif number == 8:
-                numbers += _whole_numbers(value)
+                numbers += protobuf.whole_numbers(value)
                 found.append((number, numbers))
             elif number == 10:
-                found.append((number, _tensor(_message(value))[1]))
+                found.append((number, _tensor(protobuf.message(value))[1]))
             elif number in (2, 9):
                 found.append((number, None))
             elif number in (22, 23):
@@ -254,20 +255,20 @@ def _tensor(content: memoryview) -> tuple[str, Value]:
     numbers: list[int] = []
     typed = b""
     raw: memoryview | None = None
-    for number, value in _fields(content):
+    for number, value in protobuf.fields(content):
         if number == 1:
-            dims += _whole_numbers(value)
+            dims += protobuf.whole_numbers(value)
         elif number == 2:
-            kind = _number(value)
+            kind = protobuf.whole_number(value)
         elif number in (4, 10) and len(typed) <= 8 * SMALL:
-            typed += bytes(_message(value)[: 8 * SMALL + 1])
+            typed += bytes(protobuf.message(value)[: 8 * SMALL + 1])
         elif number in (5, 7):
-            numbers += _whole_numbers(value)
+            numbers += protobuf.whole_numbers(value)
         elif number == 8:
-            name = _text(value)
+            name = protobuf.text_of(value)
         elif number == 9:
-            raw = _message(value)
-        elif number == 13 or (number == 14 and _number(value)):
+            raw = protobuf.message(value)
+        elif number == 13 or (number == 14 and protobuf.whole_number(value)):
             raise ValueError("its constants lie in another file (external data)")
     if any(dim < 0 for dim in dims):
         raise ValueError("a constant has a size below 0")
@@ -300,31 +301,35 @@ def _put(known: dict[str, Any], name: str, value: Any, says: str) -> None:
 
 def _port(content: memoryview) -> Port:
     name, kind, shape = "", 0, None
-    for number, value in _fields(content):
+    for number, value in protobuf.fields(content):
         if number == 1:
-            name = _text(value)
+            name = protobuf.text_of(value)
         elif number == 2:
-            for inner, typed in _fields(_message(value)):
+            for inner, typed in protobuf.fields(protobuf.message(value)):
                 if inner == 1:
-                    kind, shape = _tensor_type(_message(typed))
+                    kind, shape = _tensor_type(protobuf.message(typed))
     return Port(name, kind, shape)
 
 
 def _tensor_type(content: memoryview) -> tuple[int, tuple[int | None, ...] | None]:
     kind, shape = 0, None
-    for number, value in _fields(content):
+    for number, value in protobuf.fields(content):
         if number == 1:
-            kind = _number(value)
+            kind = protobuf.whole_number(value)
         elif number == 2:
-            shape = tuple(_dimension(_message(dim)) for inner, dim in _fields(_message(value)) if inner == 1)
+            shape = tuple(
+                _dimension(protobuf.message(dim))
+                for inner, dim in protobuf.fields(protobuf.message(value))
+                if inner == 1
+            )
     return kind, shape
 
 
 def _dimension(content: memoryview) -> int | None:
     size = None
-    for number, value in _fields(content):
+    for number, value in protobuf.fields(content):
         if number == 1:
-            size = _number(value)
+            size = protobuf.whole_number(value)
         elif number == 2:
             size = None
     return size
@@ -332,89 +337,19 @@ def _dimension(content: memoryview) -> int | None:
 
 def _opset(content: memoryview) -> tuple[str, int]:
     domain, version = "", 0
-    for number, value in _fields(content):
+    for number, value in protobuf.fields(content):
         if number == 1:
-            domain = _text(value)
+            domain = protobuf.text_of(value)
         elif number == 2:
-            version = _number(value)
+            version = protobuf.whole_number(value)
     return domain, version
 
 
 def _entry(content: memoryview) -> tuple[str, str]:
     key = text = ""
-    for number, value in _fields(content):
+    for number, value in protobuf.fields(content):
         if number == 1:
-            key = _text(value)
+            key = protobuf.text_of(value)
         elif number == 2:
-            text = _text(value)
+            text = protobuf.text_of(value)
     return key, text
-
-
-def _fields(content: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """Number and value of each field of a message: a number, or the bytes of what has a length.
-
-    https://protobuf.dev/programming-guides/encoding/
-    """
-    place, end = 0, len(content)
-    while place < end:
-        tag, place = _varint(content, place)
-        number, wire = tag >> 3, tag & 7
-        if number == 0:
-            raise ValueError("it is no ONNX model")
-        if wire == 0:
-            value, place = _varint(content, place)
-            yield number, value
-            continue
-        if wire == 2:
-            length, place = _varint(content, place)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ValueError("it is no ONNX model")
-        if length > end - place:
-            raise ValueError("it is cut short, or no ONNX model")
-        yield number, content[place : place + length]
-        place += length
-
-
-def _varint(content: memoryview, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if place >= len(content):
-            raise ValueError("it is cut short, or no ONNX model")
-        byte = content[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value & 0xFFFF_FFFF_FFFF_FFFF, place
-    raise ValueError("it is no ONNX model")
-
-
-def _message(value: int | memoryview) -> memoryview:
-    if isinstance(value, int):
-        raise ValueError("it is no ONNX model")
-    return value
-
-
-def _number(value: int | memoryview) -> int:
-    if not isinstance(value, int):
-        raise ValueError("it is no ONNX model")
-    return value - (1 << 64) if value >= 1 << 63 else value
-
-
-def _whole_numbers(value: int | memoryview) -> list[int]:
-    """One number, or many in one field."""
-    if isinstance(value, int):
-        return [_number(value)]
-    numbers, place = [], 0
-    while place < len(value):
-        number, place = _varint(value, place)
-        numbers.append(_number(number))
-    return numbers
-
-
-def _text(value: int | memoryview) -> str:
-    try:
-        return bytes(_message(value)).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError("it is no ONNX model") from error

@@ -245,10 +245,10 @@ def _own_thresholds(decision: Mapping[str, Any]) -> str:
     parts, chosen, withheld = [], decision["thresholds"], decision["abstention"]
     for name, task in (chosen or {"tasks": {}})["tasks"].items():
         of_label = {"half": dict.fromkeys(task["per_class"], 0.5), "per-class": task["per_class"]}
-        cuts = of_label.get(chosen["used"], dict.fromkeys(task["per_class"], task["common"]))
+        by_label = of_label.get(chosen["used"], dict.fromkeys(task["per_class"], task["common"]))
         chosen_on = "as its settings ask" if chosen["used"] == "half" else f"chosen on {_ALL_FOLDS}"
         parts.append(f"A label of {_text(name)} is answered from this probability on, {chosen_on}.")
-        parts.append(_table(("label", "threshold"), [(_text(label), f"{cut:.2f}") for label, cut in cuts.items()]))
+        parts.append(_table(("label", "threshold"), [(_text(label), f"{cut:.2f}") for label, cut in by_label.items()]))
     for name, cut in (withheld or {"thresholds": {}})["thresholds"].items():
         parts.append(
             f"An answer of {_text(name)} under a confidence of {cut:.3f} is withheld, for a {withheld['rule']} of "

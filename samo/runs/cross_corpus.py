@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from samo.data.copies import STAMPED_SHARE, known_rows, refuse_known
 from samo.data.fingerprints import near_copies
+from samo.data.leaks import NEAR_COPIES_HINT
 from samo.data.manifest import Item, Manifest
 from samo.data.relabel import relabel
-from samo.data.splits import NEAR_COPIES_HINT, Split
+from samo.data.splits import Split
 from samo.errors import DataError, LeakError, first_ten
 from samo.reporting.report import Report
 from samo.runs.calibrate import decision_of

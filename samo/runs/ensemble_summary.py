@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from samo.data.leaks import is_leaky
 from samo.data.manifest import Manifest
-from samo.data.splits import Split, is_leaky
+from samo.data.splits import Split
 from samo.evaluation.calibration import Calibration
-from samo.evaluation.comparison import COMPARED, paired_bootstrap
 from samo.evaluation.decision import Decision, decided_rows
 from samo.evaluation.metrics import decide
+from samo.evaluation.paired_bootstrap import COMPARED, paired_bootstrap
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.significance import verdict
 from samo.evaluation.statistics import tally_by_unit

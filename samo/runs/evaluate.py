@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from samo.data.leaks import is_leaky
 from samo.data.sampling import balance_notes
-from samo.data.splits import PARTS, Split, is_leaky, split_notes
+from samo.data.splits import PARTS, Split, split_notes
 from samo.errors import RunError, SettingsError, nearest
 from samo.evaluation.baseline import compare_to_baseline, shortcut_scores
 from samo.evaluation.decision import Decision, fit_decision

@@ -20,8 +20,9 @@ from pydantic import TypeAdapter
 
 from samo.data.augmented import AUGMENTATION, AUGMENTED
 from samo.data.fingerprints import Fingerprints
+from samo.data.leaks import audit
 from samo.data.manifest import Manifest
-from samo.data.splits import Split, audit
+from samo.data.splits import Split
 from samo.errors import DataError, ModelFileError, RunError, SettingsError, reporting_full_disk
 from samo.files import leftovers, parse_json, write_json, write_text
 from samo.printable import csv_text
@@ -232,7 +233,7 @@ class Run:
             raise RunError(f"cannot read {path}: {error}") from error
 
     def audit(self, manifest: Manifest) -> list[str]:
-        """Leaks of the run's split in its data, see :func:`samo.data.splits.audit`; in runs begun before fingerprints
+        """Leaks of the run's split in its data, see :func:`samo.data.leaks.audit`; in runs begun before fingerprints
         were kept, near copies of recordings are only reported.
 
         Raises:

@@ -176,8 +176,8 @@ _NO_DISTILLATION = {
 
 def _refuse_other_question(run: Run, answers: LabelSpace, space: LabelSpace) -> None:
     if answers != space:
-        asked = "; ".join(f"{task.name}: {', '.join(task.labels)}" for task in answers.tasks)
-        raise SettingsError(f"`teacher` '{run.name}' answers another question: {asked}", hint="choose the same `mode`")
+        labels = "; ".join(f"{task.name}: {', '.join(task.labels)}" for task in answers.tasks)
+        raise SettingsError(f"`teacher` '{run.name}' answers another question: {labels}", hint="choose the same `mode`")
 
 
 def _key(run: Run, learner: Frontend, rows: np.ndarray, fit_anew: bool) -> str:

@@ -34,7 +34,8 @@ from samo.plugins import code_used
 from samo.runs.artifacts import point_latest
 from samo.runs.calibrate import abstention_settings, calibrate, threshold_settings
 from samo.runs.load import load_run_model, refuse_edited
-from samo.runs.provenance import Learned, learned_by_start, start_digests
+from samo.runs.origin import start_digests
+from samo.runs.provenance import Learned, learned_by_start
 from samo.runs.run import (
     ASSETS,
     FINGERPRINTS,

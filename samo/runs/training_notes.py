@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from samo.data.conflicts import about_conflicts
+from samo.data.leaks import audit, find_near_leaks
 from samo.data.sampling import balance_notes, transductive_notes
-from samo.data.splits import PARTS, Split, audit, find_near_leaks, split_notes
+from samo.data.splits import PARTS, Split, split_notes
 from samo.data.stratify import label_keys
 from samo.errors import counted, plural
 from samo.frontend import Frontend

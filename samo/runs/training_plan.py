@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from samo.data.leaks import audit
 from samo.data.manifest import Item
-from samo.data.splits import Split, audit, make_split
+from samo.data.splits import Split, make_split
 from samo.frontend import Frontend
 from samo.runs.artifacts import artifacts_root
 from samo.runs.calibrate import threshold_settings

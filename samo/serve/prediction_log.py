@@ -39,7 +39,7 @@ class PredictionLog:
             EnvironmentProblem: the file cannot be opened, or is a pipe.
         """
         self._path, self._inputs, self._failed = path, inputs, failed
-        self._told = False
+        self._warned = False
         try:
             # A pipe would wait for a reader; what is written of people is for nobody else's eyes.
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK, 0o600)
@@ -92,8 +92,8 @@ class PredictionLog:
 
     def _fail(self, why: str) -> None:
         self._failed()
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             logging.getLogger(__name__).warning("cannot write %s: %s", self._path, why)
 
 

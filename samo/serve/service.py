@@ -178,7 +178,7 @@ class Service:
             async with asyncio.timeout(self.limits.answer_timeout):
                 clip = await self._decoded(audio, model)
                 with self._keeping_clip(clip, len(audio)):
-                    (prediction,) = await self._asked(place, [clip])
+                    (prediction,) = await self._answers(place, [clip])
                     prediction = self._checked(prediction)
                     picture = await self._spectrogram(name, model, clip) if spectrogram else None
         answer = self._answered(name, model, prediction, clip, timeline)
@@ -199,7 +199,7 @@ class Service:
                 good = [(k, clip) for k, clip in enumerate(found) if isinstance(clip, Decoded)]
                 # Each by itself, so that one which the model refuses is refused alone; they still meet in a batch.
                 answered = await asyncio.gather(
-                    *(self._asked(place, [clip]) for _, clip in good), return_exceptions=True
+                    *(self._answers(place, [clip]) for _, clip in good), return_exceptions=True
                 )
         for k, problem in enumerate(found):
             if isinstance(problem, Problem):
@@ -226,7 +226,7 @@ class Service:
             raise Problem(422, f"a text has {longest} characters; at most {self.limits.max_chars} are taken")
         with self._deadline(), self._place(name, len(texts)) as place:
             async with asyncio.timeout(self.limits.answer_timeout):
-                predictions = [self._checked(each) for each in await self._asked(place, texts)]
+                predictions = [self._checked(each) for each in await self._answers(place, texts)]
                 n_tokens = await self._batchers[name].run(_n_tokens, model, texts) if self.log else []
         for k, prediction in enumerate(predictions):
             self.metrics.answered(name, prediction)
@@ -234,7 +234,7 @@ class Service:
                 self.log.text(name, model, prediction, n_tokens[k])
         return name, [prediction.to_json() for prediction in predictions]
 
-    async def _asked(self, place: Place, inputs: Sequence[Any]) -> list[Prediction]:
+    async def _answers(self, place: Place, inputs: Sequence[Any]) -> list[Prediction]:
         """What the model answers.
 
         Raises:

@@ -199,15 +199,15 @@ class EmotionLoss(nn.Module):
             shifted = (log_p.exp() - self.clip).clamp(min=0.0, max=1.0 - 1e-6)
             log_p, log_q = shifted.clamp(min=_LEAST).log(), torch.log1p(-shifted)
         negative = (1.0 - truth) * (self.gamma_neg[columns] * log_p).exp() * log_q
-        holds, absent = self.alpha
-        return -(holds * positive + absent * negative).mean(dim=-1)
+        present, absent = self.alpha
+        return -(present * positive + absent * negative).mean(dim=-1)
 
 
 def _teacher_divergence(logits: Tensor, soft: Tensor, *, multi_label: bool) -> Tensor:
     """(..., B) KL(soft || student) of (..., B, K) logits, at least 0; of several labels the mean over them."""
     if multi_label:
-        holds = torch.xlogy(soft, soft) - soft * F.logsigmoid(logits)
-        return (holds + torch.xlogy(1.0 - soft, 1.0 - soft) - (1.0 - soft) * F.logsigmoid(-logits)).mean(dim=-1)
+        with_label = torch.xlogy(soft, soft) - soft * F.logsigmoid(logits)
+        return (with_label + torch.xlogy(1.0 - soft, 1.0 - soft) - (1.0 - soft) * F.logsigmoid(-logits)).mean(dim=-1)
     return (torch.xlogy(soft, soft) - soft * F.log_softmax(logits, dim=-1)).sum(dim=-1)
 
 

@@ -263,8 +263,8 @@ def require_trackers(given: str) -> tuple[str, ...]:
         SettingsError: an unknown name.
         EnvironmentProblem: its package is not installed, or cannot be imported.
     """
-    joined = given or os.environ.get("SAMO_TRACKER", "")
-    names = tuple(dict.fromkeys(filter(None, (part.strip() for part in joined.split(",")))))
+    requested = given or os.environ.get("SAMO_TRACKER", "")
+    names = tuple(dict.fromkeys(filter(None, (part.strip() for part in requested.split(",")))))
     for name in names:
         if name not in TRACKERS:
             raise SettingsError(

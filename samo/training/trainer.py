@@ -236,8 +236,8 @@ def fit(
     space, targets = setup.frontend.manifest.label_space, setup.frontend.manifest.targets
     criterion = EmotionLoss(space, plan.loss, targets[plan.train_rows]).to(setup.runtime.device)
     weights = sampling_weights(targets[plan.train_rows], space, plan.loss)
-    # The averaged weights are judged in a model of their own, so that the trained one is never disturbed.
-    judge = copy.deepcopy(state.model) if state.ema or state.average else state.model
+    # The averaged weights are evaluated in a model of their own, so that the trained one is never disturbed.
+    evaluated = copy.deepcopy(state.model) if state.ema or state.average else state.model
     while not state.finished(plan.train):
         started = time.perf_counter()
         if state.learns:
@@ -248,12 +248,12 @@ def fit(
             _, train_loss = evaluate_rows(state.model, setup, plan.train_rows, criterion, "training", 0)
         if state.average and state.epoch >= plan.train.epochs - state.average.n_epochs:
             state.average.add(state.epoch_weights())
-        if judge is not state.model:
-            judge.load_state_dict(state.eval_weights())
+        if evaluated is not state.model:
+            evaluated.load_state_dict(state.eval_weights())
         if state.average and state.average.complete:
-            refresh_batchnorm(judge, setup, plan.train_rows, plan.train.batch_size, plan.train.seed)
-            state.average.take_statistics(judge)
-        score, val_loss = validate(judge, setup, plan, criterion, state.epoch, absent_as_zero=state.absent_as_zero)
+            refresh_batchnorm(evaluated, setup, plan.train_rows, plan.train.batch_size, plan.train.seed)
+            state.average.take_statistics(evaluated)
+        score, val_loss = validate(evaluated, setup, plan, criterion, state.epoch, absent_as_zero=state.absent_as_zero)
         improved = _improved(score, val_loss, state.history)
         counts = improved or keeps_last(plan)
         if counts:

@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 
 from samo.data.corpora import require_places
-from samo.data.splits import make_split, require_judged
+from samo.data.splits import make_split, require_held_out
 from samo.errors import Interrupted, RunError, SettingsError, plural
 from samo.frontend import Frontend
 from samo.launch.local import LocalLauncher, share_of_cores
@@ -88,7 +88,7 @@ def tune(
     if name and not NAME_PATTERN.fullmatch(name):
         raise SettingsError(f"`name` '{name}': use letters, digits and . _ + = - only")
     values, root = config.flat(), artifacts_root(str(artifacts)) / "tuning"
-    require_judged(values["split"], "choose settings by")
+    require_held_out(values["split"], "choose settings by")
     folder = root / (name or _new_name(root, f"{values['dataset']}-{values['mode']}-{values['model']}"))
     if not folder.exists():
         for tried in _placed(values, space):

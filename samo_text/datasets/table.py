@@ -59,8 +59,8 @@ def index(root: Path, settings: DataSettings) -> Manifest:
     columns = table.columns
     _require_columns(root, table, names, settings)
     texts, notes = _texts(root, table.rows, settings.text_column)
-    rows, said = _with_labels_read(table.rows, names)
-    notes = [*table.notes, *notes, *said]
+    rows, read_notes = _with_labels_read(table.rows, names)
+    notes = [*table.notes, *notes, *read_notes]
     if settings.binary_columns == "labels" and len(names) > 1 and all(_is_binary(rows, name) for name in names):
         cells: dict[str, list[tuple[str, ...] | str]] = {}
         tasks, answers = _one_task(root, rows, names)

@@ -131,7 +131,8 @@ def download_wordnet() -> Path:
 def _fetch_wordnet(folder: Path) -> None:
     from nltk.downloader import Downloader
 
-    from samo.data.download import download, unpack_zip
+    from samo.data.download import download
+    from samo.data.unzip import unpack_zip
 
     if not (folder / "wordnet").is_dir():
         hint = f"fetch wordnet.zip elsewhere (nltk_data, packages/corpora) and put it into {folder}"

@@ -62,9 +62,9 @@ def test_a_model_says_what_it_is(before: Path, artifacts: Path) -> None:
         "  score:   not evaluated on its test part yet",
     ]
     (artifacts / "runs" / "speech" / "report.json").write_bytes((before / "speech.report.json").read_bytes())
-    judged = repr(samo.load("speech"))
-    assert "score:   test macro-F1 0.822 [0.556, 1.000] over 12 items, 2 speakers" in judged
-    assert "not evaluated" not in judged
+    evaluated = repr(samo.load("speech"))
+    assert "score:   test macro-F1 0.822 [0.556, 1.000] over 12 items, 2 speakers" in evaluated
+    assert "not evaluated" not in evaluated
     assert "answers: mood (anger, fear, joy); topic (home, work)" in repr(samo.load("text"))
 
 
@@ -252,9 +252,9 @@ def test_train_evaluate_load(before: Path, artifacts: Path, how: dict[str, Any],
     run = samo.train(data_root=before / data, **how)
     assert run.folder.parent == Path("artifacts/runs")
     assert run.trained["epochs"] == 2
-    told = capfd.readouterr()
-    assert told.out == ""
-    assert sum(line.startswith("epoch ") for line in told.err.splitlines()) == 2
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert sum(line.startswith("epoch ") for line in printed.err.splitlines()) == 2
     report = samo.evaluate(run, threads=1)
     assert report["run"] == run.name
     assert f"{report['metrics']['macro_f1']:.3f}" in repr(report)

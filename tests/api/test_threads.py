@@ -19,7 +19,7 @@ def command(*argv: str) -> None:
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def thread_counts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """What torch is told; drawing takes seconds, and test_report sees to it."""
     numbers: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", numbers.append)
@@ -36,6 +36,6 @@ ASKING: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("way", ASKING)
-def test_threads_reach_torch(before: Path, asked: list[int], way: str) -> None:
+def test_threads_reach_torch(before: Path, thread_counts: list[int], way: str) -> None:
     ASKING[way](before)
-    assert asked == [3]
+    assert thread_counts == [3]

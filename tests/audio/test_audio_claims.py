@@ -102,16 +102,16 @@ def ogg_flac(flac: bytes, serial: int = 7) -> bytes:
 )
 def test_joined_files_are_read_one_behind_the_other(tmp_path: Path, suffix: str, how: dict[str, str]) -> None:
     first, second = tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"
-    joined = put(
+    combined = put(
         tmp_path / f"ab.{suffix}", written(first, noise(0.5), **how) + written(second, noise(0.75, seed=1), **how)
     )
     both = np.concatenate([read(path, RATE).waveform for path in (first, second)])
     assert len(both) == 20_000
-    clip = read(joined, RATE)
+    clip = read(combined, RATE)
     assert np.array_equal(clip.waveform, both)
     assert clip.warnings == ()
-    assert info(joined).frames == 20_000
-    assert next(windows(joined, RATE, 1.25))[1].tolist() == both.tolist()
+    assert info(combined).frames == 20_000
+    assert next(windows(combined, RATE, 1.25))[1].tolist() == both.tolist()
 
 
 def test_joined_files_of_two_rates_are_refused(tmp_path: Path) -> None:

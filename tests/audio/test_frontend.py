@@ -83,9 +83,9 @@ def test_opening_indexes_and_decodes(clips: AudioFrontend, table: Path) -> None:
 def test_opening_tells_where_the_data_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.write(tmp_path / "Actor_01" / "03-01-03-01-01-01-01.wav", tiny.sound(0.5))
     monkeypatch.setenv("SAMO_DATA_ROOT", str(tmp_path))
-    said: list[str] = []
-    found = AudioFrontend.open(tiny.config(), said.append)
-    assert said == [f"Data: RAVDESS in {tmp_path} (from $SAMO_DATA_ROOT)."]
+    notes: list[str] = []
+    found = AudioFrontend.open(tiny.config(), notes.append)
+    assert notes == [f"Data: RAVDESS in {tmp_path} (from $SAMO_DATA_ROOT)."]
     assert found.config.data.data_root == str(tmp_path)
     assert found.data_card()["licence"] == "CC BY-NC-SA 4.0"
 
@@ -106,13 +106,13 @@ def test_one_speaker_in_two_spellings_stays_one(
             name = twins[number] if speaker == 0 else f"s{speaker}"
             lines.append(f"{speaker}{number}.wav,{label},{name}")
     (tmp_path / "table.csv").write_text("\n".join(lines), encoding="utf-8")
-    told: list[str] = []
+    notes: list[str] = []
     config = tiny.config(dataset="table", data_root=str(tmp_path / "table.csv"))
-    manifest = AudioFrontend.open(config, told.append).manifest
+    manifest = AudioFrontend.open(config, notes.append).manifest
     assert len({item.group for item in manifest.items}) == 6
     assert manifest.items[0].group == manifest.items[1].group == min(twins, key=lambda name: (len(name), name))
-    assert len(told) == 1
-    assert told[0].startswith("1 speaker stands in several spellings, taken as one: ")
+    assert len(notes) == 1
+    assert notes[0].startswith("1 speaker stands in several spellings, taken as one: ")
 
 
 @pytest.mark.parametrize("values", [{"model": "smal-cnn"}, {"n_mels": 8}, {"hop_length": 2000}])
@@ -235,8 +235,8 @@ def test_a_clips_logits_are_the_mean_over_its_windows(clips: AudioFrontend) -> N
     found = predict_logits(model, Setup(clips, tiny.CPU), rows, batch_size=2)
     for row, logits in zip(rows, found, strict=True):
         waveform = clips.waveforms.waveform(row)
-        cuts = [waveform[s : s + WINDOW] for s in window_starts(len(waveform), WINDOW)]
-        batch = collate(cuts, np.zeros((len(cuts), 3)), np.zeros(len(cuts), np.int64), WINDOW)
+        pieces = [waveform[s : s + WINDOW] for s in window_starts(len(waveform), WINDOW)]
+        batch = collate(pieces, np.zeros((len(pieces), 3)), np.zeros(len(pieces), np.int64), WINDOW)
         with torch.inference_mode():
             expected = model(batch.inputs, batch.lengths).mean(dim=0)
         assert logits == pytest.approx(expected.numpy(), abs=1e-5)

@@ -223,9 +223,9 @@ def test_egemaps_asks_opensmile_for_each_clip_and_says_its_licence(
 ) -> None:
     given = {"model": "functionals", "functional_set": "egemaps", "sr": tiny.SR, "dataset": "table", "split": "table"}
     config = tiny.AudioConfig.build({**given, "data_root": str(table)})
-    told: list[str] = []
-    front = AudioFrontend.open(config, told.append)
-    assert "forbids products" in told[0]
+    notes: list[str] = []
+    front = AudioFrontend.open(config, notes.append)
+    assert "forbids products" in notes[0]
     monkeypatch.setitem(sys.modules, "opensmile", None)
     with pytest.raises(EnvironmentProblem, match="needs the package opensmile") as caught:
         front.new_model()

@@ -79,15 +79,15 @@ def test_a_network_is_told_the_lengths_of_clips(model: str) -> None:
     picture = torch.randn(1, 1, 64, 63, generator=torch.Generator().manual_seed(1))
     short, whole = torch.tensor([1000]), torch.tensor([4000])
     with torch.no_grad():
-        asked, usual = built(model=model, pooling="mean"), built(model=model)
-        assert not torch.allclose(asked.logits_of(picture, short), asked.logits_of(picture, whole))
+        with_lengths, usual = built(model=model, pooling="mean"), built(model=model)
+        assert not torch.allclose(with_lengths.logits_of(picture, short), with_lengths.logits_of(picture, whole))
         assert torch.equal(usual.logits_of(picture, short), usual.logits_of(picture, whole))
         # 1000 // 64 + 1 frames are one map of the network's first 16 or 32 frames.
         step = 16 if model == "small-cnn" else 32
-        asked.network.pooling.usual = None
+        with_lengths.network.pooling.usual = None
         maps: list[Tensor] = []
-        asked.network.pooling.register_forward_hook(lambda module, given, found: maps.extend((given[0], found)))
-        asked.logits_of(picture, short)
+        with_lengths.network.pooling.register_forward_hook(lambda module, given, found: maps.extend((given[0], found)))
+        with_lengths.logits_of(picture, short)
         torch.testing.assert_close(maps[1], maps[0][:, :, :, : 16 // min(16, step)].mean(dim=(2, 3)))
 
 

@@ -49,7 +49,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AudioFrontend]:
+def evaluated(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, AudioFrontend]:
     """A run, trained with fitted statistics and augmentation, and judged on its held-out speaker."""
     root = tmp_path_factory.mktemp("artifacts")
     with pytest.MonkeyPatch.context() as patch:
@@ -64,8 +64,8 @@ def judged(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, 
 
 
 @pytest.fixture(scope="module")
-def ready(judged: tuple[Run, AudioFrontend]) -> AudioPredictor:
-    return AudioPredictor.from_run(judged[0], tiny.CPU)
+def ready(evaluated: tuple[Run, AudioFrontend]) -> AudioPredictor:
+    return AudioPredictor.from_run(evaluated[0], tiny.CPU)
 
 
 def one(ready: AudioPredictor, path: Path) -> Prediction:
@@ -87,9 +87,9 @@ def values(prediction: Prediction) -> np.ndarray:
 
 @pytest.mark.parametrize("part", ["test", "train"])
 def test_predict_answers_as_evaluate_judged(
-    judged: tuple[Run, AudioFrontend], ready: AudioPredictor, part: str
+    evaluated: tuple[Run, AudioFrontend], ready: AudioPredictor, part: str
 ) -> None:
-    run, frontend = judged
+    run, frontend = evaluated
     stored = Predictions.load(run.path(f"predictions.{part}.npz"))
     manifest = frontend.manifest
     paths = [manifest.path(manifest.items[row]) for row in manifest.rows(stored.ids)]
@@ -131,8 +131,8 @@ def test_what_was_trimmed_in_training_is_trimmed_here(
     assert np.abs(by_hand - whole).max() > 1e-4
 
 
-def test_the_model_judges_even_if_it_was_handed_over_in_training_mode(judged: tuple[Run, AudioFrontend]) -> None:
-    _, frontend = judged
+def test_the_model_judges_even_if_it_was_handed_over_in_training_mode(evaluated: tuple[Run, AudioFrontend]) -> None:
+    _, frontend = evaluated
     torch.manual_seed(0)
     model = AudioModel(tiny.config(dropout=0.9), frontend.manifest.label_space).train()
     clip = frontend.manifest.path(frontend.manifest.items[0])
@@ -142,8 +142,8 @@ def test_the_model_judges_even_if_it_was_handed_over_in_training_mode(judged: tu
     assert np.array_equal(values(one(ready, clip)), values(one(ready, clip)))
 
 
-def test_several_labels_at_once_have_probabilities_of_their_own(judged: tuple[Run, AudioFrontend]) -> None:
-    _, frontend = judged
+def test_several_labels_at_once_have_probabilities_of_their_own(evaluated: tuple[Run, AudioFrontend]) -> None:
+    _, frontend = evaluated
     space = LabelSpace((Task("mood", ("calm", "loud"), multi_label=True), Task("other", ("a", "b"))))
     ready = AudioPredictor(
         TrainedModel(TorchNetwork(AudioModel(tiny.config(), space), tiny.CPU), space, Decision()),
@@ -154,8 +154,8 @@ def test_several_labels_at_once_have_probabilities_of_their_own(judged: tuple[Ru
     assert sum(found.probabilities.values()) != pytest.approx(1.0, abs=1e-6)
 
 
-def test_a_run_without_a_model_is_refused(judged: tuple[Run, AudioFrontend], tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_bytes(judged[0].path("config.json").read_bytes())
+def test_a_run_without_a_model_is_refused(evaluated: tuple[Run, AudioFrontend], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(evaluated[0].path("config.json").read_bytes())
     with pytest.raises(ModelFileError, match="there is no model"):
         AudioPredictor.from_run(Run(tmp_path), tiny.CPU)
 
@@ -196,18 +196,18 @@ def test_no_files_no_predictions(ready: AudioPredictor) -> None:
 
 def test_predictions_come_while_files_are_read(ready: AudioPredictor, tmp_path: Path) -> None:
     path = tiny.write(tmp_path / "clip.wav", tiny.sound(0.5))
-    asked = []
+    requested = []
 
     def endless() -> Any:
         while True:
-            asked.append(path)
+            requested.append(path)
             yield path
 
     stream = ready.stream(endless())
     assert next(stream).label
     assert isinstance(stream, Generator)
     stream.close()
-    assert len(asked) < 200
+    assert len(requested) < 200
 
 
 # What a file may look like
@@ -269,7 +269,7 @@ def test_a_very_short_clip_is_a_warning(ready: AudioPredictor, tmp_path: Path) -
 
 @pytest.mark.parametrize("rate", [SR, 22_050])
 def test_what_holds_no_speech_is_never_answered(ready: AudioPredictor, tmp_path: Path, rate: int) -> None:
-    def told(name: str, samples: np.ndarray) -> tuple[bool, tuple[str, ...]]:
+    def withheld(name: str, samples: np.ndarray) -> tuple[bool, tuple[str, ...]]:
         found = one(ready, tiny.write(tmp_path / name, samples, rate, subtype="FLOAT"))
         # The label is kept beside it.
         assert found.label in tiny.LABELS
@@ -277,13 +277,13 @@ def test_what_holds_no_speech_is_never_answered(ready: AudioPredictor, tmp_path:
         return found.abstained, found.warnings
 
     sound = tiny.sound(1.0, rate=rate)
-    assert told("sound.wav", sound) == (False, ())
-    assert told("quiet.wav", 1e-3 * sound) == (False, ())
-    assert told("zeros.wav", np.zeros(rate)) == (True, ("silent",))
-    assert told("constant.wav", np.full(rate, 0.3)) == (True, ("constant",))
-    assert told("nearly.wav", 0.3 + 1e-5 * sound) == (True, ("constant",))
-    assert told("offset.wav", 0.3 + 0.1 * sound) == (False, ())
-    assert told("short.wav", sound[: rate // 20]) == (True, ("shorter than 0.1 s",))
+    assert withheld("sound.wav", sound) == (False, ())
+    assert withheld("quiet.wav", 1e-3 * sound) == (False, ())
+    assert withheld("zeros.wav", np.zeros(rate)) == (True, ("silent",))
+    assert withheld("constant.wav", np.full(rate, 0.3)) == (True, ("constant",))
+    assert withheld("nearly.wav", 0.3 + 1e-5 * sound) == (True, ("constant",))
+    assert withheld("offset.wav", 0.3 + 0.1 * sound) == (False, ())
+    assert withheld("short.wav", sound[: rate // 20]) == (True, ("shorter than 0.1 s",))
     assert ready.predict(np.full(rate, 0.3), sr=rate).abstained
 
 
@@ -454,8 +454,8 @@ def test_what_cannot_be_found_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_real_clips_get_labels(judged: tuple[Run, AudioFrontend], ravdess_root: Path, tmp_path: Path) -> None:
-    _, frontend = judged
+def test_real_clips_get_labels(evaluated: tuple[Run, AudioFrontend], ravdess_root: Path, tmp_path: Path) -> None:
+    _, frontend = evaluated
     features = frontend.config.features.model_copy(update={"duration": 3.0})
     torch.manual_seed(0)
     model = AudioModel(tiny.config(duration=3.0), frontend.manifest.label_space)

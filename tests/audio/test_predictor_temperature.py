@@ -23,9 +23,9 @@ from samo_audio.predictor import AudioPredictor
 SPACE = LabelSpace((Task("mood", tiny.LABELS),))
 
 
-def shares(said: Prediction) -> list[np.ndarray]:
+def shares(prediction: Prediction) -> list[np.ndarray]:
     """Log probabilities of the clip and of each of its windows."""
-    rows = [said.probabilities, *(stretch.probabilities for stretch in said.timeline)]
+    rows = [prediction.probabilities, *(stretch.probabilities for stretch in prediction.timeline)]
     return [np.log([row[label] for label in tiny.LABELS]) for row in rows]
 
 
@@ -38,7 +38,9 @@ def test_a_temperature_changes_shares_and_no_label(tmp_path: Path) -> None:
     )
     (first,), (second,) = plain.stream([path]), warm.stream([path])
     assert len(first.timeline) > 10
-    assert [said.label for said in (first, *first.timeline)] == [said.label for said in (second, *second.timeline)]
+    assert [answer.label for answer in (first, *first.timeline)] == [
+        answer.label for answer in (second, *second.timeline)
+    ]
     for before, after in zip(shares(first), shares(second), strict=True):
         assert np.diff(before) == pytest.approx(4 * np.diff(after), abs=1e-9)
         assert np.abs(np.diff(before)).max() > 1e-4

@@ -11,8 +11,9 @@ import pytest
 import soundfile
 from corpora import listed, table
 
+from samo.data.leaks import audit, find_leaks
 from samo.data.manifest import Manifest
-from samo.data.splits import Split, SplitRequest, audit, find_leaks, make_split
+from samo.data.splits import Split, SplitRequest, make_split
 from samo.errors import DataError, LeakError
 from samo.settings import stored_config, with_defaults
 from samo_audio.audio_io import read, read_segments
@@ -78,11 +79,11 @@ def test_segments_at_another_rate_and_beyond_one_block(tmp_path: Path) -> None:
     sound = np.random.default_rng(7).uniform(-0.5, 0.5, 600_000).astype(np.float32)
     soundfile.write(path, sound, 10_000, subtype="FLOAT")
     # 2^18 samples are read at once: the second lies in two blocks, the third in two others, the fourth overlaps both.
-    cuts = [(0.0, 1.0), (26.0, 26.5), (52.0, 53.0), (20.0, None)]
+    segments = [(0.0, 1.0), (26.0, 26.5), (52.0, 53.0), (20.0, None)]
     places = [(0, 10_000), (260_000, 265_000), (520_000, 530_000), (200_000, 600_000)]
-    for clip, (first, last) in zip(read_segments(path, 10_000, cuts), places, strict=True):
+    for clip, (first, last) in zip(read_segments(path, 10_000, segments), places, strict=True):
         assert np.array_equal(clip.waveform, sound[first:last])
-    halved = read_segments(path, 5_000, cuts)[1]
+    halved = read_segments(path, 5_000, segments)[1]
     assert len(halved.waveform) == 2_500
     assert halved.native_rate == 10_000
 

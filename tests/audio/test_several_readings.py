@@ -162,12 +162,12 @@ def test_samples_streams_and_decoded_clips(root: Path) -> None:
     np.testing.assert_allclose(*shares, atol=1e-3)  # resampled twice
     assert model.spectrogram(samples, tiny.SR) is None
     long = np.tile(samples, 5)
-    told = model.predict(long, sr=tiny.SR)
+    predicted = model.predict(long, sr=tiny.SR)
     # 13 s in windows of the longest member, half a second.
-    assert len(told.timeline) == 26
-    assert told.timeline[0].end_s == 0.5
+    assert len(predicted.timeline) == 26
+    assert predicted.timeline[0].end_s == 0.5
     moments = list(live(model, [long[:6000]], tiny.SR, voice=False))
-    first = [list(each.answers["emotion"].probabilities.values()) for each in (moments[0], told.timeline[0])]
+    first = [list(each.answers["emotion"].probabilities.values()) for each in (moments[0], predicted.timeline[0])]
     np.testing.assert_allclose(*first, atol=2e-2)  # where a stream is resampled block by block, its ends are not known
 
 

@@ -98,9 +98,9 @@ def test_pretrained_downloads_once(
     assert server.asked == [f"/{name}"]
     assert [path.name for path in hub.iterdir()] == [name]
     # stdout belongs to results: `samo train --json --pretrained` prints one object there.
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert name in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert name in printed.err
     assert socket.getdefaulttimeout() is None
 
 

@@ -178,11 +178,11 @@ def test_librosa_is_never_waited_for(table: Path) -> None:
         "    print(sorted({'librosa', 'numba'} & set(sys.modules)))\n"
     )
     where = os.pathsep.join([str(Path(tiny.__file__).parent), *sys.path])
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code, str(table)],
         env={**os.environ, "PYTHONPATH": where},
         capture_output=True,
         text=True,
         check=True,
     )
-    assert said.stdout.splitlines() == ["[]", "[]"]
+    assert result.stdout.splitlines() == ["[]", "[]"]

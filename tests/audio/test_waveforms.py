@@ -185,18 +185,18 @@ def test_samples_are_read_again_only_where_their_file_changed(
 ) -> None:
     open_waveforms(items, SR)
     (folder,) = folders(cache)
-    digest, asked = waveforms._samples_digest, list[Path]()
-    monkeypatch.setattr(waveforms, "_samples_digest", lambda place: asked.append(place) or digest(place))
+    digest, requested = waveforms._samples_digest, list[Path]()
+    monkeypatch.setattr(waveforms, "_samples_digest", lambda place: requested.append(place) or digest(place))
     open_waveforms(items, SR)
-    assert asked == []
+    assert requested == []
     copy = folder / "copy"
     copy.write_bytes((folder / "waveforms.f32").read_bytes())
     copy.rename(folder / "waveforms.f32")
     monkeypatch.setattr(waveforms, "read", None)
     open_waveforms(items, SR)
-    assert asked == [folder]
+    assert requested == [folder]
     open_waveforms(items, SR)
-    assert asked == [folder]
+    assert requested == [folder]
 
 
 def test_number_of_threads_does_not_change_the_cache(

@@ -322,11 +322,11 @@ def test_everything_comes_from_the_server(page: Page, server: Served) -> None:
     page.answered()
     page.ask(SENTENCE)
     page.answered()
-    asked = page.requests()
-    assert any(address.startswith(f"{server.address}static/") for address in asked)
-    assert any(AUDIO in address for address in asked)
+    requested = page.requests()
+    assert any(address.startswith(f"{server.address}static/") for address in requested)
+    assert any(AUDIO in address for address in requested)
     own = (server.address, f"blob:{server.address}", "data:")
-    assert [address for address in asked if not address.startswith(own)] == []
+    assert [address for address in requested if not address.startswith(own)] == []
     assert page.problems() == []
 
 

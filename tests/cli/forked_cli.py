@@ -96,8 +96,8 @@ def answer(request: dict[str, Any], tried: set[str]) -> dict[str, Any]:
         if time.monotonic() - started > request.get("after", 300):
             os.kill(child, signal.SIGKILL)
         time.sleep(0.001)
-    told = json.loads(seen.read_text()) if seen.exists() else {"events": [], "modules": []}
-    for name in told["modules"]:
+    record = json.loads(seen.read_text()) if seen.exists() else {"events": [], "modules": []}
+    for name in record["modules"]:
         if name not in tried:
             tried.add(name)
             with suppress(Exception):
@@ -106,7 +106,7 @@ def answer(request: dict[str, Any], tried: set[str]) -> dict[str, Any]:
         "status": os.waitstatus_to_exitcode(status),
         "seconds": time.monotonic() - started,
         "err": err.read_text() if err.exists() else "",
-        "events": told["events"],
+        "events": record["events"],
     }
 
 

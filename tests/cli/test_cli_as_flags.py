@@ -136,5 +136,5 @@ def test_notes_logs_and_errors_are_printed_as_flags(
     with main._notes_from_libraries():
         logging.getLogger("a").warning("see `max_tokens=%d`", 8)
     assert main._explain(SettingsError("`lr` is odd", hint="try `lr=1`"), "train") == 2
-    said = capsys.readouterr().err.splitlines()
-    assert said == ["· see --lr, label `happy` [x]", "· see --max-tokens 8", "error: --lr is odd (hint: try --lr 1)"]
+    printed = capsys.readouterr().err.splitlines()
+    assert printed == ["· see --lr, label `happy` [x]", "· see --max-tokens 8", "error: --lr is odd (hint: try --lr 1)"]

@@ -205,13 +205,13 @@ def test_what_makes_scores_doubtful_is_said_before_training(tmp_path: Path) -> N
         next(row for row in rows if row[1:] == (word, "speaker0,train")) for word in ("angry", "sad")
     )
     (csv.parent / second).write_bytes((csv.parent / first).read_bytes())
-    said = done(*training(csv, "--dataset", "table", "--seed", "1")).err
-    assert f"1 recording stands several times under different labels: {first} (angry) = {second} (sad)" in said
-    assert "test has no example of sad: left out of macro-F1 there" in said
+    printed = done(*training(csv, "--dataset", "table", "--seed", "1")).err
+    assert f"1 recording stands several times under different labels: {first} (angry) = {second} (sad)" in printed
+    assert "test has no example of sad: left out of macro-F1 there" in printed
     # The table's own split is drawn by no seed.
-    assert "also draws the split" not in said
-    said = done(*training(csv, "--dataset", "table", "--split", "speaker", "--seed", "1")).err
-    assert "--seed 1 also draws the split; --split-seed 0 keeps that of --seed 0, as an ensemble needs" in said
+    assert "also draws the split" not in printed
+    printed = done(*training(csv, "--dataset", "table", "--split", "speaker", "--seed", "1")).err
+    assert "--seed 1 also draws the split; --split-seed 0 keeps that of --seed 0, as an ensemble needs" in printed
 
 
 def test_a_mistyped_path_is_refused_before_torch_is_imported(trained: Path, clips: Path, tmp_path: Path) -> None:

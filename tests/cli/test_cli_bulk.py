@@ -35,8 +35,8 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 def test_rows_are_what_predict_says(command: list[object]) -> None:
     result = done(*command, "-o", "out")
-    said = done(*command, "--json").json["predictions"]
-    assert [{"item": place, **row} for place, row in enumerate(said)] == rows(Path("out"))
+    printed = done(*command, "--json").json["predictions"]
+    assert [{"item": place, **row} for place, row in enumerate(printed)] == rows(Path("out"))
     assert result.err == (
         "· wrote 1 part (36 rows, 0 errors); out is complete: 36 rows, 0 errors; "
         "read them with cat out/part-*.jsonl > answers.jsonl\n"

@@ -40,10 +40,10 @@ def second(run: Path, name: str, wrong: int = 0) -> Path:
     """A copy of a run that has all items right but the first few."""
     copy = shutil.copytree(run, run.parent / name)
     for part in ("test", "val"):
-        said = Predictions.load(copy / f"predictions.{part}.npz")
-        logits = 5 * said.targets
+        predictions = Predictions.load(copy / f"predictions.{part}.npz")
+        logits = 5 * predictions.targets
         logits[:wrong] = np.roll(logits[:wrong], 1, axis=1)
-        replace(said, logits=logits).save(copy / f"predictions.{part}.npz")
+        replace(predictions, logits=logits).save(copy / f"predictions.{part}.npz")
     return copy
 
 
@@ -76,18 +76,18 @@ def test_tables_files_and_pictures(copied: Path, other: Path, artifacts: Path) -
 
 
 def test_json_is_the_file_and_nothing_else(copied: Path, other: Path, artifacts: Path) -> None:
-    said = done("compare", "first", "second", "--json")
-    assert said.err == ""
-    assert said.json == read_json(artifacts / "comparisons" / "first-vs-second" / "comparison.json")
+    result = done("compare", "first", "second", "--json")
+    assert result.err == ""
+    assert result.json == read_json(artifacts / "comparisons" / "first-vs-second" / "comparison.json")
     report = read_json(copied / "report.json")
-    scores = said.json["comparisons"][0]["scores"]
+    scores = result.json["comparisons"][0]["scores"]
     for name in ("macro_f1", "uar", "accuracy"):
         assert scores[name]["baseline"] == report["metrics"][name]
         assert scores[name]["run"] == 1.0
-    assert list(said.json["comparisons"][0]["per_class"]) == list(EMOTIONS)
-    assert (said.json["baseline"], said.json["dataset"], said.json["split"]) == ("first", "ravdess", "test")
+    assert list(result.json["comparisons"][0]["per_class"]) == list(EMOTIONS)
+    assert (result.json["baseline"], result.json["dataset"], result.json["split"]) == ("first", "ravdess", "test")
     wrong = round(16 * (1 - report["metrics"]["accuracy"]))
-    assert said.json["comparisons"][0]["mcnemar"]["only_run"] == wrong
+    assert result.json["comparisons"][0]["mcnemar"]["only_run"] == wrong
 
 
 def test_the_first_is_the_baseline(copied: Path, other: Path) -> None:

@@ -17,16 +17,16 @@ from samo_text.datasets import DATASETS as TEXTS
 
 
 def test_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = done("data", "list", "--json").json
-    assert said["schema"] == 2
-    assert {name: list(rows) for name, rows in said["datasets"].items()} == {
+    printed = done("data", "list", "--json").json
+    assert printed["schema"] == 2
+    assert {name: list(rows) for name, rows in printed["datasets"].items()} == {
         "audio": list(DATASETS),
         "text": list(TEXTS),
     }
-    assert said["datasets"]["audio"]["ravdess"]["place"] == "samo data download ravdess"
-    assert "CC BY-NC-SA" in said["datasets"]["audio"]["ravdess"]["licence"]
-    assert said["datasets"]["text"]["goemotions"]["place"] == "samo data download goemotions"
-    assert said["datasets"]["text"]["demo"]["place"] == "built in"
+    assert printed["datasets"]["audio"]["ravdess"]["place"] == "samo data download ravdess"
+    assert "CC BY-NC-SA" in printed["datasets"]["audio"]["ravdess"]["licence"]
+    assert printed["datasets"]["text"]["goemotions"]["place"] == "samo data download goemotions"
+    assert printed["datasets"]["text"]["demo"]["place"] == "built in"
     assert list(done("data", "list", "--modality", "text", "--json").json["datasets"]) == ["text"]
     assert "unknown modality 'video'" in refused(2, "data", "list", "--modality", "video")
     assert max(map(len, done("data", "list").out.splitlines())) > 80
@@ -38,15 +38,15 @@ def test_list(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 def test_inspect_json_and_pictures(clips: Path, artifacts: Path, tmp_path: Path) -> None:
-    said = done("data", "inspect", "--data-root", clips, "--json").json
-    assert (said["schema"], said["dataset"], said["n"], said["synthetic"]) == (1, "ravdess", 48, False)
-    assert said["by_class"] == dict.fromkeys(EMOTIONS, 6)
-    assert said["duplicates"] == []
-    assert {Path(path).name for path in said["pictures"]} == {
+    printed = done("data", "inspect", "--data-root", clips, "--json").json
+    assert (printed["schema"], printed["dataset"], printed["n"], printed["synthetic"]) == (1, "ravdess", 48, False)
+    assert printed["by_class"] == dict.fromkeys(EMOTIONS, 6)
+    assert printed["duplicates"] == []
+    assert {Path(path).name for path in printed["pictures"]} == {
         "class_balance.png", "clips.png", "durations.png", "levels.png",
     }  # fmt: skip
-    assert all(Path(path).is_file() for path in said["pictures"])
-    assert Path(said["pictures"][0]).parent == artifacts.relative_to(Path.cwd()) / "inspect" / "ravdess"
+    assert all(Path(path).is_file() for path in printed["pictures"])
+    assert Path(printed["pictures"][0]).parent == artifacts.relative_to(Path.cwd()) / "inspect" / "ravdess"
 
 
 def test_inspect_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,11 +74,11 @@ def test_what_cannot_be_decoded_is_named_and_the_rest_inspected(
         if number in (0, 3):
             clip.write_bytes(clip.read_bytes()[:30])
             bad[number // 3] = clip.stem
-    said = samo(*there)
-    assert said.status == 3
-    assert (said.json["n"], said.json["by_class"]) == (34, {"angry": 12, "happy": 10, "sad": 12})
-    assert [Path(name).name for name in said.json["unreadable"]] == bad
-    left = [line for line in said.err.splitlines() if line.startswith("· left out: ")]
+    result = samo(*there)
+    assert result.status == 3
+    assert (result.json["n"], result.json["by_class"]) == (34, {"angry": 12, "happy": 10, "sad": 12})
+    assert [Path(name).name for name in result.json["unreadable"]] == bad
+    left = [line for line in result.err.splitlines() if line.startswith("· left out: ")]
     assert [name in line for name, line in zip(bad, left, strict=True)] == [True, True]
     for clip in root.rglob("*.wav"):
         clip.write_bytes(b"RIFF")
@@ -95,8 +95,8 @@ def test_inspect_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert r"for example --speaker-pattern '^[^/]+/(spk\d+)' for" in done(*there).out
     crooked = tmp_path / "f" / ".." / "f"
     assert done("data", "inspect", "--dataset", "folder", "--data-root", crooked, "--json").json["root"] == str(root)
-    said = done(*there, "--speaker-pattern", "(spk[0-9])", "--json").json
-    assert said["by_speaker"] == {"spk0": 6, "spk1": 6, "spk2": 6}
+    printed = done(*there, "--speaker-pattern", "(spk[0-9])", "--json").json
+    assert printed["by_speaker"] == {"spk0": 6, "spk1": 6, "spk2": 6}
 
 
 def test_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ def test_download(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return tmp_path / "[x]" / name
 
     monkeypatch.setattr("samo_audio.datasets.download", fetched)
-    said = done("data", "download", "ravdess")
-    assert said.out == f"{tmp_path}/[x]/ravdess\n"
-    assert said.err.splitlines()[0] == "· downloading"
-    assert "CC BY-NC-SA" in said.err
+    result = done("data", "download", "ravdess")
+    assert result.out == f"{tmp_path}/[x]/ravdess\n"
+    assert result.err.splitlines()[0] == "· downloading"
+    assert "CC BY-NC-SA" in result.err
     assert done("data", "download", "ravdess", "--json").json["folder"] == f"{tmp_path}/[x]/ravdess"
 
 
@@ -132,8 +132,8 @@ def test_downloads_that_fail(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_corpus_in_the_environment_is_named(clips: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMO_DATA_ROOT", str(clips))
-    said = done("train", *TINY, "--epochs", "1", "--name", "a")
-    assert said.err.splitlines()[0] == f"· Data: RAVDESS in {clips} (from $SAMO_DATA_ROOT)."
+    result = done("train", *TINY, "--epochs", "1", "--name", "a")
+    assert result.err.splitlines()[0] == f"· Data: RAVDESS in {clips} (from $SAMO_DATA_ROOT)."
     monkeypatch.setenv("SAMO_DATA_ROOT", "/nowhere")
     line = refused(3, "train", *TINY, "--name", "b")
     assert "$SAMO_DATA_ROOT points at /nowhere, which does not exist" in line
@@ -142,8 +142,8 @@ def test_the_corpus_in_the_environment_is_named(clips: Path, monkeypatch: pytest
 def test_a_download_is_named(clips: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path))
     shutil.copytree(clips, tmp_path / "datasets" / "ravdess")
-    said = done("train", *TINY, "--epochs", "1", "--json")
-    assert said.err.splitlines()[0] == f"· Data: the downloaded RAVDESS in {tmp_path}/datasets/ravdess."
+    result = done("train", *TINY, "--epochs", "1", "--json")
+    assert result.err.splitlines()[0] == f"· Data: the downloaded RAVDESS in {tmp_path}/datasets/ravdess."
     assert done("doctor", "--json").json["ravdess"] == f"{tmp_path}/datasets/ravdess"
     assert (
         done("data", "list", "--json").json["datasets"]["audio"]["ravdess"]["place"] == f"{tmp_path}/datasets/ravdess"
@@ -155,19 +155,19 @@ def test_the_demo_corpus_is_the_last_resort_and_says_so(
 ) -> None:
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("samo_audio.datasets.demo.ensure", lambda on_progress=None: clips)
-    said = done("train", *TINY, "--epochs", "1", "--json")
-    first = said.err.splitlines()[0]
+    result = done("train", *TINY, "--epochs", "1", "--json")
+    first = result.err.splitlines()[0]
     assert "the built-in demo corpus (synthetic voices), as no RAVDESS was found" in first
     assert "samo data download ravdess" in first
     assert "--data-root FOLDER" in first
-    assert said.json["synthetic"] is True
+    assert result.json["synthetic"] is True
 
 
 def test_presets(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = done("presets", "--json").json
-    assert (said["schema"], said["modality"]) == (1, "audio")
-    assert list(said["presets"]) == [*preset_files("audio"), "best"]
-    assert said["presets"]["small-cnn-focal"]["settings"]["focal_gamma"] == 2.0
+    printed = done("presets", "--json").json
+    assert (printed["schema"], printed["modality"]) == (1, "audio")
+    assert list(printed["presets"]) == [*preset_files("audio"), "best"]
+    assert printed["presets"]["small-cnn-focal"]["settings"]["focal_gamma"] == 2.0
     monkeypatch.setattr(out, "_width", 80)
     shown = done("presets").out
     assert all(name in shown for name in preset_files("audio"))
@@ -206,8 +206,8 @@ MODELS = "samo-speech and samo-text answer without\n"
 
 def test_no_runs() -> None:
     assert done("runs", "--json").json == {"schema": 1, "runs": []}
-    said = done("runs")
-    assert (said.out, said.err) == ("", "· no run in artifacts yet; train one: samo train; " + MODELS)
+    result = done("runs")
+    assert (result.out, result.err) == ("", "· no run in artifacts yet; train one: samo train; " + MODELS)
 
 
 def test_doctor(monkeypatch: pytest.MonkeyPatch, artifacts: Path, cache: Path) -> None:

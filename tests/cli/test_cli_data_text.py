@@ -20,7 +20,7 @@ def table(folder: Path) -> Path:
 
 def test_a_table(tmp_path: Path, artifacts: Path) -> None:
     path = table(tmp_path)
-    asked = [
+    command = [
         "data",
         "inspect",
         "--modality",
@@ -32,18 +32,18 @@ def test_a_table(tmp_path: Path, artifacts: Path) -> None:
         "--text-column",
         "body",
     ]
-    said = done(*asked, "--label-columns", "mood,tone", "--json").json
-    assert (said["schema"], said["dataset"], said["n"], said["parts"]) == (1, "table", 4, {"all": 4})
-    assert said["tasks"]["mood"]["by_label"] == {"fear": 2, "joy": 2}
-    assert said["tasks"]["tone"]["unlabelled"] == 1
-    assert said["duplicates"]["inside"]["all"] == {"texts": 1, "extra_rows": 1, "conflicting": 1}
+    printed = done(*command, "--label-columns", "mood,tone", "--json").json
+    assert (printed["schema"], printed["dataset"], printed["n"], printed["parts"]) == (1, "table", 4, {"all": 4})
+    assert printed["tasks"]["mood"]["by_label"] == {"fear": 2, "joy": 2}
+    assert printed["tasks"]["tone"]["unlabelled"] == 1
+    assert printed["duplicates"]["inside"]["all"] == {"texts": 1, "extra_rows": 1, "conflicting": 1}
     names = ["class_balance_mood.png", "class_balance_tone.png", "lengths.png"]
-    assert [Path(picture).name for picture in said["pictures"]] == names
-    assert all(Path(picture).is_file() for picture in said["pictures"])
-    folder = Path(said["pictures"][0]).parent
+    assert [Path(picture).name for picture in printed["pictures"]] == names
+    assert all(Path(picture).is_file() for picture in printed["pictures"])
+    folder = Path(printed["pictures"][0]).parent
     assert folder.parent == artifacts.relative_to(Path.cwd()) / "inspect"
     assert re.fullmatch(r"table-[a-z]+-[0-9a-f]{6}", folder.name)
-    shown = done(*asked, "--label-columns", "mood").out.splitlines()
+    shown = done(*command, "--label-columns", "mood").out.splitlines()
     assert shown[0] == f"table in {tmp_path}: 4 texts"
     assert "mood: 2 labels, one holds" in shown
     assert [line.split() for line in shown if line.startswith(("mood ", "joy", "rows"))] == [
@@ -60,9 +60,9 @@ def test_a_table(tmp_path: Path, artifacts: Path) -> None:
 def test_the_demo_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("samo_text.inspection.draw", lambda *_: [])
-    said = done("data", "inspect", "--modality", "text", "--mode", "ekman")
-    assert said.err.startswith("· Data: the built-in demo corpus (synthetic sentences), as no GoEmotions was found.")
-    lines = said.out.splitlines()
+    result = done("data", "inspect", "--modality", "text", "--mode", "ekman")
+    assert result.err.startswith("· Data: the built-in demo corpus (synthetic sentences), as no GoEmotions was found.")
+    lines = result.out.splitlines()
     assert lines[0] == "demo: 8,000 texts  synthetic demo data"
     assert lines[2].split() == ["ekman", *SIZES, "all", "share"]
     assert [line.split()[0] for line in lines[4:11]] == list(EKMAN)

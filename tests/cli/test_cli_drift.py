@@ -74,15 +74,15 @@ def test_without_kept_predictions_the_part_is_predicted_and_without_data_they_do
 def test_a_shift_is_shown_and_told(reference: list[str], tmp_path: Path) -> None:
     lines = [line(k, label="angry", level_dbfs=-40.0 - 0.1 * (k % 5)) for k in range(60)]
     file = write(tmp_path / "log.jsonl", lines)
-    said = done("drift", file, *reference)
-    assert said.out.startswith(
+    result = done("drift", file, *reference)
+    assert result.out.startswith(
         "60 answers of first, 2026-11-26 00:00 to 2026-11-26 00:59 UTC, against 8 of what the model"
     )
-    rows = {row.split("  ")[0]: row for row in said.out.splitlines()}
+    rows = {row.split("  ")[0]: row for row in result.out.splitlines()}
     assert rows["input level"].endswith("DRIFT")
     assert rows["labels of emotion"].endswith("DRIFT")
-    assert " dB quieter than what the model was validated on (median -40.2 dBFS" in said.out
-    assert "angry is answered " in said.out
+    assert " dB quieter than what the model was validated on (median -40.2 dBFS" in result.out
+    assert "angry is answered " in result.out
     found = done("drift", file, *reference, "--json").json
     assert (found["drift"], found["n"], found["n_reference"], found["model"]) == (True, 60, 8, "first")
     assert (found["from"], found["to"]) == ("2026-11-26T00:00:00+00:00", "2026-11-26T00:59:00+00:00")
@@ -104,11 +104,11 @@ def test_the_status_is_zero_unless_wanted(reference: list[str], tmp_path: Path) 
 def test_broken_lines_and_other_models_are_named(reference: list[str], tmp_path: Path) -> None:
     lines = [line(k) for k in range(40)]
     lines[3:3] = ["{no", *[line(k, model="b") for k in range(5)], "[]"]
-    said = done("drift", write(tmp_path / "x", lines), *reference)
-    assert "2 lines are no answers and left out: line 4 (" in said.err
-    assert "line 10 (" in said.err
-    assert "lines of other models are left out: 5 of b" in said.err
-    assert said.out.startswith("40 answers of first")
+    result = done("drift", write(tmp_path / "x", lines), *reference)
+    assert "2 lines are no answers and left out: line 4 (" in result.err
+    assert "line 10 (" in result.err
+    assert "lines of other models are left out: 5 of b" in result.err
+    assert result.out.startswith("40 answers of first")
     found = done("drift", tmp_path / "x", *reference, "--json").json
     assert ([each["line"] for each in found["broken"]["first"]], found["other_models"]) == ([4, 10], {"b": 5})
 
@@ -117,9 +117,9 @@ def test_which_model(reference: list[str], tmp_path: Path) -> None:
     lines = [line(k, model="b" if k % 3 else "c") for k in range(60)]
     file = write(tmp_path / "x", lines)
     assert "lines of several models: c, b (hint: name one with --model)" in refused(3, "drift", file, *reference)
-    said = done("drift", file, *reference, "--model", "b")
-    assert said.out.startswith("40 answers of b")
-    assert "the lines are of a model called b, the reference is first" in said.err
+    result = done("drift", file, *reference, "--model", "b")
+    assert result.out.startswith("40 answers of b")
+    assert "the lines are of a model called b, the reference is first" in result.err
     assert "--model x: no line is of it (hint: there are: c, b" in refused(2, "drift", file, *reference, "--model", "x")
 
 
@@ -169,7 +169,7 @@ def test_lines_of_another_model_are_refused(reference: list[str], tmp_path: Path
 
 def test_broken_lines_are_counted_once(tmp_path: Path) -> None:
     file = write(tmp_path / "x", [line(k) for k in range(60)] + ["no"] * 19)
-    said = done("drift", file, "--halves").err
-    assert "19 lines are no answers and left out: line 61 (" in said
-    assert said.count(" more") == 1
-    assert " and 16 more" in said
+    printed = done("drift", file, "--halves").err
+    assert "19 lines are no answers and left out: line 61 (" in printed
+    assert printed.count(" more") == 1
+    assert " and 16 more" in printed

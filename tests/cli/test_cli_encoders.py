@@ -61,24 +61,26 @@ def chosen(tmp_path_factory: pytest.TempPathFactory, cache: Path, table: Path, b
         patch.setenv("SAMO_CACHE", str(cache))
         patch.setattr(run_report, "save_figures", lambda *_: [])
         patch.setattr(LocalLauncher, "run", here)
-        result = done("train", *asked(table, bert, root / "broken", "tfidf"), "--name", "c", "--artifacts", root)
+        result = done(
+            "train", *train_command(table, bert, root / "broken", "tfidf"), "--name", "c", "--artifacts", root
+        )
     (root / "out.txt").write_text(result.out)
     (root / "err.txt").write_text(result.err)
     return root
 
 
-def asked(table: Path, *encoders: object) -> list[object]:
+def train_command(table: Path, *encoders: object) -> list[object]:
     names = ",".join(map(str, encoders))
     return [*MULTI, "--data-root", table, "--encoders", names, "--encoder-lr-scale", "0.1", *SETTINGS]
 
 
 def test_the_best_on_validation_is_a_run(chosen: Path) -> None:
     run, cells = chosen / "runs" / "c", chosen / "grids" / "c" / "runs"
-    account = read_json(run / "choice.json")
-    assert [row["name"] for row in account["candidates"]] == ["tfidf", "bert"]
-    assert (account["best"], account["gain"]["second"]) == ("tfidf", "bert")
+    summary = read_json(run / "choice.json")
+    assert [row["name"] for row in summary["candidates"]] == ["tfidf", "bert"]
+    assert (summary["best"], summary["gain"]["second"]) == ("tfidf", "bert")
     reports = {name: read_json(cells / name / "report.val.json") for name in ("tfidf", "bert")}
-    for row in account["candidates"]:
+    for row in summary["candidates"]:
         assert row["val_macro_f1"] == reports[row["name"]]["metrics"]["macro_f1"]
         assert row["ci"] == reports[row["name"]]["ci"]["macro_f1"]
         seconds = sum(epoch["seconds"] for epoch in Run(cells / row["name"]).history)
@@ -91,15 +93,15 @@ def test_the_best_on_validation_is_a_run(chosen: Path) -> None:
 
 def test_the_gain_is_a_paired_bootstrap_over_validation_rows(chosen: Path) -> None:
     cells = chosen / "grids" / "c" / "runs"
-    said = {name: Predictions.load(cells / name / "predictions.val.npz") for name in ("tfidf", "bert")}
+    by_encoder = {name: Predictions.load(cells / name / "predictions.val.npz") for name in ("tfidf", "bert")}
     space = Run(cells / "tfidf").manifest.label_space
-    found = compare_to_baseline("bert", said["bert"], said["tfidf"], task=space.primary, label_space=space, unit="row")[
-        "difference"
-    ]
-    account = read_json(chosen / "runs" / "c" / "choice.json")
-    assert {name: account["gain"][name] for name in found} == found
-    assert account["gain"]["verdict"] == "better"
-    assert gain_line(account) in (chosen / "out.txt").read_text()
+    found = compare_to_baseline(
+        "bert", by_encoder["bert"], by_encoder["tfidf"], task=space.primary, label_space=space, unit="row"
+    )["difference"]
+    summary = read_json(chosen / "runs" / "c" / "choice.json")
+    assert {name: summary["gain"][name] for name in found} == found
+    assert summary["gain"]["verdict"] == "better"
+    assert gain_line(summary) in (chosen / "out.txt").read_text()
 
 
 def test_the_test_part_stays_closed(chosen: Path) -> None:
@@ -109,11 +111,11 @@ def test_the_test_part_stays_closed(chosen: Path) -> None:
 
 
 def test_what_is_broken_and_what_is_not_taken_is_said(chosen: Path) -> None:
-    account = read_json(chosen / "runs" / "c" / "choice.json")
-    (left,) = account["left_out"]
+    summary = read_json(chosen / "runs" / "c" / "choice.json")
+    (left,) = summary["left_out"]
     assert left["name"] == "broken"
-    said, notes = (chosen / "out.txt").read_text(), (chosen / "err.txt").read_text()
-    assert "left out: broken (" in said
+    printed, notes = (chosen / "out.txt").read_text(), (chosen / "err.txt").read_text()
+    assert "left out: broken (" in printed
     assert "tfidf trains without" in notes
     assert all(flag in notes for flag in ("--epochs", "--batch-size", "--encoder-lr-scale"))
     assert "bert trains without" not in notes
@@ -127,7 +129,7 @@ def test_evaluate_takes_the_run_and_again_trains_nothing(
 ) -> None:
     shutil.copytree(chosen, artifacts, symlinks=True)
     assert done("evaluate", "--threads", "1", "--json").json["run"] == "c"
-    typed = asked(table, bert, artifacts / "broken", "tfidf")
+    typed = train_command(table, bert, artifacts / "broken", "tfidf")
     assert "a run named 'c' exists" in refused(5, "train", *typed, "--name", "c")
     again = done("train", *typed, "--name", "c", "--overwrite", "--json")
     assert "2 cells, 2 done before" in again.err
@@ -137,11 +139,11 @@ def test_evaluate_takes_the_run_and_again_trains_nothing(
 
 def test_an_encoder_that_wins_is_kept_whole(artifacts: Path, table: Path, bert: Path) -> None:
     other = small_bert(bert.parent / "more" / "bert", seed=1)
-    account = done("train", *asked(table, bert, other), "--json").json
-    assert {row["name"] for row in account["candidates"]} == {"bert", "bert-2"}
-    assert account["run"] == f"table-emotion-{account['best']}-001"
-    said = done("predict", "--text", "we hate the dog", "--json", "--threads", "1").json
-    assert said["run"] == account["run"]
+    summary = done("train", *train_command(table, bert, other), "--json").json
+    assert {row["name"] for row in summary["candidates"]} == {"bert", "bert-2"}
+    assert summary["run"] == f"table-emotion-{summary['best']}-001"
+    printed = done("predict", "--text", "we hate the dog", "--json", "--threads", "1").json
+    assert printed["run"] == summary["run"]
     assert not list(artifacts.glob("runs/*/last.ckpt"))
 
 
@@ -156,10 +158,10 @@ def test_a_training_that_fails_is_left_out(
         return real(run, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(cells, "train_run", train_run)
-    account = done("train", *asked(table, bert, "tfidf"), "--name", "f", "--json").json
-    assert [row["name"] for row in account["candidates"]] == ["tfidf"]
-    assert account["gain"] is None
-    assert account["left_out"][0]["reason"].startswith("it broke (log: ")
+    summary = done("train", *train_command(table, bert, "tfidf"), "--name", "f", "--json").json
+    assert [row["name"] for row in summary["candidates"]] == ["tfidf"]
+    assert summary["gain"] is None
+    assert summary["left_out"][0]["reason"].startswith("it broke (log: ")
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def here(launcher: LocalLauncher, jobs: Sequence[Job], watcher: Watcher) -> list
 
 
 @pytest.fixture(scope="module")
-def joined(tmp_path_factory: pytest.TempPathFactory, cache: Path, corpus: Path) -> Path:
+def with_ensemble(tmp_path_factory: pytest.TempPathFactory, cache: Path, corpus: Path) -> Path:
     """The artifacts of one ensemble of two seeds named ``g``; to read only."""
     root = tmp_path_factory.mktemp("joined")
     with pytest.MonkeyPatch.context() as patch:
@@ -56,8 +56,8 @@ def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def copy(joined: Path, artifacts: Path) -> Path:
-    shutil.copytree(joined, artifacts, symlinks=True)
+def copy(with_ensemble: Path, artifacts: Path) -> Path:
+    shutil.copytree(with_ensemble, artifacts, symlinks=True)
     return artifacts
 
 
@@ -65,40 +65,40 @@ def seeds(corpus: Path) -> list[object]:
     return ["--seeds", "3,1", "--dataset", "table", "--data-root", corpus, *SETTINGS, "--epochs", "1", "--name", "g"]
 
 
-def test_seeds_make_the_members_on_one_split(joined: Path) -> None:
-    grid, run = joined / "grids" / "g" / "runs", joined / "runs" / "g"
+def test_seeds_make_the_members_on_one_split(with_ensemble: Path) -> None:
+    grid, run = with_ensemble / "grids" / "g" / "runs", with_ensemble / "runs" / "g"
     first, second = (read_json(grid / name / "config.json") for name in ("seed3", "seed1"))
     assert [settings["seed"] for settings in (first, second)] == [3, 1]
     assert [settings["split_seed"] for settings in (first, second)] == [3, 3]
     splits = [read_json(folder / "split.json") for folder in (grid / "seed3", grid / "seed1", run)]
     assert splits[0] == splits[1] == splits[2]
-    account, report = read_json(run / "ensemble.json"), read_json(run / "report.json")
-    assert [member["name"] for member in account["members"]] == ["seed3", "seed1"]
-    for member in account["members"]:
+    summary, report = read_json(run / "ensemble.json"), read_json(run / "report.json")
+    assert [member["name"] for member in summary["members"]] == ["seed3", "seed1"]
+    for member in summary["members"]:
         own = read_json(grid / member["name"] / "report.json")
         assert member["macro_f1"] == pytest.approx(own["metrics"]["macro_f1"])
         assert member["val_macro_f1"] == pytest.approx(own["val_macro_f1"])
-    assert report["metrics"]["macro_f1"] == account["ensemble"]["macro_f1"]
-    assert (joined / "latest").resolve() == run.resolve()
-    said = (joined / "said.txt").read_text()
+    assert report["metrics"]["macro_f1"] == summary["ensemble"]["macro_f1"]
+    assert (with_ensemble / "latest").resolve() == run.resolve()
+    printed = (with_ensemble / "said.txt").read_text()
     for text in ("g: the mean of its members' probabilities, equal weights", "mean of members", "ensemble", "seed3"):
-        assert text in said
-    assert f"{account['gain']['difference']:+.3f} macro-F1" in said
-    assert account["gain"]["verdict"] in said
-    assert max(map(len, said[: said.index("mean of members")].splitlines()[2:])) <= 80
+        assert text in printed
+    assert f"{summary['gain']['difference']:+.3f} macro-F1" in printed
+    assert summary["gain"]["verdict"] in printed
+    assert max(map(len, printed[: printed.index("mean of members")].splitlines()[2:])) <= 80
 
 
 def test_evaluate_predict_and_runs_take_it(copy: Path, corpus: Path) -> None:
     before = read_json(copy / "runs" / "g" / "report.json")
     report = done("evaluate", "g", "--json").json
     assert report == before
-    said = Predictions.load(copy / "runs" / "g" / "predictions.test.npz")
+    predictions = Predictions.load(copy / "runs" / "g" / "predictions.test.npz")
     temperature = report["calibration"]["temperature"]
     assert temperature == pytest.approx(read_json(copy / "runs" / "g" / "calibration.json")["temperature"]["emotion"])
-    shares = np.exp(said.logits / temperature)
+    shares = np.exp(predictions.logits / temperature)
     shares /= shares.sum(axis=1, keepdims=True)
     shutil.rmtree(copy / "grids")
-    found = done("predict", corpus.parent / f"{said.ids[0]}.wav", "--run", "g", "--json").json["predictions"][0]
+    found = done("predict", corpus.parent / f"{predictions.ids[0]}.wav", "--run", "g", "--json").json["predictions"][0]
     assert list(found["probabilities"]) == report["labels"]
     np.testing.assert_allclose(list(found["probabilities"].values()), shares[0], atol=1e-5)
     listed = done("runs", "--json").json["runs"]
@@ -125,10 +125,10 @@ def test_named_runs(copy: Path, tmp_path: Path) -> None:
     (copy / "runs" / "bad" / "best_model.safetensors").unlink()
     result = done("ensemble", *GRID, "bad", "--weights", "fitted", "--threads", "1")
     assert "left out: 'bad': there is no model at" in result.err
-    account = read_json(copy / "runs" / "ensemble-table-emotion-001" / "ensemble.json")
-    assert (account["weights"], account["fitted_on"]) == ("fitted", "val")
-    assert [left["name"] for left in account["left_out"]] == ["bad"]
-    assert sum(member["weight"] for member in account["members"]) == pytest.approx(1.0)
+    summary = read_json(copy / "runs" / "ensemble-table-emotion-001" / "ensemble.json")
+    assert (summary["weights"], summary["fitted_on"]) == ("fitted", "val")
+    assert [left["name"] for left in summary["left_out"]] == ["bad"]
+    assert sum(member["weight"] for member in summary["members"]) == pytest.approx(1.0)
     assert "left out: bad" in result.out
     home = Path(read_json(copy / "runs" / "g" / "config.json")["data_root"])
     moved = shutil.copytree(home.parent, tmp_path / "moved")
@@ -149,7 +149,7 @@ def test_variants_of_an_encoder_are_the_members(
     bert = small_bert(tmp_path / "bert")
     flags = [*MULTI, "--data-root", table, "--encoder", bert, "--max-tokens", "16", "--epochs", "2", "--lr", "0.01"]
     command = ["ensemble", "--variants", "base, frozen,unfrozen", *flags, "--seeds", "4", *WHERE, "--name", "v"]
-    said = done(*command).out
+    printed = done(*command).out
     grid = artifacts / "grids" / "v" / "runs"
     names = ["base.seed4", "frozen.seed4", "unfrozen.seed4"]
     assert sorted(path.name for path in grid.iterdir()) == names
@@ -161,9 +161,9 @@ def test_variants_of_an_encoder_are_the_members(
     assert all(one[key] == settings[0][key] for one in settings for key in shared)
     splits = [read_json(grid / name / "split.json") for name in names]
     assert splits[0] == splits[1] == splits[2]
-    account = read_json(artifacts / "runs" / "v" / "ensemble.json")
-    assert [member["name"] for member in account["members"]] == names
-    assert all(name in said for name in names)
+    summary = read_json(artifacts / "runs" / "v" / "ensemble.json")
+    assert [member["name"] for member in summary["members"]] == names
+    assert all(name in printed for name in names)
     # The encoder's folder is needed no more.
     shutil.rmtree(bert)
     found = done("predict", "--text", "yay so glad", "--run", "v", "--threads", "1", "--json").json["predictions"][0]

@@ -101,9 +101,9 @@ def test_pictures_stand_where_they_belong(trained: Path) -> None:
 
 def test_json_is_the_file_and_nothing_else(copied: Path) -> None:
     before = read_json(copied / "report.json")
-    said = done("evaluate", "first", "--threads", "1", "--json")
-    assert said.json == before == read_json(copied / "report.json")
-    assert said.err == ""
+    result = done("evaluate", "first", "--threads", "1", "--json")
+    assert result.json == before == read_json(copied / "report.json")
+    assert result.err == ""
 
 
 def test_evaluation_repeats_what_training_measured(trained: Path) -> None:
@@ -363,8 +363,8 @@ def test_demo_data_is_stamped_everywhere(small_demo: Path, artifacts: Path, clip
     for name in ("report.html", "MODEL_CARD.md"):
         assert "synthetic demo data" in (run / name).read_text(encoding="utf-8")
     clip = next(small_demo.rglob("*.wav"))
-    said = done("predict", clip)
-    assert said.err == "· run demo (trained on demo, synthetic demo data)\n"
+    result = done("predict", clip)
+    assert result.err == "· run demo (trained on demo, synthetic demo data)\n"
     assert done("predict", clip, "--json").json["synthetic"] is True
     # Real recordings are no demo data, and only the model is stamped.
     shown = done("evaluate", "demo", "--dataset", "ravdess", "--data-root", clips, "--threads", "1")

@@ -374,8 +374,8 @@ def test_a_flag_of_another_modality_is_refused() -> None:
 
 
 def test_help_says_which_modality_a_flag_belongs_to(train_help: dict[str, str]) -> None:
-    said = train_help["--max-tokens"]
-    assert said.startswith("--max-tokens INTEGER text: longest text in tokens; the rest is cut off [128;")
+    help_line = train_help["--max-tokens"]
+    assert help_line.startswith("--max-tokens INTEGER text: longest text in tokens; the rest is cut off [128;")
     about = "passes over the training split"
     assert train_help["--epochs"].endswith(f"audio: {about} [45; 1 to 100000] text: {about} [6; 1 to 100000]")
     assert train_help["--seed"] == (
@@ -525,6 +525,6 @@ def test_help_behind_a_modality_lists_its_settings_only(argv: list[str]) -> None
     ],
 )
 def test_a_place_that_is_not_there_comes_before_anything_is_opened(flags: list[str], line: str) -> None:
-    said = samo("train", *flags)
-    assert said.status == 6
-    assert said.err == f"error: {line} (hint: check the spelling of the path)\n"
+    result = samo("train", *flags)
+    assert result.status == 6
+    assert result.err == f"error: {line} (hint: check the spelling of the path)\n"

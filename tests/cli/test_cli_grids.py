@@ -87,9 +87,9 @@ def test_every_cell_once_and_the_table(ran: Path) -> None:
     assert found["rows"][0]["mean"] == pytest.approx(np.mean(baseline))
     assert found["rows"][1]["difference"]["mean"] == pytest.approx(np.mean(np.subtract(smooth, baseline)))
     assert {"table.md", "table.csv", "table.html", "forest.png", "grid.json"} <= {p.name for p in grid.iterdir()}
-    said = (ran / "said.txt").read_text()
-    assert "4 of 4 cells" in said
-    assert "smooth" in said
+    printed = (ran / "said.txt").read_text()
+    assert "4 of 4 cells" in printed
+    assert "smooth" in printed
 
 
 def test_a_cell_is_the_run_that_train_makes(ran: Path, corpus: Path, artifacts: Path) -> None:
@@ -219,8 +219,8 @@ def test_grids_that_ship_are_sound() -> None:
 
 
 def test_crossval(corpus: Path, artifacts: Path) -> None:
-    asked = ["crossval", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "3"]
-    report = done(*asked, "--json").json
+    command = ["crossval", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "3"]
+    report = done(*command, "--json").json
     (grid,) = (artifacts / "grids").iterdir()
     cells = sorted(path.name for path in (grid / "runs").iterdir())
     assert cells == [f"seed3.fold{fold}" for fold in range(5)]
@@ -235,8 +235,8 @@ def test_crossval(corpus: Path, artifacts: Path) -> None:
         tested += split["test"]
     # Every clip is tested once.
     assert len(tested) == len(set(tested)) == 18
-    said = Predictions.load(grid / "predictions.npz")
-    truth, predicted = said.targets.argmax(axis=1), said.logits.argmax(axis=1)
+    predictions = Predictions.load(grid / "predictions.npz")
+    truth, predicted = predictions.targets.argmax(axis=1), predictions.logits.argmax(axis=1)
     assert (report["n"], report["split"], report["ci"]["unit"]) == (18, "out-of-fold", "speaker")
     assert report["metrics"]["macro_f1"] == pytest.approx(f1_score(truth, predicted, average="macro"))
     assert report["ci"]["n_units"] == 6
@@ -248,18 +248,18 @@ def test_crossval(corpus: Path, artifacts: Path) -> None:
     assert read_json(grid / "report.json") == report
     assert {"report.html", "figures", "predictions.npz"} <= {path.name for path in grid.iterdir()}
     # The same command finds its own folder again; other settings get another.
-    result = done(*asked)
+    result = done(*command)
     assert "5 done before" in result.err
     assert "macro-F1 over 5 folds" in result.out
-    listed = done(*asked, "--lr", "0.01", "--dry-run", "--json").json
+    listed = done(*command, "--lr", "0.01", "--dry-run", "--json").json
     assert {row["state"] for row in listed["cells"]} == {"missing"}
-    _refit_follows_its_folds(asked, *_refitted(done(*asked, "--refit").err, grid, report, corpus))
+    _refit_follows_its_folds(command, *_refitted(done(*command, "--refit").err, grid, report, corpus))
 
 
-def _refitted(said: str, grid: Path, report: dict[str, Any], corpus: Path) -> tuple[Run, list[Predictions]]:
+def _refitted(printed: str, grid: Path, report: dict[str, Any], corpus: Path) -> tuple[Run, list[Predictions]]:
     """After a cross-validation one model learns from everything, and says what the folds are worth."""
     run = Run(grid / "runs" / "refit")
-    assert f"next: samo predict --run {grid.name}/refit" in said
+    assert f"next: samo predict --run {grid.name}/refit" in printed
     split = read_json(run.path("split.json"))
     assert (len(split["train"]), split["val"], split["test"]) == (18, [], [])
     assert [row["val_macro_f1"] for row in run.history] == [None]
@@ -295,14 +295,14 @@ def _refitted(said: str, grid: Path, report: dict[str, Any], corpus: Path) -> tu
     return run, kept
 
 
-def _refit_follows_its_folds(asked: list[object], run: Run, kept: list[Predictions]) -> None:
+def _refit_follows_its_folds(command: list[object], run: Run, kept: list[Predictions]) -> None:
     """Other validation predictions: the weights stay, what rests on the predictions does not."""
-    assert "keeps its weights" not in done(*asked, "--refit").err
+    assert "keeps its weights" not in done(*command, "--refit").err
     weights, before = run.model_file.read_bytes(), read_json(run.path("calibration.json"))["temperature"]["emotion"]
     for fold, each in enumerate(kept):
         changed = replace(each, logits=3.0 * each.logits)
         changed.save(run.folder.parent / f"seed3.fold{fold}" / "predictions.val.npz")
-    again = done(*asked, "--refit").err
+    again = done(*command, "--refit").err
     name = f"{run.folder.parent.parent.name}/refit"
     assert f"'{name}' keeps its weights; its calibration and card are made anew" in again
     now = read_json(run.path("calibration.json"))["temperature"]["emotion"]
@@ -313,7 +313,7 @@ def _refit_follows_its_folds(asked: list[object], run: Run, kept: list[Predictio
     assert run.model_file.read_bytes() == weights
     facts = read_json(run.path("crossval.json"))
     assert (facts["cells"], len(facts["validated"])) == ([f"seed3.fold{fold}" for fold in range(5)], 64)
-    assert "keeps its weights" not in done(*asked, "--refit").err
+    assert "keeps its weights" not in done(*command, "--refit").err
 
 
 def test_crossval_refuses_folds_it_cannot_train(corpus: Path, tmp_path: Path) -> None:
@@ -327,8 +327,8 @@ def test_crossval_refuses_folds_it_cannot_train(corpus: Path, tmp_path: Path) ->
 
 @pytest.mark.usefixtures("drawn_pictures")
 def test_learning_curve(corpus: Path, artifacts: Path) -> None:
-    asked = ["learning-curve", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "0,1", "--shares", "1,0.34"]
-    curve = done(*asked, "--name", "c", "--json").json
+    command = ["learning-curve", *data(corpus), *WHERE, "--epochs", "1", "--seeds", "0,1", "--shares", "1,0.34"]
+    curve = done(*command, "--name", "c", "--json").json
     grid = artifacts / "grids" / "c"
     assert [point["share"] for point in curve["points"]] == [0.34, 1.0]
     # --train-ratio 0.5 and --val-ratio 0.2 of six speakers leave three to train on.
@@ -340,4 +340,4 @@ def test_learning_curve(corpus: Path, artifacts: Path) -> None:
     assert gain["mean"] == pytest.approx(np.mean(np.subtract(curve["points"][1]["test"], curve["points"][0]["test"])))
     assert "the last step, from 1 to 3 speakers" in curve["finding"]
     assert {"curve.json", "curve.csv", "curve.png"} <= {path.name for path in grid.iterdir()}
-    assert "--shares '0,1'" in refused(2, *asked, "--shares", "0,1")
+    assert "--shares '0,1'" in refused(2, *command, "--shares", "0,1")

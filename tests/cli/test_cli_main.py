@@ -32,11 +32,11 @@ def test_version(argv: tuple[str, ...]) -> None:
 
 def test_python_dash_m_and_console_script_are_the_same_command() -> None:
     script = Path(sys.executable).with_name("samo")
-    said = {
+    printed = {
         python("-m", "samo_cli", "--version").stdout,
         subprocess.run([script, "--version"], capture_output=True, text=True, check=True).stdout,
     }
-    assert said == {f"samo {__version__}\n"}
+    assert printed == {f"samo {__version__}\n"}
 
 
 @pytest.mark.parametrize("argv", [(), ("-h",), ("--help",)])

@@ -131,9 +131,9 @@ def test_the_page_on_speech(mine: Path, work: Path) -> None:
     report = fresh(*evaluate, "--threads", "1", "--json").json
     assert report["dataset"] == "voices"
     assert imported(work) == {"my_net", "my_corpus"}
-    said = fresh(*predict, "--threads", "1", "--json").json
-    assert len(said["predictions"]) == 36
-    assert set(said["predictions"][0]["probabilities"]) == {"angry", "happy", "sad"}
+    printed = fresh(*predict, "--threads", "1", "--json").json
+    assert len(printed["predictions"]) == 36
+    assert set(printed["predictions"][0]["probabilities"]) == {"angry", "happy", "sad"}
     assert imported(work) == {"my_net"}
     assert read_json(mine / "config.json")["model"] == NET
     manifest = (mine / "manifest.jsonl").read_text().splitlines()
@@ -296,10 +296,10 @@ def test_a_corpus_of_ones_own_needs_a_root(work: Path) -> None:
 def test_inspecting_a_corpus_of_ones_own(work: Path) -> None:
     found = fresh("data", "inspect", "--dataset", VOICES, "--data-root", "voices", "--json").json
     assert found["dataset"] == "voices"
-    said = fresh(
+    result = fresh(
         "data", "inspect", "--modality", "text", "--dataset", "my_diary:Diary", "--data-root", "diary", "--json"
     )
-    assert said.json["dataset"] == "diary"
+    assert result.json["dataset"] == "diary"
 
 
 @pytest.fixture

@@ -37,13 +37,13 @@ def predicted(run: list[str], *paths: Path) -> list[dict[str, Any]]:
 
 
 def test_json_is_stable(run: list[str], clips: Path) -> None:
-    said = done("predict", clips / "Actor_01", clips / "Actor_02" / "03-01-01-01-01-01-02.wav", *run, "--json")
-    assert said.err == "· run first (trained on ravdess)\n"
-    assert list(said.json) == ["schema", "run", "synthetic", "predictions", "errors"]
-    assert (said.json["schema"], said.json["run"], said.json["synthetic"]) == (1, "first", False)
-    assert said.json["errors"] == []
-    assert len(said.json["predictions"]) == 9
-    for row in said.json["predictions"]:
+    result = done("predict", clips / "Actor_01", clips / "Actor_02" / "03-01-01-01-01-01-02.wav", *run, "--json")
+    assert result.err == "· run first (trained on ravdess)\n"
+    assert list(result.json) == ["schema", "run", "synthetic", "predictions", "errors"]
+    assert (result.json["schema"], result.json["run"], result.json["synthetic"]) == (1, "first", False)
+    assert result.json["errors"] == []
+    assert len(result.json["predictions"]) == 9
+    for row in result.json["predictions"]:
         assert list(row) == ["path", "label", "abstained", "probabilities", "tasks", "warnings"]
         answer = {"labels": [row["label"]], "likeliest": row["label"], "probabilities": row["probabilities"]}
         assert row["tasks"] == {"emotion": {**answer, "abstained": False}}
@@ -52,22 +52,22 @@ def test_json_is_stable(run: list[str], clips: Path) -> None:
         assert math.isclose(sum(row["probabilities"].values()), 1.0, abs_tol=1e-6)
         assert row["label"] == max(row["probabilities"], key=row["probabilities"].__getitem__)
         assert row["warnings"] == []
-    assert said.json["predictions"][0]["path"] == str(clips / "Actor_01" / "03-01-01-01-02-01-01.wav")
+    assert result.json["predictions"][0]["path"] == str(clips / "Actor_01" / "03-01-01-01-02-01-01.wav")
 
 
 def test_predict_says_what_evaluate_judged(run: list[str], clips: Path, trained: Path) -> None:
-    judged = Predictions.load(trained / "runs" / "first" / "predictions.test.npz")
-    paths = [clips / f"Actor_{name[-2:]}" / f"{name}.wav" for name in judged.ids]
-    said = [list(row["probabilities"].values()) for row in predicted(run, *paths)]
+    predictions = Predictions.load(trained / "runs" / "first" / "predictions.test.npz")
+    paths = [clips / f"Actor_{name[-2:]}" / f"{name}.wav" for name in predictions.ids]
+    shares = [list(row["probabilities"].values()) for row in predicted(run, *paths)]
     temperature = read_json(trained / "runs" / "first" / "calibration.json")["temperature"]["emotion"]
     assert abs(temperature - 1) > 1e-3
-    odds = np.exp((judged.logits - judged.logits.max(axis=1, keepdims=True)) / temperature)
-    np.testing.assert_allclose(said, odds / odds.sum(axis=1, keepdims=True), atol=1e-5)
+    odds = np.exp((predictions.logits - predictions.logits.max(axis=1, keepdims=True)) / temperature)
+    np.testing.assert_allclose(shares, odds / odds.sum(axis=1, keepdims=True), atol=1e-5)
 
 
 def test_csv(run: list[str], clips: Path) -> None:
-    said = done("predict", clips / "Actor_01", *run, "--csv")
-    head, *rows = csv.reader(io.StringIO(said.out))
+    result = done("predict", clips / "Actor_01", *run, "--csv")
+    head, *rows = csv.reader(io.StringIO(result.out))
     assert head == ["path", "label", *EMOTIONS, "abstained", "warnings"]
     assert len(rows) == 8
     for row in rows:
@@ -161,13 +161,13 @@ def test_long_recordings_get_a_time_line(run: list[str], tmp_path: Path, seconds
 
 def test_windows_are_rows(run: list[str], tmp_path: Path, clips: Path) -> None:
     long, short = tone(tmp_path / "long.wav", 450.0, seconds=12.0), tone(tmp_path / "short.wav", 450.0, seconds=0.4)
-    said = done("predict", long, short, *run, "--windows")
-    head, *rows = csv.reader(io.StringIO(said.out))
+    result = done("predict", long, short, *run, "--windows")
+    head, *rows = csv.reader(io.StringIO(result.out))
     assert head == ["path", "start_s", "end_s", "label", *EMOTIONS, "abstained"]
     assert [row[0] for row in rows] == [str(long)] * 24 + [str(short)]
     assert [tuple(map(float, row[1:3])) for row in rows] == [(k / 2, k / 2 + 0.5) for k in range(24)] + [(0.0, 0.4)]
-    (told,) = predicted(run, long)
-    for row, window in zip(rows[:24], told["timeline"], strict=True):
+    (answer,) = predicted(run, long)
+    for row, window in zip(rows[:24], answer["timeline"], strict=True):
         assert row[3] == window["label"]
         assert [float(share) for share in row[4:-1]] == pytest.approx(list(window["probabilities"].values()), abs=1e-6)
     assert "--windows prints them" in done("predict", long, *run, "--csv").err
@@ -238,8 +238,8 @@ def test_names_that_look_like_markup_or_bytes(run: list[str], tmp_path: Path) ->
     assert "[red]x[/red].wav" in done("predict", tmp_path / "[red]x[/red].wav", *run).out
     assert [row["path"] for row in predicted(run, tmp_path)] == [f"{tmp_path}/[red]x[/red].wav", odd]
     shell = [sys.executable, "-m", "samo_cli", "predict", odd, *run]
-    told = subprocess.run([*shell, "--json"], capture_output=True, check=True).stdout
-    assert json.loads(told)["predictions"][0]["path"] == odd
+    printed = subprocess.run([*shell, "--json"], capture_output=True, check=True).stdout
+    assert json.loads(printed)["predictions"][0]["path"] == odd
 
 
 def test_a_run_without_a_model(artifacts: Path, clips: Path) -> None:
@@ -267,8 +267,8 @@ def test_a_run_that_may_abstain_says_so_everywhere(trained: Path, clips: Path, t
     assert all(row["abstained"] and row["label"] in EMOTIONS for row in rows)
     lines = done("predict", clips / "Actor_01", *where).out.splitlines()[2:]
     assert all(f" not sure ({row['label']}) " in line for row, line in zip(rows, lines, strict=True))
-    _, *told = csv.reader(io.StringIO(done("predict", clips / "Actor_01", *where, "--csv").out))
-    assert [(row[1], row[-2]) for row in told] == [(row["label"], "true") for row in rows]
+    _, *csv_rows = csv.reader(io.StringIO(done("predict", clips / "Actor_01", *where, "--csv").out))
+    assert [(row[1], row[-2]) for row in csv_rows] == [(row["label"], "true") for row in rows]
     # Fitted for other weights it does not count.
     (run / "abstention.json").write_text(json.dumps({**stored, "epoch": kept["epoch"] + 1}))
     assert not any(row["abstained"] for row in predicted(where, clips / "Actor_01"))
@@ -340,21 +340,21 @@ def test_resume_goes_on_where_the_file_ends(
             "nothing": "",
         }[left]
     )
-    asked: list[Path] = []
+    requested: list[Path] = []
     stream = AudioPredictor.stream
     monkeypatch.setattr(
-        AudioPredictor, "stream", lambda self, inputs: stream(self, asked.extend(inputs) or list(asked))
+        AudioPredictor, "stream", lambda self, inputs: stream(self, requested.extend(inputs) or list(requested))
     )
     resumed = done("predict", *folder, *run, "--resume", tmp_path / "out.csv")
     n_known = 5 if "half a head" != left != "nothing" else 0
     assert (tmp_path / "out.csv").read_text() == whole
-    assert len(asked) == 16 - n_known
+    assert len(requested) == 16 - n_known
     assert (resumed.out, resumed.err.splitlines()[1]) == ("", f"· {n_known} of 16 are in {tmp_path / 'out.csv'}")
     # A second time there is nothing left to do, and however the paths are spelled.
-    asked.clear()
+    requested.clear()
     monkeypatch.chdir(clips)
     done("predict", "Actor_02", "Actor_01", *run, "--resume", tmp_path / "out.csv")
-    assert asked == []
+    assert requested == []
     assert (tmp_path / "out.csv").read_text() == whole
 
 

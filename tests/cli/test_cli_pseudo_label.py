@@ -37,9 +37,9 @@ def texts(tmp_path: Path, table: Path) -> Path:
     """Forty new texts, an empty one, one twice, and one of the run's test part."""
     draw = random.Random(9)
     lines = [sentence((draw.choice(LABELS),), draw) + f" {k}" for k in range(40)]
-    judged = next(row["text"] for row in csv.DictReader(table.open()) if row["split"] == "test")
+    test_text = next(row["text"] for row in csv.DictReader(table.open()) if row["split"] == "test")
     path = tmp_path / "new.txt"
-    path.write_text("\n".join([*lines[:20], "", lines[0], judged, *lines[20:]]) + "\n")
+    path.write_text("\n".join([*lines[:20], "", lines[0], test_text, *lines[20:]]) + "\n")
     return path
 
 
@@ -47,20 +47,22 @@ def texts(tmp_path: Path, table: Path) -> Path:
 def test_from_unlabelled_texts_to_a_training(trained_words: Path, table: Path, texts: Path, artifacts: Path) -> None:
     where = ["--artifacts", trained_words, *FLAGS]
     out = texts.with_name("sure.csv")
-    account = done("pseudo-label", "words", texts, "--out", out, "--confidence", "0.7", *where, "--json").json
-    assert (account["run"], account["texts"], account["table"]) == ("words", 43, str(out))
-    left_out = account["left_out"]
+    summary = done("pseudo-label", "words", texts, "--out", out, "--confidence", "0.7", *where, "--json").json
+    assert (summary["run"], summary["texts"], summary["table"]) == ("words", 43, str(out))
+    left_out = summary["left_out"]
     assert (left_out["empty"], left_out["repeated"], left_out["in validation or test"]) == (1, 1, 1)
-    assert account["kept"] == 40 - left_out["not confident"] > 5
+    assert summary["kept"] == 40 - left_out["not confident"] > 5
     rows = list(csv.DictReader(out.open()))
-    assert len(rows) == account["kept"]
+    assert len(rows) == summary["kept"]
     assert list(rows[0]) == ["text", "label", "confidence", "source"]
     for row in rows:
         (right,) = [label for label in LABELS if set(WORDS[label]) & set(row["text"].split())]
         assert (row["label"], row["source"]) == (right, "pseudo")
         assert 0.7 <= float(row["confidence"]) <= 1.0
-    said = done("train", *MULTI, "--data-root", table, *TINY_TEXT, "--epochs", "1", "--extra-table", out, "--name", "b")
-    assert f"{len(rows)} of {len(rows)} rows of {out} join the training part" in " ".join(said.err.split())
+    result = done(
+        "train", *MULTI, "--data-root", table, *TINY_TEXT, "--epochs", "1", "--extra-table", out, "--name", "b"
+    )
+    assert f"{len(rows)} of {len(rows)} rows of {out} join the training part" in " ".join(result.err.split())
     run = artifacts / "runs" / "b"
     assert read_json(run / "augmentation.json")["methods"] == {"extra-table": len(rows)}
     assert len(read_json(run / "split.json")["train"]) == 160  # the corpus' own; extra rows are in no part

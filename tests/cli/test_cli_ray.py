@@ -113,7 +113,7 @@ def test_machines_that_share_no_folder_keep_their_cells_at_a_store(
     killer.start()
     result = done(*ablation, "--ray", cluster.address, *cluster_flags)
     killer.join()
-    told = {log.stem: log.read_text().count("val macro-F1") for log in (grid / "logs").iterdir()}
+    epochs_printed = {log.stem: log.read_text().count("val macro-F1") for log in (grid / "logs").iterdir()}
     # A grid begun again where nothing is known of it: everything comes home, nothing is trained.
     shutil.rmtree(grid)
     listed = done(*ablation, "--ray", cluster.address, *cluster_flags, "--dry-run").json
@@ -131,8 +131,10 @@ def test_machines_that_share_no_folder_keep_their_cells_at_a_store(
         here = [path for path in run.rglob("*") if path.is_file() and path.name != ".lock"]
         assert len(kept) == len(here) + 1, "its files and their index; nothing is left of the lost attempt"
     # The lost machine took its log along; the other went on from the copy.
-    assert sorted(told) == ["baseline.seed0", "baseline.seed1"]
-    assert {name: 0 < told[name] < 12 for name in told} == {name: name == victim for name in told}
+    assert sorted(epochs_printed) == ["baseline.seed0", "baseline.seed1"]
+    assert {name: 0 < epochs_printed[name] < 12 for name in epochs_printed} == {
+        name: name == victim for name in epochs_printed
+    }
     line = refused(5, *ablation, "--ray", "127.0.0.1:1", *cluster_flags, "--lr", "0.5", "--name", "cluster")
     assert f"{victim}: lr was 0.001, is now 0.5" in line
 

@@ -161,8 +161,8 @@ def test_why_a_cell_failed_is_told_in_flags(capsys: pytest.CaptureFixture[str]) 
     with GridView(1, "macro_f1", lambda _: None) as view:
         view.on_start("a")
         view.on_end(Outcome("a", "failed", "SettingsError: `lr` [x] acts only with `split=folds`; label `happy`", 1.0))
-    said = capsys.readouterr().err
-    assert said == "[1/1] a  failed  SettingsError: --lr [x] acts only with --split folds; label `happy`  1 s\n"
+    printed = capsys.readouterr().err
+    assert printed == "[1/1] a  failed  SettingsError: --lr [x] acts only with --split folds; label `happy`  1 s\n"
 
 
 def test_a_running_cell_shows_what_its_log_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -347,10 +347,10 @@ def test_no_name_steers_the_terminal(paper: io.StringIO, capsys: pytest.CaptureF
     assert paper.getvalue().count("a\ufffd]0;owned") >= 3
     note(HOSTILE)
     print_json({"name": HOSTILE})
-    said = capsys.readouterr()
-    assert "a\ufffd]0;owned" in said.err
-    assert not re.search("[\x1b\x9b\u202e]", said.err + said.out)
-    assert json.loads(said.out) == {"name": HOSTILE}
+    printed = capsys.readouterr()
+    assert "a\ufffd]0;owned" in printed.err
+    assert not re.search("[\x1b\x9b\u202e]", printed.err + printed.out)
+    assert json.loads(printed.out) == {"name": HOSTILE}
     assert json_escaped('"\x9b"') == '"\\u009b"'
 
 

@@ -19,22 +19,24 @@ def made(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[Path, R
     table = write_table(root / "texts.csv")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAMO_CACHE", str(cache))
-        said = done("train", *MULTI, "--data-root", table, *TINY_TEXT, *AUGMENT, "--name", "words", "--artifacts", root)
+        result = done(
+            "train", *MULTI, "--data-root", table, *TINY_TEXT, *AUGMENT, "--name", "words", "--artifacts", root
+        )
         done("evaluate", "--artifacts", root, "--threads", "1")
-    return root, said
+    return root, result
 
 
 @pytest.mark.slow
 def test_training_says_what_was_made_and_keeps_it(made: tuple[Path, Result]) -> None:
-    root, said = made
+    root, result = made
     facts = read_json(root / "runs" / "words" / "augmentation.json")
     lines = [json.loads(line) for line in (root / "runs" / "words" / "augmented.jsonl").read_text().splitlines()]
     assert len(lines) == facts["made"] > 0
     (counts,) = facts["counts"].values()
     assert all(n["after"] >= 80 > n["before"] for n in counts.values())
-    assert f"augmentation to bring classes to 80 rows: {facts['made']} training texts made" in said.err
+    assert f"augmentation to bring classes to 80 rows: {facts['made']} training texts made" in result.err
     for label, n in counts.items():
-        assert f"{label} {n['before']} → {n['after']}" in said.err
+        assert f"{label} {n['before']} → {n['after']}" in result.err
     manifest = [json.loads(line) for line in (root / "runs" / "words" / "manifest.jsonl").read_text().splitlines()[1:]]
     texts = {item["source"] for item in manifest}
     assert len(manifest) == 240
@@ -47,11 +49,11 @@ def test_training_says_what_was_made_and_keeps_it(made: tuple[Path, Result]) -> 
 def test_the_texts_as_they_are_score_as_in_the_report(made: tuple[Path, Result]) -> None:
     root, _ = made
     report = read_json(root / "runs" / "words" / "report.json")
-    said = done("robustness", "words", "--artifacts", root, "--threads", "1", "--json").json
-    (task,) = said["tasks"].values()
+    printed = done("robustness", "words", "--artifacts", root, "--threads", "1", "--json").json
+    (task,) = printed["tasks"].values()
     assert task["macro_f1"] == pytest.approx(report["metrics"]["macro_f1"], abs=1e-12)
-    assert said["n"] == report["n"] == 40
-    assert said == read_json(root / "runs" / "words" / "robustness.json")
+    assert printed["n"] == report["n"] == 40
+    assert printed == read_json(root / "runs" / "words" / "robustness.json")
     for name in ("robustness.html", "robustness.png"):
         assert (root / "runs" / "words" / name).stat().st_size > 1000
     # Words are lower-cased and hashed: capitals change nothing, letters do.
@@ -65,11 +67,11 @@ def test_flags_act(made: tuple[Path, Result]) -> None:
     root, _ = made
 
     def typos(*flags: str) -> list[list[str]]:
-        said = done(
+        result = done(
             "robustness", "words", "--artifacts", root, "--threads", "1", "--rewrites", "typos", "--json", *flags
         )
-        assert [row["kind"] for row in said.json["rewrites"]] == ["typos"]
-        examples: list[list[str]] = said.json["rewrites"][0]["examples"]
+        assert [row["kind"] for row in result.json["rewrites"]] == ["typos"]
+        examples: list[list[str]] = result.json["rewrites"][0]["examples"]
         return examples
 
     plain = typos()
@@ -85,12 +87,12 @@ def test_the_table_fits_eighty_columns(made: tuple[Path, Result], monkeypatch: p
 
     monkeypatch.setattr(out, "_width", 80)
     root, _ = made
-    said = done("robustness", "words", "--artifacts", root, "--threads", "1").out.splitlines()
-    rows = {name: line for line in said for name in ("first 5 words", "negation added") if line.startswith(name)}
+    printed = done("robustness", "words", "--artifacts", root, "--threads", "1").out.splitlines()
+    rows = {name: line for line in printed for name in ("first 5 words", "negation added") if line.startswith(name)}
     assert rows["first 5 words"].rstrip().endswith(("worse", "cannot tell"))
     assert rows["negation added"].split()[3] == "-"
-    assert all(len(line) <= 80 for line in said if line.startswith(("rewriting", "typing errors", "as they are")))
-    assert any("by length, as they are" in line for line in said)
+    assert all(len(line) <= 80 for line in printed if line.startswith(("rewriting", "typing errors", "as they are")))
+    assert any("by length, as they are" in line for line in printed)
 
 
 @pytest.mark.parametrize(

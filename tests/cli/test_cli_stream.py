@@ -49,14 +49,14 @@ def stdin(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_one_object_a_window_and_a_summary(run: list[str], clip: Path) -> None:
-    said = done("stream", clip, "--pace", "fast", "--hop", "0.5", *run, "--json")
-    found = lines(said)
+    result = done("stream", clip, "--pace", "fast", "--hop", "0.5", *run, "--json")
+    found = lines(result)
     assert [(row["start_s"], row["end_s"]) for row in found] == [(k / 2, k / 2 + 0.5) for k in range(6)]
     assert [row["speech"] for row in found] == [True] * 4 + [False] * 2
     assert found[-1]["tasks"] == {}
     assert found[-1]["smoothed"] == found[3]["smoothed"] != {}
     assert found[0]["lost_s"] == 0.0
-    notes = said.err.splitlines()
+    notes = result.err.splitlines()
     assert notes[0] == f"· model first, windows of 0.5 s from {clip} ({SR} Hz)"
     assert notes[1] == "· 3.0 s heard: 6 windows, 4 of them with speech"
     assert notes[2].startswith("· answers to these: ")
@@ -186,11 +186,11 @@ def test_a_microphone_and_what_it_lost(run: list[str], monkeypatch: pytest.Monke
 
     monkeypatch.setattr(sources, "microphone", microphone)
     monkeypatch.setattr(sources, "microphones", lambda: [(1, "USB Mic", 1, 48_000)])
-    said = done("stream", "--device-mic", "usb", *run, "--json")
+    result = done("stream", "--device-mic", "usb", *run, "--json")
     assert names == ["usb"]
-    assert [row["lost_s"] for row in lines(said)] == [0.2] * 3
-    assert "2 overruns: 0.2 s or more were lost" in said.err
-    assert "a longer --hop asks less" in said.err
+    assert [row["lost_s"] for row in lines(result)] == [0.2] * 3
+    assert "2 overruns: 0.2 s or more were lost" in result.err
+    assert "a longer --hop asks less" in result.err
     assert done("stream", "--list-devices").out.splitlines()[-1].split() == ["1", "USB", "Mic", "1", "48000"]
     monkeypatch.setattr(sources, "microphones", list)
     assert "there is no microphone" in done("stream", "--list-devices").err

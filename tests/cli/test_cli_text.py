@@ -22,7 +22,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory, cache: Path, table: Path) -> Path:
+def evaluated(tmp_path_factory: pytest.TempPathFactory, cache: Path, table: Path) -> Path:
     """The artifacts of one training on the table and its evaluation, run ``words``; to read only."""
     root = tmp_path_factory.mktemp("judged")
     with pytest.MonkeyPatch.context() as patch:
@@ -33,12 +33,12 @@ def judged(tmp_path_factory: pytest.TempPathFactory, cache: Path, table: Path) -
 
 
 @pytest.fixture
-def run(judged: Path) -> list[str]:
-    return ["--run", "words", "--artifacts", str(judged), "--threads", "1"]
+def run(evaluated: Path) -> list[str]:
+    return ["--run", "words", "--artifacts", str(evaluated), "--threads", "1"]
 
 
-def test_the_report_of_a_text_run(judged: Path) -> None:
-    report = read_json(judged / "runs" / "words" / "report.json")
+def test_the_report_of_a_text_run(evaluated: Path) -> None:
+    report = read_json(evaluated / "runs" / "words" / "report.json")
     assert report["labels"] == sorted(LABELS)
     assert report["n"] == 40
     assert report["ci"]["unit"] == "row"
@@ -46,49 +46,49 @@ def test_the_report_of_a_text_run(judged: Path) -> None:
     assert report["metrics"]["macro_f1"] > 0.8
 
 
-def test_the_baseline_stands_beside_the_run(judged: Path) -> None:
-    report = read_json(judged / "runs" / "words" / "report.json")
+def test_the_baseline_stands_beside_the_run(evaluated: Path) -> None:
+    report = read_json(evaluated / "runs" / "words" / "report.json")
     assert report["baseline"]["name"] == "tfidf"
     assert 0.5 < report["baseline"]["macro_f1"] <= 1.0
     difference = report["metrics"]["macro_f1"] - report["baseline"]["macro_f1"]
     assert report["baseline"]["difference"]["value"] == pytest.approx(difference, abs=1e-9)
 
 
-def test_thresholds_are_those_of_validation(judged: Path) -> None:
-    thresholds = read_json(judged / "runs" / "words" / "thresholds.json")
+def test_thresholds_are_those_of_validation(evaluated: Path) -> None:
+    thresholds = read_json(evaluated / "runs" / "words" / "thresholds.json")
     assert thresholds["fitted_on"] == "val"
-    report = read_json(judged / "runs" / "words" / "report.json")
+    report = read_json(evaluated / "runs" / "words" / "report.json")
     assert list(report["thresholds"]["rules"]) == ["half", "global", "per-class"]
     assert report["metrics"]["macro_f1"] == report["thresholds"]["rules"]["per-class"]["macro_f1"]
 
 
-def test_predict_says_what_evaluate_judged(judged: Path, run: list[str], tmp_path: Path) -> None:
-    said = Predictions.load(judged / "runs" / "words" / "predictions.test.npz")
+def test_predict_says_what_evaluate_judged(evaluated: Path, run: list[str], tmp_path: Path) -> None:
+    predictions = Predictions.load(evaluated / "runs" / "words" / "predictions.test.npz")
     manifest = [
-        json.loads(line) for line in (judged / "runs" / "words" / "manifest.jsonl").read_text().splitlines()[1:]
+        json.loads(line) for line in (evaluated / "runs" / "words" / "manifest.jsonl").read_text().splitlines()[1:]
     ]
     text_of = {item["id"]: item["source"] for item in manifest}
     lines = tmp_path / "texts.txt"
-    lines.write_text("\n".join(text_of[name] for name in said.ids) + "\n")
+    lines.write_text("\n".join(text_of[name] for name in predictions.ids) + "\n")
     rows = done("predict", lines, *run, "--json").json["predictions"]
     task = next(iter(rows[0]["tasks"]))
     labels = list(rows[0]["tasks"][task]["probabilities"])
-    assert said.decided is not None
-    for row, decided in zip(rows, said.decided, strict=True):
+    assert predictions.decided is not None
+    for row, decided in zip(rows, predictions.decided, strict=True):
         assert set(row["tasks"][task]["labels"]) == {
             label for label, holds in zip(labels, decided, strict=True) if holds
         }
-    temperature = read_json(judged / "runs" / "words" / "calibration.json")["temperature"][task]
+    temperature = read_json(evaluated / "runs" / "words" / "calibration.json")["temperature"][task]
     given = np.array([list(row["tasks"][task]["probabilities"].values()) for row in rows])
-    np.testing.assert_allclose(given, 1 / (1 + np.exp(-said.logits / temperature)), atol=1e-5)
+    np.testing.assert_allclose(given, 1 / (1 + np.exp(-predictions.logits / temperature)), atol=1e-5)
 
 
 def test_predict_texts_given_as_flags(run: list[str]) -> None:
-    said = done("predict", "--text", "i hate the damn dog", "--text", "yay sunny", *run, "--json").json
-    assert list(said) == ["schema", "run", "synthetic", "predictions", "errors"]
-    assert list(said["predictions"][0]) == ["text", "label", "abstained", "probabilities", "tasks", "warnings"]
-    assert [row["text"] for row in said["predictions"]] == ["i hate the damn dog", "yay sunny"]
-    answers = [next(iter(row["tasks"].values())) for row in said["predictions"]]
+    printed = done("predict", "--text", "i hate the damn dog", "--text", "yay sunny", *run, "--json").json
+    assert list(printed) == ["schema", "run", "synthetic", "predictions", "errors"]
+    assert list(printed["predictions"][0]) == ["text", "label", "abstained", "probabilities", "tasks", "warnings"]
+    assert [row["text"] for row in printed["predictions"]] == ["i hate the damn dog", "yay sunny"]
+    answers = [next(iter(row["tasks"].values())) for row in printed["predictions"]]
     assert [answer["likeliest"] for answer in answers] == ["anger", "joy"]
 
 
@@ -202,9 +202,11 @@ def test_two_tasks_with_unlabelled_cells(tmp_path: Path, artifacts: Path) -> Non
     assert report["tasks"]["tone"]["n"] < report["tasks"]["label"]["n"]
     scores = [report["tasks"][name]["metrics"]["macro_f1"] for name in ("label", "tone")]
     assert report["overall_macro_f1"] == pytest.approx(sum(scores) / 2)
-    said = done("predict", "--text", "yay so glad", "--run", "two", "--threads", "1", "--json").json["predictions"][0]
-    assert set(said["tasks"]) == {"label", "tone"}
-    assert said["tasks"]["tone"]["labels"] == [said["tasks"]["tone"]["likeliest"]]
+    printed = done("predict", "--text", "yay so glad", "--run", "two", "--threads", "1", "--json").json["predictions"][
+        0
+    ]
+    assert set(printed["tasks"]) == {"label", "tone"}
+    assert printed["tasks"]["tone"]["labels"] == [printed["tasks"]["tone"]["likeliest"]]
 
 
 @pytest.mark.slow

@@ -74,12 +74,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, cache: Path, table: Path, ber
         without_workers_and_pictures(patch)
         where = ["--data-root", table, "--artifacts", root, *WHERE]
         frozen = ["--encoder", bert, "--freeze-encoder", "--pooling", "max"]
-        said = [
+        printed = [
             done("train", *WORDS, "--epochs", "6", *where, "--name", "words"),
             done("train", *ENCODER, *frozen, *where, "--name", "frozen"),
             *(done("evaluate", name, "--artifacts", root, "--threads", "1") for name in ("words", "frozen")),
         ]
-    (root / "said.txt").write_text("\n".join(result.out + result.err for result in said))
+    (root / "said.txt").write_text("\n".join(result.out + result.err for result in printed))
     return root
 
 
@@ -91,9 +91,9 @@ def copied(runs: Path, artifacts: Path) -> Path:
 
 def spoken(result: Result) -> str:
     """All that was printed, none of it in the words of the other modality."""
-    said = result.out + result.err
-    assert not WRONG.search(said), said
-    return said
+    printed = result.out + result.err
+    assert not WRONG.search(printed), printed
+    return printed
 
 
 def rows_of(table: Path) -> dict[str, str]:
@@ -103,10 +103,10 @@ def rows_of(table: Path) -> dict[str, str]:
 
 
 def test_training_and_judging_speak_of_rows(runs: Path) -> None:
-    said = (runs / "said.txt").read_text()
-    assert not WRONG.search(said), WRONG.search(said)
-    assert "run words: 180 texts of table" in said
-    assert "train 120 texts, val 30, test 30" in said
+    printed = (runs / "said.txt").read_text()
+    assert not WRONG.search(printed), WRONG.search(printed)
+    assert "run words: 180 texts of table" in printed
+    assert "train 120 texts, val 30, test 30" in printed
     for name in ("MODEL_CARD.md", "report.html"):
         page = (runs / "runs" / "words" / name).read_text()
         assert not WRONG.search(page), WRONG.search(page)
@@ -128,16 +128,16 @@ def test_a_frozen_encoder_is_left_as_it_was(runs: Path, bert: Path) -> None:
 
 def test_from_ids_it_answers_as_it_was_judged(copied: Path, table: Path, bert: Path, tmp_path: Path) -> None:
     """predict knows the run's folder alone, and no states."""
-    said = Predictions.load(copied / "runs" / "frozen" / "predictions.test.npz")
+    predictions = Predictions.load(copied / "runs" / "frozen" / "predictions.test.npz")
     texts = tmp_path / "texts.txt"
     text_of = {item["id"]: item["source"] for item in map(json.loads, _manifest(copied / "runs" / "frozen"))}
-    texts.write_text("\n".join(text_of[name] for name in said.ids) + "\n")
+    texts.write_text("\n".join(text_of[name] for name in predictions.ids) + "\n")
     rows = done("predict", texts, "--run", "frozen", "--threads", "1", "--json").json["predictions"]
-    assert said.decided is not None
+    assert predictions.decided is not None
     labels = read_json(copied / "runs" / "frozen" / "report.json")["labels"]
     found = [[label in next(iter(row["tasks"].values()))["labels"] for label in labels] for row in rows]
     order = [list(next(iter(rows[0]["tasks"].values()))["probabilities"]).index(label) for label in labels]
-    assert np.array_equal(np.array(found), said.decided[:, order].astype(bool))
+    assert np.array_equal(np.array(found), predictions.decided[:, order].astype(bool))
 
 
 def _manifest(run: Path) -> list[str]:
@@ -150,10 +150,10 @@ def _manifest(run: Path) -> list[str]:
 @pytest.mark.slow
 def test_crossval(table: Path, artifacts: Path) -> None:
     command = ["crossval", *WORDS, "--data-root", table, *HERE, "--epochs", "1", "--seeds", "3", "--name", "folds"]
-    said = spoken(done(*command))
+    printed = spoken(done(*command))
     grid = artifacts / "grids" / "folds"
     report = read_json(grid / "report.json")
-    assert "macro-F1 by" not in said
+    assert "macro-F1 by" not in printed
     assert report["ci"]["unit"] == "row"
     tested = [read_json(grid / "runs" / f"seed3.fold{fold}" / "split.json") for fold in range(5)]
     ids = sorted(name for split in tested for name in split["test"])
@@ -171,9 +171,9 @@ def test_crossval(table: Path, artifacts: Path) -> None:
 
 def test_learning_curve(table: Path, artifacts: Path) -> None:
     command = ["learning-curve", *WORDS, "--data-root", table, *HERE, "--epochs", "2", "--seeds", "0"]
-    said = spoken(done(*command, "--shares", "0.25,1", "--name", "curve"))
-    assert "30" in said
-    assert "120" in said
+    printed = spoken(done(*command, "--shares", "0.25,1", "--name", "curve"))
+    assert "30" in printed
+    assert "120" in printed
     runs = artifacts / "grids" / "curve" / "runs"
     splits = [read_json(path / "split.json") for path in sorted(runs.iterdir())]
     small, whole = sorted(splits, key=lambda split: len(split["train"]))
@@ -189,9 +189,9 @@ def test_ablate(table: Path, artifacts: Path, tmp_path: Path) -> None:
         'modality = "text"\nseeds = [0, 1]\n[base]\nepochs = 2\n[variants.baseline]\n[variants.asl]\n'
         "asymmetric_loss = true\n"
     )
-    said = spoken(done("ablate", grid, *WORDS[2:], "--data-root", table, *HERE, "--epochs", "2"))
-    assert "baseline" in said
-    assert "asl" in said
+    printed = spoken(done("ablate", grid, *WORDS[2:], "--data-root", table, *HERE, "--epochs", "2"))
+    assert "baseline" in printed
+    assert "asl" in printed
     cells = artifacts / "grids" / "losses" / "runs"
     assert sorted(path.name for path in cells.iterdir()) == [
         "asl.seed0",
@@ -226,10 +226,10 @@ def test_tune(table: Path, artifacts: Path, tmp_path: Path) -> None:
 
 
 def test_compare(copied: Path) -> None:
-    said = spoken(done("compare", "words", "frozen"))
-    assert "words" in said
-    assert "frozen" in said
-    assert "row" in said
+    printed = spoken(done("compare", "words", "frozen"))
+    assert "words" in printed
+    assert "frozen" in printed
+    assert "row" in printed
 
 
 def test_ensemble_of_runs_with_other_tokens(copied: Path) -> None:
@@ -245,10 +245,10 @@ def test_ensemble_of_runs_with_other_tokens(copied: Path) -> None:
 
 def test_ensemble_of_named_runs(copied: Path) -> None:
     done("train", *WORDS, "--data-root", _root(copied), *WHERE, "--seed", "1", "--name", "other")
-    said = spoken(done("ensemble", "words", "other", "--threads", "1", "--name", "both"))
-    assert "both: the mean of its members' probabilities" in said
-    account = read_json(copied / "runs" / "both" / "ensemble.json")
-    assert [member["name"] for member in account["members"]] == ["words", "other"]
+    printed = spoken(done("ensemble", "words", "other", "--threads", "1", "--name", "both"))
+    assert "both: the mean of its members' probabilities" in printed
+    summary = read_json(copied / "runs" / "both" / "ensemble.json")
+    assert [member["name"] for member in summary["members"]] == ["words", "other"]
     answer = done("predict", "--text", "i hate the damn dog", "--run", "both", "--threads", "1", "--json").json
     task = answer["predictions"][0]["tasks"]["label"]
     assert task["likeliest"] == "anger"
@@ -301,9 +301,9 @@ def test_judged_on_another_table(copied: Path, tmp_path: Path) -> None:
 
 def test_data_inspect(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("samo_text.inspection.draw", lambda *_: [])  # test_cli_data_text sees to the pictures
-    said = spoken(done("data", "inspect", *MULTI, "--data-root", table))
-    assert "180" in said
-    assert all(label in said for label in LABELS)
+    printed = spoken(done("data", "inspect", *MULTI, "--data-root", table))
+    assert "180" in printed
+    assert all(label in printed for label in LABELS)
 
 
 def test_runs_lists_texts(copied: Path) -> None:

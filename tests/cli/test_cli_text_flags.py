@@ -290,11 +290,11 @@ def test_grids_resolve_to_cells_that_differ(name: str) -> None:
     assert len(cells) == len(grid.rows) * len(grid.seeds) * max(1, len(grid.folds))
     base = {cell.seed: cell.settings for cell in cells if cell.row == "baseline"}
     for cell in cells:
-        asked = grid.rows[cell.row]
-        assert {key: cell.settings[key] for key in asked} == dict(asked)
+        requested = grid.rows[cell.row]
+        assert {key: cell.settings[key] for key in requested} == dict(requested)
         changed = {key for key, value in cell.settings.items() if value != base[cell.seed][key]}
         assert bool(changed) == (cell.row != "baseline")
-        assert changed <= asked.keys()
+        assert changed <= requested.keys()
 
 
 def test_listed_presets(artifacts: Path) -> None:

@@ -108,10 +108,10 @@ def test_a_killed_rank_ends_the_others_and_one_process_goes_on(clips: Path, arti
     wait_for_epochs(process, folder, before + 1)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    said = [line for line in err.splitlines() if line.startswith(("error: ", "stopped: "))]
-    assert len(said) == 1, err
-    assert said[0].startswith("stopped: after ")
-    assert said[0].endswith("(hint: go on with: samo train --resume cut)")
+    last_lines = [line for line in err.splitlines() if line.startswith(("error: ", "stopped: "))]
+    assert len(last_lines) == 1, err
+    assert last_lines[0].startswith("stopped: after ")
+    assert last_lines[0].endswith("(hint: go on with: samo train --resume cut)")
     assert [row["epoch"] for row in history(folder)] == list(range(1, len(history(folder)) + 1))
     assert done("predict", clips / "Actor_01", "--run", "cut", "--json").json["predictions"]
     finished = done("train", "--resume", "cut", "--threads", 1, "--precision", "float32", "--json").json

@@ -69,8 +69,8 @@ def test_split_json_is_stable(trained: Path, clips: Path) -> None:
 
 
 def test_json_is_one_object(clips: Path, artifacts: Path) -> None:
-    said = done("train", "--data-root", clips, *TINY, "--name", "one", "--json")
-    facts = said.json
+    result = done("train", "--data-root", clips, *TINY, "--name", "one", "--json")
+    facts = result.json
     assert list(facts) == [
         "schema", "run", "folder", "dataset", "synthetic", "leaky", "epochs", "best_epoch", "val_macro_f1",
     ]  # fmt: skip
@@ -81,10 +81,10 @@ def test_json_is_one_object(clips: Path, artifacts: Path) -> None:
 
 
 def test_without_a_terminal_the_name_goes_to_stdout_and_the_rest_to_stderr(clips: Path, artifacts: Path) -> None:
-    said = done("train", "--data-root", clips, *TINY, "--epochs", "1")
-    assert said.out == "ravdess-emotion-small-cnn-001\n"
-    assert "\x1b" not in said.err
-    lines = said.err.splitlines()
+    result = done("train", "--data-root", clips, *TINY, "--epochs", "1")
+    assert result.out == "ravdess-emotion-small-cnn-001\n"
+    assert "\x1b" not in result.err
+    lines = result.err.splitlines()
     assert lines[0].startswith("· run ravdess-emotion-small-cnn-001: 48 clips of ravdess; cpu, float32")
     assert lines[1] == "· train 3 speakers / 24 clips, val 1 / 8, test 2 / 16"
     assert lines[2] == (
@@ -93,7 +93,7 @@ def test_without_a_terminal_the_name_goes_to_stdout_and_the_rest_to_stderr(clips
     )
     assert lines[3].startswith("epoch 1: step 1/3, loss ")
     assert lines[4].startswith("epoch 1/1  loss ")
-    assert "next:   samo evaluate ravdess-emotion-small-cnn-001" in said.err
+    assert "next:   samo evaluate ravdess-emotion-small-cnn-001" in result.err
     assert done("train", "--data-root", clips, *TINY, "--epochs", "1").out == "ravdess-emotion-small-cnn-002\n"
     assert (artifacts / "latest").resolve().name == "ravdess-emotion-small-cnn-002"
     # What was typed named no run; what is printed to repeat it does.
@@ -128,9 +128,9 @@ def test_the_newest_run_without_a_model_is_passed_over(copied: Path, clips: Path
     shutil.copytree(copied, copied.parent / "later", ignore=shutil.ignore_patterns("best_model.*"))
     (copied.parent.parent / "latest").unlink()
     (copied.parent.parent / "latest").symlink_to("runs/later")
-    said = done("predict", clips / "Actor_01", "--threads", "1", "--json")
-    assert said.json["run"] == "first"
-    assert "· run later has no model yet; taking the newest that has one, first\n" in said.err
+    result = done("predict", clips / "Actor_01", "--threads", "1", "--json")
+    assert result.json["run"] == "first"
+    assert "· run later has no model yet; taking the newest that has one, first\n" in result.err
 
 
 def test_a_name_that_is_taken(copied: Path, clips: Path) -> None:
@@ -168,12 +168,12 @@ def test_where_artifacts_go(clips: Path, tmp_path: Path, monkeypatch: pytest.Mon
     done(*quick)
     monkeypatch.setenv("SAMO_ARTIFACTS", str(tmp_path / "environment"))
     done(*quick)
-    said = done(*quick, "--artifacts", tmp_path / "flag [1]")
+    result = done(*quick, "--artifacts", tmp_path / "flag [1]")
     for root in (artifacts, tmp_path / "environment", tmp_path / "flag [1]"):
         assert (root / "runs" / "a" / "best_model.safetensors").is_file()
         assert (root / "latest").resolve() == (root / "runs" / "a").resolve()
-    assert "samo evaluate a --artifacts" in said.err
-    assert "flag [1]" in said.err
+    assert "samo evaluate a --artifacts" in result.err
+    assert "flag [1]" in result.err
     # One setting, one seed, one thread: one model.
     assert len({model(root, "a") for root in (artifacts, tmp_path / "environment", tmp_path / "flag [1]")}) == 1
 
@@ -209,13 +209,13 @@ def test_training_flags_act(clips: Path, artifacts: Path) -> None:
 
 
 def test_patience_stops_early(clips: Path, artifacts: Path) -> None:
-    said = done(
+    result = done(
         "train", "--data-root", clips, *TINY, "--epochs", "60", "--patience", "2", "--lr", "0.5", "--name", "short"
     )
     rows = history(artifacts, "short")
     best = max(rows, key=lambda row: (row["val_macro_f1"], -row["val_loss"]))
     assert len(rows) == best["epoch"] + 2 < 60
-    assert "stopped early, 60 were allowed" in said.err
+    assert "stopped early, 60 were allowed" in result.err
 
 
 @pytest.mark.parametrize(("precision", "channels_last"), [("float32", False), ("bf16", True)])
@@ -412,6 +412,6 @@ def test_weights_of_another_run_are_a_start(trained: Path, clips: Path, artifact
 
 def test_sentiment_mode(clips: Path, artifacts: Path) -> None:
     done("train", "--data-root", clips, *TINY, "--epochs", "1", "--mode", "sentiment", "--name", "s")
-    said = done("predict", clips / "Actor_01", "--json").json["predictions"][0]
-    assert set(said["probabilities"]) == {"negative", "neutral", "positive"}
-    assert not set(said["probabilities"]) & (set(EMOTIONS) - {"neutral"})
+    printed = done("predict", clips / "Actor_01", "--json").json["predictions"][0]
+    assert set(printed["probabilities"]) == {"negative", "neutral", "positive"}
+    assert not set(printed["probabilities"]) & (set(EMOTIONS) - {"neutral"})

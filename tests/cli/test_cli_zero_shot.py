@@ -26,19 +26,19 @@ def flags(encoder: Path) -> list[str]:
 
 
 def test_json(flags: list[str], encoder: Path) -> None:
-    said = done("zero-shot", *TEXT, *flags, "--json").json
-    assert (said["zero_shot"], said["note"], said["encoder"]) == (True, NOTE, str(encoder))
-    assert said["temperature"] == 0.05
-    assert said["labels"] == {"joy": ["glad and sunny"], "anger": ["hate", "rage"], "sadness": ["tears"]}
-    for row in said["predictions"]:
+    printed = done("zero-shot", *TEXT, *flags, "--json").json
+    assert (printed["zero_shot"], printed["note"], printed["encoder"]) == (True, NOTE, str(encoder))
+    assert printed["temperature"] == 0.05
+    assert printed["labels"] == {"joy": ["glad and sunny"], "anger": ["hate", "rage"], "sadness": ["tears"]}
+    for row in printed["predictions"]:
         assert list(row["probabilities"]) == list(LABELS)
         assert sum(row["probabilities"].values()) == pytest.approx(1.0)
         assert row["label"] == max(row["probabilities"], key=lambda label: row["probabilities"][label])
 
 
 def test_a_description_is_its_own_nearest(flags: list[str]) -> None:
-    said = done("zero-shot", "--text", "tears", "--text", "glad and sunny", *flags, "--json").json["predictions"]
-    assert [row["label"] for row in said] == ["sadness", "joy"]
+    printed = done("zero-shot", "--text", "tears", "--text", "glad and sunny", *flags, "--json").json["predictions"]
+    assert [row["label"] for row in printed] == ["sadness", "joy"]
 
 
 def test_temperature_sharpens(flags: list[str]) -> None:
@@ -63,14 +63,14 @@ def test_files_of_texts_and_of_labels(encoder: Path, tmp_path: Path) -> None:
     lines, labels = tmp_path / "texts.txt", tmp_path / "labels.toml"
     lines.write_text("tears\n\nglad\n")
     labels.write_text('a = "tears"\nb = ["glad", "yay"]\n')
-    said = done("zero-shot", lines, "--labels-file", labels, "--encoder", encoder, "--json").json
-    assert [(row["text"], row["warnings"]) for row in said["predictions"]] == [
+    printed = done("zero-shot", lines, "--labels-file", labels, "--encoder", encoder, "--json").json
+    assert [(row["text"], row["warnings"]) for row in printed["predictions"]] == [
         ("tears", []),
         ("", ["empty"]),
         ("glad", []),
     ]
-    assert said["predictions"][0]["label"] == "a"
-    assert said["labels"]["b"] == ["glad", "yay"]
+    assert printed["predictions"][0]["label"] == "a"
+    assert printed["labels"]["b"] == ["glad", "yay"]
 
 
 def test_judged_on_labelled_texts(flags: list[str], tmp_path: Path) -> None:

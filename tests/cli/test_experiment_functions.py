@@ -61,10 +61,10 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_crossvalidate(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = crossvalidate(config, folds=(0, 1), name="c", artifacts=tmp_path, resources=RESOURCES)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "c: 2 cells, 0 done before; 1 at once" in said.err
-    assert "[2/2] seed0.fold1  done  test macro_f1 " in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "c: 2 cells, 0 done before; 1 at once" in printed.err
+    assert "[2/2] seed0.fold1  done  test macro_f1 " in printed.err
     assert [row["fold"] for row in report["folds"]] == [0, 1]
     assert read_json(tmp_path / "grids" / "c" / "report.json") == report
     quiet = PlainGridReporter(quiet=True)
@@ -120,9 +120,9 @@ def test_tune(config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     space = {"lr": {"low": 1e-4, "high": 1e-2, "log": True}}
     how: dict[str, Any] = {"name": "t", "artifacts": tmp_path, "resources": RESOURCES}
     found = tune(config, space, trials=2, reporter=PlainTuneReporter(), **how)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert [line.split()[:3] for line in said.err.splitlines() if line.startswith("trial ")] == [
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert [line.split()[:3] for line in printed.err.splitlines() if line.startswith("trial ")] == [
         ["trial", "0", "finished"],
         ["trial", "1", "finished"],
     ]

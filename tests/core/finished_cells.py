@@ -48,11 +48,11 @@ def finished(
     tested = [item for item in whole.items if item.group in SPEAKERS[2 * fold : 2 * fold + 2]]
     rest = [item.id for item in whole.items if item not in tested]
     truth = np.array([SPACE.encode(item.labels) for item in tested])
-    said = truth.copy()
-    said[list(wrong)] = 1.0 - said[list(wrong)]
+    predicted = truth.copy()
+    predicted[list(wrong)] = 1.0 - predicted[list(wrong)]
     predictions = Predictions(
         tuple(item.id for item in tested),
-        np.log(np.where(said > 0.5, 0.8, 0.2)).astype(np.float32),
+        np.log(np.where(predicted > 0.5, 0.8, 0.2)).astype(np.float32),
         truth,
         tuple(item.group if groups else "" for item in tested),
     )

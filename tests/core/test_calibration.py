@@ -95,12 +95,12 @@ def test_reliability_is_that_of_sklearn(equal_mass: bool, strategy: str) -> None
     logits, targets = drawn(MANY, 300)
     shares = MANY.probabilities(1.7 * logits)
     bins = reliability(shares, targets > 0, 10, multi_label=True, equal_mass=equal_mass)
-    right, said = calibration_curve(targets.ravel(), shares.ravel(), n_bins=10, strategy=strategy)
+    right, predicted = calibration_curve(targets.ravel(), shares.ravel(), n_bins=10, strategy=strategy)
     np.testing.assert_allclose([row["accuracy"] for row in bins if row["count"]], right)
-    np.testing.assert_allclose([row["confidence"] for row in bins if row["count"]], said)
+    np.testing.assert_allclose([row["confidence"] for row in bins if row["count"]], predicted)
     if not equal_mass:
         counts = np.histogram(shares, np.linspace(0, 1, 11))[0]
-        expected = np.average(np.abs(right - said), weights=counts)
+        expected = np.average(np.abs(right - predicted), weights=counts)
         assert expected_calibration_error(shares, targets > 0, 10, multi_label=True) == pytest.approx(expected)
 
 

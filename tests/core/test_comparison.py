@@ -13,8 +13,9 @@ import scipy.stats
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score
 
 from samo.errors import DataError, SettingsError
-from samo.evaluation.comparison import COMPARED, aligned, build_comparison, paired_bootstrap
+from samo.evaluation.comparison import aligned, build_comparison
 from samo.evaluation.metrics import accuracy, macro_f1
+from samo.evaluation.paired_bootstrap import COMPARED, paired_bootstrap
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.statistics import Units, bootstrap, tally_by_unit
 from samo.reporting.comparison_figures import (
@@ -38,21 +39,21 @@ def case(
     group = np.repeat(np.arange(n_groups), rows)
     truth = rng.integers(0, 3, len(group))
     ease = rng.normal(0, 0.3, n_groups)[group]
-    said = [
+    answers = [
         np.where(rng.random(len(truth)) < np.clip(skill + ease, 0.05, 0.95), truth, (truth + 1) % 3) for skill in skills
     ]
-    return truth, said, [f"s{k}" for k in group]
+    return truth, answers, [f"s{k}" for k in group]
 
 
 def predictions(*skills: float, **how: Any) -> dict[str, Predictions]:
     """``base``, ``run1``, ``run2`` ... over the same items."""
-    truth, said, groups = case(*skills, **how)
+    truth, answers, groups = case(*skills, **how)
     ids = tuple(f"item{k:03d}" for k in range(len(truth)))
     eye = np.eye(3, dtype=np.float32)
-    names = ["base", *(f"run{k}" for k in range(1, len(said)))]
+    names = ["base", *(f"run{k}" for k in range(1, len(answers)))]
     return {
         name: Predictions(ids, 3 * eye[given], eye[truth], tuple(groups))
-        for name, given in zip(names, said, strict=True)
+        for name, given in zip(names, answers, strict=True)
     }
 
 
@@ -64,9 +65,9 @@ def compared(given: dict[str, Predictions], space: LabelSpace = SPACE, **changed
     return build_comparison(given, **{**arguments, **changed})
 
 
-def counts(truth: np.ndarray, said: np.ndarray, groups: list[str]) -> Units:
+def counts(truth: np.ndarray, predicted: np.ndarray, groups: list[str]) -> Units:
     classes = np.arange(3)
-    return tally_by_unit(truth[:, None] == classes, said[:, None] == classes, groups)
+    return tally_by_unit(truth[:, None] == classes, predicted[:, None] == classes, groups)
 
 
 def test_rows_of_unknown_groups_never_make_a_difference_surer() -> None:
@@ -120,9 +121,9 @@ def test_scores_are_sklearns_and_the_difference_is_other_minus_baseline() -> Non
     truth, (first, second), groups = case(0.7, 0.4)
     found = paired_bootstrap(counts(truth, first, groups), counts(truth, second, groups), **QUICK)
     references = {
-        "macro_f1": lambda said: f1_score(truth, said, average="macro"),
-        "uar": lambda said: balanced_accuracy_score(truth, said),
-        "accuracy": lambda said: accuracy_score(truth, said),
+        "macro_f1": lambda predicted: f1_score(truth, predicted, average="macro"),
+        "uar": lambda predicted: balanced_accuracy_score(truth, predicted),
+        "accuracy": lambda predicted: accuracy_score(truth, predicted),
     }
     assert found.keys() == COMPARED.keys() == references.keys()
     for name, score in references.items():
@@ -176,8 +177,8 @@ def test_p_value_and_interval_agree(seed: int) -> None:
 
 
 def test_the_same_answers_do_not_differ() -> None:
-    truth, (said,), groups = case(0.6)
-    both = counts(truth, said, groups), counts(truth, said, groups)
+    truth, (answers,), groups = case(0.6)
+    both = counts(truth, answers, groups), counts(truth, answers, groups)
     for found in paired_bootstrap(*both, few_rows=False, **QUICK).values():
         assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
     for found in paired_bootstrap(*both, **QUICK).values():
@@ -270,7 +271,7 @@ def test_holm_counts_runs_for_scores_and_all_classes_for_f1() -> None:
 
 def test_mcnemar_counts_what_one_alone_has_right() -> None:
     given = predictions(0.5, 0.7)
-    right = {name: said.logits.argmax(axis=1) == said.targets.argmax(axis=1) for name, said in given.items()}
+    right = {name: each.logits.argmax(axis=1) == each.targets.argmax(axis=1) for name, each in given.items()}
     only = int((right["base"] & ~right["run1"]).sum()), int((right["run1"] & ~right["base"]).sum())
     test = compared(given)["comparisons"][0]["mcnemar"]
     assert (test["only_baseline"], test["only_run"]) == only
@@ -296,7 +297,7 @@ def test_multi_label_is_decided_at_one_half_without_mcnemar() -> None:
 
 
 def test_rows_are_drawn_where_no_groups_are_known() -> None:
-    given = {name: replace(said, groups=("",) * 96) for name, said in predictions(0.5, 0.6).items()}
+    given = {name: replace(each, groups=("",) * 96) for name, each in predictions(0.5, 0.6).items()}
     comparison = compared(given)
     assert (comparison["unit"], comparison["n_units"]) == ("row", 96)
     assert not any("McNemar" in line for line in comparison["warnings"])
@@ -306,9 +307,9 @@ def test_rows_without_a_label_are_left_out() -> None:
     given = predictions(0.5, 0.6)
     targets = given["base"].targets.copy()
     targets[:12] = np.nan
-    comparison = compared({name: replace(said, targets=targets) for name, said in given.items()})
+    comparison = compared({name: replace(each, targets=targets) for name, each in given.items()})
     assert (comparison["n"], comparison["n_units"]) == (84, 7)
-    everything = {name: replace(said, targets=np.full_like(targets, np.nan)) for name, said in given.items()}
+    everything = {name: replace(each, targets=np.full_like(targets, np.nan)) for name, each in given.items()}
     with pytest.raises(DataError, match="none of the 96 items has a label for the task 'emotion'"):
         compared(everything)
 
@@ -377,8 +378,8 @@ def test_a_correction_that_leaves_no_room_is_said() -> None:
     given = predictions(0.2, 0.95, n_groups=5)
     one = compared(given)
     assert one["comparisons"][0]["scores"]["macro_f1"]["verdict"] == "better"
-    said = [line for line in one["warnings"] if "no p-value is below" in line]
-    assert said == [
+    warnings = [line for line in one["warnings"] if "no p-value is below" in line]
+    assert warnings == [
         "with 5 speakers no p-value is below 0.042, so that after Holm over 3 F1 differences by class each must read "
         "'cannot tell'"
     ]

@@ -82,20 +82,20 @@ def build(
 
 @pytest.mark.parametrize(("combine", "windows"), [("mean", 1), ("vote", 3)])
 def test_an_ensemble_is_a_run(root: Path, combine: str, windows: int) -> None:
-    run, account, front = build(root, "a", "b", combine=combine, windows=windows)
+    run, summary, front = build(root, "a", "b", combine=combine, windows=windows)
     assert (run.status, (root / "latest").resolve()) == ("trained", run.folder)
     report = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     assert run.status == "evaluated"
     # What is judged is what was announced, and what the model file says on its own.
-    assert report["metrics"]["macro_f1"] == account["ensemble"]["macro_f1"]
-    assert report["ci"]["macro_f1"] == account["ensemble"]["interval"]
-    assert report["val_macro_f1"] == account["ensemble"]["val_macro_f1"]
+    assert report["metrics"]["macro_f1"] == summary["ensemble"]["macro_f1"]
+    assert report["ci"]["macro_f1"] == summary["ensemble"]["interval"]
+    assert report["val_macro_f1"] == summary["ensemble"]["val_macro_f1"]
     shutil.rmtree(root / "runs" / "a")
     model, space = load_run_model(run, tiny.TinyFrontend, tiny.RUNTIME)
     assert isinstance(model, Ensemble)
     rows = front.manifest.rows(run.split.test)
-    said = predict_logits(model, Setup(front, tiny.RUNTIME), rows)
-    np.testing.assert_allclose(Predictions.load(run.path("predictions.test.npz")).logits, said, atol=1e-6)
+    mixed = predict_logits(model, Setup(front, tiny.RUNTIME), rows)
+    np.testing.assert_allclose(Predictions.load(run.path("predictions.test.npz")).logits, mixed, atol=1e-6)
     val = front.manifest.rows(run.split.val)
     logits = predict_logits(model, Setup(front, tiny.RUNTIME), val)
     calibration = calibration_of(run)
@@ -116,16 +116,16 @@ def test_the_mean_of_what_the_members_say(root: Path) -> None:
         assert calibration is not None
         assert calibration.temperature["emotion"] != 1.0
         expected += space.probabilities(logits / calibration.temperature["emotion"]) / 2
-    said = Predictions.load(run.path("predictions.test.npz"))
-    np.testing.assert_allclose(said.probabilities(ONE), expected, atol=1e-6)
+    predictions = Predictions.load(run.path("predictions.test.npz"))
+    np.testing.assert_allclose(predictions.probabilities(ONE), expected, atol=1e-6)
 
 
 def test_the_account(root: Path) -> None:
-    run, account, front = build(root, "a", "b")
+    run, summary, front = build(root, "a", "b")
     assert [own.test_openings for own in runs(root, "a", "b", "other")] == [1, 1, 0]
-    assert account == json.loads(run.path("ensemble.json").read_text())
-    assert [member["name"] for member in account["members"]] == ["a", "b"]
-    for member, own in zip(account["members"], runs(root, "a", "b"), strict=True):
+    assert summary == json.loads(run.path("ensemble.json").read_text())
+    assert [member["name"] for member in summary["members"]] == ["a", "b"]
+    for member, own in zip(summary["members"], runs(root, "a", "b"), strict=True):
         report = evaluate_run(own, Setup(front, tiny.RUNTIME), "test")
         assert member["macro_f1"] == report["metrics"]["macro_f1"]
         assert member["interval"] == report["ci"]["macro_f1"]
@@ -134,13 +134,13 @@ def test_the_account(root: Path) -> None:
         calibration = calibration_of(own)
         assert calibration is not None
         assert member["temperature"] == calibration.temperature
-    assert account["mean_of_members"] == pytest.approx(np.mean([m["macro_f1"] for m in account["members"]]))
-    best = max(account["members"], key=lambda member: member["val_macro_f1"])
-    assert account["best_member"] == best["name"]
+    assert summary["mean_of_members"] == pytest.approx(np.mean([m["macro_f1"] for m in summary["members"]]))
+    best = max(summary["members"], key=lambda member: member["val_macro_f1"])
+    assert summary["best_member"] == best["name"]
     evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
     compared = compare_runs(runs(root, best["name"], "joined"))["comparisons"][0]["scores"]["macro_f1"]
-    assert account["gain"] == {name: compared[name] for name in ("difference", "low", "high", "p", "verdict")}
-    assert (account["combine"], account["weights"], account["fitted_on"]) == ("mean", "equal", None)
+    assert summary["gain"] == {name: compared[name] for name in ("difference", "low", "high", "p", "verdict")}
+    assert (summary["combine"], summary["weights"], summary["fitted_on"]) == ("mean", "equal", None)
 
 
 def test_a_closed_test_part_is_opened_by_the_evaluation(root: Path) -> None:
@@ -194,17 +194,17 @@ def test_fitted_weights_need_the_test_part(root: Path) -> None:
 
 def test_report_and_card_name_the_members(root: Path) -> None:
     shutil.rmtree(root / "runs" / "other")
-    run, account, front = build(root, "a", "b", "other")
+    run, summary, front = build(root, "a", "b", "other")
     report = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
-    assert report["ensemble"] == account
+    assert report["ensemble"] == summary
     card = run.path("MODEL_CARD.md").read_text()
     page = run.path("report.html").read_text()
-    gain = f"{account['gain']['difference']:+.3f} macro-F1"
+    gain = f"{summary['gain']['difference']:+.3f} macro-F1"
     for text in (card, page):
         assert "the mean of its members' probabilities, equal weights" in text.replace("&#39;", "'")
         assert gain in text.replace("&#43;", "+")
         assert "Left out: other" in text
-    assert f"| a | 0.500 | {account['members'][0]['val_macro_f1']:.3f} |" in card
+    assert f"| a | 0.500 | {summary['members'][0]['val_macro_f1']:.3f} |" in card
     # Where members differ the card shows what each has.
     assert "| hidden | 0, 6 |" in card
     assert "samo ensemble a b" in card
@@ -224,10 +224,10 @@ def test_weights_are_fitted_on_validation_alone(root: Path) -> None:
     about = read_about(model_file)
     tensors = {name: torch.zeros_like(tensor) for name, tensor in load_file(model_file).items()}
     save_model(model_file, tensors, **{name: value for name, value in about.items() if name != "format"})
-    run, account, front = build(root, "b", "a", rule="fitted")
-    weights = [member["weight"] for member in account["members"]]
+    run, summary, front = build(root, "b", "a", rule="fitted")
+    weights = [member["weight"] for member in summary["members"]]
     assert weights[1] > 0.8
-    assert account["fitted_on"] == "val"
+    assert summary["fitted_on"] == "val"
     stored = [member["weight"] for member in read_about(run.model_file)["ensemble"]["members"]]
     assert stored == [weight for weight in weights if weight > 0]
     note = "the weights of the members were fitted on this split, so its scores are a little too good"
@@ -241,7 +241,7 @@ def test_weights_are_fitted_on_validation_alone(root: Path) -> None:
     front.manifest.__dict__["targets"] = targets
     again = assemble(members, Setup(front, tiny.RUNTIME), rule="fitted")
     assert list(again.weights) == weights
-    assert selection_score(ONE, again.test[-1].logits, again.test[-1].targets) < account["ensemble"]["macro_f1"]
+    assert selection_score(ONE, again.test[-1].logits, again.test[-1].targets) < summary["ensemble"]["macro_f1"]
 
 
 def test_a_member_without_weight_is_not_in_the_model(root: Path) -> None:
@@ -260,8 +260,8 @@ def test_members_without_a_temperature_get_one_and_keep_their_folder(root: Path)
     assert kept is not None
     (root / "runs" / "a" / "calibration.json").unlink()
     before = sorted(path.name for path in (root / "runs" / "a").iterdir())
-    _, account, _ = build(root, "a", "b")
-    assert account["members"][0]["temperature"] == pytest.approx(kept.temperature, rel=1e-4)
+    _, summary, _ = build(root, "a", "b")
+    assert summary["members"][0]["temperature"] == pytest.approx(kept.temperature, rel=1e-4)
     assert sorted(path.name for path in (root / "runs" / "a").iterdir()) == sorted([*before, "openings.jsonl"])
 
 
@@ -431,8 +431,8 @@ def test_the_best_member_is_chosen_on_validation(root: Path) -> None:
         part: tuple(replace(each, logits=own) for each, own in zip(getattr(found, part), logits, strict=True))
         for part, logits in answers.items()
     }
-    account = write_ensemble(create_run(root, "joined", ""), replace(found, **given), left_out, setup)
-    assert [member["val_macro_f1"] for member in account["members"]] == [1.0, 0.0]
-    assert [member["macro_f1"] for member in account["members"]] == [0.0, 1.0]
-    assert account["best_member"] == "a"
-    assert account["gain"]["difference"] == 1.0
+    summary = write_ensemble(create_run(root, "joined", ""), replace(found, **given), left_out, setup)
+    assert [member["val_macro_f1"] for member in summary["members"]] == [1.0, 0.0]
+    assert [member["macro_f1"] for member in summary["members"]] == [0.0, 1.0]
+    assert summary["best_member"] == "a"
+    assert summary["gain"]["difference"] == 1.0

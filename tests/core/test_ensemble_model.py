@@ -59,13 +59,13 @@ def test_votes_are_counted_and_ties_go_to_the_larger_mean() -> None:
 def test_members_vote_at_their_own_thresholds() -> None:
     e, tags = VOTE_SMOOTHING, torch.tensor([[[0.3, 0.2, 0.6]], [[0.3, 0.4, 0.5]]])
     thresholds = [{"tags": [0.25, 0.5, 0.7]}, {"tags": [0.35, 0.3, 0.4]}]
-    cuts = threshold_logits(thresholds, TAGS)
-    np.testing.assert_allclose(cuts.sigmoid(), [each["tags"] for each in thresholds], rtol=1e-6)
+    at = threshold_logits(thresholds, TAGS)
+    np.testing.assert_allclose(at.sigmoid(), [each["tags"] for each in thresholds], rtol=1e-6)
     weights = torch.tensor([0.25, 0.75])
     mean = np.array([0.3, 0.35, 0.525])
-    found = TAGS.probabilities(mixed(tags.logit(), weights.log(), TAGS, "vote", cuts).numpy())[0]
+    found = TAGS.probabilities(mixed(tags.logit(), weights.log(), TAGS, "vote", at).numpy())[0]
     np.testing.assert_allclose(found, (1 - e) * np.array([0.25, 0.75, 0.75]) + e * mean, atol=1e-6)
-    averaged = TAGS.probabilities(mixed(tags.logit(), weights.log(), TAGS, "mean", cuts).numpy())[0]
+    averaged = TAGS.probabilities(mixed(tags.logit(), weights.log(), TAGS, "mean", at).numpy())[0]
     np.testing.assert_allclose(averaged, mean, atol=1e-6)
     members = [Said(row[0].logit().tolist()) for row in tags]
     model = Ensemble(members, weights.tolist(), [{}, {}], TAGS, "vote", thresholds)
@@ -74,8 +74,8 @@ def test_members_vote_at_their_own_thresholds() -> None:
     assert threshold_logits([{}], tiny.BOTH).tolist() == [[0.0] * 6]
     # The weights are fitted to the same votes: only the second member names what holds.
     targets = np.array([[0.0, 1.0, 1.0]], dtype=np.float32)
-    np.testing.assert_array_equal(fit_weights(tags.logit(), targets, np.ones(1), TAGS, "vote", cuts), [0.0, 1.0])
-    turned = fit_weights(tags.logit(), targets, np.ones(1), TAGS, "vote", cuts.flip(0))
+    np.testing.assert_array_equal(fit_weights(tags.logit(), targets, np.ones(1), TAGS, "vote", at), [0.0, 1.0])
+    turned = fit_weights(tags.logit(), targets, np.ones(1), TAGS, "vote", at.flip(0))
     np.testing.assert_array_equal(turned, [1.0, 0.0])
 
 
@@ -129,10 +129,10 @@ def test_fitted_weights_are_the_most_likely_ones(combine: str) -> None:
 
     def cost(first: float) -> float:
         weights = torch.tensor([first, 1 - first], dtype=torch.float64)
-        said = mixed(logits, weights.log(), tiny.BOTH, combine).numpy()
+        probabilities = mixed(logits, weights.log(), tiny.BOTH, combine).numpy()
         labelled = ~np.isnan(rows[:, 3])
-        tags = negative_log_likelihood(said[labelled, 3:], rows[labelled, 3:], multi_label=True)
-        return negative_log_likelihood(said[:, :3], rows[:, :3]) + tags
+        tags = negative_log_likelihood(probabilities[labelled, 3:], rows[labelled, 3:], multi_label=True)
+        return negative_log_likelihood(probabilities[:, :3], rows[:, :3]) + tags
 
     grid = np.linspace(0.005, 0.995, 199)
     assert 0.05 < found[0] < 0.95

@@ -87,13 +87,15 @@ def test_judging_the_test_part(run: Run) -> None:
     assert (report["n"], report["leaky"], report["synthetic"]) == (len(split.test), False, False)
     assert report["labels"] == ["angry", "happy", "sad"]
     assert report["val_macro_f1"] == pytest.approx(max(row["val_macro_f1"] for row in run.history))
-    said = Predictions.load(run.path("predictions.test.npz"))
-    assert said.ids == split.test
+    predictions = Predictions.load(run.path("predictions.test.npz"))
+    assert predictions.ids == split.test
     space = front.manifest.label_space
-    assert report["metrics"]["macro_f1"] == pytest.approx(selection_score(space, said.logits, said.targets))
-    np.testing.assert_array_equal(said.targets, front.manifest.targets[front.manifest.rows(split.test)])
-    assert set(said.groups) == {name for name in said.groups if name.startswith("s")}
-    assert set(said.meta) == {"gender"}
+    assert report["metrics"]["macro_f1"] == pytest.approx(
+        selection_score(space, predictions.logits, predictions.targets)
+    )
+    np.testing.assert_array_equal(predictions.targets, front.manifest.targets[front.manifest.rows(split.test)])
+    assert set(predictions.groups) == {name for name in predictions.groups if name.startswith("s")}
+    assert set(predictions.meta) == {"gender"}
     assert list(run.path("figures").glob("*.png"))
     for name in ("report.html", "MODEL_CARD.md", "predictions.train.npz", "predictions.val.npz"):
         assert run.path(name).stat().st_size > 0
@@ -111,8 +113,8 @@ def test_the_temperature_of_the_run_is_the_one_it_is_judged_with(run: Run) -> No
     front = tiny.frontend(**SETTINGS)
     kept = run.path("calibration.json").read_text()
     report = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
-    said = Predictions.load(run.path("predictions.val.npz"))
-    fitted = fit_temperature(said.logits, said.targets, front.manifest.label_space)
+    predictions = Predictions.load(run.path("predictions.val.npz"))
+    fitted = fit_temperature(predictions.logits, predictions.targets, front.manifest.label_space)
     assert report["calibration"]["temperature"] == answered_with(run) == pytest.approx(fitted["emotion"], rel=1e-6)
     assert report["calibration"]["temperature"] != 1.0
     assert report["calibration"]["fitted_on"] == "val"
@@ -125,7 +127,7 @@ def test_the_temperature_of_the_run_is_the_one_it_is_judged_with(run: Run) -> No
     assert other["calibration"]["nll_uncalibrated"] == report["calibration"]["nll_uncalibrated"]
     assert other["calibration"]["nll"] != report["calibration"]["nll"]
     assert (other["metrics"], other["confusion"]) == (report["metrics"], report["confusion"])
-    np.testing.assert_array_equal(Predictions.load(run.path("predictions.val.npz")).logits, said.logits)
+    np.testing.assert_array_equal(Predictions.load(run.path("predictions.val.npz")).logits, predictions.logits)
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -10,8 +10,9 @@ import pytest
 from test_splits import corpus, split_of
 
 from samo.data.fingerprints import Fingerprints, near_copies
+from samo.data.leaks import audit, find_near_leaks
 from samo.data.manifest import Manifest
-from samo.data.splits import Split, audit, find_near_leaks
+from samo.data.splits import Split
 from samo.errors import LeakError, RunError
 
 RATE = 62.5

@@ -18,7 +18,7 @@ import pytest
 import tiny_frontend as tiny
 
 from samo import modalities
-from samo.ensembles import grid_ensembles, kept_members, preset_ensemble
+from samo.ensembles import fold_ensemble, grid_ensembles, kept_members, preset_ensemble
 from samo.ensembles.grid_ensembles import combine_grids
 from samo.errors import LeakError, ModelFileError, RunError, SamoError, SettingsError
 from samo.evaluation.predictions import Predictions
@@ -89,19 +89,19 @@ def test_each_fold_is_the_mean_of_its_members(root: Path) -> None:
     assert report == json.loads((folder / "report.json").read_text())
     for fold in (0, 1):
         run = cell(root, f"best/seed0.fold{fold}")
-        said = Predictions.load(run.path("predictions.test.npz"), ONE)
-        expected = np.zeros((len(said), 3))
+        predictions = Predictions.load(run.path("predictions.test.npz"), ONE)
+        expected = np.zeros((len(predictions), 3))
         for grid in "ab":
             member = cell(root, f"{grid}/seed0.fold{fold}")
             own, calibration = Predictions.load(member.path("predictions.test.npz")), calibration_of(member)
             assert calibration is not None
-            rows = [own.ids.index(name) for name in said.ids]
+            rows = [own.ids.index(name) for name in predictions.ids]
             expected += ONE.probabilities(own.logits[rows] / calibration.temperature["emotion"]) / 2
             assert member.test_openings == 2
-        np.testing.assert_allclose(said.probabilities(ONE), expected, atol=1e-6)
-        assert set(said.ids) == set(cell(root, f"a/seed0.fold{fold}").split.test)
+        np.testing.assert_allclose(predictions.probabilities(ONE), expected, atol=1e-6)
+        assert set(predictions.ids) == set(cell(root, f"a/seed0.fold{fold}").split.test)
         own_report = json.loads(run.path("report.json").read_text())
-        truth, named = said.targets.argmax(axis=1), expected.argmax(axis=1)
+        truth, named = predictions.targets.argmax(axis=1), expected.argmax(axis=1)
         assert own_report["metrics"]["accuracy"] == pytest.approx((truth == named).mean())
         assert [member["name"] for member in own_report["ensemble"]["members"]] == [
             f"a/seed0.fold{fold}", f"b/seed0.fold{fold}",
@@ -249,7 +249,7 @@ def test_stopped_while_a_fold_is_written_it_goes_on(root: Path, monkeypatch: pyt
     known = sorted(path.name for path in grids.glob("*"))
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
-        patch.setattr(grid_ensembles, "summary_of", stop)
+        patch.setattr(fold_ensemble, "summary_of", stop)
         with pytest.raises(KeyboardInterrupt):
             combine_grids(["a", "b"], name="best", overwrite=True, artifacts=root)
     assert sorted(path.name for path in grids.glob("[!.]*")) == known
@@ -332,7 +332,7 @@ def _without_one(run: Run) -> None:
     replace(run.split, train=tuple(rest)).save(run.path("split.json"))
     kept = Predictions.load(run.path("predictions.train.npz"))
     rows = [k for k, name in enumerate(kept.ids) if name != left_out]
-    grid_ensembles._rows(kept, rows).save(run.path("predictions.train.npz"))
+    fold_ensemble.rows_of(kept, rows).save(run.path("predictions.train.npz"))
 
 
 def _other_data(root: Path) -> None:
@@ -491,7 +491,7 @@ def test_all_seeds_are_one_ensemble_and_each_validation_item_is_answered_by_who_
     assert any(line.startswith("the members were validated on different items") for line in report["warnings"])
     # What leaks in one member's split leaks, though no item of it is in what all learned from.
     whole = {fold: Run(root / "grids" / "all" / "runs" / f"seed0.fold{fold}").split for fold in (0, 1)}
-    monkeypatch.setattr(grid_ensembles, "is_leaky", lambda manifest, split: split not in whole.values())
+    monkeypatch.setattr(fold_ensemble, "is_leaky", lambda manifest, split: split not in whole.values())
     assert combine_grids(["a"], all_seeds=True, name="leaky", artifacts=root)[1]["leaky"]
     with pytest.raises(RunError, match=r"'b/seed0\.fold0' is alone on its fold"):
         combine_grids(["b"], all_seeds=True, name="alone", artifacts=root)

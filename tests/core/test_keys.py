@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from samo.data.keys import key, shown, spelled_twice, united, visible
+from samo.data.leaks import find_leaks
 from samo.data.manifest import Item, Manifest
 from samo.data.relabel import relabel
-from samo.data.splits import Split, SplitRequest, find_leaks, make_split
+from samo.data.splits import Split, SplitRequest, make_split
 from samo.errors import DataError, LeakError
 from samo.tasks import LabelSpace, Task
 

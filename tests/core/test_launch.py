@@ -25,8 +25,8 @@ def sheet(folder: Path) -> dict[str, list[str]]:
 
 def test_every_way_to_end(tmp_path: Path) -> None:
     book = RecordingWatcher()
-    asked = jobs(tmp_path, a="work", b="refuse", c="stumble", d="die", e="leave", f="work")
-    outcomes = LocalLauncher("launch_work:do_job", workers=1, threads=3).run(asked, book)
+    requested = jobs(tmp_path, a="work", b="refuse", c="stumble", d="die", e="leave", f="work")
+    outcomes = LocalLauncher("launch_work:do_job", workers=1, threads=3).run(requested, book)
     assert [(o.name, o.status, o.message) for o in outcomes] == [
         ("a", "done", ""),
         ("b", "failed", "no clips (hint: record some)"),

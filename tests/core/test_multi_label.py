@@ -14,9 +14,10 @@ from sklearn.metrics import accuracy_score, f1_score
 from samo.data.manifest import Item
 from samo.errors import DataError
 from samo.evaluation.baseline import compare_to_baseline
-from samo.evaluation.comparison import build_comparison, paired_bootstrap
+from samo.evaluation.comparison import build_comparison
 from samo.evaluation.decision import Decision, fit_decision
 from samo.evaluation.metrics import macro_f1, uar
+from samo.evaluation.paired_bootstrap import paired_bootstrap
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.statistics import score_intervals, tally_by_unit
 from samo.reporting.html import render_html
@@ -48,10 +49,10 @@ def fitted(threshold: str = "per-class", seed: int = 0) -> Decision:
     return fit_decision(val.logits, val.targets, SPACE, RANGE.model_copy(update={"threshold": threshold}))
 
 
-def report(said: Predictions, decision: Decision | None = None, **changed: Any) -> dict[str, Any]:
+def report(predictions: Predictions, decision: Decision | None = None, **changed: Any) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "run": "run-1", "dataset": "corpus", "synthetic": False, "split": "test", "split_rule": "published",
-        "leaky": False, "task": ABC, "predictions": said, "label_space": SPACE, "unit": "speaker",
+        "leaky": False, "task": ABC, "predictions": predictions, "label_space": SPACE, "unit": "speaker",
         "train_macro_f1": 0.9, "val_macro_f1": 0.6,
     }  # fmt: skip
     if decision:
@@ -59,23 +60,27 @@ def report(said: Predictions, decision: Decision | None = None, **changed: Any) 
     return build(**{**arguments, **changed})
 
 
-def by_rule(said: Predictions, decision: Decision) -> dict[str, np.ndarray]:
+def by_rule(predictions: Predictions, decision: Decision) -> dict[str, np.ndarray]:
     """What each rule answers for the labelled rows, written out."""
-    shares = 1 / (1 + np.exp(-said.logits.astype(np.float64) / decision.calibration.temperature["tags"]))
+    shares = 1 / (1 + np.exp(-predictions.logits.astype(np.float64) / decision.calibration.temperature["tags"]))
     chosen = decision.thresholds.tasks["tags"]
-    cuts = {"half": 0.5, "global": chosen.common, "per-class": np.array([chosen.per_class[label] for label in LABELS])}
-    labelled = ~np.isnan(said.targets).any(axis=1)
-    return {rule: shares[labelled] >= cut for rule, cut in cuts.items()}
+    thresholds = {
+        "half": 0.5,
+        "global": chosen.common,
+        "per-class": np.array([chosen.per_class[label] for label in LABELS]),
+    }
+    labelled = ~np.isnan(predictions.targets).any(axis=1)
+    return {rule: shares[labelled] >= cut for rule, cut in thresholds.items()}
 
 
-def truth_of(said: Predictions) -> np.ndarray:
-    return np.asarray(said.targets[~np.isnan(said.targets).any(axis=1)] > 0)
+def truth_of(predictions: Predictions) -> np.ndarray:
+    return np.asarray(predictions.targets[~np.isnan(predictions.targets).any(axis=1)] > 0)
 
 
 @pytest.mark.parametrize("used", ["half", "global", "per-class"])
 def test_every_figure_of_the_block(used: str) -> None:
-    said, decision, val = drawn(1), fitted(used), drawn(0)
-    found, truth, answers = report(said, decision), truth_of(said), by_rule(said, decision)
+    predictions, decision, val = drawn(1), fitted(used), drawn(0)
+    found, truth, answers = report(predictions, decision), truth_of(predictions), by_rule(predictions, decision)
     block = found["thresholds"]
     assert (block["used"], block["fitted_on"], block["tried"], block["borrowed"]) == (used, "val", [0.1, 0.9, 20], [])
     assert block["global"] == decision.thresholds.tasks["tags"].common
@@ -101,28 +106,28 @@ def test_every_figure_of_the_block(used: str) -> None:
     assert (found["ci"]["unit"], found["ci"]["n_units"]) == ("row", 390)
     by_label = f1_score(truth, answers[used], average=None)
     assert [row["f1"] for row in found["per_class"].values()] == pytest.approx(list(by_label))
-    cuts = decision.thresholds.of(ABC).tolist()
-    assert [row["threshold"] for row in found["per_class"].values()] == cuts
+    thresholds = decision.thresholds.of(ABC).tolist()
+    assert [row["threshold"] for row in found["per_class"].values()] == thresholds
     assert len({round(score, 6) for score in scores.values()}) == 3
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
 def test_without_thresholds_there_is_no_block_and_half_decides() -> None:
-    said = drawn(1)
-    found = report(said)
+    predictions = drawn(1)
+    found = report(predictions)
     assert found["thresholds"] is None
     assert "threshold" not in found["per_class"]["a"]
-    at_half = said.logits[~np.isnan(said.targets).any(axis=1)] >= 0
-    assert found["metrics"]["macro_f1"] == pytest.approx(f1_score(truth_of(said), at_half, average="macro"))
+    at_half = predictions.logits[~np.isnan(predictions.targets).any(axis=1)] >= 0
+    assert found["metrics"]["macro_f1"] == pytest.approx(f1_score(truth_of(predictions), at_half, average="macro"))
     assert threshold_rows(found) == []
 
 
 def test_frequent_labels() -> None:
-    said, decision = drawn(1, n=300), fitted()
-    found, truth = report(said, decision), truth_of(said)
+    predictions, decision = drawn(1, n=300), fitted()
+    found, truth = report(predictions, decision), truth_of(predictions)
     support = truth.sum(axis=0)
     assert (support >= 50).tolist() == [True, True, False]
-    answer = by_rule(said, decision)["per-class"]
+    answer = by_rule(predictions, decision)["per-class"]
     expected = f1_score(truth[:, :2], answer[:, :2], average="macro")
     units = tally_by_unit(truth[:, :2], answer[:, :2], [""] * len(truth))
     low, high = score_intervals(units, {"f": macro_f1})["f"] or (0, 0)
@@ -143,25 +148,25 @@ def test_frequent_labels_of_a_single_label_task() -> None:
     targets = np.eye(3, dtype=np.float32)[[0] * 60 + [1] * 50 + [2] * 49]
     rng = np.random.default_rng(0)
     logits = (targets + rng.normal(size=targets.shape)).astype(np.float32)
-    said = Predictions(tuple(map(str, range(159))), logits, targets, ("",) * 159)
-    found = report(said, task=space.primary, label_space=space)
+    predictions = Predictions(tuple(map(str, range(159))), logits, targets, ("",) * 159)
+    found = report(predictions, task=space.primary, label_space=space)
     answer = logits.argmax(axis=1)
     expected = f1_score(targets.argmax(axis=1), answer, labels=[0, 1], average="macro")
     assert found["macro_f1_frequent"]["value"] == pytest.approx(expected)
-    few = Predictions(said.ids[:100], logits[:100], targets[:100], said.groups[:100])
+    few = Predictions(predictions.ids[:100], logits[:100], targets[:100], predictions.groups[:100])
     assert report(few, task=space.primary, label_space=space)["macro_f1_frequent"]["n_classes"] == 1
     whole = np.repeat(np.eye(3, dtype=np.float32), 50, axis=0)
-    every = Predictions(said.ids[:150], logits[:150], whole, said.groups[:150])
+    every = Predictions(predictions.ids[:150], logits[:150], whole, predictions.groups[:150])
     assert report(every, task=space.primary, label_space=space)["macro_f1_frequent"] is None
 
 
 def test_warnings_instead_of_crashes() -> None:
-    val, said = drawn(0), drawn(1)
+    val, predictions = drawn(0), drawn(1)
     val.targets[:, 2] = np.where(np.isnan(val.targets[:, 2]), np.nan, 0)
     decision = fit_decision(val.logits, val.targets, SPACE, RANGE)
-    said.logits[:, 1] = -30
-    said.targets[:, 0] = np.where(np.isnan(said.targets[:, 0]), np.nan, 0)
-    found = report(said, decision, split="val")
+    predictions.logits[:, 1] = -30
+    predictions.targets[:, 0] = np.where(np.isnan(predictions.targets[:, 0]), np.nan, 0)
+    found = report(predictions, decision, split="val")
     lines = " | ".join(found["warnings"])
     assert "no validation row to choose a threshold by, so that of all classes is taken: c" in lines
     assert "absent from this split, so left out of macro-F1: a" in lines
@@ -172,21 +177,21 @@ def test_warnings_instead_of_crashes() -> None:
     at_edge = fit_decision(val.logits, val.targets, SPACE, RANGE.model_copy(update={"threshold_range": (0.7, 0.9)}))
     assert any(
         line.startswith("the threshold is the lowest tried (0.7), another may be better: ")
-        for line in report(said, at_edge)["warnings"]
+        for line in report(predictions, at_edge)["warnings"]
     )
-    nothing = replace(said, targets=np.zeros_like(said.targets))
+    nothing = replace(predictions, targets=np.zeros_like(predictions.targets))
     found = report(nothing, decision)
     assert (found["metrics"]["macro_f1"], found["macro_f1_present"]) == (0.0, None)
     assert headlines(found) == [("macro-F1", 0.0, None)]
 
 
 def test_rows_that_hold_no_label_count() -> None:
-    said, decision = drawn(1), fitted()
-    found = report(said, decision)
-    none = (truth_of(said).sum(axis=1) == 0).sum()
+    predictions, decision = drawn(1), fitted()
+    found = report(predictions, decision)
+    none = (truth_of(predictions).sum(axis=1) == 0).sum()
     assert found["n"] == 390
     assert none > 50
-    right = (truth_of(said) == by_rule(said, decision)["per-class"]).all(axis=1)
+    right = (truth_of(predictions) == by_rule(predictions, decision)["per-class"]).all(axis=1)
     assert found["metrics"]["accuracy"] == pytest.approx(right.mean())
 
 
@@ -194,13 +199,13 @@ BASE = {"task": ABC, "label_space": SPACE, "unit": "speaker"}
 
 
 def test_baseline() -> None:
-    said, decision = drawn(1), fitted()
+    predictions, decision = drawn(1), fitted()
     own, simple = (
-        decision.applied(said, SPACE),
-        decision.applied(replace(drawn(1, noise=4.0), targets=said.targets), SPACE),
+        decision.applied(predictions, SPACE),
+        decision.applied(replace(drawn(1, noise=4.0), targets=predictions.targets), SPACE),
     )
     found = compare_to_baseline("tfidf", simple, own, **BASE)
-    truth = truth_of(said)
+    truth = truth_of(predictions)
     answers = [by_rule(each, decision)["per-class"] for each in (simple, own)]
     scores = [f1_score(truth, answer, average="macro") for answer in answers]
     tallies = [tally_by_unit(truth, answer, [""] * len(truth)) for answer in answers]
@@ -219,21 +224,21 @@ def test_baseline() -> None:
         f"this run {gap['value']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]: better"
     )
     # The order of the items is the baseline's own affair.
-    turned = np.arange(len(said))[::-1]
+    turned = np.arange(len(predictions))[::-1]
     other = replace(
         simple, ids=simple.ids[::-1], logits=simple.logits[turned], targets=simple.targets[turned],
         decided=simple.decided[turned] if simple.decided is not None else None,
     )  # fmt: skip
     assert compare_to_baseline("tfidf", other, own, **BASE) == found
-    assert report(said, decision, baseline=found)["baseline"] == found
+    assert report(predictions, decision, baseline=found)["baseline"] == found
     assert compare_to_baseline("x", own, own, **BASE)["difference"]["verdict"] == "cannot tell"
     with pytest.raises(DataError, match="'this run' and 'tfidf' do not speak of the same items"):
         compare_to_baseline("tfidf", drawn(1, n=10), own, **BASE)
 
 
 def test_baseline_of_one_group_has_no_interval() -> None:
-    said = replace(drawn(1), groups=("s",) * 400)
-    found = compare_to_baseline("tfidf", said, said, **BASE)
+    predictions = replace(drawn(1), groups=("s",) * 400)
+    found = compare_to_baseline("tfidf", predictions, predictions, **BASE)
     assert (found["ci"], found["difference"]["low"], found["unit"]) == (None, None, "speaker")
     assert baseline_line(found).endswith("; this run +0.000: cannot tell")
 
@@ -246,23 +251,23 @@ def test_comparison_goes_by_thresholds() -> None:
     truth = truth_of(one)
     for found, rule in ((plain, "half"), (chosen, "per-class")):
         row = found["comparisons"][0]["scores"]["macro_f1"]
-        expected = [f1_score(truth, by_rule(said, decision)[rule], average="macro") for said in (one, other)]
+        expected = [f1_score(truth, by_rule(each, decision)[rule], average="macro") for each in (one, other)]
         assert [row["baseline"], row["run"]] == pytest.approx(expected)
     assert abs(plain["comparisons"][0]["scores"]["macro_f1"]["run"] - row["run"]) > 0.01
 
 
 def test_several_tasks() -> None:
     space = LabelSpace((ABC, Task("mood", ("up", "down"))))
-    said, decision, rng = drawn(1), fitted(), np.random.default_rng(3)
+    predictions, decision, rng = drawn(1), fitted(), np.random.default_rng(3)
     mood = np.eye(2, dtype=np.float32)[rng.integers(0, 2, 400)]
     mood[:100] = np.nan
     both = Predictions(
-        said.ids,
-        np.hstack([said.logits, rng.normal(size=mood.shape) + np.nan_to_num(mood)]).astype(np.float32),
-        np.hstack([said.targets, mood]),
-        said.groups,
+        predictions.ids,
+        np.hstack([predictions.logits, rng.normal(size=mood.shape) + np.nan_to_num(mood)]).astype(np.float32),
+        np.hstack([predictions.targets, mood]),
+        predictions.groups,
     )
-    found, alone = report(both, decision, label_space=space), report(said, decision)
+    found, alone = report(both, decision, label_space=space), report(predictions, decision)
     assert {name: found[name] for name in alone if name not in ("tasks", "overall_macro_f1")} == {
         name: alone[name] for name in alone if name not in ("tasks", "overall_macro_f1")
     }
@@ -288,10 +293,10 @@ def test_several_tasks() -> None:
 
 
 def test_page_and_card_show_thresholds_and_baseline() -> None:
-    said, decision = drawn(1), fitted()
-    other = replace(drawn(1, noise=4.0), targets=said.targets)
-    baseline = compare_to_baseline("<b>", other, said, **BASE)
-    found = report(said, decision, baseline=baseline)
+    predictions, decision = drawn(1), fitted()
+    other = replace(drawn(1, noise=4.0), targets=predictions.targets)
+    baseline = compare_to_baseline("<b>", other, predictions, **BASE)
+    found = report(predictions, decision, baseline=baseline)
     page, card = render_html(found, {}, {}, {}), model_card(found, {}, {}, data_card={})
     block = found["thresholds"]
     assert f"global {block['global']:.2f}" in card
@@ -305,28 +310,28 @@ def test_page_and_card_show_thresholds_and_baseline() -> None:
         assert "(one threshold)" in text
     assert "aseline &lt;b&gt; 0." in page
     assert "baseline \\<b\\> 0." in card
-    bare = report(said)
+    bare = report(predictions)
     assert "Thresholds" not in model_card(bare, {}, {}, data_card={})
     assert "<h2>Thresholds</h2>" not in render_html(bare, {}, {}, {})
 
 
 def test_how_much_survived_in_words() -> None:
-    def said(used: str, val_gain: float, gain: float) -> str:
+    def line(used: str, val_gain: float, gain: float) -> str:
         return threshold_line({"thresholds": {"used": used, "rules": {used: {"val_gain": val_gain, "gain": gain}}}})
 
-    assert said("per-class", 0.04, 0.01) == "chosen on validation they gained +0.040 there and +0.010 here (25 % of it)"
-    assert said("global", 0.0, 0.1) == "chosen on validation they gained nothing there"
-    assert said("half", 0.0, 0.0).startswith("decided at 0.5")
+    assert line("per-class", 0.04, 0.01) == "chosen on validation they gained +0.040 there and +0.010 here (25 % of it)"
+    assert line("global", 0.0, 0.1) == "chosen on validation they gained nothing there"
+    assert line("half", 0.0, 0.0).startswith("decided at 0.5")
 
 
 def test_uar_of_a_multi_label_task_is_the_mean_recall() -> None:
-    said, decision = drawn(1), fitted()
-    truth, answer = truth_of(said), by_rule(said, decision)["per-class"]
+    predictions, decision = drawn(1), fitted()
+    truth, answer = truth_of(predictions), by_rule(predictions, decision)["per-class"]
     units = tally_by_unit(truth, answer, [""] * len(truth))
     recall = (truth & answer).sum(axis=0) / truth.sum(axis=0)
     whole = type(units).from_flat(units.flat().sum(axis=0))
     assert uar(whole) == pytest.approx(recall.mean())
-    assert report(said, decision)["metrics"]["uar"] == pytest.approx(recall.mean())
+    assert report(predictions, decision)["metrics"]["uar"] == pytest.approx(recall.mean())
 
 
 def test_items_with_no_label_and_items_without_an_answer_differ() -> None:

@@ -72,13 +72,13 @@ def test_training_leaves_thresholds_and_judging_uses_them(root: Path) -> None:
     kept = run.path("thresholds.json").read_text()
     run, found = judged_run(root, "a")
     assert run.path("thresholds.json").read_text() == kept
-    val, said = (Predictions.load(run.path(f"predictions.{part}.npz")) for part in ("val", "test"))
+    val, test = (Predictions.load(run.path(f"predictions.{part}.npz")) for part in ("val", "test"))
     direct = fit_decision(val.logits, val.targets, TAGS, ThresholdSettings(), calibration=decision.calibration)
     assert decision.thresholds.tasks["tags"].common == pytest.approx(direct.thresholds.tasks["tags"].common)
-    shares, holds = decision.answers(said.logits, TAGS)
-    np.testing.assert_array_equal(said.decided, holds)
+    shares, holds = decision.answers(test.logits, TAGS)
+    np.testing.assert_array_equal(test.decided, holds)
     assert found["metrics"]["macro_f1"] == pytest.approx(
-        f1_score(said.targets > 0, shares >= decision.thresholds.of(tiny.TAGS), average="macro", zero_division=0)
+        f1_score(test.targets > 0, shares >= decision.thresholds.of(tiny.TAGS), average="macro", zero_division=0)
     )
     assert found["metrics"]["macro_f1"] != found["thresholds"]["rules"]["half"]["macro_f1"]
 
@@ -201,20 +201,20 @@ def test_an_ensemble_has_thresholds_of_its_own(root: Path, combine: str) -> None
     front = tiny.frontend(TAGS, **SETTINGS)
     assembly = assemble(members, Setup(front, tiny.RUNTIME), combine=combine)
     run = create_run(root, "joined", "")
-    account = write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME))
+    summary = write_ensemble(run, assembly, left_out, Setup(front, tiny.RUNTIME))
     decision = decision_of(run, TAGS)
     val = assembly.val[-1]
     direct = fit_decision(val.logits, val.targets, TAGS, ThresholdSettings())
     assert decision.thresholds.tasks == direct.thresholds.tasks
     found = evaluate_run(run, Setup(front, tiny.RUNTIME), "test")
-    assert account["ensemble"]["macro_f1"] == found["metrics"]["macro_f1"] > 0
-    for member in account["members"]:
+    assert summary["ensemble"]["macro_f1"] == found["metrics"]["macro_f1"] > 0
+    for member in summary["members"]:
         own = judged_run(root, member["name"], **({"hidden": 6} if member["name"] == "b" else {}))[1]
         assert member["macro_f1"] == own["metrics"]["macro_f1"]
         assert member["val_macro_f1"] == pytest.approx(own["val_macro_f1"])
-    assert account["ensemble"]["val_macro_f1"] == found["val_macro_f1"]
-    best = next(m for m in account["members"] if m["name"] == account["best_member"])
-    assert account["gain"]["difference"] == pytest.approx(account["ensemble"]["macro_f1"] - best["macro_f1"])
+    assert summary["ensemble"]["val_macro_f1"] == found["val_macro_f1"]
+    best = next(m for m in summary["members"] if m["name"] == summary["best_member"])
+    assert summary["gain"]["difference"] == pytest.approx(summary["ensemble"]["macro_f1"] - best["macro_f1"])
     # The file of the model votes with its members' thresholds, as the assembly did.
     model, _ = load_run_model(run, tiny.TinyFrontend, tiny.RUNTIME)
     rows = front.manifest.rows(run.split.test)
@@ -230,14 +230,14 @@ def test_folds_are_joined_as_each_was_decided(root: Path) -> None:
     run, _ = judged_run(root, "a")
     second, _ = judged_run(root, "b", hidden=6)
     cells = [cell_of(root, "a", 0), cell_of(root, "b", 1)]
-    said = [Predictions.load(each.path("predictions.test.npz")) for each in (run, second)]
+    by_run = [Predictions.load(each.path("predictions.test.npz")) for each in (run, second)]
     both = join_predictions(cells, root)
     assert both.decided is not None
-    assert said[0].decided is not None
-    assert said[1].decided is not None
-    decided = np.concatenate([said[0].decided, said[1].decided])
+    assert by_run[0].decided is not None
+    assert by_run[1].decided is not None
+    decided = np.concatenate([by_run[0].decided, by_run[1].decided])
     np.testing.assert_array_equal(both.decided, decided)
-    truth = np.concatenate([each.targets for each in said]) > 0
+    truth = np.concatenate([each.targets for each in by_run]) > 0
     found = crossval_report("c", cells, root, "speaker")
     expected = f1_score(truth, decided, average="macro", zero_division=0)
     assert found["metrics"]["macro_f1"] == pytest.approx(expected)
@@ -245,7 +245,7 @@ def test_folds_are_joined_as_each_was_decided(root: Path) -> None:
     assert found["thresholds"] is None
     assert "each fold is decided by its own thresholds" in found["warnings"]
     assert pooled(cells, root, "macro_f1")[0] == pytest.approx(expected)
-    at_half = np.concatenate([each.logits for each in said]) >= 0
+    at_half = np.concatenate([each.logits for each in by_run]) >= 0
     assert expected != pytest.approx(f1_score(truth, at_half, average="macro", zero_division=0))
 
 
@@ -288,8 +288,8 @@ def test_the_baseline_is_decided_by_thresholds_from_validation(root: Path) -> No
             assert train_rows.tolist() == self.manifest.rows(split.train).tolist()
             held = self.manifest.targets[rows] > 0.5
             logits = np.where(held, 3.0, -3.0).astype(np.float32)
-            judged = np.isin(rows, self.manifest.rows(split.val))
-            logits[:, 2] = np.where(judged, np.where(held[:, 2], -1.0, -2.0), np.where(held[:, 2], 2.0, 0.5))
+            evaluated = np.isin(rows, self.manifest.rows(split.val))
+            logits[:, 2] = np.where(evaluated, np.where(held[:, 2], -1.0, -2.0), np.where(held[:, 2], 2.0, 0.5))
             return "fixed", logits
 
     plain = tiny.frontend(TAGS, split="folds", val_ratio=0.3)

@@ -19,7 +19,7 @@ from tiny_trainings import Stopping, interrupt
 
 from samo.data.augmented import load_augmented
 from samo.data.fingerprints import Fingerprints, near_copies
-from samo.data.splits import audit
+from samo.data.leaks import audit
 from samo.errors import Interrupted, SamoError
 from samo.evaluation.decision import decided_rows
 from samo.evaluation.metrics import scores, tally

@@ -97,8 +97,8 @@ def test_near_copies_of_hand_made_sentences() -> None:
 
 def test_copies_by_grade() -> None:
     others = ("Thank you!", "what do you mean by that now?", "fine")
-    asked = ("thank  YOU!", "Thank you", "what do you mean by that now", "what do you mean by those", "x")
-    found = find_copies(asked, others)
+    texts = ("thank  YOU!", "Thank you", "what do you mean by that now", "what do you mean by those", "x")
+    found = find_copies(texts, others)
     assert (found.same, found.near, found.all) == ({0}, {1, 2}, {0, 1, 2})
     assert find_copies((), others).all == find_copies(others, ()).all == frozenset()
 

@@ -17,6 +17,7 @@ from samo.data.manifest import Item, Manifest
 from samo.data.splits import Split
 from samo.errors import LeakError, ModelFileError
 from samo.files import write_json
+from samo.runs.origin import start_digests
 from samo.runs.provenance import (
     Learned,
     about_known_elsewhere,
@@ -27,7 +28,6 @@ from samo.runs.provenance import (
     learned_by_start,
     refuse_known,
     refuse_known_start,
-    start_digests,
 )
 from samo.runs.run import Run
 from samo.tasks import LabelSpace, Task

@@ -266,12 +266,12 @@ def test_absent_classes_do_not_lower_what_is_shown_first() -> None:
     given = predictions()
     given.targets[:] = np.eye(3)[[0, 1] * 60]
     found = report(given)
-    truth, said = [0, 1] * 60, given.logits.argmax(axis=1)
+    truth, answers = [0, 1] * 60, given.logits.argmax(axis=1)
     whole = found["macro_f1_all"]
-    assert whole["value"] == pytest.approx(f1_score(truth, said, labels=[0, 1, 2], average="macro"))
+    assert whole["value"] == pytest.approx(f1_score(truth, answers, labels=[0, 1, 2], average="macro"))
     present = found["macro_f1_present"]
     assert present["n_classes"] == 2
-    assert present["value"] == pytest.approx(f1_score(truth, said, labels=[0, 1], average="macro"))
+    assert present["value"] == pytest.approx(f1_score(truth, answers, labels=[0, 1], average="macro"))
     assert (found["metrics"]["macro_f1"], found["ci"]["macro_f1"]) == (present["value"], present["interval"])
     # Two of three classes: value and interval are those over all, times 3 / 2.
     assert present["interval"] == pytest.approx([1.5 * end for end in whole["interval"]])

@@ -158,7 +158,9 @@ def test_two_trainings_into_one_folder(tmp_path: Path) -> None:
 
 def test_classes_balanced_twice_are_told_at_the_start(tmp_path: Path) -> None:
     twice = {"balanced_sampler": True, "class_weight_loss": True}
-    for settings, told in ((twice, True), ({"balanced_sampler": True}, False)):
+    for settings, warned in ((twice, True), ({"balanced_sampler": True}, False)):
         front = tiny.frontend(**{**SETTINGS, **settings})
         lines = first_lines(Run(tmp_path / "runs" / "r"), Setup(front, tiny.RUNTIME), None)
-        assert [line.startswith("classes are balanced twice: `balanced_sampler`") for line in lines].count(True) == told
+        assert [line.startswith("classes are balanced twice: `balanced_sampler`") for line in lines].count(
+            True
+        ) == warned

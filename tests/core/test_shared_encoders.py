@@ -133,7 +133,7 @@ def test_states_of_some_items_are_added_to_those_before(tmp_path: Path, monkeypa
     monkeypatch.setenv("SAMO_CACHE", str(tmp_path))
     rng = np.random.default_rng(0)
     clips = rng.standard_normal((5, 6, 2)).astype(np.float32)
-    model, calls, told = Model(freeze_encoder=True), [], []
+    model, calls, notes = Model(freeze_encoder=True), [], []
 
     def batch_of(rows: np.ndarray) -> Batch:
         calls.append(sorted(rows))
@@ -142,7 +142,7 @@ def test_states_of_some_items_are_added_to_those_before(tmp_path: Path, monkeypa
     def kept(*rows: int) -> states.States:
         found = encoder_states(
             model, lengths=np.full(5, 3), batch_of=batch_of, digest="", contents=(clip.tobytes() for clip in clips),
-            rows=np.array(rows) if rows else None, on_compute=told.append,
+            rows=np.array(rows) if rows else None, on_compute=notes.append,
         )  # fmt: skip
         assert found is not None
         return found
@@ -150,7 +150,7 @@ def test_states_of_some_items_are_added_to_those_before(tmp_path: Path, monkeypa
     kept(3, 1)
     kept(1)
     both = kept(1, 2, 3)
-    assert (calls, told) == ([[1, 3], [2]], [2, 1])
+    assert (calls, notes) == ([[1, 3], [2]], [2, 1])
     model.eval()
     for row in (1, 2, 3):
         with torch.no_grad():

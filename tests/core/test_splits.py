@@ -10,18 +10,9 @@ from typing import Any
 
 import pytest
 
+from samo.data.leaks import audit, find_leaks
 from samo.data.manifest import Item, Manifest
-from samo.data.splits import (
-    PARTS,
-    SPLIT_RULES,
-    Split,
-    SplitRequest,
-    audit,
-    find_leaks,
-    fold_count,
-    fold_warnings,
-    make_split,
-)
+from samo.data.splits import PARTS, SPLIT_RULES, Split, SplitRequest, fold_count, fold_warnings, make_split
 from samo.errors import DataError, LeakError, RunError, SettingsError
 from samo.tasks import LabelSpace, Task
 

@@ -13,8 +13,8 @@ import scipy.stats
 from sklearn.metrics import f1_score
 
 from samo.evaluation import statistics
-from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.metrics import METRICS, Tally, accuracy, macro_f1
+from samo.evaluation.paired_bootstrap import paired_bootstrap
 from samo.evaluation.statistics import (
     Interval,
     Units,

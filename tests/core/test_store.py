@@ -101,8 +101,8 @@ def test_a_writer_goes_on_while_its_copy_is_read(store: Store, tmp_path: Path, m
 def test_no_file_leaves_the_folder(store: Store, tmp_path: Path) -> None:
     store.put(b"evil", "x/000001/evil")
     for name in ("../evil", "/evil", "deep/../../evil"):
-        said = {"files": {name: ["x/000001/evil", 4]}, "progress": [1, 1, 1], "facts": {}}
-        store.put(json.dumps(said).encode(), f"index/{len(name)}.json")
+        listing = {"files": {name: ["x/000001/evil", 4]}, "progress": [1, 1, 1], "facts": {}}
+        store.put(json.dumps(listing).encode(), f"index/{len(name)}.json")
     with pytest.raises(EnvironmentProblem, match="no whole finished copy"):
         fetch_run(store, Run(tmp_path / "runs" / "cell"))
     assert not list((tmp_path / "runs").rglob("evil"))

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from samo.data.leaks import audit, is_leaky
 from samo.data.manifest import Item, Manifest
-from samo.data.splits import PARTS, Split, SplitRequest, audit, fold_count, is_leaky, make_split, split_notes
+from samo.data.splits import PARTS, Split, SplitRequest, fold_count, make_split, split_notes
 from samo.data.stratify import inseparable, label_keys, rarest_labels, stratify
 from samo.errors import DataError, LeakError, SettingsError
 from samo.tasks import LabelSpace, Task

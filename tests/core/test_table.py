@@ -75,9 +75,9 @@ def test_numbers(tmp_path: Path) -> None:
 
 def test_pooled_macro_f1_is_scikit_learns(tmp_path: Path) -> None:
     cells = three_rows(tmp_path)[:5]
-    said = [Predictions.load(cell.run(tmp_path).path("predictions.test.npz")) for cell in cells]
-    truth = np.concatenate([one.targets.argmax(axis=1) for one in said])
-    predicted = np.concatenate([one.logits.argmax(axis=1) for one in said])
+    by_cell = [Predictions.load(cell.run(tmp_path).path("predictions.test.npz")) for cell in cells]
+    truth = np.concatenate([one.targets.argmax(axis=1) for one in by_cell])
+    predicted = np.concatenate([one.logits.argmax(axis=1) for one in by_cell])
     (row,) = table_of(tmp_path, cells, "macro_f1").rows
     assert row.pooled == pytest.approx(f1_score(truth, predicted, average="macro"))
 

@@ -45,7 +45,7 @@ def drawn(n: int = 300, seed: int = 0, shares: tuple[float, ...] = (0.4, 0.2, 0.
     return logits.astype(np.float32), truth.astype(np.float32)
 
 
-def said(logits: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None) -> Predictions:
+def predictions_of(logits: np.ndarray, targets: np.ndarray, decided: np.ndarray | None = None) -> Predictions:
     return Predictions(tuple(f"t{k}" for k in range(len(logits))), logits, targets, ("",) * len(logits), {}, decided)
 
 
@@ -60,10 +60,10 @@ def test_f1_by_threshold_agrees_with_sklearn(thresholds: list[float]) -> None:
 
 
 def test_f1_by_threshold_of_nothing_and_of_nan() -> None:
-    cuts = np.array([0.2, 0.6])
-    assert f1_by_threshold(np.zeros((0, 3), bool), np.zeros((0, 3)), cuts).tolist() == [[0, 0, 0]] * 2
+    thresholds = np.array([0.2, 0.6])
+    assert f1_by_threshold(np.zeros((0, 3), bool), np.zeros((0, 3)), thresholds).tolist() == [[0, 0, 0]] * 2
     truth = np.array([[True], [True]])
-    np.testing.assert_allclose(f1_by_threshold(truth, np.array([[np.nan], [0.6]]), cuts), [[2 / 3], [2 / 3]])
+    np.testing.assert_allclose(f1_by_threshold(truth, np.array([[np.nan], [0.6]]), thresholds), [[2 / 3], [2 / 3]])
 
 
 def test_selection_takes_the_best_single_threshold() -> None:
@@ -234,7 +234,7 @@ def test_a_decision_turns_logits_into_answers() -> None:
     assert probabilities[0, 1] == pytest.approx(1 / (1 + np.exp(-1 / 3)))
     expected = [[0, 1, 1, 1, 0], [1, 0, 0, 1, 1]]
     assert holds.astype(int).tolist() == expected
-    given = said(logits, np.zeros((2, 5), np.float32))
+    given = predictions_of(logits, np.zeros((2, 5), np.float32))
     applied = decision.applied(given, MIXED)
     assert applied.decided is not None
     assert applied.decided.astype(int).tolist() == expected
@@ -246,12 +246,12 @@ def test_stored_decisions_are_what_is_judged(tmp_path: Path) -> None:
     logits, targets = drawn(40)
     decision = fit_decision(logits, targets, SPACE, NINE, epoch=2)
     assert (decision.thresholds.epoch, decision.calibration.epoch, decision.thresholds.fitted_on) == (2, 2, "val")
-    decision.applied(said(logits, targets), SPACE).save(tmp_path / "p.npz")
+    decision.applied(predictions_of(logits, targets), SPACE).save(tmp_path / "p.npz")
     stored = Predictions.load(tmp_path / "p.npz")
-    cuts = decision.thresholds.of(ABC)
+    thresholds = decision.thresholds.of(ABC)
     shares = SPACE.probabilities(logits / np.float64(decision.calibration.temperature["tags"]))
     found = decided_rows(ABC, stored, SPACE)
-    np.testing.assert_array_equal(found.predicted, shares >= cuts)
+    np.testing.assert_array_equal(found.predicted, shares >= thresholds)
     assert not np.array_equal(found.predicted, logits >= 0)
     # Thresholds given by name win over what was decided.
     np.testing.assert_array_equal(decided_rows(ABC, stored, SPACE, thresholds=Thresholds()).predicted, logits >= 0)
@@ -279,8 +279,8 @@ def test_the_rule_that_was_asked_for_decides(used: str) -> None:
     decision = fit_decision(logits, targets, SPACE, ThresholdSettings.model_validate({"threshold": used}))
     shares = decision.probabilities(logits, SPACE)
     fitted = decision.thresholds.tasks["tags"]
-    cuts = {"per-class": list(fitted.per_class.values()), "global": fitted.common, "half": 0.5}[used]
-    np.testing.assert_array_equal(decision.answers(logits, SPACE)[1], shares >= cuts)
+    thresholds = {"per-class": list(fitted.per_class.values()), "global": fitted.common, "half": 0.5}[used]
+    np.testing.assert_array_equal(decision.answers(logits, SPACE)[1], shares >= thresholds)
 
 
 def test_a_rare_class_is_pulled_toward_the_one_threshold() -> None:

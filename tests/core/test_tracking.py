@@ -56,13 +56,13 @@ def go(
 ) -> Watcher:
     """Train or go on, tracked; the watcher comes after the trackers, so that what it raises finds them told."""
     watcher = watcher or Watcher()
-    told = warned if warned is not None else []
+    warnings = warned if warned is not None else []
     front = tiny.frontend(**SETTINGS)
     watched = Watched(run.folder, run.root, front.config.flat(), lambda: run.history)
-    with tracked(require_trackers(tracker), watched, told.append) as drawn:
+    with tracked(require_trackers(tracker), watched, warnings.append) as drawn:
         (resume_training if resume else train_run)(run, Setup(front, tiny.RUNTIME), Observers(*drawn, watcher))
     if warned is None:
-        assert told == []
+        assert warnings == []
     return watcher
 
 

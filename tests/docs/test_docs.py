@@ -156,9 +156,9 @@ def run_python(block: Block, page: Path, namespace: dict[str, Any]) -> None:
     if ">>> " in block.text:
         runner = doctest.DocTestRunner(verbose=False, optionflags=doctest.ELLIPSIS)
         examples = doctest.DocTestParser().get_doctest(block.text, namespace, page.name, str(page), block.line)
-        told: list[str] = []
-        runner.run(examples, out=told.append, clear_globs=False)
-        assert not runner.failures, "".join(told)
+        printed: list[str] = []
+        runner.run(examples, out=printed.append, clear_globs=False)
+        assert not runner.failures, "".join(printed)
         return
     # Lines count as on the page.
     code = compile("\n" * block.line + block.text, str(page), "exec")
@@ -360,11 +360,11 @@ def modules(package: ModuleType) -> Iterator[str]:
 
 def test_examples_in_docstrings() -> None:
     finder, runner = doctest.DocTestFinder(exclude_empty=True), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    told: list[str] = []
+    printed: list[str] = []
     for package in (samo, samo_audio, samo_text, samo_cli):
         for name in (package.__name__, *modules(package)):
             module = importlib.import_module(name)
             for test in finder.find(module, name):
-                runner.run(test, out=told.append)
-    assert not runner.failures, "".join(told)
+                runner.run(test, out=printed.append)
+    assert not runner.failures, "".join(printed)
     assert runner.tries >= 2

@@ -75,20 +75,20 @@ def started(root: Path, more: str = "", test: str = TEST, *argv: str) -> tuple[i
 
 @pytest.mark.slow
 def test_what_is_killed_what_survives_and_what_is_an_error(tmp_path: Path) -> None:
-    status, said = started(tmp_path, "broken = ['def half', 'def haIf']")
+    status, printed = started(tmp_path, "broken = ['def half', 'def haIf']")
     assert status == 2
-    assert "1 of 3 mutants killed: 33.3 %" in said
-    assert said.splitlines()[-2:] == ["survived: unseen", "error: broken"]
-    status, said = started(tmp_path, "", TEST, "seen", "-j", "2", "--least", "60")
-    assert (status, said.splitlines()[-1]) == (1, "survived: unseen")  # one of two is half
-    assert "1 of 2 mutants killed: 50.0 %" in said
+    assert "1 of 3 mutants killed: 33.3 %" in printed
+    assert printed.splitlines()[-2:] == ["survived: unseen", "error: broken"]
+    status, printed = started(tmp_path, "", TEST, "seen", "-j", "2", "--least", "60")
+    assert (status, printed.splitlines()[-1]) == (1, "survived: unseen")  # one of two is half
+    assert "1 of 2 mutants killed: 50.0 %" in printed
     assert (tmp_path / "samo" / "numbers.py").read_text() == SOURCE
 
 
 def test_tests_that_fail_anyway_and_lines_that_are_gone_say_nothing(tmp_path: Path) -> None:
-    status, said = started(tmp_path, "", TEST.replace("== 6", "== 7"))
+    status, printed = started(tmp_path, "", TEST.replace("== 6", "== 7"))
     assert status == 2
-    assert "tests fail on the tree as it is" in said
-    assert "killed" not in said
-    status, said = started(tmp_path, "gone = ['5 * x', '6 * x']")
-    assert (status, said) == (2, "gone: the old line stands 0 times in samo/numbers.py: '5 * x'\n")
+    assert "tests fail on the tree as it is" in printed
+    assert "killed" not in printed
+    status, printed = started(tmp_path, "gone = ['5 * x', '6 * x']")
+    assert (status, printed) == (2, "gone: the old line stands 0 times in samo/numbers.py: '5 * x'\n")

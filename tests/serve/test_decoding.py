@@ -121,12 +121,12 @@ def test_the_same_samples_as_anywhere_else(tmp_path: Path) -> None:
 
 def test_the_place_of_a_file_is_nobodys_business() -> None:
     async def work(decoders: Decoders) -> list[str]:
-        said = []
+        messages = []
         for junk in (b"", b"junk", tone()[:2000], b"RIFF" + bytes(60)):
             with pytest.raises(DecodingFailed) as error:
                 await decoders.decode(junk, 16000)
-            said.append(error.value.message)
-        return said
+            messages.append(error.value.message)
+        return messages
 
     for line in with_decoders(REAL, work):
         assert line

@@ -85,8 +85,8 @@ def test_json_of_more_values_than_a_text_has_characters(
     monkeypatch.setattr("samo.serve.gate._VALUES", 1000)
     client = serve(Reader(), limits=Limits(max_items=2, max_chars=600))
     body = b'{"text": ' + begin + each * 1200 + end + b"}"
-    said = problem(posted(client, "/predict", body, "application/json"), 413, "data")
-    assert said["detail"] == "the body holds more than 1200 values"
+    answer = problem(posted(client, "/predict", body, "application/json"), 413, "data")
+    assert answer["detail"] == "the body holds more than 1200 values"
     assert client.post("/predict", json={"text": ["," * 599, "[" * 598]}).status_code == 200
 
 

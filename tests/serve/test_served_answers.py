@@ -308,18 +308,18 @@ def test_a_batch_is_counted_clip_by_clip(serve: Any, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(service._decoders["audio"], "decode", noted)
     long = {"audio": base64.b64encode(tone(0.0, 100, kind="FLAC")).decode()}
 
-    def asked(n: int) -> Any:
+    def requested(n: int) -> Any:
         lengths.clear()
         return client.post("/v1/predict/audio/batch", json={"clips": [long] * n})
 
-    assert [each["label"] for each in asked(2).json()["predictions"]] == ["quiet", "quiet"]
-    detail = problem(asked(20), 413, "data")["detail"]
+    assert [each["label"] for each in requested(2).json()["predictions"]] == ["quiet", "quiet"]
+    detail = problem(requested(20), 413, "data")["detail"]
     assert detail == "decoded, this takes more memory than the 10 MB there are"
     # Three have room; then the one that has none, and the one that the other decoder is at.
     assert 4 <= len(lengths) <= 5
     assert set(lengths) == {3_200_000}
     with service.keeping(5_000_000):
-        assert problem(asked(2), 429, "environment")["hint"] == "try again in 1 s"
+        assert problem(requested(2), 429, "environment")["hint"] == "try again in 1 s"
     assert service._kept_bytes == 0
     assert client.app.state.service.metrics.decoders_lost._value.get() == 0
 

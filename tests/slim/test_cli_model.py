@@ -39,10 +39,10 @@ def command(capsys: pytest.CaptureFixture[str], *argv: object, status: int = 0) 
 
 def test_json_says_what_the_model_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, err = command(capsys, "--model", folder / "speech.onnx", folder / "clips" / "short.wav", "--json")
-    said = json.loads(out)
-    assert list(said) == ["schema", "run", "synthetic", "predictions", "errors"]
-    assert (said["run"], said["synthetic"], said["errors"]) == ("tiny", True, [])
-    assert said["predictions"][0]["probabilities"] == pytest.approx(tiny.shares(0.25), abs=1e-6)
+    printed = json.loads(out)
+    assert list(printed) == ["schema", "run", "synthetic", "predictions", "errors"]
+    assert (printed["run"], printed["synthetic"], printed["errors"]) == ("tiny", True, [])
+    assert printed["predictions"][0]["probabilities"] == pytest.approx(tiny.shares(0.25), abs=1e-6)
     assert err.splitlines() == [
         f"· model {folder / 'speech.onnx'}: audio model 'tiny'",
         "  answers: emotion (calm, happy, sad)",

@@ -89,7 +89,7 @@ def closure(names: list[str]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def printed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("files")
     tokenizer = Tokenizer(models.WordLevel({"[UNK]": 1, "one": 2, "two": 3}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -106,25 +106,25 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
-def test_a_clip_and_a_text_are_answered(said: dict[str, Any]) -> None:
+def test_a_clip_and_a_text_are_answered(printed: dict[str, Any]) -> None:
     speech, words = tiny.shares(0.25), tiny.shares(0.2)
-    assert said["speech"] == pytest.approx(speech, abs=1e-6)
-    assert said["words"] == pytest.approx(words, abs=1e-6)
-    assert said["lines"][1].endswith(f"clip.wav,calm,{','.join(f'{share:.6f}' for share in speech.values())},false,")
-    assert said["lines"][3] == f"one two,calm,{','.join(f'{share:.6f}' for share in words.values())},false,"
+    assert printed["speech"] == pytest.approx(speech, abs=1e-6)
+    assert printed["words"] == pytest.approx(words, abs=1e-6)
+    assert printed["lines"][1].endswith(f"clip.wav,calm,{','.join(f'{share:.6f}' for share in speech.values())},false,")
+    assert printed["lines"][3] == f"one two,calm,{','.join(f'{share:.6f}' for share in words.values())},false,"
 
 
-def test_all_that_is_imported_is_in_the_base_installation(said: dict[str, Any]) -> None:
+def test_all_that_is_imported_is_in_the_base_installation(printed: dict[str, Any]) -> None:
     allowed = closure(PROJECT["dependencies"])
     owners = packages_distributions()
     foreign = {
         module: owners[module]
-        for module in said["imported"]
+        for module in printed["imported"]
         if module in owners and not allowed & {name.lower().replace("_", "-") for name in owners[module]}
     }
     # What every virtual environment of this project's tests loads at its start.
     assert foreign.keys() <= {"_distutils_hack", "__editable___samo_emotion_0_1_0_finder"}
-    assert {"numpy", "onnxruntime", "soundfile", "soxr", "tokenizers", "pydantic", "typer"} <= set(said["imported"])
+    assert {"numpy", "onnxruntime", "soundfile", "soxr", "tokenizers", "pydantic", "typer"} <= set(printed["imported"])
 
 
 def test_every_package_of_an_extra_is_named_in_the_hints() -> None:

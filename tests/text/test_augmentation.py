@@ -129,9 +129,9 @@ def test_no_text_there_is_and_none_twice(monkeypatch: pytest.MonkeyPatch) -> Non
     echo = Echo("{}", " {}  ", "SOME words   for TESTING here", "some words for validation here", "{} !", "", "{}  !")
     with_echo(monkeypatch, echo=echo)
     made = augment(manifest(), TRAIN, settings(augment_max_per_text=9), 0, CPU)
-    said = [folded(item.source) for item in made]
-    assert set(said) == {folded(f"{text} !") for text, _ in TEXTS[:10]}
-    assert len(said) == len(set(said))
+    texts = [folded(item.source) for item in made]
+    assert set(texts) == {folded(f"{text} !") for text, _ in TEXTS[:10]}
+    assert len(texts) == len(set(texts))
 
 
 def test_real_methods_repeat_nothing_and_keep_what_must_stay() -> None:
@@ -220,15 +220,15 @@ def test_every_method_opens_its_rewriter(tmp_path: Path, monkeypatch: pytest.Mon
         "masked_lm": str(tiny_rewriting.masked_lm(tmp_path / "masked")),
         "back_translation_models": f"{there}, {back}",
     }
-    asked = settings(augment=",".join(AUGMENTATIONS), augment_strength=0.5, **models)
+    requested = settings(augment=",".join(AUGMENTATIONS), augment_strength=0.5, **models)
     with pytest.raises(EnvironmentProblem, match="needs WordNet"):
-        augment(manifest(), TRAIN, asked, 0, CPU)
+        augment(manifest(), TRAIN, requested, 0, CPU)
     monkeypatch.setattr(nltk.data, "path", [str(tiny_rewriting.wordnet(tmp_path / "nltk"))])
-    assert list(augmentation.open_rewriters(asked, CPU)) == list(AUGMENTATIONS)
+    assert list(augmentation.open_rewriters(requested, CPU)) == list(AUGMENTATIONS)
     texts = [(f"i love the happy dog of number {k}", ("joy",)) for k in range(6)]
-    made = augment(manifest(texts), np.arange(6), asked, 0, CPU)
+    made = augment(manifest(texts), np.arange(6), requested, 0, CPU)
     assert {item.meta["method"] for item in made} >= set(AUGMENTATIONS) - {"back-translation"}
-    assert made == augment(manifest(texts), np.arange(6), asked, 0, CPU)
+    assert made == augment(manifest(texts), np.arange(6), requested, 0, CPU)
 
 
 RUNTIME = Runtime(CPU, "float32", channels_last=False, threads=1)
@@ -286,13 +286,13 @@ def test_texts_stand_behind_the_others_and_are_tokenised(table: Path) -> None:
 def test_a_run_resumes_bit_for_bit_with_augmentation(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"augment": "word-order,punctuation", "augment_target": 30, "augment_max_per_text": 3}
-    whole = trained(tmp_path / "whole", opened(table, **asked), Silent())
+    requested = {"augment": "word-order,punctuation", "augment_target": 30, "augment_max_per_text": 3}
+    whole = trained(tmp_path / "whole", opened(table, **requested), Silent())
     with pytest.raises(Interrupted):
-        trained(tmp_path / "cut", opened(table, **asked), Silent(stops=True))
+        trained(tmp_path / "cut", opened(table, **requested), Silent(stops=True))
     cut = find_run(tmp_path / "cut", "mine")
     monkeypatch.setattr(augmentation, "augment", lambda *given: pytest.fail("made again"))
-    resume_training(Run(cut.folder), Setup(opened(table, **asked), RUNTIME), Silent())
+    resume_training(Run(cut.folder), Setup(opened(table, **requested), RUNTIME), Silent())
     assert whole.model_file.read_bytes() == cut.model_file.read_bytes()
     ends = [load_checkpoint(run.path("last.ckpt"))["model"] for run in (whole, cut)]
     assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())

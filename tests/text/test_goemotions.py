@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from samo.data.leaks import audit
 from samo.data.manifest import Manifest
-from samo.data.splits import SplitRequest, audit, make_split, split_notes
+from samo.data.splits import SplitRequest, make_split, split_notes
 from samo.errors import DataError
 from samo_text.config import DataSettings
 from samo_text.datasets import DATASETS

@@ -89,10 +89,10 @@ class _Hub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub(encoders: dict[str, str]) -> Iterator[tuple[str, list[str]]]:
     """Address of a hub that holds ``somebody/tiny``, and what was asked of it."""
-    asked: list[str] = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Hub, Path(encoders["bert"]), asked))
+    requested: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Hub, Path(encoders["bert"]), requested))
     Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}", asked
+    yield f"http://127.0.0.1:{server.server_port}", requested
     server.shutdown()
 
 
@@ -109,10 +109,10 @@ def read(names: list[str], endpoint: str, home: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_downloaded_once_then_read_without_a_net(hub: tuple[str, list[str]], tmp_path: Path) -> None:
-    endpoint, asked = hub
+    endpoint, requested = hub
     whole, wrong = read(["somebody/tiny", "somebody/else"], endpoint, tmp_path / "home")
     assert whole == "[31, 16]"
-    assert any(line.startswith("GET /somebody/tiny/resolve/") and "model.safetensors" in line for line in asked)
+    assert any(line.startswith("GET /somebody/tiny/resolve/") and "model.safetensors" in line for line in requested)
     assert wrong.startswith(
         "EnvironmentProblem: `encoder=somebody/else`: no such folder, and no tokenizer of that name"
     )

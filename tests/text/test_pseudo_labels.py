@@ -280,7 +280,7 @@ def corpus(tmp_path: Path) -> Manifest:
 
 
 def test_extra_rows(tmp_path: Path) -> None:
-    path, said = tmp_path / "extra.csv", list[str]()
+    path, notes = tmp_path / "extra.csv", list[str]()
     path.write_text(
         "text,mood,tags,confidence\n"
         "brand new words,good,loud|new,0.9\n"
@@ -291,13 +291,13 @@ def test_extra_rows(tmp_path: Path) -> None:
         "Brand new words,bad,,0.9\n"
         "other words,,long,0.9\n"
     )
-    found = extra_items(path, corpus(tmp_path), np.array([0, 1]), notify=said.append)
+    found = extra_items(path, corpus(tmp_path), np.array([0, 1]), notify=notes.append)
     assert [(item.id, item.source, dict(item.labels)) for item in found] == [
         ("extra-00001", "brand new words", {"mood": ("good",), "tags": ("loud", "new")}),
         ("extra-00007", "other words", {"tags": ("long",)}),
     ]
     assert all(item.meta == {"parent": "", "method": "extra-table"} for item in found)
-    assert said == [
+    assert notes == [
         f"2 of 7 rows of {path} join the training part; left out: empty 2, repeated 1, in training 1, "
         "in validation or test 1"
     ]

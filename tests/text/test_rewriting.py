@@ -225,8 +225,8 @@ def test_synonyms_come_from_the_most_frequent_sense() -> None:
 def test_strength_of_synonyms() -> None:
     words = ["dog", "anger", "love", "happy", "slowly", "xx", "yy", "zz", "vv", "ww"]
     for strength, expected in ((0.1, 1), (0.3, 3), (1.0, 5)):
-        (said,) = Synonyms(strength).rewrite([" ".join(words)], [chance_of(5)])
-        assert sum(word not in words for word in said.replace("domestic dog", "domestic").split()) == expected
+        (rewritten,) = Synonyms(strength).rewrite([" ".join(words)], [chance_of(5)])
+        assert sum(word not in words for word in rewritten.replace("domestic dog", "domestic").split()) == expected
 
 
 def test_wordnet_is_found_in_samos_cache_or_missed_in_one_line(
@@ -304,9 +304,9 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> MaskedWords:
 def test_masked_words_are_replaced_whole_by_whole_words(masked: MaskedWords) -> None:
     text = "[NAME] is Happy \U0001f602 not sad :)"
     for seed in range(10):
-        (said,) = masked.rewrite([text], [chance_of(seed)])
-        assert kept_as_is(said) == kept_as_is(text)
-        words = [pieces_of(said)[place].text for place in word_places(pieces_of(said))]
+        (rewritten,) = masked.rewrite([text], [chance_of(seed)])
+        assert kept_as_is(rewritten) == kept_as_is(text)
+        words = [pieces_of(rewritten)[place].text for place in word_places(pieces_of(rewritten))]
         changed = sum(new != old for new, old in zip(words, ["is", "Happy", "not", "sad"], strict=True))
         assert changed == 2  # half of four words, and never by themselves
         assert words[2] == "not"
@@ -324,10 +324,10 @@ def test_masked_words_do_not_depend_on_the_batch(masked: MaskedWords) -> None:
 
 def test_words_behind_the_longest_length_stay(masked: MaskedWords) -> None:
     text = " ".join(["happy"] * 200)
-    said = masked.rewrite([text], [chance_of(0)])[0].split()
-    assert len(said) == 200
-    assert said[39:] == ["happy"] * 161
-    assert said[:39] != ["happy"] * 39
+    rewritten = masked.rewrite([text], [chance_of(0)])[0].split()
+    assert len(rewritten) == 200
+    assert rewritten[39:] == ["happy"] * 161
+    assert rewritten[:39] != ["happy"] * 39
 
 
 def test_tokens_within_a_word_are_no_words(tmp_path: Path) -> None:
@@ -351,12 +351,12 @@ def test_back_translation_is_greedy_and_takes_any_text(tmp_path: Path) -> None:
     rewriter = BackTranslation(str(there), str(back), CPU)
     texts = ["i love it", "", "he was so very sad", " ".join(["happy"] * 600)]
     chances = [chance_of(0)] * 4
-    said = rewriter.rewrite(texts, chances)
-    assert said == rewriter.rewrite(texts, [chance_of(9)] * 4)
-    assert said[1] == ""
-    assert said[3] == texts[3]  # longer than the model takes
-    assert all(set(text.split()) <= set(tiny.tiny.vocabulary("bert")) for text in (said[0], said[2]))
-    assert said[0] == rewriter.rewrite(texts[:1], chances[:1])[0]
+    rewritten = rewriter.rewrite(texts, chances)
+    assert rewritten == rewriter.rewrite(texts, [chance_of(9)] * 4)
+    assert rewritten[1] == ""
+    assert rewritten[3] == texts[3]  # longer than the model takes
+    assert all(set(text.split()) <= set(tiny.tiny.vocabulary("bert")) for text in (rewritten[0], rewritten[2]))
+    assert rewritten[0] == rewriter.rewrite(texts[:1], chances[:1])[0]
 
 
 def test_back_translation_goes_there_and_then_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

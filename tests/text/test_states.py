@@ -97,8 +97,8 @@ def test_kept_states_are_the_encoders(pooling: str, table: Path, encoders: dict[
         batch = front.train_batch(np.array([row]), Draws(0, 0, np.array([row])))
         assert batch.inputs.dtype == torch.float32
         with torch.no_grad():
-            said = model.states(ids, torch.tensor([ids.shape[1]]))
-        torch.testing.assert_close(batch.inputs, said, atol=1e-6, rtol=0)
+            expected = model.states(ids, torch.tensor([ids.shape[1]]))
+        torch.testing.assert_close(batch.inputs, expected, atol=1e-6, rtol=0)
 
 
 def test_states_and_ids_give_the_same_logits(table: Path, encoders: dict[str, str], cache: Path) -> None:
@@ -170,8 +170,8 @@ def test_further_texts_have_states_too(table: Path, encoders: dict[str, str], ca
     model = made(front).eval()
     inputs = front.train_batch(np.array([N]), Draws(0, 0, np.array([N]))).inputs
     with torch.no_grad():
-        said = model.states(torch.from_numpy(np.array(front.lists.row(N)))[None], torch.tensor([inputs.shape[1]]))
-    torch.testing.assert_close(inputs, said, atol=1e-6, rtol=0)
+        expected = model.states(torch.from_numpy(np.array(front.lists.row(N)))[None], torch.tensor([inputs.shape[1]]))
+    torch.testing.assert_close(inputs, expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("damage", ["short", "long", "empty"])

@@ -187,13 +187,18 @@ def test_another_encoder_has_other_tokens(
 
 
 def test_batch_settings_tell_which_models_share_batches(table: Path) -> None:
-    def told(**values: Any) -> dict[str, Any]:
+    def batch_settings(**values: Any) -> dict[str, Any]:
         return TextFrontend.batch_settings(config(table, **values))
 
-    assert told() == told(model="bigru") == told(lr=0.1) == {"tokens": "words", "max_tokens": 24}
-    assert told(max_tokens=9) != told()
-    assert told(encoder="a") != told(encoder="b") != told()
-    assert told(encoder="a") == told(encoder="a", freeze_encoder=True)
+    assert (
+        batch_settings()
+        == batch_settings(model="bigru")
+        == batch_settings(lr=0.1)
+        == {"tokens": "words", "max_tokens": 24}
+    )
+    assert batch_settings(max_tokens=9) != batch_settings()
+    assert batch_settings(encoder="a") != batch_settings(encoder="b") != batch_settings()
+    assert batch_settings(encoder="a") == batch_settings(encoder="a", freeze_encoder=True)
 
 
 @pytest.mark.parametrize(

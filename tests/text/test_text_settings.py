@@ -66,7 +66,7 @@ AUGMENT: dict[str, tuple[dict[str, Any], Any]] = {
 }
 MODEL: dict[str, tuple[dict[str, Any], Any, str]] = {
     "model": ({}, "bigru", "shapes"),
-    "encoder": ({"encoder": "bert"}, "roberta", "judged"),
+    "encoder": ({"encoder": "bert"}, "roberta", "logits"),
     "pooling": ({}, "mean-max", "shapes"),
     "layers": ({"encoder": "bert"}, "all", "shapes"),
     "state_mask": ({"encoder": "bert"}, 0.5, "trained"),
@@ -74,11 +74,11 @@ MODEL: dict[str, tuple[dict[str, Any], Any, str]] = {
     "head_layers": ({}, 2, "shapes"),
     "head_hidden": ({"head_layers": 2}, 7, "shapes"),
     "head_intermediate": ({"head_layers": 2}, 9, "shapes"),
-    "head_residual": ({"head_layers": 2}, True, "judged"),
+    "head_residual": ({"head_layers": 2}, True, "logits"),
     "head_norm": ({}, True, "shapes"),
     "dropout": ({}, 0.6, "trained"),
     "dropout_samples": ({}, 3, "trained"),
-    "dropout_inference": ({"dropout_samples": 3, "dropout": 0.5}, "mean", "judged"),
+    "dropout_inference": ({"dropout_samples": 3, "dropout": 0.5}, "mean", "logits"),
     "freeze_encoder": ({"encoder": "bert"}, True, "learning"),
     "unfreeze_epochs": ({"encoder": "bert"}, 2, "learning"),
     "encoder_lr_scale": ({"encoder": "bert"}, 0.5, "rates"),
@@ -87,9 +87,9 @@ MODEL: dict[str, tuple[dict[str, Any], Any, str]] = {
     "hash_buckets": ({}, 300, "shapes"),
     "filters": ({}, 6, "shapes"),
     "gru_units": ({"model": "bigru"}, 9, "shapes"),
-    "ngrams": ({"model": "tfidf"}, 1, "judged"),
-    "min_count": ({"model": "tfidf"}, 6, "judged"),
-    "inverse_l2": ({"model": "tfidf"}, 0.1, "judged"),
+    "ngrams": ({"model": "tfidf"}, 1, "logits"),
+    "min_count": ({"model": "tfidf"}, 6, "logits"),
+    "inverse_l2": ({"model": "tfidf"}, 0.1, "logits"),
 }
 # These change what a short training comes to.
 TRAINED: dict[str, tuple[dict[str, Any], Any]] = {
@@ -286,15 +286,15 @@ def behaviour(front: TextFrontend) -> dict[str, Any]:
     with torch.no_grad():
         torch.manual_seed(1)
         trained = model.train()(batch.inputs, batch.lengths)
-        judged = model.eval()(batch.inputs, batch.lengths)
-    assert judged.shape == (12, 3)
-    assert torch.isfinite(judged).all()
+        logits = model.eval()(batch.inputs, batch.lengths)
+    assert logits.shape == (12, 3)
+    assert torch.isfinite(logits).all()
     return {
         "shapes": {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
         "learning": learning,
         "rates": {name: model.lr_scale(name) for name, _ in model.named_parameters()},
         "trained": trained.tolist(),
-        "judged": judged.tolist(),
+        "logits": logits.tolist(),
     }
 
 
@@ -306,9 +306,9 @@ def test_model(name: str, opened: Callable[..., TextFrontend], monkeypatch: pyte
     assert without[differs] != with_[differs]
     if differs in ("rates", "learning"):
         assert without["shapes"] == with_["shapes"]
-        np.testing.assert_allclose(without["judged"], with_["judged"], atol=1e-6)
+        np.testing.assert_allclose(without["logits"], with_["logits"], atol=1e-6)
     if name == "dropout":
-        assert without["judged"] == with_["judged"]
+        assert without["logits"] == with_["logits"]
 
 
 class Silent:

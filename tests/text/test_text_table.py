@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from samo.data.leaks import audit
 from samo.data.manifest import Manifest
-from samo.data.splits import SplitRequest, audit, make_split, split_notes
+from samo.data.splits import SplitRequest, make_split, split_notes
 from samo.errors import DataError, SamoError, SettingsError
 from samo.settings import stored_config, with_defaults
 from samo_text.config import DataSettings

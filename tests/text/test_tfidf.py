@@ -166,9 +166,9 @@ def test_one_of_two_and_a_class_that_never_was() -> None:
     features = sklearn_features(2, 1)
     judge = LogisticRegression(C=2.0, class_weight="balanced", max_iter=1000).fit(features, classes)
     found = fitted(ONE_OF_THREE, np.eye(3, dtype=np.float32)[classes], min_count=1)(*padded(LISTS))
-    said = torch.softmax(found, 1).numpy()
-    np.testing.assert_allclose(said[:, [0, 2]], judge.predict_proba(features), atol=1e-3)
-    assert said[:, 1].max() < 1e-9
+    probabilities = torch.softmax(found, 1).numpy()
+    np.testing.assert_allclose(probabilities[:, [0, 2]], judge.predict_proba(features), atol=1e-3)
+    assert probabilities[:, 1].max() < 1e-9
     only = fitted(ONE_OF_THREE, np.eye(3, dtype=np.float32)[np.ones(8, dtype=int)])(*padded(LISTS))
     np.testing.assert_allclose(torch.softmax(only, 1).numpy(), [[0, 1, 0]] * 8, atol=1e-9)
 
@@ -176,10 +176,10 @@ def test_one_of_two_and_a_class_that_never_was() -> None:
 def test_labels_that_no_row_or_every_row_has() -> None:
     targets = TARGETS.copy()
     targets[:, 0], targets[:, 1] = 0.0, 1.0
-    said = fitted(targets=targets)(*padded(LISTS)).sigmoid()
-    assert said[:, 0].max() < 1e-9
-    assert said[:, 1].min() > 1 - 1e-6
-    assert 0.01 < said[:, 2].min() < said[:, 2].max() < 0.99
+    probabilities = fitted(targets=targets)(*padded(LISTS)).sigmoid()
+    assert probabilities[:, 0].max() < 1e-9
+    assert probabilities[:, 1].min() > 1 - 1e-6
+    assert 0.01 < probabilities[:, 2].min() < probabilities[:, 2].max() < 0.99
 
 
 def test_rows_without_a_label_are_left_out() -> None:

@@ -101,9 +101,9 @@ def test_cosines_and_shares_by_hand() -> None:
     np.testing.assert_allclose(model.similarities(["a", "b"]), [[0.8, 0.6], [0.0, 1.0]], atol=1e-6)
     share = 1 / (1 + np.exp(-0.2 / 0.2))
     np.testing.assert_allclose(model.probabilities(["a"]), [[share, 1 - share]], atol=1e-6)
-    (said,) = model.predict(["a"])
-    assert (said.label, said.warnings) == ("up", ())
-    assert said.probabilities["up"] == pytest.approx(share)
+    (predicted,) = model.predict(["a"])
+    assert (predicted.label, predicted.warnings) == ("up", ())
+    assert predicted.probabilities["up"] == pytest.approx(share)
 
 
 def test_descriptions_of_a_label_are_averaged() -> None:
@@ -131,9 +131,9 @@ def test_scores_against_scikit_learn() -> None:
     model = fixed({"up": ("up",), "right": ("right",), "never": ("b",)})
     # Nearest: up, right (the first of two equal ones), up, right, right.
     report = evaluate_zero_shot(model, corpus(("up",), ("up",), ("up",), ("right",), ("up",)), n_resamples=200)
-    truth, said = ["up", "up", "up", "right", "up"], ["up", "right", "up", "right", "right"]
+    truth, predicted = ["up", "up", "up", "right", "up"], ["up", "right", "up", "right", "right"]
     names = ["up", "right", "never"]
-    assert report["macro_f1"] == pytest.approx(f1_score(truth, said, labels=names[:2], average="macro"))
+    assert report["macro_f1"] == pytest.approx(f1_score(truth, predicted, labels=names[:2], average="macro"))
     assert report["hits"] == report["accuracy"] == 3 / 5
     assert (report["n"], report["part"], report["unit"]) == (5, "all", "row")
     assert report["ci"][0] <= report["macro_f1"] <= report["ci"][1]
@@ -186,5 +186,5 @@ def test_obvious_sentences_get_the_obvious_label(minilm_root: Path) -> None:
         "I am furious with you, get out!": "anger",
         "Somebody follows me in the dark and I am terrified.": "fear",
     }
-    said = ZeroShot(Embedder(str(minilm_root), RUNTIME), labels).predict(list(obvious))
-    assert {answer.text: answer.label for answer in said} == obvious
+    predicted = ZeroShot(Embedder(str(minilm_root), RUNTIME), labels).predict(list(obvious))
+    assert {answer.text: answer.label for answer in predicted} == obvious

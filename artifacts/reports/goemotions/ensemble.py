@@ -28,9 +28,9 @@ from typing import Any
 
 import numpy as np
 
-from samo.evaluation.comparison import paired_bootstrap
 from samo.evaluation.decision import Decision, decided_rows, fit_decision
 from samo.evaluation.metrics import macro_f1, per_class, tally
+from samo.evaluation.paired_bootstrap import paired_bootstrap
 from samo.evaluation.predictions import Predictions
 from samo.evaluation.statistics import score_intervals, tally_by_unit
 from samo.runs.run import Run

@@ -31,12 +31,12 @@ def show_drift(result: Drift, model: str, where: str, lines: Sequence[Line]) -> 
         for check in result.checks
     ]  # fmt: skip
     show_table(("compared", "reference", "now", "apart", "p", ""), rows, numbers=("reference", "now", "apart", "p"))
-    told = [check for check in result.checks if check.says]
-    for check in told:
+    remarks = [check for check in result.checks if check.says]
+    for check in remarks:
         slight = " (slight)" if check.slight else ""
         out.print(f"{check.says}{slight}", markup=False, soft_wrap=True)
     if not result.found:
-        out.print("no drift is seen" + (" but slight ones" if told else ""), markup=False, soft_wrap=True)
+        out.print("no drift is seen" + (" but slight ones" if remarks else ""), markup=False, soft_wrap=True)
 
 
 def _number(check: Check, value: float) -> str:

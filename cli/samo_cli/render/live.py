@@ -57,8 +57,8 @@ def bars(moment: Moment, space: LabelSpace, lost_s: float) -> RenderableType:
         table = Table.grid(padding=(0, 1))
         for label in task.labels:
             share = answer.probabilities[label] if answer else 0.0
-            holds = answer is not None and label in answer.labels
-            style = "dim" if not moment.speech else "bold green" if holds else "cyan"
+            is_answer = answer is not None and label in answer.labels
+            style = "dim" if not moment.speech else "bold green" if is_answer else "cyan"
             table.add_row(Text(label, style=style), Text(_bar(share), style=style), Text(f"{share:4.0%}", style=style))
         title = (
             task.name if answer is None else f"{task.name}: {NOT_SURE if answer.abstained else answer.label or 'none'}"

@@ -43,7 +43,7 @@ class TrainingView:
             transient=True,
         )
         self._loss = ""
-        self._said_s = float("-inf")
+        self._printed_s = float("-inf")
         self._f1 = self._scores(history[-1]) if history else ""
         self._task = self._progress.add_task("", total=None, epoch=len(history) + 1, scores=self._f1 or "starting")
 
@@ -58,8 +58,8 @@ class TrainingView:
         """Move the bar; without one, print a line at the first step and then twice a minute."""
         self._loss = f"loss {loss:.3f}"
         console, now_s = self._progress.console, time.monotonic()
-        if not console.is_terminal and now_s - self._said_s >= EVERY_S:
-            self._said_s = now_s
+        if not console.is_terminal and now_s - self._printed_s >= EVERY_S:
+            self._printed_s = now_s
             console.print(step_line(epoch, step, n_steps, loss), soft_wrap=True)
         self._progress.update(
             self._task,

@@ -23,7 +23,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 _WORDS = "|".join(MODALITIES)
 # What acts on a split has nothing to say about a corpus.
-_NOT_ASKED = {*SPLIT_SETTINGS, "drop_leaked", "near_copies"}
+_WITHOUT = {*SPLIT_SETTINGS, "drop_leaked", "near_copies"}
 
 
 @app.command("list", cls=Verb, short_help="List the corpora SAMO can read.")
@@ -87,7 +87,7 @@ def _download_wordnet(*, json: bool) -> None:
 
 
 @app.command("inspect", cls=Verb, short_help="Show and draw what is in a corpus.")
-@with_settings(flags_of(config_types(), panels={"Data and split"}, without=_NOT_ASKED))
+@with_settings(flags_of(config_types(), panels={"Data and split"}, without=_WITHOUT))
 def inspect_corpus(
     modality: Annotated[str, typer.Option(metavar=_WORDS, help="What the corpus consists of.")] = "audio",
     pictures: Annotated[

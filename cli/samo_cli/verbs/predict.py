@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,11 +19,11 @@ from samo.printable import PlainWriter
 from samo.runs.signals import signals_wait
 from samo_cli.flags import as_flags
 from samo_cli.options import Artifacts, Device, Json, Precision, Threads
+from samo_cli.prediction_csv import csv_head, csv_rows, window_head, window_rows
 from samo_cli.resumed_csv import goes_on, left_to_do
 
 if TYPE_CHECKING:
-    from samo.prediction import ModelPredictor, Prediction
-    from samo.tasks import LabelSpace
+    from samo.prediction import ModelFacts, ModelPredictor, Prediction
 
 __all__ = ["predict"]
 
@@ -126,14 +126,7 @@ def predict(
     say why.
     """
     bulk: dict[str, Any] = {"format": format, "shard": shard, "ray": ray, "part_items": part_items}
-    if output and (csv or windows or resume):
-        raise SettingsError("--output excludes --csv, --windows and --resume")
-    if not output and (alone := [name for name, value in bulk.items() if value]):
-        raise SettingsError(f"`{alone[0]}` acts only together with `output`", hint="add --output FOLDER")
-    if json + csv + windows > 1:
-        raise SettingsError("--json, --csv and --windows exclude each other")
-    if resume and (json or windows):
-        raise SettingsError("--resume goes on with what --csv wrote, without --json and --windows")
+    _refuse_together(output, bulk, json=json, csv=csv, windows=windows, resume=resume)
     if run and model:
         raise SettingsError("--run and --model exclude each other: a run answers, or an exported file")
     if not inputs and not text:
@@ -145,7 +138,7 @@ def predict(
         _in_parts(source, items, output, json, **how, **{name: value for name, value in bulk.items() if value})
         return
     # torch is imported only once the paths are known to be good: a typing error costs no waiting.
-    from samo_cli.render import note, print_json, show_predictions
+    from samo_cli.render import note
 
     predictor = source.load(device=device, precision=precision, threads=threads)
     if windows:
@@ -155,21 +148,65 @@ def predict(
         note(f"{source.name}: {facts.describe(predictor.space)}")
     else:
         note(f"run {facts.name} (trained on {facts.dataset}{', synthetic demo data' if facts.synthetic else ''})")
-    rows = _window_rows if windows else _csv_rows
-    head = _window_head(predictor.space) if windows else _csv_head(predictor.space, source.modality)
-    with ExitStack() as opened:
-        begin, writer = 0, PlainWriter(sys.stdout) if csv or windows else None
-        if resume:
-            file, done = opened.enter_context(goes_on(resume, head))
-            n_items = len(items)
-            items = left_to_do(items, done, os.path.abspath if source.modality == "audio" else str)
-            begin, writer = n_items - len(items), PlainWriter(file)
-            note(f"{begin} of {n_items} are in {resume}")
-        elif writer:
-            writer.writerow(head)
-            writer.flush()
-        taken = _Taken(writer, rows)
-        stopped = _predict(predictor, items, begin, taken)
+    rows = window_rows if windows else csv_rows
+    head = window_head(predictor.space) if windows else csv_head(predictor.space, source.modality)
+    written = csv or windows or resume
+    with _csv_file(head, items, source, resume) if written else nullcontext((None, items)) as (writer, left):
+        begin, taken = len(items) - len(left), _Taken(writer, rows)
+        stopped = _predict(predictor, left, begin, taken)
+    _show(taken, facts, stopped=stopped, json=json)
+    if taken.timelines and not windows:
+        note("time lines of long recordings are left out here; --windows prints them")
+    for prediction in () if written else taken.bad:
+        _complain(prediction)
+    if stopped:
+        hint = f"the same command with --resume {resume or 'FILE.csv'} goes on" if csv or resume else ""
+        raise Interrupted(f"after {begin + taken.n} of {len(items)}", hint=hint)
+    if taken.bad:
+        raise typer.Exit(DataError.exit_status)
+
+
+def _refuse_together(
+    output: Path | None, bulk: Mapping[str, Any], *, json: bool, csv: bool, windows: bool, resume: Path | None
+) -> None:
+    """Refuse forms of the answers that exclude each other.
+
+    Raises:
+        SettingsError: names their flags.
+    """
+    if output and (csv or windows or resume):
+        raise SettingsError("--output excludes --csv, --windows and --resume")
+    if not output and (alone := [name for name, value in bulk.items() if value]):
+        raise SettingsError(f"`{alone[0]}` acts only together with `output`", hint="add --output FOLDER")
+    if json + csv + windows > 1:
+        raise SettingsError("--json, --csv and --windows exclude each other")
+    if resume and (json or windows):
+        raise SettingsError("--resume goes on with what --csv wrote, without --json and --windows")
+
+
+@contextmanager
+def _csv_file(
+    head: Sequence[str], items: Sequence[str], source: _Source, resume: Path | None
+) -> Iterator[tuple[PlainWriter, Sequence[str]]]:
+    """Where comma-separated values go, stdout or the file to go on with, and the items that have no row there."""
+    from samo_cli.render import note
+
+    if resume is None:
+        writer = PlainWriter(sys.stdout)
+        writer.writerow(head)
+        writer.flush()
+        yield writer, items
+        return
+    with goes_on(resume, head) as (file, done):
+        left = left_to_do(items, done, os.path.abspath if source.modality == "audio" else str)
+        note(f"{len(items) - len(left)} of {len(items)} are in {resume}")
+        yield PlainWriter(file), left
+
+
+def _show(taken: _Taken, facts: ModelFacts, *, stopped: bool, json: bool) -> None:
+    """What was not written as it came."""
+    from samo_cli.render import print_json, show_predictions
+
     if json:
         print_json({
             "schema": 1, "run": facts.name, "synthetic": facts.synthetic,
@@ -179,15 +216,6 @@ def predict(
         })  # fmt: skip
     elif taken.good:
         show_predictions(taken.good)
-    if taken.timelines and not windows:
-        note("time lines of long recordings are left out here; --windows prints them")
-    for prediction in () if writer else taken.bad:
-        _complain(prediction)
-    if stopped:
-        hint = f"the same command with --resume {resume or 'FILE.csv'} goes on" if csv or resume else ""
-        raise Interrupted(f"after {begin + taken.n} of {begin + len(items)}", hint=hint)
-    if taken.bad:
-        raise typer.Exit(DataError.exit_status)
 
 
 def _in_parts(source: _Source, items: Sequence[str], folder: Path, json: bool, **how: Any) -> None:
@@ -346,40 +374,3 @@ def _texts(inputs: Sequence[Path], given: Sequence[str], column: str) -> list[st
     from samo_text.texts import read_texts
 
     return [*given, *(text for path in inputs for text in read_texts(path, column, note))]
-
-
-def _csv_head(space: LabelSpace, modality: str) -> list[str]:
-    """Of clips label and probabilities, of texts labels and probabilities of every task."""
-    what, column = ("path", "label") if modality == "audio" else ("text", "labels")
-    heads: list[str] = []
-    for task in space.tasks:
-        front = f"{task.name}." if len(space.tasks) > 1 else ""
-        heads += [f"{front}{head}" for head in (column, *task.labels, "abstained")]
-    return [what, *heads, "warnings"]
-
-
-def _csv_rows(prediction: Prediction) -> list[list[object]]:
-    cells: list[object] = []
-    for answer in prediction.answers.values():
-        cells += ["|".join(answer.labels), *_shares(answer.probabilities), _truth(answer.abstained)]
-    return [[prediction.source, *cells, "; ".join(prediction.warnings)]]
-
-
-def _window_head(space: LabelSpace) -> list[str]:
-    return ["path", "start_s", "end_s", "label", *space.primary.labels, "abstained"]
-
-
-def _window_rows(prediction: Prediction) -> list[list[object]]:
-    return [
-        [prediction.source, window.start_s, window.end_s, window.label, *_shares(window.probabilities),
-         _truth(window.abstained)]
-        for window in prediction.timeline
-    ]  # fmt: skip
-
-
-def _truth(value: bool) -> str:
-    return "true" if value else "false"
-
-
-def _shares(probabilities: Mapping[str, float]) -> list[str]:
-    return [f"{share:.6f}" for share in probabilities.values()]

@@ -125,10 +125,7 @@ def serve(
         raise EnvironmentProblem(
             f"serving needs {error.name}, which is not installed", hint='pip install "samo-emotion[serve]"'
         ) from error
-    names = [host_name(given.strip()) for given in allow_host or ()]
-    for given, name in zip(allow_host or (), names, strict=True):
-        if not name or set(given.strip()) & set("/@?#* \t"):
-            raise SettingsError(f"--allow-host {given!r} is no name", hint="for example emotions.example")
+    names = _host_names(allow_host or ())
     local = is_loopback(host)
     if not local and not keys and not insecure:
         raise SettingsError(
@@ -176,6 +173,21 @@ def _keys(typed: Sequence[str], file: Path | None) -> list[str]:
             hint="openssl rand -hex 16 makes one",
         )
     return keys
+
+
+def _host_names(typed: Sequence[str]) -> list[str]:
+    """Further names to answer under, without ports.
+
+    Raises:
+        SettingsError: one that is no name.
+    """
+    from samo.serve.gate import host_name
+
+    names = [host_name(given.strip()) for given in typed]
+    for given, name in zip(typed, names, strict=True):
+        if not name or set(given.strip()) & set("/@?#* \t"):
+            raise SettingsError(f"--allow-host {given!r} is no name", hint="for example emotions.example")
+    return names
 
 
 def _loaded(given: Sequence[str], artifacts: str, **how: Any) -> dict[str, ModelPredictor]:

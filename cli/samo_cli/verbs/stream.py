@@ -20,6 +20,7 @@ from samo_cli.options import Artifacts, Device, Precision, Threads
 if TYPE_CHECKING:
     import numpy as np
 
+    from samo.tasks import LabelSpace
     from samo_audio.live import Moment
     from samo_audio.predictor import AudioPredictor
     from samo_audio.sources import Source
@@ -109,7 +110,6 @@ def stream(
         from samo_audio.live import live
         from samo_audio.sources import at_pace, microphone
         from samo_cli.render import note
-        from samo_cli.render.live import live_view
 
         sound = sound or opened.enter_context(microphone(device_mic))
         real = (pace or ("fast" if source in ("", "-") else "real")) == "real"
@@ -124,21 +124,28 @@ def stream(
             voice=voice_activity,
         )
         note(f"model {predictor.facts.name}, windows of {predictor.window_s:g} s from {sound.name} ({sound.sr} Hz)")
-        stopped = False
-        with live_view(predictor.space, shown=not json) as show:
-            try:
-                for moment in moments:
-                    taken.take(moment)
-                    if json:
-                        _print(moment, sound)
-                    else:
-                        show(moment, sound.lost_s)
-            except KeyboardInterrupt:
-                stopped = True
+        stopped = _follow(moments, taken, predictor.space, json)
         for line in taken.summary():
             note(line)
         if stopped:
             raise Interrupted(f"after {taken.end_s:.1f} s")
+
+
+def _follow(moments: Iterable[Moment], taken: _Taken, space: LabelSpace, json: bool) -> bool:
+    """Count and show each window as it comes; whether Ctrl-C came before the last."""
+    from samo_cli.render.live import live_view
+
+    with live_view(space, shown=not json) as show:
+        try:
+            for moment in moments:
+                taken.take(moment)
+                if json:
+                    _print(moment, taken.sound)
+                else:
+                    show(moment, taken.sound.lost_s)
+        except KeyboardInterrupt:
+            return True
+    return False
 
 
 @dataclass

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 __all__ = ["zero_shot"]
 
-_NOT_ASKED = {*SPLIT_SETTINGS, "drop_leaked"}
+_WITHOUT = {*SPLIT_SETTINGS, "drop_leaked"}
 
 
-@with_settings(flags_of({"text": config_type("text")}, panels={"Data and split"}, without=_NOT_ASKED))
+@with_settings(flags_of({"text": config_type("text")}, panels={"Data and split"}, without=_WITHOUT))
 def zero_shot(
     inputs: Annotated[
         list[Path] | None, typer.Argument(metavar="[INPUT ...]", help="Files of one text a line, - is stdin.")
