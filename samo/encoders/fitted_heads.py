@@ -41,6 +41,7 @@ class LogisticHead(nn.Module):
 
     def held_out(self, pooled: np.ndarray, targets: np.ndarray, space: LabelSpace, **given: Any) -> np.ndarray:
         """(N, C) logits of rows not learned from; see :func:`samo.encoders.logreg.out_of_fold_logits`."""
+        given.pop("items", None)
         return out_of_fold_logits(pooled, targets, space, **given)
 
 

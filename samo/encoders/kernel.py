@@ -86,19 +86,18 @@ def fit_kernel(
     """
     vectors, targets = np.asarray(vectors, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     basis = radial_basis(vectors, n_centres, n_plain=n_plain, seed=seed)
-    near = basis(vectors)
+    near, n_plain = basis(vectors), len(vectors) if n_plain is None else n_plain
+    names = None if groups is None else np.asarray(groups, dtype=str)
     weight, bias = np.zeros((space.n_columns, near.shape[1])), np.zeros(space.n_columns)
     for task in space.tasks:
         columns = space.slices[task.name]
-        known = ~np.isnan(targets[:, columns]).any(axis=1)
-        labelled = slice(None) if known.all() else known  # a slice copies nothing
-        own = None if groups is None else np.asarray(groups, dtype=str)[labelled]
-        n_own, truth = int(known[:n_plain].sum()), targets[labelled, columns] > 0.5
-        of_items = None if items is None else np.asarray(items)[labelled]
-        folds = _Folds(vectors[labelled], truth, task, own, seed, n_own, n_centres, of_items)
+        labelled = np.flatnonzero(~np.isnan(targets[:, columns]).any(axis=1))
+        own = near if len(labelled) == len(near) else near[labelled]  # of all rows nothing is copied
+        n_own, truth = int((labelled < n_plain).sum()), targets[labelled, columns] > 0.5
+        folds = _Folds(vectors, labelled, truth, task, names, seed, n_plain, n_centres, items)
         penalty, scale, middle = folds.best(sorted(penalties))
-        ((slope, constant),) = _path(near[labelled], truth, task, n_own, [penalty])
-        middle = _middle(near[labelled] @ slope.T + constant, truth, task) if middle is None else middle
+        ((slope, constant),) = _path(own, truth, task, n_own, [penalty])
+        middle = _middle(own @ slope.T + constant, truth, task) if middle is None else middle
         weight[columns] = slope * scale[:, None]
         bias[columns] = np.where(truth.any(axis=0), (constant - middle) * scale, NEVER)
     return KernelRegression(basis, weight, bias)
@@ -106,9 +105,18 @@ def fit_kernel(
 
 @dataclass(frozen=True)
 class _Folds:
-    """The rows of one task, to choose a penalty and a scale on."""
+    """The rows of one task, to choose a penalty and a scale on.
+
+    Attributes:
+        vectors: (N, P) of all rows, those without a label of this task too: the basis is around them as well.
+        labelled: (L,) which of them have a label.
+        truth: (L, K).
+        groups, items: (N,) or None.
+        n_plain: of the N rows.
+    """
 
     vectors: np.ndarray
+    labelled: np.ndarray
     truth: np.ndarray
     task: Task
     groups: np.ndarray | None
@@ -123,13 +131,13 @@ class _Folds:
         None for these where no folds can be made.
         """
         usual = penalties[len(penalties) // 2], np.full(self.truth.shape[1], _USUAL_SCALE), None
-        folds = inner_folds(self.truth, self.groups, self.seed)
+        folds = inner_folds(self.truth, None if self.groups is None else self.groups[self.labelled], self.seed)
         if not folds:
             return usual
-        held_out = [rows if self.items is not None else rows[rows < self.n_plain] for _, rows in folds]
-        together = np.concatenate(held_out)
+        heard = self.labelled < (self.n_plain if self.items is None else len(self.vectors))
+        together = np.concatenate([held_out[heard[held_out]] for _, held_out in folds])
         answered = self._of_items(self.truth[together].astype(float), together) > 0.5
-        each = [self._answers(learn, rows, penalties) for (learn, _), rows in zip(folds, held_out, strict=True)]
+        each = [self._answers(learn, held_out, heard, penalties) for learn, held_out in folds]
         answers = [self._of_items(np.concatenate(of_folds), together) for of_folds in zip(*each, strict=True)]
         middles = [_middle(given, answered, self.task) for given in answers]
         pairs, possible = zip(answers, middles, strict=True), np.asarray(self.truth.any(axis=0))
@@ -142,22 +150,36 @@ class _Folds:
         """Means over the rows of each item; values as they are where rows stand for themselves."""
         if self.items is None:
             return values
-        _, which, counts = np.unique(self.items[rows], return_inverse=True, return_counts=True)
+        of_rows = np.asarray(self.items)[self.labelled[rows]]
+        _, which, counts = np.unique(of_rows, return_inverse=True, return_counts=True)
         sums = np.zeros((len(counts), values.shape[1]))
         np.add.at(sums, which, values)
         return sums / counts[:, None]
 
-    def _answers(self, learn: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> list[np.ndarray]:
-        """What rows are answered for each penalty by the whole procedure on those learned from.
+    def _answers(
+        self, learn: np.ndarray, held_out: np.ndarray, heard: np.ndarray, penalties: Sequence[float]
+    ) -> list[np.ndarray]:
+        """What rows held out that are ``heard`` are answered for each penalty by the whole procedure on the others.
 
         With its own basis: around rows held out it would bend where in truth it cannot.
         """
-        n_plain = int((learn < self.n_plain).sum())
-        learned = self.vectors[learn]
-        basis = radial_basis(learned, self.n_centres, n_plain=n_plain, seed=self.seed)
-        path = _path(basis(learned), self.truth[learn], self.task, n_plain, penalties)
-        near = basis(self.vectors[rows])
+        apart = self._apart_from(held_out)
+        basis = radial_basis(
+            self.vectors[apart], self.n_centres, n_plain=int(apart[: self.n_plain].sum()), seed=self.seed
+        )
+        rows, n_plain = self.labelled[learn], int((self.labelled[learn] < self.n_plain).sum())
+        path = _path(basis(self.vectors[rows]), self.truth[learn], self.task, n_plain, penalties)
+        near = basis(self.vectors[self.labelled[held_out[heard[held_out]]]])
         return [near @ slope.T + constant for slope, constant in path]
+
+    def _apart_from(self, held_out: np.ndarray) -> np.ndarray:
+        """(N,) whether a row is learned from, or would be had it a label: neither held out nor of a group that is."""
+        apart = np.ones(len(self.vectors), dtype=bool)
+        apart[self.labelled[held_out]] = False
+        if self.groups is not None and len(self.labelled) < len(apart):
+            names = self.groups[self.labelled[held_out]]
+            apart &= ~np.isin(self.groups, names[names != ""])
+        return apart
 
 
 def _path(

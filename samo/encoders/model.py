@@ -188,22 +188,39 @@ def held_out_logits(
     train_rows: np.ndarray,
     seed: int,
     n_plain: int | None = None,
+    *,
+    hears_copies: bool = False,
+    evaluated: Iterable[Batch] | None = None,
 ) -> np.ndarray:
-    """(N, C) logits of N rows, each by a regression that learned without its group.
+    """(N, C) logits of N rows as evaluation has them, each by a head that was fitted without its group.
 
-    Arguments are those of :func:`fit_frozen`, the head one of those that are fitted; ``train_rows`` are the rows in the
-    order wanted. Copies are learned from and give no answers.
+    Args:
+        model: its head is one of those that are fitted.
+        batches, manifest, seed, n_plain, hears_copies: of :func:`fit_frozen`.
+        train_rows: (N,) the rows in the order wanted.
+        evaluated: batches of these rows as evaluation hears them, over whose mean they are answered; None: as the first
+            ``n_plain`` rows of ``batches``. Copies are learned from and give no answers.
 
     Raises:
         DataError: there are not two groups.
     """
     pooled, rows = _of_batches(model, batches, model.pooled)
-    groups = inner_groups(manifest, rows)
     given = (pooled, manifest.targets[rows], manifest.label_space)
+    heard, owners = (
+        (pooled[:n_plain], rows[:n_plain]) if evaluated is None else _of_batches(model, evaluated, model.pooled)
+    )
+    place = dict(zip(rows.tolist(), range(len(rows)), strict=True))  # any of its rows: all are in one fold
+    fold_of = np.array([place[owner] for owner in owners.tolist()])
     assert isinstance(model.head, FittedHead)
-    each = model.head.held_out(*given, groups=groups, seed=seed, n_plain=n_plain)
-    each, rows = each[:n_plain], rows[:n_plain]
-    return np.stack([each[rows == row].mean(axis=0) for row in train_rows])
+    each = model.head.held_out(
+        *given,
+        groups=inner_groups(manifest, rows),
+        seed=seed,
+        n_plain=n_plain,
+        items=rows if hears_copies else None,
+        answered=(heard, fold_of),
+    )
+    return np.stack([each[owners == row].mean(axis=0) for row in train_rows])
 
 
 @torch.inference_mode()

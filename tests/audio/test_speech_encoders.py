@@ -26,7 +26,7 @@ from samo.data.splits import make_split
 from samo.encoders import states
 from samo.encoders.fitted_heads import LogisticHead
 from samo.encoders.kernel import fit_kernel
-from samo.encoders.logreg import fit_logistic, out_of_fold_logits
+from samo.encoders.logreg import fit_logistic, inner_folds, out_of_fold_logits
 from samo.errors import ModelFileError, SettingsError
 from samo.evaluation.predictions import Predictions
 from samo.modalities import preset_files
@@ -665,13 +665,25 @@ def test_a_kernel_head_is_fitted_on_clips_at_all_speeds_and_answers_by_the_mean_
     expected = fit_kernel(*given, **settings, items=np.array(owners))
     model.load_state_dict(load_file(run.model_file))
     found = predict_logits(model, Setup(front, tiny.CPU), rows[:1], batch_size=4)
-    clip, logits = front.waveforms.waveform(int(rows[0]))[:WINDOW], []
-    for view in views_of(front.config.features):
-        chunk = torch.from_numpy(viewed(clip, view, WINDOW))[None]
-        padded = torch.nn.functional.pad(chunk, (0, WINDOW - chunk.shape[1]))
-        with torch.no_grad():
-            logits.append(expected(model.pooled(padded, torch.tensor([chunk.shape[1]])).numpy())[0])
-    np.testing.assert_allclose(found[0], np.mean(logits, axis=0), atol=0.02)
+
+    def heard(row: int) -> np.ndarray:
+        """Pooled vectors of a clip's windows in all views."""
+        vectors, clip = [], front.waveforms.waveform(row)
+        for start, view in product(window_starts(len(clip), WINDOW), views_of(front.config.features)):
+            chunk = torch.tensor(viewed(clip[start : start + WINDOW], view, WINDOW))[None]
+            padded = torch.nn.functional.pad(chunk, (0, WINDOW - chunk.shape[1]))
+            with torch.no_grad():
+                vectors.append(model.pooled(padded, torch.tensor([chunk.shape[1]]))[0].numpy())
+        return np.stack(vectors)
+
+    np.testing.assert_allclose(found[0], expected(heard(int(rows[0]))).mean(axis=0), atol=0.02)
+    # A student learns what evaluation would answer, views and all, by models that never met the speaker.
+    by_row, (vectors, truth, space) = {}, given
+    for learn, held_out in inner_folds(truth > 0.5, np.array(speakers), seed=0):
+        parts = {"groups": [speakers[k] for k in learn], "n_plain": int((learn < len(pooled) // 3).sum())}
+        fitted = fit_kernel(vectors[learn], truth[learn], space, n_centres=64, items=np.array(owners)[learn], **parts)
+        by_row |= {row: fitted(heard(int(row))).mean(axis=0) for row in {owners[k] for k in held_out}}
+    np.testing.assert_allclose(front.out_of_fold(rows), [by_row[row] for row in rows], atol=0.02)
 
 
 def test_other_speeds_are_for_a_frozen_encoder(encoders: dict[str, str]) -> None:
