@@ -276,6 +276,9 @@ def radial_basis(vectors: np.ndarray, n_centres: int, *, n_plain: int | None = N
 
 def nearness(rows: Tensor, centres: Tensor) -> Tensor:
     """(B, P) and (M, P) standardised vectors to (B, M) numbers from 0 to 1, where 1 is the same vector."""
-    squares = (rows**2).sum(dim=1, keepdim=True) + (centres**2).sum(dim=1)
+    of_centres = (centres**2).sum(dim=1)
+    if torch.jit.is_tracing():  # an exported file holds these M numbers as they are, not the centres once more
+        of_centres = torch.tensor(of_centres.tolist(), dtype=centres.dtype, device=centres.device)
+    squares = (rows**2).sum(dim=1, keepdim=True) + of_centres
     distances = (squares - 2.0 * (rows @ centres.T)).clamp(min=0.0)
     return torch.exp(-_GAMMA / rows.shape[1] * distances)
