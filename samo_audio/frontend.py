@@ -262,8 +262,8 @@ class AudioFrontend:
             return fit_functionals(features, rows, self.manifest, train_rows)
         if self._frozen is not None:
             batches, n_plain, several = self._learned_from(train_rows)
-            seed = self._config.train.seed
-            return fit_frozen(self._frozen, batches, self.manifest, seed, n_plain, hears_copies=several)
+            given = (self._frozen, batches, self.manifest, self._config.train.seed, n_plain)
+            return fit_frozen(*given, hears_copies=several, notify=self._notify)
         if by_speaker(self._config):
             _ = self._speaker_statistics  # refuses before the first step
         if self._config.features.normalisation != "train":

@@ -236,9 +236,8 @@ class TextFrontend:
         """Everything a ``tfidf`` model is, or what is fitted on a frozen encoder; else nothing."""
         if isinstance(self._frozen, TextModel):
             rows, n_plain = copies_last(self.manifest, train_rows)
-            return fit_frozen(
-                self._frozen, self.eval_batches(rows, 64), self.manifest, self._config.train.seed, n_plain
-            )
+            given = (self._frozen, self.eval_batches(rows, 64), self.manifest, self._config.train.seed, n_plain)
+            return fit_frozen(*given, notify=self._notify)
         if self._config.model.model != "tfidf":
             return {}
         texts = [self.lists.row(row) for row in train_rows]

@@ -568,6 +568,35 @@ def test_all_speeds_are_kept_or_none(
     assert not cache.exists()
 
 
+def test_states_that_do_not_fit_name_the_settings_that_multiply_them(
+    table: Path, encoders: dict[str, str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = {"speed": 0.2, "speed_steps": 1, "tta_speed": 0.2, "tta_shift": 0.05}
+    n_windows = sum(len(window_starts(int(n), WINDOW)) for n in opened(table, encoders["whisper"]).waveforms.lengths)
+    n_bytes, each = 4 * 3 * N_STATES * HIDDEN * n_windows, ("`speed_steps`", "`tta_speed`", "`tta_shift`")
+    pairs = [f"{a} and {b}" for a, b in ((each[0], each[1]), (each[0], each[2]), (each[1], each[2]))]
+    notes: list[str] = []
+    for room, names in (
+        (7 * n_bytes - 1, each),
+        (5 * n_bytes - 1, pairs),
+        (3 * n_bytes - 1, ["`speed_steps` and `tta_speed` and `tta_shift`"]),
+    ):
+        monkeypatch.setattr(states, "MOST_BYTES", room)
+        front = AudioFrontend.open(opened(table, encoders["whisper"], **several).config, notes.append)
+        front.new_model()
+        list(front.eval_batches(np.arange(1), 4))
+        assert notes[-1].endswith(f"; those {' or '.join(f'without {name}' for name in names)} are kept")
+        assert all(f"0.0 GB of it for {name}, " in notes[-1] for name in each)
+    # Of clips of one window copies are the views: both settings make them.
+    both = {"speed": 0.2, "speed_steps": 1, "tta_speed": 0.2, "duration": 2.0}
+    front = AudioFrontend.open(opened(table, encoders["whisper"], **both).config, notes.append)
+    monkeypatch.setattr(states, "MOST_BYTES", 3 * 4 * 3 * N_STATES * HIDDEN * len(front.manifest.items) - 1)
+    front.new_model()
+    list(front.eval_batches(np.arange(1), 4))
+    assert "GB of it for `speed_steps` with `tta_speed`, " in notes[-1]
+    assert notes[-1].endswith("; those without `speed_steps` and `tta_speed` are kept")
+
+
 @pytest.mark.parametrize("values", [{}, pytest.param({"speed": 0.2, "speed_steps": 1}, marks=pytest.mark.slow)])
 def test_views_of_a_frozen_encoder_are_kept_and_are_those_of_a_model_that_hears_them(
     values: dict[str, Any], table: Path, encoders: dict[str, str], cache: Path, heard: list[int]

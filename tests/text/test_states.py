@@ -338,6 +338,20 @@ def test_a_kernel_on_all_layers(
     assert apart.min(axis=1).max() < 1e-2
 
 
+def test_centres_that_are_drawn_are_told(table: Path, encoders: dict[str, str], cache: Path) -> None:
+    notes: list[str] = []
+    for n_centres, n_plain in ((40, 40), (39, 40), (39, 39)):
+        given = opened(table, encoders["bert"], head="kernel", head_centres=n_centres).config
+        front = TextFrontend.open(given, notes.append)
+        first = front.manifest.items[0]
+        made = [Item(f"{first.id}~swap1", "happy storm", first.labels, meta={"parent": first.id, "method": "swap"})]
+        front = front.with_extra(made)
+        front.new_model()
+        front.fit(np.array([*range(n_plain), N]))
+    told = [note for note in notes if "nearness" in note]
+    assert told == ["`head=kernel` measures nearness to 39 of 40, drawn at random by `seed`; `head_centres` takes more"]
+
+
 @pytest.mark.parametrize("head", ["logreg", "kernel"])
 def test_texts_made_of_others_are_copies_as_windows_at_other_speeds_are(
     head: str, table: Path, encoders: dict[str, str], cache: Path
