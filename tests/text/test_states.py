@@ -389,6 +389,8 @@ def test_texts_made_of_others_are_copies_as_windows_at_other_speeds_are(
     model.load_state_dict(front.fit(rows), strict=False)
     found = predict_logits(model.eval(), Setup(front, RUNTIME), np.array([*plain, *made_rows]))
     np.testing.assert_allclose(found, by_hand(np.arange(len(vectors)))(vectors), atol=2e-3)
+    if head == "logreg":  # the same for both from here on, and takes long
+        return
     expected = np.empty((len(vectors), 2))
     for learn, held_out in inner_folds(targets > 0.5, groups, seed=0):
         expected[held_out] = by_hand(learn)(vectors[held_out])
