@@ -166,12 +166,12 @@ class _Folds:
 
         With its own basis: around rows held out it would bend where in truth it cannot.
         """
-        apart = self._apart_from(held_out)
-        basis = radial_basis(
-            self.vectors[apart], self.n_centres, n_plain=int(apart[: self.n_plain].sum()), seed=self.seed
-        )
-        rows, n_plain = self.labelled[learn], int((self.labelled[learn] < self.n_plain).sum())
-        path = _path(basis(self.vectors[rows]), self.truth[learn], self.task, n_plain, penalties)
+        apart, rows = self._apart_from(held_out), self.labelled[learn]
+        learned, n_around = self.vectors[rows], int(apart[: self.n_plain].sum())
+        around = learned if len(learned) == apart.sum() else self.vectors[apart]  # nothing is copied twice
+        basis = radial_basis(around, self.n_centres, n_plain=n_around, seed=self.seed)
+        n_plain = int((rows < self.n_plain).sum())
+        path = _path(basis(learned), self.truth[learn], self.task, n_plain, penalties)
         near = basis(self.vectors[self.labelled[held_out[heard[held_out]]]])
         return [near @ slope.T + constant for slope, constant in path]
 
