@@ -3,7 +3,7 @@ folds held out inside the rows given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,9 +65,9 @@ def fit_kernel(
     Each label is regressed on 1 where a row has it and 0 where not. A class of a single-label task weighs
     ``n / (K * n_class)``; under several labels rows weigh alike. Answers of least squares are no log-odds: each task's
     are multiplied by one number, each label's of a multi-label task by its own, around the middle between the mean
-    answers to rows with and without it. These numbers and the penalty are of folds held out inside these rows, where
-    they have the lowest class-balanced log loss: one penalty for all classes of a single-label task, each label of a
-    multi-label task its own. A label that no row has is never answered.
+    answers to rows with and without it. These numbers and the penalty, one for all labels of a task, are of folds held
+    out inside these rows, where they have the lowest class-balanced log loss. A label that no row has is never
+    answered.
 
     Args:
         vectors: (N, P) float, finite.
@@ -127,13 +127,12 @@ class _Folds:
     n_centres: int
     items: np.ndarray | None
 
-    def best(self, penalties: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """The (K,) penalties with the least loss, the scales that go with them, and the answers that become 0.
+    def best(self, penalties: Sequence[float]) -> tuple[float, np.ndarray, np.ndarray | None]:
+        """The penalty with the least loss, the (K,) scales that go with it, and the (K,) answers that become 0.
 
         None for these where no folds can be made.
         """
-        n = self.truth.shape[1]
-        usual = np.full(n, penalties[len(penalties) // 2]), np.full(n, _USUAL_SCALE), None
+        usual = penalties[len(penalties) // 2], np.full(self.truth.shape[1], _USUAL_SCALE), None
         folds = inner_folds(self.truth, None if self.groups is None else self.groups[self.labelled], self.seed)
         if not folds:
             return usual
@@ -145,9 +144,10 @@ class _Folds:
         middles = [_middle(given, answered, self.task) for given in answers]
         pairs, possible = zip(answers, middles, strict=True), np.asarray(self.truth.any(axis=0))
         found = [_best_scale(given - middle, answered, self.task, possible) for given, middle in pairs]
-        losses, scales = (np.array(each) for each in zip(*found, strict=True))
-        best, label = losses.argmin(axis=0), np.arange(n)
-        return np.array(penalties)[best], scales[best, label], np.array(middles)[best, label]
+        losses = [loss for loss, _ in found]
+        # One for all labels: on GoEmotions rare ones overfit a penalty of their own.
+        best = int(np.argmin(losses))
+        return penalties[best], found[best][1], middles[best]
 
     def _of_items(self, values: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Means over the rows of each item; values as they are where rows stand for themselves."""
@@ -186,12 +186,9 @@ class _Folds:
 
 
 def _path(
-    features: np.ndarray, truth: np.ndarray, task: Task, n_plain: int, penalties: Iterable[float | np.ndarray]
+    features: np.ndarray, truth: np.ndarray, task: Task, n_plain: int, penalties: Sequence[float]
 ) -> Iterator[Solution]:
-    """(K, D) weights and (K,) constants for each penalty, one or (K,), of answers near 1 for a label, near 0 for none.
-
-    All labels have one matrix, so that a penalty of its own costs a label nothing.
-    """
+    """(K, D) weights and (K,) constants for each penalty, of answers near 1 for a label and near 0 for none."""
     counts = truth.sum(axis=0)
     balance = np.ones(len(truth)) if task.multi_label else (truth / np.maximum(counts, 1)).sum(axis=1)
     balance *= n_plain / max(balance.sum(), 1e-30)
@@ -202,7 +199,7 @@ def _path(
     spread, axes = np.linalg.eigh(weighed @ moved)
     along = axes.T @ (weighed @ (wanted - share))
     for penalty in penalties:
-        slope = (axes @ (along / (np.maximum(spread, 0.0)[:, None] + penalty))).T
+        slope = (axes @ (along / (np.maximum(spread, 0.0) + penalty)[:, None])).T
         yield slope, share - slope @ middle
 
 
@@ -216,17 +213,17 @@ def _middle(answers: np.ndarray, truth: np.ndarray, task: Task) -> np.ndarray:
     return middle
 
 
-def _best_scale(answers: np.ndarray, truth: np.ndarray, task: Task, possible: np.ndarray) -> Solution:
-    """(K,) least class-balanced log losses of answers times one of the scales, and the (K,) scales that have them.
+def _best_scale(answers: np.ndarray, truth: np.ndarray, task: Task, possible: np.ndarray) -> tuple[float, np.ndarray]:
+    """The least class-balanced log loss of answers times one of the scales, and the (K,) scales that have it.
 
-    Of a single-label task all K are one. A label that is not ``possible`` is never answered.
+    A label that is not ``possible`` is never answered.
     """
     scaled = (np.where(possible, answers * scale, NEVER) for scale in _SCALES)
     losses = np.array([balanced_losses(logits, truth, task) for logits in scaled])
     known = np.where(np.isnan(losses), 0.0, losses)
     each = known.mean(axis=1) if task.multi_label else np.repeat(known.mean(axis=(1, 2))[:, None], truth.shape[1], 1)
     best = each.argmin(axis=0)
-    return each.min(axis=0), np.array(_SCALES)[best]
+    return float(each.min(axis=0).mean()), np.array(_SCALES)[best]
 
 
 @dataclass(frozen=True)
