@@ -140,7 +140,8 @@ class Frontend(Protocol):
     def out_of_fold(self, train_rows: np.ndarray) -> np.ndarray | None:
         """(N, C) logits of every row by a model of these settings that learned from neither the row nor its group.
 
-        Folds are made inside ``train_rows``. None for models that take steps: fitting them anew costs a training each.
+        Rows are answered as in evaluation: a clip by the mean over its windows in all views. Folds are made inside
+        ``train_rows``. None for models that take steps: fitting them anew costs a training each.
         """
 
     def baseline(self, train_rows: np.ndarray, rows: np.ndarray) -> tuple[str, np.ndarray] | None:

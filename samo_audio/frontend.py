@@ -261,11 +261,9 @@ class AudioFrontend:
             features, rows = features_of(model, self.eval_batches(train_rows, FUNCTIONALS_BATCH))
             return fit_functionals(features, rows, self.manifest, train_rows)
         if self._frozen is not None:
-            batches = self._learning_batches(train_rows)
-            n_plain = int(self._windows.counts[train_rows].sum())
-            seed, views = self._config.train.seed, views_of(self._config.features)
-            several = len(views) > 1 or bool((self._windows.counts[train_rows] > 1).any())
-            return fit_frozen(self._frozen, batches, self.manifest, seed, n_plain, hears_copies=several)
+            batches, n_plain, several = self._learned_from(train_rows)
+            given = (self._frozen, batches, self.manifest, self._config.train.seed, n_plain)
+            return fit_frozen(*given, hears_copies=several, notify=self._notify)
         if by_speaker(self._config):
             _ = self._speaker_statistics  # refuses before the first step
         if self._config.features.normalisation != "train":
@@ -357,6 +355,13 @@ class AudioFrontend:
         rows = self._windows.rows[places]
         chunks = self._windows.views(places, views)
         return self._with_speakers(collate(chunks, self.manifest.targets[rows], rows, self.window))
+
+    def _learned_from(self, rows: np.ndarray) -> tuple[Iterator[Batch], int, bool]:
+        """What a head is fitted on, how many windows of it are heard as they are, and whether a clip is answered by
+        several."""
+        counts = self._windows.counts[rows]
+        several = len(views_of(self._config.features)) > 1 or bool((counts > 1).any())
+        return self._learning_batches(rows), int(counts.sum()), several
 
     def _learning_batches(self, rows: np.ndarray) -> Iterator[Batch]:
         """What a frozen encoder makes of every clip: first as it is, then at each speed of its copies."""
@@ -473,8 +478,18 @@ class AudioFrontend:
             encoder = self.new_model()
             if not isinstance(encoder, SpeechModel):
                 return None  # a network of one's own
-            batches, n_plain = self._learning_batches(train_rows), int(self._windows.counts[train_rows].sum())
-            return held_out_by_encoder(encoder, batches, self.manifest, train_rows, self._config.train.seed, n_plain)
+            batches, n_plain, several = self._learned_from(train_rows)
+            has_views = len(views_of(self._config.features)) > 1
+            return held_out_by_encoder(
+                encoder,
+                batches,
+                self.manifest,
+                train_rows,
+                self._config.train.seed,
+                n_plain,
+                hears_copies=several,
+                evaluated=self.eval_batches(train_rows, _ROWS_AT_ONCE) if has_views else None,
+            )
         if self._config.model.model != BASELINE:
             return None
         model = FunctionalsModel(self._config, self.manifest.label_space)

@@ -103,8 +103,7 @@ class KeptStates:
         """
         kinds = [_PLAIN, *map(_Heard, self._copy_speeds), *self._view_kinds]
         sizes = {each: size_of_states(model, self._lengths(model, each)) for each in kinds}
-        total = sum(sizes.values())  # all are kept, or none: then the encoder hears all anew
-        self._plain = self._states_of(model, _PLAIN, beside=total - sizes[_PLAIN])
+        self._plain = self._states_of(model, _PLAIN, sizes=sizes)  # all are kept, or none: then all is heard anew
         if self._plain is not None and self._copy_speeds:
             self.copied = self._heard_at_other_speeds(learned())
             places = np.flatnonzero(self.copied)
@@ -121,8 +120,7 @@ class KeptStates:
             SettingsError: ``normalisation=speaker``, and there is no room.
         """
         sizes = {each: size_of_states(model, self._lengths(model, each)) for each in (_PLAIN, *self._view_kinds)}
-        beside = sum(sizes.values()) - sizes[_PLAIN]
-        self._plain = self._states_of(model, _PLAIN, compute=by_speaker(self._config), beside=beside)
+        self._plain = self._states_of(model, _PLAIN, compute=by_speaker(self._config), sizes=sizes)
         if self._plain is not None:
             self._views = self._each_of(model, self._view_kinds, np.arange(len(self._windows.rows)), sizes)
         self._require()
@@ -155,7 +153,10 @@ class KeptStates:
 
     def _require(self) -> None:
         if self._plain is None and by_speaker(self._config):
-            raise SettingsError("`normalisation=speaker`: the encoder's states of all clips would fill the disk")
+            raise SettingsError(
+                "`normalisation=speaker`: the encoder's states of all clips would fill the disk",
+                hint="`pooling=mean-sd` without `state_mask` takes least, each of `speed_steps` twice as much again",
+            )
 
     @property
     def _copy_speeds(self) -> tuple[float, ...]:
@@ -172,9 +173,20 @@ class KeptStates:
         self, model: SpeechModel, kinds: Iterable[_Heard], places: np.ndarray, sizes: Mapping[_Heard, int]
     ) -> list[States]:
         """States of windows in all these ways; none where there is no room."""
-        total = sum(sizes.values())
-        each = [self._states_of(model, kind, places=places, beside=total - sizes[kind]) for kind in kinds]
+        each = [self._states_of(model, kind, sizes=sizes, places=places) for kind in kinds]
         return [states for states in each if states is not None]
+
+    def _sizes_by_setting(self, sizes: Mapping[_Heard, int]) -> dict[tuple[str, ...], int]:
+        """Bytes that are there for settings, by those without all of which they would not be."""
+        copies = set(map(_Heard, self._copy_speeds))
+        views = dict(zip(self._view_kinds, views_of(self._config.features)[1:], strict=True))
+        found: dict[tuple[str, ...], int] = {}
+        for kind, size in sizes.items():
+            names: tuple[str, ...] = ("`speed_steps`",) if kind in copies else ()
+            names += (("`tta_shift`" if views[kind][1] else "`tta_speed`"),) if kind in views else ()
+            if names:
+                found[names] = found.get(names, 0) + size
+        return found
 
     def _lengths(self, model: SpeechModel, heard: _Heard) -> np.ndarray:
         """(M,) states of all windows."""
@@ -187,11 +199,12 @@ class KeptStates:
         model: SpeechModel,
         heard: _Heard,
         *,
+        sizes: Mapping[_Heard, int],
         compute: bool = True,
         places: np.ndarray | None = None,
-        beside: int = 0,
     ) -> States | None:
-        """States of all windows, or of those at some places; see :func:`encoder_states`."""
+        """States of all windows, or of those at some places, kept together with all of these ``sizes``; see
+        :func:`encoder_states`."""
         features, speed, view = self._config.features, heard.speed, heard.view
         made_by = {**window_settings(features), "level": features.level, "extractor": model.body.facts}
         made_by |= {"view": view} if view else {} if speed == 1.0 else {"speed": speed}
@@ -212,6 +225,7 @@ class KeptStates:
             compute=compute,
             on_compute=announce,
             rows=places,
-            beside=beside,
+            beside=sum(sizes.values()) - sizes[heard],
+            beside_for=self._sizes_by_setting(sizes),
             notify=self._notify,
         )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from samo.data.augmented import copies_last
 from samo.data.batch import Batch, Draws
 from samo.data.manifest import Item, Manifest
 from samo.data.splits import PARTS, SplitRequest
@@ -234,8 +235,9 @@ class TextFrontend:
     def fit(self, train_rows: np.ndarray) -> dict[str, Tensor]:
         """Everything a ``tfidf`` model is, or what is fitted on a frozen encoder; else nothing."""
         if isinstance(self._frozen, TextModel):
-            batches = self.eval_batches(train_rows, 64)
-            return fit_frozen(self._frozen, batches, self.manifest, self._config.train.seed)
+            rows, n_plain = copies_last(self.manifest, train_rows)
+            given = (self._frozen, self.eval_batches(rows, 64), self.manifest, self._config.train.seed, n_plain)
+            return fit_frozen(*given, notify=self._notify)
         if self._config.model.model != "tfidf":
             return {}
         texts = [self.lists.row(row) for row in train_rows]
@@ -270,8 +272,16 @@ class TextFrontend:
             encoder = self.new_model()
             if not isinstance(encoder, TextModel):
                 return None  # a network of one's own
-            batches = self.eval_batches(train_rows, 64)
-            return held_out_logits(encoder, batches, self.manifest, train_rows, self._config.train.seed)
+            rows, n_plain = copies_last(self.manifest, train_rows)
+            return held_out_logits(
+                encoder,
+                self.eval_batches(rows, 64),
+                self.manifest,
+                train_rows,
+                self._config.train.seed,
+                n_plain,
+                evaluated=self.eval_batches(train_rows, 64) if n_plain < len(rows) else None,
+            )
         if self._config.model.model != BASELINE:
             return None
         manifest, settings = self.manifest, self._config.model

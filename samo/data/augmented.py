@@ -10,13 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from samo.data.manifest import Item
+from samo.data.manifest import Item, Manifest
 from samo.errors import RunError
 from samo.files import write_json, write_text
 from samo.stored import Count, Stored, Text, read_lines, read_stored, validated
 from samo.tasks import LabelSpace
 
-__all__ = ["AUGMENTATION", "AUGMENTED", "augmentation_facts", "class_counts", "load_augmented", "save_augmented"]
+__all__ = [
+    "AUGMENTATION",
+    "AUGMENTED",
+    "augmentation_facts",
+    "class_counts",
+    "copies_last",
+    "load_augmented",
+    "save_augmented",
+]
 
 # The items themselves, and how many of which class and by which method.
 AUGMENTED = "augmented.jsonl"
@@ -30,6 +38,18 @@ def class_counts(space: LabelSpace, targets: np.ndarray) -> dict[str, dict[str, 
         held = (targets[:, space.slices[task.name]] >= 0.5).sum(axis=0)
         found[task.name] = dict(zip(task.labels, map(int, held), strict=True))
     return found
+
+
+def copies_last(manifest: Manifest, rows: np.ndarray) -> tuple[np.ndarray, int]:
+    """Rows with those behind that augmentation made of other items, and how many are before these."""
+    copied = np.array([_is_copy(manifest.items[row]) for row in rows], dtype=bool)
+    return np.concatenate([rows[~copied], rows[copied]]), int((~copied).sum())
+
+
+def _is_copy(item: Item) -> bool:
+    """Whether it was made of another; a column of a user's table may be called parent too."""
+    parent = item.meta.get("parent", "")
+    return bool(parent) and item.id.startswith(f"{parent}~")
 
 
 def augmentation_facts(space: LabelSpace, targets: np.ndarray, items: Sequence[Item]) -> dict[str, Any]:

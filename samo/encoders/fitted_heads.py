@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from samo.encoders.kernel import fit_kernel, nearness
@@ -41,6 +42,7 @@ class LogisticHead(nn.Module):
 
     def held_out(self, pooled: np.ndarray, targets: np.ndarray, space: LabelSpace, **given: Any) -> np.ndarray:
         """(N, C) logits of rows not learned from; see :func:`samo.encoders.logreg.out_of_fold_logits`."""
+        given.pop("items", None)
         return out_of_fold_logits(pooled, targets, space, **given)
 
 
@@ -68,8 +70,9 @@ class KernelHead(nn.Module):
         """(B, P) pooled vectors to (B, C) float32 logits."""
         with torch.autocast(pooled.device.type, enabled=False):
             near = nearness((pooled.float() - self.centre) / self.scale, self.centres)
-            logits: Tensor = self.output(near)
-        return logits
+            # Terms of both signs that are hundreds of times their sum: in float32 four of its digits would be left.
+            logits = F.linear(near.double(), self.output.weight.double(), self.output.bias.double())
+        return logits.float()
 
     def fitted(self, pooled: np.ndarray, targets: np.ndarray, space: LabelSpace, **given: Any) -> dict[str, Tensor]:
         """What it holds, by name, of (N, P) vectors; see :func:`samo.encoders.kernel.fit_kernel`."""

@@ -65,8 +65,9 @@ def fit_kernel(
     Each label is regressed on 1 where a row has it and 0 where not. A class of a single-label task weighs
     ``n / (K * n_class)``; under several labels rows weigh alike. Answers of least squares are no log-odds: each task's
     are multiplied by one number, each label's of a multi-label task by its own, around the middle between the mean
-    answers to rows with and without it. These numbers and the penalty are of folds held out inside these rows, where
-    they have the lowest class-balanced log loss. A label that no row has is never answered.
+    answers to rows with and without it. These numbers and the penalty, one for all labels of a task, are of folds held
+    out inside these rows, where they have the lowest class-balanced log loss. A label that no row has is never
+    answered.
 
     Args:
         vectors: (N, P) float, finite.
@@ -74,7 +75,8 @@ def fit_kernel(
         space: which columns are which task's.
         n_centres: see :func:`radial_basis`.
         groups: (N,) names that stay together when folds are made, "" for none; None: each row is its own.
-        seed: of the folds, and of which centres are drawn.
+        seed: of the folds, and of which centres are drawn: in each fold among the rows it learns from, in the end among
+            all.
         n_plain: rows behind the first so many are changed copies of these: they are learned from, all rows together
             weigh as much as the first alone, and no loss is measured on them. None: there are no copies.
         items: (N,) numbers of what rows are of, where the mean over all rows of an item is its answer, copies
@@ -86,19 +88,18 @@ def fit_kernel(
     """
     vectors, targets = np.asarray(vectors, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     basis = radial_basis(vectors, n_centres, n_plain=n_plain, seed=seed)
-    near = basis(vectors)
+    near, n_plain = basis(vectors), len(vectors) if n_plain is None else n_plain
+    names = None if groups is None else np.asarray(groups, dtype=str)
     weight, bias = np.zeros((space.n_columns, near.shape[1])), np.zeros(space.n_columns)
     for task in space.tasks:
         columns = space.slices[task.name]
-        known = ~np.isnan(targets[:, columns]).any(axis=1)
-        labelled = slice(None) if known.all() else known  # a slice copies nothing
-        own = None if groups is None else np.asarray(groups, dtype=str)[labelled]
-        n_own, truth = int(known[:n_plain].sum()), targets[labelled, columns] > 0.5
-        of_items = None if items is None else np.asarray(items)[labelled]
-        folds = _Folds(vectors[labelled], truth, task, own, seed, n_own, n_centres, of_items)
+        labelled = np.flatnonzero(~np.isnan(targets[:, columns]).any(axis=1))
+        own = near if len(labelled) == len(near) else near[labelled]  # of all rows nothing is copied
+        n_own, truth = int((labelled < n_plain).sum()), targets[labelled, columns] > 0.5
+        folds = _Folds(vectors, labelled, truth, task, names, seed, n_plain, n_centres, items)
         penalty, scale, middle = folds.best(sorted(penalties))
-        ((slope, constant),) = _path(near[labelled], truth, task, n_own, [penalty])
-        middle = _middle(near[labelled] @ slope.T + constant, truth, task) if middle is None else middle
+        ((slope, constant),) = _path(own, truth, task, n_own, [penalty])
+        middle = _middle(own @ slope.T + constant, truth, task) if middle is None else middle
         weight[columns] = slope * scale[:, None]
         bias[columns] = np.where(truth.any(axis=0), (constant - middle) * scale, NEVER)
     return KernelRegression(basis, weight, bias)
@@ -106,9 +107,18 @@ def fit_kernel(
 
 @dataclass(frozen=True)
 class _Folds:
-    """The rows of one task, to choose a penalty and a scale on."""
+    """The rows of one task, to choose a penalty and a scale on.
+
+    Attributes:
+        vectors: (N, P) of all rows, those without a label of this task too: the basis is around them as well.
+        labelled: (L,) which of them have a label.
+        truth: (L, K).
+        groups, items: (N,) or None.
+        n_plain: of the N rows.
+    """
 
     vectors: np.ndarray
+    labelled: np.ndarray
     truth: np.ndarray
     task: Task
     groups: np.ndarray | None
@@ -123,18 +133,19 @@ class _Folds:
         None for these where no folds can be made.
         """
         usual = penalties[len(penalties) // 2], np.full(self.truth.shape[1], _USUAL_SCALE), None
-        folds = inner_folds(self.truth, self.groups, self.seed)
+        folds = inner_folds(self.truth, None if self.groups is None else self.groups[self.labelled], self.seed)
         if not folds:
             return usual
-        held_out = [rows if self.items is not None else rows[rows < self.n_plain] for _, rows in folds]
-        together = np.concatenate(held_out)
+        heard = self.labelled < (self.n_plain if self.items is None else len(self.vectors))
+        together = np.concatenate([held_out[heard[held_out]] for _, held_out in folds])
         answered = self._of_items(self.truth[together].astype(float), together) > 0.5
-        each = [self._answers(learn, rows, penalties) for (learn, _), rows in zip(folds, held_out, strict=True)]
+        each = [self._answers(learn, held_out, heard, penalties) for learn, held_out in folds]
         answers = [self._of_items(np.concatenate(of_folds), together) for of_folds in zip(*each, strict=True)]
         middles = [_middle(given, answered, self.task) for given in answers]
         pairs, possible = zip(answers, middles, strict=True), np.asarray(self.truth.any(axis=0))
         found = [_best_scale(given - middle, answered, self.task, possible) for given, middle in pairs]
         losses = [loss for loss, _ in found]
+        # One for all labels: on GoEmotions rare ones overfit a penalty of their own.
         best = int(np.argmin(losses))
         return penalties[best], found[best][1], middles[best]
 
@@ -142,22 +153,36 @@ class _Folds:
         """Means over the rows of each item; values as they are where rows stand for themselves."""
         if self.items is None:
             return values
-        _, which, counts = np.unique(self.items[rows], return_inverse=True, return_counts=True)
+        of_rows = np.asarray(self.items)[self.labelled[rows]]
+        _, which, counts = np.unique(of_rows, return_inverse=True, return_counts=True)
         sums = np.zeros((len(counts), values.shape[1]))
         np.add.at(sums, which, values)
         return sums / counts[:, None]
 
-    def _answers(self, learn: np.ndarray, rows: np.ndarray, penalties: Sequence[float]) -> list[np.ndarray]:
-        """What rows are answered for each penalty by the whole procedure on those learned from.
+    def _answers(
+        self, learn: np.ndarray, held_out: np.ndarray, heard: np.ndarray, penalties: Sequence[float]
+    ) -> list[np.ndarray]:
+        """What rows held out that are ``heard`` are answered for each penalty by the whole procedure on the others.
 
         With its own basis: around rows held out it would bend where in truth it cannot.
         """
-        n_plain = int((learn < self.n_plain).sum())
-        learned = self.vectors[learn]
-        basis = radial_basis(learned, self.n_centres, n_plain=n_plain, seed=self.seed)
+        apart, rows = self._apart_from(held_out), self.labelled[learn]
+        learned, n_around = self.vectors[rows], int(apart[: self.n_plain].sum())
+        around = learned if len(learned) == apart.sum() else self.vectors[apart]  # nothing is copied twice
+        basis = radial_basis(around, self.n_centres, n_plain=n_around, seed=self.seed)
+        n_plain = int((rows < self.n_plain).sum())
         path = _path(basis(learned), self.truth[learn], self.task, n_plain, penalties)
-        near = basis(self.vectors[rows])
+        near = basis(self.vectors[self.labelled[held_out[heard[held_out]]]])
         return [near @ slope.T + constant for slope, constant in path]
+
+    def _apart_from(self, held_out: np.ndarray) -> np.ndarray:
+        """(N,) whether a row is learned from, or would be had it a label: neither held out nor of a group that is."""
+        apart = np.ones(len(self.vectors), dtype=bool)
+        apart[self.labelled[held_out]] = False
+        if self.groups is not None and len(self.labelled) < len(apart):
+            names = self.groups[self.labelled[held_out]]
+            apart &= ~np.isin(self.groups, names[names != ""])
+        return apart
 
 
 def _path(
@@ -254,6 +279,9 @@ def radial_basis(vectors: np.ndarray, n_centres: int, *, n_plain: int | None = N
 
 def nearness(rows: Tensor, centres: Tensor) -> Tensor:
     """(B, P) and (M, P) standardised vectors to (B, M) numbers from 0 to 1, where 1 is the same vector."""
-    squares = (rows**2).sum(dim=1, keepdim=True) + (centres**2).sum(dim=1)
+    of_centres = (centres**2).sum(dim=1)
+    if torch.jit.is_tracing():  # an exported file holds these M numbers as they are, not the centres once more
+        of_centres = torch.tensor(of_centres.tolist(), dtype=centres.dtype, device=centres.device)
+    squares = (rows**2).sum(dim=1, keepdim=True) + of_centres
     distances = (squares - 2.0 * (rows @ centres.T)).clamp(min=0.0)
     return torch.exp(-_GAMMA / rows.shape[1] * distances)

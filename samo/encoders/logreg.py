@@ -106,6 +106,8 @@ def out_of_fold_logits(
     groups: Sequence[str] | np.ndarray | None = None,
     seed: int = 0,
     n_plain: int | None = None,
+    items: np.ndarray | None = None,
+    answered: tuple[np.ndarray, np.ndarray] | None = None,
     fit: Callable[..., Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> np.ndarray:
     """(N, C) float64 logits of every row by a regression that learned from neither the row nor its group.
@@ -113,6 +115,13 @@ def out_of_fold_logits(
     The rows are dealt into five folds (fewer where there are fewer groups) and ``fit`` learns from the others, its
     strength chosen inside them. It takes what :func:`fit_logistic` takes, which it is by default, and gives a function
     from features to logits. The other arguments are those of :func:`fit_logistic`; a copy is where its group is.
+
+    Args:
+        features, targets, space, groups, seed, n_plain: see :func:`fit_logistic`.
+        items: (N,) of the rows learned from, for a ``fit`` that takes them; see
+            :func:`samo.encoders.kernel.fit_kernel`.
+        answered: (M, D) features that are answered in place of the rows, (M, C), and (M,) in whose row's place each is.
+        fit: see above.
 
     Raises:
         DataError: there are not two groups, or a feature is not finite.
@@ -122,12 +131,16 @@ def out_of_fold_logits(
     folds = inner_folds(np.nan_to_num(targets) > 0.5, names, seed)
     if not folds:
         raise DataError("answers on held-out folds need rows of at least two groups")
-    logits = np.empty((len(features), space.n_columns))
+    given, places = (features, np.arange(len(features))) if answered is None else answered
+    logits = np.empty((len(given), space.n_columns))
     for learn, held_out in folds:
-        own = None if names is None else names[learn]
-        plain = None if n_plain is None else int((learn < n_plain).sum())
-        found = (fit or _logistic)(features[learn], targets[learn], space, groups=own, seed=seed, n_plain=plain)
-        logits[held_out] = found(features[held_out])
+        settings: dict[str, Any] = {"groups": None if names is None else names[learn], "seed": seed}
+        settings["n_plain"] = None if n_plain is None else int((learn < n_plain).sum())
+        if items is not None:
+            settings["items"] = np.asarray(items)[learn]
+        found = (fit or _logistic)(features[learn], targets[learn], space, **settings)
+        asked = np.isin(places, held_out)
+        logits[asked] = found(_array(given[asked]))
     return logits
 
 

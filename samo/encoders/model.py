@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from samo.data.batch import Batch, Draws, Mix
 from samo.data.manifest import Manifest
 from samo.encoders.body import Body, PretrainedBody
-from samo.encoders.fitted_heads import FittedHead, fitted_head
+from samo.encoders.fitted_heads import FittedHead, KernelHead, fitted_head
 from samo.encoders.heads import Head
 from samo.encoders.logreg import inner_groups
 from samo.encoders.pooling import ALL, STATISTICS, Pooling, sequences_of, statistics
@@ -136,8 +136,8 @@ def pooling_of(body: Body, parts: tuple[str, ...], settings: EncoderSettings) ->
 def sequences_looked_at(parts: tuple[str, ...], settings: EncoderSettings) -> tuple[str, ...]:
     """Which sequences of states a pretrained body is to give.
 
-    All layers' also where a logistic regression on the last is asked for: what is kept of a frozen encoder then serves
-    every other question about it.
+    All layers' also where a head without steps (``head=logreg`` or kernel) on the last is asked for: what is kept of a
+    frozen encoder then serves every other question about it.
     """
     shared = settings.takes_no_steps and set(parts) <= set(STATISTICS)
     return (ALL,) if shared else sequences_of(parts, settings.layers)
@@ -151,6 +151,7 @@ def fit_frozen(
     n_plain: int | None = None,
     *,
     hears_copies: bool = False,
+    notify: Callable[[str], None] | None = None,
 ) -> dict[str, Tensor]:
     """What is learned before step 1 of a model whose encoder is frozen, by name in its state.
 
@@ -160,13 +161,23 @@ def fit_frozen(
     Args:
         model: with a frozen body.
         batches: of the rows to learn from; a row may stand several times, once for each of its windows.
-        manifest: the items, whose groups stay together where the strength is chosen.
-        seed: of the folds it is chosen on.
-        n_plain: rows of the batches behind the first so many are changed copies of these; None: there are none.
-        hears_copies: whether an item's answer is a mean over its windows, or over such copies, as with views.
+        manifest: the items, whose groups stay together where the strength (logreg) or the penalty (kernel) is chosen.
+        seed: of the folds it is chosen on, and of which centres of a kernel are drawn where there are more rows.
+        n_plain: rows of the batches behind the first so many are changed copies of these: clips at other speeds, texts
+            that augmentation made. They are learned from, all rows together weigh as much as the first alone, no
+            strength or penalty is chosen on them by themselves, and none is a centre. None: there are none.
+        hears_copies: whether an item's answer is a mean over its windows, or over such copies, as with views; of a
+            kernel that mean's loss is then measured.
+        notify: takes the line that says how many centres of a kernel were drawn, where there are more rows.
     """
     if isinstance(model.head, FittedHead):
         pooled, rows = _of_batches(model, batches, model.pooled)
+        plain = len(rows[:n_plain])
+        if notify and isinstance(model.head, KernelHead) and plain > (n_centres := len(model.head.centres)):
+            notify(
+                f"`head=kernel` measures nearness to {n_centres:,} of {plain:,}, drawn at random by `seed`;"
+                " `head_centres` takes more"
+            )
         groups = inner_groups(manifest, rows)
         given = (pooled, manifest.targets[rows], manifest.label_space)
         items = np.asarray(rows) if hears_copies else None
@@ -188,22 +199,39 @@ def held_out_logits(
     train_rows: np.ndarray,
     seed: int,
     n_plain: int | None = None,
+    *,
+    hears_copies: bool = False,
+    evaluated: Iterable[Batch] | None = None,
 ) -> np.ndarray:
-    """(N, C) logits of N rows, each by a regression that learned without its group.
+    """(N, C) logits of N rows as evaluation has them, each by a head that was fitted without its group.
 
-    Arguments are those of :func:`fit_frozen`, the head one of those that are fitted; ``train_rows`` are the rows in the
-    order wanted. Copies are learned from and give no answers.
+    Args:
+        model: its head is one of those that are fitted.
+        batches, manifest, seed, n_plain, hears_copies: of :func:`fit_frozen`.
+        train_rows: (N,) the rows in the order wanted.
+        evaluated: batches of these rows as evaluation hears them, over whose mean they are answered; None: as the first
+            ``n_plain`` rows of ``batches``. Copies are learned from and give no answers.
 
     Raises:
         DataError: there are not two groups.
     """
     pooled, rows = _of_batches(model, batches, model.pooled)
-    groups = inner_groups(manifest, rows)
     given = (pooled, manifest.targets[rows], manifest.label_space)
+    heard, owners = (
+        (pooled[:n_plain], rows[:n_plain]) if evaluated is None else _of_batches(model, evaluated, model.pooled)
+    )
+    place = dict(zip(rows.tolist(), range(len(rows)), strict=True))  # any of its rows: all are in one fold
+    fold_of = np.array([place[owner] for owner in owners.tolist()])
     assert isinstance(model.head, FittedHead)
-    each = model.head.held_out(*given, groups=groups, seed=seed, n_plain=n_plain)
-    each, rows = each[:n_plain], rows[:n_plain]
-    return np.stack([each[rows == row].mean(axis=0) for row in train_rows])
+    each = model.head.held_out(
+        *given,
+        groups=inner_groups(manifest, rows),
+        seed=seed,
+        n_plain=n_plain,
+        items=rows if hears_copies else None,
+        answered=(heard, fold_of),
+    )
+    return np.stack([each[owners == row].mean(axis=0) for row in train_rows])
 
 
 @torch.inference_mode()

@@ -54,7 +54,8 @@ class EncoderSettings(Section):
     )
     head_centres: int = setting(
         1024,
-        "texts or windows of clips that `head=kernel` measures nearness to; of more to learn from so many are drawn",
+        "texts or windows of clips that `head=kernel` measures nearness to; of more to learn from so many are drawn at"
+        " random by `seed`",
         came_later=True,
         ge=1,
         le=16_384,

@@ -2,17 +2,19 @@
 
 Where the pooling allows it, three numbers a unit and layer are kept (mean, sd and maximum over the item) instead of the
 states themselves: on the 1,440 clips of RAVDESS 62 MB of Whisper base instead of 4 GB. Every head on all layers, and
-every pooling of these parts, finds them; so does a logistic regression on any choice of layers.
+every pooling of these parts, finds them; so does a head that takes no steps (``head=logreg`` or kernel) on any choice
+of layers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +136,7 @@ def encoder_states(
     on_compute: Callable[[int], None] | None = None,
     rows: np.ndarray | None = None,
     beside: int = 0,
+    beside_for: Mapping[tuple[str, ...], int] | None = None,
     notify: Callable[[str], None] | None = None,
 ) -> States | None:
     """The states of all items under a frozen encoder, from the cache where they were computed before.
@@ -156,12 +159,13 @@ def encoder_states(
         rows: of which items they are needed; None: of all. Of the others nothing may be asked for, until another call
             adds them to the same file.
         beside: bytes of other states that are kept together with these or not at all, see :func:`size_of_states`.
+        beside_for: how many of those fall away without all of these settings, names in backquotes.
         notify: takes the line that says why they are not kept, where they would fill the disk.
     """
     layout = _Layout.of(model, lengths)
     if layout.n_bytes + beside > MOST_BYTES:
         if compute and notify:
-            notify(_about_too_many(model, lengths, layout.n_bytes, beside))
+            notify(_about_too_many(model, lengths, layout.n_bytes, beside, beside_for or {}))
         return None
     kind = "statistics" if layout.shape else f"f{8 * layout.dtype.itemsize}"
     path = cache_root() / "states" / f"{_key(model, digest, contents)}.{kind}"
@@ -227,14 +231,39 @@ def _reserve(path: Path, n_bytes: int) -> None:
             reserved.write(bytes(min(_BLOCK, n_bytes - start)))
 
 
-def _about_too_many(model: Any, lengths: np.ndarray, n_bytes: int, beside: int) -> str:
+def _about_too_many(
+    model: Any, lengths: np.ndarray, n_bytes: int, beside: int, beside_for: Mapping[tuple[str, ...], int]
+) -> str:
     """Why states of these lengths are not kept, and under which settings they would be."""
+    parts = [f"{size / 1e9:,.1f} GB of it for {' with '.join(names)}" for names, size in beside_for.items()]
     line = (
-        f"the encoder's states would take {(n_bytes + beside) / 1e9:,.1f} GB, and at most {MOST_BYTES / 1e9:,.1f} GB "
-        "are kept: the encoder runs again in every epoch"
+        f"the encoder's states would take {(n_bytes + beside) / 1e9:,.1f} GB, {''.join(f'{part}, ' for part in parts)}"
+        f"and at most {MOST_BYTES / 1e9:,.1f} GB are kept: the encoder runs again in every epoch"
     )
+    fitting = [f"without {' and '.join(names)}" for names in _enough_without(n_bytes + beside, beside_for)]
+    if smaller := _smaller(model, lengths, n_bytes, beside):
+        fitting.insert(0, f"of {' or '.join(smaller)}")
+    return line + (f"; those {' or '.join(fitting)} are kept" if fitting else "")
+
+
+def _enough_without(n_bytes: int, beside_for: Mapping[tuple[str, ...], int]) -> list[tuple[str, ...]]:
+    """The fewest settings without which states fit: one, or else two, or else three."""
+    names = list(dict.fromkeys(name for names in beside_for for name in names))
+    for n in range(1, len(names) + 1):
+        groups = [
+            group
+            for group in combinations(names, n)
+            if n_bytes - sum(size for own, size in beside_for.items() if set(own) <= set(group)) <= MOST_BYTES
+        ]
+        if groups:
+            return groups
+    return []
+
+
+def _smaller(model: Any, lengths: np.ndarray, n_bytes: int, beside: int) -> list[str]:
+    """Poolings and layers whose states fit."""
     if model.pooling.takes_statistics:
-        return line
+        return []
     all_layers = ALL in model.pooling.sequences
     mean_sd = "`pooling=mean-sd`" + ("" if all_layers else " with `layers=all`")
     mean_sd += " without `state_mask`" if model.pooling.mask_share else ""
@@ -243,8 +272,7 @@ def _about_too_many(model: Any, lengths: np.ndarray, n_bytes: int, beside: int) 
     if all_layers:
         sizes["`layers=last`"] = 4 * model.body.width * int(lengths.sum())
     # What is kept beside them shrinks with them.
-    fitting = [name for name, size in sizes.items() if size * (1 + beside / n_bytes) <= MOST_BYTES]
-    return line + (f"; those of {' or '.join(fitting)} are kept" if fitting else "")
+    return [name for name, size in sizes.items() if size * (1 + beside / n_bytes) <= MOST_BYTES]
 
 
 @torch.inference_mode()

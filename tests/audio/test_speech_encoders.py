@@ -26,7 +26,7 @@ from samo.data.splits import make_split
 from samo.encoders import states
 from samo.encoders.fitted_heads import LogisticHead
 from samo.encoders.kernel import fit_kernel
-from samo.encoders.logreg import fit_logistic, out_of_fold_logits
+from samo.encoders.logreg import fit_logistic, inner_folds, out_of_fold_logits
 from samo.errors import ModelFileError, SettingsError
 from samo.evaluation.predictions import Predictions
 from samo.modalities import preset_files
@@ -568,6 +568,35 @@ def test_all_speeds_are_kept_or_none(
     assert not cache.exists()
 
 
+def test_states_that_do_not_fit_name_the_settings_that_multiply_them(
+    table: Path, encoders: dict[str, str], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = {"speed": 0.2, "speed_steps": 1, "tta_speed": 0.2, "tta_shift": 0.05}
+    n_windows = sum(len(window_starts(int(n), WINDOW)) for n in opened(table, encoders["whisper"]).waveforms.lengths)
+    n_bytes, each = 4 * 3 * N_STATES * HIDDEN * n_windows, ("`speed_steps`", "`tta_speed`", "`tta_shift`")
+    pairs = [f"{a} and {b}" for a, b in ((each[0], each[1]), (each[0], each[2]), (each[1], each[2]))]
+    notes: list[str] = []
+    for room, names in (
+        (7 * n_bytes - 1, each),
+        (5 * n_bytes - 1, pairs),
+        (3 * n_bytes - 1, ["`speed_steps` and `tta_speed` and `tta_shift`"]),
+    ):
+        monkeypatch.setattr(states, "MOST_BYTES", room)
+        front = AudioFrontend.open(opened(table, encoders["whisper"], **several).config, notes.append)
+        front.new_model()
+        list(front.eval_batches(np.arange(1), 4))
+        assert notes[-1].endswith(f"; those {' or '.join(f'without {name}' for name in names)} are kept")
+        assert all(f"0.0 GB of it for {name}, " in notes[-1] for name in each)
+    # Of clips of one window copies are the views: both settings make them.
+    both = {"speed": 0.2, "speed_steps": 1, "tta_speed": 0.2, "duration": 2.0}
+    front = AudioFrontend.open(opened(table, encoders["whisper"], **both).config, notes.append)
+    monkeypatch.setattr(states, "MOST_BYTES", 3 * 4 * 3 * N_STATES * HIDDEN * len(front.manifest.items) - 1)
+    front.new_model()
+    list(front.eval_batches(np.arange(1), 4))
+    assert "GB of it for `speed_steps` with `tta_speed`, " in notes[-1]
+    assert notes[-1].endswith("; those without `speed_steps` and `tta_speed` are kept")
+
+
 @pytest.mark.parametrize("values", [{}, pytest.param({"speed": 0.2, "speed_steps": 1}, marks=pytest.mark.slow)])
 def test_views_of_a_frozen_encoder_are_kept_and_are_those_of_a_model_that_hears_them(
     values: dict[str, Any], table: Path, encoders: dict[str, str], cache: Path, heard: list[int]
@@ -665,13 +694,25 @@ def test_a_kernel_head_is_fitted_on_clips_at_all_speeds_and_answers_by_the_mean_
     expected = fit_kernel(*given, **settings, items=np.array(owners))
     model.load_state_dict(load_file(run.model_file))
     found = predict_logits(model, Setup(front, tiny.CPU), rows[:1], batch_size=4)
-    clip, logits = front.waveforms.waveform(int(rows[0]))[:WINDOW], []
-    for view in views_of(front.config.features):
-        chunk = torch.from_numpy(viewed(clip, view, WINDOW))[None]
-        padded = torch.nn.functional.pad(chunk, (0, WINDOW - chunk.shape[1]))
-        with torch.no_grad():
-            logits.append(expected(model.pooled(padded, torch.tensor([chunk.shape[1]])).numpy())[0])
-    np.testing.assert_allclose(found[0], np.mean(logits, axis=0), atol=0.02)
+
+    def heard(row: int) -> np.ndarray:
+        """Pooled vectors of a clip's windows in all views."""
+        vectors, clip = [], front.waveforms.waveform(row)
+        for start, view in product(window_starts(len(clip), WINDOW), views_of(front.config.features)):
+            chunk = torch.tensor(viewed(clip[start : start + WINDOW], view, WINDOW))[None]
+            padded = torch.nn.functional.pad(chunk, (0, WINDOW - chunk.shape[1]))
+            with torch.no_grad():
+                vectors.append(model.pooled(padded, torch.tensor([chunk.shape[1]]))[0].numpy())
+        return np.stack(vectors)
+
+    np.testing.assert_allclose(found[0], expected(heard(int(rows[0]))).mean(axis=0), atol=0.02)
+    # A student learns what evaluation would answer, views and all, by models that never met the speaker.
+    by_row, (vectors, truth, space) = {}, given
+    for learn, held_out in inner_folds(truth > 0.5, np.array(speakers), seed=0):
+        parts = {"groups": [speakers[k] for k in learn], "n_plain": int((learn < len(pooled) // 3).sum())}
+        fitted = fit_kernel(vectors[learn], truth[learn], space, n_centres=64, items=np.array(owners)[learn], **parts)
+        by_row |= {row: fitted(heard(int(row))).mean(axis=0) for row in {owners[k] for k in held_out}}
+    np.testing.assert_allclose(front.out_of_fold(rows), [by_row[row] for row in rows], atol=0.02)
 
 
 def test_other_speeds_are_for_a_frozen_encoder(encoders: dict[str, str]) -> None:

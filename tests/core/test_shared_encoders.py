@@ -200,10 +200,15 @@ def test_states_that_are_kept_together_are_counted_together(tmp_path: Path, monk
     monkeypatch.setattr(states, "MOST_BYTES", 4 * HIDDEN * 6_000_001 + 100)
     found = encoder_states(
         model, lengths=lengths, batch_of=lambda rows: pytest.fail("computed"), digest="", contents=(),
-        beside=10**9 + 101, notify=notes.append,
+        beside=10**9 + 101, beside_for={("`a`",): 6 * 10**8, ("`a`", "`b`"): 4 * 10**8}, notify=notes.append,
     )  # fmt: skip
     assert found is None
-    assert notes[0].startswith("the encoder's states would take 1.1 GB, and at most 0.1 GB are kept")
+    assert notes[0].startswith(
+        "the encoder's states would take 1.1 GB, 0.6 GB of it for `a`, 0.4 GB of it for `a` with `b`, and at most "
+        "0.1 GB are kept"
+    )
+    # 101 bytes are nobody's, and there is room for 100.
+    assert "without" not in notes[0]
 
 
 def test_settings_refuse_what_does_nothing() -> None:

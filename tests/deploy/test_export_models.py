@@ -23,6 +23,8 @@ from samo.data.padding import packed, padded
 from samo.deploy.exporter import CosineMatrix, Exporter
 from samo.deploy.onnx_file import OPSET, compacted, merged, write_onnx
 from samo.deploy.quantise import quantised
+from samo.encoders.fitted_heads import KernelHead
+from samo.encoders.settings import EncoderSettings
 from samo.errors import SettingsError
 from samo.prediction.onnx_file import check_network, look_through
 from samo.prediction.readings import AudioReading, AudioReadings
@@ -307,6 +309,17 @@ def test_matrices_stand_in_the_file_as_formulas(tmp_path: Path) -> None:
     # Cosines and sines of 257 rows and all 513 bins, and filters of 513 x 32, in float32 were there; a table stays.
     assert large - path.stat().st_size > 0.97 * 4 * (2 * 257 * 513 + 513 * 32)
     assert onnx.load(str(path)).opset_import[0].version == OPSET == 18
+
+
+def test_a_file_holds_the_centres_of_a_kernel_once(tmp_path: Path) -> None:
+    settings = EncoderSettings(model="encoder", encoder="x", freeze_encoder=True, head="kernel", head_centres=50)
+    head, vectors = settled(KernelHead(300, SPACE, settings)), torch.randn(4, 300)
+    write_onnx(head, (vectors[:2],), tmp_path / "head.onnx", axes={"pooled": ("batch", "width")})
+    tensors = [list(tensor.dims) for tensor in onnx.load(str(tmp_path / "head.onnx")).graph.initializer]
+    assert sum(sorted(dims) == [50, 300] for dims in tensors) == 1
+    assert (tmp_path / "head.onnx").stat().st_size < 4 * 50 * 300 + 20_000
+    found = session(tmp_path / "head.onnx").run(["logits"], {"pooled": vectors.numpy()})[0]
+    np.testing.assert_allclose(found, head(vectors).numpy(), atol=1e-5)
 
 
 def test_a_matrix_that_is_no_formula_stays(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from samo.data.batch import Draws
 from samo.data.manifest import Item
 from samo.data.splits import make_split
 from samo.encoders import states
-from samo.encoders.logreg import fit_logistic
+from samo.encoders.kernel import fit_kernel
+from samo.encoders.logreg import fit_logistic, inner_folds, inner_groups
 from samo.encoders.states import States, encoder_states
 from samo.runs.artifacts import create_run
 from samo.runs.evaluate import evaluate_run
@@ -335,6 +336,66 @@ def test_a_kernel_on_all_layers(
     standard = (vectors - vectors.mean(axis=0)) / vectors.std(axis=0)
     apart = np.abs(weights["head.centres"].numpy()[:, None] - standard[None]).max(axis=2)
     assert apart.min(axis=1).max() < 1e-2
+
+
+def test_centres_that_are_drawn_are_told(table: Path, encoders: dict[str, str], cache: Path) -> None:
+    notes: list[str] = []
+    for n_centres, n_plain in ((40, 40), (39, 40), (39, 39)):
+        given = opened(table, encoders["bert"], head="kernel", head_centres=n_centres).config
+        front = TextFrontend.open(given, notes.append)
+        first = front.manifest.items[0]
+        made = [Item(f"{first.id}~swap1", "happy storm", first.labels, meta={"parent": first.id, "method": "swap"})]
+        front = front.with_extra(made)
+        front.new_model()
+        front.fit(np.array([*range(n_plain), N]))
+    told = [note for note in notes if "nearness" in note]
+    assert told == ["`head=kernel` measures nearness to 39 of 40, drawn at random by `seed`; `head_centres` takes more"]
+
+
+@pytest.mark.parametrize("head", ["logreg", "kernel"])
+def test_texts_made_of_others_are_copies_as_windows_at_other_speeds_are(
+    head: str, table: Path, encoders: dict[str, str], cache: Path
+) -> None:
+    """All weigh as much as the texts alone, no loss is measured on them and none is a centre; students learn them."""
+    front = opened(table, encoders["bert"], head=head, **({"head_centres": 64} if head == "kernel" else {}))
+    copies = [
+        Item(f"{each.id}~swap{k}", f"{each.source} {word}", each.labels, meta={"parent": each.id, "method": "swap"})
+        for k, word in enumerate(tiny.WORDS[:2])
+        for each in front.manifest.items[:20]
+    ]
+    further = Item("extra-1", "happy happy", copies[0].labels, meta={"parent": "", "method": "table"})
+    front = front.with_extra([*copies, further])
+    plain, made_rows = [*range(40), N + 40], [*range(N, N + 40)]
+    rows = np.array([*range(40), *made_rows, N + 40])
+    model = front.new_model()
+    pooled = []
+    for row in [*plain, *made_rows]:
+        ids = torch.from_numpy(np.array(front.lists.row(row)))[None]
+        with torch.no_grad():
+            pooled.append(model.pooled(ids, torch.tensor([ids.shape[1]]))[0].numpy())
+    vectors, targets = np.stack(pooled), front.manifest.targets[[*plain, *made_rows]]
+    groups = np.array(inner_groups(front.manifest, np.array([*plain, *made_rows])))
+    assert len(set(groups)) == len(plain)
+    space, n = front.manifest.label_space, len(plain)
+
+    def by_hand(learn: np.ndarray) -> Any:
+        given = vectors[learn], targets[learn], space
+        parts = {"groups": groups[learn], "n_plain": int((learn < n).sum())}
+        if head == "kernel":
+            return fit_kernel(*given, n_centres=64, **parts)
+        found = fit_logistic(*given, **parts)
+        return lambda asked: asked @ found["weight"].numpy().T + found["bias"].numpy()
+
+    model.load_state_dict(front.fit(rows), strict=False)
+    found = predict_logits(model.eval(), Setup(front, RUNTIME), np.array([*plain, *made_rows]))
+    np.testing.assert_allclose(found, by_hand(np.arange(len(vectors)))(vectors), atol=2e-3)
+    if head == "logreg":  # the same for both from here on, and takes long
+        return
+    expected = np.empty((len(vectors), 2))
+    for learn, held_out in inner_folds(targets > 0.5, groups, seed=0):
+        expected[held_out] = by_hand(learn)(vectors[held_out])
+    order = np.argsort([*plain, *made_rows])
+    np.testing.assert_allclose(front.out_of_fold(np.sort(rows)), expected[order], atol=2e-3)
 
 
 def test_states_that_nobody_kept_are_not_made_to_evaluate(
