@@ -24,6 +24,7 @@ __all__ = [
     "download",
     "downloaded_root",
     "existing_root",
+    "looks_like_path",
     "megabytes",
     "require_folder",
     "require_known",
@@ -228,10 +229,13 @@ def require_folder(place: str, setting: str) -> None:
     Raises:
         ModelFileError: names the setting.
     """
-    folder = Path(place).expanduser()
-    looks_like_path = folder.is_absolute() or place.startswith((".", "~")) or place.count("/") > 1
-    if looks_like_path and not folder.is_dir():
+    if looks_like_path(place) and not Path(place).expanduser().is_dir():
         raise ModelFileError(f"`{setting}={place}`: there is no such folder", hint="check the spelling of the path")
+
+
+def looks_like_path(place: str) -> bool:
+    """Whether a pretrained model can only be a folder, by how it is spelled, and no name on the Hugging Face hub."""
+    return Path(place).expanduser().is_absolute() or place.startswith((".", "~")) or place.count("/") > 1
 
 
 def megabytes(corpus: DatasetModule) -> int:

@@ -190,7 +190,7 @@ def _training(report: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     for name, words in _BEGUN_FROM.items():
         given = settings.get(name)
         values = [value for value in (given if isinstance(given, list | tuple) else [given]) if value]
-        shown = ", ".join(dict.fromkeys(_text(published_value(str(value))) for value in values))
+        shown = ", ".join(dict.fromkeys(_text(published_value(str(value), name)) for value in values))
         if values:
             lines.append(f"begun from {words.format(shown)}, whose own data and licence count as well")
     return _listed(lines)
@@ -379,4 +379,5 @@ def _line(line: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", text)
+    # An underscore inside a word is no markup, nor an & that begins no entity.
+    return re.sub(r"([\\`*|<>\[\]]|(?<![A-Za-z0-9])_(?=\S)|&(?=#?\w+;))", r"\\\1", text)

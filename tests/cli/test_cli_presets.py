@@ -193,7 +193,7 @@ def test_listed_with_what_was_measured() -> None:
 
 
 def test_a_flattered_figure_is_shown_with_its_caveat(tmp_path: Path) -> None:
-    """README: how `accurate` was picked flatters it and the averages it is in; docs/results.md: by an unknown amount."""
+    """README and docs/results.md: how `accurate` was picked flatters it and the averages it is in."""
     caveat = "is flattered by an unknown amount: parts of its recipe were picked on the clips it is tested on"
     rows = done("presets", "--json").json["presets"]
     assert [rows[name]["measured"]["caveat"] for name in ("accurate", "whisper-kernel", "best")] == [caveat] * 3

@@ -124,6 +124,17 @@ def test_absent_classes_and_paths_of_the_author() -> None:
     assert "- begun from the answers of the run a,b, whose" in text
 
 
+def test_folders_with_commas_and_markup_in_their_names() -> None:
+    place = "/home/me/my nets, old/_x_ `a`*b*|c, &lt;"
+    text = model_card(report(), {"encoder": place, "weights": place}, {}, data_card=DATA)
+    name = r"\_x_ \`a\`\*b\*\|c, \&lt;"
+    assert f"- begun from the pretrained encoder {name}, whose own" in text
+    assert f"- begun from the weights in {name}, whose own" in text
+    assert f"| encoder | {name} |\n| weights | {name} |\n" in text
+    assert "| g9 |" in text  # what is inside a word stays
+    assert "a_b" in model_card(report(labels=("a_b", "c")), {}, {}, data_card=DATA)
+
+
 def test_missing_licence_is_said() -> None:
     assert "Licence: not stated" in card(report(), {})
 
