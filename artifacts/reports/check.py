@@ -539,7 +539,7 @@ def claims_on_methods() -> Iterator[Claim]:
     yield Claim(results, "hold the truth in {:.0f} to {:.0f} % of simulated cases", held)
     yield Claim(
         numbers,
-        "speakers ask for: {:.0f} to {:.0f} % where drawing each alone held the truth in {:.0f} to {:.0f} %",
+        "speakers alone: {:.0f} to {:.0f} % where drawing each alone held the truth in {:.0f} to {:.0f} %",
         [value for column in (2, 3) for value in covered(column, *"0123456789", having="unknown")],
     )
     yield Claim(
@@ -549,7 +549,7 @@ def claims_on_methods() -> Iterator[Claim]:
     )
     yield Claim(
         numbers,
-        "half for each. It holds the truth in {:.0f} to {:.0f} %.",
+        "in favour of each run. It holds the truth in {:.0f} to {:.0f} %.",
         covered(1, "accuracy, ", "macro-F1 over ", width=3),
     )
     # After the true difference: coverage, width, verdicts; without a gain every verdict is wrong.

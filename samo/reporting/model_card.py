@@ -170,6 +170,9 @@ def _members(report: Mapping[str, Any]) -> str:
 def _data(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
     # A missing licence is said aloud: leaving the line out would read as if there were none to heed.
     known = {"title": report["dataset"], "licence": "not stated", "citation": "not stated", **data_card}
+    if report.get("corpus"):  # what is "your own" to its author is not so to the reader of the card
+        known["title"] = corpus_of(report)
+        known["licence"] = re.sub(r"^that of your\b", "that of its", known["licence"])
     lines = [f"- {name.capitalize()}: {_text(text)}" for name, text in known.items() if text and name != "limitations"]
     if report["synthetic_model_only"]:
         lines.insert(0, "- **model trained on synthetic demo data**, judged on what was recorded from people.")

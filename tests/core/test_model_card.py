@@ -135,6 +135,13 @@ def test_folders_with_commas_and_markup_in_their_names() -> None:
     assert "a_b" in model_card(report(labels=("a_b", "c")), {}, {}, data_card=DATA)
 
 
+def test_a_corpus_of_ones_own_is_not_the_readers_own() -> None:
+    found = {**report(), "corpus": "folder my `old` clips, _x_"}
+    text = card(found, {"title": "your own folder: one folder per class", "licence": "that of your clips"})
+    assert "- Title: folder my \\`old\\` clips, \\_x_\n- Licence: that of its clips\n" in text
+    assert "your own" not in text
+
+
 def test_missing_licence_is_said() -> None:
     assert "Licence: not stated" in card(report(), {})
 
