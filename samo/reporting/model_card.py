@@ -323,20 +323,19 @@ def _gap_row(attribute: str, table: Mapping[str, Any]) -> tuple[str, ...] | None
 
 def _limitations(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
     known = [line.strip() for line in data_card.get("limitations", "").splitlines() if line.strip()]
-    found = [*report["warnings"], *known]
+    found = [_line(line) for line in (*report["warnings"], *known)]
     for pair in report["most_confused"][:3]:
         share = f"{counted(pair['count'], 'row')}, {100 * pair['share']:.0f} % of that class"
-        found.append(f"often takes {pair['true']} for {pair['predicted']} ({share})")
+        found.append(f"often takes {_text(pair['true'])} for {_text(pair['predicted'])} ({share})")
     for attribute, table in report["by_group"].items():
         scored = {value: row["macro_f1"] for value, row in table.items() if row["macro_f1"] is not None}
         if len(scored) > 1:
             worst, best = min(scored, key=lambda v: scored[v]), max(scored, key=lambda v: scored[v])
-            found.append(
-                f"by {attribute}, macro-F1 runs from {scored[worst]:.3f} ({worst}) to {scored[best]:.3f} ({best})"
-            )
+            ends = " to ".join(f"{scored[value]:.3f} ({_text(value)})" for value in (worst, best))
+            found.append(f"by {_text(attribute)}, macro-F1 runs from {ends}")
     if not report["calibration"]["fitted_on"]:
         found.append("its probabilities were not calibrated: read them as a ranking")
-    return "\n".join(f"- {_line(line)}" for line in found)
+    return _listed(found)
 
 
 def _listed(lines: Iterable[str]) -> str:

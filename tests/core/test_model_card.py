@@ -150,6 +150,10 @@ def test_names_cannot_break_tables_or_be_markup() -> None:
     text = card(report(labels=("a|b\nc", "<img src=x>")))
     assert "| a\\|b c |" in text
     assert "<img" not in text.replace("\\<img", "")
+    # No setting either: what is quoted in a label is no code.
+    text = card(report(labels=("`sad`", "_calm_")))
+    (taken, *_) = [line for line in text.splitlines() if line.startswith("- often takes ")]
+    assert {r"\`sad\`", r"\_calm_"} <= set(taken.split())
 
 
 def test_no_interval_for_one_group() -> None:
