@@ -170,6 +170,9 @@ def test_a_running_cell_shows_what_its_log_says(tmp_path: Path, capsys: pytest.C
     line = epoch_line(row, 10) + " * best"
     assert progress_of(line) == (3, 10, "140 s left  ".replace("140 s", "2 min"))
     assert progress_of(epoch_line({**row, "epoch": 10}, 10)) == (10, 10, "evaluating  ")
+    # A model that takes no steps has one epoch, whatever the settings of others say.
+    assert progress_of(epoch_line({**row, "epoch": 1, "lr": 0.0}, 10)) == (1, 1, "evaluating  ")
+    assert progress_of(epoch_line({**row, "epoch": 1, "lr": 0.1}, 10))[:2] == (1, 10)
     assert progress_of("epoch 1: step 2/9, loss 1.00") == (0, None, "")
     (tmp_path / "a.log").write_text(f"epoch 1: step 1/9, loss 1.00\n{line}\n\n")
     assert last_line(tmp_path / "a.log") == line
