@@ -58,6 +58,7 @@ def test_a_comma_in_the_name_of_a_folder() -> None:
         ("/data/a, b/it, too", "it, too"),
         ("../x, y/z (2)", "z (2)"),
         ("/mnt/my data/x; y: z", "x; y: z"),
+        ("/mnt/a,b/c;d/e", "e"),
         ("/data/_x_, y/`a`*b*|c", "`a`*b*|c"),
     ],
 )
