@@ -24,6 +24,7 @@ __all__ = [
     "download",
     "downloaded_root",
     "existing_root",
+    "licence_for_others",
     "looks_like_path",
     "megabytes",
     "require_folder",
@@ -236,6 +237,15 @@ def require_folder(place: str, setting: str) -> None:
 def looks_like_path(place: str) -> bool:
     """Whether a pretrained model can only be a folder, by how it is spelled, and no name on the Hugging Face hub."""
     return Path(place).expanduser().is_absolute() or place.startswith((".", "~")) or place.count("/") > 1
+
+
+def licence_for_others(licence: str) -> str:
+    """A corpus's licence as whoever is given the model reads it: the clips of its author are not theirs.
+
+    >>> licence_for_others("that of your clips"), licence_for_others("CC BY 4.0")
+    ('that of its clips', 'CC BY 4.0')
+    """
+    return re.sub(r"^that of your\b", "that of its", licence)
 
 
 def megabytes(corpus: DatasetModule) -> int:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from samo.data.corpora import licence_for_others
 from samo.errors import counted, plural
 from samo.evaluation.calibration import summary
 from samo.reporting.duties import law_lines, licence_lines
@@ -172,7 +173,7 @@ def _data(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
     known = {"title": report["dataset"], "licence": "not stated", "citation": "not stated", **data_card}
     if report.get("corpus"):  # what is "your own" to its author is not so to the reader of the card
         known["title"] = corpus_of(report)
-        known["licence"] = re.sub(r"^that of your\b", "that of its", known["licence"])
+        known["licence"] = licence_for_others(known["licence"])
     lines = [f"- {name.capitalize()}: {_text(text)}" for name, text in known.items() if text and name != "limitations"]
     if report["synthetic_model_only"]:
         lines.insert(0, "- **model trained on synthetic demo data**, judged on what was recorded from people.")
