@@ -51,6 +51,10 @@ class Frontend(Protocol):
         """The settings with the data's place filled in."""
 
     @classmethod
+    def located(cls, config: Config) -> Config:
+        """The settings as :meth:`open` has them, but for the place of a corpus it would make; nothing is opened."""
+
+    @classmethod
     def open(cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None) -> Self:
         """Find and index the data the settings name; ``assets`` are those of the run they are opened for again."""
 

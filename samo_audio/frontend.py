@@ -32,8 +32,8 @@ from samo_audio.augment import (
 )
 from samo_audio.baseline import BASELINE, SHORTCUT, simple_logits
 from samo_audio.batches import collate
-from samo_audio.config import AudioConfig
-from samo_audio.datasets import DATASETS, index_corpus, resolve_root
+from samo_audio.config import AudioConfig, DataSettings
+from samo_audio.datasets import DATASETS, index_corpus, locate, resolve_root
 from samo_audio.features import band_statistics
 from samo_audio.fingerprint import fingerprints
 from samo_audio.functionals import EGEMAPS_LICENCE
@@ -100,6 +100,17 @@ class AudioFrontend:
         return self._several.sr if self._several else self._config.features.sr
 
     @classmethod
+    def located(cls, config: Config) -> AudioConfig:
+        """The settings as :meth:`open` has them, all but where the demo corpus lies; nothing is opened or made.
+
+        Raises:
+            SettingsError: an unknown corpus, or one that needs ``data_root``.
+            DataError: the root does not exist.
+        """
+        config = cast(AudioConfig, config)
+        return _with_places(config, locate(config.data)[0])
+
+    @classmethod
     def open(
         cls,
         config: Config,
@@ -129,8 +140,7 @@ class AudioFrontend:
         data, line = resolve_root(config.data, on_progress=progress)
         if line:
             notify(line)
-        model = config.model.model_copy(update={"encoder": remembered(config.model.encoder)})
-        config = config.model_copy(update={"data": data, "model": model})
+        config = _with_places(config, data)
         manifest = index_corpus(data)
         for note in manifest.notes:
             notify(note)
@@ -528,6 +538,12 @@ def _decoded(manifest: Manifest, sr: int, progress: Progress | None = None) -> W
     items = [(item.id, manifest.path(item)) for item in manifest.items]
     segments = {item.id: item.segment for item in manifest.items if item.segment}
     return open_waveforms(items, sr, segments=segments, on_progress=progress)
+
+
+def _with_places(config: AudioConfig, data: DataSettings) -> AudioConfig:
+    """With where the corpus lies, and a folder of an encoder by its full path."""
+    model = config.model.model_copy(update={"encoder": remembered(config.model.encoder)})
+    return config.model_copy(update={"data": data, "model": model})
 
 
 def _what_is_read(config: AudioConfig) -> tuple[dict[str, Any], int, float]:

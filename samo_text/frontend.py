@@ -26,7 +26,7 @@ from samo.settings import SPLIT_SETTINGS, Config
 from samo.tasks import LabelSpace, Task
 from samo_text.baseline import BASELINE, baseline_logits
 from samo_text.batches import collate
-from samo_text.config import TextConfig
+from samo_text.config import DataSettings, TextConfig
 from samo_text.datasets import DATASETS, index_corpus, resolve_root
 from samo_text.models import build_model, require_usable
 from samo_text.models.text_model import TextModel
@@ -76,6 +76,17 @@ class TextFrontend:
         return self._config
 
     @classmethod
+    def located(cls, config: Config) -> TextConfig:
+        """The settings as :meth:`open` has them; nothing is opened.
+
+        Raises:
+            SettingsError: an unknown corpus, or one that needs ``data_root`` or takes none.
+            DataError: the root does not exist.
+        """
+        config = cast(TextConfig, config)
+        return _with_places(config, resolve_root(config.data)[0])
+
+    @classmethod
     def open(cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None) -> Self:
         """Index the corpus and tokenise its texts once.
 
@@ -89,8 +100,7 @@ class TextFrontend:
         data, line = resolve_root(config.data)
         if line:
             notify(line)
-        model = config.model.model_copy(update={"encoder": remembered(config.model.encoder)})
-        config = config.model_copy(update={"data": data, "model": model})
+        config = _with_places(config, data)
         manifest = index_corpus(data)
         for note in manifest.notes:
             notify(note)
@@ -359,6 +369,12 @@ class TextFrontend:
             inputs = [self.lists.row(row) for row in rows]
         width = 0 if self._config.tokens.length_sorted else self._config.tokens.max_tokens
         return collate(inputs, targets, rows, self.tokens.pad_id, width, draws)
+
+
+def _with_places(config: TextConfig, data: DataSettings) -> TextConfig:
+    """With where the corpus lies, and a folder of an encoder by its full path."""
+    model = config.model.model_copy(update={"encoder": remembered(config.model.encoder)})
+    return config.model_copy(update={"data": data, "model": model})
 
 
 def _what_is_read(config: TextConfig) -> tuple[Any, ...]:

@@ -24,6 +24,8 @@ __all__ = [
     "download",
     "downloaded_root",
     "existing_root",
+    "licence_for_others",
+    "looks_like_path",
     "megabytes",
     "require_folder",
     "require_known",
@@ -228,10 +230,22 @@ def require_folder(place: str, setting: str) -> None:
     Raises:
         ModelFileError: names the setting.
     """
-    folder = Path(place).expanduser()
-    looks_like_path = folder.is_absolute() or place.startswith((".", "~")) or place.count("/") > 1
-    if looks_like_path and not folder.is_dir():
+    if looks_like_path(place) and not Path(place).expanduser().is_dir():
         raise ModelFileError(f"`{setting}={place}`: there is no such folder", hint="check the spelling of the path")
+
+
+def looks_like_path(place: str) -> bool:
+    """Whether a pretrained model can only be a folder, by how it is spelled, and no name on the Hugging Face hub."""
+    return Path(place).expanduser().is_absolute() or place.startswith((".", "~")) or place.count("/") > 1
+
+
+def licence_for_others(licence: str) -> str:
+    """A corpus's licence as whoever is given the model reads it: the clips of its author are not theirs.
+
+    >>> licence_for_others("that of your clips"), licence_for_others("CC BY 4.0")
+    ('that of its clips', 'CC BY 4.0')
+    """
+    return re.sub(r"^that of your\b", "that of its", licence)
 
 
 def megabytes(corpus: DatasetModule) -> int:

@@ -131,7 +131,8 @@ def read_prediction_lines(path: Path) -> PredictionLines:
     if not found.models:
         why = f"line {found.broken[0].number}: {found.broken[0].why}" if found.broken else "it is empty"
         raise DataError(
-            f"{path} holds no answers ({why})", hint="`samo serve` writes such a file when it logs its predictions"
+            f"{path} holds no answers ({why})",
+            hint="`samo serve` writes such a file with `log_predictions=FILE`; the files of `samo predict` are none",
         )
     return found
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from samo.data.corpora import require_folder
+from samo.data.corpora import looks_like_path, require_folder
 from samo.errors import EnvironmentProblem, ModelFileError
 
 __all__ = ["NO_CODE", "offline", "quiet", "reading", "remembered", "source_of"]
@@ -29,9 +29,12 @@ def source_of(place: str) -> str:
 
 
 def remembered(place: str) -> str:
-    """A folder by its full path, since a run may be judged from elsewhere; a name as it stands."""
+    """A folder by its full path, since a run may be judged from elsewhere; a name as it stands.
+
+    One that was deleted since, too, where it is spelled as only a path is: what is named by it keeps its name.
+    """
     folder = Path(place).expanduser()
-    return str(folder.absolute()) if place and folder.is_dir() else place
+    return str(folder.absolute()) if place and (folder.is_dir() or looks_like_path(place)) else place
 
 
 def offline(place: str) -> bool:

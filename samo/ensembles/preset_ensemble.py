@@ -134,7 +134,7 @@ def plan_member_grids(
     all_settings = [naming_settings(config, GRID_SETTINGS) for config in configs.values()]
     name = name or default_name(preset, next(iter(configs.values())), tuple(seeds), tuple(folds), all_settings)
     for member, config in configs.items():
-        require_fold_places(config, seeds, folds, f"{name}.{member}", artifacts)
+        require_fold_places(config, f"{name}.{member}", artifacts)
     plans = [
         plan_crossval(config, seeds, folds, f"{name}.{member}", artifacts, reporter=reporter, command=command)
         for member, config in configs.items()

@@ -29,6 +29,7 @@ from samo.experiments.run_grid import run_grid
 from samo.files import write_json, write_text
 from samo.frontend import Frontend
 from samo.launch.resources import Resources
+from samo.modalities import frontend_type
 from samo.reporting.answers import confident_mistakes, predictions_csv
 from samo.reporting.figures import save_figures
 from samo.reporting.html import render_html
@@ -136,24 +137,23 @@ def plan_crossval(
 ) -> GridPlan:
     """One cell for each seed and fold, every one of which can be trained; see :func:`crossvalidate`."""
     config = type(config).build({**config.flat(), "split": "folds"})
-    require_fold_places(config, seeds, folds, name, artifacts)
+    # A made-up name is of what opening the data finds out: a finished grid is found before anything is asked for.
+    located = config if name else frontend_type(config.modality).located(config)
+    name = name or default_name("crossval", located, tuple(seeds), tuple(folds))
+    require_fold_places(config, name, artifacts)
     frontend = open_data(config, reporter)
     chosen = _usable_folds(frontend, seeds, folds, artifacts_root(str(artifacts)))
     cells = tuple(make_cell(config, f"seed{seed}.fold{fold}", "all", seed=seed, fold=fold) for seed, fold in chosen)
-    name = name or default_name("crossval", frontend.config, tuple(seeds), tuple(folds))
     plan = GridPlan("crossval", artifacts_root(str(artifacts)) / "grids" / name, cells, command=command)
     return open_plan(plan, frontend=frontend)
 
 
-def require_fold_places(
-    config: Config, seeds: Sequence[int], folds: Sequence[int], name: str = "", artifacts: Path | str = ""
-) -> None:
+def require_fold_places(config: Config, name: str, artifacts: Path | str = "") -> None:
     """Before its data are opened, refuse a cross-validation not begun yet whose settings name places that do not exist.
 
     Raises:
         DataError, ModelFileError: see :func:`~samo.data.corpora.require_places`.
     """
-    name = name or default_name("crossval", config, tuple(seeds), tuple(folds))
     if not (artifacts_root(str(artifacts)) / "grids" / name).exists():
         require_places(config.flat())
 

@@ -20,6 +20,7 @@ from samo.experiments.results_table import LEVEL, overlap_ratio
 from samo.experiments.run_grid import run_grid
 from samo.files import write_json, write_text
 from samo.launch.resources import Resources
+from samo.modalities import frontend_type
 from samo.printable import csv_text
 from samo.reporting.drawing import BLUE, GREY, INK, ORANGE, save_figure
 from samo.runs.artifacts import artifacts_root
@@ -141,9 +142,12 @@ def plan_learning_curve(
         for seed, fold in itertools.product(seeds, folds or (None,))
     )  # fmt: skip
     grids, about = artifacts_root(str(artifacts)) / "grids", (tuple(seeds), tuple(folds), sizes)
-    require_cell_places(cells, grids / (name or default_name("learning-curve", config, *about)))
-    frontend = open_data(stored_config(cells[0].settings), reporter)
-    name = name or default_name("learning-curve", frontend.config, *about)
+    first = stored_config(cells[0].settings)
+    # A made-up name is of what opening the data finds out: a finished grid is found before anything is asked for.
+    located = first if name else frontend_type(first.modality).located(first)
+    name = name or default_name("learning-curve", located, *about)
+    require_cell_places(cells, grids / name)
+    frontend = open_data(first, reporter)
     plan = GridPlan("learning-curve", grids / name, cells, command=command)
     return open_plan(plan, frontend=frontend)
 

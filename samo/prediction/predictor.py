@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from samo.data.corpora import licence_for_others
 from samo.errors import DataError, first_few
 from samo.evaluation.decision import Decision
 from samo.prediction.network import Network
@@ -63,7 +64,7 @@ class ModelFacts:
             *(f"score:   {score}" for score in self.scores),
             "LEAKY SPLIT: the same speaker may stand in train and test" if self.leaky else "",
             f"code:    {', '.join(self.code)}" if self.code else "",
-            f"licence: {self.licence}, of the data and so of the weights" if self.licence else "",
+            f"licence: {licence_for_others(self.licence)}, of the data and so of the weights" if self.licence else "",
         ]
         return "\n".join([f"{self.modality} model '{self.name}'", *(f"  {line}" for line in lines if line)])
 

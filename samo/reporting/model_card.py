@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from samo.data.corpora import licence_for_others
 from samo.errors import counted, plural
 from samo.evaluation.calibration import summary
 from samo.reporting.duties import law_lines, licence_lines
@@ -170,6 +171,9 @@ def _members(report: Mapping[str, Any]) -> str:
 def _data(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
     # A missing licence is said aloud: leaving the line out would read as if there were none to heed.
     known = {"title": report["dataset"], "licence": "not stated", "citation": "not stated", **data_card}
+    if report.get("corpus"):  # what is "your own" to its author is not so to the reader of the card
+        known["title"] = corpus_of(report)
+        known["licence"] = licence_for_others(known["licence"])
     lines = [f"- {name.capitalize()}: {_text(text)}" for name, text in known.items() if text and name != "limitations"]
     if report["synthetic_model_only"]:
         lines.insert(0, "- **model trained on synthetic demo data**, judged on what was recorded from people.")
@@ -190,7 +194,7 @@ def _training(report: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     for name, words in _BEGUN_FROM.items():
         given = settings.get(name)
         values = [value for value in (given if isinstance(given, list | tuple) else [given]) if value]
-        shown = ", ".join(dict.fromkeys(_text(published_value(str(value))) for value in values))
+        shown = ", ".join(dict.fromkeys(_text(published_value(str(value), name)) for value in values))
         if values:
             lines.append(f"begun from {words.format(shown)}, whose own data and licence count as well")
     return _listed(lines)
@@ -320,20 +324,19 @@ def _gap_row(attribute: str, table: Mapping[str, Any]) -> tuple[str, ...] | None
 
 def _limitations(report: Mapping[str, Any], data_card: Mapping[str, str]) -> str:
     known = [line.strip() for line in data_card.get("limitations", "").splitlines() if line.strip()]
-    found = [*report["warnings"], *known]
+    found = [_line(line) for line in (*report["warnings"], *known)]
     for pair in report["most_confused"][:3]:
         share = f"{counted(pair['count'], 'row')}, {100 * pair['share']:.0f} % of that class"
-        found.append(f"often takes {pair['true']} for {pair['predicted']} ({share})")
+        found.append(f"often takes {_text(pair['true'])} for {_text(pair['predicted'])} ({share})")
     for attribute, table in report["by_group"].items():
         scored = {value: row["macro_f1"] for value, row in table.items() if row["macro_f1"] is not None}
         if len(scored) > 1:
             worst, best = min(scored, key=lambda v: scored[v]), max(scored, key=lambda v: scored[v])
-            found.append(
-                f"by {attribute}, macro-F1 runs from {scored[worst]:.3f} ({worst}) to {scored[best]:.3f} ({best})"
-            )
+            ends = " to ".join(f"{scored[value]:.3f} ({_text(value)})" for value in (worst, best))
+            found.append(f"by {_text(attribute)}, macro-F1 runs from {ends}")
     if not report["calibration"]["fitted_on"]:
         found.append("its probabilities were not calibrated: read them as a ranking")
-    return "\n".join(f"- {_line(line)}" for line in found)
+    return _listed(found)
 
 
 def _listed(lines: Iterable[str]) -> str:
@@ -379,4 +382,5 @@ def _line(line: str) -> str:
 
 
 def _escaped(text: str) -> str:
-    return re.sub(r"([\\`*|<>\[\]])", r"\\\1", text)
+    # An underscore inside a word is no markup, nor an & that begins no entity.
+    return re.sub(r"([\\`*|<>\[\]]|(?<![A-Za-z0-9])_(?=\S)|&(?=#?\w+;))", r"\\\1", text)

@@ -20,10 +20,14 @@ __all__ = ["published_card", "published_command", "published_settings", "publish
 _BEFORE = r"(^|[\s\"'`=,:;(\[|>])"
 _BEGIN = r"(?:~[\w.-]*|\.\.)?/+"
 # A value is all of a path, spaces included; in a sentence a path ends at a space.
-_IN_VALUE = re.compile(rf"{_BEFORE}({_BEGIN}[^\s/,:;][^,:;]*)")
-_IN_PLACE = re.compile(rf"{_BEFORE}({_BEGIN}[^\s/,:;][^:;]*)")
-# Settings of one place, which may have a comma in its name; others may be of several with commas between them.
-_ONE_PLACE = ("data_root", "noise_root", "extra_table", "weights")
+# A comma before a space belongs to a name, unless a path begins behind it.
+_IN_VALUE = re.compile(rf"{_BEFORE}({_BEGIN}[^\s/,:;](?:[^,:;]|,(?=\s)(?!\s*{_BEGIN}))*)")
+# Settings of one place, which may have any sign in its name; others may be of several with commas between them.
+_ONE_PLACE = (
+    "data_root", "noise_root", "extra_table", "weights", "encoder", "masked_lm", "artifacts", "config", "output",
+)  # fmt: skip
+_IN_PLACE = re.compile(rf"{_BEFORE}({_BEGIN}[^\s/,:;](?:[^,:;]|,(?!\s*{_BEGIN}))*)")
+_WHOLE_PLACE = re.compile(rf"(^|,\s*)({_BEGIN}[^\s/](?:[^,]|,(?!\s*{_BEGIN}))*)")
 _END = r"\s\"'`,:;()\[\]|<>"
 _REST = rf"[^/{_END}][^{_END}]*"
 _IN_COMMAND = re.compile(rf"{_BEFORE}({_BEGIN}{_REST})", re.MULTILINE)
@@ -49,7 +53,8 @@ def published_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 def published_value(value: str, name: str = "") -> str:
     """One value, or several joined by commas; ``name``: of its setting or flag, where it is known."""
     one = name.removeprefix("--").replace("-", "_") in _ONE_PLACE
-    return (_IN_PLACE if one else _IN_VALUE).sub(_named, value)
+    pattern = (_WHOLE_PLACE if re.match(_BEGIN, value) else _IN_PLACE) if one else _IN_VALUE
+    return pattern.sub(_named, value)
 
 
 def published_command(line: str) -> str:

@@ -148,8 +148,12 @@ def openings_lines(openings: int) -> list[str]:
 
 
 def selection_note(report: Mapping[str, Any]) -> str:
-    """What to add to the name of training and validation macro-F1: taken at the best single threshold of each."""
-    return " (one threshold)" if report["thresholds"] else ""
+    """What to add to the name of training and validation macro-F1, where it is not under the run's thresholds.
+
+    The reports of runs trained before have it at the best single threshold of each part, and percentile intervals.
+    """
+    before = interval_name(report["ci"]) == "percentiles"
+    return " (one threshold)" if report["thresholds"] and before else ""
 
 
 def _ends(ends: Sequence[float] | None, style: str = ".3f") -> str:

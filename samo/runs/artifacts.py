@@ -56,9 +56,10 @@ def create_run(artifacts: Path, name: str, stem: str, *, overwrite: bool = False
             with run.locked():
                 pass
         if not overwrite:
+            resumed = f", go on with `resume={name}`," if run.status == "stopped" else ""
             raise RunError(
                 f"a run named '{name}' exists in {runs}",
-                hint=f"choose another `name`, go on with `resume={name}`, or replace it with `overwrite`",
+                hint=f"choose another `name`{resumed} or replace it with `overwrite`",
             )
         _put_aside(run)
     if hold:

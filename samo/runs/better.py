@@ -40,10 +40,12 @@ def better_line(run: Run, preset: str = "") -> str:
     called = f"`preset={preset if based_on(run.modality, preset) == name else name}`"
     where = called if _is_of(run, name) else f"the most similar measured preset, {called},"
     cost = f", {better['minutes']:.0f} minutes" if "minutes" in better else ""
-    scores = [each["macro_f1"] for each in (better, own[name])]
+    both = (better, own[name])
+    scores = [f"{each['macro_f1']:.3f}" for each in both]
+    caveats = [f"; {score} {each['caveat']}" for each, score in zip(both, scores, strict=True) if "caveat" in each]
     return (
-        f"`preset={BETTER}` has macro-F1 {scores[0]:.3f} where {where} has {scores[1]:.3f} ({better['on']})"
-        f"{cost}: {read_preset(run.modality, BETTER)[0]}"
+        f"`preset={BETTER}` has macro-F1 {scores[0]} where {where} has {scores[1]} ({better['on']})"
+        f"{cost}: {read_preset(run.modality, BETTER)[0]}{''.join(caveats)}"
     )
 
 

@@ -17,8 +17,8 @@ def measured_presets(modality: str) -> dict[str, dict[str, Any]]:
     """What was measured of presets and ensembles, by name, those that are ``based_on`` a measured one among them.
 
     One whose :func:`recipe_digest` is another than when it was measured is left out. Each has ``dataset``, ``mode``,
-    ``on`` (in words), ``macro_f1`` in [0, 1], ``settings``, the digest, and ``minutes`` in the epochs of one training,
-    where there were any.
+    ``on`` (in words), ``macro_f1`` in [0, 1], ``settings``, the digest, ``minutes`` in the epochs of one training where
+    there were any, and ``caveat``, what the figure is to be read with: "is flattered ...", where that is so.
     """
     file = measured_file(modality)
     found: dict[str, dict[str, Any]] = toml_tables(file, "figures") if file else {}

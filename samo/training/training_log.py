@@ -57,7 +57,8 @@ def step_line(epoch: int, step: int, n_steps: int, loss: float) -> str:
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
-    """A row of the history in one line."""
+    """A row of the history in one line; of a model that takes no steps, whose rate is 0, the only one."""
+    epochs = 1 if row["epoch"] == 1 and row.get("lr") == 0.0 else epochs
     validated = (
         f"val loss {row['val_loss']:.4f}  val macro-F1 {row['val_macro_f1']:.4f}  "
         if row["val_macro_f1"] is not None

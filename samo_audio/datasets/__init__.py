@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from samo.data.manifest import Manifest
     from samo_audio.config import DataSettings
 
-__all__ = ["DATASETS", "DatasetModule", "download", "downloaded_root", "index_corpus", "resolve_root"]
+__all__ = ["DATASETS", "DatasetModule", "download", "downloaded_root", "index_corpus", "locate", "resolve_root"]
 
 DATASETS = corpus_registry(
     "audio",
@@ -56,12 +56,24 @@ def resolve_root(
         SettingsError: unknown corpus, or one that needs ``data_root``.
         DataError: the root does not exist.
     """
+    located, line = locate(settings)
+    if located.dataset == "demo" and not located.data_root:
+        located = _demo(located, on_progress)
+    return located, line
+
+
+def locate(settings: DataSettings) -> tuple[DataSettings, str]:
+    """What :func:`resolve_root` gives, but nothing is made: the demo corpus has no ``data_root`` unless it was given.
+
+    Raises:
+        SettingsError, DataError: as :func:`resolve_root`.
+    """
     require_known(DATASETS, settings.dataset)
     # Runs remember where the demo corpus lay; where a cache was cleared or moved since, it is made again.
     if settings.data_root and (settings.dataset != "demo" or Path(settings.data_root).is_dir()):
         return _at(settings, settings.dataset, existing_root(settings.data_root, "`data_root`")), ""
     if settings.dataset == "demo":
-        return _demo(settings, on_progress), "Data: the built-in demo corpus (synthetic voices)."
+        return settings.model_copy(update={"data_root": ""}), "Data: the built-in demo corpus (synthetic voices)."
     if settings.dataset != "ravdess":
         raise SettingsError(
             f"`dataset={settings.dataset}` needs `data_root`",
@@ -78,7 +90,7 @@ def resolve_root(
         "Data: the built-in demo corpus (synthetic voices), as no RAVDESS was found. For real speech: "
         f"`samo data download ravdess` ({megabytes(corpus)} MB, {corpus.LICENSE}), or `data_root=FOLDER`."
     )
-    return _demo(settings, on_progress), line
+    return settings.model_copy(update={"dataset": "demo"}), line
 
 
 def index_corpus(settings: DataSettings) -> Manifest:

@@ -170,6 +170,9 @@ def test_a_running_cell_shows_what_its_log_says(tmp_path: Path, capsys: pytest.C
     line = epoch_line(row, 10) + " * best"
     assert progress_of(line) == (3, 10, "140 s left  ".replace("140 s", "2 min"))
     assert progress_of(epoch_line({**row, "epoch": 10}, 10)) == (10, 10, "evaluating  ")
+    # A model that takes no steps has one epoch, whatever the settings of others say.
+    assert progress_of(epoch_line({**row, "epoch": 1, "lr": 0.0}, 10)) == (1, 1, "evaluating  ")
+    assert progress_of(epoch_line({**row, "epoch": 1, "lr": 0.1}, 10))[:2] == (1, 10)
     assert progress_of("epoch 1: step 2/9, loss 1.00") == (0, None, "")
     (tmp_path / "a.log").write_text(f"epoch 1: step 1/9, loss 1.00\n{line}\n\n")
     assert last_line(tmp_path / "a.log") == line
@@ -327,7 +330,9 @@ def test_thresholds_tasks_and_baseline_fit_80_columns(paper: io.StringIO) -> Non
     assert re.search(r"^\[b\]tags +2 +4 +0\.500 +- +0\.250 +per class$", text, re.M)
     assert re.search(r"^mean over tasks +0\.375$", text, re.M)
     assert re.search(r"^calm +0\.500 .* 2 +0\.12$", text, re.M)
-    assert "macro-F1 on validation (one threshold)" in text
+    assert re.search(r"^macro-F1 on validation +0\.250$", text, re.M)
+    before = drawn(paper, {**facts, "ci": {**facts["ci"], "method": "percentile"}})
+    assert any(line.startswith("macro-F1 on validation (one threshold)") for line in before)
     tables = [line for line in lines if not line.startswith(("report:", "thresholds (", "r on"))]
     assert max(map(len, tables)) <= 90
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from samo.experiments.run_grid import grid_status
 from samo.experiments.train_members import plan_members
 from samo.launch.local import Outcome
 from samo.launch.resources import Resources
-from samo.modalities import config_type
+from samo.modalities import config_type, frontend_type
 from samo.settings import Config, resolve
 from samo.training.training_log import TrainingLog
 
@@ -140,6 +141,50 @@ def test_a_cell_that_is_done_needs_no_start_weights(tmp_path: Path) -> None:
     require_cell_places(cells[:1], tmp_path)
     with pytest.raises(ModelFileError, match="there is no weights file"):
         require_cell_places(cells, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "begin", [partial(plan_crossval, folds=(0, 1)), partial(plan_learning_curve, shares=(0.5, 1.0), seeds=(0,))]
+)
+def test_a_finished_grid_without_a_name_is_found_without_its_start_weights(
+    begin: Callable[..., GridPlan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is of what opening the data finds out: here that there is no RAVDESS, and the demo corpus is taken."""
+    monkeypatch.delenv("SAMO_DATA_ROOT", raising=False)
+    weights = tmp_path / "w.pt"
+    weights.touch()
+    given = config(dataset="ravdess", model="mn04", pretrained=True, weights=str(weights))
+    quiet = PlainGridReporter(quiet=True)
+    plan = begin(given, artifacts=tmp_path, reporter=quiet)
+    assert plan.name.split("-emotion-")[0] in ("crossval-demo", "learning-curve-demo")
+    for run in plan.runs:
+        run.folder.mkdir(parents=True)
+        run.path("report.json").write_text("{}")
+    weights.unlink()
+    assert begin(given, artifacts=tmp_path, reporter=quiet).folder == plan.folder
+    plan.runs[0].path("report.json").unlink()
+    with pytest.raises(ModelFileError, match="there is no weights file at "):
+        begin(given, artifacts=tmp_path, reporter=quiet)
+
+
+@pytest.mark.parametrize("modality", ["audio", "text"])
+def test_an_encoder_that_was_deleted_has_the_place_it_had(
+    modality: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    kind, places = frontend_type(modality), ("./whisper", "~/whisper", str(tmp_path / "whisper"), "own/models/whisper")
+    for gone in (False, True):
+        for folder in ("whisper", "own/models/whisper"):
+            (tmp_path / folder).rmdir() if gone else (tmp_path / folder).mkdir(parents=True)
+        found = [
+            kind.located(config_type(modality).build({"dataset": "demo", "model": "encoder", "encoder": place}))
+            for place in (*places, "openai/whisper-base")
+        ]
+        assert [each.flat()["encoder"] for each in found] == [
+            *[str(tmp_path / "whisper")] * 3, str(tmp_path / "own/models/whisper"), "openai/whisper-base",
+        ]  # fmt: skip
+        assert {each.flat()["dataset"] for each in found} == {"demo"}
 
 
 def test_the_name_follows_the_settings_and_not_the_place_of_the_data() -> None:

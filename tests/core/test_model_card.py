@@ -124,6 +124,24 @@ def test_absent_classes_and_paths_of_the_author() -> None:
     assert "- begun from the answers of the run a,b, whose" in text
 
 
+def test_folders_with_commas_and_markup_in_their_names() -> None:
+    place = "/home/me/my nets, old/_x_ `a`*b*|c, &lt;"
+    text = model_card(report(), {"encoder": place, "weights": place}, {}, data_card=DATA)
+    name = r"\_x_ \`a\`\*b\*\|c, \&lt;"
+    assert f"- begun from the pretrained encoder {name}, whose own" in text
+    assert f"- begun from the weights in {name}, whose own" in text
+    assert f"| encoder | {name} |\n| weights | {name} |\n" in text
+    assert "| g9 |" in text  # what is inside a word stays
+    assert "a_b" in model_card(report(labels=("a_b", "c")), {}, {}, data_card=DATA)
+
+
+def test_a_corpus_of_ones_own_is_not_the_readers_own() -> None:
+    found = {**report(), "corpus": "folder my `old` clips, _x_"}
+    text = card(found, {"title": "your own folder: one folder per class", "licence": "that of your clips"})
+    assert "- Title: folder my \\`old\\` clips, \\_x_\n- Licence: that of its clips\n" in text
+    assert "your own" not in text
+
+
 def test_missing_licence_is_said() -> None:
     assert "Licence: not stated" in card(report(), {})
 
@@ -132,6 +150,10 @@ def test_names_cannot_break_tables_or_be_markup() -> None:
     text = card(report(labels=("a|b\nc", "<img src=x>")))
     assert "| a\\|b c |" in text
     assert "<img" not in text.replace("\\<img", "")
+    # No setting either: what is quoted in a label is no code.
+    text = card(report(labels=("`sad`", "_calm_")))
+    (taken, *_) = [line for line in text.splitlines() if line.startswith("- often takes ")]
+    assert {r"\`sad\`", r"\_calm_"} <= set(taken.split())
 
 
 def test_no_interval_for_one_group() -> None:

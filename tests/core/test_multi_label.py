@@ -307,7 +307,12 @@ def test_page_and_card_show_thresholds_and_baseline() -> None:
         assert f"{block['rules']['per-class']['val_macro_f1']:.3f}" in text
         assert f"{found['per_class']['b']['threshold']:.2f}" in text
         assert "classes with 50+ rows" in text or found["macro_f1_frequent"] is None
-        assert "(one threshold)" in text
+        # Under the run's thresholds; those of runs trained before, with their percentile intervals, are not.
+        assert "macro-F1 on validation" in text
+        assert "(one threshold)" not in text
+    before = {**found, "ci": {**found["ci"], "method": "percentile"}}
+    for text in (render_html(before, {}, {}, {}), model_card(before, {}, {}, data_card={})):
+        assert "macro-F1 on validation data (one threshold)" in text
     assert "aseline &lt;b&gt; 0." in page
     assert "baseline \\<b\\> 0." in card
     bare = report(predictions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import pytest
@@ -48,6 +49,29 @@ def test_a_comma_in_the_name_of_a_folder() -> None:
     for typed in ("--data-root '{}'", "'--data-root={}'"):
         found = published_command(f"samo train {typed.format(place)} --teacher /a/b,/a/c")
         assert found == f"samo train {typed.format('it, too')} --teacher b,c"
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("/home/anna/my data, old/it_s", "it_s"),
+        ("/data/a, b/it, too", "it, too"),
+        ("../x, y/z (2)", "z (2)"),
+        ("/mnt/my data/x; y: z", "x; y: z"),
+        ("/mnt/a,b/c;d/e", "e"),
+        ("/data/_x_, y/`a`*b*|c", "`a`*b*|c"),
+    ],
+)
+def test_any_sign_in_the_name_of_a_folder(place: str, name: str) -> None:
+    one = ("data_root", "encoder", "weights", "masked_lm", "noise_root", "extra_table")
+    assert published_settings(dict.fromkeys(one, place)) == dict.fromkeys(one, name)
+    typed = shlex.join(["samo", "train", "--encoder", place])
+    assert published_command(typed) == shlex.join(["samo", "train", "--encoder", name])
+
+
+def test_several_places_with_spaces_behind_commas() -> None:
+    given = "/home/anna/my runs, old/a, /home/anna/b,/home/anna/c"
+    assert published_settings({"teacher": given}) == {"teacher": "a, b,c"}
 
 
 def test_a_regular_expression_is_no_path() -> None:

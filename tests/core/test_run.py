@@ -113,6 +113,10 @@ def test_a_name_taken_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="a run named 'mine' exists in") as caught:
         create_run(tmp_path, "mine", "x")
     assert caught.value.hint == "choose another `name`, go on with `resume=mine`, or replace it with `overwrite`"
+    run.path("trained.json").write_text("{}")  # a finished one cannot be gone on with
+    with pytest.raises(RunError) as caught:
+        create_run(tmp_path, "mine", "x")
+    assert caught.value.hint == "choose another `name` or replace it with `overwrite`"
     assert run.path("config.json").exists()
 
 

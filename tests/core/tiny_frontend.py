@@ -133,6 +133,10 @@ class TinyFrontend:
         return self._config
 
     @classmethod
+    def located(cls, config: Config) -> Config:
+        return config
+
+    @classmethod
     def open(cls, config: Config, notify: Notify, progress: Progress | None = None, assets: Path | None = None) -> Self:
         manifest, features = corpus()
         return cls(cast(TinyConfig, config), manifest, features)

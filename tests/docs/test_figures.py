@@ -118,6 +118,12 @@ def test_a_digest_stays_beside_its_figure_and_a_changed_preset_is_named(monkeypa
         "of MEASURED"
     )
     assert CHECK["measured"].__wrapped__()[path] == before
+    # Neither does a new caveat, which is no figure.
+    monkeypatch.setitem(names["CAVEATS"], "mn04", "is flattered")
+    with_caveat = CHECK["measured"].__wrapped__()[path]
+    digest = f'settings = "{written["mn04"]["settings"]}"'
+    assert with_caveat == before.replace(digest, f'caveat = "is flattered"\n{digest}')
+    monkeypatch.delitem(names["CAVEATS"], "mn04")
     written["mn04"]["macro_f1"] = 0.5
     monkeypatch.setitem(names, "_written", lambda path: written)
     assert CHECK["measured"].__wrapped__()[path] == before.replace(written["mn04"]["settings"], "mn04 of audio")

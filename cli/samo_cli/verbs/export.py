@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -73,4 +74,4 @@ def export(
     show_export(made.path, made.facts)
     if format == "onnx":
         what = "--text TEXT" if found.modality == "text" else "CLIP_OR_FOLDER"
-        note(f"next: samo predict {what} --model {made.path}")
+        note(f"next: samo predict {what} --model {shlex.quote(str(made.path))}")

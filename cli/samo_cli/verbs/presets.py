@@ -51,10 +51,12 @@ def presets(
 
 
 def _facts(row: Mapping[str, Any]) -> str:
-    """The network, then macro-F1 and minutes where they were measured."""
+    """The network, then macro-F1 and minutes where they were measured, and what the figure is to be read with."""
     facts = row.get("measured", {})
     score = [f"macro-F1 {facts['macro_f1']:.3f}"] if facts else []
-    return ", ".join([str(row["kind"]), *score, *([f"{facts['minutes']:.1f} minutes"] if "minutes" in facts else [])])
+    minutes = [f"{facts['minutes']:.1f} minutes"] if "minutes" in facts else []
+    caveat = f"; the figure {facts['caveat']}" if "caveat" in facts else ""
+    return ", ".join([str(row["kind"]), *score, *minutes]) + caveat
 
 
 def _sets(row: Mapping[str, Any]) -> str:

@@ -233,11 +233,11 @@ def test_a_file_carries_what_a_drift_of_its_answers_is_measured_from(
 
 
 def test_the_command_prints_what_was_checked_and_what_comes_next(before: Path, tmp_path: Path) -> None:
-    file = tmp_path / "voice.onnx"
+    file = tmp_path / "my voice.onnx"
     result = done("export", "speech", "-o", file, "--data-root", before / "clips", "--threads", 1)
     assert "items of the val part" in result.out
     assert "100.0%" in result.out
-    assert result.err.splitlines()[-1].endswith(f"next: samo predict CLIP_OR_FOLDER --model {file}")
+    assert result.err.splitlines()[-1].endswith(f"next: samo predict CLIP_OR_FOLDER --model '{file}'")
     refused = command("export", "speech", "-o", file, "--data-root", before / "clips")
     assert refused.status == 2
     assert refused.error.endswith("choose another file, or replace it with --overwrite)")
