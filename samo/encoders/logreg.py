@@ -139,8 +139,8 @@ def out_of_fold_logits(
         if items is not None:
             settings["items"] = np.asarray(items)[learn]
         found = (fit or _logistic)(features[learn], targets[learn], space, **settings)
-        asked = np.isin(places, held_out)
-        logits[asked] = found(_array(given[asked]))
+        out_of_fold = np.isin(places, held_out)
+        logits[out_of_fold] = found(_array(given[out_of_fold]))
     return logits
 
 
