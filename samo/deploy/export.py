@@ -256,7 +256,9 @@ def _name(run: Run, quantize: str, prune: float) -> str:
 
 
 def _beside(target: Path) -> Path:
-    return target.with_suffix(".export.json")
+    """Of another format beside an ONNX file it has a name of its own."""
+    onnx = target.suffix == FILE_FORMATS["onnx"].suffix
+    return target.with_suffix(".export.json") if onnx else target.with_name(f"{target.name}.export.json")
 
 
 def _refuse_target(target: Path, format: str, overwrite: bool) -> None:

@@ -56,7 +56,7 @@ def write_file(job: ExportJob, path: Path) -> Network:
     """Write a file of the job's format, see :meth:`FileFormat.write`.
 
     Raises:
-        ExportError: torch cannot export it.
+        ExportError: it cannot be exported.
     """
     try:
         return FILE_FORMATS[job.format].write(job, path)
@@ -64,7 +64,7 @@ def write_file(job: ExportJob, path: Path) -> Network:
         raise
     except Exception as error:  # torch's exporters have no common class for what they cannot do
         reason = " ".join(str(error).split())[:300]
-        raise ExportError(f"torch cannot export run '{job.run.name}': {reason}") from error
+        raise ExportError(f"run '{job.run.name}' cannot be exported: {reason}") from error
 
 
 def _traced(job: ExportJob) -> tuple[nn.Module, tuple[torch.Tensor, ...]]:

@@ -32,6 +32,7 @@ def remembered(place: str) -> str:
     """A folder by its full path, since a run may be judged from elsewhere; a name as it stands.
 
     One that was deleted since, too, where it is spelled as only a path is: what is named by it keeps its name.
+    With one slash at most it may be a name on the hub, and stays as it stands.
     """
     folder = Path(place).expanduser()
     return str(folder.absolute()) if place and (folder.is_dir() or looks_like_path(place)) else place

@@ -113,15 +113,13 @@ def out_of_fold_logits(
     """(N, C) float64 logits of every row by a regression that learned from neither the row nor its group.
 
     The rows are dealt into five folds (fewer where there are fewer groups) and ``fit`` learns from the others, its
-    strength chosen inside them. It takes what :func:`fit_logistic` takes, which it is by default, and gives a function
-    from features to logits. The other arguments are those of :func:`fit_logistic`; a copy is where its group is.
+    strength chosen inside them. A copy is where its group is.
 
     Args:
         features, targets, space, groups, seed, n_plain: see :func:`fit_logistic`.
-        items: (N,) of the rows learned from, for a ``fit`` that takes them; see
-            :func:`samo.encoders.kernel.fit_kernel`.
+        items: (N,) of the rows learned from, for a ``fit`` that takes it; see :func:`samo.encoders.kernel.fit_kernel`.
         answered: (M, D) features that are answered in place of the rows, (M, C), and (M,) in whose row's place each is.
-        fit: see above.
+        fit: takes what :func:`fit_logistic` takes, which it is by default, and gives a function of features: logits.
 
     Raises:
         DataError: there are not two groups, or a feature is not finite.

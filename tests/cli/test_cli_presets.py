@@ -198,7 +198,7 @@ def test_a_flattered_figure_is_shown_with_its_caveat(tmp_path: Path) -> None:
     rows = done("presets", "--json").json["presets"]
     assert [rows[name]["measured"]["caveat"] for name in ("accurate", "whisper-kernel", "best")] == [caveat] * 3
     assert "may be slightly" in rows["fast"]["measured"]["caveat"]
-    assert "caveat" not in rows["mn04"]["measured"]
+    assert "caveat" not in rows["whisper-head"]["measured"]
     lines = done("presets").out.splitlines()
     left, right = lines[0].index("what"), lines[0].index("sets")
     shown = " ".join(" ".join(line[left:right] for line in lines).split())

@@ -19,7 +19,7 @@ from tone_corpora import samo as command
 import samo
 from samo.deploy import export as module
 from samo.deploy import file_formats
-from samo.deploy.export import export
+from samo.deploy.export import Exported, export
 from samo.errors import DataError, DiskFull, ExportError, RunError, SettingsError
 from samo.prediction.exported import AudioReading, ExportedModel, TextReading
 from samo.runs.run import Run
@@ -247,3 +247,10 @@ def test_the_command_prints_what_was_checked_and_what_comes_next(before: Path, t
     assert found["path"] == str(file)
     assert found["threads"] == 1
     assert found["parity"]["equal_labels"] == 1.0
+
+
+def test_formats_of_one_name_keep_their_own_figures() -> None:
+    places = [
+        Exported(Path("out") / f"voice{suffix}", {}).facts_path.name for suffix in (".onnx", ".pt2", ".safetensors")
+    ]
+    assert places == ["voice.export.json", "voice.pt2.export.json", "voice.safetensors.export.json"]
