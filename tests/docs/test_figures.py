@@ -119,14 +119,14 @@ def test_a_digest_stays_beside_its_figure_and_a_changed_preset_is_named(monkeypa
     )
     assert CHECK["measured"].__wrapped__()[path] == before
     # Neither does a new caveat, which is no figure.
-    monkeypatch.setitem(names["CAVEATS"], "mn04", "is flattered")
+    monkeypatch.setitem(names["CAVEATS"], "whisper-head", "is flattered")
     with_caveat = CHECK["measured"].__wrapped__()[path]
-    digest = f'settings = "{written["mn04"]["settings"]}"'
+    digest = f'settings = "{written["whisper-head"]["settings"]}"'
     assert with_caveat == before.replace(digest, f'caveat = "is flattered"\n{digest}')
-    monkeypatch.delitem(names["CAVEATS"], "mn04")
-    written["mn04"]["macro_f1"] = 0.5
+    monkeypatch.delitem(names["CAVEATS"], "whisper-head")
+    written["whisper-head"]["macro_f1"] = 0.5
     monkeypatch.setitem(names, "_written", lambda path: written)
-    assert CHECK["measured"].__wrapped__()[path] == before.replace(written["mn04"]["settings"], "mn04 of audio")
+    assert CHECK["measured"].__wrapped__()[path] == before.replace(written["whisper-head"]["settings"], "whisper-head of audio")
 
 
 def test_what_the_frontends_show_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
