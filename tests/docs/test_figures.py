@@ -126,7 +126,8 @@ def test_a_digest_stays_beside_its_figure_and_a_changed_preset_is_named(monkeypa
     monkeypatch.delitem(names["CAVEATS"], "whisper-head")
     written["whisper-head"]["macro_f1"] = 0.5
     monkeypatch.setitem(names, "_written", lambda path: written)
-    assert CHECK["measured"].__wrapped__()[path] == before.replace(written["whisper-head"]["settings"], "whisper-head of audio")
+    renewed = before.replace(written["whisper-head"]["settings"], "whisper-head of audio")
+    assert CHECK["measured"].__wrapped__()[path] == renewed
 
 
 def test_what_the_frontends_show_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
