@@ -1,6 +1,6 @@
 """What to do with the logits of GoEmotions' 28 labels, decided by cross-fitting inside the validation part alone.
 
-    python artifacts/reports/goemotions/crossfit.py RUN...
+    python artifacts/reports/goemotions/crossfit.py [--to NAME] RUN...
 
 RUN are folders of runs that ``samo evaluate`` has been through; only their ``predictions.val.npz`` is read. Rules are
 fitted on all folds of the validation rows but one and answer that; the answers of all folds together have one macro-F1,
@@ -15,14 +15,14 @@ weights     whether members' weights are better fitted (the targets' likelihood,
 
 Temperatures are fitted once on all validation rows: one number for 152,000 outcomes. The files kept here are of the
 seeds 0 and 1 of MiniLM and of tf-idf; the defaults of ``ThresholdSettings`` were chosen before, on a textcnn, tf-idf
-and their mean, and stayed; ``ensemble.py`` says why. Writes ``crossfit.json`` and
-``crossfit.md`` beside this file.
+and their mean, and stayed; ``ensemble.py`` says why. Writes ``NAME.json`` and
+``NAME.md`` beside this file, of no name ``crossfit``.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean, stdev
@@ -52,7 +52,11 @@ CHOSEN = (0.5, 8.0)
 
 def main() -> None:
     """Answer the three questions and write them down."""
-    runs = [Run(Path(folder)) for folder in sys.argv[1:]]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs")
+    parser.add_argument("--to", default="crossfit", help="name of the files")
+    args = parser.parse_args()
+    runs = [Run(folder) for folder in args.runs]
     space = runs[0].manifest.label_space
     parts = [Predictions.load(run.path("predictions.val.npz"), space) for run in runs]
     targets = parts[0].targets
@@ -67,11 +71,11 @@ def main() -> None:
     found["second"] = {name: second_stage_compared(given, truth) for name, given in shares.items()}
     if len(runs) > 1:
         found["weights"] = weights_compared(np.stack(scaled), targets, space)
-    (HERE / "crossfit.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    (HERE / f"{args.to}.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     text = "\n\n".join(
         table(question, found[question]) for question in ("thresholds", "second", "weights") if question in found
     )
-    (HERE / "crossfit.md").write_text(text + "\n", encoding="utf-8")
+    (HERE / f"{args.to}.md").write_text(text + "\n", encoding="utf-8")
     print(text)
 
 

@@ -51,3 +51,12 @@ members+=("$together/runs/goemotions-tfidf-emotion")
 # Decided before the third seed was trained.
 python "$here/crossfit.py" "${members[0]}" "${members[1]}" "${members[3]}"
 python "$here/ensemble.py" "${members[@]}"
+# Under the asymmetric loss.
+asymmetric=()
+for seed in 3 4; do
+  member "goemotions-minilm-asymmetric-seed$seed" --preset minilm-asymmetric --encoder "$encoder" --seed $seed
+  asymmetric+=("$together/runs/goemotions-minilm-asymmetric-seed$seed")
+done
+# What was looked at, in validation, before the test part of the first was opened.
+python "$here/crossfit.py" --to crossfit-asymmetric "${members[0]}" "${members[1]}" "${members[2]}" "${asymmetric[0]}"
+python "$here/ensemble.py" --to asymmetric "${asymmetric[@]}"
