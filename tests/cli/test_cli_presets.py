@@ -181,8 +181,10 @@ def test_listed_with_what_was_measured() -> None:
             assert rows[name]["measured"] == facts
         assert rows["fast"]["measured"] == stored[rows["fast"]["based_on"]]
         accurate = rows["accurate"]["measured"]
+        # An ensemble is no single model, and one that needs items with several labels is not for everybody.
+        left = ("best", "minilm-asymmetric")
         alike = [
-            facts["macro_f1"] for name, facts in stored.items() if facts["on"] == accurate["on"] and name != "best"
+            facts["macro_f1"] for name, facts in stored.items() if facts["on"] == accurate["on"] and name not in left
         ]
         assert accurate["macro_f1"] == max(alike)
         assert (rows["best"]["kind"], rows["best"]["members"]) == ("ensemble", list(read_ensemble(modality, "best")[1]))

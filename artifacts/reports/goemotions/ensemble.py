@@ -17,8 +17,8 @@ seed, nothing for the other and tf-idf, and lost 0.003 to 0.004 for the mean. No
 
 Intervals and p-values are of draws of the test rows, and speak of other rows, not of other seeds.
 Writes ``NAME.json`` and ``NAME.md`` beside this file, of no name ``ensemble``. ``asymmetric`` holds two seeds of
-``--preset minilm-asymmetric``: the first was trained to stand beside the networks of ``ensemble``, and alone had 0.546 of
-macro-F1 in 10 folds inside the validation part where these have 0.521 to 0.523 and all four together 0.541
+``--preset minilm-asymmetric``: the first was trained to stand beside the networks of ``ensemble``, and alone had 0.546
+of macro-F1 in 10 folds inside the validation part where these have 0.521 to 0.523 and all four together 0.541
 (`crossfit-asymmetric.md`), so the test part was opened of it alone. The second was begun before that, and is reported
 whatever it gave.
 """
