@@ -211,7 +211,7 @@ def test_grids_that_ship_are_sound() -> None:
     assert len(rows) == 7
     assert len(listed["cells"]) == 21
     listed = done("ablate", "techniques", "--dry-run", "--json").json
-    features = {"deltas", "pcen", "speaker-normalisation", "trim", "speed", "mixup"}
+    features = {"deltas", "pcen", "speaker-normalisation", "trim", "level-as-is", "pitch", "speed", "mixup"}
     others = {"mean-sd", "attention", "frequency-bins", "average", "tta"}
     assert {cell["row"] for cell in listed["cells"]} == features | others | {"baseline"}
     assert {cell["seed"] for cell in listed["cells"]} == {0, 1, 2}
