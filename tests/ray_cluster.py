@@ -7,12 +7,13 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+HERE = Path(__file__).parent
 SMALL: dict[str, Any] = {"object_store_memory": 80_000_000, "num_gpus": 0}
 
 
@@ -33,9 +34,11 @@ class Nodes:
         import_ray()
         from ray.cluster_utils import Cluster
 
-        self.cluster = Cluster(
-            initialize_head=True, head_node_args={**SMALL, "num_cpus": 0, "include_dashboard": False}
-        )
+        # Workers begin where their node began, and the folder of the test that made it is deleted when it has passed.
+        with chdir(HERE):
+            self.cluster = Cluster(
+                initialize_head=True, head_node_args={**SMALL, "num_cpus": 0, "include_dashboard": False}
+            )
         self.alive: list[Any] = []
 
     @property
@@ -44,7 +47,8 @@ class Nodes:
 
     def grow_to(self, n: int) -> None:
         while len(self.alive) < n:
-            self.alive.append(self.cluster.add_node(**SMALL, num_cpus=self.cpus))
+            with chdir(HERE):
+                self.alive.append(self.cluster.add_node(**SMALL, num_cpus=self.cpus))
 
     def kill_under(self, process: int) -> None:
         """Kill the node that a worker process runs on, and the process with it, as a power cut would."""
