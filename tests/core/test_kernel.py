@@ -43,6 +43,12 @@ def roots(vectors: np.ndarray) -> np.ndarray:
     return np.real(sqrtm(rbf_kernel(StandardScaler().fit_transform(vectors), gamma=0.3 / vectors.shape[1])))
 
 
+def least_loss(answers: list[np.ndarray], truth: list[np.ndarray]) -> float:
+    """Log loss of the answers of all folds together under the scale that suits them best."""
+    together, known = np.concatenate(answers), np.concatenate(truth)
+    return min(float(log_loss(known, softmax(together * scale, axis=1))) for scale in np.geomspace(0.02, 50.0, 30))
+
+
 def test_one_of_several_is_scikit_learns_ridge_on_the_kernel_times_a_number() -> None:
     vectors, targets = rows()
     root = roots(vectors)
@@ -197,10 +203,9 @@ def test_the_penalty_is_chosen_by_the_whole_procedure_on_what_it_learns_from() -
             rows_of = held_out[held_out < 60]
             answers.append(centred(fitted(vectors[rows_of])) / np.abs(fitted.weight).max())
             answered.append(targets[rows_of])
-        together, truth = np.concatenate(answers), np.concatenate(answered)
-        losses = [log_loss(truth, softmax(together * scale, axis=1)) for scale in np.geomspace(0.02, 50.0, 30)]
-        if min(losses) < least:
-            least, best = min(losses), penalty
+        loss = least_loss(answers, answered)
+        if loss < least:
+            least, best = loss, penalty
     found = fit_kernel(vectors, targets, ONE, groups=groups, penalties=[0.001, 0.1, 10.0], **given)
     alone = fit_kernel(vectors, targets, ONE, groups=groups, penalties=[best], **given)
     np.testing.assert_allclose(found.weight, alone.weight)
@@ -222,10 +227,9 @@ def test_a_partly_labelled_task_chooses_its_penalty_with_the_basis_that_it_will_
             fitted = fit_kernel(vectors[learn], targets[learn], ONE, n_centres=100, penalties=[penalty])
             answers.append(centred(fitted(vectors[held_out])) / np.abs(fitted.weight).max())
             answered.append(targets[held_out])
-        together, truth = np.concatenate(answers), np.concatenate(answered)
-        losses = [log_loss(truth, softmax(together * scale, axis=1)) for scale in np.geomspace(0.02, 50.0, 30)]
-        if min(losses) < least:
-            least, best = min(losses), penalty
+        loss = least_loss(answers, answered)
+        if loss < least:
+            least, best = loss, penalty
     found = fit_kernel(vectors, targets, ONE, n_centres=100, groups=groups, penalties=[0.003, 0.03, 0.3, 3.0])
     alone = fit_kernel(vectors, targets, ONE, n_centres=100, groups=groups, penalties=[best])
     np.testing.assert_allclose(found.weight, alone.weight)
